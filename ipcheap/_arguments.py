@@ -1,0 +1,136 @@
+"""What callers may pass: sizes, names, IDs, timeouts, element types."""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from typing import TypeAlias
+
+ChannelId: TypeAlias = int | str
+Size: TypeAlias = int | str
+
+_UNITS = {
+    "": 1,
+    **{f"{prefix}B": 1000**power for power, prefix in enumerate(("", "k", "M", "G", "T"))},
+    **{f"{prefix}iB": 1024**power for power, prefix in enumerate(("K", "M", "G", "T"), 1)},
+    "KB": 1000,
+    "kiB": 1024,
+}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", re.ASCII)
+_NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,200}", re.ASCII)
+
+SMALLEST_CAPACITY = 64 << 10
+LARGEST_ID = 2**63 - 1
+LONGEST_ID = 48
+
+
+def whole_number(value: object, what: str) -> int:
+    """Accept an integer, not a bool; else raise TypeError."""
+    if isinstance(value, bool):
+        raise TypeError(f"{what} must be an integer, not bool")
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{what} must be an integer, not {type(value).__name__}") from None
+
+
+def count(value: object, what: str, least: int = 0) -> int:
+    """Accept an integer that is not below `least`."""
+    number = whole_number(value, what)
+    if number < least:
+        raise ValueError(f"{what} must be at least {least}, not {number}")
+    return number
+
+
+def size(value: Size, what: str = "size") -> int:
+    """Accept bytes as an integer, or a string such as "64MiB", "1.5GiB", "10kB"."""
+    if not isinstance(value, str):
+        return count(value, what)
+    match = _SIZE.fullmatch(value.strip())
+    if match is None or match[2] not in _UNITS:
+        raise ValueError(f'{what} must be bytes, or a string like "64MiB" or "10kB", not {value!r}')
+    unit = _UNITS[match[2]]
+    return int(float(match[1]) * unit) if "." in match[1] else int(match[1]) * unit
+
+
+def capacity(value: Size) -> int:
+    """Accept the size of a heap, 64 KiB or more."""
+    number = size(value, "capacity")
+    if number < SMALLEST_CAPACITY:
+        raise ValueError(f"capacity must be at least 64 KiB, not {number} bytes")
+    return number
+
+
+def show_size(nbytes: int) -> str:
+    """Write a number of bytes for people, as "63.1 MiB"."""
+    if nbytes < 1024:
+        return f"{nbytes} bytes"
+    power = min((nbytes.bit_length() - 1) // 10, 5)
+    return f"{nbytes / 1024**power:.1f} {'KMGTP'[power - 1]}iB"
+
+
+def is_path(name: str) -> bool:
+    """Tell whether a heap's name is a path."""
+    return "/" in name
+
+
+def heap_name(name: object) -> str:
+    """Accept a heap's name, which is a plain one or a path."""
+    if not isinstance(name, str):
+        raise TypeError(f"a heap's name must be a str, not {type(name).__name__}")
+    if is_path(name):
+        parts = name.split("/")
+        if parts[-1] in ("", ".") or ".." in parts or "\0" in name:
+            raise ValueError(f"heap path {name!r} must lead to a file, without '..'")
+    elif not _NAME.fullmatch(name):
+        raise ValueError(
+            f"heap name {name!r} must be 1 to 200 of A-Z a-z 0-9 . _ -, not starting with a dot"
+        )
+    return name
+
+
+def choice(value: object, what: str, among: tuple[str, ...]) -> str:
+    """Accept one of a few words."""
+    if not isinstance(value, str):
+        raise TypeError(f"{what} must be a str, not {type(value).__name__}")
+    if value not in among:
+        raise ValueError(f"{what} must be one of {', '.join(map(repr, among))}, not {value!r}")
+    return value
+
+
+def file_mode(value: object) -> int:
+    """Accept permission bits."""
+    number = whole_number(value, "mode")
+    if not 0 <= number <= 0o777:
+        raise ValueError(f"mode must be permission bits like 0o600, not {number:#o}")
+    return number
+
+
+def channel_id(value: object) -> ChannelId:
+    """Accept a channel's ID: an int from 0 below 2**63, or a str of 1 to 48 UTF-8 bytes."""
+    if isinstance(value, str):
+        if not 1 <= len(value.encode()) <= LONGEST_ID:
+            raise ValueError(f"channel ID {value!r} must be 1 to {LONGEST_ID} bytes of UTF-8")
+        return value
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"a channel's ID must be an int or a str, not {type(value).__name__}")
+    number = whole_number(value, "a channel's ID")
+    if not 0 <= number <= LARGEST_ID:
+        raise ValueError(f"channel ID {number} must be 0 to 2**63 - 1")
+    return number
+
+
+def timeout(value: float | None) -> float:
+    """Accept seconds; None, for ever, becomes infinity."""
+    if value is None:
+        return math.inf
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        try:
+            value = float(value.__float__())
+        except AttributeError:
+            kind = type(value).__name__
+            raise TypeError(f"timeout must be seconds or None, not {kind}") from None
+    if not value >= 0:
+        raise ValueError(f"timeout must be seconds from 0 up, or None for ever, not {value!r}")
+    return float(value)

@@ -1,0 +1,220 @@
+"""Kernel objects: POSIX and System V shared memory and semaphores, and what is written of them.
+
+`posix_ipc` and `sysv_ipc` make, find and remove them. They are imported where they are
+needed, for neither declares support for free-threaded Python.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SHM_FOLDER = "/dev/shm"
+PREFIX = "ipcheap."
+
+_MAGIC = b"ipcheap objects 1\n"
+_ROOM = 512
+_TRIES = 100
+
+
+@contextlib.contextmanager
+def _as_os_error(path: str) -> Iterator[None]:
+    """Turn the errors of the two packages into the operating system's own."""
+    import posix_ipc
+    import sysv_ipc
+
+    try:
+        yield
+    except (posix_ipc.PermissionsError, sysv_ipc.PermissionsError):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path) from None
+    except (posix_ipc.ExistentialError, sysv_ipc.ExistentialError):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
+
+
+# The file under a heap's name ---------------------------------------------------------------
+
+
+def path_of(name: str) -> str:
+    """Return where a heap of that name, or path, lies."""
+    return name if "/" in name else f"{SHM_FOLDER}/{PREFIX}{name}"
+
+
+def open_file(name: str, *, create: bool = False) -> int:
+    """Open the file of a heap; return its descriptor, or raise FileNotFoundError."""
+    path = path_of(name)
+    if "/" in name:
+        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+        return os.open(path, flags, 0o600)
+    import posix_ipc
+
+    with _as_os_error(path):
+        flags = posix_ipc.O_CREAT if create else 0
+        return int(posix_ipc.SharedMemory(f"/{PREFIX}{name}", flags, mode=0o600).fd)
+
+
+def remove_file(name: str) -> None:
+    """Remove the file of a heap; it may be gone already."""
+    with contextlib.suppress(FileNotFoundError):
+        if "/" in name:
+            os.unlink(name)
+            return
+        import posix_ipc
+
+        with _as_os_error(path_of(name)):
+            posix_ipc.unlink_shared_memory(f"/{PREFIX}{name}")
+
+
+# Shared memory and semaphores ---------------------------------------------------------------
+
+
+def _random_key() -> int:
+    return secrets.randbelow(2**31 - 2) + 1  # not IPC_PRIVATE
+
+
+def find_sysv_segment(key: int) -> int | None:
+    """Return the id of the System V segment with a key."""
+    import sysv_ipc
+
+    try:
+        segment = sysv_ipc.SharedMemory(key)
+    except sysv_ipc.ExistentialError:
+        return None
+    segment.detach()
+    return int(segment.id)
+
+
+def _make_sysv_segment(key: int, nbytes: int, mode: int, path: str) -> int | None:
+    """Make a System V segment; return its id, or None when the key is taken."""
+    import sysv_ipc
+
+    # IPC_CREX would have the package write to every byte of it, and so fill the memory.
+    with _as_os_error(path):
+        if find_sysv_segment(key) is not None:
+            return None
+        segment = sysv_ipc.SharedMemory(key, sysv_ipc.IPC_CREAT, mode=mode, size=nbytes)
+    ours = segment.creator_pid == os.getpid()
+    segment.detach()
+    return int(segment.id) if ours else None
+
+
+def remove_sysv_semaphore(semaphore: int, path: str) -> None:
+    """Remove a System V semaphore; it may be gone already."""
+    import sysv_ipc
+
+    with contextlib.suppress(FileNotFoundError), _as_os_error(path):
+        sysv_ipc.remove_semaphore(semaphore)
+
+
+def remove_posix_semaphore(name: str, path: str) -> None:
+    """Remove a POSIX semaphore; it may be gone already."""
+    import posix_ipc
+
+    with contextlib.suppress(FileNotFoundError), _as_os_error(path):
+        posix_ipc.unlink_semaphore(name)
+
+
+@dataclass
+class Objects:
+    """What belongs to a heap besides its file, written down before it is made.
+
+    So whoever finds a heap half-made can remove what its creator, who died, had got to. Of
+    a System V heap this is what its file holds, and the ids are how others find it.
+    """
+
+    shm_key: int = 0
+    shm_id: int = -1
+    sem_key: int = 0
+    sem_id: int = -1
+    sem_name: str = ""
+
+    @classmethod
+    def chosen(cls, shm: str, sem: str) -> Objects:
+        """Choose keys and names that nobody else has, as far as chance goes."""
+        return cls(
+            shm_key=_random_key() if shm == "sysv" else 0,
+            sem_key=_random_key() if sem == "sysv" else 0,
+            sem_name=f"/{PREFIX}{secrets.token_hex(16)}" if sem == "posix" else "",
+        )
+
+    @classmethod
+    def read(cls, fd: int) -> Objects | None:
+        """Read what is written in a file; None when it is something else."""
+        text = os.pread(fd, _ROOM, 0)
+        if not text.startswith(_MAGIC):
+            return None
+        try:
+            fields: dict[str, Any] = json.loads(text[len(_MAGIC) :])
+            return cls(**fields)
+        except (ValueError, TypeError):
+            return None
+
+    def write(self, fd: int) -> None:
+        """Write it all in one go, over what was written before."""
+        text = _MAGIC + json.dumps(asdict(self)).encode()
+        os.pwrite(fd, text.ljust(_ROOM), 0)
+
+    def make(self, nbytes: int, mode: int, path: str) -> bool:
+        """Make them; return False, with nothing made, when a key is taken."""
+        if self.sem_name:
+            import posix_ipc
+
+            with _as_os_error(path):
+                made = posix_ipc.Semaphore(self.sem_name, posix_ipc.O_CREX, mode=mode)
+                made.close()
+            os.chmod(f"{SHM_FOLDER}/sem.{self.sem_name[1:]}", mode)
+        if self.sem_key:
+            import sysv_ipc
+
+            try:
+                semaphore = sysv_ipc.Semaphore(self.sem_key, sysv_ipc.IPC_CREX, mode=mode)
+            except sysv_ipc.ExistentialError:
+                return False  # that is: it exists
+            self.sem_id = int(semaphore.id)
+        if self.shm_key:
+            made_id = _make_sysv_segment(self.shm_key, nbytes, mode, path)
+            if made_id is None:
+                self.shm_key = 0
+                self.remove(path)
+                return False
+            self.shm_id = made_id
+        return True
+
+    def is_complete(self) -> bool:
+        """Tell whether the System V segment is there still, and the one it was."""
+        return self.shm_id >= 0 and find_sysv_segment(self.shm_key) == self.shm_id
+
+    def remove(self, path: str) -> None:
+        """Remove whatever of it there is."""
+        if self.sem_name:
+            remove_posix_semaphore(self.sem_name, path)
+        if self.sem_key:
+            import sysv_ipc
+
+            with contextlib.suppress(FileNotFoundError), _as_os_error(path):
+                sysv_ipc.Semaphore(self.sem_key).remove()
+        if self.shm_key:
+            import sysv_ipc
+
+            with contextlib.suppress(FileNotFoundError), _as_os_error(path):
+                segment = sysv_ipc.SharedMemory(self.shm_key)
+                segment.detach()
+                segment.remove()
+
+
+def made(shm: str, sem: str, nbytes: int, mode: int, path: str, fd: int) -> Objects:
+    """Choose, write down in `fd`, and make the objects of a heap."""
+    for _ in range(_TRIES):
+        objects = Objects.chosen(shm, sem)
+        objects.write(fd)
+        if objects.make(nbytes, mode, path):
+            objects.write(fd)
+            return objects
+    raise OSError(errno.EEXIST, "no free System V key found", path)

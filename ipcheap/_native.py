@@ -1,0 +1,255 @@
+"""The core, and the one place where its error codes become exceptions."""
+
+from __future__ import annotations
+
+import atexit
+import math
+import os
+import sys
+import time
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from . import errors
+from ._arguments import show_size
+from ._core import ffi, lib
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._arguments import ChannelId
+    from ._core import CData
+
+__all__ = ["Handle", "error", "ffi", "holder_text", "lib", "sleep"]
+
+# Signals reach Python in the main thread only, but the kernel may wake any thread for one.
+LONGEST_SLEEP = 0.5
+
+SHM_KINDS = ("posix", "sysv", "file", "memfd")
+SEM_KINDS = ("futex", "posix", "sysv")
+
+
+class Handle:
+    """This process's hold on a heap, shared by all that lives in it.
+
+    Whatever has memory of the heap in use keeps a reference to `pointer`; the mapping goes
+    with the last of them.
+    """
+
+    __slots__ = ("__weakref__", "closed", "name", "path", "pointer", "spare")
+
+    def __init__(self, fd: int, shmid: int, name: str | None, path: str | None) -> None:
+        self.name = name
+        self.path = path
+        self.closed = False
+        self.spare: list[CData] = []  # py_records to be used again
+        place = ffi.new("ipcheap_heap **")
+        code = lib.py_attach(fd, shmid, place)
+        if code:
+            raise error(code, self)
+        self.pointer = ffi.gc(place[0], lib.py_release)
+        _attached.add(self)
+        close_at_exit()
+
+    def __repr__(self) -> str:
+        return f"heap {self.name!r}" if self.name else "heap without a name"
+
+    def close(self) -> None:
+        """Close this process's endpoints; what has memory in use keeps it."""
+        self.closed = True
+        code = lib.py_close(self.pointer)
+        if code and code != lib.IPCHEAP_HEAP_CLOSED:
+            raise error(code, self)
+
+    def new_record(self) -> CData:
+        """Return a py_record that nobody uses."""
+        try:
+            return self.spare.pop()
+        except IndexError:
+            return ffi.new("py_record *")
+
+
+# The end of the process --------------------------------------------------------------------
+
+_attached: weakref.WeakSet[Handle] = weakref.WeakSet()
+_hooked: set[int] = set()  # processes
+
+
+def _close_all() -> None:
+    for handle in list(_attached):
+        if not handle.closed:
+            handle.closed = True
+            lib.py_close(handle.pointer)
+
+
+def close_at_exit() -> None:
+    """See to it that a normal end of this process is an end, not a death, to its peers."""
+    # A process forked by multiprocessing ends without running atexit.
+    multiprocessing: Any = sys.modules.get("multiprocessing.util")
+    if multiprocessing is None or os.getpid() in _hooked:
+        return
+    _hooked.add(os.getpid())
+    if sys.modules["multiprocessing"].parent_process() is not None:
+        multiprocessing.Finalize(None, _close_all, exitpriority=-100)
+
+
+atexit.register(_close_all)
+os.register_at_fork(after_in_child=lib.py_after_fork)
+
+
+# Waiting ---------------------------------------------------------------------------------
+
+
+def sleep(step: Callable[[int], int], timeout: float, longest: float = LONGEST_SLEEP) -> int:
+    """Call `step` with nanoseconds until it says other than TIMED_OUT, or time is up.
+
+    Between the calls signal handlers run, and what they raise comes out of here.
+    """
+    deadline = math.inf if timeout == math.inf else time.monotonic() + timeout
+    while True:
+        left = deadline - time.monotonic()
+        code = step(int(min(max(left, 0.0), longest) * 1e9))
+        if code == lib.IPCHEAP_INTERRUPTED:
+            continue
+        if code != lib.IPCHEAP_TIMED_OUT or left <= longest:
+            return code
+
+
+# Errors ------------------------------------------------------------------------------------
+
+
+def holder_text(holder: CData) -> str:
+    """Name a participant: process, thread, and whether it lives."""
+    if not holder.pid:
+        return "an unknown participant"
+    name = ffi.string(holder.name)
+    shown = name.decode(errors="replace") if isinstance(name, bytes) else name
+    state = "" if holder.alive else ", dead"
+    here = ", this process" if holder.pid == os.getpid() else ""
+    return f"{shown!r} (pid {holder.pid}, thread {holder.tid}{here}{state})"
+
+
+def _lock_holder_text(heap: Handle) -> str:
+    holder = ffi.new("ipcheap_holder *")
+    if lib.ipcheap_lock_holder(heap.pointer, holder) != 1:
+        return "nobody just now"
+    state = ""
+    try:
+        with open(f"/proc/{holder.pid}/stat", "rb") as file:
+            letter = file.read().rpartition(b")")[2].split()[0].decode()
+        state = {"T": ", stopped", "t": ", stopped by a debugger", "Z": ", dead"}.get(letter, "")
+    except (OSError, IndexError):
+        pass
+    return holder_text(holder) + state
+
+
+def _heap_full(heap: Handle, asked: int | None) -> str:
+    wanted = "memory" if asked is None else show_size(asked)
+    statistics = ffi.new("ipcheap_statistics *")
+    if lib.py_heap_statistics(heap.pointer, statistics):
+        return f"{heap} is full: {wanted} asked for"
+    return (
+        f"{heap} is full: {wanted} asked for, largest free {show_size(statistics.largest_free)} "
+        f"of {show_size(statistics.capacity)} ({show_size(statistics.in_use)} in use in "
+        f"{statistics.records} records); free records, or create it larger"
+    )
+
+
+def _memory_full(heap: Handle | str, asked: int | None) -> str:
+    wanted = "no memory" if asked is None else f"no memory for {show_size(asked)}"
+    path = heap.path if isinstance(heap, Handle) else None
+    where = os.path.dirname(path) if path else "/dev/shm"
+    limit = ""
+    try:
+        status = os.statvfs(where)
+        total, left = status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize
+        limit = f" ({show_size(left)} of {show_size(total)} left)"
+    except OSError:
+        pass
+    return (
+        f"{heap}: {wanted}, for the file system {where} is full{limit}; "
+        "free records and trim(), remove other files there, or give it more"
+    )
+
+
+_PLAIN: dict[int, tuple[type[Exception], str]] = {
+    lib.IPCHEAP_WOULD_BLOCK: (TimeoutError, "{it} would have to wait"),
+    lib.IPCHEAP_TIMED_OUT: (TimeoutError, "{it}: {doing} within the time given"),
+    lib.IPCHEAP_HEAP_EXISTS: (
+        errors.HeapExists,
+        "{it} exists already; Heap.open() takes it as it is, ipcheap.unlink() removes it",
+    ),
+    lib.IPCHEAP_NOT_FORMATTED: (
+        errors.HeapNotFound,
+        "{it} has not been formatted: whoever creates it is not done, or died",
+    ),
+    lib.IPCHEAP_FORMAT_MISMATCH: (
+        errors.FormatMismatch,
+        "{it}: what is under that name is not a heap, or one of another format; left untouched",
+    ),
+    lib.IPCHEAP_HEAP_CLOSED: (errors.HeapClosed, "{it} is closed"),
+    lib.IPCHEAP_TOO_MANY_PARTICIPANTS: (
+        errors.HeapFull,
+        "{it} is full: every participant slot is taken; a thread that uses a heap takes one",
+    ),
+    lib.IPCHEAP_CHANNEL_NOT_FOUND: (errors.ChannelNotFound, "there is no {it}"),
+    lib.IPCHEAP_CHANNEL_TYPE: (errors.ChannelTypeError, "{it} is there, {holder}"),
+    lib.IPCHEAP_CHANNEL_BUSY: (errors.ChannelBusy, "{it}: {doing} is held by {holder}"),
+    lib.IPCHEAP_CHANNEL_CLOSED: (errors.ChannelClosed, "{it}: the {peer} has closed"),
+    lib.IPCHEAP_PEER_DIED: (errors.PeerDied, "{it}: the {peer} has died"),
+    lib.IPCHEAP_ENDPOINT_CLOSED: (errors.EndpointClosed, "{it}: this {side} is closed"),
+    lib.IPCHEAP_RECORD: (
+        errors.RecordError,
+        "{it}: the record is not to be used here: freed, sent, or of another heap",
+    ),
+    lib.IPCHEAP_RING_HELD: (
+        errors.RecordError,
+        "{it}: this consumer holds every slot of the ring itself; free() or keep() some records",
+    ),
+    lib.IPCHEAP_WRONG_THREAD: (
+        errors.WrongThread,
+        "{it}: this {side} belongs to the thread that claimed it",
+    ),
+    lib.IPCHEAP_WRONG_PROCESS: (
+        errors.WrongProcess,
+        "{it}: this {side} belongs to the process that this one was forked from",
+    ),
+    lib.IPCHEAP_CORRUPT: (
+        errors.CorruptHeap,
+        "{it} holds what no participant would have written; check() may tell more",
+    ),
+    lib.IPCHEAP_BAD_VALUE: (ValueError, "{it}: an argument is out of range"),
+    lib.IPCHEAP_NO_MEMORY: (MemoryError, "{it}: this process is out of memory"),
+}
+
+
+def error(
+    code: int,
+    heap: Handle | str,
+    channel: ChannelId | None = None,
+    *,
+    side: str = "record",
+    asked: int | None = None,
+    holder: str = "of another kind or shape",
+    doing: str = "not done",
+) -> Exception:
+    """Make the exception for a code: which heap and channel, who, how much, what to do."""
+    saved_errno = ffi.errno
+    it = str(heap) if channel is None else f"channel {channel!r} of {heap}"
+    if code == lib.IPCHEAP_SYSTEM:
+        path = heap.path if isinstance(heap, Handle) else None
+        return OSError(saved_errno, f"{os.strerror(saved_errno)} ({it})", path)
+    if code == lib.IPCHEAP_MEMORY_FULL:
+        return errors.HeapFull(_memory_full(heap, asked))
+    if isinstance(heap, Handle):
+        if code == lib.IPCHEAP_HEAP_FULL:
+            return errors.HeapFull(_heap_full(heap, asked))
+        if code == lib.IPCHEAP_HEAP_BUSY:
+            owner = _lock_holder_text(heap)
+            return errors.HeapBusy(f"{it}: the heap lock is held by {owner}; nothing has changed")
+    if code in _PLAIN:
+        kind, text = _PLAIN[code]
+        peer = {"producer": "consumer", "consumer": "producer"}.get(side, "peer")
+        return kind(text.format(it=it, side=side, peer=peer, holder=holder, doing=doing))
+    text = ffi.string(lib.ipcheap_error_text(code))
+    return errors.Error(f"{it}: {text!r} ({code})")

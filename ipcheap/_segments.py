@@ -1,0 +1,375 @@
+"""Making, finding and removing the segment of a heap, without races.
+
+Whoever holds the creation lock of the file under a heap's name may format or remove what
+belongs to it; the lock ends with its holder. A creator first writes down what it is about
+to make: into the file itself for shm="sysv", else into a note beside it,
+`.ipcheap.NAME.making`, which goes when the heap is ready. The file is the last thing that a
+removal removes, so that one cut short can be done again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from . import _kernel, _native, errors
+from ._native import ffi, lib
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ._core import CData
+
+PATIENCE = 10.0  # seconds for somebody else's creation or removal
+_SHORTEST_NAP = 0.0005
+_LONGEST_NAP = 0.01
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A formatted segment, open: to be attached and then closed."""
+
+    fd: int
+    shmid: int
+    name: str | None
+
+    @property
+    def path(self) -> str | None:
+        """Where its file lies."""
+        return None if self.name is None else _kernel.path_of(self.name)
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        os.close(self.fd)
+
+
+@dataclass(frozen=True)
+class HeapInfo:
+    """What can be seen of a heap from outside, without taking part in it.
+
+    `stale` says that no living participant has it open; `created` is in seconds since the
+    epoch; sizes are bytes. Of a heap that is not ready, `capacity` and `created` are 0.
+    """
+
+    name: str
+    path: str
+    shm: str
+    sem: str
+    capacity: int
+    committed: int
+    mode: int
+    uid: int
+    participants: int
+    stale: bool
+    created: float
+
+
+def _label(name: str) -> str:
+    return f"heap {name!r}"
+
+
+def not_found(name: str) -> errors.HeapNotFound:
+    """Make the error for a heap that is not there."""
+    where = _kernel.path_of(name)
+    return errors.HeapNotFound(f"there is no heap {name!r} ({where}); Heap.create() makes one")
+
+
+def _is_moved(fd: int, name: str) -> bool:
+    """Tell whether the name leads elsewhere by now, or nowhere."""
+    here = os.fstat(fd)
+    try:
+        there = os.stat(_kernel.path_of(name))
+    except FileNotFoundError:
+        return True
+    return here.st_nlink == 0 or not os.path.samestat(here, there)
+
+
+@contextlib.contextmanager
+def _alone_with(fd: int, name: str) -> Iterator[None]:
+    """Hold the creation lock of a heap's file."""
+    code = lib.py_lock_creation(fd, int(PATIENCE * 1e9))
+    if code == lib.IPCHEAP_TIMED_OUT:
+        raise errors.HeapBusy(
+            f"{_label(name)} is being created or removed by another process, "
+            f"which has not got done with it in {PATIENCE:.0f} s"
+        )
+    if code:
+        raise _native.error(code, _label(name))
+    try:
+        yield
+    finally:
+        lib.ipcheap_unlock_creation(fd)
+
+
+def _state(fd: int, name: str) -> tuple[int, int, _kernel.Objects | None]:
+    """Look at an open file: 1 if formatted, 0, or an error; the System V id; what it says."""
+    objects = _kernel.Objects.read(fd)
+    if objects is None:
+        code = lib.ipcheap_formatted(fd, -1)
+        if code == 0 and "/" in name and os.fstat(fd).st_size and not _has_note(name):
+            code = lib.IPCHEAP_FORMAT_MISMATCH  # somebody's file, that begins with zeros
+        return code, -1, None
+    if not objects.is_complete():
+        return 0, -1, objects
+    return lib.ipcheap_formatted(fd, objects.shm_id), objects.shm_id, objects
+
+
+# The note that a creator leaves -------------------------------------------------------------
+
+
+def _note_path(name: str) -> str:
+    folder, file = os.path.split(_kernel.path_of(name))
+    return os.path.join(folder, f".{file}.making")
+
+
+def _has_note(name: str) -> bool:
+    return os.path.exists(_note_path(name))
+
+
+def _open_note(name: str) -> int:
+    return os.open(_note_path(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _remove_note(name: str, *, with_objects: bool) -> None:
+    path = _note_path(name)
+    with contextlib.suppress(FileNotFoundError):
+        if with_objects:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                objects = _kernel.Objects.read(fd)
+            finally:
+                os.close(fd)
+            if objects is not None:
+                objects.remove(path)
+        os.unlink(path)
+
+
+# Making -----------------------------------------------------------------------------------
+
+
+def create(
+    name: str, capacity: int, shm: str, sem: str, mode: int, *, take_existing: bool
+) -> Segment:
+    """Make a heap's segment, or take the one that is there."""
+    while True:
+        fd = _kernel.open_file(name, create=True)
+        try:
+            with _alone_with(fd, name):
+                if _is_moved(fd, name):
+                    os.close(fd)
+                    continue
+                code, shmid, objects = _state(fd, name)
+                if code == 1 and not take_existing:
+                    code = lib.IPCHEAP_HEAP_EXISTS
+                if code < 0:
+                    raise _native.error(code, _label(name))
+                if code == 0:
+                    _remove_leftovers(name, objects)
+                    shmid = _make(fd, name, capacity, shm, sem, mode)
+        except BaseException:
+            os.close(fd)
+            raise
+        return Segment(fd, shmid, name)
+
+
+def _remove_leftovers(name: str, objects: _kernel.Objects | None) -> None:
+    """Remove what somebody who died had made of a heap, all but its file."""
+    if objects is not None:
+        objects.remove(_kernel.path_of(name))
+    _remove_note(name, with_objects=True)
+
+
+def _make(fd: int, name: str, capacity: int, shm: str, sem: str, mode: int) -> int:
+    """Make and format all that belongs to a heap; return its System V id, or -1."""
+    path = _kernel.path_of(name)
+    objects: _kernel.Objects | None = None
+    try:
+        os.fchmod(fd, mode)
+        os.ftruncate(fd, 0)
+        if shm == "sysv":
+            nbytes = lib.ipcheap_segment_bytes(capacity)
+            objects = _kernel.made(shm, sem, nbytes, mode, path, fd)
+        elif shm == "file" or sem != "futex":
+            note = _open_note(name)
+            try:
+                objects = _kernel.made(shm, sem, 0, mode, path, note)
+            finally:
+                os.close(note)
+        else:
+            objects = _kernel.Objects()
+        _format(fd, objects, capacity, shm, sem, _label(name))
+    except BaseException as error:
+        _remove_leftovers(name, objects)
+        _kernel.remove_file(name)
+        if isinstance(error, MemoryError) and not isinstance(error, errors.HeapFull):
+            raise errors.HeapFull(
+                f"{_label(name)}: no memory for a System V segment of {capacity} bytes"
+            ) from None
+        raise
+    _remove_note(name, with_objects=False)
+    return objects.shm_id
+
+
+def _format(
+    fd: int, objects: _kernel.Objects, capacity: int, shm: str, sem: str, label: str
+) -> None:
+    options = ffi.new("ipcheap_options *")
+    options.capacity = capacity
+    options.shm_kind = _native.SHM_KINDS.index(shm)
+    options.sem_kind = _native.SEM_KINDS.index(sem)
+    options.sem_id = objects.sem_id
+    options.sem_name = objects.sem_name.encode()
+    code = lib.py_format(fd, objects.shm_id, options)
+    if code:
+        raise _native.error(code, label, asked=capacity)
+
+
+def create_nameless(label: str, capacity: int) -> Segment:
+    """Make a segment that only its descriptor leads to."""
+    fd = os.memfd_create(label, os.MFD_CLOEXEC)
+    try:
+        _format(fd, _kernel.Objects(), capacity, "memfd", "futex", _label(label))
+    except BaseException:
+        os.close(fd)
+        raise
+    return Segment(fd, -1, None)
+
+
+# Finding ----------------------------------------------------------------------------------
+
+
+def find(name: str, timeout: float) -> Segment:
+    """Open a heap's segment; wait as long for it to be there and formatted."""
+    deadline = time.monotonic() + timeout
+    nap = _SHORTEST_NAP
+    while True:
+        segment = _try_find(name)
+        if segment is not None:
+            return segment
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise not_found(name)
+        time.sleep(min(nap, left))
+        nap = min(2 * nap, _LONGEST_NAP)
+
+
+def _try_find(name: str) -> Segment | None:
+    try:
+        fd = _kernel.open_file(name)
+    except FileNotFoundError:
+        return None
+    try:
+        code, shmid, _ = _state(fd, name)
+        if code < 0:
+            raise _native.error(code, _label(name))
+    except BaseException:
+        os.close(fd)
+        raise
+    if code == 1:
+        return Segment(fd, shmid, name)
+    os.close(fd)
+    return None
+
+
+# Removing ---------------------------------------------------------------------------------
+
+
+def remove(name: str, *, only: os.stat_result | None = None) -> None:
+    """Remove a heap's name and every kernel object of it; it lives on for who has it open.
+
+    With `only`, do so if it is that file that lies under the name.
+    """
+    while True:
+        try:
+            fd = _kernel.open_file(name)
+        except FileNotFoundError:
+            raise not_found(name) from None
+        try:
+            with _alone_with(fd, name):
+                if _is_moved(fd, name):
+                    continue
+                if only is not None and not os.path.samestat(os.fstat(fd), only):
+                    raise not_found(name)
+                _remove_open(fd, name)
+                return
+        finally:
+            os.close(fd)
+
+
+def _remove_open(fd: int, name: str) -> None:
+    code, shmid, objects = _state(fd, name)
+    if code < 0:
+        raise _native.error(code, _label(name))
+    path = _kernel.path_of(name)
+    if code == 1 and objects is None:
+        info = _inspect(fd, shmid)
+        if info is not None and info.sem_kind == lib.IPCHEAP_SEM_POSIX:
+            _kernel.remove_posix_semaphore(_text(info.sem_name), path)
+        elif info is not None and info.sem_kind == lib.IPCHEAP_SEM_SYSV:
+            _kernel.remove_sysv_semaphore(info.sem_id, path)
+    _remove_leftovers(name, objects)
+    _kernel.remove_file(name)
+
+
+# Looking ----------------------------------------------------------------------------------
+
+
+def _text(chars: CData) -> str:
+    found = ffi.string(chars)
+    return found.decode() if isinstance(found, bytes) else found
+
+
+def _inspect(fd: int, shmid: int) -> CData | None:
+    info = ffi.new("ipcheap_heap_info *")
+    return None if lib.ipcheap_inspect(fd, shmid, info) else info
+
+
+def heaps() -> list[HeapInfo]:
+    """List the heaps of this system that have a plain name and that the caller may open."""
+    found = []
+    for entry in sorted(os.listdir(_kernel.SHM_FOLDER)):
+        if entry.startswith(_kernel.PREFIX):
+            with contextlib.suppress(OSError):
+                info = _look_at(entry.removeprefix(_kernel.PREFIX))
+                if info is not None:
+                    found.append(info)
+    return found
+
+
+def _look_at(name: str) -> HeapInfo | None:
+    path = _kernel.path_of(name)
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        code, shmid, objects = _state(fd, name)
+        info = ffi.new("ipcheap_heap_info *")
+        if code == 0:
+            abandoned = lib.py_lock_creation(fd, 0) == 0
+            if abandoned:
+                lib.ipcheap_unlock_creation(fd)
+            info.shm_kind = lib.IPCHEAP_SHM_SYSV if objects else lib.IPCHEAP_SHM_POSIX
+        elif code < 0 or lib.ipcheap_inspect(fd, shmid, info):
+            return None
+        else:
+            abandoned = info.participants == 0
+    finally:
+        os.close(fd)
+    return HeapInfo(
+        name=name,
+        path=path,
+        shm=_native.SHM_KINDS[info.shm_kind],
+        sem=_native.SEM_KINDS[info.sem_kind],
+        capacity=info.capacity,
+        committed=info.committed,
+        mode=stat.S_IMODE(status.st_mode),
+        uid=status.st_uid,
+        participants=info.participants,
+        stale=abandoned,
+        created=info.created_ns / 1e9,
+    )

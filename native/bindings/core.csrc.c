@@ -1,0 +1,411 @@
+/*
+ * core.csrc.c - what Python calls: the C API, fitted to the GIL and to Python's objects.
+ *
+ * cffi wraps every function of the cdef in Py_BEGIN_ALLOW_THREADS, which beside a busy
+ * Python thread makes a 50 ns call one of 20 us. Here that does nothing; whoever may take
+ * long gives the GIL up itself. The three parts of core.cdef.txt say who does:
+ *
+ *   keeps      bounded and never sleeps
+ *   KEEPING    keeps it, unless the core says WOULD_SLEEP: then once more without the GIL
+ *   RELEASING  may sleep or run long
+ *
+ * Python objects come as id(object), a number, for cffi has no type for them; the caller
+ * holds a reference while we look. A message is then one call and one copy.
+ */
+#include <Python.h>
+
+#include <stdint.h>
+#include <string.h>
+
+#include <ipcheap/ipcheap.h>
+
+#undef Py_BEGIN_ALLOW_THREADS
+#undef Py_END_ALLOW_THREADS
+#define Py_BEGIN_ALLOW_THREADS {
+#define Py_END_ALLOW_THREADS }
+
+#define RELEASING(result, name, parameters, arguments) \
+    static result py_##name parameters {               \
+        PyThreadState *state = PyEval_SaveThread();     \
+        result value = ipcheap_##name arguments;        \
+        PyEval_RestoreThread(state);                    \
+        return value;                                   \
+    }
+
+#define KEEPING(result, name, parameters, arguments)    \
+    static result keeping_##name parameters {           \
+        ipcheap_allow_sleep(0);                         \
+        result value = ipcheap_##name arguments;        \
+        ipcheap_allow_sleep(1);                         \
+        if (value != IPCHEAP_WOULD_SLEEP) return value; \
+        PyThreadState *state = PyEval_SaveThread();     \
+        value = ipcheap_##name arguments;               \
+        PyEval_RestoreThread(state);                    \
+        return value;                                   \
+    }
+
+/* More than this is copied without the GIL. */
+#define LONG_COPY ((size_t)256 << 10)
+
+/* Not an error of the core's: the object gives no plain run of bytes. */
+enum { PY_NOT_BYTES = -100, PY_BATCH = 64 };
+
+RELEASING(int, lock_creation, (int fd, int64_t timeout_ns), (fd, timeout_ns))
+RELEASING(int, format, (int fd, int shmid, const ipcheap_options *options), (fd, shmid, options))
+RELEASING(int, attach, (int fd, int shmid, ipcheap_heap **heap), (fd, shmid, heap))
+RELEASING(int, close, (ipcheap_heap *heap), (heap))
+RELEASING(int, heap_statistics, (ipcheap_heap *heap, ipcheap_statistics *statistics),
+          (heap, statistics))
+RELEASING(int64_t, trim, (ipcheap_heap *heap, uint64_t keep), (heap, keep))
+RELEASING(int, recover, (ipcheap_heap *heap, ipcheap_recovery *report), (heap, report))
+RELEASING(int, add_record_channel,
+          (ipcheap_heap *heap, const ipcheap_key *key, uint64_t capacity,
+           ipcheap_channel *channel),
+          (heap, key, capacity, channel))
+RELEASING(int, add_static_segment,
+          (ipcheap_heap *heap, const ipcheap_key *key, uint64_t nbytes, ipcheap_channel *channel),
+          (heap, key, nbytes, channel))
+RELEASING(int, static_ready,
+          (ipcheap_heap *heap, const ipcheap_channel *channel, int succeeded),
+          (heap, channel, succeeded))
+RELEASING(int, remove_channel, (ipcheap_heap *heap, const ipcheap_key *key, int force),
+          (heap, key, force))
+RELEASING(int, wait_directory, (ipcheap_heap *heap, uint32_t seen, int64_t timeout_ns),
+          (heap, seen, timeout_ns))
+RELEASING(int, claim,
+          (ipcheap_heap *heap, const ipcheap_channel *channel, int side,
+           ipcheap_endpoint **endpoint),
+          (heap, channel, side, endpoint))
+RELEASING(int, endpoint_close, (ipcheap_endpoint *endpoint), (endpoint))
+RELEASING(int, wait, (ipcheap_endpoint *endpoint, int64_t timeout_ns), (endpoint, timeout_ns))
+RELEASING(int, wait_peer, (ipcheap_endpoint *endpoint, int64_t timeout_ns),
+          (endpoint, timeout_ns))
+RELEASING(int, word_wait,
+          (ipcheap_heap *heap, const void *word, uint64_t expected, uint32_t width,
+           int64_t timeout_ns),
+          (heap, word, expected, width, timeout_ns))
+RELEASING(int, event_wait, (ipcheap_heap *heap, void *event, int64_t timeout_ns),
+          (heap, event, timeout_ns))
+RELEASING(int, barrier_wait,
+          (ipcheap_heap *heap, void *barrier, uint32_t generation, int64_t timeout_ns),
+          (heap, barrier, generation, timeout_ns))
+RELEASING(int, lock_acquire, (ipcheap_heap *heap, void *lock, int64_t timeout_ns),
+          (heap, lock, timeout_ns))
+
+KEEPING(int, allocate, (ipcheap_heap *heap, uint64_t nbytes, ipcheap_record *record),
+        (heap, nbytes, record))
+KEEPING(int, free, (ipcheap_heap *heap, ipcheap_record *record), (heap, record))
+KEEPING(int, keep, (ipcheap_heap *heap, ipcheap_record *record), (heap, record))
+KEEPING(int, try_send, (ipcheap_endpoint *producer, ipcheap_record *record), (producer, record))
+KEEPING(int64_t, try_send_many,
+        (ipcheap_endpoint *producer, ipcheap_record *records, size_t count),
+        (producer, records, count))
+KEEPING(int, try_receive, (ipcheap_endpoint *consumer, ipcheap_record *record),
+        (consumer, record))
+KEEPING(int64_t, try_receive_many,
+        (ipcheap_endpoint *consumer, ipcheap_record *records, size_t limit),
+        (consumer, records, limit))
+
+static void py_release(ipcheap_heap *heap) {
+    PyThreadState *state = PyEval_SaveThread();
+    ipcheap_release(heap);
+    PyEval_RestoreThread(state);
+}
+
+static void py_endpoint_release(ipcheap_endpoint *endpoint) {
+    PyThreadState *state = PyEval_SaveThread();
+    ipcheap_endpoint_release(endpoint);
+    PyEval_RestoreThread(state);
+}
+
+/* Sentences, one a line, as many as there is room for; returns how many there were. */
+struct py_text {
+    char *text;
+    size_t used, room;
+};
+
+static void append_line(void *context, const char *line) {
+    struct py_text *to = context;
+    size_t length = strlen(line);
+    if (length + 1 >= to->room - to->used) return;
+    memcpy(to->text + to->used, line, length);
+    to->text[to->used + length] = '\n';
+    to->used += length + 1;
+}
+
+static int py_check(ipcheap_heap *heap, char *text, size_t room) {
+    struct py_text to = {.text = text, .room = room};
+    PyThreadState *state = PyEval_SaveThread();
+    int count = ipcheap_check(heap, append_line, &to);
+    PyEval_RestoreThread(state);
+    return count;
+}
+
+/* Records ------------------------------------------------------------------------------ */
+
+/* Which process this is, counting forks: a child may not touch its parent's records. */
+static uint32_t py_process;
+
+static void py_after_fork(void) { py_process++; }
+
+typedef struct py_record {
+    ipcheap_record core;
+    uint32_t process;
+} py_record;
+
+static int py_usable(const py_record *record) {
+    return record->process == py_process ? 0 : IPCHEAP_WRONG_PROCESS;
+}
+
+static int py_allocate(ipcheap_heap *heap, uint64_t nbytes, py_record *record) {
+    record->process = py_process;
+    return keeping_allocate(heap, nbytes, &record->core);
+}
+
+/* All or none. */
+static int py_allocate_many(ipcheap_heap *heap, uint64_t nbytes, py_record **records,
+                            size_t count) {
+    for (size_t made = 0; made < count; made++) {
+        int error = py_allocate(heap, nbytes, records[made]);
+        if (!error) continue;
+        while (made > 0) keeping_free(heap, &records[--made]->core);
+        return error;
+    }
+    return 0;
+}
+
+static int py_free(ipcheap_heap *heap, py_record *record) {
+    int error = py_usable(record);
+    return error ? error : keeping_free(heap, &record->core);
+}
+
+static int py_keep(ipcheap_heap *heap, py_record *record) {
+    int error = py_usable(record);
+    return error ? error : keeping_keep(heap, &record->core);
+}
+
+/* Bytes-like objects --------------------------------------------------------------------- */
+
+struct plain_bytes {
+    const char *data;
+    size_t nbytes;
+    Py_buffer buffer;
+    int has_buffer;
+};
+
+static int plain_bytes_open(struct plain_bytes *bytes, PyObject *object) {
+    bytes->has_buffer = 0;
+    if (PyBytes_Check(object)) {
+        bytes->data = PyBytes_AsString(object);
+        bytes->nbytes = (size_t)PyBytes_Size(object);
+        return 0;
+    }
+    if (PyObject_GetBuffer(object, &bytes->buffer, PyBUF_SIMPLE) != 0) {
+        PyErr_Clear(); /* the caller finds out what is wrong with it */
+        return PY_NOT_BYTES;
+    }
+    bytes->has_buffer = 1;
+    bytes->data = bytes->buffer.buf;
+    bytes->nbytes = (size_t)bytes->buffer.len;
+    return 0;
+}
+
+static void plain_bytes_close(struct plain_bytes *bytes) {
+    if (bytes->has_buffer) PyBuffer_Release(&bytes->buffer);
+}
+
+static void copy(void *to, const void *from, size_t nbytes) {
+    if (nbytes < LONG_COPY) {
+        memcpy(to, from, nbytes);
+        return;
+    }
+    PyThreadState *state = PyEval_SaveThread();
+    memcpy(to, from, nbytes);
+    PyEval_RestoreThread(state);
+}
+
+/* A new record with what is in the object. */
+static int copy_in(ipcheap_heap *heap, PyObject *object, ipcheap_record *record) {
+    struct plain_bytes bytes;
+    int error = plain_bytes_open(&bytes, object);
+    if (error) return error;
+    error = keeping_allocate(heap, bytes.nbytes, record);
+    if (!error) copy(record->data, bytes.data, bytes.nbytes);
+    plain_bytes_close(&bytes);
+    return error;
+}
+
+/* Appends the record's bytes to a list. */
+static int copy_out(const ipcheap_record *record, PyObject *list) {
+    size_t nbytes = (size_t)record->nbytes;
+    int long_one = nbytes >= LONG_COPY;
+    PyObject *bytes = PyBytes_FromStringAndSize(long_one ? NULL : record->data,
+                                                (Py_ssize_t)nbytes);
+    if (bytes && long_one) copy(PyBytes_AsString(bytes), record->data, nbytes);
+    if (!bytes || PyList_Append(list, bytes) != 0) {
+        PyErr_Clear();
+        Py_XDECREF(bytes);
+        return IPCHEAP_NO_MEMORY;
+    }
+    Py_DECREF(bytes);
+    return 0;
+}
+
+/* Endpoints ------------------------------------------------------------------------------ */
+
+/*
+ * An endpoint and, of a consumer, what it has received and not yet passed on: the rest of a
+ * batch, when Python's memory gave out half-way.
+ */
+typedef struct py_endpoint {
+    ipcheap_heap *heap;
+    ipcheap_endpoint *endpoint;
+    size_t first, end;
+    ipcheap_record waiting[PY_BATCH];
+} py_endpoint;
+
+static int py_try_send(py_endpoint *producer, py_record *record) {
+    int error = py_usable(record);
+    return error ? error : keeping_try_send(producer->endpoint, &record->core);
+}
+
+/* As many as there is room for, in order; returns how many. */
+static int64_t py_try_send_many(py_endpoint *producer, py_record **records, size_t count) {
+    size_t sent = 0;
+    while (sent < count) {
+        ipcheap_record batch[PY_BATCH];
+        size_t n = count - sent < PY_BATCH ? count - sent : PY_BATCH;
+        for (size_t i = 0; i < n; i++) {
+            if (py_usable(records[sent + i])) return IPCHEAP_WRONG_PROCESS;
+            batch[i] = records[sent + i]->core;
+        }
+        int64_t went = keeping_try_send_many(producer->endpoint, batch, n);
+        if (went <= 0) return sent ? (int64_t)sent : went;
+        sent += (size_t)went;
+        if ((size_t)went < n) break;
+    }
+    return (int64_t)sent;
+}
+
+static int py_send_bytes(py_endpoint *producer, uintptr_t object) {
+    ipcheap_record record;
+    int error = copy_in(producer->heap, (PyObject *)object, &record);
+    if (error) return error;
+    error = keeping_try_send(producer->endpoint, &record);
+    if (error) keeping_free(producer->heap, &record);
+    return error;
+}
+
+/* Sends a list's objects from one on, a batch at most; returns how many went. */
+static int64_t py_send_many_bytes(py_endpoint *producer, uintptr_t list, size_t from) {
+    PyObject *objects = (PyObject *)list;
+    ipcheap_record batch[PY_BATCH];
+    size_t made = 0;
+    int error = 0;
+    while (made < PY_BATCH && from + made < (size_t)PyList_Size(objects)) {
+        PyObject *object = PyList_GetItem(objects, (Py_ssize_t)(from + made));
+        error = copy_in(producer->heap, object, &batch[made]);
+        if (error) break;
+        made++;
+    }
+    if (made == 0) return error;
+    int64_t went = keeping_try_send_many(producer->endpoint, batch, made);
+    for (size_t i = went > 0 ? (size_t)went : 0; i < made; i++)
+        keeping_free(producer->heap, &batch[i]);
+    return went;
+}
+
+static int received(py_endpoint *consumer, ipcheap_record *record) {
+    if (consumer->first == consumer->end) return keeping_try_receive(consumer->endpoint, record);
+    *record = consumer->waiting[consumer->first++];
+    return 0;
+}
+
+static size_t py_waiting(const py_endpoint *consumer) { return consumer->end - consumer->first; }
+
+static int py_try_receive(py_endpoint *consumer, py_record *record) {
+    record->process = py_process;
+    return received(consumer, &record->core);
+}
+
+static int64_t py_try_receive_many(py_endpoint *consumer, py_record **records, size_t limit) {
+    size_t got = 0;
+    int error = 0;
+    while (got < limit && !(error = py_try_receive(consumer, records[got]))) got++;
+    return got ? (int64_t)got : error;
+}
+
+/* Receives one message into a list; its record goes back at once. */
+static int py_receive_bytes(py_endpoint *consumer, uintptr_t list) {
+    ipcheap_record record;
+    int error = received(consumer, &record);
+    if (error) return error;
+    error = copy_out(&record, (PyObject *)list);
+    if (error) {
+        consumer->waiting[0] = record;
+        consumer->first = 0;
+        consumer->end = 1;
+        return error;
+    }
+    keeping_free(consumer->heap, &record);
+    return 0;
+}
+
+/* The same for a batch at most; returns how many. */
+static int64_t py_receive_many_bytes(py_endpoint *consumer, uintptr_t list, size_t limit) {
+    if (limit > PY_BATCH) limit = PY_BATCH;
+    if (consumer->first == consumer->end) {
+        int64_t got = keeping_try_receive_many(consumer->endpoint, consumer->waiting, limit);
+        if (got <= 0) return got ? got : IPCHEAP_WOULD_BLOCK;
+        consumer->first = 0;
+        consumer->end = (size_t)got;
+    }
+    int64_t passed = 0;
+    for (; consumer->first < consumer->end && (size_t)passed < limit; passed++) {
+        ipcheap_record *record = &consumer->waiting[consumer->first];
+        int error = copy_out(record, (PyObject *)list);
+        if (error) return passed ? passed : error;
+        keeping_free(consumer->heap, record);
+        consumer->first++;
+    }
+    return passed;
+}
+
+/* Atomics on cells of 4 and 8 bytes ------------------------------------------------------- */
+
+#define ATOMIC(name, function)                                                     \
+    static uint64_t py_atomic_##name(void *cell, uint32_t width, uint64_t value) { \
+        if (width == 4)                                                            \
+            return function((uint32_t *)cell, (uint32_t)value, __ATOMIC_SEQ_CST);  \
+        return function((uint64_t *)cell, value, __ATOMIC_SEQ_CST);                \
+    }
+
+ATOMIC(exchange, __atomic_exchange_n)
+ATOMIC(fetch_add, __atomic_fetch_add)
+ATOMIC(fetch_sub, __atomic_fetch_sub)
+ATOMIC(fetch_and, __atomic_fetch_and)
+ATOMIC(fetch_or, __atomic_fetch_or)
+ATOMIC(fetch_xor, __atomic_fetch_xor)
+
+static uint64_t py_atomic_load(const void *cell, uint32_t width) {
+    if (width == 4) return __atomic_load_n((const uint32_t *)cell, __ATOMIC_SEQ_CST);
+    return __atomic_load_n((const uint64_t *)cell, __ATOMIC_SEQ_CST);
+}
+
+static void py_atomic_store(void *cell, uint32_t width, uint64_t value) {
+    if (width == 4)
+        __atomic_store_n((uint32_t *)cell, (uint32_t)value, __ATOMIC_SEQ_CST);
+    else
+        __atomic_store_n((uint64_t *)cell, value, __ATOMIC_SEQ_CST);
+}
+
+static _Bool py_atomic_compare_exchange(void *cell, uint32_t width, uint64_t expected,
+                                        uint64_t desired) {
+    if (width == 4) {
+        uint32_t seen = (uint32_t)expected;
+        return __atomic_compare_exchange_n((uint32_t *)cell, &seen, (uint32_t)desired, 0,
+                                           __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    }
+    return __atomic_compare_exchange_n((uint64_t *)cell, &expected, desired, 0, __ATOMIC_SEQ_CST,
+                                       __ATOMIC_SEQ_CST);
+}

@@ -1,0 +1,238 @@
+#include "base/os.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <linux/membarrier.h>
+#include <sched.h>
+#include <semaphore.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ipc.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/sem.h>
+#include <sys/shm.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifdef IPCHEAP_STEPS
+void (*ipcheap_step_hook)(const char *file, int line);
+#endif
+
+static struct timespec timespec_of(int64_t ns) {
+    return (struct timespec){.tv_sec = (time_t)(ns / SECOND), .tv_nsec = (long)(ns % SECOND)};
+}
+
+static int64_t clock_ns(clockid_t clock) {
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return (int64_t)now.tv_sec * SECOND + now.tv_nsec;
+}
+
+/* Time */
+
+int64_t os_now(void) { return clock_ns(CLOCK_MONOTONIC); }
+
+uint64_t os_wall_clock(void) { return (uint64_t)clock_ns(CLOCK_REALTIME); }
+
+void os_nap(int64_t ns) {
+    struct timespec span = timespec_of(ns);
+    nanosleep(&span, NULL);
+}
+
+int64_t os_deadline(int64_t timeout_ns) {
+    if (timeout_ns < 0) return INT64_MAX;
+    int64_t now = os_now();
+    return timeout_ns > INT64_MAX - now ? INT64_MAX : now + timeout_ns;
+}
+
+int64_t os_remaining(int64_t deadline) {
+    if (deadline == INT64_MAX) return INT64_MAX;
+    int64_t now = os_now();
+    return deadline > now ? deadline - now : 0;
+}
+
+/* Who we are */
+
+uint32_t os_process_id(void) { return (uint32_t)getpid(); }
+
+uint32_t os_thread_id(void) { return (uint32_t)syscall(SYS_gettid); }
+
+void os_process_name(char name[16]) {
+    memset(name, 0, 16);
+    prctl(PR_GET_NAME, name, 0, 0, 0);
+    name[15] = 0;
+}
+
+uint64_t os_random(void) {
+    uint64_t value = 0;
+    if (getrandom(&value, sizeof value, GRND_NONBLOCK) != (ssize_t)sizeof value)
+        value = (uint64_t)os_now() * UINT64_C(0x9E3779B97F4A7C15) ^ os_process_id();
+    return value ? value : 1;
+}
+
+int os_usable_cores(void) {
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
+}
+
+/* Sleeping on a shared word */
+
+int os_futex_wait(const shared32 *word, uint32_t expected, int64_t timeout_ns) {
+    struct timespec span = timespec_of(timeout_ns);
+    struct timespec *limit = timeout_ns == INT64_MAX ? NULL : &span;
+    if (syscall(SYS_futex, word, FUTEX_WAIT, expected, limit, NULL, 0) == 0) return 0;
+    if (errno == ETIMEDOUT) return IPCHEAP_TIMED_OUT;
+    if (errno == EINTR) return IPCHEAP_INTERRUPTED;
+    return 0; /* EAGAIN: the word has changed already */
+}
+
+int os_futex_wake(const shared32 *word, int count) {
+    long woken = syscall(SYS_futex, word, FUTEX_WAKE, count, NULL, NULL, 0);
+    return woken < 0 ? 0 : (int)woken;
+}
+
+bool os_membarrier_register(void) {
+    return syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0;
+}
+
+void os_membarrier(void) {
+    if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) != 0)
+        atomic_thread_fence(memory_order_seq_cst);
+}
+
+/* What else contended waiters can sleep on */
+
+int os_semaphore_open(const char *name, void **semaphore) {
+    sem_t *opened = sem_open(name, 0);
+    if (opened == SEM_FAILED) return IPCHEAP_SYSTEM;
+    *semaphore = opened;
+    return 0;
+}
+
+void os_semaphore_close(void *semaphore) { sem_close(semaphore); }
+
+int os_semaphore_wait(void *semaphore, int64_t timeout_ns) {
+    struct timespec until = timespec_of(clock_ns(CLOCK_REALTIME) + timeout_ns);
+    if (sem_timedwait(semaphore, &until) == 0) return 0;
+    if (errno == ETIMEDOUT) return IPCHEAP_TIMED_OUT;
+    return errno == EINTR ? IPCHEAP_INTERRUPTED : IPCHEAP_SYSTEM;
+}
+
+int os_semaphore_post(void *semaphore) { return sem_post(semaphore) ? IPCHEAP_SYSTEM : 0; }
+
+int os_sysv_wait(int id, int64_t timeout_ns) {
+    struct sembuf down = {.sem_num = 0, .sem_op = -1, .sem_flg = 0};
+    struct timespec span = timespec_of(timeout_ns);
+    if (semtimedop(id, &down, 1, &span) == 0) return 0;
+    if (errno == EAGAIN) return IPCHEAP_TIMED_OUT;
+    return errno == EINTR ? IPCHEAP_INTERRUPTED : IPCHEAP_SYSTEM;
+}
+
+int os_sysv_post(int id) {
+    struct sembuf up = {.sem_num = 0, .sem_op = 1, .sem_flg = IPC_NOWAIT};
+    return semop(id, &up, 1) ? IPCHEAP_SYSTEM : 0;
+}
+
+/* The segment */
+
+int os_reopen(int fd) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    int opened = open(path, O_RDWR | O_CLOEXEC);
+    return opened < 0 ? IPCHEAP_SYSTEM : opened;
+}
+
+int os_duplicate(int fd) {
+    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    return copy < 0 ? IPCHEAP_SYSTEM : copy;
+}
+
+void os_close(int fd) {
+    if (fd >= 0) close(fd);
+}
+
+int64_t os_file_bytes(int fd) {
+    struct stat status;
+    return fstat(fd, &status) ? IPCHEAP_SYSTEM : (int64_t)status.st_size;
+}
+
+int os_file_resize(int fd, uint64_t bytes) {
+    if (ftruncate(fd, (off_t)bytes) == 0) return 0;
+    return errno == ENOSPC || errno == EFBIG ? IPCHEAP_MEMORY_FULL : IPCHEAP_SYSTEM;
+}
+
+int os_file_read(int fd, uint64_t offset, void *data, size_t bytes) {
+    ssize_t got = pread(fd, data, bytes, (off_t)offset);
+    return got < 0 ? IPCHEAP_SYSTEM : (int)got;
+}
+
+int os_commit(int fd, uint64_t offset, uint64_t bytes) {
+    while (fallocate(fd, 0, (off_t)offset, (off_t)bytes) != 0) {
+        if (errno == EINTR) continue;
+        bool full = errno == ENOSPC || errno == ENOMEM || errno == EDQUOT || errno == EFBIG;
+        return full ? IPCHEAP_MEMORY_FULL : IPCHEAP_SYSTEM;
+    }
+    return 0;
+}
+
+int os_punch(int fd, uint64_t offset, uint64_t bytes) {
+    int how = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+    return fallocate(fd, how, (off_t)offset, (off_t)bytes) ? IPCHEAP_SYSTEM : 0;
+}
+
+int os_map(int fd, uint64_t bytes, unsigned char **base) {
+    int flags = MAP_SHARED | MAP_NORESERVE;
+    void *address = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, fd, 0);
+    if (address == MAP_FAILED) return errno == ENOMEM ? IPCHEAP_NO_MEMORY : IPCHEAP_SYSTEM;
+    *base = address;
+    return 0;
+}
+
+int os_map_sysv(int shmid, bool read_only, unsigned char **base) {
+    void *address = shmat(shmid, NULL, read_only ? SHM_RDONLY : 0);
+    if ((intptr_t)address == -1) return errno == ENOMEM ? IPCHEAP_NO_MEMORY : IPCHEAP_SYSTEM;
+    *base = address;
+    return 0;
+}
+
+int64_t os_sysv_bytes(int shmid) {
+    struct shmid_ds status;
+    return shmctl(shmid, IPC_STAT, &status) ? IPCHEAP_SYSTEM : (int64_t)status.shm_segsz;
+}
+
+void os_unmap(unsigned char *base, uint64_t bytes) { munmap(base, bytes); }
+
+void os_unmap_sysv(unsigned char *base) { shmdt(base); }
+
+void os_forget(unsigned char *start, uint64_t bytes) { madvise(start, bytes, MADV_REMOVE); }
+
+/* Liveness */
+
+static int byte_operation(int fd, int operation, short type, uint64_t byte, struct flock *lock) {
+    *lock = (struct flock){
+        .l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = 1};
+    return fcntl(fd, operation, lock);
+}
+
+int os_byte_lock(int fd, uint64_t byte) {
+    struct flock lock;
+    if (byte_operation(fd, F_OFD_SETLK, F_WRLCK, byte, &lock) == 0) return 0;
+    return errno == EAGAIN || errno == EACCES ? IPCHEAP_WOULD_BLOCK : IPCHEAP_SYSTEM;
+}
+
+int os_byte_unlock(int fd, uint64_t byte) {
+    struct flock lock;
+    return byte_operation(fd, F_OFD_SETLK, F_UNLCK, byte, &lock) ? IPCHEAP_SYSTEM : 0;
+}
+
+int os_byte_locked(int fd, uint64_t byte) {
+    struct flock lock;
+    if (byte_operation(fd, F_OFD_GETLK, F_WRLCK, byte, &lock)) return IPCHEAP_SYSTEM;
+    return lock.l_type != F_UNLCK;
+}

@@ -1,0 +1,78 @@
+/*
+ * os.h - layer base: the only door to the operating system.
+ *
+ * Returns 0 or a value on success, else a negative ipcheap_error.
+ */
+#ifndef IPCHEAP_BASE_OS_H
+#define IPCHEAP_BASE_OS_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/shared.h"
+#include "ipcheap/errors.h"
+
+#define SECOND INT64_C(1000000000)
+#define MILLISECOND INT64_C(1000000)
+
+/* Time --------------------------------------------------------------------------- */
+int64_t os_now(void);                        /* monotonic, ns */
+uint64_t os_wall_clock(void);                /* since the epoch, ns */
+void os_nap(int64_t ns);
+int64_t os_deadline(int64_t timeout_ns);     /* INT64_MAX for a negative time-out */
+int64_t os_remaining(int64_t deadline);      /* 0 when past, INT64_MAX for ever */
+
+/* Who we are --------------------------------------------------------------------- */
+uint32_t os_process_id(void);
+uint32_t os_thread_id(void);
+void os_process_name(char name[16]);
+uint64_t os_random(void);
+int os_usable_cores(void);
+
+/* Sleeping on a shared word -------------------------------------------------------- */
+int os_futex_wait(const shared32 *word, uint32_t expected, int64_t timeout_ns);
+int os_futex_wake(const shared32 *word, int count);
+/* Orders this thread's past stores before its later loads against all registered processes. */
+bool os_membarrier_register(void);
+void os_membarrier(void);
+static inline void os_pause(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("isb");
+#endif
+}
+
+/* What else contended waiters can sleep on --------------------------------------------- */
+int os_semaphore_open(const char *name, void **semaphore);
+void os_semaphore_close(void *semaphore);
+int os_semaphore_wait(void *semaphore, int64_t timeout_ns);
+int os_semaphore_post(void *semaphore);
+int os_sysv_wait(int id, int64_t timeout_ns);
+int os_sysv_post(int id);
+
+/* The segment ------------------------------------------------------------------------ */
+int os_reopen(int fd);                       /* the same file, another open file description */
+int os_duplicate(int fd);
+void os_close(int fd);
+int64_t os_file_bytes(int fd);
+int os_file_resize(int fd, uint64_t bytes);
+int os_file_read(int fd, uint64_t offset, void *data, size_t bytes);
+int os_commit(int fd, uint64_t offset, uint64_t bytes);
+int os_punch(int fd, uint64_t offset, uint64_t bytes);
+int os_map(int fd, uint64_t bytes, unsigned char **base);
+int os_map_sysv(int shmid, bool read_only, unsigned char **base);
+int64_t os_sysv_bytes(int shmid);
+void os_unmap(unsigned char *base, uint64_t bytes);
+void os_unmap_sysv(unsigned char *base);
+/* Gives the pages of a private or System V range back where the kernel can; else does nothing. */
+void os_forget(unsigned char *start, uint64_t bytes);
+
+/* Liveness: one byte of the file, locked for as long as the open file description lives. */
+int os_byte_lock(int fd, uint64_t byte);     /* WOULD_BLOCK when another has it */
+int os_byte_unlock(int fd, uint64_t byte);
+int os_byte_locked(int fd, uint64_t byte);   /* 1 when another description has it */
+
+#endif

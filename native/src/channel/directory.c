@@ -1,0 +1,430 @@
+#include "channel/directory.h"
+
+#include <string.h>
+
+#include "heap/extent.h"
+#include "segment/lock.h"
+
+#define FIRST_TABLE_LOG 10
+#define TOMBSTONE UINT32_MAX
+#define KEY_WORDS 7
+#define TABLE_TAG 64 /* position in the tag of the hash table; of chunk k it is k */
+
+static_assert(sizeof(ipcheap_key) <= KEY_WORDS * 8, "a key fits into its words");
+
+/* Keys ----------------------------------------------------------------------------------- */
+
+struct key_words {
+    uint64_t word[KEY_WORDS];
+    uint64_t hash;
+};
+
+static struct key_words words_of(const ipcheap_key *key) {
+    struct key_words words = {{0}, 0};
+    unsigned char bytes[KEY_WORDS * 8] = {key->kind, key->length};
+    size_t length = key->length <= IPCHEAP_KEY_MAX ? key->length : IPCHEAP_KEY_MAX;
+    memcpy(bytes + 2, key->bytes, length);
+    memcpy(words.word, bytes, sizeof bytes);
+    uint64_t hash = UINT64_C(0x9E3779B97F4A7C15);
+    for (int i = 0; i < KEY_WORDS; i++) {
+        hash = (hash ^ words.word[i]) * UINT64_C(0xBF58476D1CE4E5B9);
+        hash ^= hash >> 29;
+    }
+    words.hash = hash;
+    return words;
+}
+
+int ipcheap_key_int(ipcheap_key *key, uint64_t value) {
+    if (value >> 63) return IPCHEAP_BAD_VALUE;
+    *key = (ipcheap_key){.kind = IPCHEAP_KEY_INT, .length = sizeof value};
+    memcpy(key->bytes, &value, sizeof value);
+    return 0;
+}
+
+int ipcheap_key_text(ipcheap_key *key, const char *text, size_t length) {
+    if (length < 1 || length > IPCHEAP_KEY_MAX) return IPCHEAP_BAD_VALUE;
+    *key = (ipcheap_key){.kind = IPCHEAP_KEY_TEXT, .length = (uint8_t)length};
+    memcpy(key->bytes, text, length);
+    return 0;
+}
+
+/* Descriptors ---------------------------------------------------------------------------- */
+
+static enum channel_state state_of(const struct channel *channel) {
+    return (enum channel_state)(get_acquire(&channel->state) >> 62); /* with directory_add() */
+}
+
+static uint64_t chunk_bytes(uint32_t chunk) {
+    return ((uint64_t)FIRST_CHUNK << chunk) * sizeof(struct channel);
+}
+
+static uint32_t chunk_of(uint32_t index, uint32_t *within) {
+    uint32_t scaled = index / FIRST_CHUNK + 1;
+    uint32_t chunk = 31 - (uint32_t)__builtin_clz(scaled);
+    *within = index - FIRST_CHUNK * ((1u << chunk) - 1);
+    return chunk;
+}
+
+static bool in_system_zone(const ipcheap_heap *heap, uint64_t offset, uint64_t bytes) {
+    const struct geometry *g = &heap->geometry;
+    uint64_t first = page_offset(heap, g->zone_first[SYSTEM_ZONE]);
+    return offset >= first && bytes <= g->bytes && offset <= g->bytes - bytes && offset % 64 == 0;
+}
+
+struct channel *channel_at(ipcheap_heap *heap, uint32_t index) {
+    if (index >= MAX_CHANNELS) return NULL;
+    uint32_t within, chunk = chunk_of(index, &within);
+    uint64_t offset = get_acquire(&heap->header->chunks[chunk]); /* with chunk_make() */
+    if (!in_system_zone(heap, offset, chunk_bytes(chunk))) return NULL;
+    return (struct channel *)at_offset(heap, offset) + within;
+}
+
+int channel_of(ipcheap_heap *heap, const ipcheap_channel *handle, struct channel **channel) {
+    *channel = channel_at(heap, handle->index);
+    if (!*channel || state_of(*channel) != CHANNEL_LIVE) return IPCHEAP_CHANNEL_NOT_FOUND;
+    return get(&(*channel)->incarnation) == handle->incarnation ? 0 : IPCHEAP_CHANNEL_NOT_FOUND;
+}
+
+static bool key_matches(const struct channel *channel, const struct key_words *words) {
+    if (get(&channel->hash) != words->hash) return false;
+    for (int i = 0; i < KEY_WORDS; i++)
+        if (get(&channel->key[i]) != words->word[i]) return false;
+    return true;
+}
+
+static void handle_fill(const struct channel *channel, uint32_t index, ipcheap_channel *handle) {
+    handle->index = index;
+    handle->incarnation = get(&channel->incarnation);
+    handle->kind = get(&channel->kind);
+    handle->shape = get(&channel->shape);
+}
+
+/* The table ------------------------------------------------------------------------------ */
+
+struct table {
+    shared32 *cells;
+    uint64_t mask;
+};
+
+static bool table_of(ipcheap_heap *heap, struct table *table) {
+    uint64_t word = get_acquire(&heap->header->table); /* with table_publish() */
+    uint64_t log = word >> 56, offset = word & ((UINT64_C(1) << 56) - 1);
+    if (log < FIRST_TABLE_LOG || log > 40) return false;
+    if (!in_system_zone(heap, offset, UINT64_C(4) << log)) return false;
+    *table = (struct table){at_offset(heap, offset), (UINT64_C(1) << log) - 1};
+    return true;
+}
+
+/* The cell of a key, or NULL; what a cell says is believed only after a look at the key. */
+static shared32 *table_find(ipcheap_heap *heap, const struct key_words *words, uint32_t *index) {
+    struct table table;
+    if (!table_of(heap, &table)) return NULL;
+    for (uint64_t i = 0; i <= table.mask; i++) {
+        shared32 *cell = &table.cells[(words->hash + i) & table.mask];
+        uint32_t value = get_acquire(cell); /* with table_insert() */
+        if (value == 0) return NULL;
+        if (value == TOMBSTONE) continue;
+        struct channel *channel = channel_at(heap, value - 1);
+        if (channel && state_of(channel) == CHANNEL_LIVE && key_matches(channel, words)) {
+            *index = value - 1;
+            return cell;
+        }
+    }
+    return NULL;
+}
+
+static void table_insert(const struct table *table, uint64_t hash, uint32_t index) {
+    for (uint64_t i = 0; i <= table->mask; i++) {
+        shared32 *cell = &table->cells[(hash + i) & table->mask];
+        uint32_t value = get(cell);
+        if (value != 0 && value != TOMBSTONE) continue;
+        put_release(cell, index + 1); /* pairs with table_find() */
+        return;
+    }
+}
+
+static void table_publish(ipcheap_heap *heap, uint64_t log, uint64_t page) {
+    put(&heap->header->tombstones, 0);
+    put_release(&heap->header->table, log << 56 | page_offset(heap, page));
+}
+
+/* Under the lock. A new table of 2^log cells with all living channels in it. */
+static int table_make(struct participant *me, uint64_t log) {
+    ipcheap_heap *heap = me->heap;
+    uint64_t bytes = UINT64_C(4) << log, page;
+    int error = extent_allocate(me, SYSTEM_ZONE, bytes >> PAGE_SHIFT, 1, KIND_SYSTEM,
+                                sent_tag(NO_CHANNEL, TABLE_TAG), &page);
+    if (error) return error;
+    uint64_t old = get(&heap->header->table) & ((UINT64_C(1) << 56) - 1);
+    struct table table = {at_offset(heap, page_offset(heap, page)), (UINT64_C(1) << log) - 1};
+    memset(table.cells, 0, bytes);
+    uint32_t entries = get(&heap->header->entries);
+    for (uint32_t i = 0; i < entries; i++) {
+        struct channel *channel = channel_at(heap, i);
+        if (channel && state_of(channel) == CHANNEL_LIVE)
+            table_insert(&table, get(&channel->hash), i);
+    }
+    table_publish(heap, log, page);
+    directory_notify(heap); /* before the old one can be used again: look-ups start anew */
+    if (old) extent_free(me, (old - heap->geometry.data_at) >> PAGE_SHIFT);
+    return 0;
+}
+
+/* Under the lock. Room for one more, with a quarter of the cells empty. */
+static int table_reserve(struct participant *me) {
+    struct header *header = me->heap->header;
+    uint64_t log = get(&header->table) >> 56, live = get(&header->channels) + 1;
+    if (log == 0) return table_make(me, FIRST_TABLE_LOG);
+    if ((live + get(&header->tombstones)) * 4 <= (UINT64_C(1) << log) * 3) return 0;
+    return table_make(me, live * 2 > UINT64_C(1) << log ? log + 1 : log);
+}
+
+/* Adding and removing -------------------------------------------------------------------- */
+
+static int chunk_make(struct participant *me, uint32_t chunk) {
+    ipcheap_heap *heap = me->heap;
+    uint64_t page, bytes = chunk_bytes(chunk);
+    int error = extent_allocate(me, SYSTEM_ZONE, bytes >> PAGE_SHIFT, 1, KIND_SYSTEM,
+                                sent_tag(NO_CHANNEL, chunk), &page);
+    if (error) return error;
+    memset(at_offset(heap, page_offset(heap, page)), 0, bytes);
+    put_release(&heap->header->chunks[chunk], page_offset(heap, page));
+    return 0;
+}
+
+static int entry_take(struct participant *me, uint32_t *index) {
+    struct header *header = me->heap->header;
+    uint32_t link = get(&header->free_entry);
+    struct channel *channel = link ? channel_at(me->heap, link - 1) : NULL;
+    if (channel) {
+        put(&channel->state, (uint64_t)CHANNEL_MAKING << 62 | (me->tag & ~(TAG_OWN << 62)));
+        put(&header->free_entry, get(&channel->next_free));
+        *index = link - 1;
+        return 0;
+    }
+    uint32_t next = get(&header->entries), within;
+    if (next >= MAX_CHANNELS || next >= NO_CHANNEL) return IPCHEAP_HEAP_FULL;
+    uint32_t chunk = chunk_of(next, &within);
+    if (get(&header->chunks[chunk]) == 0) {
+        int error = chunk_make(me, chunk);
+        if (error) return error;
+    }
+    put(&header->entries, next + 1);
+    put(&channel_at(me->heap, next)->state,
+        (uint64_t)CHANNEL_MAKING << 62 | (me->tag & ~(TAG_OWN << 62)));
+    *index = next;
+    return 0;
+}
+
+static void entry_fill(struct channel *channel, const struct key_words *words, uint32_t kind,
+                       uint64_t shape) {
+    put(&channel->incarnation, get(&channel->incarnation) + 1);
+    put(&channel->kind, kind);
+    put(&channel->shape, shape);
+    put(&channel->memory, 0);
+    put(&channel->ready, 0);
+    put(&channel->flags, CHANNEL_DESERTED);
+    put(&channel->hash, words->hash);
+    for (int i = 0; i < KEY_WORDS; i++) put(&channel->key[i], words->word[i]);
+    for (int side = 0; side < 2; side++) {
+        put(&channel->holder[side], 0);
+        put(&channel->parked[side], 0);
+        put(&channel->sides[side].position, 0);
+        put(&channel->sides[side].intent, 0);
+        put(&channel->sides[side].parks, 0);
+        put(&channel->sides[side].wakes, 0);
+    }
+}
+
+static void entry_free(ipcheap_heap *heap, uint32_t index) {
+    struct channel *channel = channel_at(heap, index);
+    put(&channel->next_free, get(&heap->header->free_entry));
+    put_release(&channel->state, (uint64_t)CHANNEL_FREE << 62);
+    put(&heap->header->free_entry, index + 1);
+}
+
+int directory_add(struct participant *me, const ipcheap_key *key, uint32_t kind, uint64_t shape,
+                  ipcheap_channel *handle, bool *added) {
+    ipcheap_heap *heap = me->heap;
+    struct key_words words = words_of(key);
+    uint32_t index;
+    *added = false;
+    if (table_find(heap, &words, &index)) {
+        handle_fill(channel_at(heap, index), index, handle);
+        bool same = handle->kind == kind && (shape == 0 || handle->shape == shape);
+        return same ? 0 : IPCHEAP_CHANNEL_TYPE;
+    }
+    if (shape == 0) return IPCHEAP_CHANNEL_NOT_FOUND;
+    int error = table_reserve(me);
+    if (!error) error = entry_take(me, &index);
+    if (error) return error;
+    struct channel *channel = channel_at(heap, index);
+    entry_fill(channel, &words, kind, shape);
+    if (kind == IPCHEAP_STATIC_SEGMENT) {
+        error = channel_make_memory(me, index, shape);
+        if (error) {
+            entry_free(heap, index);
+            return error;
+        }
+    }
+    put_release(&channel->state, (uint64_t)CHANNEL_LIVE << 62); /* commit; with state_of() */
+    struct table table;
+    if (table_of(heap, &table)) table_insert(&table, words.hash, index);
+    put(&heap->header->channels, get(&heap->header->channels) + 1);
+    handle_fill(channel, index, handle);
+    directory_notify(heap);
+    *added = true;
+    return 0;
+}
+
+int channel_make_memory(struct participant *me, uint32_t index, uint64_t bytes) {
+    ipcheap_heap *heap = me->heap;
+    struct channel *channel = channel_at(heap, index);
+    bool is_static = get(&channel->kind) == IPCHEAP_STATIC_SEGMENT;
+    int zone = is_static ? DATA_ZONE : SYSTEM_ZONE;
+    uint64_t page, pages = round_up(bytes, PAGE) >> PAGE_SHIFT;
+    int error = extent_allocate(me, zone, pages, 1, is_static ? KIND_STATIC : KIND_SYSTEM,
+                                sent_tag(index, 0), &page);
+    if (error) return error;
+    memset(at_offset(heap, page_offset(heap, page)), 0, pages << PAGE_SHIFT);
+    put_release(&channel->memory, page_offset(heap, page));
+    return 0;
+}
+
+void directory_remove(struct participant *me, uint32_t index) {
+    ipcheap_heap *heap = me->heap;
+    struct channel *channel = channel_at(heap, index);
+    struct key_words words = {.hash = get(&channel->hash)};
+    for (int i = 0; i < KEY_WORDS; i++) words.word[i] = get(&channel->key[i]);
+    uint32_t found;
+    shared32 *cell = table_find(heap, &words, &found);
+    put_release(&channel->state, (uint64_t)CHANNEL_REMOVED << 62); /* commit */
+    if (cell) {
+        put(cell, TOMBSTONE);
+        put(&heap->header->tombstones, get(&heap->header->tombstones) + 1);
+    }
+    put(&heap->header->channels, get(&heap->header->channels) - 1);
+    directory_notify(heap);
+}
+
+void directory_drop(struct participant *me, uint32_t index) {
+    struct channel *channel = channel_at(me->heap, index);
+    uint64_t memory = get(&channel->memory);
+    put(&channel->memory, 0);
+    if (memory) extent_free(me, (memory - me->heap->geometry.data_at) >> PAGE_SHIFT);
+    entry_free(me->heap, index);
+}
+
+/* Is a run that belongs to the directory or a channel still what they point to? */
+static bool run_is_referenced(ipcheap_heap *heap, uint64_t page) {
+    uint64_t tag = get(&heap->pages[page].tag), offset = page_offset(heap, page);
+    uint32_t index = tag_channel(tag);
+    if (index != NO_CHANNEL) {
+        struct channel *channel = channel_at(heap, index);
+        return channel && get(&channel->memory) == offset && state_of(channel) != CHANNEL_FREE;
+    }
+    uint64_t position = tag_position(tag);
+    if (position == TABLE_TAG)
+        return (get(&heap->header->table) & ((UINT64_C(1) << 56) - 1)) == offset;
+    return position < DIRECTORY_CHUNKS && get(&heap->header->chunks[position]) == offset;
+}
+
+static void free_unreferenced(struct participant *me) {
+    ipcheap_heap *heap = me->heap;
+    for (int zone = 0; zone < ZONES; zone++) {
+        uint64_t lost = 0;
+        do {
+            lost = 0;
+            struct extent_walk walk = extent_walk_of(heap, zone);
+            while (!lost && extent_step(heap, &walk)) {
+                bool ours = walk.kind == KIND_SYSTEM || walk.kind == KIND_STATIC;
+                if (walk.state == PAGE_USED && ours && !run_is_referenced(heap, walk.first))
+                    lost = walk.first + 1;
+            }
+            if (lost && extent_free(me, lost - 1)) return;
+        } while (lost);
+    }
+}
+
+int directory_rebuild(struct participant *me) {
+    ipcheap_heap *heap = me->heap;
+    struct header *header = heap->header;
+    uint32_t live = 0;
+    put(&header->free_entry, 0);
+    for (uint32_t i = 0; i < MAX_CHANNELS; i++) {
+        struct channel *channel = channel_at(heap, i);
+        if (!channel || i >= get(&header->entries)) break;
+        enum channel_state state = state_of(channel);
+        live += state == CHANNEL_LIVE;
+        if (state == CHANNEL_MAKING) put(&channel->memory, 0);
+        if (state == CHANNEL_FREE || state == CHANNEL_MAKING) entry_free(heap, i);
+    }
+    put(&header->channels, live);
+    free_unreferenced(me);
+    uint64_t log = get(&header->table) >> 56;
+    directory_notify(heap);
+    return log ? table_make(me, log) : 0;
+}
+
+/* Looking -------------------------------------------------------------------------------- */
+
+void directory_notify(ipcheap_heap *heap) {
+    put_add(&heap->header->directory_version, 1);
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with ipcheap_wait_directory() */
+    if (get(&heap->header->directory_waiters)) {
+        put(&heap->header->directory_waiters, 0);
+        os_futex_wake(&heap->header->directory_version, INT32_MAX);
+    }
+}
+
+uint32_t ipcheap_directory_version(ipcheap_heap *heap) {
+    return get_acquire(&heap->header->directory_version); /* pairs with directory_notify() */
+}
+
+int ipcheap_wait_directory(ipcheap_heap *heap, uint32_t seen, int64_t timeout_ns) {
+    int64_t deadline = os_deadline(timeout_ns);
+    while (ipcheap_directory_version(heap) == seen) {
+        int64_t left = os_remaining(deadline);
+        if (left == 0) return IPCHEAP_TIMED_OUT;
+        put(&heap->header->directory_waiters, 1);
+        atomic_thread_fence(memory_order_seq_cst); /* pairs with directory_notify() */
+        int64_t span = (int64_t)least((uint64_t)left, SECOND);
+        int error = os_futex_wait(&heap->header->directory_version, seen, span);
+        if (error == IPCHEAP_INTERRUPTED) return error;
+    }
+    return 0;
+}
+
+int ipcheap_find_channel(ipcheap_heap *heap, const ipcheap_key *key, ipcheap_channel *handle) {
+    struct key_words words = words_of(key);
+    for (int tries = 0; tries < 1000; tries++) {
+        uint32_t version = ipcheap_directory_version(heap), index;
+        if (table_find(heap, &words, &index)) {
+            handle_fill(channel_at(heap, index), index, handle);
+            return 0;
+        }
+        atomic_thread_fence(memory_order_acquire);
+        if (get(&heap->header->directory_version) == version) break;
+    }
+    return IPCHEAP_CHANNEL_NOT_FOUND;
+}
+
+int ipcheap_next_channel(ipcheap_heap *heap, uint32_t *cursor, ipcheap_key *key,
+                         ipcheap_channel *handle) {
+    while (*cursor < get(&heap->header->entries)) {
+        uint32_t index = (*cursor)++;
+        struct channel *channel = channel_at(heap, index);
+        if (!channel) return 0;
+        if (state_of(channel) != CHANNEL_LIVE) continue;
+        uint64_t words[KEY_WORDS];
+        for (int i = 0; i < KEY_WORDS; i++) words[i] = get(&channel->key[i]);
+        unsigned char bytes[sizeof words];
+        memcpy(bytes, words, sizeof words);
+        *key = (ipcheap_key){.kind = bytes[0], .length = bytes[1]};
+        if (key->length > IPCHEAP_KEY_MAX) key->length = IPCHEAP_KEY_MAX;
+        memcpy(key->bytes, bytes + 2, key->length);
+        handle_fill(channel, index, handle);
+        return 1;
+    }
+    return 0;
+}

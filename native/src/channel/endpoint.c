@@ -1,0 +1,336 @@
+#include "channel/endpoint.h"
+
+#include <stdlib.h>
+
+#include "channel/park.h"
+#include "channel/recover.h"
+#include "segment/lock.h"
+
+#define MOST_SLOTS (UINT64_C(1) << 24)
+
+/* Adding and removing channels ------------------------------------------------------------ */
+
+static int enter_heap(ipcheap_heap *heap, struct participant **me) {
+    if (heap->closed) return IPCHEAP_HEAP_CLOSED;
+    return participant_current(heap, me);
+}
+
+int ipcheap_add_record_channel(ipcheap_heap *heap, const ipcheap_key *key, uint64_t capacity,
+                               ipcheap_channel *handle) {
+    struct participant *me;
+    int error = enter_heap(heap, &me);
+    if (error) return error;
+    if (capacity > MOST_SLOTS) return IPCHEAP_BAD_VALUE;
+    uint64_t slots = 1;
+    while (slots < capacity) slots *= 2;
+    error = heap_lock(me);
+    if (error) return error;
+    bool added;
+    error = directory_add(me, key, IPCHEAP_RECORD_CHANNEL, capacity ? slots : 0, handle, &added);
+    heap_unlock(me);
+    return error;
+}
+
+/* Under the lock: frees a removed channel once no side is open. */
+static void drop_if_done(struct participant *me, uint32_t index) {
+    struct channel *channel = channel_at(me->heap, index);
+    if (get(&channel->state) >> 62 != CHANNEL_REMOVED) return;
+    for (int side = 0; side < 2; side++)
+        if (side_state(get(&channel->holder[side])) == SIDE_OPEN) return;
+    ring_drain(me, index);
+    directory_drop(me, index);
+}
+
+/* Under the lock: is a side held by someone alive? Recovers him if he is dead. */
+static bool side_taken(struct participant *me, struct channel *channel, int side) {
+    uint64_t holder = get_acquire(&channel->holder[side]);
+    recover_if_dead(me, holder);
+    return side_state(get(&channel->holder[side])) == SIDE_OPEN;
+}
+
+int ipcheap_remove_channel(ipcheap_heap *heap, const ipcheap_key *key, int force) {
+    struct participant *me;
+    int error = enter_heap(heap, &me);
+    if (!error) error = heap_lock(me);
+    if (error) return error;
+    ipcheap_channel handle;
+    struct channel *channel;
+    error = ipcheap_find_channel(heap, key, &handle);
+    if (!error) error = channel_of(heap, &handle, &channel);
+    if (!error) {
+        bool taken = side_taken(me, channel, 0) | side_taken(me, channel, 1);
+        if (taken && !force) {
+            error = IPCHEAP_CHANNEL_BUSY;
+        } else {
+            directory_remove(me, handle.index);
+            put_or(&channel->flags, CHANNEL_GONE);
+            atomic_thread_fence(memory_order_seq_cst); /* pairs with park() */
+            unpark(channel, 0);
+            unpark(channel, 1);
+            drop_if_done(me, handle.index);
+        }
+    }
+    heap_unlock(me);
+    return error;
+}
+
+/* Claiming --------------------------------------------------------------------------------- */
+
+static void take_position(ipcheap_endpoint *e) {
+    uint64_t sent = ring_sent(e->heap, e->index);
+    if (e->side == IPCHEAP_PRODUCER) {
+        e->position = sent;
+        ring_collect(e->me, e->index);
+    } else {
+        e->position = ring_oldest(e->heap, e->index, sent);
+        e->doubtful = sent;
+    }
+    put(&e->channel->sides[e->side].position, e->position);
+}
+
+/* Under the lock. */
+static int claim(ipcheap_endpoint *e) {
+    struct channel *channel = e->channel;
+    if (side_taken(e->me, channel, e->side)) return IPCHEAP_CHANNEL_BUSY;
+    uint64_t slots = get(&channel->shape);
+    if (get(&channel->memory) == 0) {
+        int error = channel_make_memory(e->me, e->index, slots * sizeof(struct ring_slot));
+        if (error) return error;
+    }
+    struct ring ring;
+    if (!ring_of(e->heap, e->index, &ring)) return IPCHEAP_CORRUPT;
+    e->slots = ring.slots;
+    e->mask = ring.count - 1;
+    e->shift = ring.shift;
+    take_position(e);
+    put(&channel->parked[e->side], 0);
+    if (e->side == IPCHEAP_PRODUCER)
+        put_and(&channel->flags, ~(uint32_t)(CHANNEL_DESERTED | CHANNEL_REVOKED));
+    put_release(&channel->holder[e->side], e->me->tag); /* commit: SIDE_OPEN is TAG_OWN */
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with park(): for wait_peer */
+    unpark(channel, !e->side);
+    directory_notify(e->heap);
+    return 0;
+}
+
+int ipcheap_claim(ipcheap_heap *heap, const ipcheap_channel *handle, int side,
+                  ipcheap_endpoint **result) {
+    struct participant *me;
+    int error = enter_heap(heap, &me);
+    if (error) return error;
+    if (side != IPCHEAP_PRODUCER && side != IPCHEAP_CONSUMER) return IPCHEAP_BAD_VALUE;
+    ipcheap_endpoint *e = calloc(1, sizeof *e);
+    if (!e) return IPCHEAP_NO_MEMORY;
+    error = heap_lock(me);
+    if (error) {
+        free(e);
+        return error;
+    }
+    e->heap = heap;
+    e->me = me;
+    e->thread = me->thread;
+    e->index = handle->index;
+    e->side = side;
+    error = channel_of(heap, handle, &e->channel);
+    if (!error && get(&e->channel->kind) != IPCHEAP_RECORD_CHANNEL) error = IPCHEAP_CHANNEL_TYPE;
+    if (!error) error = claim(e);
+    heap_unlock(me);
+    if (error) {
+        free(e);
+        return error;
+    }
+    pthread_mutex_lock(&heap->mutex);
+    e->next = me->endpoints;
+    me->endpoints = e;
+    pthread_mutex_unlock(&heap->mutex);
+    *result = e;
+    return 0;
+}
+
+int ipcheap_side_holder(ipcheap_heap *heap, const ipcheap_channel *handle, int side,
+                        ipcheap_holder *holder) {
+    struct channel *channel;
+    int error = channel_of(heap, handle, &channel);
+    if (error) return error;
+    uint64_t word = get_acquire(&channel->holder[side]);
+    if (side_state(word) != SIDE_OPEN) return 0;
+    participant_describe(heap, tag_slot(word), holder);
+    return 1;
+}
+
+/* Closing ---------------------------------------------------------------------------------- */
+
+/* What a closing consumer holds becomes its participant's own and is not delivered again. */
+static void keep_held(ipcheap_endpoint *e) {
+    uint64_t first = e->position > e->mask ? e->position - e->mask - 1 : 0;
+    for (uint64_t p = first; p < e->position; p++) {
+        struct ring_slot *slot = slot_of(e, p);
+        uint64_t word = get_acquire(&slot->word);
+        struct place place;
+        if (!slot_is_readable(e, p, word) || !place_find(e->heap, ring_offset(word), &place))
+            continue;
+        put(place.tag, e->me->tag);
+        put_release(&slot->word, ring_word(lap_of(e, p) + 1, SLOT_EMPTY, 0));
+        e->me->held++;
+    }
+}
+
+static void unlink_endpoint(ipcheap_endpoint *e) {
+    pthread_mutex_lock(&e->heap->mutex);
+    struct ipcheap_endpoint **link = &e->me->endpoints;
+    while (*link && *link != e) link = &(*link)->next;
+    if (*link) *link = e->next;
+    pthread_mutex_unlock(&e->heap->mutex);
+}
+
+static int close_side(ipcheap_endpoint *e) {
+    struct channel *channel = e->channel;
+    if (e->side == IPCHEAP_CONSUMER) keep_held(e);
+    e->closed = true;
+    bool removed = get(&channel->flags) & CHANNEL_GONE;
+    if (e->side == IPCHEAP_PRODUCER || removed) {
+        int error = heap_lock(e->me);
+        if (error && error != IPCHEAP_WOULD_SLEEP && error != IPCHEAP_HEAP_BUSY) return error;
+        side_end(e->heap, channel, e->side, SIDE_CLOSED);
+        if (error) return 0; /* garbage waits for the next producer or for recovery */
+        if (e->side == IPCHEAP_PRODUCER) ring_collect(e->me, e->index);
+        drop_if_done(e->me, e->index);
+        heap_unlock(e->me);
+    } else {
+        side_end(e->heap, channel, e->side, SIDE_CLOSED);
+    }
+    return 0;
+}
+
+int ipcheap_endpoint_close(ipcheap_endpoint *e) {
+    if (e->closed || e->me->abandoned) {
+        e->closed = true;
+        return 0;
+    }
+    e->closing = 1;
+    if (e->inside) { /* its thread sleeps in here: let that one close on its way out */
+        atomic_thread_fence(memory_order_seq_cst);
+        shared32 *parked = &e->channel->parked[e->side];
+        put(parked, 0);
+        os_futex_wake(parked, 1);
+        return 0;
+    }
+    int error = close_side(e);
+    unlink_endpoint(e);
+    return error;
+}
+
+void endpoints_close(struct participant *me) {
+    /* Those with a thread asleep inside stay on the list until it has come out. */
+    struct ipcheap_endpoint *next;
+    for (struct ipcheap_endpoint *e = me->endpoints; e; e = next) {
+        next = e->next;
+        ipcheap_endpoint_close(e);
+    }
+}
+
+void ipcheap_endpoint_release(ipcheap_endpoint *e) {
+    ipcheap_endpoint_close(e);
+    free(e);
+}
+
+int endpoint_refuse(const ipcheap_endpoint *e) {
+    if (e->me->abandoned) return IPCHEAP_WRONG_PROCESS;
+    if (e->heap->closed) return IPCHEAP_HEAP_CLOSED;
+    return e->closed ? IPCHEAP_ENDPOINT_CLOSED : IPCHEAP_WRONG_THREAD;
+}
+
+/* Waiting ---------------------------------------------------------------------------------- */
+
+static enum side_state peer_state(const ipcheap_endpoint *e) {
+    return side_state(get_acquire(&e->channel->holder[!e->side])); /* pairs with side_end() */
+}
+
+static bool can_go_on(const ipcheap_endpoint *e) {
+    uint64_t word = get_acquire(&slot_of(e, e->position)->word);
+    if (e->side == IPCHEAP_PRODUCER) return slot_is_writable(e, e->position, word);
+    /* A former consumer may have released what follows; only FULL of this lap is news. */
+    return slot_is_readable(e, e->position, word) || e->position < e->doubtful;
+}
+
+bool endpoint_ready(const ipcheap_endpoint *e) {
+    if (can_go_on(e)) return true;
+    enum side_state peer = peer_state(e);
+    return peer == SIDE_CLOSED || peer == SIDE_DIED || get(&e->channel->flags) & CHANNEL_GONE;
+}
+
+static bool peer_is_open(const ipcheap_endpoint *e) {
+    return peer_state(e) == SIDE_OPEN || get(&e->channel->flags) & CHANNEL_GONE;
+}
+
+uint64_t endpoint_held(const ipcheap_endpoint *e) {
+    uint64_t held = 0, first = e->position > e->mask ? e->position - e->mask - 1 : 0;
+    for (uint64_t p = first; p < e->position; p++)
+        held += slot_is_readable(e, p, get_acquire(&slot_of(e, p)->word));
+    return held;
+}
+
+int endpoint_end(ipcheap_endpoint *e) {
+    if (get(&e->channel->flags) & CHANNEL_GONE) return IPCHEAP_ENDPOINT_CLOSED;
+    enum side_state peer = peer_state(e);
+    /* Who polls never parks, so he has to look after a silent peer now and then himself. */
+    if (peer == SIDE_OPEN && UNLIKELY(++e->idle % 4096 == 0)) {
+        recover_if_dead(e->me, get_acquire(&e->channel->holder[!e->side]));
+        peer = peer_state(e);
+    }
+    if (peer == SIDE_CLOSED || peer == SIDE_DIED) {
+        /* The slot first, then the state: whatever was sent before the end comes before it. */
+        if (can_go_on(e)) return 0;
+        return peer == SIDE_CLOSED ? IPCHEAP_CHANNEL_CLOSED : IPCHEAP_PEER_DIED;
+    }
+    if (e->side == IPCHEAP_CONSUMER &&
+        ring_state(get(&slot_of(e, e->position)->word)) == SLOT_FULL &&
+        endpoint_held(e) == e->mask + 1)
+        return IPCHEAP_RING_HELD;
+    return IPCHEAP_WOULD_BLOCK;
+}
+
+static int wait_inside(ipcheap_endpoint *e, bool (*ready)(const ipcheap_endpoint *),
+                       int64_t timeout_ns) {
+    int error = endpoint_check(e);
+    if (error) return error;
+    e->inside = 1;
+    error = e->closing ? IPCHEAP_ENDPOINT_CLOSED : park(e, ready, timeout_ns);
+    e->inside = 0;
+    if (e->closing) {
+        close_side(e);
+        unlink_endpoint(e);
+        return e->heap->closed ? IPCHEAP_HEAP_CLOSED : IPCHEAP_ENDPOINT_CLOSED;
+    }
+    return error;
+}
+
+int ipcheap_wait(ipcheap_endpoint *e, int64_t timeout_ns) {
+    return wait_inside(e, endpoint_ready, timeout_ns);
+}
+
+int ipcheap_wait_peer(ipcheap_endpoint *e, int64_t timeout_ns) {
+    int error = wait_inside(e, peer_is_open, timeout_ns);
+    return !error && get(&e->channel->flags) & CHANNEL_GONE ? IPCHEAP_ENDPOINT_CLOSED : error;
+}
+
+/* Looking ---------------------------------------------------------------------------------- */
+
+int ipcheap_endpoint_describe(ipcheap_endpoint *e, ipcheap_endpoint_statistics *statistics) {
+    const struct side *side = &e->channel->sides[e->side];
+    *statistics = (ipcheap_endpoint_statistics){
+        .capacity = e->mask + 1,
+        .sent = get(&e->channel->sides[IPCHEAP_PRODUCER].position),
+        .received = get(&e->channel->sides[IPCHEAP_CONSUMER].position),
+        .parks = get(&side->parks),
+        .wakes = get(&side->wakes),
+        .held = e->side == IPCHEAP_CONSUMER && !e->closed ? endpoint_held(e) : 0,
+    };
+    return 0;
+}
+
+int64_t ipcheap_pending(ipcheap_endpoint *e) {
+    uint64_t sent = get(&e->channel->sides[IPCHEAP_PRODUCER].position);
+    uint64_t received = get(&e->channel->sides[IPCHEAP_CONSUMER].position);
+    return sent > received ? (int64_t)(sent - received) : 0;
+}

@@ -1,0 +1,106 @@
+/*
+ * endpoint.h - layer channel: one claimed side of a record channel.
+ *
+ *   producer                                    consumer
+ *     slot EMPTY(lap) or RELEASED(lap, block)     slot FULL(lap, block)
+ *     free that block, if there is one            hand it to the user; the slot stays FULL
+ *     intent = offset                             free():  slot = RELEASED(lap + 1, block)
+ *     tag = SENT(channel, position)               keep():  tag = OWN, slot = EMPTY(lap + 1)
+ *     slot = FULL(lap, block)     <- sent
+ *     intent = 0
+ *
+ * The slot alone says what has happened; positions are hints. A slot's claim on a block
+ * counts only while the block's tag names that slot, so that a forwarded or kept record is
+ * never delivered twice. Extents do not wait in a ring to be freed: the consumer does that.
+ *
+ * Private memory. The thread that claimed it calls; only freeing records is for any thread.
+ */
+#ifndef IPCHEAP_CHANNEL_ENDPOINT_H
+#define IPCHEAP_CHANNEL_ENDPOINT_H
+
+#include "channel/directory.h"
+#include "heap/block.h"
+
+struct ipcheap_endpoint {
+    ipcheap_heap *heap;
+    struct participant *me;
+    uintptr_t thread;
+    struct channel *channel;
+    struct ring_slot *slots;
+    uint64_t mask;     /* slots - 1 */
+    uint32_t shift;    /* log2 of slots */
+    uint32_t index;    /* of the channel */
+    int side;
+    bool closed;
+    uint64_t position; /* the next to send or to receive */
+    uint64_t doubtful; /* received positions below this one are checked against tags */
+    uint32_t spins;    /* how long to spin before parking, learnt from recent waits */
+    uint32_t idle;     /* tries in a row that found nothing */
+    _Atomic int inside; /* a thread sleeps in here without the interpreter's lock */
+    _Atomic int closing;
+    struct ipcheap_endpoint *next; /* of the participant */
+};
+
+static inline struct ring_slot *slot_of(const ipcheap_endpoint *e, uint64_t position) {
+    return &e->slots[position & e->mask];
+}
+
+static inline uint64_t lap_of(const ipcheap_endpoint *e, uint64_t position) {
+    return (position >> e->shift) & LAP_MASK;
+}
+
+static inline uint64_t my_sent_tag(const ipcheap_endpoint *e, uint64_t position) {
+    return sent_tag(e->index, position);
+}
+
+/* May the caller use this endpoint? 0, ENDPOINT_CLOSED, WRONG_THREAD, WRONG_PROCESS. */
+int endpoint_refuse(const ipcheap_endpoint *e);
+static inline int endpoint_check(const ipcheap_endpoint *e) {
+    if (LIKELY(e->thread == thread_marker() && !e->closed)) return 0;
+    return endpoint_refuse(e);
+}
+
+/* A producer's slot is free to be filled. */
+static inline bool slot_is_writable(const ipcheap_endpoint *e, uint64_t position, uint64_t word) {
+    return ring_state(word) != SLOT_FULL && ring_lap(word) == lap_of(e, position);
+}
+
+static inline bool slot_is_readable(const ipcheap_endpoint *e, uint64_t position, uint64_t word) {
+    return ring_state(word) == SLOT_FULL && ring_lap(word) == lap_of(e, position);
+}
+
+/* Does the endpoint have something to do, or an end to report? */
+bool endpoint_ready(const ipcheap_endpoint *e);
+/* Why a call that would have to wait must not: WOULD_BLOCK when it may. */
+int endpoint_end(ipcheap_endpoint *e);
+/* How many slots the consumer has received and not given back. */
+uint64_t endpoint_held(const ipcheap_endpoint *e);
+
+/* Closes all of a participant's endpoints. */
+void endpoints_close(struct participant *me);
+
+/* Under the lock. What others need of rings: ring.c. */
+
+/* Frees the blocks that wait in a ring whose producer is out of the way; returns how many. */
+uint64_t ring_collect(struct participant *me, uint32_t index);
+/* Tries to collect from every ring: see CHANNEL_REVOKED. */
+void rings_reclaim(struct participant *me);
+/* Frees what is pending in a removed channel. */
+void ring_drain(struct participant *me, uint32_t index);
+/* Is a block with this SENT tag on its way, that is, not garbage? */
+bool ring_holds(ipcheap_heap *heap, uint64_t tag, uint64_t offset);
+/* The first position that has not been sent, going on from the hint. */
+uint64_t ring_sent(ipcheap_heap *heap, uint32_t index);
+/* The first position before `sent` that is still FULL; `sent` when none is. */
+uint64_t ring_oldest(ipcheap_heap *heap, uint32_t index, uint64_t sent);
+/* A side will not go on: changes its holder's state and tells the other side. */
+void side_end(ipcheap_heap *heap, struct channel *channel, int side, enum side_state state);
+
+struct ring {
+    struct ring_slot *slots;
+    uint64_t count;
+    uint32_t shift;
+};
+bool ring_of(ipcheap_heap *heap, uint32_t index, struct ring *ring);
+
+#endif

@@ -1,0 +1,62 @@
+/* heap.c - opening and closing a heap: all layers put together. */
+
+#include "channel/recover.h"
+#include "heap/extent.h"
+#include "segment/lock.h"
+
+/* The owner of the heap lock died: nothing that is only an index can be trusted. */
+static int rebuild(struct participant *me) {
+    int error = extents_rebuild(me->heap);
+    if (error) return error;
+    slabs_rebuild(me->heap);
+    return directory_rebuild(me);
+}
+
+static int recover(struct participant *me, uint32_t slot, uint32_t generation) {
+    ipcheap_recovery report = {0};
+    return recover_participant(me, slot, generation, &report);
+}
+
+static void reclaim(struct participant *me) {
+    ipcheap_recovery report = {0};
+    recover_all(me, &report);
+    rings_reclaim(me);
+}
+
+static void leave(struct participant *me) {
+    endpoints_close(me);
+    slabs_abandon(me);
+    blocks_free_deferred(me);
+}
+
+static const struct hooks hooks = {rebuild, recover, leave, reclaim};
+
+int ipcheap_attach(int fd, int shmid, ipcheap_heap **result) {
+    ipcheap_heap *heap;
+    int error = segment_open(fd, shmid, &heap);
+    if (error) return error;
+    heap->hooks = &hooks;
+    process_list_add(heap);
+    *result = heap;
+    return 0;
+}
+
+int ipcheap_close(ipcheap_heap *heap) {
+    if (!heap->closed) participants_close(heap);
+    return 0;
+}
+
+void ipcheap_release(ipcheap_heap *heap) {
+    ipcheap_close(heap);
+    participants_forget(heap);
+    process_list_remove(heap);
+    segment_free(heap);
+}
+
+int64_t ipcheap_trim(ipcheap_heap *heap, uint64_t keep) {
+    struct participant *me;
+    if (heap->closed) return IPCHEAP_HEAP_CLOSED;
+    int error = participant_current(heap, &me);
+    if (!error) error = heap_reclaim(me, false);
+    return error ? error : extents_trim(me, keep);
+}

@@ -1,0 +1,311 @@
+/* record.c - allocating, sending, receiving and freeing: the calls that have to be fast. */
+
+#include "channel/endpoint.h"
+#include "channel/park.h"
+#include "segment/lock.h"
+
+static ipcheap_record owned_record(ipcheap_heap *heap, uint64_t offset, uint64_t nbytes) {
+    return (ipcheap_record){at_offset(heap, offset), nbytes, offset, 0, NULL};
+}
+
+int ipcheap_allocate(ipcheap_heap *heap, uint64_t nbytes, ipcheap_record *record) {
+    struct participant *me;
+    uint64_t offset;
+    if (UNLIKELY(heap->closed)) return IPCHEAP_HEAP_CLOSED;
+    int error = participant_current(heap, &me);
+    if (LIKELY(!error)) error = block_allocate(me, nbytes, &offset);
+    if (LIKELY(!error)) *record = owned_record(heap, offset, nbytes);
+    return error;
+}
+
+/* The slot that a received record still occupies; NULL when it does not any more. */
+static struct ring_slot *slot_held(const ipcheap_record *record) {
+    const ipcheap_endpoint *e = record->consumer;
+    struct ring_slot *slot = slot_of(e, record->position);
+    uint64_t full = ring_word(lap_of(e, record->position), SLOT_FULL, record->offset);
+    return get(&slot->word) == full ? slot : NULL;
+}
+
+static void slot_let_go(ipcheap_endpoint *e, struct ring_slot *slot, uint64_t position,
+                        enum slot_state state, uint64_t offset) {
+    /* Release: pairs with the producer's acquire of the slot. Our reads are over. */
+    put_release(&slot->word, ring_word(lap_of(e, position) + 1, state, offset));
+    endpoint_notify(e);
+}
+
+/* Is the record a block that its producer can be left to free? */
+static bool producer_collects(const ipcheap_endpoint *e, const ipcheap_record *record) {
+    struct block block;
+    if (get(&e->channel->flags) & (CHANNEL_DESERTED | CHANNEL_GONE)) return false;
+    return slab_find(e->heap, record->offset, &block);
+}
+
+static int nobody_here_owns(ipcheap_heap *heap, uint64_t offset) {
+    struct place place;
+    if (!place_find(heap, offset, &place)) return IPCHEAP_RECORD;
+    uint64_t tag = get(place.tag);
+    for (struct participant *p = heap->members; p; p = p->next_of_heap)
+        if (p->abandoned && p->tag == tag) return IPCHEAP_WRONG_PROCESS;
+    return IPCHEAP_RECORD;
+}
+
+static int free_owned(struct participant *me, uint64_t offset) {
+    struct place place;
+    struct participant *owner = NULL;
+    if (LIKELY(place_find(me->heap, offset, &place))) owner = block_owner(me->heap, &place);
+    if (UNLIKELY(!owner)) return nobody_here_owns(me->heap, offset);
+    int error = block_free(me, &place);
+    if (LIKELY(!error)) participant_holds(me, owner, -1);
+    return error;
+}
+
+/* A received record becomes its receiver's own. */
+static int take_out(struct participant *me, ipcheap_record *record, struct ring_slot *slot) {
+    struct place place;
+    if (!place_find(me->heap, record->offset, &place)) return IPCHEAP_CORRUPT;
+    put(place.tag, me->tag); /* from here on the slot's claim does not count */
+    slot_let_go(record->consumer, slot, record->position, SLOT_EMPTY, 0);
+    participant_holds(me, me, 1);
+    record->consumer = NULL;
+    return 0;
+}
+
+static bool consumer_is_open(const ipcheap_record *record) {
+    return record->consumer && !record->consumer->closed;
+}
+
+int ipcheap_free(ipcheap_heap *heap, ipcheap_record *record) {
+    struct participant *me;
+    int error = 0;
+    if (LIKELY(consumer_is_open(record))) {
+        ipcheap_endpoint *e = record->consumer;
+        if (UNLIKELY(e->me->abandoned)) return IPCHEAP_WRONG_PROCESS;
+        struct ring_slot *slot = slot_held(record);
+        if (UNLIKELY(!slot)) return IPCHEAP_RECORD;
+        if (LIKELY(producer_collects(e, record))) {
+            slot_let_go(e, slot, record->position, SLOT_RELEASED, record->offset);
+            return 0;
+        }
+        error = participant_current(heap, &me);
+        if (!error) error = take_out(me, record, slot);
+        if (error) return error;
+    }
+    if (record->consumer && record->consumer->me->abandoned) return IPCHEAP_WRONG_PROCESS;
+    error = participant_current(heap, &me);
+    return error ? error : free_owned(me, record->offset);
+}
+
+int ipcheap_keep(ipcheap_heap *heap, ipcheap_record *record) {
+    struct participant *me;
+    if (!consumer_is_open(record)) {
+        struct place place;
+        bool ours = place_find(heap, record->offset, &place) && block_owner(heap, &place);
+        if (ours) record->consumer = NULL;
+        return ours ? 0 : nobody_here_owns(heap, record->offset);
+    }
+    if (record->consumer->me->abandoned) return IPCHEAP_WRONG_PROCESS;
+    struct ring_slot *slot = slot_held(record);
+    if (!slot) return IPCHEAP_RECORD;
+    int error = participant_current(heap, &me);
+    return error ? error : take_out(me, record, slot);
+}
+
+/* Sending ----------------------------------------------------------------------------------- */
+
+/* The block that the consumer released into this slot comes home. */
+static void collect_slot(ipcheap_endpoint *e, uint64_t word) {
+    struct place place;
+    if (place_find(e->heap, ring_offset(word), &place) &&
+        get(place.tag) == my_sent_tag(e, e->position - e->mask - 1))
+        block_free(e->me, &place);
+}
+
+/* Somebody collects garbage under the lock; when we have it, he is done. */
+static int wait_for_collector(ipcheap_endpoint *e) {
+    int error = heap_lock(e->me);
+    if (error) return error;
+    put_and(&e->channel->flags, ~(uint32_t)CHANNEL_REVOKED);
+    heap_unlock(e->me);
+    return 0;
+}
+
+static int enter_ring(ipcheap_endpoint *e) {
+    for (;;) {
+        participant_enter(e->me);
+        if (LIKELY(!(get(&e->channel->flags) & (CHANNEL_REVOKED | CHANNEL_GONE)))) return 0;
+        participant_leave(e->me);
+        if (get(&e->channel->flags) & CHANNEL_GONE) return IPCHEAP_ENDPOINT_CLOSED;
+        int error = wait_for_collector(e);
+        if (error) return error;
+    }
+}
+
+/* Whose the record is: *owner, or the consumer that holds it in *held. */
+static int judge(ipcheap_endpoint *e, const ipcheap_record *record, struct place *place,
+                 struct participant **owner, struct ring_slot **held) {
+    *owner = NULL;
+    *held = NULL;
+    if (UNLIKELY(!place_find(e->heap, record->offset, place))) return IPCHEAP_RECORD;
+    if (consumer_is_open(record)) {
+        if (record->consumer->me->abandoned) return IPCHEAP_WRONG_PROCESS;
+        if (record->consumer->heap != e->heap) return IPCHEAP_RECORD;
+        *held = slot_held(record);
+        return *held ? 0 : IPCHEAP_RECORD;
+    }
+    *owner = block_owner(e->heap, place);
+    return LIKELY(*owner != NULL) ? 0 : nobody_here_owns(e->heap, record->offset);
+}
+
+/* Inside enter_ring(), with a writable slot whose word was `word`. */
+static void fill_slot(ipcheap_endpoint *e, struct ring_slot *slot, uint64_t word,
+                      const ipcheap_record *record, struct place *place) {
+    struct side *side = &e->channel->sides[IPCHEAP_PRODUCER];
+    if (ring_state(word) == SLOT_RELEASED) collect_slot(e, word);
+    put(&slot->nbytes, record->nbytes);
+    put(&side->intent, record->offset);
+    put_release(place->tag, my_sent_tag(e, e->position)); /* after the intent that explains it */
+    /* Release: pairs with the consumer's acquire; what the user wrote goes with it. */
+    put_release(&slot->word, ring_word(lap_of(e, e->position), SLOT_FULL, record->offset));
+    put(&side->intent, 0);
+    e->position++;
+    put(&side->position, e->position);
+}
+
+/* One record, without telling the consumer. */
+static int send_one(ipcheap_endpoint *e, ipcheap_record *record) {
+    struct place place;
+    struct participant *owner;
+    struct ring_slot *held;
+    int error = judge(e, record, &place, &owner, &held);
+    if (UNLIKELY(error)) return error;
+    struct ring_slot *slot = slot_of(e, e->position);
+    uint64_t word = get_acquire(&slot->word); /* pairs with slot_let_go() */
+    if (UNLIKELY(!slot_is_writable(e, e->position, word))) {
+        error = endpoint_end(e);
+        if (error) return error;
+        word = get_acquire(&slot->word);
+    }
+    error = enter_ring(e);
+    if (UNLIKELY(error)) return error;
+    word = get_acquire(&slot->word); /* a collector may have been here */
+    fill_slot(e, slot, word, record, &place);
+    participant_leave(e->me);
+    if (LIKELY(owner != NULL))
+        participant_holds(e->me, owner, -1);
+    else
+        slot_let_go(record->consumer, held, record->position, SLOT_EMPTY, 0);
+    record->consumer = NULL;
+    return 0;
+}
+
+static int sender_check(const ipcheap_endpoint *e) {
+    int error = endpoint_check(e);
+    if (UNLIKELY(error)) return error;
+    return LIKELY(e->side == IPCHEAP_PRODUCER) ? 0 : IPCHEAP_BAD_VALUE;
+}
+
+int ipcheap_try_send(ipcheap_endpoint *e, ipcheap_record *record) {
+    int error = sender_check(e);
+    if (LIKELY(!error)) error = send_one(e, record);
+    if (LIKELY(!error)) endpoint_notify(e);
+    return error;
+}
+
+int64_t ipcheap_try_send_many(ipcheap_endpoint *e, ipcheap_record *records, size_t count) {
+    int error = sender_check(e);
+    size_t done = 0;
+    while (!error && done < count) {
+        error = send_one(e, &records[done]);
+        done += !error;
+    }
+    if (done) endpoint_notify(e);
+    if (done || error == IPCHEAP_WOULD_BLOCK) return (int64_t)done;
+    return error;
+}
+
+int ipcheap_send(ipcheap_endpoint *e, ipcheap_record *record, int64_t timeout_ns) {
+    int64_t deadline = os_deadline(timeout_ns);
+    for (;;) {
+        int error = ipcheap_try_send(e, record);
+        if (LIKELY(error != IPCHEAP_WOULD_BLOCK)) return error;
+        int64_t left = os_remaining(deadline);
+        error = ipcheap_wait(e, left);
+        if (error) return error;
+    }
+}
+
+/* Receiving --------------------------------------------------------------------------------- */
+
+/*
+ * Positions that a former consumer had received: he may have released them out of order, or
+ * been killed between taking a record out and letting its slot go. True when it is ours.
+ */
+static bool settle_doubtful(ipcheap_endpoint *e, struct ring_slot *slot, uint64_t word) {
+    struct place place;
+    if (!slot_is_readable(e, e->position, word)) return false;
+    if (place_find(e->heap, ring_offset(word), &place) &&
+        get(place.tag) == my_sent_tag(e, e->position))
+        return true;
+    slot_let_go(e, slot, e->position, SLOT_EMPTY, 0);
+    return false;
+}
+
+static bool in_data_zone(const ipcheap_heap *heap, uint64_t offset, uint64_t nbytes) {
+    const struct geometry *g = &heap->geometry;
+    uint64_t end = g->data_at + (g->zone_pages[DATA_ZONE] << PAGE_SHIFT);
+    return offset >= g->data_at && offset <= end && nbytes <= end - offset;
+}
+
+static int receive_one(ipcheap_endpoint *e, ipcheap_record *record) {
+    struct ring_slot *slot = slot_of(e, e->position);
+    uint64_t word = get_acquire(&slot->word); /* pairs with fill_slot() */
+    while (UNLIKELY(e->position < e->doubtful) && !settle_doubtful(e, slot, word)) {
+        slot = slot_of(e, ++e->position);
+        word = get_acquire(&slot->word);
+    }
+    if (UNLIKELY(!slot_is_readable(e, e->position, word))) {
+        int error = endpoint_end(e);
+        if (error) return error;
+        word = get_acquire(&slot->word);
+    }
+    if (UNLIKELY(get(&e->channel->flags) & CHANNEL_GONE)) return IPCHEAP_ENDPOINT_CLOSED;
+    uint64_t offset = ring_offset(word), nbytes = get(&slot->nbytes);
+    if (UNLIKELY(!in_data_zone(e->heap, offset, nbytes))) return IPCHEAP_CORRUPT;
+    *record = (ipcheap_record){at_offset(e->heap, offset), nbytes, offset, e->position, e};
+    e->position++;
+    e->idle = 0;
+    put(&e->channel->sides[IPCHEAP_CONSUMER].position, e->position);
+    return 0;
+}
+
+static int receiver_check(const ipcheap_endpoint *e) {
+    int error = endpoint_check(e);
+    if (UNLIKELY(error)) return error;
+    return LIKELY(e->side == IPCHEAP_CONSUMER) ? 0 : IPCHEAP_BAD_VALUE;
+}
+
+int ipcheap_try_receive(ipcheap_endpoint *e, ipcheap_record *record) {
+    int error = receiver_check(e);
+    return LIKELY(!error) ? receive_one(e, record) : error;
+}
+
+int64_t ipcheap_try_receive_many(ipcheap_endpoint *e, ipcheap_record *records, size_t limit) {
+    int error = receiver_check(e);
+    size_t done = 0;
+    while (!error && done < limit) {
+        error = receive_one(e, &records[done]);
+        done += !error;
+    }
+    if (done || error == IPCHEAP_WOULD_BLOCK) return (int64_t)done;
+    return error;
+}
+
+int ipcheap_receive(ipcheap_endpoint *e, ipcheap_record *record, int64_t timeout_ns) {
+    int64_t deadline = os_deadline(timeout_ns);
+    for (;;) {
+        int error = ipcheap_try_receive(e, record);
+        if (LIKELY(error != IPCHEAP_WOULD_BLOCK)) return error;
+        error = ipcheap_wait(e, os_remaining(deadline));
+        if (error) return error;
+    }
+}

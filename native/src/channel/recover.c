@@ -1,0 +1,184 @@
+#include "channel/recover.h"
+
+#include "heap/extent.h"
+#include "segment/lock.h"
+
+struct recovery {
+    struct participant *me;
+    ipcheap_heap *heap;
+    uint32_t slot, generation;
+    ipcheap_recovery *report;
+};
+
+/* Does a tag or a holder name the dead one, or an earlier occupant of his slot? */
+static bool names_dead(const struct recovery *r, uint64_t word) {
+    if (tag_slot(word) != r->slot) return false;
+    return (int32_t)(tag_generation(word) - r->generation) <= 0;
+}
+
+static bool owned_by_dead(const struct recovery *r, uint64_t tag) {
+    return tag_kind(tag) == TAG_OWN && names_dead(r, tag);
+}
+
+/* Rings ---------------------------------------------------------------------------------- */
+
+static void recover_producer(struct recovery *r, uint32_t index, struct channel *channel) {
+    struct side *side = &channel->sides[IPCHEAP_PRODUCER];
+    uint64_t sent = ring_sent(r->heap, index), intent = get(&side->intent);
+    struct place place;
+    /* Tagged as sent, but its slot was never filled: `send` had not returned. */
+    if (intent && place_find(r->heap, intent, &place) && get(place.tag) == sent_tag(index, sent)) {
+        r->report->blocks++;
+        r->report->bytes += place_bytes(r->heap, &place);
+        block_free(r->me, &place);
+    }
+    put(&side->position, sent);
+    put(&side->intent, 0);
+    ring_collect(r->me, index);
+}
+
+static void recover_consumer(struct recovery *r, uint32_t index, struct channel *channel) {
+    struct ring ring;
+    if (!ring_of(r->heap, index, &ring)) return;
+    struct side *side = &channel->sides[IPCHEAP_CONSUMER];
+    uint64_t sent = ring_sent(r->heap, index), received = get(&side->position);
+    for (uint64_t p = sent > ring.count ? sent - ring.count : 0; p < sent; p++) {
+        struct ring_slot *slot = &ring.slots[p & (ring.count - 1)];
+        uint64_t word = get_acquire(&slot->word), lap = (p >> ring.shift) & LAP_MASK;
+        if (ring_state(word) != SLOT_FULL || ring_lap(word) != lap) continue;
+        struct place place;
+        bool here = place_find(r->heap, ring_offset(word), &place) &&
+                    get(place.tag) == sent_tag(index, p);
+        if (!here) /* kept or forwarded, and the slot not yet let go */
+            put_release(&slot->word, ring_word(lap + 1, SLOT_EMPTY, 0));
+        else if (p < received)
+            r->report->redelivered++;
+    }
+    put(&side->position, ring_oldest(r->heap, index, sent));
+}
+
+static void recover_channel(struct recovery *r, uint32_t index, struct channel *channel) {
+    uint64_t ready = get(&channel->ready);
+    if (owned_by_dead(r, ready)) {
+        put_release(&channel->ready, 0); /* the next adder initialises it */
+        directory_notify(r->heap);
+    }
+    for (int side = 0; side < 2; side++) {
+        uint64_t holder = get(&channel->holder[side]);
+        if (side_state(holder) != SIDE_OPEN || !names_dead(r, holder)) continue;
+        if (side == IPCHEAP_PRODUCER)
+            recover_producer(r, index, channel);
+        else
+            recover_consumer(r, index, channel);
+        put(&channel->parked[side], 0);
+        r->report->endpoints++;
+        side_end(r->heap, channel, side, SIDE_DIED);
+    }
+}
+
+static void recover_channels(struct recovery *r) {
+    uint32_t entries = get(&r->heap->header->entries);
+    for (uint32_t index = 0; index < entries; index++) {
+        struct channel *channel = channel_at(r->heap, index);
+        if (!channel) return;
+        enum channel_state state = (enum channel_state)(get(&channel->state) >> 62);
+        if (state == CHANNEL_FREE) continue;
+        recover_channel(r, index, channel);
+        bool open = side_state(get(&channel->holder[0])) == SIDE_OPEN ||
+                    side_state(get(&channel->holder[1])) == SIDE_OPEN;
+        if (state == CHANNEL_REMOVED && !open) {
+            ring_drain(r->me, index);
+            directory_drop(r->me, index);
+        }
+    }
+}
+
+/* Memory --------------------------------------------------------------------------------- */
+
+static void recover_slab(struct recovery *r, uint32_t granule) {
+    struct slab *slab = slab_at(r->heap, granule);
+    uint32_t size_class = get(&slab->size_class), blocks = slab_blocks(r->heap, size_class);
+    for (uint32_t i = 0; i < blocks; i++) {
+        if (!owned_by_dead(r, get(&slab->tags[i])) || block_is_remote_free(slab, i)) continue;
+        put_or(&slab->remote[i / 64], UINT64_C(1) << (i & 63)); /* idempotent; pairs with collect() */
+        r->report->blocks++;
+        r->report->bytes += size_class_bytes(size_class);
+    }
+    uint64_t owner = get(&slab->owner);
+    if (owner && names_dead(r, slab_owner_tag(owner))) slab_orphan(r->heap, granule);
+}
+
+/* Extents are freed in batches, because freeing moves the heads that a walk stands on. */
+static void recover_memory(struct recovery *r) {
+    uint64_t dead[64];
+    size_t count;
+    do {
+        count = 0;
+        struct extent_walk walk = extent_walk_of(r->heap, DATA_ZONE);
+        while (count < sizeof dead / sizeof *dead && extent_step(r->heap, &walk)) {
+            if (walk.state != PAGE_USED) continue;
+            bool ours = walk.kind == KIND_RECORD || walk.kind == KIND_TRIM;
+            if (ours && owned_by_dead(r, get(&r->heap->pages[walk.first].tag)))
+                dead[count++] = walk.first;
+            else if (walk.kind == KIND_SLAB)
+                recover_slab(r, granule_of_page(r->heap, walk.first));
+        }
+        for (size_t i = 0; i < count; i++) {
+            r->report->blocks++;
+            r->report->bytes += word_length(get(&r->heap->pages[dead[i]].word)) << PAGE_SHIFT;
+            extent_free(r->me, dead[i]);
+        }
+    } while (count == sizeof dead / sizeof *dead);
+}
+
+/* Participants --------------------------------------------------------------------------- */
+
+int recover_participant(struct participant *me, uint32_t slot, uint32_t generation,
+                        ipcheap_recovery *report) {
+    struct recovery r = {me, me->heap, slot, generation, report};
+    recover_channels(&r);
+    recover_memory(&r);
+    report->participants++;
+    put(&me->heap->header->recoveries, get(&me->heap->header->recoveries) + 1);
+    /* Last of all the slot; unless somebody has moved in already. */
+    uint64_t live = slot_word(generation, SLOT_LIVE);
+    put_if(&slot_at(me->heap, slot)->word, &live, slot_word(generation, SLOT_FREE));
+    return 0;
+}
+
+int recover_all(struct participant *me, ipcheap_recovery *report) {
+    ipcheap_heap *heap = me->heap;
+    uint32_t used = (uint32_t)least(get(&heap->header->slots_used), PARTICIPANTS);
+    for (uint32_t slot = 0; slot < used; slot++) {
+        uint64_t word = get_acquire(&slot_at(heap, slot)->word);
+        uint32_t generation = (uint32_t)(word >> 8);
+        if ((word & 0xFF) == SLOT_FREE || participant_alive(heap, slot, generation)) continue;
+        int error = recover_participant(me, slot, generation, report);
+        if (error) return error;
+    }
+    return 0;
+}
+
+int recover_if_dead(struct participant *me, uint64_t holder) {
+    if (side_state(holder) != SIDE_OPEN) return 0;
+    uint32_t slot = tag_slot(holder), generation = tag_generation(holder);
+    if (participant_alive(me->heap, slot, generation)) return 0;
+    int error = heap_lock(me);
+    if (error) return error;
+    ipcheap_recovery report = {0};
+    error = recover_participant(me, slot, generation, &report);
+    heap_unlock(me);
+    return error;
+}
+
+int ipcheap_recover(ipcheap_heap *heap, ipcheap_recovery *report) {
+    *report = (ipcheap_recovery){0};
+    struct participant *me;
+    if (heap->closed) return IPCHEAP_HEAP_CLOSED;
+    int error = participant_current(heap, &me);
+    if (!error) error = heap_lock(me);
+    if (error) return error;
+    error = recover_all(me, report);
+    heap_unlock(me);
+    return error;
+}

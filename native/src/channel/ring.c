@@ -1,0 +1,140 @@
+#include "channel/endpoint.h"
+#include "channel/park.h"
+#include "segment/lock.h"
+
+bool ring_of(ipcheap_heap *heap, uint32_t index, struct ring *ring) {
+    struct channel *channel = channel_at(heap, index);
+    if (!channel || get(&channel->kind) != IPCHEAP_RECORD_CHANNEL) return false;
+    uint64_t memory = get_acquire(&channel->memory), slots = get(&channel->shape);
+    const struct geometry *g = &heap->geometry;
+    uint64_t first = page_offset(heap, g->zone_first[SYSTEM_ZONE]);
+    if (memory < first || memory % PAGE || slots == 0 || slots & (slots - 1)) return false;
+    if (slots > g->bytes / sizeof(struct ring_slot)) return false;
+    if (memory + slots * sizeof(struct ring_slot) > g->bytes) return false;
+    ring->slots = at_offset(heap, memory);
+    ring->count = slots;
+    ring->shift = (uint32_t)__builtin_ctzll(slots);
+    return true;
+}
+
+static uint64_t lap_at(const struct ring *ring, uint64_t position) {
+    return (position >> ring->shift) & LAP_MASK;
+}
+
+/* Full or done with: the position has been sent. */
+static bool was_sent(const struct ring *ring, uint64_t position) {
+    uint64_t word = get_acquire(&ring->slots[position & (ring->count - 1)].word);
+    uint64_t lap = lap_at(ring, position);
+    if (ring_state(word) == SLOT_FULL) return ring_lap(word) == lap;
+    return ring_lap(word) == ((lap + 1) & LAP_MASK);
+}
+
+uint64_t ring_sent(ipcheap_heap *heap, uint32_t index) {
+    struct ring ring;
+    if (!ring_of(heap, index, &ring)) return 0;
+    uint64_t position = get(&channel_at(heap, index)->sides[IPCHEAP_PRODUCER].position);
+    for (uint64_t i = 0; i < ring.count && was_sent(&ring, position); i++) position++;
+    return position;
+}
+
+uint64_t ring_oldest(ipcheap_heap *heap, uint32_t index, uint64_t sent) {
+    struct ring ring;
+    if (!ring_of(heap, index, &ring)) return sent;
+    uint64_t position = sent > ring.count ? sent - ring.count : 0;
+    for (; position < sent; position++) {
+        uint64_t word = get_acquire(&ring.slots[position & (ring.count - 1)].word);
+        if (ring_state(word) == SLOT_FULL && ring_lap(word) == lap_at(&ring, position)) break;
+    }
+    return position;
+}
+
+bool ring_holds(ipcheap_heap *heap, uint64_t tag, uint64_t offset) {
+    struct ring ring;
+    if (!ring_of(heap, tag_channel(tag), &ring)) return false;
+    uint64_t position = tag_position(tag);
+    uint64_t word = get_acquire(&ring.slots[position & (ring.count - 1)].word);
+    return word == ring_word(lap_at(&ring, position), SLOT_FULL, offset);
+}
+
+uint64_t ring_collect(struct participant *me, uint32_t index) {
+    ipcheap_heap *heap = me->heap;
+    struct ring ring;
+    if (!ring_of(heap, index, &ring)) return 0;
+    uint64_t freed = 0, sent = ring_sent(heap, index);
+    for (uint64_t i = 0; i < ring.count; i++) {
+        uint64_t position = sent + i; /* to be sent next in its slot */
+        struct ring_slot *slot = &ring.slots[position & (ring.count - 1)];
+        uint64_t word = get_acquire(&slot->word), lap = lap_at(&ring, position);
+        if (ring_state(word) != SLOT_RELEASED || ring_lap(word) != lap) continue;
+        struct place place;
+        bool ours = place_find(heap, ring_offset(word), &place) &&
+                    get(place.tag) == sent_tag(index, position - ring.count);
+        put_release(&slot->word, ring_word(lap, SLOT_EMPTY, 0));
+        if (ours && block_free(me, &place) == 0) freed++;
+    }
+    return freed;
+}
+
+static bool has_garbage(const struct ring *ring) {
+    for (uint64_t i = 0; i < ring->count; i++)
+        if (ring_state(get(&ring->slots[i].word)) == SLOT_RELEASED) return true;
+    return false;
+}
+
+/* Keeps a living producer out while we collect; see participant_enter(). */
+static void collect_from_other(struct participant *me, uint32_t index, uint32_t producer) {
+    ipcheap_heap *heap = me->heap;
+    struct channel *channel = channel_at(heap, index);
+    if (get(&heap->header->fences)) return;
+    put_or(&channel->flags, CHANNEL_REVOKED);
+    os_membarrier();
+    if (participant_settled(heap, producer)) ring_collect(me, index);
+    put_and(&channel->flags, ~(uint32_t)CHANNEL_REVOKED);
+}
+
+void rings_reclaim(struct participant *me) {
+    ipcheap_heap *heap = me->heap;
+    uint32_t entries = get(&heap->header->entries);
+    for (uint32_t index = 0; index < entries; index++) {
+        struct channel *channel = channel_at(heap, index);
+        struct ring ring;
+        if (!channel) break;
+        if (get(&channel->state) >> 62 != CHANNEL_LIVE || !ring_of(heap, index, &ring)) continue;
+        if (!has_garbage(&ring)) continue;
+        uint64_t holder = get(&channel->holder[IPCHEAP_PRODUCER]);
+        if (side_state(holder) == SIDE_OPEN && holder != me->tag)
+            collect_from_other(me, index, tag_slot(holder));
+        else
+            ring_collect(me, index);
+    }
+}
+
+void ring_drain(struct participant *me, uint32_t index) {
+    ipcheap_heap *heap = me->heap;
+    struct ring ring;
+    if (!ring_of(heap, index, &ring)) return;
+    ring_collect(me, index);
+    for (uint64_t i = 0; i < ring.count; i++) {
+        uint64_t word = get_acquire(&ring.slots[i].word);
+        if (ring_state(word) != SLOT_FULL) continue;
+        uint64_t tag = sent_tag(index, (ring_lap(word) << ring.shift) | i), lap_bits;
+        struct place place;
+        if (!place_find(heap, ring_offset(word), &place)) continue;
+        /* The tag has more bits of the position than the slot has of the lap, or fewer. */
+        lap_bits = (LAP_MASK << ring.shift | (ring.count - 1)) & POSITION_MASK;
+        bool ours = tag_kind(get(place.tag)) == TAG_SENT && tag_channel(get(place.tag)) == index &&
+                    ((get(place.tag) ^ tag) & lap_bits) == 0;
+        put_release(&ring.slots[i].word,
+                    ring_word(ring_lap(word) + 1, SLOT_EMPTY, 0));
+        if (ours) block_free(me, &place);
+    }
+}
+
+void side_end(ipcheap_heap *heap, struct channel *channel, int side, enum side_state state) {
+    uint64_t holder = get(&channel->holder[side]) & ~(UINT64_C(3) << 62);
+    if (side == IPCHEAP_PRODUCER) put_or(&channel->flags, CHANNEL_DESERTED);
+    put_release(&channel->holder[side], (uint64_t)state << 62 | holder); /* with endpoint_end() */
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with park() */
+    unpark(channel, !side);
+    directory_notify(heap);
+}

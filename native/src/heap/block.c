@@ -1,0 +1,118 @@
+#include "heap/block.h"
+
+#include <stdlib.h>
+
+#include "heap/extent.h"
+#include "segment/lock.h"
+
+bool place_find(ipcheap_heap *heap, uint64_t offset, struct place *place) {
+    const struct geometry *g = &heap->geometry;
+    uint64_t end = g->data_at + (g->zone_pages[DATA_ZONE] << PAGE_SHIFT);
+    if (offset < g->data_at || offset >= end || offset % BLOCK_ALIGN) return false;
+    place->in_slab = slab_find(heap, offset, &place->block);
+    if (place->in_slab) {
+        place->tag = &place->block.slab->tags[place->block.index];
+        return true;
+    }
+    if (offset % PAGE) return false;
+    place->page = (offset - g->data_at) >> PAGE_SHIFT;
+    uint64_t word = get_acquire(&heap->pages[place->page].word); /* pairs with extent's take() */
+    place->tag = &heap->pages[place->page].tag;
+    return word_state(word) == PAGE_USED && word_kind(word) == KIND_RECORD;
+}
+
+uint64_t place_bytes(ipcheap_heap *heap, const struct place *place) {
+    if (place->in_slab) return size_class_bytes(get(&place->block.slab->size_class));
+    return word_length(get(&heap->pages[place->page].word)) << PAGE_SHIFT;
+}
+
+struct participant *block_owner(ipcheap_heap *heap, const struct place *place) {
+    uint64_t tag = get(place->tag);
+    if (tag_kind(tag) != TAG_OWN) return NULL;
+    struct participant *owner = heap->by_slot[tag_slot(tag)];
+    if (!owner || owner->tag != tag) return NULL;
+    if (place->in_slab && block_is_remote_free(place->block.slab, place->block.index)) return NULL;
+    return owner;
+}
+
+void participant_holds(struct participant *me, struct participant *owner, int change) {
+    if (LIKELY(me == owner))
+        owner->held += change;
+    else
+        atomic_fetch_add_explicit(&owner->held_elsewhere, change, memory_order_relaxed);
+}
+
+static int allocate_once(struct participant *me, uint64_t nbytes, uint64_t *offset) {
+    uint32_t size_class = size_class_of(nbytes);
+    int error = IPCHEAP_HEAP_FULL;
+    if (LIKELY(size_class < me->heap->geometry.classes)) {
+        error = slab_allocate(me, size_class, offset);
+        if (LIKELY(error != IPCHEAP_HEAP_FULL)) return error;
+    }
+    /* Too large for a slab, or no place left where a slab would fit. */
+    uint64_t pages = nbytes / PAGE + (nbytes % PAGE != 0 || nbytes == 0), first;
+    error = extent_allocate(me, DATA_ZONE, pages, 1, KIND_RECORD, me->tag, &first);
+    if (!error) *offset = page_offset(me->heap, first);
+    return error;
+}
+
+/* The slow half of block_allocate(). */
+static int allocate_again(struct participant *me, uint64_t nbytes, uint64_t *offset, int error) {
+    if (error != IPCHEAP_HEAP_FULL && error != IPCHEAP_MEMORY_FULL) return error;
+    if (nbytes > me->heap->geometry.zone_pages[DATA_ZONE] << PAGE_SHIFT) return IPCHEAP_HEAP_FULL;
+    if (!may_sleep()) return IPCHEAP_WOULD_SLEEP;
+    int reclaimed = heap_reclaim(me, error == IPCHEAP_MEMORY_FULL);
+    return reclaimed ? reclaimed : allocate_once(me, nbytes, offset);
+}
+
+int block_allocate(struct participant *me, uint64_t nbytes, uint64_t *offset) {
+    if (UNLIKELY(me->deferred_count)) blocks_free_deferred(me);
+    int error = allocate_once(me, nbytes, offset);
+    if (UNLIKELY(error)) error = allocate_again(me, nbytes, offset, error);
+    if (LIKELY(!error)) me->held++;
+    return error;
+}
+
+static int defer(struct participant *me, uint64_t page) {
+    if (me->deferred_count == me->deferred_room) {
+        size_t room = me->deferred_room ? 2 * me->deferred_room : 16;
+        uint64_t *list = realloc(me->deferred, room * sizeof *list);
+        if (!list) return IPCHEAP_NO_MEMORY;
+        me->deferred = list;
+        me->deferred_room = room;
+    }
+    me->deferred[me->deferred_count++] = page;
+    return 0;
+}
+
+void blocks_free_deferred(struct participant *me) {
+    while (me->deferred_count) {
+        if (extent_free(me, me->deferred[me->deferred_count - 1])) return;
+        me->deferred_count--;
+    }
+}
+
+int block_free(struct participant *me, const struct place *place) {
+    if (LIKELY(place->in_slab)) return slab_free(me, &place->block);
+    put(place->tag, me->tag);
+    int error = extent_free(me, place->page);
+    if (error == IPCHEAP_HEAP_BUSY) return defer(me, place->page);
+    return error;
+}
+
+int heap_reclaim(struct participant *me, bool give_back) {
+    blocks_free_deferred(me);
+    slabs_release_empty(me);
+    int error = heap_lock(me);
+    if (error) return error;
+    me->heap->hooks->reclaim(me);
+    slabs_release_orphans(me);
+    slabs_revoke(me);
+    heap_unlock(me);
+    slabs_release_empty(me); /* what came back from the rings may have been the last */
+    if (give_back) {
+        int64_t given = extents_trim(me, 0);
+        if (given < 0) return (int)given;
+    }
+    return 0;
+}

@@ -1,0 +1,304 @@
+#include "heap/extent.h"
+
+#include "heap/extent_index.h"
+#include "segment/commit.h"
+#include "segment/lock.h"
+
+#define MIB (UINT64_C(1) << 20)
+#define TRIM_BATCH 64
+#define SMALLEST_GIVE_BACK 16 /* pages: shorter free runs are not worth a system call */
+
+static uint64_t zone_end(const ipcheap_heap *heap, int zone) {
+    return heap->geometry.zone_first[zone] + heap->geometry.zone_pages[zone];
+}
+
+static int zone_of(const ipcheap_heap *heap, uint64_t page) {
+    return page < heap->geometry.zone_first[SYSTEM_ZONE] ? DATA_ZONE : SYSTEM_ZONE;
+}
+
+/* The length of the free run that starts at `first`; 0 when none does. */
+static uint64_t free_length(const ipcheap_heap *heap, int zone, uint64_t first) {
+    if (first < heap->geometry.zone_first[zone] || first >= zone_end(heap, zone)) return 0;
+    uint64_t word = get(&heap->pages[first].word), length = word_length(word);
+    if (word_state(word) != PAGE_FREE) return 0;
+    return length >= 1 && length <= zone_end(heap, zone) - first ? length : 0;
+}
+
+static int commit_descriptor(ipcheap_heap *heap, uint64_t page) {
+    return segment_commit_meta(heap, &heap->pages[page], sizeof(struct page));
+}
+
+/* Finding and taking ------------------------------------------------------------------ */
+
+struct fit {
+    uint64_t head, length, start;
+};
+
+static bool fits(ipcheap_heap *heap, int zone, uint64_t head, uint64_t pages, uint64_t align,
+                 struct fit *fit) {
+    uint64_t length = free_length(heap, zone, head);
+    uint64_t start = round_up(head, align);
+    if (length < pages || start + pages > head + length) return false;
+    *fit = (struct fit){head, length, start};
+    return true;
+}
+
+static bool find(ipcheap_heap *heap, int zone, uint64_t pages, uint64_t align, struct fit *fit) {
+    int bin = -1;
+    uint64_t head;
+    while (index_candidate(heap, zone, pages, &bin, &head))
+        if (head != UINT64_MAX && fits(heap, zone, head, pages, align, fit)) return true;
+    /* The lowest of each bin would not do; before we give up, look at every run. */
+    struct extent_walk walk = extent_walk_of(heap, zone);
+    while (extent_step(heap, &walk))
+        if (walk.state == PAGE_FREE && fits(heap, zone, walk.first, pages, align, fit))
+            return true;
+    return false;
+}
+
+static void put_tail(ipcheap_heap *heap, uint64_t first, uint64_t length) {
+    if (length > 1)
+        put(&heap->pages[first + length - 1].word, page_word(PAGE_TAIL, KIND_NONE, length));
+}
+
+static int take(ipcheap_heap *heap, int zone, const struct fit *fit, uint64_t pages,
+                enum page_kind kind, uint64_t tag) {
+    struct page *page = heap->pages;
+    uint64_t first = fit->start, end = first + pages;
+    uint64_t before = first - fit->head, after = fit->head + fit->length - end;
+    int error = commit_descriptor(heap, first);
+    if (!error && before) error = commit_descriptor(heap, first - 1);
+    if (!error) error = commit_descriptor(heap, end - 1);
+    if (!error) error = commit_descriptor(heap, end); /* pages[] has one to spare */
+    if (error) return error;
+
+    index_remove(heap, zone, fit->head, fit->length);
+    if (after) {
+        put_tail(heap, end, after);
+        put(&page[end].word, page_word(PAGE_FREE, KIND_NONE, after));
+    }
+    if (pages > 1) put(&page[end - 1].word, 0); /* no stale tail for a neighbour to believe */
+    put(&page[first].tag, tag);
+    put_release(&page[first].word, page_word(PAGE_USED, kind, pages));
+    if (before) {
+        /* So far all of it lay inside one free run; this cuts it. */
+        put_release(&page[fit->head].word, page_word(PAGE_FREE, KIND_NONE, before));
+        put_tail(heap, fit->head, before);
+        index_insert(heap, zone, fit->head, before);
+    }
+    if (after) index_insert(heap, zone, end, after);
+    put(&heap->header->zones[zone].used, get(&heap->header->zones[zone].used) + pages);
+    return 0;
+}
+
+int extent_allocate(struct participant *me, int zone, uint64_t pages, uint64_t align,
+                    enum page_kind kind, uint64_t tag, uint64_t *first) {
+    ipcheap_heap *heap = me->heap;
+    if (pages == 0 || pages > heap->geometry.zone_pages[zone]) return IPCHEAP_HEAP_FULL;
+    int error = heap_lock(me);
+    if (error) return error;
+    struct fit fit;
+    error = find(heap, zone, pages, align, &fit) ? 0 : IPCHEAP_HEAP_FULL;
+    if (!error) error = take(heap, zone, &fit, pages, kind, tag);
+    heap_unlock(me);
+    if (error) return error;
+    error = commit_pages(heap, fit.start, pages);
+    if (error) {
+        extent_free(me, fit.start);
+        return error;
+    }
+    *first = fit.start;
+    return 0;
+}
+
+/* Freeing ----------------------------------------------------------------------------- */
+
+/* Where the free run that ends before `page` starts; `page` itself when there is none. */
+static uint64_t free_run_before(ipcheap_heap *heap, int zone, uint64_t page) {
+    if (page == heap->geometry.zone_first[zone]) return page;
+    uint64_t word = get(&heap->pages[page - 1].word), length = word_length(word);
+    bool one = word_state(word) == PAGE_FREE && length == 1;
+    if (!one && word_state(word) != PAGE_TAIL) return page;
+    if (length > page - heap->geometry.zone_first[zone]) return page;
+    return free_length(heap, zone, page - length) == length ? page - length : page;
+}
+
+static void release_run(ipcheap_heap *heap, int zone, uint64_t first, uint64_t length) {
+    struct page *page = heap->pages;
+    uint64_t start = free_run_before(heap, zone, first), end = first + length;
+    uint64_t right = end < zone_end(heap, zone) ? free_length(heap, zone, end) : 0;
+    if (start != first) index_remove(heap, zone, start, first - start);
+    if (right) index_remove(heap, zone, end, right);
+    uint64_t total = end + right - start;
+    /* Were we killed right after the commit, a used head would stand inside a free run. */
+    if (start != first) put(&heap->header->freeing, first + 1);
+    /* Frees and merges in one store, so that no crash can leave half of it. */
+    put_release(&page[start].word, page_word(PAGE_FREE, KIND_NONE, total));
+    if (start != first) {
+        if (first - 1 != start) put(&page[first - 1].word, 0);
+        put(&page[first].word, 0);
+    }
+    if (right) put(&page[end].word, 0);
+    put_tail(heap, start, total);
+    index_insert(heap, zone, start, total);
+    put(&heap->header->zones[zone].used, get(&heap->header->zones[zone].used) - length);
+}
+
+static uint64_t idle_committed(ipcheap_heap *heap) {
+    uint64_t committed = get(&heap->header->committed);
+    uint64_t used = get(&heap->header->zones[DATA_ZONE].used);
+    return committed > used ? (committed - used) << PAGE_SHIFT : 0;
+}
+
+uint64_t extents_reserve(const ipcheap_heap *heap) {
+    return least(64 * MIB, heap->geometry.capacity / 16);
+}
+
+int extent_free(struct participant *me, uint64_t first) {
+    ipcheap_heap *heap = me->heap;
+    int zone = zone_of(heap, first);
+    int error = heap_lock(me);
+    if (error) return error;
+    uint64_t word = get(&heap->pages[first].word), length = word_length(word);
+    bool valid = word_state(word) == PAGE_USED && length >= 1 &&
+                 length <= zone_end(heap, zone) - first;
+    if (valid) release_run(heap, zone, first, length);
+    heap_unlock(me);
+    if (!valid) return IPCHEAP_CORRUPT;
+    uint64_t reserve = extents_reserve(heap);
+    if (word_kind(word) != KIND_TRIM && zone == DATA_ZONE && idle_committed(heap) > reserve)
+        extents_trim(me, reserve / 4 * 3);
+    return 0;
+}
+
+/* Giving memory back ------------------------------------------------------------------- */
+
+struct cut {
+    uint64_t first, pages;
+};
+
+/*
+ * Takes up to TRIM_BATCH free runs, or upper parts of them, that have memory behind them, so
+ * that nobody is handed them while they lose it. What is kept is what lies lowest.
+ */
+static int collect_cuts(struct participant *me, uint64_t keep, uint64_t shortest,
+                        struct cut cuts[TRIM_BATCH]) {
+    ipcheap_heap *heap = me->heap;
+    int count = 0;
+    uint64_t kept = 0, keep_pages = keep >> PAGE_SHIFT;
+    struct extent_walk walk = extent_walk_of(heap, DATA_ZONE);
+    while (count < TRIM_BATCH && extent_step(heap, &walk)) {
+        if (walk.state != PAGE_FREE) continue;
+        uint64_t have = committed_pages(heap, walk.first, walk.length);
+        if (have == 0) continue;
+        if (kept + have <= keep_pages || walk.length < shortest) {
+            kept += have;
+            continue;
+        }
+        /* Leave the lower part: as many pages as may still be kept. */
+        uint64_t lower = keep_pages > kept ? keep_pages - kept : 0;
+        if (lower >= walk.length) lower = walk.length - 1;
+        struct fit fit = {walk.first, walk.length, walk.first + lower};
+        cuts[count] = (struct cut){fit.start, walk.length - lower};
+        if (take(heap, DATA_ZONE, &fit, cuts[count].pages, KIND_TRIM, me->tag) == 0) {
+            kept += committed_pages(heap, walk.first, lower);
+            count++;
+        }
+    }
+    return count;
+}
+
+int64_t extents_trim(struct participant *me, uint64_t keep) {
+    ipcheap_heap *heap = me->heap;
+    uint64_t given = 0;
+    for (;;) {
+        struct cut cuts[TRIM_BATCH];
+        int error = heap_lock(me);
+        if (error) return error == IPCHEAP_WOULD_SLEEP ? error : (int64_t)given << PAGE_SHIFT;
+        int count = collect_cuts(me, keep, keep ? SMALLEST_GIVE_BACK : 1, cuts);
+        heap_unlock(me);
+        if (count == 0) return (int64_t)(given << PAGE_SHIFT);
+        for (int i = 0; i < count; i++) given += uncommit_pages(heap, cuts[i].first, cuts[i].pages);
+        for (int i = 0; i < count; i++) extent_free(me, cuts[i].first);
+    }
+}
+
+/* Scanning ----------------------------------------------------------------------------- */
+
+struct extent_walk extent_walk_of(const ipcheap_heap *heap, int zone) {
+    return (struct extent_walk){.zone = zone, .next = heap->geometry.zone_first[zone]};
+}
+
+bool extent_step(const ipcheap_heap *heap, struct extent_walk *walk) {
+    uint64_t end = zone_end(heap, walk->zone);
+    if (walk->next >= end) return false;
+    uint64_t word = get(&heap->pages[walk->next].word);
+    walk->first = walk->next;
+    walk->length = word_length(word);
+    walk->state = word_state(word);
+    walk->kind = word_kind(word);
+    bool head = walk->state == PAGE_FREE || walk->state == PAGE_USED;
+    if (!head || walk->length < 1 || walk->length > end - walk->first) {
+        walk->broken = true;
+        return false;
+    }
+    walk->next += walk->length;
+    return true;
+}
+
+uint64_t extents_longest(ipcheap_heap *heap) {
+    uint64_t longest = 0;
+    struct extent_walk walk = extent_walk_of(heap, DATA_ZONE);
+    while (extent_step(heap, &walk))
+        if (walk.state == PAGE_FREE) longest = greatest(longest, walk.length);
+    return longest;
+}
+
+static int rebuild_zone(ipcheap_heap *heap, int zone) {
+    struct page *page = heap->pages;
+    uint64_t used = 0, run = 0, run_length = 0, freeing = get(&heap->header->freeing);
+    index_clear(heap, zone);
+    struct extent_walk walk = extent_walk_of(heap, zone);
+    while (extent_step(heap, &walk)) {
+        if (freeing && freeing - 1 > walk.first && freeing - 1 < walk.next)
+            put(&page[freeing - 1].word, 0);
+        if (walk.state == PAGE_FREE && run_length) {
+            run_length += walk.length;
+            put_release(&page[run].word, page_word(PAGE_FREE, KIND_NONE, run_length));
+        } else if (walk.state == PAGE_FREE) {
+            run = walk.first;
+            run_length = walk.length;
+        } else {
+            used += walk.length;
+        }
+        if (run_length && (walk.state == PAGE_USED || walk.next >= zone_end(heap, zone))) {
+            put_tail(heap, run, run_length);
+            index_insert(heap, zone, run, run_length);
+            run_length = 0;
+        }
+        if (walk.state == PAGE_USED && walk.length > 1) {
+            uint64_t last = walk.first + walk.length - 1;
+            /* A cut that a crash left half-made may have its tail inside a used run. */
+            if (word_state(get(&page[last].word)) == PAGE_TAIL) put(&page[last].word, 0);
+        }
+    }
+    put(&heap->header->zones[zone].used, used);
+    return walk.broken ? IPCHEAP_CORRUPT : 0;
+}
+
+int extents_rebuild(ipcheap_heap *heap) {
+    recount_committed(heap);
+    int error = 0;
+    for (int zone = 0; zone < ZONES && !error; zone++) error = rebuild_zone(heap, zone);
+    return error;
+}
+
+bool extents_index_valid(ipcheap_heap *heap) {
+    for (int zone = 0; zone < ZONES; zone++) {
+        uint64_t runs = 0;
+        struct extent_walk walk = extent_walk_of(heap, zone);
+        while (extent_step(heap, &walk)) runs += walk.state == PAGE_FREE;
+        if (walk.broken || index_count(heap, zone) != runs) return false;
+    }
+    return true;
+}

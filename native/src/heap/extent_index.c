@@ -1,0 +1,162 @@
+#include "heap/extent_index.h"
+
+static int bin_of(uint64_t pages) {
+    if (pages <= 16) return (int)pages - 1;
+    int log = 63 - __builtin_clzll(pages);
+    int bin = 16 + (log - 4) * 4 + (int)(pages >> (log - 2) & 3);
+    return bin < BINS ? bin : BINS - 1;
+}
+
+/* The page that a link names; NULL for none and for garbage. */
+static struct page *node(ipcheap_heap *heap, uint32_t link) {
+    return link == 0 || link > heap->geometry.total_pages ? NULL : &heap->pages[link - 1];
+}
+
+/* Of two heaps makes one; the lower address becomes its root. */
+static uint32_t meld(ipcheap_heap *heap, uint32_t a, uint32_t b) {
+    if (!node(heap, a)) return b;
+    if (!node(heap, b)) return a;
+    if (a > b) {
+        uint32_t other = a;
+        a = b;
+        b = other;
+    }
+    struct page *root = node(heap, a), *child = node(heap, b);
+    uint32_t first = get(&root->child);
+    put(&child->next, first);
+    if (node(heap, first)) put(&node(heap, first)->previous, b);
+    put(&child->previous, a);
+    put(&root->child, b);
+    put(&root->next, 0);
+    put(&root->previous, 0);
+    return a;
+}
+
+/* Makes one heap of a list of siblings: in pairs from the left, then all from the right. */
+static uint32_t meld_siblings(ipcheap_heap *heap, uint32_t list) {
+    uint32_t pairs = 0;
+    for (uint64_t bound = heap->geometry.total_pages; node(heap, list) && bound; bound--) {
+        uint32_t a = list, b = get(&node(heap, a)->next);
+        list = node(heap, b) ? get(&node(heap, b)->next) : 0;
+        uint32_t pair = meld(heap, a, b);
+        struct page *top = node(heap, pair);
+        if (!top) break;
+        put(&top->next, pairs);
+        pairs = pair;
+    }
+    uint32_t root = 0;
+    for (uint64_t bound = heap->geometry.total_pages; node(heap, pairs) && bound; bound--) {
+        uint32_t next = get(&node(heap, pairs)->next);
+        put(&node(heap, pairs)->next, 0);
+        put(&node(heap, pairs)->previous, 0);
+        root = meld(heap, root, pairs);
+        pairs = next;
+    }
+    return root;
+}
+
+static void set_root(struct zone *zone, int bin, uint32_t root) {
+    shared64 *bits = &zone->bin_bits[bin / 64];
+    uint64_t bit = UINT64_C(1) << (bin & 63), word = get(bits);
+    put(&zone->bins[bin], root);
+    if (root != 0 && !(word & bit)) put(bits, word | bit);
+    if (root == 0 && (word & bit)) put(bits, word & ~bit);
+}
+
+void index_clear(ipcheap_heap *heap, int z) {
+    struct zone *zone = &heap->header->zones[z];
+    for (int word = 0; word < BINS / 64; word++) put(&zone->bin_bits[word], 0);
+    for (int bin = 0; bin < BINS; bin++) put(&zone->bins[bin], 0);
+}
+
+void index_insert(ipcheap_heap *heap, int z, uint64_t first, uint64_t length) {
+    struct zone *zone = &heap->header->zones[z];
+    int bin = bin_of(length);
+    struct page *page = &heap->pages[first];
+    put(&page->child, 0);
+    put(&page->next, 0);
+    put(&page->previous, 0);
+    set_root(zone, bin, meld(heap, get(&zone->bins[bin]), (uint32_t)first + 1));
+}
+
+void index_remove(ipcheap_heap *heap, int z, uint64_t first, uint64_t length) {
+    struct zone *zone = &heap->header->zones[z];
+    int bin = bin_of(length);
+    struct page *page = &heap->pages[first];
+    uint32_t link = (uint32_t)first + 1, root = get(&zone->bins[bin]);
+    uint32_t rest = meld_siblings(heap, get(&page->child));
+    if (root == link) {
+        set_root(zone, bin, rest);
+        return;
+    }
+    uint32_t previous = get(&page->previous), next = get(&page->next);
+    struct page *before = node(heap, previous), *after = node(heap, next);
+    if (before && get(&before->child) == link)
+        put(&before->child, next);
+    else if (before)
+        put(&before->next, next);
+    if (after) put(&after->previous, previous);
+    set_root(zone, bin, meld(heap, root, rest));
+}
+
+/* The next bin after `bin` that is not empty; BINS if there is none. */
+static int next_bin(struct zone *zone, int bin) {
+    for (int from = bin + 1; from < BINS; from = (from / 64 + 1) * 64) {
+        uint64_t bits = get(&zone->bin_bits[from / 64]) >> (from & 63);
+        if (bits) return from + __builtin_ctzll(bits);
+    }
+    return BINS;
+}
+
+bool index_candidate(ipcheap_heap *heap, int z, uint64_t pages, int *bin, uint64_t *first) {
+    struct zone *zone = &heap->header->zones[z];
+    *bin = next_bin(zone, *bin < 0 ? bin_of(pages) - 1 : *bin);
+    if (*bin >= BINS) return false;
+    uint32_t root = get(&zone->bins[*bin]);
+    *first = node(heap, root) ? root - 1 : UINT64_MAX;
+    return true;
+}
+
+/* Walks a heap without a stack: down to the first child, else on, else up and on. */
+static uint64_t count_bin(ipcheap_heap *heap, uint32_t root, uint64_t bound) {
+    uint64_t count = 0, steps = 0;
+    uint32_t at = root;
+    while (node(heap, at) && steps++ <= 2 * bound) {
+        count++;
+        uint32_t child = get(&node(heap, at)->child);
+        if (node(heap, child)) {
+            if (get(&node(heap, child)->previous) != at || child <= at) return UINT64_MAX;
+            at = child;
+            continue;
+        }
+        while (at != root && !node(heap, get(&node(heap, at)->next))) {
+            /* back along the siblings to the parent */
+            uint32_t up = at;
+            for (;;) {
+                uint32_t previous = get(&node(heap, up)->previous);
+                if (!node(heap, previous) || steps++ > 2 * bound) return UINT64_MAX;
+                bool parent = get(&node(heap, previous)->child) == up;
+                up = previous;
+                if (parent) break;
+            }
+            at = up;
+        }
+        if (at == root) break;
+        at = get(&node(heap, at)->next);
+    }
+    return steps > 2 * bound ? UINT64_MAX : count;
+}
+
+uint64_t index_count(ipcheap_heap *heap, int z) {
+    struct zone *zone = &heap->header->zones[z];
+    uint64_t count = 0;
+    for (int bin = 0; bin < BINS; bin++) {
+        uint32_t root = get(&zone->bins[bin]);
+        bool marked = get(&zone->bin_bits[bin / 64]) >> (bin & 63) & 1;
+        if (marked != (root != 0)) return UINT64_MAX;
+        uint64_t here = root ? count_bin(heap, root, 4 * heap->geometry.total_pages) : 0;
+        if (here == UINT64_MAX) return UINT64_MAX;
+        count += here;
+    }
+    return count;
+}

@@ -1,0 +1,511 @@
+#include "heap/slab.h"
+
+#include <stdlib.h>
+
+#include "heap/extent.h"
+#include "segment/lock.h"
+
+#define PROBES 16 /* full slabs looked at for remote frees before a new slab is made */
+
+/* The owner's half of a slab. */
+struct local_slab {
+    struct slab *shared;
+    uint64_t owner;    /* what `shared` says as long as it is ours */
+    uint64_t offset;   /* of block 0 */
+    uint64_t free[REMOTE_WORDS];
+    uint32_t filled;   /* which words of `free` are not zero */
+    uint32_t blocks, free_blocks;
+    uint32_t size_class, bytes;
+    uint32_t granule;
+    bool full;         /* which list it is on */
+    struct local_slab *next, *previous;
+};
+
+struct list {
+    struct local_slab *first, *last;
+};
+
+struct bin {
+    struct local_slab *current; /* where allocation goes on; on neither list */
+    struct list available;      /* have a free block or more */
+    struct list full;           /* had none when last seen */
+    uint32_t spares;            /* empty slabs on `available` */
+};
+
+struct slab_cache {
+    struct bin bins[CLASSES];
+    struct local_slab **table; /* by the index in the owner word */
+    uint32_t room, count;
+    uint32_t first_hole; /* no index below this one is free */
+};
+
+/* Geometry ------------------------------------------------------------------------------- */
+
+static uint64_t slab_bytes(const ipcheap_heap *heap, uint32_t size_class) {
+    const struct geometry *g = &heap->geometry;
+    return UINT64_C(1) << (size_class_is_large(g, size_class) ? g->large_slab_shift : g->slab_shift);
+}
+
+uint32_t slab_blocks(const ipcheap_heap *heap, uint32_t size_class) {
+    if (size_class >= heap->geometry.classes) return 0;
+    return (uint32_t)(slab_bytes(heap, size_class) / size_class_bytes(size_class));
+}
+
+bool block_is_remote_free(const struct slab *slab, uint32_t index) {
+    return get_acquire(&slab->remote[index / 64]) >> (index & 63) & 1; /* with slab_free() */
+}
+
+/* The page on which the slab that covers `page` begins, or UINT64_MAX. */
+static uint64_t slab_head(ipcheap_heap *heap, uint64_t page) {
+    const struct geometry *g = &heap->geometry;
+    uint64_t small = UINT64_C(1) << (g->slab_shift - PAGE_SHIFT);
+    uint64_t head = page & ~(small - 1);
+    uint64_t word = get_acquire(&heap->pages[head].word); /* pairs with slab_create() */
+    if (word_state(word) == PAGE_PART && g->large_slab_shift) {
+        head = page & ~((UINT64_C(1) << (g->large_slab_shift - PAGE_SHIFT)) - 1);
+        word = get_acquire(&heap->pages[head].word);
+    }
+    bool slab = word_state(word) == PAGE_USED && word_kind(word) == KIND_SLAB;
+    return slab && page - head < word_length(word) ? head : UINT64_MAX;
+}
+
+bool slab_find(ipcheap_heap *heap, uint64_t offset, struct block *block) {
+    uint64_t head = slab_head(heap, (offset - heap->geometry.data_at) >> PAGE_SHIFT);
+    if (head == UINT64_MAX) return false;
+    block->granule = granule_of_page(heap, head);
+    block->slab = slab_at(heap, block->granule);
+    uint32_t size_class = get(&block->slab->size_class);
+    if (size_class >= heap->geometry.classes) return false;
+    uint32_t bytes = size_class_bytes(size_class);
+    uint32_t into = (uint32_t)(offset - page_offset(heap, head)); /* 32 bits divide faster */
+    block->index = into / bytes;
+    return into % bytes == 0 && block->index < slab_blocks(heap, size_class);
+}
+
+/* Lists ---------------------------------------------------------------------------------- */
+
+static void list_add(struct bin *bin, struct local_slab *s, bool full) {
+    struct list *list = full ? &bin->full : &bin->available;
+    s->full = full;
+    s->next = NULL;
+    s->previous = list->last;
+    *(s->previous ? &s->previous->next : &list->first) = s;
+    list->last = s;
+    if (!full && s->free_blocks == s->blocks) bin->spares++;
+}
+
+static void list_remove(struct bin *bin, struct local_slab *s) {
+    struct list *list = s->full ? &bin->full : &bin->available;
+    if (!s->full && s->free_blocks == s->blocks) bin->spares--;
+    *(s->next ? &s->next->previous : &list->last) = s->previous;
+    *(s->previous ? &s->previous->next : &list->first) = s->next;
+    s->next = s->previous = NULL;
+}
+
+/* From wherever it stands. */
+static void bin_remove(struct bin *bin, struct local_slab *s) {
+    if (bin->current == s)
+        bin->current = NULL;
+    else
+        list_remove(bin, s);
+}
+
+static struct slab_cache *cache_of(struct participant *me) {
+    if (!me->slabs) me->slabs = calloc(1, sizeof *me->slabs);
+    return me->slabs;
+}
+
+/* Makes the private half, and enters it into the table. */
+static struct local_slab *local_new(struct participant *me, uint32_t granule, uint32_t size_class) {
+    struct slab_cache *cache = cache_of(me);
+    if (!cache) return NULL;
+    uint32_t index = cache->first_hole;
+    while (index < cache->count && cache->table[index]) index++;
+    cache->first_hole = index;
+    if (index == cache->count && cache->count == cache->room) {
+        uint32_t room = cache->room ? 2 * cache->room : 16;
+        struct local_slab **table = realloc(cache->table, room * sizeof(struct local_slab *));
+        if (!table) return NULL;
+        cache->table = table;
+        cache->room = room;
+    }
+    struct local_slab *s = index < MAX_LOCAL_SLABS - 1 ? calloc(1, sizeof *s) : NULL;
+    if (!s) return NULL;
+    if (index == cache->count) cache->count++;
+    cache->table[index] = s;
+    s->shared = slab_at(me->heap, granule);
+    s->owner = slab_owner_word(me->tag, index);
+    s->offset = page_offset(me->heap, page_of_granule(me->heap, granule));
+    s->blocks = slab_blocks(me->heap, size_class);
+    s->size_class = size_class;
+    s->bytes = size_class_bytes(size_class);
+    s->granule = granule;
+    return s;
+}
+
+static void local_drop(struct participant *me, struct local_slab *s) {
+    uint32_t index = slab_owner_index(s->owner);
+    me->slabs->table[index] = NULL;
+    if (index < me->slabs->first_hole) me->slabs->first_hole = index;
+    free(s);
+}
+
+/* Blocks --------------------------------------------------------------------------------- */
+
+static void mark_free(struct local_slab *s, uint32_t index) {
+    s->free[index / 64] |= UINT64_C(1) << (index & 63);
+    s->filled |= 1u << (index / 64);
+    s->free_blocks++;
+}
+
+static uint32_t pop_free(struct local_slab *s) {
+    uint32_t word = (uint32_t)__builtin_ctz(s->filled);
+    uint32_t index = word * 64 + (uint32_t)__builtin_ctzll(s->free[word]);
+    s->free[word] &= s->free[word] - 1;
+    if (!s->free[word]) s->filled &= ~(1u << word);
+    s->free_blocks--;
+    return index;
+}
+
+/* Takes what others have freed; inside participant_enter(). Returns how many blocks. */
+static uint32_t collect(struct local_slab *s) {
+    uint32_t before = s->free_blocks;
+    for (uint32_t w = 0; w < (s->blocks + 63) / 64; w++) {
+        uint64_t bits = get_acquire(&s->shared->remote[w]); /* pairs with slab_free() */
+        if (!bits) continue;
+        for (uint64_t left = bits; left; left &= left - 1) {
+            uint32_t index = w * 64 + (uint32_t)__builtin_ctzll(left);
+            if (index >= s->blocks) break;
+            put(&s->shared->tags[index], TAG_FREE);
+            mark_free(s, index);
+        }
+        put_and(&s->shared->remote[w], ~bits); /* after the tags: a bit is never lost */
+    }
+    return s->free_blocks - before;
+}
+
+static bool is_mine(const struct local_slab *s) { return get(&s->shared->owner) == s->owner; }
+
+/*
+ * Not mine at the moment: taken back by somebody who needed the memory, or about to be
+ * given back to me. He does that under the lock, so there we see what came of it.
+ * Returns 1 when it is mine after all, 0 when the private half is gone, or an error.
+ */
+static int settle_revoked(struct participant *me, struct bin *bin, struct local_slab *s) {
+    if (LIKELY(is_mine(s))) return 1;
+    int error = heap_lock(me);
+    if (error) return error;
+    bool mine = is_mine(s);
+    heap_unlock(me);
+    if (mine) return 1;
+    bin_remove(bin, s);
+    local_drop(me, s);
+    return 0;
+}
+
+/* Slabs ---------------------------------------------------------------------------------- */
+
+/* Frees a slab none of whose blocks is in use. */
+static int slab_release(struct participant *me, struct bin *bin, struct local_slab *s) {
+    int error = heap_lock(me);
+    if (error) return error;
+    if (is_mine(s)) {
+        put(&s->shared->owner, 0);
+        extent_free(me, page_of_granule(me->heap, s->granule));
+    }
+    heap_unlock(me);
+    bin_remove(bin, s);
+    local_drop(me, s);
+    return 0;
+}
+
+static int slab_create(struct participant *me, uint32_t size_class, struct local_slab **result) {
+    ipcheap_heap *heap = me->heap;
+    uint64_t pages = slab_bytes(heap, size_class) >> PAGE_SHIFT, first;
+    /* A record to all others, until the tags are in order. */
+    int error = extent_allocate(me, DATA_ZONE, pages, pages, KIND_RECORD, me->tag, &first);
+    if (error) return error;
+    uint32_t granule = granule_of_page(heap, first);
+    uint32_t blocks = slab_blocks(heap, size_class);
+    struct slab *shared = slab_at(heap, granule);
+    error = segment_commit_meta(heap, shared, sizeof *shared + blocks * sizeof(shared64));
+    uint64_t step = UINT64_C(1) << (heap->geometry.slab_shift - PAGE_SHIFT);
+    for (uint64_t part = first + step; part < first + pages && !error; part += step)
+        error = segment_commit_meta(heap, &heap->pages[part], sizeof(struct page));
+    struct local_slab *s = error ? NULL : local_new(me, granule, size_class);
+    if (!s) {
+        extent_free(me, first);
+        return error ? error : IPCHEAP_NO_MEMORY;
+    }
+    put(&shared->size_class, size_class);
+    put(&shared->next_orphan, 0);
+    put(&shared->owner, s->owner);
+    for (uint32_t w = 0; w < REMOTE_WORDS; w++) put(&shared->remote[w], 0);
+    for (uint32_t i = 0; i < blocks; i++) put(&shared->tags[i], TAG_FREE);
+    for (uint64_t part = first + step; part < first + pages; part += step)
+        put(&heap->pages[part].word, page_word(PAGE_PART, KIND_SLAB, 0));
+    put_release(&heap->pages[first].word, page_word(PAGE_USED, KIND_SLAB, pages));
+    for (uint32_t i = 0; i < blocks; i++) mark_free(s, i);
+    *result = s;
+    return 0;
+}
+
+/* Under the lock. Takes over an orphan: what its tags say is all there is to know. */
+static struct local_slab *slab_adopt(struct participant *me, uint32_t granule) {
+    struct slab *shared = slab_at(me->heap, granule);
+    uint32_t size_class = get(&shared->size_class);
+    if (size_class >= me->heap->geometry.classes) return NULL;
+    struct local_slab *s = local_new(me, granule, size_class);
+    if (!s) return NULL;
+    put_release(&shared->owner, s->owner);
+    for (uint32_t i = 0; i < s->blocks; i++)
+        if (get(&shared->tags[i]) == TAG_FREE) mark_free(s, i);
+    /* A block with its remote bit set whose tag a dead owner had cleared already counts once. */
+    for (uint32_t w = 0; w < REMOTE_WORDS; w++)
+        if (s->free[w] & get(&shared->remote[w])) put_and(&shared->remote[w], ~s->free[w]);
+    collect(s);
+    return s;
+}
+
+static uint32_t orphan_pop(ipcheap_heap *heap, uint32_t size_class) {
+    shared32 *list = &heap->header->orphans[size_class];
+    uint32_t link = get(list);
+    if (link == 0 || link > heap->geometry.granules) return 0;
+    put(list, get(&slab_at(heap, link - 1)->next_orphan));
+    return link;
+}
+
+static struct local_slab *adopt_any(struct participant *me, uint32_t size_class) {
+    struct local_slab *s = NULL;
+    if (get(&me->heap->header->orphans[size_class]) == 0 || heap_lock(me)) return NULL;
+    uint32_t link = orphan_pop(me->heap, size_class);
+    if (link) s = slab_adopt(me, link - 1);
+    heap_unlock(me);
+    return s;
+}
+
+/* Looks for remote frees in the full slabs; those looked at go to the end of the line. */
+static struct local_slab *probe_full(struct participant *me, struct bin *bin, uint32_t probes) {
+    struct local_slab *last = bin->full.last;
+    for (; bin->full.first && probes; probes--) {
+        struct local_slab *s = bin->full.first;
+        bool round = s == last;
+        int mine = settle_revoked(me, bin, s);
+        if (mine > 0) {
+            list_remove(bin, s);
+            if (collect(s)) return s;
+            list_add(bin, s, true);
+        }
+        if (round || mine < 0) break;
+    }
+    return NULL;
+}
+
+/* A slab with a free block, on no list; inside participant_enter(). */
+static int find_slab(struct participant *me, uint32_t size_class, struct local_slab **result) {
+    struct bin *bin = &me->slabs->bins[size_class];
+    struct local_slab *s;
+    while ((s = bin->available.first)) {
+        int mine = settle_revoked(me, bin, s);
+        if (mine < 0) return mine;
+        if (mine == 0) continue;
+        list_remove(bin, s);
+        *result = s;
+        return 0;
+    }
+    *result = probe_full(me, bin, PROBES);
+    while (!*result && (s = adopt_any(me, size_class))) {
+        if (s->filled)
+            *result = s;
+        else
+            list_add(bin, s, true);
+    }
+    if (*result) return 0;
+    int error = slab_create(me, size_class, result);
+    if (error == IPCHEAP_HEAP_FULL || error == IPCHEAP_MEMORY_FULL) {
+        *result = probe_full(me, bin, UINT32_MAX);
+        if (*result) return 0;
+    }
+    return error;
+}
+
+/* Makes bin->current a slab with a free block; inside participant_enter(). */
+static int refill(struct participant *me, uint32_t size_class) {
+    struct bin *bin = &me->slabs->bins[size_class];
+    if (bin->current) {
+        int mine = settle_revoked(me, bin, bin->current);
+        if (mine < 0) return mine;
+        if (mine && (bin->current->filled || collect(bin->current))) return 0;
+    }
+    struct local_slab *s = NULL;
+    int error = find_slab(me, size_class, &s);
+    if (error) return error;
+    if (bin->current) list_add(bin, bin->current, true);
+    bin->current = s;
+    return 0;
+}
+
+int slab_allocate(struct participant *me, uint32_t size_class, uint64_t *offset) {
+    participant_enter(me);
+    struct slab_cache *cache = me->slabs;
+    struct local_slab *s = LIKELY(cache) ? cache->bins[size_class].current : NULL;
+    if (UNLIKELY(!s || !s->filled || !is_mine(s))) {
+        int error = cache_of(me) ? refill(me, size_class) : IPCHEAP_NO_MEMORY;
+        if (error) {
+            participant_leave(me);
+            return error;
+        }
+        s = me->slabs->bins[size_class].current;
+    }
+    uint32_t index = pop_free(s);
+    put(&s->shared->tags[index], me->tag);
+    participant_leave(me);
+    *offset = s->offset + (uint64_t)index * s->bytes;
+    return 0;
+}
+
+/* The first free block of a full slab, or the last of a used one, changes where it stands. */
+static void move(struct participant *me, struct local_slab *s) {
+    struct bin *bin = &me->slabs->bins[s->size_class];
+    if (bin->current == s) return;
+    if (s->full) {
+        list_remove(bin, s);
+        list_add(bin, s, false);
+    } else if (s->free_blocks == s->blocks) {
+        bin->spares++;
+    }
+    if (s->free_blocks == s->blocks && bin->spares > 1) slab_release(me, bin, s);
+}
+
+int slab_free(struct participant *me, const struct block *block) {
+    struct slab *shared = block->slab;
+    uint64_t owner = get(&shared->owner);
+    uint32_t index = slab_owner_index(owner);
+    struct slab_cache *cache = me->slabs;
+    if (LIKELY(slab_owner_tag(owner) == me->tag && cache && index < cache->count)) {
+        struct local_slab *s = cache->table[index];
+        if (LIKELY(s && s->owner == owner && s->shared == shared)) {
+            put(&shared->tags[block->index], TAG_FREE);
+            mark_free(s, block->index);
+            if (UNLIKELY(s->full || s->free_blocks == s->blocks)) move(me, s);
+            return 0;
+        }
+    }
+    uint64_t bit = UINT64_C(1) << (block->index & 63);
+    /* Release: pairs with collect(). */
+    return put_or(&shared->remote[block->index / 64], bit) & bit ? IPCHEAP_RECORD : 0;
+}
+
+/* Giving slabs back ------------------------------------------------------------------------ */
+
+static void release_if_empty(struct participant *me, struct local_slab *s) {
+    struct bin *bin = &me->slabs->bins[s->size_class];
+    if (settle_revoked(me, bin, s) <= 0) return;
+    bool listed = bin->current != s;
+    if (listed) list_remove(bin, s);
+    collect(s);
+    if (listed) list_add(bin, s, s->free_blocks == 0);
+    if (s->free_blocks == s->blocks) slab_release(me, bin, s);
+}
+
+void slabs_release_empty(struct participant *me) {
+    if (!me->slabs) return;
+    participant_enter(me);
+    for (uint32_t i = 0; i < me->slabs->count; i++)
+        if (me->slabs->table[i]) release_if_empty(me, me->slabs->table[i]);
+    participant_leave(me);
+}
+
+void slab_orphan(ipcheap_heap *heap, uint32_t granule) {
+    struct slab *shared = slab_at(heap, granule);
+    uint32_t size_class = get(&shared->size_class);
+    put_release(&shared->owner, 0);
+    if (size_class >= heap->geometry.classes) return;
+    put(&shared->next_orphan, get(&heap->header->orphans[size_class]));
+    put(&heap->header->orphans[size_class], granule + 1);
+}
+
+void slabs_abandon(struct participant *me) {
+    if (!me->slabs) return;
+    slabs_release_empty(me);
+    /* Without the lock the slabs stay ours in name; recovery finds them like a dead one's. */
+    bool locked = heap_lock(me) == 0;
+    for (uint32_t i = 0; i < me->slabs->count; i++) {
+        struct local_slab *s = me->slabs->table[i];
+        if (!s) continue;
+        if (locked && is_mine(s)) slab_orphan(me->heap, s->granule);
+        free(s);
+    }
+    if (locked) heap_unlock(me);
+    free(me->slabs->table);
+    free(me->slabs);
+    me->slabs = NULL;
+}
+
+/* Are all blocks free, those counted that wait for their owner to collect them? */
+static bool all_free(ipcheap_heap *heap, struct slab *shared) {
+    uint32_t blocks = slab_blocks(heap, get(&shared->size_class));
+    for (uint32_t i = 0; i < blocks; i++)
+        if (get_acquire(&shared->tags[i]) != TAG_FREE && !block_is_remote_free(shared, i))
+            return false;
+    return true;
+}
+
+void slabs_release_orphans(struct participant *me) {
+    ipcheap_heap *heap = me->heap;
+    for (uint32_t size_class = 0; size_class < heap->geometry.classes; size_class++) {
+        uint32_t kept = 0, link;
+        uint64_t bound = heap->geometry.granules;
+        while (bound-- && (link = orphan_pop(heap, size_class))) {
+            struct slab *shared = slab_at(heap, link - 1);
+            if (all_free(heap, shared)) {
+                extent_free(me, page_of_granule(heap, link - 1));
+            } else {
+                put(&shared->next_orphan, kept);
+                kept = link;
+            }
+        }
+        put(&heap->header->orphans[size_class], kept);
+    }
+}
+
+void slabs_rebuild(ipcheap_heap *heap) {
+    for (uint32_t c = 0; c < CLASSES; c++) put(&heap->header->orphans[c], 0);
+    struct extent_walk walk = extent_walk_of(heap, DATA_ZONE);
+    while (extent_step(heap, &walk)) {
+        if (walk.state != PAGE_USED || walk.kind != KIND_SLAB) continue;
+        uint32_t granule = granule_of_page(heap, walk.first);
+        if (get(&slab_at(heap, granule)->owner) == 0) slab_orphan(heap, granule);
+    }
+}
+
+/* Tries to take one slab from a living owner: makes his check fail, then looks again. */
+static bool revoke(struct participant *me, struct slab *shared) {
+    uint64_t owner = get(&shared->owner);
+    if (owner == 0 || slab_owner_tag(owner) == me->tag || !all_free(me->heap, shared)) return false;
+    put(&shared->owner, slab_owner_word(me->tag, MAX_LOCAL_SLABS - 1));
+    os_membarrier();
+    bool settled = participant_settled(me->heap, tag_slot(slab_owner_tag(owner)));
+    if (settled && all_free(me->heap, shared)) return true;
+    put(&shared->owner, owner);
+    return false;
+}
+
+void slabs_revoke(struct participant *me) {
+    ipcheap_heap *heap = me->heap;
+    if (get(&heap->header->fences)) return; /* some owner cannot be made to notice */
+    uint64_t taken[64];
+    size_t count;
+    do {
+        count = 0;
+        struct extent_walk walk = extent_walk_of(heap, DATA_ZONE);
+        while (count < sizeof taken / sizeof *taken && extent_step(heap, &walk))
+            if (walk.state == PAGE_USED && walk.kind == KIND_SLAB &&
+                revoke(me, slab_at(heap, granule_of_page(heap, walk.first))))
+                taken[count++] = walk.first;
+        for (size_t i = 0; i < count; i++) {
+            put(&slab_at(heap, granule_of_page(heap, taken[i]))->owner, 0);
+            extent_free(me, taken[i]);
+        }
+    } while (count == sizeof taken / sizeof *taken);
+}

@@ -1,0 +1,90 @@
+/*
+ * heap.h - layer segment: a process's handle on a heap, and its participants.
+ *
+ * Private memory only. Nothing in here is read by another process, and nothing in here is
+ * trusted less than our own code: geometry comes from the capacity, never again from the
+ * segment. Pointers live here; the segment knows offsets.
+ */
+#ifndef IPCHEAP_SEGMENT_HEAP_H
+#define IPCHEAP_SEGMENT_HEAP_H
+
+#include "base/os.h"
+#include "ipcheap/ipcheap.h"
+#include "segment/layout.h"
+
+struct slab_cache;
+
+/* One thread of this process using one heap. */
+struct participant {
+    struct ipcheap_heap *heap; /* NULL once the heap is released */
+    uint32_t slot, generation;
+    uint64_t tag;              /* own_tag of the two above */
+    uint32_t lock_word;
+    uint32_t lock_depth;
+    struct participant_slot *record; /* its slot */
+    uintptr_t thread;          /* thread_marker() of its thread; 0 when that has ended */
+    bool abandoned;            /* belongs to the parent of a fork */
+    struct slab_cache *slabs;  /* the private halves of its slabs */
+    struct ipcheap_endpoint *endpoints;
+    int64_t held;              /* records owned outright, less those ... */
+    _Atomic int64_t held_elsewhere; /* ... added or given back by other threads */
+    uint64_t *deferred;        /* extents to free once the lock can be had */
+    size_t deferred_count, deferred_room;
+    struct participant *next_of_thread;
+    struct participant *next_of_heap;
+};
+
+/* What the segment layer needs done by the layers above it. */
+struct hooks {
+    int (*rebuild)(struct participant *me); /* under the lock, after its owner died */
+    int (*recover)(struct participant *me, uint32_t slot, uint32_t generation); /* under the lock */
+    void (*leave)(struct participant *me); /* its thread ends: close endpoints, orphan slabs */
+    void (*reclaim)(struct participant *me); /* memory is short: collect what waits in rings */
+};
+
+struct ipcheap_heap {
+    unsigned char *base;
+    struct header *header;
+    struct page *pages;
+    struct geometry geometry;
+    const struct hooks *hooks;
+    uint64_t serial;     /* of this handle in this process, changed by fork */
+    uint64_t process;    /* of this attachment, among all */
+    int fd;              /* the segment, to commit and punch; -1 for System V */
+    int file;            /* what liveness locks are on: fd, or the file beside a segment */
+    int live;            /* an open file description of its own for them; -1 after fork */
+    bool sysv, closed;
+    void *semaphore;
+    int64_t lock_timeout;
+    pthread_mutex_t mutex; /* of endpoint lists; never held with the heap lock wanted */
+    struct participant *members;
+    struct participant *_Atomic by_slot[PARTICIPANTS];
+    struct ipcheap_heap *next_of_process;
+    uint32_t cores;
+};
+
+/* segment.c: the bytes */
+int segment_format(int fd, int shmid, const ipcheap_options *options);
+int segment_open(int fd, int shmid, ipcheap_heap **heap);
+void segment_free(ipcheap_heap *heap);
+/* Makes sure that metadata may be touched. */
+int segment_commit_meta(ipcheap_heap *heap, const void *start, uint64_t bytes);
+
+static inline void *at_offset(const ipcheap_heap *heap, uint64_t offset) {
+    return heap->base + offset;
+}
+
+static inline uint64_t offset_of(const ipcheap_heap *heap, const void *address) {
+    return (uint64_t)((const unsigned char *)address - heap->base);
+}
+
+static inline uint64_t page_offset(const ipcheap_heap *heap, uint64_t page) {
+    return heap->geometry.data_at + (page << PAGE_SHIFT);
+}
+
+static inline struct participant_slot *slot_at(const ipcheap_heap *heap, uint32_t slot) {
+    return (struct participant_slot *)at_offset(heap, heap->geometry.participants_at) + slot;
+}
+
+#endif
+

@@ -1,0 +1,289 @@
+/*
+ * layout.h - layer segment: every byte that processes share.
+ *
+ *   header | committed bits | participants | pages[] | slabs[] | data zone | system zone
+ *
+ *   header       identity, the heap lock, roots of all indices
+ *   committed    one bit a page of the two zones: does it have memory behind it?
+ *   participants who uses the heap; slot = index = the byte that the process keeps locked
+ *   pages[]      one descriptor a page of the two zones: the truth about extents
+ *   slabs[]      one a granule of the data zone: tags and remote-free bits of its blocks
+ *   data         users' memory: records, static segments
+ *   system       ours: channel descriptors, hash tables, rings
+ *
+ * The file is sparse: nothing but the header and the bits has memory before it is needed.
+ * "Offset" is bytes from the start of the segment; "page" counts from the data zone.
+ * Change anything here and FORMAT goes up.
+ */
+#ifndef IPCHEAP_SEGMENT_LAYOUT_H
+#define IPCHEAP_SEGMENT_LAYOUT_H
+
+#include <assert.h>
+
+#include "base/shared.h"
+
+#define MAGIC UINT64_C(0x7061656863706931) /* "1ipcheap" */
+#define FORMAT 1u
+
+#define PAGE_SHIFT 12
+#define PAGE ((uint64_t)1 << PAGE_SHIFT)
+#define BLOCK_ALIGN 64
+#define PARTICIPANTS 4096
+#define CREATION_BYTE PARTICIPANTS /* locked by whoever formats the segment */
+#define CLASSES 56
+#define BINS 128
+#define ZONES 2
+#define DATA_ZONE 0
+#define SYSTEM_ZONE 1
+#define DIRECTORY_CHUNKS 18
+#define FIRST_CHUNK 128 /* channels in chunk 0; each further one has twice as many */
+#define MAX_CHANNELS ((uint64_t)FIRST_CHUNK * ((1u << DIRECTORY_CHUNKS) - 1))
+
+/* Tags: who answers for a block or extent --------------------------------------------- */
+/*
+ *   FREE   0
+ *   OWN    1 | generation 32 | slot 12              the participant that may free or send it
+ *   SENT   2 | channel 24 | position 38             the slot of a ring that holds it
+ */
+#define TAG_FREE UINT64_C(0)
+#define TAG_OWN UINT64_C(1)
+#define TAG_SENT UINT64_C(2)
+#define POSITION_BITS 38
+#define POSITION_MASK ((UINT64_C(1) << POSITION_BITS) - 1)
+
+static inline uint64_t tag_kind(uint64_t tag) { return tag >> 62; }
+
+static inline uint64_t own_tag(uint32_t slot, uint32_t generation) {
+    return TAG_OWN << 62 | (uint64_t)generation << 12 | slot;
+}
+
+static inline uint32_t tag_slot(uint64_t tag) { return (uint32_t)(tag & (PARTICIPANTS - 1)); }
+
+static inline uint32_t tag_generation(uint64_t tag) { return (uint32_t)(tag >> 12); }
+
+static inline uint64_t sent_tag(uint32_t channel, uint64_t position) {
+    return TAG_SENT << 62 | (uint64_t)channel << POSITION_BITS | (position & POSITION_MASK);
+}
+
+static inline uint32_t tag_channel(uint64_t tag) {
+    return (uint32_t)(tag >> POSITION_BITS) & 0xFFFFFF;
+}
+
+static inline uint64_t tag_position(uint64_t tag) { return tag & POSITION_MASK; }
+
+/* Pages ------------------------------------------------------------------------------ */
+/*
+ *   word   state 8 | kind 8 | length in pages 48
+ *   FREE and USED stand on the first page of a run: the truth. TAIL on the last page of a
+ *   free run gives its length for merging: a hint. PART marks the further granules of a
+ *   large slab. Links are page + 1, 0 for none: an index over the free runs.
+ */
+enum page_state { PAGE_NONE = 0, PAGE_FREE = 1, PAGE_USED = 2, PAGE_TAIL = 3, PAGE_PART = 4 };
+enum page_kind {
+    KIND_NONE = 0,
+    KIND_RECORD = 1,
+    KIND_SLAB = 2,
+    KIND_STATIC = 3,
+    KIND_SYSTEM = 4,
+    KIND_TRIM = 5,
+};
+
+struct page {
+    shared64 word;
+    shared64 tag; /* of a used run */
+    shared32 child, next, previous;
+    shared32 unused;
+};
+static_assert(sizeof(struct page) == 32, "two pages share a cache line, none straddles one");
+
+static inline uint64_t page_word(enum page_state state, enum page_kind kind, uint64_t length) {
+    return (uint64_t)state << 56 | (uint64_t)kind << 48 | length;
+}
+
+static inline enum page_state word_state(uint64_t word) { return (enum page_state)(word >> 56); }
+
+static inline enum page_kind word_kind(uint64_t word) {
+    return (enum page_kind)(word >> 48 & 0xFF);
+}
+
+static inline uint64_t word_length(uint64_t word) { return word & ((UINT64_C(1) << 48) - 1); }
+
+/* Slabs ------------------------------------------------------------------------------ */
+
+#define MAX_BLOCKS 1024
+#define REMOTE_WORDS (MAX_BLOCKS / 64)
+
+struct slab {
+    shared64 owner;       /* slab_owner_word(), or 0: an orphan, for anyone to adopt */
+    shared32 size_class;  /* set before the extent's commit */
+    shared32 next_orphan; /* granule + 1: an index */
+    shared64 unused[6];
+    shared64 remote[REMOTE_WORDS]; /* bits set by others than the owner: freed, to be collected */
+    shared64 unused_line[8];
+    shared64 tags[]; /* one a block */
+};
+static_assert(offsetof(struct slab, remote) == 64, "others write apart from the owner");
+static_assert(offsetof(struct slab, tags) == 256, "tags begin on a line of their own");
+
+/*
+ * Who owns a slab, and where in that participant's private table the other half is. An
+ * owner whose slab was taken back finds another word here, whatever has become of it since.
+ */
+#define MAX_LOCAL_SLABS (1u << 18) /* the last index is never given: a slab being revoked */
+
+static inline uint64_t slab_owner_word(uint64_t own, uint32_t index) {
+    return (own & ~(TAG_OWN << 62)) | (uint64_t)index << 44;
+}
+
+static inline uint64_t slab_owner_tag(uint64_t owner) {
+    return TAG_OWN << 62 | (owner & ((UINT64_C(1) << 44) - 1));
+}
+
+static inline uint32_t slab_owner_index(uint64_t owner) { return (uint32_t)(owner >> 44); }
+
+/* Participants ----------------------------------------------------------------------- */
+
+enum participant_state { SLOT_FREE = 0, SLOT_LIVE = 1 };
+
+struct participant_slot {
+    shared64 word; /* generation 32 << 8 | state */
+    shared32 pid, tid;
+    shared64 process; /* which attachment, to tell our own from others */
+    shared64 since;   /* wall clock, ns */
+    shared64 name[2]; /* the process's name, for messages */
+    shared64 unused[2];
+    shared64 busy; /* 1 while the occupant is inside a slab or a ring that others could revoke */
+    shared64 unused_tail[7];
+};
+static_assert(sizeof(struct participant_slot) == 128, "one a pair of lines");
+
+static inline uint64_t slot_word(uint32_t generation, enum participant_state state) {
+    return (uint64_t)generation << 8 | state;
+}
+
+/* Channels --------------------------------------------------------------------------- */
+/*
+ * A ring slot:  word = lap 22 | state 2 | offset / 64 in 40 bits
+ *   EMPTY(lap) -> FULL(lap, offset) -> RELEASED(lap + 1, offset)  a block went back: the
+ *                                                                 producer frees it
+ *                                   -> EMPTY(lap + 1)             its memory went elsewhere
+ */
+enum slot_state { SLOT_EMPTY = 0, SLOT_FULL = 1, SLOT_RELEASED = 2 };
+#define LAP_MASK UINT64_C(0x3FFFFF)
+#define OFFSET_UNITS ((UINT64_C(1) << 40) - 1)
+
+struct ring_slot {
+    shared64 word;
+    shared64 nbytes;
+};
+static_assert(sizeof(struct ring_slot) == 16, "four slots a cache line");
+
+static inline uint64_t ring_word(uint64_t lap, enum slot_state state, uint64_t offset) {
+    return (lap & LAP_MASK) << 42 | (uint64_t)state << 40 | offset >> 6;
+}
+
+static inline enum slot_state ring_state(uint64_t word) {
+    return (enum slot_state)(word >> 40 & 3);
+}
+
+static inline uint64_t ring_lap(uint64_t word) { return word >> 42; }
+
+static inline uint64_t ring_offset(uint64_t word) { return (word & OFFSET_UNITS) << 6; }
+
+/* A side's holder: state << 62 | the generation and slot of an OWN tag. */
+enum side_state { SIDE_NEVER = 0, SIDE_OPEN = 1, SIDE_CLOSED = 2, SIDE_DIED = 3 };
+
+static inline enum side_state side_state(uint64_t holder) { return (enum side_state)(holder >> 62); }
+
+/* What one side writes with every record; only its holder, and whoever recovers that. */
+struct side {
+    shared64 position; /* records sent, or received: a hint, behind by at most a ring */
+    shared64 intent;   /* the offset being sent; 0 between sends */
+    shared64 parks, wakes;
+    shared64 unused[12];
+};
+static_assert(sizeof(struct side) == 128, "sides never share the pair of lines a prefetch takes");
+
+enum channel_state { CHANNEL_FREE = 0, CHANNEL_MAKING = 1, CHANNEL_LIVE = 2, CHANNEL_REMOVED = 3 };
+enum channel_flags {
+    CHANNEL_REVOKED = 1,  /* somebody collects the garbage: the producer is to wait for the lock */
+    CHANNEL_GONE = 2,     /* removed: its endpoints are closed */
+    CHANNEL_DESERTED = 4, /* no producer will collect what is released */
+};
+
+/* Lines that change rarely; then one pair a side; then what is written only to sleep. */
+struct channel {
+    shared64 state; /* channel_state << 62 | the maker's generation and slot while MAKING */
+    shared32 incarnation, kind;
+    shared64 shape;  /* slots of a ring; bytes of a static segment */
+    shared64 memory; /* offset of the slots or the bytes; 0 while there are none */
+    shared64 ready;  /* static: 0 untouched, the initialiser's OWN tag, or STATIC_READY */
+    shared32 flags;
+    shared32 next_free; /* index + 1 */
+    shared64 holder[2];
+    shared64 hash;
+    shared64 key[7]; /* an ipcheap_key */
+    struct side sides[2];
+    shared32 parked[2]; /* 1 while that side sleeps, and what it sleeps on */
+    shared64 unused[15];
+};
+static_assert(offsetof(struct channel, sides) == 128, "sides start on their own lines");
+static_assert(sizeof(struct channel) == 512, "a power of two");
+#define STATIC_READY UINT64_C(1)
+#define NO_CHANNEL 0xFFFFFFu /* in the tag of what belongs to the directory itself */
+
+/* Header ----------------------------------------------------------------------------- */
+
+struct zone {
+    shared64 bin_bits[BINS / 64]; /* which bins hold runs */
+    shared32 bins[BINS];          /* page + 1 of the lowest run of each bin */
+    shared64 used;                /* pages in used runs */
+    shared64 unused[5];
+};
+static_assert(sizeof(struct zone) % 64 == 0, "whole lines");
+
+struct header {
+    shared64 magic; /* stored last */
+    shared32 format, layout;
+    shared64 capacity, identity, created;
+    shared32 shm_kind, sem_kind, sem_id, fences; /* fences: some participant has no membarrier */
+    shared64 sem_name[8];
+    shared64 unused[1];
+
+    _Alignas(128) shared32 lock; /* waiters 1 | generation 18 | slot + 1 in 13 */
+    _Alignas(128) shared32 directory_version;
+    shared32 directory_waiters;
+    shared32 slots_used; /* participants beyond this one have never been */
+    shared32 channels;   /* live ones */
+    shared32 entries;    /* descriptors ever made */
+    shared32 free_entry; /* index + 1 */
+    shared64 table;      /* log2 of cells << 56 | offset of the hash table */
+    shared64 tombstones;
+    shared64 recoveries;
+    shared64 committed; /* pages of the data zone with memory: a hint */
+    shared64 freeing;   /* page + 1 whose run is being merged to the left: see release_run() */
+    shared64 chunks[DIRECTORY_CHUNKS];
+    shared32 orphans[CLASSES]; /* granule + 1 */
+    _Alignas(64) struct zone zones[ZONES];
+};
+static_assert(sizeof(struct header) <= PAGE, "the header is one page");
+
+/* Where things are, worked out from the capacity alone and kept in private memory. */
+struct geometry {
+    uint64_t capacity;
+    uint64_t zone_first[ZONES], zone_pages[ZONES];
+    uint64_t total_pages;
+    uint32_t slab_shift;       /* bytes of a small slab, and of a granule */
+    uint32_t large_slab_shift; /* of one for larger classes; 0: there are none */
+    uint32_t classes;          /* served from slabs; larger sizes are extents */
+    uint64_t slab_stride;
+    uint64_t granules;
+    uint64_t committed_at, metabits_at, participants_at, pages_at, slabs_at, data_at, bytes;
+    uint64_t always; /* committed at creation: header and bits */
+};
+
+/* Returns false for a capacity that no heap can have. */
+bool geometry_of(uint64_t capacity, struct geometry *geometry);
+uint32_t layout_hash(void);
+
+#endif

@@ -1,0 +1,113 @@
+#include "segment/lock.h"
+
+#include "segment/participant.h"
+
+static const int64_t look_again_after = 100 * MILLISECOND;
+static const int spins_before_sleep = 200;
+
+static _Thread_local int must_not_sleep __attribute__((tls_model("initial-exec")));
+
+void ipcheap_allow_sleep(int allow) { must_not_sleep = !allow; }
+
+bool may_sleep(void) { return !must_not_sleep; }
+
+static int sleep_on(ipcheap_heap *heap, uint32_t seen, int64_t span) {
+    switch (get(&heap->header->sem_kind)) {
+    case IPCHEAP_SEM_POSIX:
+        return os_semaphore_wait(heap->semaphore, span);
+    case IPCHEAP_SEM_SYSV:
+        return os_sysv_wait((int)get(&heap->header->sem_id), span);
+    default:
+        return os_futex_wait(&heap->header->lock, seen, span);
+    }
+}
+
+static void wake_one(ipcheap_heap *heap) {
+    switch (get(&heap->header->sem_kind)) {
+    case IPCHEAP_SEM_POSIX:
+        os_semaphore_post(heap->semaphore);
+        break;
+    case IPCHEAP_SEM_SYSV:
+        os_sysv_post((int)get(&heap->header->sem_id));
+        break;
+    default:
+        os_futex_wake(&heap->header->lock, 1);
+    }
+}
+
+/* The full generation is in the slot's word; the lock holds its low bits. */
+bool lock_owner_alive(ipcheap_heap *heap, uint32_t word) {
+    uint32_t slot = (word & 0x1FFF) - 1;
+    if (slot >= PARTICIPANTS || slot >= get(&heap->header->slots_used)) return false;
+    uint32_t generation = (uint32_t)(get_acquire(&slot_at(heap, slot)->word) >> 8);
+    if (lock_word_of(slot, generation) != (word & ~LOCK_WAITERS)) return false;
+    return participant_alive(heap, slot, generation);
+}
+
+static bool try_lock(ipcheap_heap *heap, uint32_t mine) {
+    uint32_t free = 0;
+    return get(&heap->header->lock) == 0 && put_if(&heap->header->lock, &free, mine);
+}
+
+/* Waits until the lock is ours; *robbed tells that a dead owner left the indices unknown. */
+static int lock_slowly(struct participant *me, bool *robbed) {
+    ipcheap_heap *heap = me->heap;
+    shared32 *lock = &heap->header->lock;
+    int64_t deadline = os_deadline(heap->lock_timeout);
+    for (;;) {
+        uint32_t seen = get(lock);
+        /* Having slept, we cannot know whether others still do: keep the flag. */
+        if (seen == 0) {
+            if (put_if(lock, &seen, me->lock_word | LOCK_WAITERS)) return 0;
+            continue;
+        }
+        if (!(seen & LOCK_WAITERS)) {
+            if (!put_if(lock, &seen, seen | LOCK_WAITERS)) continue;
+            seen |= LOCK_WAITERS;
+        }
+        int64_t left = os_remaining(deadline);
+        int64_t span = (int64_t)least((uint64_t)left, (uint64_t)look_again_after);
+        int result = sleep_on(heap, seen, span);
+        if (result == IPCHEAP_SYSTEM) os_nap(MILLISECOND); /* the semaphore was removed */
+        seen = get(lock);
+        if (seen != 0 && result != 0 && !lock_owner_alive(heap, seen)) {
+            if (!put_if(lock, &seen, me->lock_word | LOCK_WAITERS)) continue;
+            *robbed = true;
+            return 0;
+        }
+        if (seen != 0 && os_remaining(deadline) == 0) return IPCHEAP_HEAP_BUSY;
+    }
+}
+
+int heap_lock(struct participant *me) {
+    ipcheap_heap *heap = me->heap;
+    if (me->lock_depth++) return 0;
+    for (int i = 0; i < spins_before_sleep; i++) {
+        if (LIKELY(try_lock(heap, me->lock_word))) return 0; /* pairs with heap_unlock() */
+        os_pause();
+    }
+    bool robbed = false;
+    int error = may_sleep() ? lock_slowly(me, &robbed) : IPCHEAP_WOULD_SLEEP;
+    if (error) {
+        me->lock_depth--;
+        return error;
+    }
+    if (robbed) {
+        error = heap->hooks->rebuild(me);
+        if (error) heap_unlock(me);
+    }
+    return error;
+}
+
+void heap_unlock(struct participant *me) {
+    if (--me->lock_depth) return;
+    /* Release: pairs with the acquire of try_lock() and lock_slowly(). */
+    if (put_exchange(&me->heap->header->lock, 0) & LOCK_WAITERS) wake_one(me->heap);
+}
+
+int ipcheap_lock_holder(ipcheap_heap *heap, ipcheap_holder *holder) {
+    uint32_t word = get(&heap->header->lock);
+    if (word == 0) return 0;
+    participant_describe(heap, (word & 0x1FFF) - 1, holder);
+    return 1;
+}

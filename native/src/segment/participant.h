@@ -1,0 +1,68 @@
+/*
+ * participant.h - layer segment: who uses the heap, and who is still alive.
+ *
+ * A participant is one thread of one process: a slot of the table and a generation that
+ * goes up with each new occupant. It lives as long as its process keeps the slot's byte of
+ * the heap's file locked (F_OFD_SETLK): the kernel lets go of it at any death, a stopped
+ * process keeps it, and no PID is ever compared.
+ */
+#ifndef IPCHEAP_SEGMENT_PARTICIPANT_H
+#define IPCHEAP_SEGMENT_PARTICIPANT_H
+
+#include "segment/heap.h"
+
+extern _Thread_local struct participant_cache {
+    uint64_t serial;
+    struct participant *participant;
+} participant_cache __attribute__((tls_model("initial-exec")));
+
+int participant_join(ipcheap_heap *heap, struct participant **me);
+
+/* The calling thread's participant; registers it on first use. */
+static inline int participant_current(ipcheap_heap *heap, struct participant **me) {
+    if (LIKELY(participant_cache.serial == heap->serial)) {
+        *me = participant_cache.participant;
+        return 0;
+    }
+    return participant_join(heap, me);
+}
+
+/* Distinguishes threads of this process; cheaper than asking for an id. */
+static inline uintptr_t thread_marker(void) { return (uintptr_t)&participant_cache; }
+
+/*
+ * Between these two nobody takes a slab or the garbage of a ring away from its owner. Who
+ * wants to changes the word that the owner looks at after participant_enter(), runs
+ * os_membarrier(), and then waits for `busy` to fall. That barrier pairs with the compiler's.
+ */
+static inline void participant_enter(struct participant *me) {
+    put(&me->record->busy, 1);
+    compiler_fence();
+}
+
+static inline void participant_leave(struct participant *me) {
+    put_release(&me->record->busy, 0); /* pairs with participant_settled() */
+}
+
+/* Waits a little until a participant is outside; false when it is not. */
+bool participant_settled(ipcheap_heap *heap, uint32_t slot);
+
+/* Is the occupant of a slot, in that generation, alive? */
+bool participant_alive(ipcheap_heap *heap, uint32_t slot, uint32_t generation);
+/* Gives the slot back; for one that holds nothing any more. */
+void participant_retire(struct participant *me);
+/* Retires those whose threads have ended and whose records have all been given back. */
+void participants_tidy(ipcheap_heap *heap);
+void participant_describe(ipcheap_heap *heap, uint32_t slot, ipcheap_holder *holder);
+/* The heap is closed here: everyone leaves; those who hold records keep their slots. */
+void participants_close(ipcheap_heap *heap);
+/* This handle is no more: forget it in every thread. */
+void participants_forget(ipcheap_heap *heap);
+/* How many slots are in use by the living, and how many by the dead. */
+void participants_count(ipcheap_heap *heap, uint32_t *living, uint32_t *dead);
+
+/* Handles are listed so that a forked child can drop what belongs to its parent. */
+void process_list_add(ipcheap_heap *heap);
+void process_list_remove(ipcheap_heap *heap);
+
+#endif

@@ -1,0 +1,271 @@
+#include "segment/heap.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const int64_t default_lock_timeout = 10 * SECOND;
+
+/* The header is validated once; from then on only the geometry in private memory counts. */
+static int header_check(const struct header *header, uint64_t bytes, struct geometry *geometry) {
+    uint64_t magic = get_acquire(&header->magic); /* pairs with segment_format() */
+    if (magic == 0) return IPCHEAP_NOT_FORMATTED;
+    if (magic != MAGIC || get(&header->format) != FORMAT || get(&header->layout) != layout_hash())
+        return IPCHEAP_FORMAT_MISMATCH;
+    if (!geometry_of(get(&header->capacity), geometry) || geometry->bytes > bytes)
+        return IPCHEAP_FORMAT_MISMATCH;
+    return 0;
+}
+
+uint64_t ipcheap_segment_bytes(uint64_t capacity) {
+    struct geometry geometry;
+    return geometry_of(capacity, &geometry) ? geometry.bytes : 0;
+}
+
+int ipcheap_lock_creation(int fd, int64_t timeout_ns) {
+    int64_t deadline = os_deadline(timeout_ns);
+    for (;;) {
+        int error = os_byte_lock(fd, CREATION_BYTE);
+        if (error != IPCHEAP_WOULD_BLOCK) return error;
+        if (os_remaining(deadline) == 0) return IPCHEAP_TIMED_OUT;
+        os_nap(MILLISECOND);
+    }
+}
+
+int ipcheap_unlock_creation(int fd) { return os_byte_unlock(fd, CREATION_BYTE); }
+
+/* Maps just enough to look at the header. */
+static int header_map(int fd, int shmid, unsigned char **base, uint64_t *bytes) {
+    int64_t have = shmid >= 0 ? os_sysv_bytes(shmid) : os_file_bytes(fd);
+    if (have < 0) return (int)have;
+    if (have == 0) return IPCHEAP_NOT_FORMATTED;
+    if ((uint64_t)have < PAGE) return IPCHEAP_FORMAT_MISMATCH;
+    *bytes = (uint64_t)have;
+    if (shmid >= 0) return os_map_sysv(shmid, false, base);
+    uint64_t magic = 0;
+    int got = os_file_read(fd, 0, &magic, sizeof magic); /* never touch a hole of a full tmpfs */
+    if (got < 0) return got;
+    if (magic == 0) return IPCHEAP_NOT_FORMATTED;
+    if (magic != MAGIC) return IPCHEAP_FORMAT_MISMATCH;
+    return os_map(fd, PAGE, base);
+}
+
+static void header_unmap(int shmid, unsigned char *base) {
+    if (shmid >= 0)
+        os_unmap_sysv(base);
+    else
+        os_unmap(base, PAGE);
+}
+
+int ipcheap_formatted(int fd, int shmid) {
+    unsigned char *base;
+    uint64_t bytes;
+    struct geometry geometry;
+    int error = header_map(fd, shmid, &base, &bytes);
+    if (!error) {
+        error = header_check((struct header *)base, bytes, &geometry);
+        header_unmap(shmid, base);
+    }
+    return error == 0 ? 1 : error == IPCHEAP_NOT_FORMATTED ? 0 : error;
+}
+
+static void header_fill(struct header *header, const ipcheap_options *options) {
+    put(&header->format, FORMAT);
+    put(&header->layout, layout_hash());
+    put(&header->capacity, options->capacity);
+    put(&header->identity, os_random());
+    put(&header->created, os_wall_clock());
+    put(&header->shm_kind, options->shm_kind);
+    put(&header->sem_kind, options->sem_kind);
+    put(&header->sem_id, (uint32_t)options->sem_id);
+    uint64_t name[8];
+    memcpy(name, options->sem_name, sizeof name);
+    for (int i = 0; i < 8; i++) put(&header->sem_name[i], name[i]);
+    put(&header->directory_version, 1);
+}
+
+/* One page run a zone, free from end to end; written before the magic makes it visible. */
+static void zones_fill(unsigned char *base, const struct geometry *g) {
+    struct page *pages = (struct page *)(base + g->pages_at);
+    for (int z = 0; z < ZONES; z++) {
+        uint64_t first = g->zone_first[z], length = g->zone_pages[z];
+        put(&pages[first + length - 1].word, page_word(PAGE_TAIL, KIND_NONE, length));
+        put(&pages[first].word, page_word(PAGE_FREE, KIND_NONE, length));
+    }
+}
+
+int segment_format(int fd, int shmid, const ipcheap_options *options) {
+    struct geometry g;
+    if (!geometry_of(options->capacity, &g)) return IPCHEAP_BAD_VALUE;
+    unsigned char *base;
+    bool sysv = shmid >= 0;
+    int error;
+    if (sysv) {
+        int64_t have = os_sysv_bytes(shmid);
+        if (have < 0) return (int)have;
+        if ((uint64_t)have < g.bytes) return IPCHEAP_BAD_VALUE;
+        error = os_map_sysv(shmid, false, &base);
+    } else {
+        /* To zero first: what a creator that died had written must not shine through. */
+        error = os_file_resize(fd, 0);
+        if (!error) error = os_file_resize(fd, g.bytes);
+        if (!error) error = os_commit(fd, 0, g.always);
+        for (int z = 0; z < ZONES && !error; z++) {
+            uint64_t first = g.pages_at + g.zone_first[z] * sizeof(struct page);
+            uint64_t last = first + (g.zone_pages[z] - 1) * sizeof(struct page);
+            error = os_commit(fd, first & ~(PAGE - 1), PAGE);
+            if (!error) error = os_commit(fd, last & ~(PAGE - 1), PAGE);
+        }
+        if (!error) error = os_map(fd, g.bytes, &base);
+        if (error) {
+            os_file_resize(fd, 0);
+            return error;
+        }
+    }
+    if (error) return error;
+    struct header *header = (struct header *)base;
+    header_fill(header, options);
+    zones_fill(base, &g);
+    put_release(&header->magic, MAGIC); /* pairs with header_check() */
+    if (sysv)
+        os_unmap_sysv(base);
+    else
+        os_unmap(base, g.bytes);
+    return 0;
+}
+
+static int semaphore_open(ipcheap_heap *heap) {
+    if (get(&heap->header->sem_kind) != IPCHEAP_SEM_POSIX) return 0;
+    uint64_t words[8];
+    char name[sizeof words + 1] = {0};
+    for (int i = 0; i < 8; i++) words[i] = get(&heap->header->sem_name[i]);
+    memcpy(name, words, sizeof words);
+    return os_semaphore_open(name, &heap->semaphore);
+}
+
+int segment_open(int fd, int shmid, ipcheap_heap **result) {
+    ipcheap_heap *heap = calloc(1, sizeof *heap);
+    if (!heap) return IPCHEAP_NO_MEMORY;
+    heap->fd = heap->file = heap->live = -1;
+    heap->sysv = shmid >= 0;
+    heap->lock_timeout = default_lock_timeout;
+    heap->process = os_random();
+    heap->cores = (uint32_t)os_usable_cores();
+    pthread_mutex_init(&heap->mutex, NULL);
+    unsigned char *base;
+    uint64_t bytes;
+    int error = header_map(fd, shmid, &base, &bytes);
+    if (error) goto fail;
+    error = header_check((struct header *)base, bytes, &heap->geometry);
+    if (heap->sysv)
+        heap->base = base;
+    else
+        header_unmap(shmid, base);
+    if (error) goto fail;
+    error = heap->file = os_duplicate(fd);
+    if (error < 0) goto fail;
+    error = heap->live = os_reopen(fd);
+    if (error < 0) goto fail;
+    if (!heap->sysv) {
+        heap->fd = heap->file;
+        error = os_map(fd, heap->geometry.bytes, &heap->base);
+        if (error) goto fail;
+    }
+    heap->header = (struct header *)heap->base;
+    heap->pages = at_offset(heap, heap->geometry.pages_at);
+    error = semaphore_open(heap);
+    if (error) goto fail;
+    if (!os_membarrier_register()) put(&heap->header->fences, 1);
+    *result = heap;
+    return 0;
+fail:
+    segment_free(heap);
+    return error;
+}
+
+void segment_free(ipcheap_heap *heap) {
+    if (heap->semaphore) os_semaphore_close(heap->semaphore);
+    if (heap->base && heap->sysv)
+        os_unmap_sysv(heap->base);
+    else if (heap->base)
+        os_unmap(heap->base, heap->geometry.bytes);
+    os_close(heap->live);
+    os_close(heap->file);
+    pthread_mutex_destroy(&heap->mutex);
+    free(heap);
+}
+
+int segment_commit_meta(ipcheap_heap *heap, const void *start, uint64_t bytes) {
+    if (heap->sysv) return 0;
+    const struct geometry *g = &heap->geometry;
+    uint64_t first = (offset_of(heap, start) - g->always) >> PAGE_SHIFT;
+    uint64_t last = (offset_of(heap, start) + bytes - 1 - g->always) >> PAGE_SHIFT;
+    shared64 *bits = at_offset(heap, g->metabits_at);
+    for (uint64_t page = first; page <= last; page++) {
+        uint64_t bit = UINT64_C(1) << (page & 63);
+        if (LIKELY(get(&bits[page / 64]) & bit)) continue;
+        int error = os_commit(heap->fd, g->always + (page << PAGE_SHIFT), PAGE);
+        if (error) return error;
+        put_or(&bits[page / 64], bit);
+    }
+    return 0;
+}
+
+static void info_fill(const struct header *header, ipcheap_heap_info *info) {
+    *info = (ipcheap_heap_info){
+        .capacity = get(&header->capacity),
+        .identity = get(&header->identity),
+        .created_ns = get(&header->created),
+        .committed = get(&header->committed) << PAGE_SHIFT,
+        .shm_kind = get(&header->shm_kind),
+        .sem_kind = get(&header->sem_kind),
+        .sem_id = (int32_t)get(&header->sem_id),
+    };
+    uint64_t name[8];
+    for (int i = 0; i < 8; i++) name[i] = get(&header->sem_name[i]);
+    memcpy(info->sem_name, name, sizeof name);
+    info->sem_name[sizeof info->sem_name - 1] = 0;
+}
+
+static bool participant_bytes_locked(int fd, uint64_t slot) { return os_byte_locked(fd, slot) == 1; }
+
+int ipcheap_inspect(int fd, int shmid, ipcheap_heap_info *info) {
+    unsigned char *base;
+    uint64_t bytes;
+    struct geometry g;
+    int error = header_map(fd, shmid, &base, &bytes);
+    if (error) return error;
+    const struct header *header = (struct header *)base;
+    error = header_check(header, bytes, &g);
+    if (!error) {
+        info_fill(header, info);
+        uint32_t used = (uint32_t)least(get(&header->slots_used), PARTICIPANTS);
+        for (uint32_t slot = 0; slot < used; slot++) {
+            struct participant_slot record;
+            uint64_t at = g.participants_at + slot * sizeof record;
+            if (shmid >= 0)
+                memcpy(&record, base + at, sizeof record);
+            else if (os_file_read(fd, at, &record, sizeof record) < (int)sizeof record)
+                break;
+            if ((get(&record.word) & 0xFF) != SLOT_LIVE) continue;
+            if (participant_bytes_locked(fd, slot))
+                info->participants++;
+            else
+                info->dead++;
+        }
+    }
+    header_unmap(shmid, base);
+    return error;
+}
+
+int ipcheap_format(int fd, int shmid, const ipcheap_options *options) {
+    return segment_format(fd, shmid, options);
+}
+
+int ipcheap_heap_describe(ipcheap_heap *heap, ipcheap_heap_info *info) {
+    info_fill(heap->header, info);
+    return 0;
+}
+
+void ipcheap_set_lock_timeout(ipcheap_heap *heap, int64_t timeout_ns) {
+    heap->lock_timeout = timeout_ns;
+}

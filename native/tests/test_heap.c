@@ -1,0 +1,143 @@
+/* Allocation: sizes, reuse, filling up, giving back. */
+
+#include "heap/size_class.h"
+#include "testing.h"
+
+static void sizes_from_nothing_to_half_a_gigabyte(void) {
+    int fd = new_segment(1024 * MIB);
+    ipcheap_heap *heap = attach(fd);
+    const uint64_t sizes[] = {0, 1, 63, 64, 65, 4096, 4097, 32768, 32769, MIB, 64 * MIB, 512 * MIB};
+    ipcheap_record records[sizeof sizes / sizeof *sizes];
+    ipcheap_statistics before = statistics(heap);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        EXPECT_EQ(ipcheap_allocate(heap, sizes[i], &records[i]), 0);
+        EXPECT_EQ((uintptr_t)records[i].data % 64, 0);
+        EXPECT_EQ(records[i].nbytes, sizes[i]);
+        if (sizes[i]) {
+            memset(records[i].data, 1, 1);
+            memset((char *)records[i].data + sizes[i] - 1, 2, 1);
+        }
+    }
+    expect_sound(heap);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        EXPECT_EQ(ipcheap_free(heap, &records[i]), 0);
+    ipcheap_statistics after = statistics(heap);
+    EXPECT_EQ(after.in_use, before.in_use);
+    EXPECT_EQ(after.largest_free, before.largest_free);
+    EXPECT(after.committed <= 64 * MIB);
+    EXPECT(ipcheap_trim(heap, 0) >= 0);
+    EXPECT_EQ(statistics(heap).committed, 0);
+    expect_sound(heap);
+    ipcheap_release(heap);
+    close(fd);
+}
+
+static void classes_waste_at_most_an_eighth(void) {
+    for (uint64_t bytes = 1; bytes <= 32768; bytes++) {
+        uint32_t size_class = size_class_of(bytes), room = size_class_bytes(size_class);
+        EXPECT(size_class < CLASSES && room >= bytes);
+        EXPECT(size_class == 0 || size_class_bytes(size_class - 1) < bytes);
+        EXPECT(bytes <= 512 || (room - bytes) * 8 <= room);
+    }
+    EXPECT(size_class_of(32769) >= CLASSES);
+}
+
+static void a_heap_of_small_records_fills_to_the_end(uint64_t capacity) {
+    int fd = new_segment(capacity);
+    ipcheap_heap *heap = attach(fd);
+    size_t most = capacity / 64 + 1, count = 0;
+    ipcheap_record *records = malloc(most * sizeof *records);
+    while (ipcheap_allocate(heap, 64, &records[count]) == 0) count++;
+    EXPECT(count * 64 >= capacity / 100 * 95);
+    EXPECT(statistics(heap).in_use >= capacity / 100 * 95);
+    /* A random half goes; that much fits in again, and then no more. */
+    uint64_t seed = 7;
+    for (size_t i = count - 1; i > 0; i--) {
+        size_t j = next_random(&seed) % (i + 1);
+        ipcheap_record other = records[i];
+        records[i] = records[j];
+        records[j] = other;
+    }
+    size_t half = count / 2;
+    for (size_t i = half; i < count; i++) EXPECT_EQ(ipcheap_free(heap, &records[i]), 0);
+    size_t again = half;
+    while (again < most && ipcheap_allocate(heap, 64, &records[again]) == 0) again++;
+    EXPECT(again + 64 >= count);
+    expect_sound(heap);
+    for (size_t i = 0; i < again; i++) EXPECT_EQ(ipcheap_free(heap, &records[i]), 0);
+    EXPECT_EQ(ipcheap_allocate(heap, capacity / 100 * 95, &records[0]), 0);
+    EXPECT_EQ(ipcheap_free(heap, &records[0]), 0);
+    ipcheap_statistics s = statistics(heap);
+    EXPECT_EQ(s.in_use, 0);
+    EXPECT_EQ(s.records, 0);
+    expect_sound(heap);
+    free(records);
+    ipcheap_release(heap);
+    close(fd);
+}
+
+static void mistakes_are_told(void) {
+    int fd = new_segment(4 * MIB), other_fd = new_segment(4 * MIB);
+    ipcheap_heap *heap = attach(fd), *other = attach(other_fd);
+    ipcheap_record record, foreign;
+    EXPECT_EQ(ipcheap_allocate(heap, 100, &record), 0);
+    EXPECT_EQ(ipcheap_free(heap, &record), 0);
+    EXPECT_EQ(ipcheap_free(heap, &record), IPCHEAP_RECORD);
+    EXPECT_EQ(ipcheap_allocate(heap, 100000, &record), 0);
+    EXPECT_EQ(ipcheap_free(heap, &record), 0);
+    EXPECT_EQ(ipcheap_free(heap, &record), IPCHEAP_RECORD);
+    EXPECT_EQ(ipcheap_allocate(other, 100, &foreign), 0);
+    EXPECT_EQ(ipcheap_free(heap, &foreign), IPCHEAP_RECORD);
+    EXPECT_EQ(ipcheap_allocate(heap, 5 * MIB, &record), IPCHEAP_HEAP_FULL);
+    EXPECT_EQ(ipcheap_allocate(heap, UINT64_MAX, &record), IPCHEAP_HEAP_FULL);
+    expect_sound(heap);
+    EXPECT_EQ(ipcheap_segment_bytes(1), 0);
+    EXPECT_EQ(ipcheap_close(heap), 0);
+    EXPECT_EQ(ipcheap_allocate(heap, 1, &record), IPCHEAP_HEAP_CLOSED);
+    ipcheap_release(heap);
+    ipcheap_release(other);
+    close(fd);
+    close(other_fd);
+}
+
+static void random_sizes_come_and_go(void) {
+    enum { LIVE = 500 };
+    int fd = new_segment(64 * MIB);
+    ipcheap_heap *heap = attach(fd);
+    static ipcheap_record records[LIVE];
+    static bool used[LIVE];
+    uint64_t seed = 42;
+    for (int step = 0; step < 200000; step++) {
+        size_t i = next_random(&seed) % LIVE;
+        if (used[i]) {
+            EXPECT_EQ(*(size_t *)records[i].data, i);
+            EXPECT_EQ(ipcheap_free(heap, &records[i]), 0);
+            used[i] = false;
+        } else {
+            uint64_t bytes = 8 + next_random(&seed) % (UINT64_C(1) << (next_random(&seed) % 18));
+            if (ipcheap_allocate(heap, bytes, &records[i])) continue;
+            *(size_t *)records[i].data = i;
+            used[i] = true;
+        }
+        if (step % 20000 == 0) expect_sound(heap);
+    }
+    for (size_t i = 0; i < LIVE; i++)
+        if (used[i]) EXPECT_EQ(ipcheap_free(heap, &records[i]), 0);
+    ipcheap_statistics s = statistics(heap);
+    EXPECT_EQ(s.in_use, 0);
+    EXPECT_EQ(s.largest_free, 64 * MIB);
+    expect_sound(heap);
+    ipcheap_release(heap);
+    close(fd);
+}
+
+int main(void) {
+    classes_waste_at_most_an_eighth();
+    sizes_from_nothing_to_half_a_gigabyte();
+    a_heap_of_small_records_fills_to_the_end(64 * 1024);
+    a_heap_of_small_records_fills_to_the_end(1000 * 1000);
+    a_heap_of_small_records_fills_to_the_end(20 * MIB);
+    mistakes_are_told();
+    random_sizes_come_and_go();
+    return 0;
+}

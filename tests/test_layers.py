@@ -1,0 +1,276 @@
+"""Folder order is dependency order: what may include, or import, what.
+
+Fill in the tables when a layer or a module is added; all else here follows from them.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# A C source includes headers of its own layer, of those before it, and public ones.
+NATIVE_LAYERS = ("base", "segment", "heap", "channel", "observe")
+
+# The only layer that talks to the operating system.
+OS_LAYER = "base"
+
+# What every layer may include of the system: the language, not the operating system.
+PLAIN_HEADERS = frozenset(
+    {
+        "assert.h",
+        "errno.h",
+        "inttypes.h",
+        "limits.h",
+        "stdalign.h",
+        "stdarg.h",
+        "stdatomic.h",
+        "stdbool.h",
+        "stddef.h",
+        "stdint.h",
+        "stdio.h",
+        "stdlib.h",
+        "stdnoreturn.h",
+        "string.h",
+    }
+)
+
+# A Python module imports modules of earlier rows only; those of one row do not know each
+# other. Every module of the package stands here. Imports under `if TYPE_CHECKING` are free.
+PYTHON_LAYERS: tuple[tuple[str, ...], ...] = (
+    ("_core",),
+    ("__init__",),
+    ("cli",),
+)
+
+INCLUDE = re.compile(r"^[ \t]*#[ \t]*include\b[ \t]*(.*?)[ \t]*$", re.MULTILINE)
+QUOTED = re.compile(r"""(?:"(?P<own>[^"]+)"|<(?P<system>[^>]+)>)""")
+
+
+# C ------------------------------------------------------------------------------------
+
+
+def includes(source: Path) -> Iterator[tuple[str, str]]:
+    """Yield what a file includes, as (kind, path): own, system or public."""
+    for written in INCLUDE.findall(source.read_text()):
+        match = QUOTED.match(written)
+        if match is None:
+            yield "unreadable", written
+        elif (match["own"] or match["system"]).startswith("ipcheap/"):
+            yield "public", match["own"] or match["system"]
+        elif match["own"]:
+            yield "own", match["own"]
+        else:
+            yield "system", match["system"]
+
+
+def layer_fault(source: Path, layer: str, kind: str, header: str) -> str | None:
+    """Say what is wrong with one include in a source of a layer."""
+    if kind == "public":
+        return None
+    if kind == "system":
+        if layer == OS_LAYER or header in PLAIN_HEADERS:
+            return None
+        return f"<{header}> is for {OS_LAYER}/ only"
+    if kind == "unreadable":
+        return f"cannot read include {header}"
+    of, _, rest = header.partition("/")
+    if not rest:
+        return None if (source.parent / header).is_file() else f'no "{header}" beside it'
+    if of not in NATIVE_LAYERS:
+        return f'"{header}" is of no layer'
+    if NATIVE_LAYERS.index(of) > NATIVE_LAYERS.index(layer):
+        return f'"{header}" is of a later layer than {layer}'
+    return None
+
+
+def native_faults(native: Path) -> list[str]:
+    """List every include below native/src, include and bindings that breaks the order."""
+    faults = []
+    for source in sorted((native / "src").rglob("*.[ch]")):
+        place = source.relative_to(native)
+        layer = place.parts[1]
+        if layer not in NATIVE_LAYERS:
+            faults.append(f"{place}: in no layer")
+            continue
+        for kind, header in includes(source):
+            fault = layer_fault(source, layer, kind, header)
+            if fault:
+                faults.append(f"{place}: {fault}")
+
+    public = sorted((native / "include").rglob("*.h"))
+    bindings = sorted((native / "bindings").rglob("*.[ch]"))
+    for source in [*public, *bindings]:
+        for kind, header in includes(source):
+            if kind == "own" and source.parent / header in public:
+                continue
+            if kind == "public" or (kind == "system" and header in PLAIN_HEADERS | {"Python.h"}):
+                continue
+            faults.append(f"{source.relative_to(native)}: {header} is neither public nor plain C")
+    return faults
+
+
+# Python -------------------------------------------------------------------------------
+
+
+def is_for_types_only(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+
+
+def running(tree: ast.AST) -> Iterator[ast.AST]:
+    """Walk the nodes of a tree, without what only a type checker reads."""
+    yield tree
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and is_for_types_only(node):
+            for otherwise in node.orelse:
+                yield from running(otherwise)
+        else:
+            yield from running(node)
+
+
+def imports(source: Path, package: Path) -> Iterator[str]:
+    """Yield the modules of the package that a source imports, by their name inside it."""
+    name = package.name
+
+    def inner(dotted: str, names: list[str]) -> Iterator[str]:
+        if dotted == name:
+            for each in names:
+                is_module = any(package.glob(f"{each}.py*")) or (package / each).is_dir()
+                yield each if is_module else "__init__"
+        elif dotted.startswith(name + "."):
+            yield dotted.split(".")[1]
+
+    for node in running(ast.parse(source.read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from inner(alias.name, ["__init__"])
+        elif isinstance(node, ast.ImportFrom):
+            dotted = node.module or ""
+            if node.level:
+                folder = source.parents[node.level - 1].relative_to(package.parent)
+                dotted = ".".join([*folder.parts, *([dotted] if dotted else [])])
+            yield from inner(dotted, [alias.name for alias in node.names])
+
+
+def python_faults(package: Path, layers: tuple[tuple[str, ...], ...]) -> list[str]:
+    """List every import that breaks the order, and what the table lacks or has too much."""
+    row_of = {module: row for row, modules in enumerate(layers) for module in modules}
+    faults = []
+    found = {"_core"}
+    for source in sorted(package.rglob("*.py")):
+        place = source.relative_to(package)
+        module = place.parts[0].removesuffix(".py")
+        found.add(module)
+        if module not in row_of:
+            faults.append(f"{place}: {module} is not in PYTHON_LAYERS")
+            continue
+        for other in imports(source, package):
+            if other != module and row_of.get(other, len(layers)) >= row_of[module]:
+                faults.append(f"{place}: imports {other}, which is not in an earlier row")
+    faults += [f"{module}: in PYTHON_LAYERS, but there is none" for module in row_of.keys() - found]
+    return faults
+
+
+# Tests --------------------------------------------------------------------------------
+
+
+def plant(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+def test_native_sources_include_earlier_layers_only() -> None:
+    assert native_faults(ROOT / "native") == []
+
+
+def test_python_modules_import_earlier_modules_only() -> None:
+    assert python_faults(ROOT / "ipcheap", PYTHON_LAYERS) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("src/heap/extent.c", '#include "channel/ring.h"\n'),
+        ("src/base/os.h", '  # include  "segment/layout.h" /* why not */\n'),
+        ("src/heap/extent.c", "#include <sys/mman.h>\n"),
+        ("src/heap/extent.c", '#include "../channel/ring.h"\n'),
+        ("src/heap/extent.c", '#include "ring.h"\n'),
+        ("src/heap/extent.c", "#include RING\n"),
+        ("src/heap/extent.c", '#include "vendor/ring.h"\n'),
+        ("src/misc/util.c", ""),
+        ("src/util.c", ""),
+        ("include/ipcheap/heap.h", '#include "heap/extent.h"\n'),
+        ("include/ipcheap/heap.h", "#include <linux/futex.h>\n"),
+        ("bindings/core.csrc.c", '#include "base/os.h"\n'),
+    ],
+)
+def test_a_native_tree_out_of_order_is_caught(tmp_path: Path, name: str, text: str) -> None:
+    assert len(native_faults(plant(tmp_path, {name: text}))) == 1
+
+
+def test_a_native_tree_in_order_passes(tmp_path: Path) -> None:
+    files = {
+        "src/base/os.c": '#include "os.h"\n#include <sys/mman.h>\n',
+        "src/base/os.h": "#include <stdint.h>\n#include <ipcheap/error.h>\n",
+        "src/heap/extent.c": '#include "base/os.h"\n#include "heap/extent.h"\n',
+        "include/ipcheap/error.h": "#include <stddef.h>\n",
+        "include/ipcheap/heap.h": '#include <stdint.h>\n#include "error.h"\n',
+        "bindings/core.csrc.c": "#include <Python.h>\n#include <ipcheap/heap.h>\n",
+    }
+    assert native_faults(plant(tmp_path, files)) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import ipcheap.heap",
+        "import ipcheap",
+        "from ipcheap import heap",
+        "from ipcheap import Heap",
+        "from ipcheap.heap import Heap",
+        "from . import heap",
+        "from .heap import Heap",
+        "def late():\n    from .heap import Heap",
+        "import os\nif os.name:\n    from .heap import Heap",
+        "from ._unlisted import x",
+    ],
+)
+def test_a_python_module_out_of_order_is_caught(tmp_path: Path, line: str) -> None:
+    package = plant(
+        tmp_path / "ipcheap",
+        {"__init__.py": "from .heap import Heap", "heap.py": "Heap = 1", "errors.py": line},
+    )
+    layers = (("errors",), ("heap",), ("__init__",))
+    assert len(python_faults(package, layers)) == 1
+
+
+def test_a_python_module_in_order_passes(tmp_path: Path) -> None:
+    types_only = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from . import heap\n"
+    package = plant(
+        tmp_path / "ipcheap",
+        {
+            "__init__.py": "from .heap import Heap",
+            "heap.py": "import os\nfrom . import errors\nfrom ipcheap.errors import Error",
+            "errors.py": types_only,
+        },
+    )
+    assert python_faults(package, (("errors",), ("heap",), ("__init__",))) == []
+
+
+def test_the_table_of_python_modules_is_exact(tmp_path: Path) -> None:
+    package = plant(tmp_path / "ipcheap", {"__init__.py": "", "heap.py": ""})
+    assert python_faults(package, (("gone",), ("__init__",))) == [
+        "heap.py: heap is not in PYTHON_LAYERS",
+        "gone: in PYTHON_LAYERS, but there is none",
+    ]

@@ -1,0 +1,123 @@
+"""The native test programs, each a test here, and the installed C library.
+
+They are built from the checkout, with the crash steps that the installed wheel lacks, into
+build/native-pytest; whichever worker comes first builds, the others wait for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILD = ROOT / "build" / "native-pytest"
+PROGRAMS = sorted(source.stem for source in (ROOT / "native" / "tests").glob("test_*.c"))
+SKIPPED = 77
+LIMIT = 240.0  # seconds for one program
+
+# Below faulthandler_timeout, above LIMIT: whoever is first has the better story to tell.
+pytestmark = pytest.mark.timeout(280)
+
+
+def tool(name: str) -> str:
+    """Return the path of a build tool: of this environment, else of the system."""
+    beside = Path(sys.executable).with_name(name)
+    found = str(beside) if beside.is_file() else shutil.which(name)
+    if found is None:
+        pytest.fail(f"{name} not found: it comes with pip install '.[test]'")
+    return found
+
+
+def run(*command: str | Path) -> tuple[int, str]:
+    """Run a command and all it forks; return its exit code and what it printed."""
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=LIMIT)
+        except BaseException as error:
+            # The whole session: a forked child keeps the pipe open.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            output, _ = process.communicate()
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            pytest.fail(f"{command[0]} did not end within {LIMIT:.0f} s:\n{output}")
+    return process.returncode, output
+
+
+@contextlib.contextmanager
+def build_directory() -> Iterator[None]:
+    """Have the build directory to oneself."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with (BUILD / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def build() -> None:
+    configure = [
+        tool("cmake"),
+        *("-S", str(ROOT), "-B", str(BUILD), "-G", "Ninja"),
+        f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}",
+        "-DCMAKE_BUILD_TYPE=Debug",
+        "-DIPCHEAP_STEPS=ON",
+        "-DIPCHEAP_TESTS=ON",
+    ]
+    code, output = run(*configure)
+    if code:
+        # Perhaps the cache remembers a checkout or an environment that has moved.
+        for stale in (BUILD / "CMakeCache.txt", BUILD / "CMakeFiles"):
+            shutil.rmtree(stale) if stale.is_dir() else stale.unlink(missing_ok=True)
+        code, output = run(*configure)
+    assert code == 0, output
+    code, output = run(tool("cmake"), "--build", str(BUILD))
+    assert code == 0, output
+
+
+@pytest.fixture(scope="module")
+def built() -> Path:
+    """Return where the native test programs are, up to date."""
+    with build_directory():
+        build()
+    return BUILD / "native" / "tests"
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_program(name: str, built: Path) -> None:
+    code, output = run(built / name)
+    if code == SKIPPED:
+        pytest.skip(output.strip() or f"{name} skips itself")
+    assert code == 0, f"{name} ended with {code}:\n{output}"
+
+
+def test_an_installed_library_is_found_by_cmake_and_pkg_config(built: Path) -> None:
+    with build_directory():
+        code, output = run(
+            tool("ctest"),
+            *("--test-dir", str(BUILD), "--tests-regex", "^consumer$"),
+            *("--output-on-failure", "--no-tests=error"),
+        )
+    assert code == 0, output
+
+
+def test_there_are_programs() -> None:
+    assert PROGRAMS

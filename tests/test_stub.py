@@ -1,0 +1,102 @@
+"""ipcheap/_core.pyi says of the extension module what the extension module is."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipcheap import _core
+
+STUB = Path(__file__).resolve().parents[1] / "ipcheap" / "_core.pyi"
+NUMBERS = ("int", "float", "bool", "None")
+
+
+@dataclass(frozen=True)
+class Function:
+    """A signature as a stub writes it."""
+
+    arguments: tuple[str, ...]
+    result: str
+
+
+def read_stub(text: str) -> dict[str, Function | None]:
+    """Return the members of the class `_Lib`: functions, and None for each constant."""
+    members: dict[str, Function | None] = {}
+    (lib,) = (
+        node
+        for node in ast.parse(text).body
+        if isinstance(node, ast.ClassDef) and node.name == "_Lib"
+    )
+    for node in lib.body:
+        if isinstance(node, ast.FunctionDef):
+            arguments = [*node.args.posonlyargs, *node.args.args][1:]
+            members[node.name] = Function(
+                tuple(ast.unparse(a.annotation) if a.annotation else "" for a in arguments),
+                ast.unparse(node.returns) if node.returns else "",
+            )
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            members[node.target.id] = None
+    return members
+
+
+def python_type(ctype: Any) -> str:
+    """Name the Python type that cffi makes of a C type."""
+    if ctype.kind == "void":
+        return "None"
+    if ctype.kind == "enum":
+        return "int"
+    if ctype.kind == "primitive":
+        special = {"_Bool": "bool", "float": "float", "double": "float", "char": "bytes"}
+        return special.get(ctype.cname, "int")
+    return "CData"
+
+
+def fits(written: str, ctype: Any) -> bool:
+    """Tell whether an argument's annotation suits the C type; for pointers, any but a number."""
+    expected = python_type(ctype)
+    return written not in NUMBERS if expected == "CData" else written == expected
+
+
+def stub_faults(text: str) -> list[str]:
+    """List where a stub and the built module differ."""
+    stub = read_stub(text)
+    built = {name: getattr(_core.lib, name) for name in dir(_core.lib)}
+    faults = [f"{name}: not in the stub" for name in sorted(built.keys() - stub.keys())]
+    faults += [f"{name}: not in the module" for name in sorted(stub.keys() - built.keys())]
+    for name in sorted(built.keys() & stub.keys()):
+        written = stub[name]
+        if not callable(built[name]) or written is None:
+            if callable(built[name]) or written is not None:
+                faults.append(f"{name}: a function for one, a constant for the other")
+            continue
+        ctype: Any = _core.ffi.typeof(built[name])
+        if len(written.arguments) != len(ctype.args):
+            faults.append(f"{name}: {len(written.arguments)} arguments, not {len(ctype.args)}")
+        elif not all(map(fits, written.arguments, ctype.args)):
+            faults.append(f"{name}: takes {written.arguments}, but is {ctype.cname}")
+        if written.result != python_type(ctype.result):
+            faults.append(f"{name}: returns {written.result}, not {python_type(ctype.result)}")
+    return faults
+
+
+def test_the_stub_is_true() -> None:
+    assert stub_faults(STUB.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "fault"),
+    [
+        ("def ipcheap_version_string", "def gone", "not in the module"),
+        ("ipcheap_version_string(self)", "ipcheap_version_string(self, x: int)", "1 arguments"),
+        ("ipcheap_version_string(self) -> CData", "ipcheap_version_string(self) -> int", "returns"),
+        ("def ipcheap_version_string(self) -> CData: ...", "x: int", "not in the stub"),
+    ],
+)
+def test_a_false_stub_is_caught(before: str, after: str, fault: str) -> None:
+    text = STUB.read_text()
+    assert before in text
+    assert any(fault in found for found in stub_faults(text.replace(before, after)))
