@@ -84,8 +84,9 @@ def find_sysv_segment(key: int) -> int | None:
     import sysv_ipc
 
     try:
-        segment = sysv_ipc.SharedMemory(key)
-    except sysv_ipc.ExistentialError:
+        with _as_os_error(f"System V key {key}"):
+            segment = sysv_ipc.SharedMemory(key)
+    except FileNotFoundError:
         return None
     segment.detach()
     return int(segment.id)

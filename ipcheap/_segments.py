@@ -159,21 +159,20 @@ def create(
         fd = _kernel.open_file(name, create=True)
         try:
             with _alone_with(fd, name):
-                if _is_moved(fd, name):
-                    os.close(fd)
-                    continue
-                code, shmid, objects = _state(fd, name)
-                if code == 1 and not take_existing:
-                    code = lib.IPCHEAP_HEAP_EXISTS
-                if code < 0:
-                    raise _native.error(code, _label(name))
-                if code == 0:
-                    _remove_leftovers(name, objects)
-                    shmid = _make(fd, name, capacity, shm, sem, mode)
+                if not _is_moved(fd, name):
+                    code, shmid, objects = _state(fd, name)
+                    if code == 1 and not take_existing:
+                        code = lib.IPCHEAP_HEAP_EXISTS
+                    if code < 0:
+                        raise _native.error(code, _label(name))
+                    if code == 0:
+                        _remove_leftovers(name, objects)
+                        shmid = _make(fd, name, capacity, shm, sem, mode)
+                    return Segment(fd, shmid, name)
         except BaseException:
             os.close(fd)
             raise
-        return Segment(fd, shmid, name)
+        os.close(fd)
 
 
 def _remove_leftovers(name: str, objects: _kernel.Objects | None) -> None:
@@ -333,7 +332,7 @@ def heaps() -> list[HeapInfo]:
     found = []
     for entry in sorted(os.listdir(_kernel.SHM_FOLDER)):
         if entry.startswith(_kernel.PREFIX):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, IndexError):
                 info = _look_at(entry.removeprefix(_kernel.PREFIX))
                 if info is not None:
                     found.append(info)

@@ -96,7 +96,8 @@ static void held_records_stay_and_closing_keeps_them(void) {
     send_number(heap, producer, 4);
     EXPECT_EQ(ipcheap_try_receive(consumer, &record), 0);
     EXPECT_EQ(number_in(&record), 4);
-    send_number(heap, producer, 5) /* into the slot of 1, once that is free */;
+    EXPECT_EQ(ipcheap_free(heap, &held[1]), 0);
+    send_number(heap, producer, 5);
     ipcheap_endpoint_close(consumer);
     consumer = claim(heap, &channel, IPCHEAP_CONSUMER);
     ipcheap_record next;

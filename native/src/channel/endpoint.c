@@ -128,7 +128,6 @@ int ipcheap_claim(ipcheap_heap *heap, const ipcheap_channel *handle, int side,
     }
     e->heap = heap;
     e->me = me;
-    e->thread = me->thread;
     e->index = handle->index;
     e->side = side;
     error = channel_of(heap, handle, &e->channel);

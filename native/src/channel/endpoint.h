@@ -24,7 +24,6 @@
 struct ipcheap_endpoint {
     ipcheap_heap *heap;
     struct participant *me;
-    uintptr_t thread;
     struct channel *channel;
     struct ring_slot *slots;
     uint64_t mask;     /* slots - 1 */
@@ -56,7 +55,7 @@ static inline uint64_t my_sent_tag(const ipcheap_endpoint *e, uint64_t position)
 /* May the caller use this endpoint? 0, ENDPOINT_CLOSED, WRONG_THREAD, WRONG_PROCESS. */
 int endpoint_refuse(const ipcheap_endpoint *e);
 static inline int endpoint_check(const ipcheap_endpoint *e) {
-    if (LIKELY(e->thread == thread_marker() && !e->closed)) return 0;
+    if (LIKELY(e->me->thread == thread_marker() && !e->closed)) return 0;
     return endpoint_refuse(e);
 }
 

@@ -31,6 +31,10 @@ static void leave(struct participant *me) {
 
 static const struct hooks hooks = {rebuild, recover, leave, reclaim};
 
+int ipcheap_format(int fd, int shmid, const ipcheap_options *options) {
+    return segment_format(fd, shmid, options, extents_rebuild);
+}
+
 int ipcheap_attach(int fd, int shmid, ipcheap_heap **result) {
     ipcheap_heap *heap;
     int error = segment_open(fd, shmid, &heap);

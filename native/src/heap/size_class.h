@@ -11,7 +11,7 @@
 
 /* May be beyond the heap's last class: then the size is an extent's. */
 static inline uint32_t size_class_of(uint64_t nbytes) {
-    uint64_t units = (nbytes + BLOCK_ALIGN - 1) / BLOCK_ALIGN;
+    uint64_t units = nbytes / BLOCK_ALIGN + (nbytes % BLOCK_ALIGN != 0);
     if (units <= 16) return units ? (uint32_t)units - 1 : 0;
     uint32_t shift = 60 - (uint32_t)__builtin_clzll(units - 1);
     return 16 + (shift - 1) * 8 + (uint32_t)((units - 1) >> shift) - 8;

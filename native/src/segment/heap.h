@@ -64,7 +64,9 @@ struct ipcheap_heap {
 };
 
 /* segment.c: the bytes */
-int segment_format(int fd, int shmid, const ipcheap_options *options);
+/* `fill` completes what the layers above keep in the segment; its handle is good for no more. */
+int segment_format(int fd, int shmid, const ipcheap_options *options,
+                   int (*fill)(ipcheap_heap *heap));
 int segment_open(int fd, int shmid, ipcheap_heap **heap);
 void segment_free(ipcheap_heap *heap);
 /* Makes sure that metadata may be touched. */

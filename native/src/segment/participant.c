@@ -33,9 +33,14 @@ static void after_fork_in_child(void) {
         heap->serial = ++next_serial;
         heap->process = os_random();
         pthread_mutex_init(&heap->mutex, NULL);
-        for (struct participant *p = heap->members; p; p = p->next_of_heap) p->abandoned = true;
+        for (struct participant *p = heap->members; p; p = p->next_of_heap) {
+            p->abandoned = true;
+            p->thread = 0;
+        }
         for (uint32_t s = 0; s < PARTICIPANTS; s++) heap->by_slot[s] = NULL;
     }
+    mine = NULL;
+    participant_cache.serial = 0;
     pthread_mutex_init(&process_mutex, NULL);
 }
 

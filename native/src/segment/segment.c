@@ -93,7 +93,8 @@ static void zones_fill(unsigned char *base, const struct geometry *g) {
     }
 }
 
-int segment_format(int fd, int shmid, const ipcheap_options *options) {
+int segment_format(int fd, int shmid, const ipcheap_options *options,
+                   int (*fill)(ipcheap_heap *heap)) {
     struct geometry g;
     if (!geometry_of(options->capacity, &g)) return IPCHEAP_BAD_VALUE;
     unsigned char *base;
@@ -125,12 +126,15 @@ int segment_format(int fd, int shmid, const ipcheap_options *options) {
     struct header *header = (struct header *)base;
     header_fill(header, options);
     zones_fill(base, &g);
-    put_release(&header->magic, MAGIC); /* pairs with header_check() */
+    ipcheap_heap half = {.base = base, .header = header, .geometry = g};
+    half.pages = at_offset(&half, g.pages_at);
+    error = fill(&half);
+    if (!error) put_release(&header->magic, MAGIC); /* pairs with header_check() */
     if (sysv)
         os_unmap_sysv(base);
     else
         os_unmap(base, g.bytes);
-    return 0;
+    return error;
 }
 
 static int semaphore_open(ipcheap_heap *heap) {
@@ -255,10 +259,6 @@ int ipcheap_inspect(int fd, int shmid, ipcheap_heap_info *info) {
     }
     header_unmap(shmid, base);
     return error;
-}
-
-int ipcheap_format(int fd, int shmid, const ipcheap_options *options) {
-    return segment_format(fd, shmid, options);
 }
 
 int ipcheap_heap_describe(ipcheap_heap *heap, ipcheap_heap_info *info) {
