@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from ._arguments import ChannelId
     from ._core import CData
 
-__all__ = ["Handle", "error", "ffi", "holder_text", "lib", "sleep"]
+
+def text_of(chars: CData) -> str:
+    """Return a C string."""
+    found = ffi.string(chars)
+    return found.decode(errors="replace") if isinstance(found, bytes) else found
+
+
+__version__ = text_of(lib.ipcheap_version_string())
 
 # Signals reach Python in the main thread only, but the kernel may wake any thread for one.
 LONGEST_SLEEP = 0.5
@@ -122,11 +129,9 @@ def holder_text(holder: CData) -> str:
     """Name a participant: process, thread, and whether it lives."""
     if not holder.pid:
         return "an unknown participant"
-    name = ffi.string(holder.name)
-    shown = name.decode(errors="replace") if isinstance(name, bytes) else name
     state = "" if holder.alive else ", dead"
     here = ", this process" if holder.pid == os.getpid() else ""
-    return f"{shown!r} (pid {holder.pid}, thread {holder.tid}{here}{state})"
+    return f"{text_of(holder.name)!r} (pid {holder.pid}, thread {holder.tid}{here}{state})"
 
 
 def _lock_holder_text(heap: Handle) -> str:
@@ -193,8 +198,8 @@ _PLAIN: dict[int, tuple[type[Exception], str]] = {
         "{it} is full: every participant slot is taken; a thread that uses a heap takes one",
     ),
     lib.IPCHEAP_CHANNEL_NOT_FOUND: (errors.ChannelNotFound, "there is no {it}"),
-    lib.IPCHEAP_CHANNEL_TYPE: (errors.ChannelTypeError, "{it} is there, {holder}"),
-    lib.IPCHEAP_CHANNEL_BUSY: (errors.ChannelBusy, "{it}: {doing} is held by {holder}"),
+    lib.IPCHEAP_CHANNEL_TYPE: (errors.ChannelTypeError, "{it} is {holder}"),
+    lib.IPCHEAP_CHANNEL_BUSY: (errors.ChannelBusy, "{it}: {holder}"),
     lib.IPCHEAP_CHANNEL_CLOSED: (errors.ChannelClosed, "{it}: the {peer} has closed"),
     lib.IPCHEAP_PEER_DIED: (errors.PeerDied, "{it}: the {peer} has died"),
     lib.IPCHEAP_ENDPOINT_CLOSED: (errors.EndpointClosed, "{it}: this {side} is closed"),
@@ -230,7 +235,7 @@ def error(
     *,
     side: str = "record",
     asked: int | None = None,
-    holder: str = "of another kind or shape",
+    holder: str = "of another kind",
     doing: str = "not done",
 ) -> Exception:
     """Make the exception for a code: which heap and channel, who, how much, what to do."""
@@ -251,5 +256,4 @@ def error(
         kind, text = _PLAIN[code]
         peer = {"producer": "consumer", "consumer": "producer"}.get(side, "peer")
         return kind(text.format(it=it, side=side, peer=peer, holder=holder, doing=doing))
-    text = ffi.string(lib.ipcheap_error_text(code))
-    return errors.Error(f"{it}: {text!r} ({code})")
+    return errors.Error(f"{it}: {text_of(lib.ipcheap_error_text(code))} ({code})")

@@ -307,7 +307,7 @@ def _remove_open(fd: int, name: str) -> None:
     if code == 1 and objects is None:
         info = _inspect(fd, shmid)
         if info is not None and info.sem_kind == lib.IPCHEAP_SEM_POSIX:
-            _kernel.remove_posix_semaphore(_text(info.sem_name), path)
+            _kernel.remove_posix_semaphore(_native.text_of(info.sem_name), path)
         elif info is not None and info.sem_kind == lib.IPCHEAP_SEM_SYSV:
             _kernel.remove_sysv_semaphore(info.sem_id, path)
     _remove_leftovers(name, objects)
@@ -315,11 +315,6 @@ def _remove_open(fd: int, name: str) -> None:
 
 
 # Looking ----------------------------------------------------------------------------------
-
-
-def _text(chars: CData) -> str:
-    found = ffi.string(chars)
-    return found.decode() if isinstance(found, bytes) else found
 
 
 def _inspect(fd: int, shmid: int) -> CData | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
 import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from . import _native
+from . import _arguments, _native
 from ._core import ffi, lib
 from .errors import RecordError
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from ._core import CData
     from ._native import Handle
 
+_allocate = lib.py_allocate
 _free = lib.py_free
 _usable = lib.py_usable
 DEBUG = os.environ.get("IPCHEAP_DEBUG", "") not in ("", "0")
@@ -44,7 +44,16 @@ class Record:
     `record.nbytes` are its size in bytes, `bytes(record)` copies it.
     """
 
-    __slots__ = ("__weakref__", "_buffer", "_channel", "_core", "_endpoint", "_fate", "_handle")
+    __slots__ = (
+        "__weakref__",
+        "_buffer",
+        "_channel",
+        "_core",
+        "_endpoint",
+        "_fate",
+        "_guard",
+        "_handle",
+    )
 
     def __init__(
         self,
@@ -54,10 +63,12 @@ class Record:
         channel: ChannelId | None = None,
     ) -> None:
         self._handle = handle
-        self._core: CData | None = core
+        self._core: CData | None = core  # a py_record; None once it is not ours any more
+        self._fate = ""  # kept, freed or sent
         self._endpoint = endpoint  # of the consumer, for as long as it waits to be freed there
         self._channel = channel
-        self._buffer: Any = None  # an ffi.buffer, which all views and arrays keep alive
+        self._buffer: Any = None  # an ffi.buffer, which all views and arrays keep alive, and
+        self._guard: Any = None  # which itself keeps this alive, that frees the block at last
 
     @property
     def nbytes(self) -> int:
@@ -70,18 +81,18 @@ class Record:
     @property
     def view(self) -> memoryview:
         """A writable memoryview of its bytes; uninitialised after allocation."""
-        return memoryview(self._buffer or self._export())
+        return memoryview(self._exported())
 
     def array(
         self, dtype: numpy.typing.DTypeLike = "u1", shape: int | tuple[int, ...] | None = None
     ) -> numpy.typing.NDArray[Any]:
         """Return a NumPy array that aliases it.
 
-        `shape` None makes it one-dimensional, and -1 in it is worked out; it may take less
-        than the whole. Raises ValueError for a dtype that does not divide the record or a
-        shape that does not fit, TypeError for one that holds Python objects.
+        `shape` None makes it one-dimensional; -1 in it is worked out. Raises ValueError for
+        a dtype that does not divide the record or a shape that is not of its size, TypeError
+        for a dtype that holds Python objects.
         """
-        return make_array(self._buffer or self._export(), self.nbytes, dtype, shape)
+        return make_array(self._exported(), dtype).reshape(-1 if shape is None else shape)
 
     def free(self) -> None:
         """Give it back; of a received one this acknowledges it."""
@@ -94,35 +105,39 @@ class Record:
                 raise self._error(code)
             self._handle.spare.append(core)
         else:
-            self._check_process(core)
-            self._buffer = None  # whose finaliser frees the block
+            if code := _usable(core):
+                raise self._error(code)
+            self._buffer = self._guard = None
         self._core = None
         self._fate = "freed"
 
     def keep(self) -> None:
         """Take it out of the channel it came from, whose slot is then free again.
 
-        It stays the caller's beyond the consumer's end. Does nothing for others.
+        It stays the caller's beyond the consumer's end, and beyond a `with` around it.
         """
         code = lib.py_keep(self._handle.pointer, self._usable())
         if code:
             raise self._error(code)
+        self._endpoint = None
+        self._fate = "kept"
 
     def __enter__(self) -> Self:
         self._usable()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._core is not None:
+        if not self._fate:
             self.free()
 
     def __del__(self) -> None:
         core = getattr(self, "_core", None)
         if core is not None and self._buffer is None:
             _free(self._handle.pointer, core)
+            self._handle.spare.append(core)
 
     def __bytes__(self) -> bytes:
-        return bytes(self._buffer or self._export())
+        return bytes(self._exported())
 
     def __buffer__(self, flags: int, /) -> memoryview:
         return self.view
@@ -145,19 +160,29 @@ class Record:
         if core is None:
             raise self._gone("sent")
         if self._handle is not handle:
-            raise RecordError(f"a record of {self._handle} cannot be sent in {handle}")
+            raise RecordError(f"a record of {self._handle} cannot be sent in another, {handle}")
         if DEBUG and self._buffer is not None:
-            self._check_no_views()
+            self._refuse_views()
         return core
 
-    def _sent(self) -> None:
-        """Note that it has been sent: the views that there may be no longer keep it."""
-        if self._buffer is not None:
-            _exporters.pop(self._buffer).cancel()
-            self._buffer = None
+    def _was_sent(self) -> None:
+        """Note that it has been sent: views that there may be no longer keep the block."""
         core, self._core = self._core, None
         self._fate = "sent"
-        self._handle.spare.append(core)  # type: ignore[arg-type]
+        if self._buffer is not None:
+            ffi.gc(self._guard, None)
+            self._buffer = self._guard = None
+        if core is not None:
+            self._handle.spare.append(core)
+
+    def _refuse_views(self) -> None:
+        left = weakref.ref(self._buffer)
+        self._buffer = None
+        self._buffer = left()
+        if self._buffer is not None:
+            raise BufferError(f"{self!r} has live views: they would change what has been sent")
+        ffi.gc(self._guard, None)
+        self._guard = None
 
     # Inside -------------------------------------------------------------------------------
 
@@ -165,3 +190,71 @@ class Record:
         if self._core is None:
             raise self._gone("used")
         return self._core
+
+    def _exported(self) -> Any:
+        """Return what all views and arrays are made of, and kept alive by."""
+        if self._buffer is None:
+            core = self._usable()
+            if code := _usable(core):
+                raise self._error(code)
+            finaliser = partial(_give_back, self._handle, self._endpoint, core)
+            self._guard = ffi.gc(core.core.data, finaliser)
+            self._buffer = ffi.buffer(self._guard, core.core.nbytes)
+        return self._buffer
+
+    def _error(self, code: int) -> Exception:
+        return _native.error(code, self._handle, self._channel)
+
+    def _gone(self, asked: str) -> RecordError:
+        where = self._handle if self._channel is None else f"channel {self._channel!r}"
+        if asked == self._fate:
+            return RecordError(f"the record of {where} has been {asked} already: {asked} twice")
+        return RecordError(f"the record of {where} has been {self._fate}, it cannot be {asked}")
+
+
+def allocate(handle: Handle, nbytes: int) -> Record:
+    """Return a new record."""
+    core = handle.new_record()
+    try:
+        code = _allocate(handle.pointer, nbytes, core)
+    except OverflowError:
+        code = lib.IPCHEAP_BAD_VALUE
+    if code:
+        handle.spare.append(core)
+        raise _allocation_error(code, handle, nbytes)
+    return Record(handle, core)
+
+
+def allocate_many(handle: Handle, nbytes: int, count: int) -> list[Record]:
+    """Return so many new records, or raise and leave none."""
+    count = _arguments.count(count, "count")
+    cores = [handle.new_record() for _ in range(count)]
+    try:
+        code = lib.py_allocate_many(handle.pointer, nbytes, cores, count)
+    except OverflowError:
+        code = lib.IPCHEAP_BAD_VALUE
+    if code:
+        handle.spare.extend(cores)
+        raise _allocation_error(code, handle, nbytes * count)
+    return [Record(handle, core) for core in cores]
+
+
+def _allocation_error(code: int, handle: Handle, nbytes: int) -> Exception:
+    if code == lib.IPCHEAP_BAD_VALUE:
+        return ValueError(f"nbytes must be from 0 to what a heap can hold, not {nbytes}")
+    return _native.error(code, handle, asked=nbytes)
+
+
+def make_array(buffer: Any, dtype: numpy.typing.DTypeLike) -> numpy.typing.NDArray[Any]:
+    """Return a one-dimensional array over a buffer, which it keeps alive."""
+    try:
+        import numpy
+    except ImportError:
+        raise ImportError("array() needs NumPy: pip install 'ipcheap[numpy]'") from None
+    kind = numpy.dtype(dtype)
+    if kind.hasobject:
+        raise TypeError(f"{kind!r} holds Python objects, which shared memory cannot")
+    nbytes = len(buffer)
+    if kind.itemsize == 0 or nbytes % kind.itemsize:
+        raise ValueError(f"{kind!r} of {kind.itemsize} bytes does not divide {nbytes} bytes")
+    return numpy.ndarray(nbytes // kind.itemsize, kind, buffer)

@@ -99,6 +99,7 @@ static void held_records_stay_and_closing_keeps_them(void) {
     EXPECT_EQ(ipcheap_free(heap, &held[1]), 0);
     send_number(heap, producer, 5);
     ipcheap_endpoint_close(consumer);
+    ipcheap_endpoint *former = consumer;
     consumer = claim(heap, &channel, IPCHEAP_CONSUMER);
     ipcheap_record next;
     EXPECT_EQ(ipcheap_try_receive(consumer, &next), 0);
@@ -111,6 +112,7 @@ static void held_records_stay_and_closing_keeps_them(void) {
     EXPECT_EQ(ipcheap_free(heap, &next), 0);
     EXPECT_EQ(statistics(heap).in_use, 0);
     expect_sound(heap);
+    ipcheap_endpoint_release(former);
     ipcheap_endpoint_release(consumer);
     ipcheap_endpoint_release(producer);
     ipcheap_release(heap);

@@ -24,6 +24,10 @@
 void (*ipcheap_step_hook)(const char *file, int line);
 #endif
 
+#ifdef __SANITIZE_THREAD__
+_Atomic(uint32_t) ipcheap_fence_word;
+#endif
+
 static struct timespec timespec_of(int64_t ns) {
     return (struct timespec){.tv_sec = (time_t)(ns / SECOND), .tv_nsec = (long)(ns % SECOND)};
 }
@@ -103,7 +107,7 @@ bool os_membarrier_register(void) {
 
 void os_membarrier(void) {
     if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) != 0)
-        atomic_thread_fence(memory_order_seq_cst);
+        full_fence();
 }
 
 /* What else contended waiters can sleep on */

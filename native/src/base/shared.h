@@ -45,6 +45,19 @@ extern void (*ipcheap_step_hook)(const char *file, int line);
 /* Orders a store before a load for the compiler only; the sleeper pays for the processor. */
 #define compiler_fence() atomic_signal_fence(memory_order_seq_cst)
 
+/*
+ * Orders a store before a load for the processor, too. ThreadSanitizer does not model
+ * fences, so there it is a read-modify-write that all of them share.
+ */
+static inline void full_fence(void) {
+#ifdef __SANITIZE_THREAD__
+    extern _Atomic(uint32_t) ipcheap_fence_word;
+    atomic_fetch_add(&ipcheap_fence_word, 1);
+#else
+    atomic_thread_fence(memory_order_seq_cst);
+#endif
+}
+
 typedef _Atomic(uint32_t) shared32;
 typedef _Atomic(uint64_t) shared64;
 

@@ -370,7 +370,7 @@ int directory_rebuild(struct participant *me) {
 
 void directory_notify(ipcheap_heap *heap) {
     put_add(&heap->header->directory_version, 1);
-    atomic_thread_fence(memory_order_seq_cst); /* pairs with ipcheap_wait_directory() */
+    full_fence(); /* pairs with ipcheap_wait_directory() */
     if (get(&heap->header->directory_waiters)) {
         put(&heap->header->directory_waiters, 0);
         os_futex_wake(&heap->header->directory_version, INT32_MAX);
@@ -387,7 +387,7 @@ int ipcheap_wait_directory(ipcheap_heap *heap, uint32_t seen, int64_t timeout_ns
         int64_t left = os_remaining(deadline);
         if (left == 0) return IPCHEAP_TIMED_OUT;
         put(&heap->header->directory_waiters, 1);
-        atomic_thread_fence(memory_order_seq_cst); /* pairs with directory_notify() */
+        full_fence(); /* pairs with directory_notify() */
         int64_t span = (int64_t)least((uint64_t)left, SECOND);
         int error = os_futex_wait(&heap->header->directory_version, seen, span);
         if (error == IPCHEAP_INTERRUPTED) return error;
@@ -403,7 +403,7 @@ int ipcheap_find_channel(ipcheap_heap *heap, const ipcheap_key *key, ipcheap_cha
             handle_fill(channel_at(heap, index), index, handle);
             return 0;
         }
-        atomic_thread_fence(memory_order_acquire);
+        full_fence();
         if (get(&heap->header->directory_version) == version) break;
     }
     return IPCHEAP_CHANNEL_NOT_FOUND;

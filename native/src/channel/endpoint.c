@@ -64,7 +64,7 @@ int ipcheap_remove_channel(ipcheap_heap *heap, const ipcheap_key *key, int force
         } else {
             directory_remove(me, handle.index);
             put_or(&channel->flags, CHANNEL_GONE);
-            atomic_thread_fence(memory_order_seq_cst); /* pairs with park() */
+            full_fence(); /* pairs with park() */
             unpark(channel, 0);
             unpark(channel, 1);
             drop_if_done(me, handle.index);
@@ -107,7 +107,7 @@ static int claim(ipcheap_endpoint *e) {
     if (e->side == IPCHEAP_PRODUCER)
         put_and(&channel->flags, ~(uint32_t)(CHANNEL_DESERTED | CHANNEL_REVOKED));
     put_release(&channel->holder[e->side], e->me->tag); /* commit: SIDE_OPEN is TAG_OWN */
-    atomic_thread_fence(memory_order_seq_cst); /* pairs with park(): for wait_peer */
+    full_fence(); /* pairs with park(): for wait_peer */
     unpark(channel, !e->side);
     directory_notify(e->heap);
     return 0;
@@ -208,7 +208,7 @@ int ipcheap_endpoint_close(ipcheap_endpoint *e) {
     }
     e->closing = 1;
     if (e->inside) { /* its thread sleeps in here: let that one close on its way out */
-        atomic_thread_fence(memory_order_seq_cst);
+        full_fence();
         shared32 *parked = &e->channel->parked[e->side];
         put(parked, 0);
         os_futex_wake(parked, 1);

@@ -37,7 +37,7 @@ int park(ipcheap_endpoint *e, bool (*ready)(const ipcheap_endpoint *), int64_t t
     for (;;) {
         put(word, 1);
         os_membarrier(); /* pairs with endpoint_notify() */
-        atomic_thread_fence(memory_order_seq_cst);
+        full_fence();
         int result = 0;
         int64_t left = os_remaining(deadline);
         if (!ready(e) && !e->closing && left > 0) {

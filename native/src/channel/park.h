@@ -21,7 +21,7 @@ bool unpark(struct channel *channel, int side);
 
 /* After publishing: tells the other side. Costs a load when it is awake. */
 static inline void endpoint_notify(ipcheap_endpoint *e) {
-    if (UNLIKELY(get(&e->heap->header->fences))) atomic_thread_fence(memory_order_seq_cst);
+    if (UNLIKELY(get(&e->heap->header->fences))) full_fence();
     compiler_fence(); /* pairs with the membarrier in park() */
     if (UNLIKELY(get(&e->channel->parked[!e->side])) && unpark(e->channel, !e->side)) {
         shared64 *wakes = &e->channel->sides[e->side].wakes;

@@ -35,9 +35,8 @@ static void slot_let_go(ipcheap_endpoint *e, struct ring_slot *slot, uint64_t po
 
 /* Is the record a block that its producer can be left to free? */
 static bool producer_collects(const ipcheap_endpoint *e, const ipcheap_record *record) {
-    struct block block;
     if (get(&e->channel->flags) & (CHANNEL_DESERTED | CHANNEL_GONE)) return false;
-    return slab_find(e->heap, record->offset, &block);
+    return slab_covers(e->heap, record->offset);
 }
 
 static int nobody_here_owns(ipcheap_heap *heap, uint64_t offset) {
@@ -50,6 +49,10 @@ static int nobody_here_owns(ipcheap_heap *heap, uint64_t offset) {
 }
 
 static int free_owned(struct participant *me, uint64_t offset) {
+    if (LIKELY(slab_free_mine(me, offset, me->tag))) {
+        me->held--;
+        return 0;
+    }
     struct place place;
     struct participant *owner = NULL;
     if (LIKELY(place_find(me->heap, offset, &place))) owner = block_owner(me->heap, &place);
@@ -77,6 +80,7 @@ static bool consumer_is_open(const ipcheap_record *record) {
 int ipcheap_free(ipcheap_heap *heap, ipcheap_record *record) {
     struct participant *me;
     int error = 0;
+    if (UNLIKELY(record->data != at_offset(heap, record->offset))) return IPCHEAP_RECORD;
     if (LIKELY(consumer_is_open(record))) {
         ipcheap_endpoint *e = record->consumer;
         if (UNLIKELY(e->me->abandoned)) return IPCHEAP_WRONG_PROCESS;
@@ -114,10 +118,10 @@ int ipcheap_keep(ipcheap_heap *heap, ipcheap_record *record) {
 
 /* The block that the consumer released into this slot comes home. */
 static void collect_slot(ipcheap_endpoint *e, uint64_t word) {
+    uint64_t offset = ring_offset(word), tag = my_sent_tag(e, e->position - e->mask - 1);
     struct place place;
-    if (place_find(e->heap, ring_offset(word), &place) &&
-        get(place.tag) == my_sent_tag(e, e->position - e->mask - 1))
-        block_free(e->me, &place);
+    if (LIKELY(slab_free_mine(e->me, offset, tag))) return;
+    if (place_find(e->heap, offset, &place) && get(place.tag) == tag) block_free(e->me, &place);
 }
 
 /* Somebody collects garbage under the lock; when we have it, he is done. */
@@ -140,30 +144,42 @@ static int enter_ring(ipcheap_endpoint *e) {
     }
 }
 
-/* Whose the record is: *owner, or the consumer that holds it in *held. */
-static int judge(ipcheap_endpoint *e, const ipcheap_record *record, struct place *place,
-                 struct participant **owner, struct ring_slot **held) {
-    *owner = NULL;
-    *held = NULL;
-    if (UNLIKELY(!place_find(e->heap, record->offset, place))) return IPCHEAP_RECORD;
+/* What is being sent: its tag, and whose it is: an owner here, or the consumer in whose slot. */
+struct parcel {
+    shared64 *tag;
+    struct participant *owner;
+    struct ring_slot *held;
+};
+
+static int judge(ipcheap_endpoint *e, const ipcheap_record *record, struct parcel *parcel) {
+    struct place place;
+    *parcel = (struct parcel){NULL, e->me, NULL};
+    if (UNLIKELY(record->data != at_offset(e->heap, record->offset))) return IPCHEAP_RECORD;
+    if (LIKELY(!consumer_is_open(record))) {
+        parcel->tag = slab_my_tag(e->me, record->offset);
+        if (LIKELY(parcel->tag && get(parcel->tag) == e->me->tag)) return 0;
+    }
+    if (!place_find(e->heap, record->offset, &place)) return IPCHEAP_RECORD;
+    parcel->tag = place.tag;
     if (consumer_is_open(record)) {
         if (record->consumer->me->abandoned) return IPCHEAP_WRONG_PROCESS;
-        if (record->consumer->heap != e->heap) return IPCHEAP_RECORD;
-        *held = slot_held(record);
-        return *held ? 0 : IPCHEAP_RECORD;
+        parcel->owner = NULL;
+        parcel->held = slot_held(record);
+        return parcel->held ? 0 : IPCHEAP_RECORD;
     }
-    *owner = block_owner(e->heap, place);
-    return LIKELY(*owner != NULL) ? 0 : nobody_here_owns(e->heap, record->offset);
+    parcel->owner = block_owner(e->heap, &place);
+    return LIKELY(parcel->owner != NULL) ? 0 : nobody_here_owns(e->heap, record->offset);
 }
 
 /* Inside enter_ring(), with a writable slot whose word was `word`. */
 static void fill_slot(ipcheap_endpoint *e, struct ring_slot *slot, uint64_t word,
-                      const ipcheap_record *record, struct place *place) {
+                      const ipcheap_record *record, shared64 *tag) {
     struct side *side = &e->channel->sides[IPCHEAP_PRODUCER];
     if (ring_state(word) == SLOT_RELEASED) collect_slot(e, word);
-    put(&slot->nbytes, record->nbytes);
     put(&side->intent, record->offset);
-    put_release(place->tag, my_sent_tag(e, e->position)); /* after the intent that explains it */
+    put_release(tag, my_sent_tag(e, e->position)); /* after the intent that explains it */
+    /* These two last and together: a consumer that polls the line should lose it only once. */
+    put(&slot->nbytes, record->nbytes);
     /* Release: pairs with the consumer's acquire; what the user wrote goes with it. */
     put_release(&slot->word, ring_word(lap_of(e, e->position), SLOT_FULL, record->offset));
     put(&side->intent, 0);
@@ -173,10 +189,8 @@ static void fill_slot(ipcheap_endpoint *e, struct ring_slot *slot, uint64_t word
 
 /* One record, without telling the consumer. */
 static int send_one(ipcheap_endpoint *e, ipcheap_record *record) {
-    struct place place;
-    struct participant *owner;
-    struct ring_slot *held;
-    int error = judge(e, record, &place, &owner, &held);
+    struct parcel parcel;
+    int error = judge(e, record, &parcel);
     if (UNLIKELY(error)) return error;
     struct ring_slot *slot = slot_of(e, e->position);
     uint64_t word = get_acquire(&slot->word); /* pairs with slot_let_go() */
@@ -188,12 +202,12 @@ static int send_one(ipcheap_endpoint *e, ipcheap_record *record) {
     error = enter_ring(e);
     if (UNLIKELY(error)) return error;
     word = get_acquire(&slot->word); /* a collector may have been here */
-    fill_slot(e, slot, word, record, &place);
+    fill_slot(e, slot, word, record, parcel.tag);
     participant_leave(e->me);
-    if (LIKELY(owner != NULL))
-        participant_holds(e->me, owner, -1);
+    if (LIKELY(parcel.owner != NULL))
+        participant_holds(e->me, parcel.owner, -1);
     else
-        slot_let_go(record->consumer, held, record->position, SLOT_EMPTY, 0);
+        slot_let_go(record->consumer, parcel.held, record->position, SLOT_EMPTY, 0);
     record->consumer = NULL;
     return 0;
 }

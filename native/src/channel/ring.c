@@ -134,7 +134,7 @@ void side_end(ipcheap_heap *heap, struct channel *channel, int side, enum side_s
     uint64_t holder = get(&channel->holder[side]) & ~(UINT64_C(3) << 62);
     if (side == IPCHEAP_PRODUCER) put_or(&channel->flags, CHANNEL_DESERTED);
     put_release(&channel->holder[side], (uint64_t)state << 62 | holder); /* with endpoint_end() */
-    atomic_thread_fence(memory_order_seq_cst); /* pairs with park() */
+    full_fence(); /* pairs with park() */
     unpark(channel, !side);
     directory_notify(heap);
 }

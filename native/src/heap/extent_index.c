@@ -14,17 +14,14 @@ static struct page *node(ipcheap_heap *heap, uint32_t link) {
 
 /* Of two heaps makes one; the lower address becomes its root. */
 static uint32_t meld(ipcheap_heap *heap, uint32_t a, uint32_t b) {
-    if (!node(heap, a)) return b;
-    if (!node(heap, b)) return a;
-    if (a > b) {
-        uint32_t other = a;
-        a = b;
-        b = other;
-    }
+    if (a > b) return meld(heap, b, a);
     struct page *root = node(heap, a), *child = node(heap, b);
+    if (!root) return b;
+    if (!child) return a;
     uint32_t first = get(&root->child);
+    struct page *sibling = node(heap, first);
     put(&child->next, first);
-    if (node(heap, first)) put(&node(heap, first)->previous, b);
+    if (sibling) put(&sibling->previous, b);
     put(&child->previous, a);
     put(&root->child, b);
     put(&root->next, 0);
@@ -35,9 +32,12 @@ static uint32_t meld(ipcheap_heap *heap, uint32_t a, uint32_t b) {
 /* Makes one heap of a list of siblings: in pairs from the left, then all from the right. */
 static uint32_t meld_siblings(ipcheap_heap *heap, uint32_t list) {
     uint32_t pairs = 0;
-    for (uint64_t bound = heap->geometry.total_pages; node(heap, list) && bound; bound--) {
-        uint32_t a = list, b = get(&node(heap, a)->next);
-        list = node(heap, b) ? get(&node(heap, b)->next) : 0;
+    for (uint64_t bound = heap->geometry.total_pages; bound; bound--) {
+        struct page *one = node(heap, list);
+        if (!one) break;
+        uint32_t a = list, b = get(&one->next);
+        struct page *two = node(heap, b);
+        list = two ? get(&two->next) : 0;
         uint32_t pair = meld(heap, a, b);
         struct page *top = node(heap, pair);
         if (!top) break;
@@ -45,10 +45,12 @@ static uint32_t meld_siblings(ipcheap_heap *heap, uint32_t list) {
         pairs = pair;
     }
     uint32_t root = 0;
-    for (uint64_t bound = heap->geometry.total_pages; node(heap, pairs) && bound; bound--) {
-        uint32_t next = get(&node(heap, pairs)->next);
-        put(&node(heap, pairs)->next, 0);
-        put(&node(heap, pairs)->previous, 0);
+    for (uint64_t bound = heap->geometry.total_pages; bound; bound--) {
+        struct page *pair = node(heap, pairs);
+        if (!pair) break;
+        uint32_t next = get(&pair->next);
+        put(&pair->next, 0);
+        put(&pair->previous, 0);
         root = meld(heap, root, pairs);
         pairs = next;
     }

@@ -15,7 +15,7 @@ struct local_slab {
     uint64_t free[REMOTE_WORDS];
     uint32_t filled;   /* which words of `free` are not zero */
     uint32_t blocks, free_blocks;
-    uint32_t size_class, bytes;
+    uint32_t size_class, bytes, reciprocal;
     uint32_t granule;
     bool full;         /* which list it is on */
     struct local_slab *next, *previous;
@@ -34,7 +34,8 @@ struct bin {
 
 struct slab_cache {
     struct bin bins[CLASSES];
-    struct local_slab **table; /* by the index in the owner word */
+    struct local_slab **by_granule; /* where an offset leads */
+    struct local_slab **table;      /* by the index in the owner word */
     uint32_t room, count;
     uint32_t first_hole; /* no index below this one is free */
 };
@@ -67,6 +68,10 @@ static uint64_t slab_head(ipcheap_heap *heap, uint64_t page) {
     }
     bool slab = word_state(word) == PAGE_USED && word_kind(word) == KIND_SLAB;
     return slab && page - head < word_length(word) ? head : UINT64_MAX;
+}
+
+bool slab_covers(ipcheap_heap *heap, uint64_t offset) {
+    return slab_head(heap, (offset - heap->geometry.data_at) >> PAGE_SHIFT) != UINT64_MAX;
 }
 
 bool slab_find(ipcheap_heap *heap, uint64_t offset, struct block *block) {
@@ -111,8 +116,21 @@ static void bin_remove(struct bin *bin, struct local_slab *s) {
 }
 
 static struct slab_cache *cache_of(struct participant *me) {
-    if (!me->slabs) me->slabs = calloc(1, sizeof *me->slabs);
+    if (LIKELY(me->slabs != NULL)) return me->slabs;
+    struct slab_cache *cache = calloc(1, sizeof *cache);
+    if (!cache) return NULL;
+    /* As large as the heap has granules; the system gives it memory page by page. */
+    cache->by_granule = calloc(me->heap->geometry.granules, sizeof *cache->by_granule);
+    if (cache->by_granule) me->slabs = cache;
+    if (!me->slabs) free(cache);
     return me->slabs;
+}
+
+/* Every granule that a slab covers leads to it, or to nothing again. */
+static void lead_to(struct participant *me, const struct local_slab *s, struct local_slab *target) {
+    uint64_t bytes = slab_bytes(me->heap, s->size_class);
+    uint64_t count = bytes >> me->heap->geometry.slab_shift;
+    for (uint64_t i = 0; i < count; i++) me->slabs->by_granule[s->granule + i] = target;
 }
 
 /* Makes the private half, and enters it into the table. */
@@ -139,12 +157,16 @@ static struct local_slab *local_new(struct participant *me, uint32_t granule, ui
     s->blocks = slab_blocks(me->heap, size_class);
     s->size_class = size_class;
     s->bytes = size_class_bytes(size_class);
+    uint32_t units = s->bytes / BLOCK_ALIGN;
+    s->reciprocal = (uint32_t)((UINT64_C(1) << 32) / units + (units > 1)) - (units == 1);
     s->granule = granule;
+    lead_to(me, s, s);
     return s;
 }
 
 static void local_drop(struct participant *me, struct local_slab *s) {
     uint32_t index = slab_owner_index(s->owner);
+    if (me->slabs->by_granule[s->granule] == s) lead_to(me, s, NULL);
     me->slabs->table[index] = NULL;
     if (index < me->slabs->first_hole) me->slabs->first_hole = index;
     free(s);
@@ -377,19 +399,47 @@ static void move(struct participant *me, struct local_slab *s) {
     if (s->free_blocks == s->blocks && bin->spares > 1) slab_release(me, bin, s);
 }
 
+/* The slab of the caller's that an offset leads to, and the block in it. */
+static struct local_slab *find_mine(struct participant *me, uint64_t offset, uint32_t *index) {
+    const struct geometry *g = &me->heap->geometry;
+    uint64_t granule = (offset - g->data_at) >> g->slab_shift;
+    if (UNLIKELY(!me->slabs || granule >= g->granules)) return NULL;
+    struct local_slab *s = me->slabs->by_granule[granule];
+    if (UNLIKELY(!s || !is_mine(s))) return NULL;
+    /* Exact: units * size stays below 2^32; for one unit the reciprocal is one too small. */
+    uint64_t units = (offset - s->offset) / BLOCK_ALIGN;
+    *index = (uint32_t)((units * s->reciprocal + (s->bytes == BLOCK_ALIGN ? units : 0)) >> 32);
+    return LIKELY((uint64_t)*index * s->bytes == offset - s->offset && *index < s->blocks) ? s : NULL;
+}
+
+shared64 *slab_my_tag(struct participant *me, uint64_t offset) {
+    uint32_t index;
+    struct local_slab *s = find_mine(me, offset, &index);
+    if (!s || UNLIKELY(block_is_remote_free(s->shared, index))) return NULL;
+    return &s->shared->tags[index];
+}
+
+static void free_mine(struct participant *me, struct local_slab *s, uint32_t index) {
+    put(&s->shared->tags[index], TAG_FREE);
+    mark_free(s, index);
+    if (UNLIKELY(s->full || s->free_blocks == s->blocks)) move(me, s);
+}
+
+bool slab_free_mine(struct participant *me, uint64_t offset, uint64_t tag) {
+    uint32_t index;
+    struct local_slab *s = find_mine(me, offset, &index);
+    if (UNLIKELY(!s || get(&s->shared->tags[index]) != tag)) return false;
+    if (UNLIKELY(block_is_remote_free(s->shared, index))) return false;
+    free_mine(me, s, index);
+    return true;
+}
+
 int slab_free(struct participant *me, const struct block *block) {
     struct slab *shared = block->slab;
-    uint64_t owner = get(&shared->owner);
-    uint32_t index = slab_owner_index(owner);
-    struct slab_cache *cache = me->slabs;
-    if (LIKELY(slab_owner_tag(owner) == me->tag && cache && index < cache->count)) {
-        struct local_slab *s = cache->table[index];
-        if (LIKELY(s && s->owner == owner && s->shared == shared)) {
-            put(&shared->tags[block->index], TAG_FREE);
-            mark_free(s, block->index);
-            if (UNLIKELY(s->full || s->free_blocks == s->blocks)) move(me, s);
-            return 0;
-        }
+    struct local_slab *s = me->slabs ? me->slabs->by_granule[block->granule] : NULL;
+    if (s && s->shared == shared && is_mine(s)) {
+        free_mine(me, s, block->index);
+        return 0;
     }
     uint64_t bit = UINT64_C(1) << (block->index & 63);
     /* Release: pairs with collect(). */
@@ -438,6 +488,7 @@ void slabs_abandon(struct participant *me) {
     }
     if (locked) heap_unlock(me);
     free(me->slabs->table);
+    free(me->slabs->by_granule);
     free(me->slabs);
     me->slabs = NULL;
 }

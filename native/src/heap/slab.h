@@ -29,6 +29,14 @@ struct block {
 /* The block at an offset, if a slab is there. */
 bool slab_find(ipcheap_heap *heap, uint64_t offset, struct block *block);
 
+/* Does the memory at an offset belong to a slab? */
+bool slab_covers(ipcheap_heap *heap, uint64_t offset);
+
+/* The tag of a block in a slab of the caller's own that is not free; else NULL. */
+shared64 *slab_my_tag(struct participant *me, uint64_t offset);
+/* The quick way for such a block: frees it if it has that tag, and tells. */
+bool slab_free_mine(struct participant *me, uint64_t offset, uint64_t tag);
+
 /* Frees a block; RECORD when that has happened already. The tag is the caller's to judge. */
 int slab_free(struct participant *me, const struct block *block);
 

@@ -46,7 +46,7 @@ bool lock_owner_alive(ipcheap_heap *heap, uint32_t word) {
 
 static bool try_lock(ipcheap_heap *heap, uint32_t mine) {
     uint32_t free = 0;
-    return get(&heap->header->lock) == 0 && put_if(&heap->header->lock, &free, mine);
+    return put_if(&heap->header->lock, &free, mine);
 }
 
 /* Waits until the lock is ours; *robbed tells that a dead owner left the indices unknown. */
@@ -84,7 +84,7 @@ int heap_lock(struct participant *me) {
     if (me->lock_depth++) return 0;
     for (int i = 0; i < spins_before_sleep; i++) {
         if (LIKELY(try_lock(heap, me->lock_word))) return 0; /* pairs with heap_unlock() */
-        os_pause();
+        while (++i < spins_before_sleep && get(&heap->header->lock) != 0) os_pause();
     }
     bool robbed = false;
     int error = may_sleep() ? lock_slowly(me, &robbed) : IPCHEAP_WOULD_SLEEP;

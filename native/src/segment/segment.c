@@ -58,7 +58,7 @@ static void header_unmap(int shmid, unsigned char *base) {
 
 int ipcheap_formatted(int fd, int shmid) {
     unsigned char *base;
-    uint64_t bytes;
+    uint64_t bytes = 0;
     struct geometry geometry;
     int error = header_map(fd, shmid, &base, &bytes);
     if (!error) {
@@ -156,7 +156,7 @@ int segment_open(int fd, int shmid, ipcheap_heap **result) {
     heap->cores = (uint32_t)os_usable_cores();
     pthread_mutex_init(&heap->mutex, NULL);
     unsigned char *base;
-    uint64_t bytes;
+    uint64_t bytes = 0;
     int error = header_map(fd, shmid, &base, &bytes);
     if (error) goto fail;
     error = header_check((struct header *)base, bytes, &heap->geometry);
@@ -234,7 +234,7 @@ static bool participant_bytes_locked(int fd, uint64_t slot) { return os_byte_loc
 
 int ipcheap_inspect(int fd, int shmid, ipcheap_heap_info *info) {
     unsigned char *base;
-    uint64_t bytes;
+    uint64_t bytes = 0;
     struct geometry g;
     int error = header_map(fd, shmid, &base, &bytes);
     if (error) return error;

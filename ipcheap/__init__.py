@@ -1,0 +1,89 @@
+"""A shared-memory heap with record channels between processes.
+
+    import ipcheap
+
+    with ipcheap.Heap.open("camera", "256MiB") as heap:
+        heap.add_record_channel("frames")
+        with heap.producer("frames") as producer:
+            record = producer.allocate_record(1920 * 1080 * 3)
+            record.array("u1", (1080, 1920, 3))[:] = 0
+            producer.send_record(record)
+
+and in another process
+
+    with ipcheap.Heap.attach("camera") as heap, heap.consumer("frames") as consumer:
+        for record in consumer:
+            show(record.array("u1", (1080, 1920, 3)))
+
+Sizes are bytes, or strings like "64MiB"; timeouts are seconds, None for ever, 0 for not at
+all. An endpoint belongs to the thread that claimed it.
+"""
+
+from ._endpoint import EndpointStatistics
+from ._native import __version__
+from ._segments import HeapInfo, heaps
+from .channel import Channel, RecordChannel
+from .consumer import Consumer
+from .errors import (
+    ChannelBusy,
+    ChannelClosed,
+    ChannelNotFound,
+    ChannelTypeError,
+    CorruptHeap,
+    EndpointClosed,
+    Error,
+    FormatMismatch,
+    HeapBusy,
+    HeapClosed,
+    HeapExists,
+    HeapFull,
+    HeapNotFound,
+    PeerDied,
+    RecordError,
+    WrongProcess,
+    WrongThread,
+)
+from .heap import Heap, HeapStatistics, RecoveryReport, unlink
+from .producer import Producer
+from .record import Record
+from .static import Atomic, StaticSegment
+from .sync import Barrier, BarrierTimeout, Event, Lock
+
+__all__ = [
+    "Atomic",
+    "Barrier",
+    "BarrierTimeout",
+    "Channel",
+    "ChannelBusy",
+    "ChannelClosed",
+    "ChannelNotFound",
+    "ChannelTypeError",
+    "Consumer",
+    "CorruptHeap",
+    "EndpointClosed",
+    "EndpointStatistics",
+    "Error",
+    "Event",
+    "FormatMismatch",
+    "Heap",
+    "HeapBusy",
+    "HeapClosed",
+    "HeapExists",
+    "HeapFull",
+    "HeapInfo",
+    "HeapNotFound",
+    "HeapStatistics",
+    "Lock",
+    "PeerDied",
+    "Producer",
+    "Record",
+    "RecordChannel",
+    "RecordError",
+    "RecoveryReport",
+    "StaticSegment",
+    "WrongProcess",
+    "WrongThread",
+    "__version__",
+    "heaps",
+    "unlink",
+]

@@ -1,0 +1,144 @@
+"""What producers and consumers have in common: a claimed side of a record channel."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from . import _arguments, _native
+from ._core import ffi, lib
+
+if TYPE_CHECKING:
+    from ._arguments import ChannelId
+    from ._core import CData
+    from ._native import Handle
+
+
+@dataclass(frozen=True)
+class EndpointStatistics:
+    """What has gone through an endpoint's channel, and how this side waited.
+
+    `capacity` slots; `sent` and `received` records since the channel was added; `held`
+    received and not given back; `parks` times this side went to sleep, `wakes` times it
+    woke the other.
+    """
+
+    capacity: int
+    sent: int
+    received: int
+    held: int
+    parks: int
+    wakes: int
+
+
+def _release(handle: Handle, pid: int, pointer: CData) -> None:
+    """Drop the core's endpoint; `handle` is only to outlive this."""
+    if pid == os.getpid():
+        lib.py_endpoint_release(pointer)
+    del handle
+
+
+class Endpoint:
+    """A side of a record channel, claimed by the thread that may use it.
+
+    A context manager. Every `close()` is idempotent; one that is dropped without is closed
+    with a ResourceWarning. Use from another thread raises `WrongThread`, from a forked
+    child `WrongProcess`.
+    """
+
+    _side: ClassVar[str]
+
+    def __init__(self, handle: Handle, channel: ChannelId, pointer: CData) -> None:
+        self._handle = handle
+        self._channel = channel
+        self._pid = os.getpid()
+        self._thread = threading.get_ident()
+        self._pointer = ffi.gc(pointer, partial(_release, handle, self._pid))
+        self._core = ffi.new("py_endpoint *")
+        self._core.heap = handle.pointer
+        self._core.endpoint = self._pointer
+        self._closed = False
+
+    @property
+    def channel(self) -> ChannelId:
+        """The ID of the channel."""
+        return self._channel
+
+    @property
+    def capacity(self) -> int:
+        """How many records may be in flight and held."""
+        return self.statistics().capacity
+
+    @property
+    def closed(self) -> bool:
+        """Whether it, or its heap, has been closed here."""
+        return self._closed or self._handle.closed
+
+    def close(self) -> None:
+        """Give the side back; the other side sees the end after what was sent."""
+        if self._pid != os.getpid():
+            raise self._error(lib.IPCHEAP_WRONG_PROCESS)
+        if self.closed:
+            return
+        if self._thread != threading.get_ident():
+            code = lib.py_wait(self._pointer, 0)
+            if code == lib.IPCHEAP_WRONG_THREAD:  # and not closed by that thread's end
+                raise self._error(code)
+        code = lib.py_endpoint_close(self._pointer)
+        if code and code != lib.IPCHEAP_ENDPOINT_CLOSED:
+            raise self._error(code)
+        self._closed = True
+
+    def wait_peer(self, timeout: float | None = None) -> None:
+        """Wait until a living participant holds the other side; TimeoutError when none does."""
+        seconds = _arguments.timeout(timeout)
+        code = _native.sleep(partial(lib.py_wait_peer, self._pointer), seconds)
+        if code:
+            raise self._error(code, doing="nobody claimed the other side")
+
+    def statistics(self) -> EndpointStatistics:
+        """Return how much has gone through, and how it waited."""
+        numbers = ffi.new("ipcheap_endpoint_statistics *")
+        code = lib.ipcheap_endpoint_describe(self._pointer, numbers)
+        if code:
+            raise self._error(code)
+        return EndpointStatistics(
+            capacity=numbers.capacity,
+            sent=numbers.sent,
+            received=numbers.received,
+            held=numbers.held,
+            parks=numbers.parks,
+            wakes=numbers.wakes,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pid == os.getpid():
+            self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_closed", True) or self._handle.closed or self._pid != os.getpid():
+            return
+        warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+        lib.py_endpoint_close(self._pointer)  # from another thread the release will do it
+
+    def __repr__(self) -> str:
+        state = ", closed" if self.closed else ""
+        return f"<{type(self).__name__} of channel {self._channel!r} of {self._handle}{state}>"
+
+    def _error(self, code: int, doing: str = "not done", asked: int | None = None) -> Exception:
+        return _native.error(
+            code, self._handle, self._channel, side=self._side, doing=doing, asked=asked
+        )
+
+    def _wait(self, seconds: float) -> int:
+        """Sleep until the other side has done something; 0, TIMED_OUT or an error."""
+        if seconds <= 0:
+            return lib.IPCHEAP_TIMED_OUT
+        return _native.sleep(partial(lib.py_wait, self._pointer), seconds)

@@ -1,0 +1,155 @@
+"""The receiving side of a record channel."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, ClassVar
+
+from . import _arguments
+from ._core import lib
+from ._endpoint import Endpoint
+from .errors import ChannelClosed
+from .record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ._arguments import ChannelId
+    from ._core import CData
+    from ._native import Handle
+
+_try_receive = lib.py_try_receive
+_try_receive_many = lib.py_try_receive_many
+_receive_bytes = lib.py_receive_bytes
+_receive_many_bytes = lib.py_receive_many_bytes
+_WOULD_BLOCK = lib.IPCHEAP_WOULD_BLOCK
+_BATCH = lib.PY_BATCH
+
+
+class Consumer(Endpoint):
+    """The receiving side of a record channel; see `Heap.consumer`.
+
+    Records come in the order sent, each once. One that has been received is the caller's to
+    `free()`, and keeps its slot of the ring until then. Receiving raises `TimeoutError`
+    when nothing came in time, `ChannelClosed` or `PeerDied` when all has been received and
+    the producer has closed or died.
+
+    Iterating gives record after record, each freed when the next one is asked for, and
+    stops when the producer has closed.
+    """
+
+    _side: ClassVar[str] = "consumer"
+
+    def __init__(self, handle: Handle, channel: ChannelId, pointer: CData) -> None:
+        super().__init__(handle, channel, pointer)
+        self._inbox: list[bytes] = []
+        self._inbox_id = id(self._inbox)  # in which the core puts what it received
+
+    @property
+    def pending(self) -> int:
+        """How many records have been sent and not yet received."""
+        count = lib.ipcheap_pending(self._pointer)
+        if count < 0:
+            raise self._error(count)
+        return int(count) + lib.py_waiting(self._core)
+
+    def recv_record(self, timeout: float | None = None) -> Record:
+        """Return the next record; wait `timeout` seconds for it, None for ever."""
+        record = self.try_recv_record()
+        if record is not None:
+            return record
+        core = self._handle.new_record()
+        self._insist(lambda: _try_receive(self._core, core), timeout, core)
+        return Record(self._handle, core, self._pointer, self._channel)
+
+    def try_recv_record(self) -> Record | None:
+        """Return the next record, None when there is none yet."""
+        core = self._handle.new_record()
+        code = _try_receive(self._core, core)
+        if code == 0:
+            return Record(self._handle, core, self._pointer, self._channel)
+        self._handle.spare.append(core)
+        if code == _WOULD_BLOCK:
+            return None
+        raise self._error(code)
+
+    def recv_records(self, limit: int, timeout: float | None = None) -> list[Record]:
+        """Return up to `limit` records: as many as there are, but at least one."""
+        limit = _arguments.count(limit, "limit", least=1)
+        found: list[CData] = []
+
+        def attempt() -> int:
+            while len(found) < limit:
+                size = min(limit - len(found), _BATCH)
+                batch = [self._handle.new_record() for _ in range(size)]
+                got = int(_try_receive_many(self._core, batch, size))
+                found.extend(batch[: max(got, 0)])
+                self._handle.spare.extend(batch[max(got, 0) :])
+                if got < size:
+                    return 0 if found else got
+            return 0
+
+        code = attempt()
+        if code:
+            if code != _WOULD_BLOCK:
+                raise self._error(code)
+            self._insist(attempt, timeout)
+        pointer, channel = self._pointer, self._channel
+        return [Record(self._handle, core, pointer, channel) for core in found]
+
+    def recv(self, timeout: float | None = None) -> bytes:
+        """Return a copy of the next record, which is given back at once."""
+        code = _receive_bytes(self._core, self._inbox_id)
+        if code:
+            if code != _WOULD_BLOCK:
+                raise self._error(code)
+            self._insist(lambda: _receive_bytes(self._core, self._inbox_id), timeout)
+        return self._inbox.pop()
+
+    def recv_many(self, limit: int = 256, timeout: float | None = None) -> list[bytes]:
+        """Return copies of up to `limit` records: as many as there are, but at least one."""
+        limit = _arguments.count(limit, "limit", least=1)
+        found: list[bytes] = []
+
+        def attempt() -> int:
+            while len(found) < limit:
+                size = min(limit - len(found), _BATCH)
+                got = int(_receive_many_bytes(self._core, id(found), size))
+                if got < size:
+                    return 0 if found else got
+            return 0
+
+        code = attempt()
+        if code:
+            if code != _WOULD_BLOCK:
+                raise self._error(code)
+            self._insist(attempt, timeout)
+        return found
+
+    def __iter__(self) -> Iterator[Record]:
+        try:
+            while True:
+                record = self.recv_record()
+                try:
+                    yield record
+                finally:
+                    with record:  # frees it, unless that or a send has been done
+                        pass
+        except ChannelClosed:
+            return
+
+    def _insist(
+        self, attempt: Callable[[], int], timeout: float | None, spare: CData | None = None
+    ) -> None:
+        """Wait for something to come and try again, until it is there or time is up."""
+        deadline = time.monotonic() + _arguments.timeout(timeout)
+        while True:
+            code = self._wait(deadline - time.monotonic())
+            if code == 0:
+                code = attempt()
+            if code == 0:
+                return
+            if code != _WOULD_BLOCK:
+                if spare is not None:
+                    self._handle.spare.append(spare)
+                raise self._error(code, doing="nothing came")

@@ -1,0 +1,159 @@
+"""The sending side of a record channel."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+from . import _arguments
+from ._core import lib
+from ._endpoint import Endpoint
+from .errors import RecordError
+from .record import allocate, allocate_many
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from .record import Record
+
+BytesLike: TypeAlias = Any  # bytes, bytearray, memoryview, a C-contiguous ndarray, ...
+
+_try_send = lib.py_try_send
+_try_send_many = lib.py_try_send_many
+_send_bytes = lib.py_send_bytes
+_send_many_bytes = lib.py_send_many_bytes
+_WOULD_BLOCK = lib.IPCHEAP_WOULD_BLOCK
+
+
+class Producer(Endpoint):
+    """The sending side of a record channel; see `Heap.producer`.
+
+    A send either hands the record over and returns, or raises and leaves all as it was:
+    `TimeoutError` when there was no room in time, `ChannelClosed` or `PeerDied` when it would
+    have to wait for a consumer that has closed or died. What was sent stays until it is
+    received or the channel is removed, whatever becomes of the producer.
+    """
+
+    _side: ClassVar[str] = "producer"
+
+    def allocate_record(self, nbytes: int) -> Record:
+        """Return a record of that size, its memory uninitialised; HeapFull if there is none."""
+        return allocate(self._handle, nbytes)
+
+    def allocate_records(self, nbytes: int, count: int) -> list[Record]:
+        """Return so many records of that size each, or raise HeapFull and allocate none."""
+        return allocate_many(self._handle, nbytes, count)
+
+    def send_record(self, record: Record, timeout: float | None = None) -> None:
+        """Send a record, allocated or received on any channel of this heap; it is then dead.
+
+        Waits `timeout` seconds for room in the ring, None for ever.
+        """
+        code = _try_send(self._core, record._outgoing(self._handle))
+        if code:
+            if code != _WOULD_BLOCK:
+                raise self._error(code)
+            core = record._outgoing(self._handle)
+            self._insist(lambda: _try_send(self._core, core), timeout)
+        record._was_sent()
+
+    def try_send_record(self, record: Record) -> bool:
+        """Send a record if there is room for it; return whether it was sent."""
+        code = _try_send(self._core, record._outgoing(self._handle))
+        if code == 0:
+            record._was_sent()
+            return True
+        if code == _WOULD_BLOCK:
+            return False
+        raise self._error(code)
+
+    def send_records(self, records: Iterable[Record], timeout: float | None = None) -> int:
+        """Send records in order; return how many went, those after them stay the caller's.
+
+        Waits for room for all of them; TimeoutError if not one went in time.
+        """
+        records = list(records)
+        cores = [record._outgoing(self._handle) for record in records]
+        if len(set(records)) < len(records):
+            raise RecordError("a record stands in the list more than once: sent twice")
+
+        def attempt(sent: int) -> int:
+            batch = cores[sent : sent + _BATCH]
+            went = int(_try_send_many(self._core, batch, len(batch)))
+            for record in records[sent : sent + max(went, 0)]:
+                record._was_sent()
+            return went
+
+        return self._send_all(attempt, len(records), timeout)
+
+    def send(self, data: BytesLike, timeout: float | None = None) -> None:
+        """Send a copy of a bytes-like object, which must be C-contiguous.
+
+        Waits `timeout` seconds for room in the ring, None for ever.
+        """
+        code = _send_bytes(self._core, id(data))
+        if code:
+            if code != _WOULD_BLOCK:
+                raise self._refusal(code, data)
+            self._insist(lambda: _send_bytes(self._core, id(data)), timeout)
+
+    def send_many(self, buffers: Iterable[BytesLike], timeout: float | None = None) -> int:
+        """Send copies of bytes-like objects in order; return how many went.
+
+        Waits for room for all of them; TimeoutError if not one went in time.
+        """
+        objects = list(buffers)
+
+        def attempt(sent: int) -> int:
+            went = _send_many_bytes(self._core, id(objects), sent)
+            if went == lib.PY_NOT_BYTES and sent == 0:
+                raise self._refusal(went, objects[0])
+            return int(went)
+
+        return self._send_all(attempt, len(objects), timeout)
+
+    # Inside -------------------------------------------------------------------------------
+
+    def _insist(self, attempt: Callable[[], int], timeout: float | None) -> None:
+        """Wait for room and try again, until it is done or time is up."""
+        deadline = time.monotonic() + _arguments.timeout(timeout)
+        while True:
+            code = self._wait(deadline - time.monotonic())
+            if code == 0:
+                code = attempt()
+            if code == 0:
+                return
+            if code != _WOULD_BLOCK:
+                raise self._error(code, doing="there was no room in the ring")
+
+    def _send_all(self, attempt: Callable[[int], int], total: int, timeout: float | None) -> int:
+        """Send from a position on, again and again; an error counts only if nothing went."""
+        deadline = time.monotonic() + _arguments.timeout(timeout)
+        sent = 0
+        while sent < total:
+            code = attempt(sent)
+            if code > 0:
+                sent += code
+                continue
+            if code in (0, _WOULD_BLOCK):
+                code = self._wait(deadline - time.monotonic())
+                if code == 0:
+                    continue
+            if sent:
+                break
+            raise self._error(code, doing="there was no room in the ring")
+        return sent
+
+    def _refusal(self, code: int, data: BytesLike) -> Exception:
+        if code != lib.PY_NOT_BYTES:
+            asked = memoryview(data).nbytes if code in _ABOUT_SIZE else None
+            return self._error(code, asked=asked)
+        try:
+            memoryview(data)
+        except TypeError as error:
+            return error
+        return ValueError(f"{type(data).__name__} of bytes that do not lie in one piece")
+
+
+_ABOUT_SIZE = (lib.IPCHEAP_HEAP_FULL, lib.IPCHEAP_MEMORY_FULL, lib.IPCHEAP_NO_MEMORY)
+_BATCH = lib.PY_BATCH

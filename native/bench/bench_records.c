@@ -1,0 +1,366 @@
+/*
+ * bench_records - what a record costs, beside what the machine itself takes.
+ *
+ *   bench_records [repetitions]
+ *
+ * Floors and figures alternate within one run, so that their ratios hold on a noisy
+ * machine; medians of the repetitions. Two processes, each pinned to a processor.
+ */
+
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ipcheap/ipcheap.h"
+
+enum { RECORDS = 1 << 20, TRIPS = 200000, PAIRS = 1 << 22, RING = 1024, MOST = 99 };
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
+}
+
+static void pin(size_t cpu) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    sched_setaffinity(0, sizeof set, &set);
+}
+
+static void pause_briefly(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+static void die(const char *what, int error) {
+    fprintf(stderr, "%s: %s\n", what, ipcheap_error_text(error));
+    exit(1);
+}
+
+#define MUST(call)                              \
+    do {                                        \
+        int error_ = (int)(call);               \
+        if (error_ < 0) die(#call, error_);     \
+    } while (0)
+
+/* What both processes share besides the heap. */
+struct arena {
+    _Alignas(128) _Atomic uint32_t ping;
+    _Alignas(128) _Atomic uint32_t pong;
+    _Alignas(128) _Atomic uint64_t sent;
+    _Alignas(128) _Atomic uint64_t received;
+    _Alignas(128) _Atomic uint32_t start;
+    _Alignas(128) unsigned char slots[RING][64];
+    unsigned char bulk[64][65536];
+};
+
+static struct arena *arena;
+static int segment;
+
+static void in_two_processes(void (*first)(double *), void (*second)(void), double *result) {
+    memset(arena, 0, offsetof(struct arena, slots));
+    pid_t pid = fork();
+    if (pid == 0) {
+        pin(1);
+        second();
+        _exit(0);
+    }
+    first(result);
+    waitpid(pid, NULL, 0);
+}
+
+static void both_start(void) {
+    atomic_fetch_add(&arena->start, 1);
+    while (atomic_load(&arena->start) < 2) pause_briefly();
+}
+
+/* Floors ----------------------------------------------------------------------------------- */
+
+static void line_there(double *result) {
+    both_start();
+    double begin = now();
+    for (uint32_t i = 1; i <= TRIPS; i++) {
+        atomic_store_explicit(&arena->ping, i, memory_order_release);
+        while (atomic_load_explicit(&arena->pong, memory_order_acquire) != i) {}
+    }
+    *result = (now() - begin) / TRIPS;
+}
+
+static void line_back(void) {
+    both_start();
+    for (uint32_t i = 1; i <= TRIPS; i++) {
+        while (atomic_load_explicit(&arena->ping, memory_order_acquire) != i) {}
+        atomic_store_explicit(&arena->pong, i, memory_order_release);
+    }
+}
+
+static volatile uint64_t sink;
+
+/* A bare ring: counters with cached peers, 64 bytes copied in, read in place. */
+static void ring_out(double *result) {
+    unsigned char payload[64] = {1};
+    uint64_t seen = 0;
+    both_start();
+    double begin = now();
+    for (uint64_t i = 0; i < RECORDS; i++) {
+        while (i - seen >= RING)
+            seen = atomic_load_explicit(&arena->received, memory_order_acquire);
+        memcpy(payload, &i, sizeof i);
+        memcpy(arena->slots[i % RING], payload, 64);
+        atomic_store_explicit(&arena->sent, i + 1, memory_order_release);
+    }
+    while (atomic_load_explicit(&arena->received, memory_order_acquire) != RECORDS) {}
+    *result = (now() - begin) / RECORDS;
+}
+
+static uint64_t sum64(const void *data) {
+    uint64_t words[8], sum = 0;
+    memcpy(words, data, 64);
+    for (int i = 0; i < 8; i++) sum += words[i];
+    return sum;
+}
+
+static void ring_in(void) {
+    uint64_t seen = 0, sum = 0;
+    both_start();
+    for (uint64_t i = 0; i < RECORDS; i++) {
+        while (seen == i) seen = atomic_load_explicit(&arena->sent, memory_order_acquire);
+        sum += sum64(arena->slots[i % RING]);
+        atomic_store_explicit(&arena->received, i + 1, memory_order_release);
+    }
+    sink = sum;
+}
+
+static void memory_copy(double *result) {
+    static unsigned char source[65536];
+    memset(source, 1, sizeof source);
+    for (int i = 0; i < 64; i++) memcpy(arena->bulk[i], source, sizeof source);
+    double begin = now();
+    for (int i = 0; i < 20000; i++) {
+        memcpy(arena->bulk[i % 4], source, sizeof source);
+        __asm__ volatile("" ::: "memory");
+    }
+    *result = (now() - begin) / 20000;
+}
+
+/* The heap --------------------------------------------------------------------------------- */
+
+static ipcheap_heap *attached(void) {
+    ipcheap_heap *heap;
+    MUST(ipcheap_attach(segment, -1, &heap));
+    return heap;
+}
+
+static ipcheap_endpoint *endpoint(ipcheap_heap *heap, uint64_t id, int side) {
+    ipcheap_key key;
+    ipcheap_channel channel;
+    ipcheap_endpoint *e;
+    MUST(ipcheap_key_int(&key, id));
+    MUST(ipcheap_add_record_channel(heap, &key, RING, &channel));
+    MUST(ipcheap_claim(heap, &channel, side, &e));
+    MUST(ipcheap_wait_peer(e, -1));
+    return e;
+}
+
+static void take(ipcheap_endpoint *consumer, ipcheap_record *record) {
+    int error;
+    while ((error = ipcheap_try_receive(consumer, record)) == IPCHEAP_WOULD_BLOCK) {}
+    MUST(error);
+}
+
+static void give(ipcheap_endpoint *producer, ipcheap_record *record) {
+    int error;
+    while ((error = ipcheap_try_send(producer, record)) == IPCHEAP_WOULD_BLOCK) {}
+    MUST(error);
+}
+
+static void records_out(double *result) {
+    ipcheap_heap *heap = attached();
+    ipcheap_endpoint *out = endpoint(heap, 1, IPCHEAP_PRODUCER);
+    unsigned char payload[64] = {1};
+    ipcheap_record record;
+    both_start();
+    double begin = now();
+    for (uint64_t i = 0; i < RECORDS; i++) {
+        MUST(ipcheap_allocate(heap, 64, &record));
+        memcpy(payload, &i, sizeof i);
+        memcpy(record.data, payload, 64);
+        give(out, &record);
+    }
+    while (atomic_load(&arena->received) == 0) {}
+    *result = (now() - begin) / RECORDS;
+    ipcheap_endpoint_release(out);
+    ipcheap_release(heap);
+}
+
+static void records_in(void) {
+    ipcheap_heap *heap = attached();
+    ipcheap_endpoint *in = endpoint(heap, 1, IPCHEAP_CONSUMER);
+    ipcheap_record record;
+    uint64_t sum = 0;
+    both_start();
+    for (uint64_t i = 0; i < RECORDS; i++) {
+        take(in, &record);
+        sum += sum64(record.data);
+        MUST(ipcheap_free(heap, &record));
+    }
+    sink = sum;
+    atomic_store(&arena->received, 1);
+    ipcheap_endpoint_release(in);
+    ipcheap_release(heap);
+}
+
+static void trips_there(double *result) {
+    ipcheap_heap *heap = attached();
+    ipcheap_endpoint *out = endpoint(heap, 2, IPCHEAP_PRODUCER);
+    ipcheap_endpoint *in = endpoint(heap, 3, IPCHEAP_CONSUMER);
+    ipcheap_record record;
+    both_start();
+    double begin = now();
+    for (uint64_t i = 0; i < TRIPS; i++) {
+        MUST(ipcheap_allocate(heap, 64, &record));
+        memcpy(record.data, &i, sizeof i);
+        give(out, &record);
+        take(in, &record);
+        sink = *(uint64_t *)record.data;
+        MUST(ipcheap_free(heap, &record));
+    }
+    *result = (now() - begin) / TRIPS;
+    ipcheap_endpoint_release(out);
+    ipcheap_endpoint_release(in);
+    ipcheap_release(heap);
+}
+
+static void trips_back(void) {
+    ipcheap_heap *heap = attached();
+    ipcheap_endpoint *in = endpoint(heap, 2, IPCHEAP_CONSUMER);
+    ipcheap_endpoint *out = endpoint(heap, 3, IPCHEAP_PRODUCER);
+    ipcheap_record record;
+    both_start();
+    for (uint64_t i = 0; i < TRIPS; i++) {
+        take(in, &record);
+        uint64_t value = *(uint64_t *)record.data;
+        MUST(ipcheap_free(heap, &record));
+        MUST(ipcheap_allocate(heap, 64, &record));
+        memcpy(record.data, &value, sizeof value);
+        give(out, &record);
+    }
+    ipcheap_endpoint_release(in);
+    ipcheap_endpoint_release(out);
+    ipcheap_release(heap);
+}
+
+static double pairs(uint64_t nbytes) {
+    ipcheap_heap *heap = attached();
+    ipcheap_record record;
+    MUST(ipcheap_allocate(heap, nbytes, &record));
+    MUST(ipcheap_free(heap, &record));
+    double begin = now();
+    for (int i = 0; i < PAIRS; i++) {
+        MUST(ipcheap_allocate(heap, nbytes, &record));
+        MUST(ipcheap_free(heap, &record));
+    }
+    double result = (now() - begin) / PAIRS;
+    ipcheap_release(heap);
+    return result;
+}
+
+/* 64 KiB: each written whole; the reader looks at one byte a page, as the peers' figures do. */
+enum { BULK = 40000, BULK_BYTES = 65536 };
+
+static void bulk_out(double *result) {
+    static unsigned char source[BULK_BYTES];
+    memset(source, 1, sizeof source);
+    ipcheap_heap *heap = attached();
+    ipcheap_endpoint *out = endpoint(heap, 4, IPCHEAP_PRODUCER);
+    ipcheap_record record;
+    both_start();
+    double begin = now();
+    for (int i = 0; i < BULK; i++) {
+        MUST(ipcheap_allocate(heap, BULK_BYTES, &record));
+        memcpy(record.data, source, BULK_BYTES);
+        give(out, &record);
+    }
+    while (atomic_load(&arena->received) == 0) {}
+    *result = (now() - begin) / BULK;
+    ipcheap_endpoint_release(out);
+    ipcheap_release(heap);
+}
+
+static void bulk_in(void) {
+    ipcheap_heap *heap = attached();
+    ipcheap_endpoint *in = endpoint(heap, 4, IPCHEAP_CONSUMER);
+    ipcheap_record record;
+    uint64_t sum = 0;
+    both_start();
+    for (int i = 0; i < BULK; i++) {
+        take(in, &record);
+        for (int at = 0; at < BULK_BYTES; at += 4096) sum += ((unsigned char *)record.data)[at];
+        MUST(ipcheap_free(heap, &record));
+    }
+    sink = sum;
+    atomic_store(&arena->received, 1);
+    ipcheap_endpoint_release(in);
+    ipcheap_release(heap);
+}
+
+/* The run ---------------------------------------------------------------------------------- */
+
+static int compare(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *values, int count) {
+    qsort(values, (size_t)count, sizeof *values, compare);
+    return values[count / 2];
+}
+
+static void row(const char *what, double ns, double floor, const char *of) {
+    printf("%-46s %9.1f ns", what, ns);
+    if (of) printf("   %5.2f x %s", ns / floor, of);
+    printf("\n");
+}
+
+int main(int count, char **arguments) {
+    int repetitions = count > 1 ? atoi(arguments[1]) : 7;
+    if (repetitions < 1 || repetitions > MOST) repetitions = 7;
+    arena = mmap(NULL, sizeof *arena, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (arena == MAP_FAILED) return 1;
+    segment = memfd_create("bench", MFD_CLOEXEC);
+    ipcheap_options options = {.capacity = UINT64_C(64) << 20, .shm_kind = IPCHEAP_SHM_MEMFD};
+    MUST(ipcheap_format(segment, -1, &options));
+    pin(0);
+    static double line[MOST], ring[MOST], copy[MOST], record[MOST], trip[MOST], pair[MOST],
+        extent[MOST], bulk[MOST];
+    for (int r = 0; r < repetitions; r++) {
+        in_two_processes(line_there, line_back, &line[r]);
+        in_two_processes(ring_out, ring_in, &ring[r]);
+        memory_copy(&copy[r]);
+        in_two_processes(records_out, records_in, &record[r]);
+        in_two_processes(trips_there, trips_back, &trip[r]);
+        pair[r] = pairs(64);
+        extent[r] = pairs(65536);
+        in_two_processes(bulk_out, bulk_in, &bulk[r]);
+    }
+    double line_ns = median(line, repetitions), ring_ns = median(ring, repetitions);
+    double copy_ns = median(copy, repetitions);
+    row("floor: cache-line round trip", line_ns, 0, NULL);
+    row("floor: bare ring, 64 B copied in and read", ring_ns, 0, NULL);
+    row("floor: memcpy 64 KiB", copy_ns, 0, NULL);
+    row("64 B record, allocate ... free", median(record, repetitions), ring_ns, "the bare ring");
+    row("round trip with allocation", median(trip, repetitions), line_ns, "the cache line");
+    row("allocate + free, 64 B", median(pair, repetitions), 0, NULL);
+    row("allocate + free, 64 KiB", median(extent, repetitions), 0, NULL);
+    row("64 KiB record, allocate ... free", median(bulk, repetitions), copy_ns, "memcpy");
+    close(segment);
+    return 0;
+}
