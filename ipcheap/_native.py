@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 def text_of(chars: CData) -> str:
     """Return a C string."""
-    found = ffi.string(chars)
-    return found.decode(errors="replace") if isinstance(found, bytes) else found
+    return ffi.string(chars).decode(errors="replace")
 
 
 __version__ = text_of(lib.ipcheap_version_string())

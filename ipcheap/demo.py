@@ -17,6 +17,7 @@ import functools
 import itertools
 import multiprocessing
 import os
+import pickle
 import queue
 import re
 import signal
@@ -269,8 +270,8 @@ def count_words(heap: ipcheap.Heap, number: int) -> None:
         board.arrive(board.finished)
         items = list(counts.items())
         for first in range(0, len(items), PART):
-            part = dict(items[first : first + PART])
-            patiently(functools.partial(result.send_object, part))
+            part = pickle.dumps(dict(items[first : first + PART]))
+            patiently(functools.partial(result.send, part))
     board.end.wait(PATIENCE)
 
 
@@ -373,7 +374,7 @@ def receive_counts(consumers: Sequence[ipcheap.Consumer]) -> Counter[bytes]:
     for consumer in consumers:
         with contextlib.suppress(ipcheap.ChannelClosed):
             while True:
-                counts.update(consumer.recv_object(PATIENCE))
+                counts.update(pickle.loads(consumer.recv(PATIENCE)))
     return counts
 
 

@@ -309,7 +309,7 @@ class Heap:
         """Return a record of that size, its memory uninitialised; HeapFull if there is none."""
         return allocate(self._handle, nbytes)
 
-    def add_record_channel(self, id: ChannelId, capacity: int | None = None) -> RecordChannel:  # noqa: A002
+    def add_record_channel(self, id: ChannelId, capacity: int | None = None) -> RecordChannel:
         """Add a channel of records, or take the one of that shape that is there.
 
         `capacity`, rounded up to a power of two, bounds the records in flight and held; 1024
@@ -318,14 +318,12 @@ class Heap:
         """
         channel_id = _arguments.channel_id(id)
         handle, key, entry = self._open_handle(), key_of(channel_id), ffi.new("ipcheap_channel *")
-        if capacity is None:
-            shapes = (0, DEFAULT_SLOTS, 0)  # once more, if somebody else adds it meanwhile
-        else:
-            shapes = (min(_arguments.count(capacity, "capacity", least=1), 2**63),)
-        for slots in shapes:
-            code = lib.py_add_record_channel(handle.pointer, key, slots, entry)
-            if code not in (lib.IPCHEAP_CHANNEL_NOT_FOUND, lib.IPCHEAP_CHANNEL_TYPE):
-                break
+        # Without a capacity twice more: somebody else may add it meanwhile.
+        slots = 0 if capacity is None else _arguments.count(capacity, "capacity", least=1)
+        code = lib.py_add_record_channel(handle.pointer, key, min(slots, 2**63), entry)
+        for other in (DEFAULT_SLOTS, 0) if capacity is None else ():
+            if code in (lib.IPCHEAP_CHANNEL_NOT_FOUND, lib.IPCHEAP_CHANNEL_TYPE):
+                code = lib.py_add_record_channel(handle.pointer, key, other, entry)
         if code == lib.IPCHEAP_BAD_VALUE:
             raise ValueError(f"capacity of {capacity} is more slots than a channel can have")
         wanted = (
@@ -336,7 +334,7 @@ class Heap:
 
     def add_static_segment(
         self,
-        id: ChannelId,  # noqa: A002
+        id: ChannelId,
         nbytes: int | None = None,
         init: Callable[[memoryview], object] | None = None,
     ) -> StaticSegment:
@@ -374,7 +372,7 @@ class Heap:
         """All channels by ID, as they are whenever the mapping is looked into."""
         return _Channels(self)
 
-    def channel(self, id: ChannelId, timeout: float | None = 0.0) -> Channel:  # noqa: A002
+    def channel(self, id: ChannelId, timeout: float | None = 0.0) -> Channel:
         """Return a channel, waiting so long for it to be added; then ChannelNotFound.
 
         It is a RecordChannel or a StaticSegment, which is not there until it is initialised.
@@ -394,7 +392,7 @@ class Heap:
             return RecordChannel(self, channel_id, entry)
         return StaticSegment(self, channel_id, entry, handle)
 
-    def remove_channel(self, id: ChannelId, force: bool = False) -> None:  # noqa: A002
+    def remove_channel(self, id: ChannelId, force: bool = False) -> None:
         """Remove a channel; what was pending in it is freed, what is held stays.
 
         ChannelBusy when it has living endpoints, which `force` closes.
@@ -408,7 +406,7 @@ class Heap:
                 raise self._busy(channel_id, entry, (lib.IPCHEAP_PRODUCER, lib.IPCHEAP_CONSUMER))
         self._check(code, channel_id)
 
-    def producer(self, id: ChannelId, timeout: float | None = 0.0) -> Producer:  # noqa: A002
+    def producer(self, id: ChannelId, timeout: float | None = 0.0) -> Producer:
         """Claim the sending side of a record channel for this thread.
 
         Waits `timeout` seconds for the channel and the side: then ChannelNotFound, or
@@ -417,7 +415,7 @@ class Heap:
         """
         return Producer(*self._claim(id, lib.IPCHEAP_PRODUCER, timeout))
 
-    def consumer(self, id: ChannelId, timeout: float | None = 0.0) -> Consumer:  # noqa: A002
+    def consumer(self, id: ChannelId, timeout: float | None = 0.0) -> Consumer:
         """Claim the receiving side of a record channel for this thread; see `producer`.
 
         What a consumer that died had received and not freed comes again.
@@ -430,7 +428,7 @@ class Heap:
         self,
         id: ChannelId,
         side: int,
-        timeout: float | None,  # noqa: A002
+        timeout: float | None,
     ) -> tuple[Handle, ChannelId, CData]:
         channel_id = _arguments.channel_id(id)
         handle, key = self._open_handle(), key_of(channel_id)

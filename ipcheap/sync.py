@@ -156,10 +156,7 @@ class Lock(_Primitive):
         """Take the lock; return False when it could not be had in time, -1 being for ever."""
         if not blocking and timeout != -1:
             raise ValueError("can't specify a timeout for a non-blocking call")
-        if not blocking:
-            seconds = 0.0
-        else:
-            seconds = _arguments.timeout(None if timeout == -1 else timeout)
+        seconds = _arguments.timeout(None if timeout == -1 else timeout) if blocking else 0.0
         step = partial(lib.py_lock_acquire, self._handle.pointer, self._at)
         code = _native.sleep(step, seconds)
         if code == lib.IPCHEAP_TIMED_OUT:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import pickle
 import re
 import sys
 import threading
@@ -43,7 +44,7 @@ def count(heap: ipcheap.Heap, channel: str) -> None:
         for record in consumer:
             counts.update(re.findall(rb"\w+", record.view))
     with heap.producer(f"{channel} counts") as result:
-        result.send_object(counts)
+        result.send(pickle.dumps(counts))
 
 
 def consume(heap: ipcheap.Heap) -> None:
@@ -74,7 +75,7 @@ def main(paths: list[str]) -> None:
             total: Counter[bytes] = Counter()
             for channel in CHANNELS:  # what was sent stays, also when its sender has gone
                 with heap.consumer(f"{channel} counts") as result:
-                    total.update(result.recv_object(timeout=0))
+                    total.update(pickle.loads(result.recv(timeout=0)))
         finally:
             heap.unlink()
     for word, number in total.most_common(20):

@@ -159,12 +159,12 @@ static ipcheap_heap *attached(void) {
     return heap;
 }
 
-static ipcheap_endpoint *endpoint(ipcheap_heap *heap, uint64_t id, int side) {
+static ipcheap_endpoint *endpoint(ipcheap_heap *heap, uint64_t id, uint64_t slots, int side) {
     ipcheap_key key;
     ipcheap_channel channel;
     ipcheap_endpoint *e;
     MUST(ipcheap_key_int(&key, id));
-    MUST(ipcheap_add_record_channel(heap, &key, RING, &channel));
+    MUST(ipcheap_add_record_channel(heap, &key, slots, &channel));
     MUST(ipcheap_claim(heap, &channel, side, &e));
     MUST(ipcheap_wait_peer(e, -1));
     return e;
@@ -184,7 +184,7 @@ static void give(ipcheap_endpoint *producer, ipcheap_record *record) {
 
 static void records_out(double *result) {
     ipcheap_heap *heap = attached();
-    ipcheap_endpoint *out = endpoint(heap, 1, IPCHEAP_PRODUCER);
+    ipcheap_endpoint *out = endpoint(heap, 1, RING, IPCHEAP_PRODUCER);
     unsigned char payload[64] = {1};
     ipcheap_record record;
     both_start();
@@ -203,7 +203,7 @@ static void records_out(double *result) {
 
 static void records_in(void) {
     ipcheap_heap *heap = attached();
-    ipcheap_endpoint *in = endpoint(heap, 1, IPCHEAP_CONSUMER);
+    ipcheap_endpoint *in = endpoint(heap, 1, RING, IPCHEAP_CONSUMER);
     ipcheap_record record;
     uint64_t sum = 0;
     both_start();
@@ -220,8 +220,8 @@ static void records_in(void) {
 
 static void trips_there(double *result) {
     ipcheap_heap *heap = attached();
-    ipcheap_endpoint *out = endpoint(heap, 2, IPCHEAP_PRODUCER);
-    ipcheap_endpoint *in = endpoint(heap, 3, IPCHEAP_CONSUMER);
+    ipcheap_endpoint *out = endpoint(heap, 2, RING, IPCHEAP_PRODUCER);
+    ipcheap_endpoint *in = endpoint(heap, 3, RING, IPCHEAP_CONSUMER);
     ipcheap_record record;
     both_start();
     double begin = now();
@@ -241,8 +241,8 @@ static void trips_there(double *result) {
 
 static void trips_back(void) {
     ipcheap_heap *heap = attached();
-    ipcheap_endpoint *in = endpoint(heap, 2, IPCHEAP_CONSUMER);
-    ipcheap_endpoint *out = endpoint(heap, 3, IPCHEAP_PRODUCER);
+    ipcheap_endpoint *in = endpoint(heap, 2, RING, IPCHEAP_CONSUMER);
+    ipcheap_endpoint *out = endpoint(heap, 3, RING, IPCHEAP_PRODUCER);
     ipcheap_record record;
     both_start();
     for (uint64_t i = 0; i < TRIPS; i++) {
@@ -274,13 +274,13 @@ static double pairs(uint64_t nbytes) {
 }
 
 /* 64 KiB: each written whole; the reader looks at one byte a page, as the peers' figures do. */
-enum { BULK = 40000, BULK_BYTES = 65536 };
+enum { BULK = 40000, BULK_BYTES = 65536, BULK_SLOTS = 16 };
 
 static void bulk_out(double *result) {
     static unsigned char source[BULK_BYTES];
     memset(source, 1, sizeof source);
     ipcheap_heap *heap = attached();
-    ipcheap_endpoint *out = endpoint(heap, 4, IPCHEAP_PRODUCER);
+    ipcheap_endpoint *out = endpoint(heap, 4, BULK_SLOTS, IPCHEAP_PRODUCER);
     ipcheap_record record;
     both_start();
     double begin = now();
@@ -297,7 +297,7 @@ static void bulk_out(double *result) {
 
 static void bulk_in(void) {
     ipcheap_heap *heap = attached();
-    ipcheap_endpoint *in = endpoint(heap, 4, IPCHEAP_CONSUMER);
+    ipcheap_endpoint *in = endpoint(heap, 4, BULK_SLOTS, IPCHEAP_CONSUMER);
     ipcheap_record record;
     uint64_t sum = 0;
     both_start();

@@ -297,13 +297,13 @@ static int py_send_bytes(py_endpoint *producer, uintptr_t object) {
 }
 
 /* Sends a list's objects from one on, a batch at most; returns how many went. */
-static int64_t py_send_many_bytes(py_endpoint *producer, uintptr_t list, size_t from) {
+static int64_t py_send_many_bytes(py_endpoint *producer, uintptr_t list, size_t first) {
     PyObject *objects = (PyObject *)list;
     ipcheap_record batch[PY_BATCH];
     size_t made = 0;
     int error = 0;
-    while (made < PY_BATCH && from + made < (size_t)PyList_Size(objects)) {
-        PyObject *object = PyList_GetItem(objects, (Py_ssize_t)(from + made));
+    while (made < PY_BATCH && first + made < (size_t)PyList_Size(objects)) {
+        PyObject *object = PyList_GetItem(objects, (Py_ssize_t)(first + made));
         error = copy_in(producer->heap, object, &batch[made]);
         if (error) break;
         made++;

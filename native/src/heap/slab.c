@@ -12,6 +12,7 @@ struct local_slab {
     struct slab *shared;
     uint64_t owner;    /* what `shared` says as long as it is ours */
     uint64_t offset;   /* of block 0 */
+    uint64_t hot;      /* offset of the block freed last, if it is not in `free`: the first to go */
     uint64_t free[REMOTE_WORDS];
     uint32_t filled;   /* which words of `free` are not zero */
     uint32_t blocks, free_blocks;
@@ -174,10 +175,15 @@ static void local_drop(struct participant *me, struct local_slab *s) {
 
 /* Blocks --------------------------------------------------------------------------------- */
 
+/* Exact: units * size stays below 2^32; for one unit the reciprocal is one too small. */
+static uint32_t block_index(const struct local_slab *s, uint64_t offset) {
+    uint64_t units = (offset - s->offset) / BLOCK_ALIGN;
+    return (uint32_t)((units * s->reciprocal + (s->bytes == BLOCK_ALIGN ? units : 0)) >> 32);
+}
+
 static void mark_free(struct local_slab *s, uint32_t index) {
     s->free[index / 64] |= UINT64_C(1) << (index & 63);
     s->filled |= 1u << (index / 64);
-    s->free_blocks++;
 }
 
 static uint32_t pop_free(struct local_slab *s) {
@@ -185,7 +191,6 @@ static uint32_t pop_free(struct local_slab *s) {
     uint32_t index = word * 64 + (uint32_t)__builtin_ctzll(s->free[word]);
     s->free[word] &= s->free[word] - 1;
     if (!s->free[word]) s->filled &= ~(1u << word);
-    s->free_blocks--;
     return index;
 }
 
@@ -200,6 +205,7 @@ static uint32_t collect(struct local_slab *s) {
             if (index >= s->blocks) break;
             put(&s->shared->tags[index], TAG_FREE);
             mark_free(s, index);
+            s->free_blocks++;
         }
         put_and(&s->shared->remote[w], ~bits); /* after the tags: a bit is never lost */
     }
@@ -268,6 +274,7 @@ static int slab_create(struct participant *me, uint32_t size_class, struct local
         put(&heap->pages[part].word, page_word(PAGE_PART, KIND_SLAB, 0));
     put_release(&heap->pages[first].word, page_word(PAGE_USED, KIND_SLAB, pages));
     for (uint32_t i = 0; i < blocks; i++) mark_free(s, i);
+    s->free_blocks = blocks;
     *result = s;
     return 0;
 }
@@ -281,7 +288,10 @@ static struct local_slab *slab_adopt(struct participant *me, uint32_t granule) {
     if (!s) return NULL;
     put_release(&shared->owner, s->owner);
     for (uint32_t i = 0; i < s->blocks; i++)
-        if (get(&shared->tags[i]) == TAG_FREE) mark_free(s, i);
+        if (get(&shared->tags[i]) == TAG_FREE) {
+            mark_free(s, i);
+            s->free_blocks++;
+        }
     /* A block with its remote bit set whose tag a dead owner had cleared already counts once. */
     for (uint32_t w = 0; w < REMOTE_WORDS; w++)
         if (s->free[w] & get(&shared->remote[w])) put_and(&shared->remote[w], ~s->free[w]);
@@ -337,7 +347,7 @@ static int find_slab(struct participant *me, uint32_t size_class, struct local_s
     }
     *result = probe_full(me, bin, PROBES);
     while (!*result && (s = adopt_any(me, size_class))) {
-        if (s->filled)
+        if (s->free_blocks)
             *result = s;
         else
             list_add(bin, s, true);
@@ -357,7 +367,7 @@ static int refill(struct participant *me, uint32_t size_class) {
     if (bin->current) {
         int mine = settle_revoked(me, bin, bin->current);
         if (mine < 0) return mine;
-        if (mine && (bin->current->filled || collect(bin->current))) return 0;
+        if (mine && (bin->current->free_blocks || collect(bin->current))) return 0;
     }
     struct local_slab *s = NULL;
     int error = find_slab(me, size_class, &s);
@@ -371,7 +381,7 @@ int slab_allocate(struct participant *me, uint32_t size_class, uint64_t *offset)
     participant_enter(me);
     struct slab_cache *cache = me->slabs;
     struct local_slab *s = LIKELY(cache) ? cache->bins[size_class].current : NULL;
-    if (UNLIKELY(!s || !s->filled || !is_mine(s))) {
+    if (UNLIKELY(!s || !s->free_blocks || !is_mine(s))) {
         int error = cache_of(me) ? refill(me, size_class) : IPCHEAP_NO_MEMORY;
         if (error) {
             participant_leave(me);
@@ -379,10 +389,18 @@ int slab_allocate(struct participant *me, uint32_t size_class, uint64_t *offset)
         }
         s = me->slabs->bins[size_class].current;
     }
-    uint32_t index = pop_free(s);
+    uint32_t index;
+    if (LIKELY(s->hot)) {
+        *offset = s->hot;
+        index = block_index(s, s->hot);
+        s->hot = 0;
+    } else {
+        index = pop_free(s);
+        *offset = s->offset + (uint64_t)index * s->bytes;
+    }
+    s->free_blocks--;
     put(&s->shared->tags[index], me->tag);
     participant_leave(me);
-    *offset = s->offset + (uint64_t)index * s->bytes;
     return 0;
 }
 
@@ -406,9 +424,7 @@ static struct local_slab *find_mine(struct participant *me, uint64_t offset, uin
     if (UNLIKELY(!me->slabs || granule >= g->granules)) return NULL;
     struct local_slab *s = me->slabs->by_granule[granule];
     if (UNLIKELY(!s || !is_mine(s))) return NULL;
-    /* Exact: units * size stays below 2^32; for one unit the reciprocal is one too small. */
-    uint64_t units = (offset - s->offset) / BLOCK_ALIGN;
-    *index = (uint32_t)((units * s->reciprocal + (s->bytes == BLOCK_ALIGN ? units : 0)) >> 32);
+    *index = block_index(s, offset);
     return LIKELY((uint64_t)*index * s->bytes == offset - s->offset && *index < s->blocks) ? s : NULL;
 }
 
@@ -419,9 +435,14 @@ shared64 *slab_my_tag(struct participant *me, uint64_t offset) {
     return &s->shared->tags[index];
 }
 
-static void free_mine(struct participant *me, struct local_slab *s, uint32_t index) {
+static void free_mine(struct participant *me, struct local_slab *s, uint32_t index,
+                      uint64_t offset) {
     put(&s->shared->tags[index], TAG_FREE);
-    mark_free(s, index);
+    if (s->hot)
+        mark_free(s, index);
+    else
+        s->hot = offset;
+    s->free_blocks++;
     if (UNLIKELY(s->full || s->free_blocks == s->blocks)) move(me, s);
 }
 
@@ -430,7 +451,7 @@ bool slab_free_mine(struct participant *me, uint64_t offset, uint64_t tag) {
     struct local_slab *s = find_mine(me, offset, &index);
     if (UNLIKELY(!s || get(&s->shared->tags[index]) != tag)) return false;
     if (UNLIKELY(block_is_remote_free(s->shared, index))) return false;
-    free_mine(me, s, index);
+    free_mine(me, s, index, offset);
     return true;
 }
 
@@ -438,7 +459,7 @@ int slab_free(struct participant *me, const struct block *block) {
     struct slab *shared = block->slab;
     struct local_slab *s = me->slabs ? me->slabs->by_granule[block->granule] : NULL;
     if (s && s->shared == shared && is_mine(s)) {
-        free_mine(me, s, block->index);
+        free_mine(me, s, block->index, s->offset + (uint64_t)block->index * s->bytes);
         return 0;
     }
     uint64_t bit = UINT64_C(1) << (block->index & 63);
