@@ -7,7 +7,7 @@ import threading
 import warnings
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from . import _arguments, _native
 from ._core import ffi, lib
@@ -61,6 +61,8 @@ class Endpoint:
         self._core = ffi.new("py_endpoint *")
         self._core.heap = handle.pointer
         self._core.endpoint = self._pointer
+        self._box: list[Any] = []  # in which objects go to and come from the core
+        self._core.box = id(self._box)
         self._closed = False
 
     @property

@@ -72,7 +72,18 @@ class Handle:
         try:
             return self.spare.pop()
         except IndexError:
-            return ffi.new("py_record *")
+            record = ffi.new("py_record *")
+            record.heap = self.pointer
+            return record
+
+    # What a Record asks of where it came from, a heap or a consumer.
+
+    channel = None
+
+    @property
+    def handle(self) -> Handle:
+        """Itself."""
+        return self
 
 
 # The end of the process --------------------------------------------------------------------

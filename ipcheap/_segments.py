@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import _kernel, _native, errors
-from ._native import ffi, lib
+from ._core import ffi, lib
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

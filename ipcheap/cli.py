@@ -266,32 +266,39 @@ def _facts(heap: ipcheap.HeapInfo) -> dict[str, Any]:
 
 
 def remove_heaps(arguments: argparse.Namespace) -> int:
-    """Remove heaps by name, or those that nobody uses any more."""
+    """Remove heaps by name, or those that nobody has open."""
     heaps = {heap.name: heap for heap in ipcheap.heaps()}
     if not arguments.name and not arguments.stale:
-        fail("which heap? Give names, or --stale for all those whose users have died")
+        fail("which heap? Give names, or --stale for all those that nobody has open")
     names = list(dict.fromkeys(arguments.name))
     if arguments.stale:
         names += sorted(name for name, heap in heaps.items() if heap.stale and name not in names)
     code = 0
     for name in names:
-        heap = heaps.get(name)
-        if heap is not None and heap.participants and not arguments.force:
-            users = f"{heap.participants} participant{'s' * (heap.participants != 1)}"
-            print(
-                f"ipcheap: {name} is in use by {users}; --force removes it all the same",
-                file=sys.stderr,
-            )
-            code = 1
-            continue
         try:
+            users = 0 if arguments.force else _participants(name, heaps.get(name))
+            if users:
+                text = f"{name} is in use by {users} participant{'s' * (users != 1)}"
+                raise ipcheap.HeapBusy(f"{text}; --force removes it all the same")
             ipcheap.unlink(name)
+        except ipcheap.HeapNotFound:
+            print(f"ipcheap: there is no heap {name!r}", file=sys.stderr)
+            code = 1
         except (ipcheap.Error, OSError, ValueError) as error:
             print(f"ipcheap: {error}", file=sys.stderr)
             code = 1
         else:
             print(f"removed {name}")
     return code
+
+
+def _participants(name: str, heap: ipcheap.HeapInfo | None) -> int:
+    if heap is not None:
+        return heap.participants
+    if "/" not in name:
+        return 0
+    with ipcheap.Heap.attach(name) as mine:
+        return mine.statistics().participants - 1
 
 
 # The arguments --------------------------------------------------------------------------
@@ -341,7 +348,7 @@ def parser() -> argparse.ArgumentParser:
         description="Remove heaps. Who has one open keeps the memory until closing it.",
     )
     p.add_argument("name", nargs="*", metavar="NAME", help="a heap, or the path of a file heap")
-    p.add_argument("--stale", action="store_true", help="all heaps whose users have died")
+    p.add_argument("--stale", action="store_true", help="all heaps that nobody has open")
     p.add_argument("--force", action="store_true", help="also heaps that are in use")
     p.set_defaults(run=remove_heaps)
     return top

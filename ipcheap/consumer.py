@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from . import _arguments
@@ -26,6 +27,15 @@ _WOULD_BLOCK = lib.IPCHEAP_WOULD_BLOCK
 _BATCH = lib.PY_BATCH
 
 
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What records keep of the consumer that received them."""
+
+    handle: Handle
+    channel: ChannelId
+    pointer: CData
+
+
 class Consumer(Endpoint):
     """The receiving side of a record channel; see `Heap.consumer`.
 
@@ -42,8 +52,7 @@ class Consumer(Endpoint):
 
     def __init__(self, handle: Handle, channel: ChannelId, pointer: CData) -> None:
         super().__init__(handle, channel, pointer)
-        self._inbox: list[bytes] = []
-        self._inbox_id = id(self._inbox)  # in which the core puts what it received
+        self._source = _Source(handle, channel, self._pointer)
 
     @property
     def pending(self) -> int:
@@ -60,14 +69,14 @@ class Consumer(Endpoint):
             return record
         core = self._handle.new_record()
         self._insist(lambda: _try_receive(self._core, core), timeout, core)
-        return Record(self._handle, core, self._pointer, self._channel)
+        return Record(self._source, core)
 
     def try_recv_record(self) -> Record | None:
         """Return the next record, None when there is none yet."""
         core = self._handle.new_record()
         code = _try_receive(self._core, core)
         if code == 0:
-            return Record(self._handle, core, self._pointer, self._channel)
+            return Record(self._source, core)
         self._handle.spare.append(core)
         if code == _WOULD_BLOCK:
             return None
@@ -94,29 +103,29 @@ class Consumer(Endpoint):
             if code != _WOULD_BLOCK:
                 raise self._error(code)
             self._insist(attempt, timeout)
-        pointer, channel = self._pointer, self._channel
-        return [Record(self._handle, core, pointer, channel) for core in found]
+        source = self._source
+        return [Record(source, core) for core in found]
 
     def recv(self, timeout: float | None = None) -> bytes:
         """Return a copy of the next record, which is given back at once."""
-        code = _receive_bytes(self._core, self._inbox_id)
+        code = _receive_bytes(self._core)
         if code:
             if code != _WOULD_BLOCK:
                 raise self._error(code)
-            self._insist(lambda: _receive_bytes(self._core, self._inbox_id), timeout)
-        return self._inbox.pop()
+            self._insist(lambda: _receive_bytes(self._core), timeout)
+        return self._box.pop()  # type: ignore[no-any-return]
 
     def recv_many(self, limit: int = 256, timeout: float | None = None) -> list[bytes]:
         """Return copies of up to `limit` records: as many as there are, but at least one."""
         limit = _arguments.count(limit, "limit", least=1)
-        found: list[bytes] = []
+        box = self._box
 
         def attempt() -> int:
-            while len(found) < limit:
-                size = min(limit - len(found), _BATCH)
-                got = int(_receive_many_bytes(self._core, id(found), size))
+            while len(box) < limit:
+                size = min(limit - len(box), _BATCH)
+                got = int(_receive_many_bytes(self._core, size))
                 if got < size:
-                    return 0 if found else got
+                    return 0 if box else got
             return 0
 
         code = attempt()
@@ -124,6 +133,8 @@ class Consumer(Endpoint):
             if code != _WOULD_BLOCK:
                 raise self._error(code)
             self._insist(attempt, timeout)
+        found = box[:]
+        box.clear()
         return found
 
     def __iter__(self) -> Iterator[Record]:

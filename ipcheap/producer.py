@@ -14,6 +14,9 @@ from .record import allocate, allocate_many
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from ._arguments import ChannelId
+    from ._core import CData
+    from ._native import Handle
     from .record import Record
 
 BytesLike: TypeAlias = Any  # bytes, bytearray, memoryview, a C-contiguous ndarray, ...
@@ -36,6 +39,10 @@ class Producer(Endpoint):
 
     _side: ClassVar[str] = "producer"
 
+    def __init__(self, handle: Handle, channel: ChannelId, pointer: CData) -> None:
+        super().__init__(handle, channel, pointer)
+        self._box.append(None)
+
     def allocate_record(self, nbytes: int) -> Record:
         """Return a record of that size, its memory uninitialised; HeapFull if there is none."""
         return allocate(self._handle, nbytes)
@@ -49,23 +56,23 @@ class Producer(Endpoint):
 
         Waits `timeout` seconds for room in the ring, None for ever.
         """
-        code = _try_send(self._core, record._outgoing(self._handle))
+        core = self._outgoing(record)
+        code = _try_send(self._core, core)
         if code:
             if code != _WOULD_BLOCK:
-                raise self._error(code)
-            core = record._outgoing(self._handle)
+                raise self._not_sent(code, record)
             self._insist(lambda: _try_send(self._core, core), timeout)
         record._was_sent()
 
     def try_send_record(self, record: Record) -> bool:
         """Send a record if there is room for it; return whether it was sent."""
-        code = _try_send(self._core, record._outgoing(self._handle))
+        code = _try_send(self._core, self._outgoing(record))
         if code == 0:
             record._was_sent()
             return True
         if code == _WOULD_BLOCK:
             return False
-        raise self._error(code)
+        raise self._not_sent(code, record)
 
     def send_records(self, records: Iterable[Record], timeout: float | None = None) -> int:
         """Send records in order; return how many went, those after them stay the caller's.
@@ -73,7 +80,7 @@ class Producer(Endpoint):
         Waits for room for all of them; TimeoutError if not one went in time.
         """
         records = list(records)
-        cores = [record._outgoing(self._handle) for record in records]
+        cores = [self._outgoing(record) for record in records]
         if len(set(records)) < len(records):
             raise RecordError("a record stands in the list more than once: sent twice")
 
@@ -91,28 +98,52 @@ class Producer(Endpoint):
 
         Waits `timeout` seconds for room in the ring, None for ever.
         """
-        code = _send_bytes(self._core, id(data))
+        self._box[0] = data
+        code = _send_bytes(self._core)
         if code:
-            if code != _WOULD_BLOCK:
-                raise self._refusal(code, data)
-            self._insist(lambda: _send_bytes(self._core, id(data)), timeout)
+            self._send_later(code, data, timeout)
 
     def send_many(self, buffers: Iterable[BytesLike], timeout: float | None = None) -> int:
         """Send copies of bytes-like objects in order; return how many went.
 
         Waits for room for all of them; TimeoutError if not one went in time.
         """
-        objects = list(buffers)
+        box = self._box
+        box[:] = buffers
 
         def attempt(sent: int) -> int:
-            went = _send_many_bytes(self._core, id(objects), sent)
-            if went == lib.PY_NOT_BYTES and sent == 0:
-                raise self._refusal(went, objects[0])
+            went = _send_many_bytes(self._core, sent)
+            if went < 0 and sent == 0 and went != _WOULD_BLOCK:
+                raise self._refusal(went, box[0])
             return int(went)
 
-        return self._send_all(attempt, len(objects), timeout)
+        try:
+            return self._send_all(attempt, len(box), timeout)
+        finally:
+            box[:] = (None,)
 
     # Inside -------------------------------------------------------------------------------
+
+    def _outgoing(self, record: Record) -> CData:
+        try:
+            return record._outgoing()
+        except AttributeError:
+            raise TypeError(f"a Record is sent, not {type(record).__name__}") from None
+
+    def _not_sent(self, code: int, record: Record) -> Exception:
+        if code == lib.IPCHEAP_RECORD and record._source.handle is not self._handle:
+            return RecordError(f"{record!r} cannot be sent in another heap, {self._handle}")
+        return self._error(code)
+
+    def _send_later(self, code: int, data: BytesLike, timeout: float | None) -> None:
+        if code != _WOULD_BLOCK:
+            raise self._refusal(code, data)
+
+        def attempt() -> int:
+            self._box[0] = data
+            return _send_bytes(self._core)
+
+        self._insist(attempt, timeout)
 
     def _insist(self, attempt: Callable[[], int], timeout: float | None) -> None:
         """Wait for room and try again, until it is done or time is up."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from . import _arguments, _native
 from ._core import ffi, lib
@@ -21,15 +21,25 @@ if TYPE_CHECKING:
 
 _allocate = lib.py_allocate
 _free = lib.py_free
+_give_back = lib.py_give_back
 _usable = lib.py_usable
 DEBUG = os.environ.get("IPCHEAP_DEBUG", "") not in ("", "0")
 
 
-def _give_back(handle: Handle, endpoint: object, core: CData, _pointer: object) -> None:
-    """Free a record whose last view has gone; `endpoint` is only to outlive this."""
-    del endpoint
-    _free(handle.pointer, core)
-    handle.spare.append(core)
+class Source(Protocol):
+    """Where a record comes from, and what it keeps alive: a heap, or a consumer's part of it."""
+
+    @property
+    def handle(self) -> Handle:
+        """The heap."""
+
+    @property
+    def channel(self) -> ChannelId | None:
+        """The channel, if it was received."""
+
+    @property
+    def pointer(self) -> CData:
+        """What of the core must outlive the record: the heap, or the consumer."""
 
 
 class Record:
@@ -44,36 +54,20 @@ class Record:
     `record.nbytes` are its size in bytes, `bytes(record)` copies it.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_buffer",
-        "_channel",
-        "_core",
-        "_endpoint",
-        "_fate",
-        "_guard",
-        "_handle",
-    )
+    __slots__ = ("__weakref__", "_buffer", "_core", "_fate", "_guard", "_source")
 
-    def __init__(
-        self,
-        handle: Handle,
-        core: CData,
-        endpoint: CData | None = None,
-        channel: ChannelId | None = None,
-    ) -> None:
-        self._handle = handle
+    def __init__(self, source: Source, core: CData) -> None:
+        self._source = source
         self._core: CData | None = core  # a py_record; None once it is not ours any more
         self._fate = ""  # kept, freed or sent
-        self._endpoint = endpoint  # of the consumer, for as long as it waits to be freed there
-        self._channel = channel
-        self._buffer: Any = None  # an ffi.buffer, which all views and arrays keep alive, and
-        self._guard: Any = None  # which itself keeps this alive, that frees the block at last
+        # An ffi.buffer that all views and arrays keep alive, and which keeps the _guard
+        # alive, whose finaliser frees the block at last.
+        self._buffer: Any = None
 
     @property
     def nbytes(self) -> int:
         """Its size in bytes, as asked for."""
-        return int(self._usable().core.nbytes)
+        return int(self._usable().nbytes)
 
     def __len__(self) -> int:
         return self.nbytes
@@ -100,10 +94,10 @@ class Record:
         if core is None:
             raise self._gone("freed")
         if self._buffer is None:
-            code = _free(self._handle.pointer, core)
+            code = _free(core)
             if code and code != lib.IPCHEAP_HEAP_BUSY:
                 raise self._error(code)
-            self._handle.spare.append(core)
+            self._source.handle.spare.append(core)
         else:
             if code := _usable(core):
                 raise self._error(code)
@@ -116,10 +110,9 @@ class Record:
 
         It stays the caller's beyond the consumer's end, and beyond a `with` around it.
         """
-        code = lib.py_keep(self._handle.pointer, self._usable())
+        code = lib.py_keep(self._usable())
         if code:
             raise self._error(code)
-        self._endpoint = None
         self._fate = "kept"
 
     def __enter__(self) -> Self:
@@ -133,8 +126,8 @@ class Record:
     def __del__(self) -> None:
         core = getattr(self, "_core", None)
         if core is not None and self._buffer is None:
-            _free(self._handle.pointer, core)
-            self._handle.spare.append(core)
+            _free(core)
+            self._source.handle.spare.append(core)
 
     def __bytes__(self) -> bytes:
         return bytes(self._exported())
@@ -147,20 +140,18 @@ class Record:
         return dict(self.array().__array_interface__)
 
     def __repr__(self) -> str:
-        of = self._handle if self._channel is None else f"channel {self._channel!r}"
+        of = self._where()
         if self._core is None:
             return f"<{type(self).__name__} of {of}, {self._fate}>"
-        return f"<{type(self).__name__} of {of}, {self._core.core.nbytes} bytes>"
+        return f"<{type(self).__name__} of {of}, {self._core.nbytes} bytes>"
 
     # For producers ------------------------------------------------------------------------
 
-    def _outgoing(self, handle: Handle) -> CData:
-        """Return the core's record, to be sent on a channel of that heap."""
+    def _outgoing(self) -> CData:
+        """Return the core's record, to be sent."""
         core = self._core
         if core is None:
             raise self._gone("sent")
-        if self._handle is not handle:
-            raise RecordError(f"a record of {self._handle} cannot be sent in another, {handle}")
         if DEBUG and self._buffer is not None:
             self._refuse_views()
         return core
@@ -173,7 +164,7 @@ class Record:
             ffi.gc(self._guard, None)
             self._buffer = self._guard = None
         if core is not None:
-            self._handle.spare.append(core)
+            self._source.handle.spare.append(core)
 
     def _refuse_views(self) -> None:
         left = weakref.ref(self._buffer)
@@ -197,16 +188,19 @@ class Record:
             core = self._usable()
             if code := _usable(core):
                 raise self._error(code)
-            finaliser = partial(_give_back, self._handle, self._endpoint, core)
-            self._guard = ffi.gc(core.core.data, finaliser)
-            self._buffer = ffi.buffer(self._guard, core.core.nbytes)
+            self._guard = ffi.gc(core.data, partial(_give_back, core, self._source.pointer))
+            self._buffer = ffi.buffer(self._guard, core.nbytes)
         return self._buffer
 
+    def _where(self) -> str:
+        handle, channel = self._source.handle, self._source.channel
+        return str(handle) if channel is None else f"channel {channel!r} of {handle}"
+
     def _error(self, code: int) -> Exception:
-        return _native.error(code, self._handle, self._channel)
+        return _native.error(code, self._source.handle, self._source.channel)
 
     def _gone(self, asked: str) -> RecordError:
-        where = self._handle if self._channel is None else f"channel {self._channel!r}"
+        where = self._where()
         if asked == self._fate:
             return RecordError(f"the record of {where} has been {asked} already: {asked} twice")
         return RecordError(f"the record of {where} has been {self._fate}, it cannot be {asked}")
@@ -216,7 +210,7 @@ def allocate(handle: Handle, nbytes: int) -> Record:
     """Return a new record."""
     core = handle.new_record()
     try:
-        code = _allocate(handle.pointer, nbytes, core)
+        code = _allocate(core, nbytes)
     except OverflowError:
         code = lib.IPCHEAP_BAD_VALUE
     if code:
@@ -230,7 +224,7 @@ def allocate_many(handle: Handle, nbytes: int, count: int) -> list[Record]:
     count = _arguments.count(count, "count")
     cores = [handle.new_record() for _ in range(count)]
     try:
-        code = lib.py_allocate_many(handle.pointer, nbytes, cores, count)
+        code = lib.py_allocate_many(cores, count, nbytes)
     except OverflowError:
         code = lib.IPCHEAP_BAD_VALUE
     if code:

@@ -25,7 +25,7 @@ from ipcheap import cli, demo
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-COMMAND = (sys.executable, "-m", "ipcheap.cli")
+COMMAND = (Path(sys.executable).with_name("ipcheap"),)  # -m would find the checkout
 LIMIT = 100.0
 SEM = ("futex", "posix", "sysv")
 
@@ -198,7 +198,7 @@ def endless_demo(name: str) -> Iterator[subprocess.Popen[str]]:
         start_new_session=True,
     )
     try:
-        with ipcheap.Heap.attach(name, timeout=60) as heap:
+        with ipcheap.Heap.attach(name, timeout=30) as heap:
             board = demo.Board(heap)
             peers.until(lambda: board.records.load() > 100 or process.poll() is not None)
         yield process
@@ -284,7 +284,7 @@ def leave_stale(name: str) -> None:
         f"ipcheap.Heap.create({name!r}, '1MiB').allocate_record(8)\n"
         "os.kill(os.getpid(), 9)\n"
     )
-    assert subprocess.run([sys.executable, "-c", code], timeout=LIMIT).returncode == -9
+    assert subprocess.run([sys.executable, "-P", "-c", code], timeout=LIMIT).returncode == -9
 
 
 def test_a_heap_whose_users_have_died_is_marked_and_removed(heap_name: str) -> None:
@@ -306,6 +306,7 @@ def test_all_stale_heaps_are_removed_and_no_others(
     monkeypatch.setattr(ipcheap, "heaps", lambda: [h for h in heaps() if h.name in ours])
     monkeypatch.setattr(sys, "argv", ["ipcheap", "rm", "--stale"])
     with ipcheap.Heap.create(living, "1MiB") as heap:
+        heap.allocate_record(8)
         assert cli.main() == 0
         assert capsys.readouterr().out == f"removed {heap_name}\n"
         assert exists(living)
@@ -329,14 +330,34 @@ def test_a_heap_that_is_not_there_cannot_be_removed(heap_name: str) -> None:
     code, output, errors = ipcheap_command("rm", missing, heap_name)
     assert code == 1
     assert output == f"removed {heap_name}\n"
-    assert errors.startswith("ipcheap: ")
-    assert missing in errors
+    assert errors == f"ipcheap: there is no heap {missing!r}\n"
 
 
 def test_rm_wants_to_know_what() -> None:
     code, output, errors = ipcheap_command("rm")
     assert (code, output) == (1, "")
     assert "--stale" in errors
+
+
+def test_a_heap_in_a_file_that_is_in_use_is_removed_by_force_only(tmp_path: Path) -> None:
+    path = tmp_path / "heap"
+    with ipcheap.Heap.create(str(path), "1MiB", shm="file") as heap:
+        heap.allocate_record(8)
+        code, _, errors = ipcheap_command("rm", path)
+        assert code == 1
+        assert "in use by 1 participant;" in errors
+        assert path.exists()
+        assert ipcheap_command("rm", "--force", path)[0] == 0
+
+
+def test_a_file_that_is_no_heap_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "letter"
+    path.write_text("Dear all,\n" * 1000)
+    for option in ((), ("--force",)):
+        code, output, errors = ipcheap_command("rm", *option, path)
+        assert (code, output) == (1, "")
+        assert errors.startswith("ipcheap: ")
+    assert path.exists()
 
 
 def test_a_heap_in_a_file_is_removed_by_its_path(tmp_path: Path) -> None:

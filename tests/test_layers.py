@@ -46,8 +46,15 @@ PLAIN_HEADERS = frozenset(
 # A Python module imports modules of earlier rows only; those of one row do not know each
 # other. Every module of the package stands here. Imports under `if TYPE_CHECKING` are free.
 PYTHON_LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_core",),
+    ("_core", "errors"),
+    ("_arguments",),
+    ("_native", "_kernel"),
+    ("_segments", "_endpoint", "record"),
+    ("producer", "consumer", "channel"),
+    ("static",),
+    ("sync", "heap"),
     ("__init__",),
+    ("demo",),
     ("cli",),
 )
 

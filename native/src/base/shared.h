@@ -61,6 +61,15 @@ static inline void full_fence(void) {
 typedef _Atomic(uint32_t) shared32;
 typedef _Atomic(uint64_t) shared64;
 
+/* Asks for a line that will be written, while something else is being waited for. */
+static inline void prefetch_to_write(const void *where) {
+#if defined(__x86_64__)
+    __asm__ volatile("prefetchw %0" : : "m"(*(const char *)where));
+#else
+    __builtin_prefetch(where, 1);
+#endif
+}
+
 static inline uint64_t round_up(uint64_t value, uint64_t to) { return (value + to - 1) / to * to; }
 
 static inline uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }

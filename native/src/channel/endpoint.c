@@ -269,13 +269,7 @@ uint64_t endpoint_held(const ipcheap_endpoint *e) {
     return held;
 }
 
-/* The slot to be received from next is still full of the lap before. */
-static bool holds_next_slot(const ipcheap_endpoint *e) {
-    uint64_t word = get(&slot_of(e, e->position)->word);
-    return ring_state(word) == SLOT_FULL && ring_lap(word) != lap_of(e, e->position);
-}
-
-int endpoint_end(ipcheap_endpoint *e) {
+int endpoint_end(ipcheap_endpoint *e, uint64_t word) {
     if (get(&e->channel->flags) & CHANNEL_GONE) return IPCHEAP_ENDPOINT_CLOSED;
     enum side_state peer = peer_state(e);
     /* Who polls never parks, so he has to look after a silent peer now and then himself. */
@@ -288,9 +282,9 @@ int endpoint_end(ipcheap_endpoint *e) {
         if (can_go_on(e)) return 0;
         return peer == SIDE_CLOSED ? IPCHEAP_CHANNEL_CLOSED : IPCHEAP_PEER_DIED;
     }
-    if (e->side == IPCHEAP_CONSUMER && holds_next_slot(e) && endpoint_held(e) == e->mask + 1)
-        return IPCHEAP_RING_HELD;
-    return IPCHEAP_WOULD_BLOCK;
+    bool held = e->side == IPCHEAP_CONSUMER && ring_state(word) == SLOT_FULL;
+    return UNLIKELY(held && endpoint_held(e) == e->mask + 1) ? IPCHEAP_RING_HELD
+                                                             : IPCHEAP_WOULD_BLOCK;
 }
 
 static int wait_inside(ipcheap_endpoint *e, bool (*ready)(const ipcheap_endpoint *),

@@ -70,8 +70,11 @@ static inline bool slot_is_readable(const ipcheap_endpoint *e, uint64_t position
 
 /* Does the endpoint have something to do, or an end to report? */
 bool endpoint_ready(const ipcheap_endpoint *e);
-/* Why a call that would have to wait must not: WOULD_BLOCK when it may. */
-int endpoint_end(ipcheap_endpoint *e);
+/*
+ * Why a call that found `word` in its slot and would have to wait must not: WOULD_BLOCK when
+ * it may, 0 when the slot has changed meanwhile.
+ */
+int endpoint_end(ipcheap_endpoint *e, uint64_t word);
 /* How many slots the consumer has received and not given back. */
 uint64_t endpoint_held(const ipcheap_endpoint *e);
 

@@ -195,7 +195,7 @@ static int send_one(ipcheap_endpoint *e, ipcheap_record *record) {
     struct ring_slot *slot = slot_of(e, e->position);
     uint64_t word = get_acquire(&slot->word); /* pairs with slot_let_go() */
     if (UNLIKELY(!slot_is_writable(e, e->position, word))) {
-        error = endpoint_end(e);
+        error = endpoint_end(e, word);
         if (error) return error;
         word = get_acquire(&slot->word);
     }
@@ -278,7 +278,7 @@ static int receive_one(ipcheap_endpoint *e, ipcheap_record *record) {
         word = get_acquire(&slot->word);
     }
     if (UNLIKELY(!slot_is_readable(e, e->position, word))) {
-        int error = endpoint_end(e);
+        int error = endpoint_end(e, word);
         if (error) return error;
         word = get_acquire(&slot->word);
     }

@@ -95,6 +95,9 @@ int extent_allocate(struct participant *me, int zone, uint64_t pages, uint64_t a
                     enum page_kind kind, uint64_t tag, uint64_t *first) {
     ipcheap_heap *heap = me->heap;
     if (pages == 0 || pages > heap->geometry.zone_pages[zone]) return IPCHEAP_HEAP_FULL;
+    /* Another processor had these last: fetch them together, and while the lock comes. */
+    index_prefetch(heap, zone, pages);
+    prefetch_to_write(&heap->pages[me->recent_page]);
     int error = heap_lock(me);
     if (error) return error;
     struct fit fit;
@@ -107,6 +110,7 @@ int extent_allocate(struct participant *me, int zone, uint64_t pages, uint64_t a
         extent_free(me, fit.start);
         return error;
     }
+    me->recent_page = fit.start;
     *first = fit.start;
     return 0;
 }
@@ -157,6 +161,8 @@ uint64_t extents_reserve(const ipcheap_heap *heap) {
 int extent_free(struct participant *me, uint64_t first) {
     ipcheap_heap *heap = me->heap;
     int zone = zone_of(heap, first);
+    prefetch_to_write(&heap->pages[first]);
+    index_prefetch(heap, zone, word_length(get(&heap->pages[first].word)));
     int error = heap_lock(me);
     if (error) return error;
     uint64_t word = get(&heap->pages[first].word), length = word_length(word);

@@ -65,6 +65,13 @@ static void set_root(struct zone *zone, int bin, uint32_t root) {
     if (root == 0 && (word & bit)) put(bits, word & ~bit);
 }
 
+void index_prefetch(ipcheap_heap *heap, int z, uint64_t pages) {
+    struct zone *zone = &heap->header->zones[z];
+    prefetch_to_write(zone->bin_bits);
+    prefetch_to_write(&zone->bins[pages ? bin_of(pages) : 0]);
+    prefetch_to_write(&zone->used);
+}
+
 void index_clear(ipcheap_heap *heap, int z) {
     struct zone *zone = &heap->header->zones[z];
     for (int word = 0; word < BINS / 64; word++) put(&zone->bin_bits[word], 0);

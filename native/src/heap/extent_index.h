@@ -9,6 +9,8 @@
 
 #include "segment/heap.h"
 
+/* The lines that looking for, or adding, a run of that many pages will write. */
+void index_prefetch(ipcheap_heap *heap, int zone, uint64_t pages);
 void index_clear(ipcheap_heap *heap, int zone);
 void index_insert(ipcheap_heap *heap, int zone, uint64_t first, uint64_t length);
 void index_remove(ipcheap_heap *heap, int zone, uint64_t first, uint64_t length);

@@ -12,7 +12,8 @@ struct local_slab {
     struct slab *shared;
     uint64_t owner;    /* what `shared` says as long as it is ours */
     uint64_t offset;   /* of block 0 */
-    uint64_t hot;      /* offset of the block freed last, if it is not in `free`: the first to go */
+    uint64_t hot;      /* offset of a block freed lately that is not in `free`: the first to go */
+    uint32_t hot_index;
     uint64_t free[REMOTE_WORDS];
     uint32_t filled;   /* which words of `free` are not zero */
     uint32_t blocks, free_blocks;
@@ -392,7 +393,7 @@ int slab_allocate(struct participant *me, uint32_t size_class, uint64_t *offset)
     uint32_t index;
     if (LIKELY(s->hot)) {
         *offset = s->hot;
-        index = block_index(s, s->hot);
+        index = s->hot_index;
         s->hot = 0;
     } else {
         index = pop_free(s);
@@ -438,10 +439,12 @@ shared64 *slab_my_tag(struct participant *me, uint64_t offset) {
 static void free_mine(struct participant *me, struct local_slab *s, uint32_t index,
                       uint64_t offset) {
     put(&s->shared->tags[index], TAG_FREE);
-    if (s->hot)
+    if (s->hot) {
         mark_free(s, index);
-    else
+    } else {
         s->hot = offset;
+        s->hot_index = index;
+    }
     s->free_blocks++;
     if (UNLIKELY(s->full || s->free_blocks == s->blocks)) move(me, s);
 }

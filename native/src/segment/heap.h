@@ -25,6 +25,7 @@ struct participant {
     uintptr_t thread;          /* thread_marker() of its thread; 0 when that has ended */
     bool abandoned;            /* belongs to the parent of a fork */
     struct slab_cache *slabs;  /* the private halves of its slabs */
+    uint64_t recent_page;      /* the extent allocated last, to prefetch its descriptor */
     struct ipcheap_endpoint *endpoints;
     int64_t held;              /* records owned outright, less those ... */
     _Atomic int64_t held_elsewhere; /* ... added or given back by other threads */

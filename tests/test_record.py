@@ -1,0 +1,241 @@
+"""Records: their memory, its lifetime, and what must not be done with them."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ipcheap
+from ipcheap import record as record_module
+
+
+@pytest.fixture
+def heap() -> Iterator[ipcheap.Heap]:
+    with ipcheap.Heap.create(None, "4MiB", shm="memfd") as heap:
+        heap.add_record_channel("a", 8)
+        yield heap
+        assert heap.check() == []
+
+
+@pytest.mark.parametrize("nbytes", [0, 1, 64, 4096, 100_000, 3_900_000])
+def test_a_record_is_as_long_as_asked_for(heap: ipcheap.Heap, nbytes: int) -> None:
+    with heap.allocate_record(nbytes) as record:
+        assert len(record) == record.nbytes == record.view.nbytes == nbytes
+        assert not record.view.readonly
+        record.view[:] = bytes(i & 255 for i in range(nbytes))
+        assert bytes(record) == record.array().tobytes() == record.view.tobytes()
+    assert heap.statistics().in_use == 0
+
+
+def test_a_bad_length_is_refused(heap: ipcheap.Heap) -> None:
+    for bad in (-1, 2**64):
+        with pytest.raises(ValueError, match="nbytes"):
+            heap.allocate_record(bad)
+    for kind in ("8", 1.5, None):
+        with pytest.raises(TypeError):
+            heap.allocate_record(kind)  # type: ignore[arg-type]
+
+
+def test_an_array_aliases_the_record(heap: ipcheap.Heap) -> None:
+    with heap.allocate_record(48) as record:
+        record.array("f8", (2, 3))[:] = [[1, 2, 3], [4, 5, 6]]
+        assert record.array("f8").tolist() == [1, 2, 3, 4, 5, 6]
+        assert record.array("f8", (-1, 2)).shape == (3, 2)
+        assert record.array([("x", "i4"), ("y", "i4")]).shape == (6,)
+        assert np.asarray(record).shape == (48,)
+
+
+def test_an_array_that_does_not_fit_is_refused(heap: ipcheap.Heap) -> None:
+    with heap.allocate_record(10) as record:
+        for dtype, shape in (("f8", None), ("u1", (3, 4)), ("u1", 9), ("V0", None)):
+            with pytest.raises(ValueError):  # noqa: PT011
+                record.array(dtype, shape)  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            record.array(object)
+
+
+def test_a_block_goes_back_with_its_last_view(heap: ipcheap.Heap) -> None:
+    record = heap.allocate_record(1000)
+    view = record.view
+    array = record.array()[10:]
+    record.free()
+    array[:] = 1
+    assert heap.statistics().records == 1
+    del view
+    assert heap.statistics().records == 1
+    del array
+    assert heap.statistics().records == 0
+
+
+def test_a_view_outlives_record_heap_and_name(heap_name: str) -> None:
+    heap = ipcheap.Heap.create(heap_name, "1MiB")
+    record = heap.allocate_record(1000)
+    array = record.array("u2")
+    array[:] = 7
+    heap.close()
+    heap.unlink()
+    del heap
+    record.free()
+    del record
+    gc.collect()
+    array += 1
+    assert array.sum() == 4000
+
+
+def test_a_record_can_be_freed_after_the_heap_was_closed(heap_name: str) -> None:
+    with ipcheap.Heap.create(heap_name, "1MiB") as other:
+        heap = ipcheap.Heap.attach(heap_name)
+        record = heap.allocate_record(1000)
+        heap.close()
+        assert other.statistics().records == 1
+        record.free()
+        assert other.statistics().records == 0
+
+
+def test_a_record_left_to_the_collector_is_freed(heap: ipcheap.Heap) -> None:
+    record = heap.allocate_record(1000)
+    array = record.array()
+    gone = weakref.ref(record)
+    del record
+    assert gone() is None
+    assert heap.statistics().records == 1
+    del array
+    assert heap.statistics().records == 0
+
+
+def test_after_free_everything_is_refused(heap: ipcheap.Heap) -> None:
+    with heap.producer("a") as producer, heap.allocate_record(8) as record:
+        record.free()
+        with pytest.raises(ipcheap.RecordError, match="freed twice"):
+            record.free()
+        for use in (record.keep, record.array, lambda: record.view, lambda: record.nbytes):
+            with pytest.raises(ipcheap.RecordError, match="freed"):
+                use()  # type: ignore[operator]
+        with pytest.raises(ipcheap.RecordError, match="freed"):
+            producer.send_record(record)
+        assert "freed" in repr(record)
+
+
+def test_after_sending_everything_is_refused(heap: ipcheap.Heap) -> None:
+    with heap.producer("a") as producer, producer.allocate_record(8) as record:
+        view = record.view
+        producer.send_record(record)
+        with pytest.raises(ipcheap.RecordError, match="sent twice"):
+            producer.send_record(record)
+        with pytest.raises(ipcheap.RecordError, match="sent"):
+            record.free()
+        del view
+        assert heap.statistics().records == 1
+
+
+def test_what_is_not_a_record_is_not_sent(heap: ipcheap.Heap) -> None:
+    thing: Any = b"bytes"
+    with heap.producer("a") as producer:
+        with pytest.raises(TypeError):
+            producer.send_record(thing)
+        with pytest.raises(TypeError):
+            producer.send(1)
+        with pytest.raises(ValueError, match="one piece"):
+            producer.send(memoryview(b"abcdef")[::2])
+
+
+def test_a_record_of_another_heap_is_not_sent(heap: ipcheap.Heap) -> None:
+    with (
+        ipcheap.Heap.create(None, "1MiB", shm="memfd") as other,
+        other.allocate_record(8) as record,
+        heap.producer("a") as producer,
+    ):
+        with pytest.raises(ipcheap.RecordError, match="another heap"):
+            producer.send_record(record)
+        assert record.nbytes == 8
+
+
+def test_a_kept_record_stays_beyond_its_consumer(heap: ipcheap.Heap) -> None:
+    with heap.producer("a") as producer:
+        producer.send(b"kept")
+        producer.send(b"freed")
+        with heap.consumer("a") as consumer:
+            with consumer.recv_record() as record:
+                record.keep()
+            consumer.recv_record().free()
+            assert consumer.statistics().held == 0
+        assert bytes(record) == b"kept"
+        record.free()
+    assert heap.statistics().in_use == 0
+
+
+def test_a_record_may_be_freed_by_another_thread(heap: ipcheap.Heap) -> None:
+    with heap.producer("a") as producer, heap.consumer("a") as consumer:
+        producer.send(b"x" * 100)
+        producer.send(b"y" * 100)
+        received, array = consumer.recv_record(), consumer.recv_record().array()
+        box = [heap.allocate_record(100), received, array]
+        del array, received
+        thread = threading.Thread(target=box.clear)
+        thread.start()
+        thread.join()
+        assert consumer.statistics().held == 0
+    assert heap.statistics().in_use == 0
+
+
+def test_views_of_a_received_record_hold_its_slot(heap: ipcheap.Heap) -> None:
+    with heap.producer("a") as producer, heap.consumer("a") as consumer:
+        producer.send(b"abc")
+        view = consumer.recv_record().view
+        assert consumer.statistics().held == 1
+        consumer.close()
+        assert bytes(view) == b"abc"
+        del view
+    assert heap.statistics().in_use == 0
+
+
+def test_debugging_refuses_to_send_what_has_views(
+    heap: ipcheap.Heap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_module, "DEBUG", True)
+    with heap.producer("a") as producer, producer.allocate_record(8) as record:
+        array = record.array()
+        with pytest.raises(BufferError, match="live views"):
+            producer.send_record(record)
+        array[:] = 5
+        del array
+        producer.send_record(record)
+        with heap.consumer("a") as consumer:
+            assert consumer.recv() == b"\5" * 8
+
+
+def test_allocate_records_gives_all_or_none(heap: ipcheap.Heap) -> None:
+    records = heap.producer("a")
+    with records as producer:
+        some = producer.allocate_records(1000, 100)
+        assert len({record.array().ctypes.data for record in some}) == 100
+        with pytest.raises(ipcheap.HeapFull):
+            producer.allocate_records(100_000, 100)
+        assert heap.statistics().records == 100
+        assert producer.allocate_records(8, 0) == []
+        del some
+    assert heap.statistics().records == 0
+
+
+def test_a_record_forwarded_is_the_same_memory(heap: ipcheap.Heap) -> None:
+    heap.add_record_channel("b", 8)
+    with (
+        heap.producer("a") as first,
+        heap.consumer("a") as middle,
+        heap.producer("b") as second,
+        heap.consumer("b") as last,
+    ):
+        record = first.allocate_record(64)
+        where = record.array().ctypes.data
+        first.send_record(record)
+        second.send_record(middle.recv_record())
+        received = last.recv_record()
+        assert received.array().ctypes.data == where
+        assert middle.statistics().held == 0
+        received.free()
