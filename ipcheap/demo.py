@@ -303,7 +303,8 @@ def consume(heap: ipcheap.Heap) -> None:
 
 @contextlib.contextmanager
 def role(name: str) -> Iterator[None]:
-    """End this process with one line about what went wrong, not with a traceback."""
+    """End this process with one line about what went wrong, and when the parent has died."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         yield
     except (ipcheap.ChannelClosed, ipcheap.PeerDied):
@@ -311,6 +312,13 @@ def role(name: str) -> Iterator[None]:
     except (DemoError, ipcheap.Error, OSError, threading.BrokenBarrierError) as error:
         sys.stderr.write(f"ipcheap: {name}: {str(error) or type(error).__name__}\n")
         raise SystemExit(1) from None
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 class Crew:

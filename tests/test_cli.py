@@ -255,6 +255,13 @@ def test_a_demo_that_is_disturbed_cleans_up(
         assert psutil.wait_procs(children, timeout=10)[1] == []
 
 
+def test_the_processes_of_a_demo_that_is_killed_end(heap_name: str) -> None:
+    with endless_demo(heap_name) as process:
+        children = psutil.Process(process.pid).children()
+        process.kill()
+        assert psutil.wait_procs(children, timeout=10)[1] == []
+
+
 # ls and rm ------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ import pytest
 import ipcheap
 from ipcheap import _arguments
 
-KIND = {"shm": "memfd", "capacity": "1MiB"}
+KIND: dict[str, Any] = {"shm": "memfd", "capacity": "1MiB"}
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def try_everything(
         lambda: record.view,
     ):
         try:
-            attempt()  # type: ignore[no-untyped-call]
+            attempt()
         except ipcheap.WrongProcess as error:
             found.append(str(error))
     return found

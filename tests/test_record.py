@@ -5,14 +5,16 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 import ipcheap
 from ipcheap import record as record_module
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.fixture
@@ -37,9 +39,10 @@ def test_a_bad_length_is_refused(heap: ipcheap.Heap) -> None:
     for bad in (-1, 2**64):
         with pytest.raises(ValueError, match="nbytes"):
             heap.allocate_record(bad)
-    for kind in ("8", 1.5, None):
+    kinds: list[Any] = ["8", 1.5, None]
+    for kind in kinds:
         with pytest.raises(TypeError):
-            heap.allocate_record(kind)  # type: ignore[arg-type]
+            heap.allocate_record(kind)
 
 
 def test_an_array_aliases_the_record(heap: ipcheap.Heap) -> None:
@@ -55,7 +58,7 @@ def test_an_array_that_does_not_fit_is_refused(heap: ipcheap.Heap) -> None:
     with heap.allocate_record(10) as record:
         for dtype, shape in (("f8", None), ("u1", (3, 4)), ("u1", 9), ("V0", None)):
             with pytest.raises(ValueError):  # noqa: PT011
-                record.array(dtype, shape)  # type: ignore[arg-type]
+                record.array(dtype, shape)
         with pytest.raises(TypeError):
             record.array(object)
 
@@ -116,7 +119,7 @@ def test_after_free_everything_is_refused(heap: ipcheap.Heap) -> None:
             record.free()
         for use in (record.keep, record.array, lambda: record.view, lambda: record.nbytes):
             with pytest.raises(ipcheap.RecordError, match="freed"):
-                use()  # type: ignore[operator]
+                use()
         with pytest.raises(ipcheap.RecordError, match="freed"):
             producer.send_record(record)
         assert "freed" in repr(record)

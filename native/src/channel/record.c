@@ -2,6 +2,7 @@
 
 #include "channel/endpoint.h"
 #include "channel/park.h"
+#include "heap/slab_local.h"
 #include "segment/lock.h"
 
 static ipcheap_record owned_record(ipcheap_heap *heap, uint64_t offset, uint64_t nbytes) {
@@ -13,8 +14,16 @@ int ipcheap_allocate(ipcheap_heap *heap, uint64_t nbytes, ipcheap_record *record
     uint64_t offset;
     if (UNLIKELY(heap->closed)) return IPCHEAP_HEAP_CLOSED;
     int error = participant_current(heap, &me);
-    if (LIKELY(!error)) error = block_allocate(me, nbytes, &offset);
-    if (LIKELY(!error)) *record = owned_record(heap, offset, nbytes);
+    if (UNLIKELY(error)) return error;
+    uint32_t size_class = size_class_of(nbytes);
+    uint64_t block = LIKELY(size_class < heap->geometry.classes) ? slab_take(me, size_class) : 0;
+    if (LIKELY(block)) {
+        me->held++;
+        *record = owned_record(heap, block, nbytes);
+        return 0;
+    }
+    error = block_allocate(me, nbytes, &offset);
+    if (!error) *record = owned_record(heap, offset, nbytes);
     return error;
 }
 

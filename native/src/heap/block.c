@@ -66,10 +66,10 @@ static int allocate_again(struct participant *me, uint64_t nbytes, uint64_t *off
 }
 
 int block_allocate(struct participant *me, uint64_t nbytes, uint64_t *offset) {
-    if (UNLIKELY(me->deferred_count)) blocks_free_deferred(me);
+    if (me->deferred_count) blocks_free_deferred(me);
     int error = allocate_once(me, nbytes, offset);
-    if (UNLIKELY(error)) error = allocate_again(me, nbytes, offset, error);
-    if (LIKELY(!error)) me->held++;
+    if (error) error = allocate_again(me, nbytes, offset, error);
+    if (!error) me->held++;
     return error;
 }
 

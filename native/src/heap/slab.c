@@ -3,44 +3,10 @@
 #include <stdlib.h>
 
 #include "heap/extent.h"
+#include "heap/slab_local.h"
 #include "segment/lock.h"
 
 #define PROBES 16 /* full slabs looked at for remote frees before a new slab is made */
-
-/* The owner's half of a slab. */
-struct local_slab {
-    struct slab *shared;
-    uint64_t owner;    /* what `shared` says as long as it is ours */
-    uint64_t offset;   /* of block 0 */
-    uint64_t hot;      /* offset of a block freed lately that is not in `free`: the first to go */
-    uint32_t hot_index;
-    uint64_t free[REMOTE_WORDS];
-    uint32_t filled;   /* which words of `free` are not zero */
-    uint32_t blocks, free_blocks;
-    uint32_t size_class, bytes, reciprocal;
-    uint32_t granule;
-    bool full;         /* which list it is on */
-    struct local_slab *next, *previous;
-};
-
-struct list {
-    struct local_slab *first, *last;
-};
-
-struct bin {
-    struct local_slab *current; /* where allocation goes on; on neither list */
-    struct list available;      /* have a free block or more */
-    struct list full;           /* had none when last seen */
-    uint32_t spares;            /* empty slabs on `available` */
-};
-
-struct slab_cache {
-    struct bin bins[CLASSES];
-    struct local_slab **by_granule; /* where an offset leads */
-    struct local_slab **table;      /* by the index in the owner word */
-    uint32_t room, count;
-    uint32_t first_hole; /* no index below this one is free */
-};
 
 /* Geometry ------------------------------------------------------------------------------- */
 
@@ -52,10 +18,6 @@ static uint64_t slab_bytes(const ipcheap_heap *heap, uint32_t size_class) {
 uint32_t slab_blocks(const ipcheap_heap *heap, uint32_t size_class) {
     if (size_class >= heap->geometry.classes) return 0;
     return (uint32_t)(slab_bytes(heap, size_class) / size_class_bytes(size_class));
-}
-
-bool block_is_remote_free(const struct slab *slab, uint32_t index) {
-    return get_acquire(&slab->remote[index / 64]) >> (index & 63) & 1; /* with slab_free() */
 }
 
 /* The page on which the slab that covers `page` begins, or UINT64_MAX. */
@@ -91,19 +53,20 @@ bool slab_find(ipcheap_heap *heap, uint64_t offset, struct block *block) {
 
 /* Lists ---------------------------------------------------------------------------------- */
 
-static void list_add(struct bin *bin, struct local_slab *s, bool full) {
-    struct list *list = full ? &bin->full : &bin->available;
-    s->full = full;
+static void list_add(struct bin *bin, struct local_slab *s) {
+    s->list = s->free_blocks ? AVAILABLE : FULL;
+    struct list *list = s->list == FULL ? &bin->full : &bin->available;
     s->next = NULL;
     s->previous = list->last;
     *(s->previous ? &s->previous->next : &list->first) = s;
     list->last = s;
-    if (!full && s->free_blocks == s->blocks) bin->spares++;
+    if (s->free_blocks == s->blocks) bin->spares++;
 }
 
 static void list_remove(struct bin *bin, struct local_slab *s) {
-    struct list *list = s->full ? &bin->full : &bin->available;
-    if (!s->full && s->free_blocks == s->blocks) bin->spares--;
+    struct list *list = s->list == FULL ? &bin->full : &bin->available;
+    if (s->list == AVAILABLE && s->free_blocks == s->blocks) bin->spares--;
+    s->list = CURRENT;
     *(s->next ? &s->next->previous : &list->last) = s->previous;
     *(s->previous ? &s->previous->next : &list->first) = s->next;
     s->next = s->previous = NULL;
@@ -176,25 +139,6 @@ static void local_drop(struct participant *me, struct local_slab *s) {
 
 /* Blocks --------------------------------------------------------------------------------- */
 
-/* Exact: units * size stays below 2^32; for one unit the reciprocal is one too small. */
-static uint32_t block_index(const struct local_slab *s, uint64_t offset) {
-    uint64_t units = (offset - s->offset) / BLOCK_ALIGN;
-    return (uint32_t)((units * s->reciprocal + (s->bytes == BLOCK_ALIGN ? units : 0)) >> 32);
-}
-
-static void mark_free(struct local_slab *s, uint32_t index) {
-    s->free[index / 64] |= UINT64_C(1) << (index & 63);
-    s->filled |= 1u << (index / 64);
-}
-
-static uint32_t pop_free(struct local_slab *s) {
-    uint32_t word = (uint32_t)__builtin_ctz(s->filled);
-    uint32_t index = word * 64 + (uint32_t)__builtin_ctzll(s->free[word]);
-    s->free[word] &= s->free[word] - 1;
-    if (!s->free[word]) s->filled &= ~(1u << word);
-    return index;
-}
-
 /* Takes what others have freed; inside participant_enter(). Returns how many blocks. */
 static uint32_t collect(struct local_slab *s) {
     uint32_t before = s->free_blocks;
@@ -212,8 +156,6 @@ static uint32_t collect(struct local_slab *s) {
     }
     return s->free_blocks - before;
 }
-
-static bool is_mine(const struct local_slab *s) { return get(&s->shared->owner) == s->owner; }
 
 /*
  * Not mine at the moment: taken back by somebody who needed the memory, or about to be
@@ -327,7 +269,7 @@ static struct local_slab *probe_full(struct participant *me, struct bin *bin, ui
         if (mine > 0) {
             list_remove(bin, s);
             if (collect(s)) return s;
-            list_add(bin, s, true);
+            list_add(bin, s);
         }
         if (round || mine < 0) break;
     }
@@ -351,7 +293,7 @@ static int find_slab(struct participant *me, uint32_t size_class, struct local_s
         if (s->free_blocks)
             *result = s;
         else
-            list_add(bin, s, true);
+            list_add(bin, s);
     }
     if (*result) return 0;
     int error = slab_create(me, size_class, result);
@@ -373,89 +315,33 @@ static int refill(struct participant *me, uint32_t size_class) {
     struct local_slab *s = NULL;
     int error = find_slab(me, size_class, &s);
     if (error) return error;
-    if (bin->current) list_add(bin, bin->current, true);
+    if (bin->current) list_add(bin, bin->current);
     bin->current = s;
     return 0;
 }
 
 int slab_allocate(struct participant *me, uint32_t size_class, uint64_t *offset) {
-    participant_enter(me);
-    struct slab_cache *cache = me->slabs;
-    struct local_slab *s = LIKELY(cache) ? cache->bins[size_class].current : NULL;
-    if (UNLIKELY(!s || !s->free_blocks || !is_mine(s))) {
-        int error = cache_of(me) ? refill(me, size_class) : IPCHEAP_NO_MEMORY;
-        if (error) {
-            participant_leave(me);
-            return error;
-        }
-        s = me->slabs->bins[size_class].current;
+    if (!cache_of(me)) return IPCHEAP_NO_MEMORY;
+    for (;;) {
+        participant_enter(me);
+        int error = refill(me, size_class);
+        participant_leave(me);
+        if (error) return error;
+        *offset = slab_take(me, size_class);
+        if (*offset) return 0;
     }
-    uint32_t index;
-    if (LIKELY(s->hot)) {
-        *offset = s->hot;
-        index = s->hot_index;
-        s->hot = 0;
-    } else {
-        index = pop_free(s);
-        *offset = s->offset + (uint64_t)index * s->bytes;
-    }
-    s->free_blocks--;
-    put(&s->shared->tags[index], me->tag);
-    participant_leave(me);
-    return 0;
 }
 
-/* The first free block of a full slab, or the last of a used one, changes where it stands. */
-static void move(struct participant *me, struct local_slab *s) {
+void slab_move(struct participant *me, struct local_slab *s) {
     struct bin *bin = &me->slabs->bins[s->size_class];
-    if (bin->current == s) return;
-    if (s->full) {
+    bool empty = s->free_blocks == s->blocks;
+    if (s->list == FULL) {
         list_remove(bin, s);
-        list_add(bin, s, false);
-    } else if (s->free_blocks == s->blocks) {
+        list_add(bin, s);
+    } else if (empty) {
         bin->spares++;
     }
-    if (s->free_blocks == s->blocks && bin->spares > 1) slab_release(me, bin, s);
-}
-
-/* The slab of the caller's that an offset leads to, and the block in it. */
-static struct local_slab *find_mine(struct participant *me, uint64_t offset, uint32_t *index) {
-    const struct geometry *g = &me->heap->geometry;
-    uint64_t granule = (offset - g->data_at) >> g->slab_shift;
-    if (UNLIKELY(!me->slabs || granule >= g->granules)) return NULL;
-    struct local_slab *s = me->slabs->by_granule[granule];
-    if (UNLIKELY(!s || !is_mine(s))) return NULL;
-    *index = block_index(s, offset);
-    return LIKELY((uint64_t)*index * s->bytes == offset - s->offset && *index < s->blocks) ? s : NULL;
-}
-
-shared64 *slab_my_tag(struct participant *me, uint64_t offset) {
-    uint32_t index;
-    struct local_slab *s = find_mine(me, offset, &index);
-    if (!s || UNLIKELY(block_is_remote_free(s->shared, index))) return NULL;
-    return &s->shared->tags[index];
-}
-
-static void free_mine(struct participant *me, struct local_slab *s, uint32_t index,
-                      uint64_t offset) {
-    put(&s->shared->tags[index], TAG_FREE);
-    if (s->hot) {
-        mark_free(s, index);
-    } else {
-        s->hot = offset;
-        s->hot_index = index;
-    }
-    s->free_blocks++;
-    if (UNLIKELY(s->full || s->free_blocks == s->blocks)) move(me, s);
-}
-
-bool slab_free_mine(struct participant *me, uint64_t offset, uint64_t tag) {
-    uint32_t index;
-    struct local_slab *s = find_mine(me, offset, &index);
-    if (UNLIKELY(!s || get(&s->shared->tags[index]) != tag)) return false;
-    if (UNLIKELY(block_is_remote_free(s->shared, index))) return false;
-    free_mine(me, s, index, offset);
-    return true;
+    if (empty && bin->spares > 1) slab_release(me, bin, s);
 }
 
 int slab_free(struct participant *me, const struct block *block) {
@@ -478,7 +364,7 @@ static void release_if_empty(struct participant *me, struct local_slab *s) {
     bool listed = bin->current != s;
     if (listed) list_remove(bin, s);
     collect(s);
-    if (listed) list_add(bin, s, s->free_blocks == 0);
+    if (listed) list_add(bin, s);
     if (s->free_blocks == s->blocks) slab_release(me, bin, s);
 }
 

@@ -18,7 +18,7 @@
 #include "heap/size_class.h"
 #include "segment/participant.h"
 
-/* Takes a block and tags it as the caller's. */
+/* Takes a block and tags it as the caller's: what slab_take() in slab_local.h could not. */
 int slab_allocate(struct participant *me, uint32_t size_class, uint64_t *offset);
 
 /* Where a block is. */
@@ -31,11 +31,6 @@ bool slab_find(ipcheap_heap *heap, uint64_t offset, struct block *block);
 
 /* Does the memory at an offset belong to a slab? */
 bool slab_covers(ipcheap_heap *heap, uint64_t offset);
-
-/* The tag of a block in a slab of the caller's own that is not free; else NULL. */
-shared64 *slab_my_tag(struct participant *me, uint64_t offset);
-/* The quick way for such a block: frees it if it has that tag, and tells. */
-bool slab_free_mine(struct participant *me, uint64_t offset, uint64_t tag);
 
 /* Frees a block; RECORD when that has happened already. The tag is the caller's to judge. */
 int slab_free(struct participant *me, const struct block *block);
@@ -68,6 +63,9 @@ static inline uint64_t page_of_granule(const ipcheap_heap *heap, uint64_t granul
 
 /* How many blocks a slab of this class has; 0 for a class that cannot be. */
 uint32_t slab_blocks(const ipcheap_heap *heap, uint32_t size_class);
-bool block_is_remote_free(const struct slab *slab, uint32_t index);
+
+static inline bool block_is_remote_free(const struct slab *slab, uint32_t index) {
+    return get_acquire(&slab->remote[index / 64]) >> (index & 63) & 1; /* with slab_free() */
+}
 
 #endif

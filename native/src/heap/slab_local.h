@@ -1,0 +1,134 @@
+/*
+ * slab_local.h - layer heap: the owner's half of its slabs, and the quick paths.
+ *
+ * What is inline here runs for every small record: no lock, no atomic read-modify-write,
+ * no call. Everything else is in slab.c.
+ */
+#ifndef IPCHEAP_HEAP_SLAB_LOCAL_H
+#define IPCHEAP_HEAP_SLAB_LOCAL_H
+
+#include "heap/slab.h"
+
+/* The owner's half of a slab. */
+struct local_slab {
+    struct slab *shared;
+    uint64_t owner;    /* what `shared` says as long as it is ours */
+    uint64_t offset;   /* of block 0 */
+    uint64_t hot;      /* offset of a block freed lately that is not in `free`: the first to go */
+    uint32_t hot_index;
+    uint64_t free[REMOTE_WORDS];
+    uint32_t filled;   /* which words of `free` are not zero */
+    uint32_t blocks, free_blocks;
+    uint32_t size_class, bytes, reciprocal;
+    uint32_t granule;
+    enum { CURRENT, AVAILABLE, FULL } list; /* where it stands in its bin */
+    struct local_slab *next, *previous;
+};
+
+struct list {
+    struct local_slab *first, *last;
+};
+
+struct bin {
+    struct local_slab *current; /* where allocation goes on; on neither list */
+    struct list available;      /* have a free block or more */
+    struct list full;           /* had none when last seen */
+    uint32_t spares;            /* empty slabs on `available` */
+};
+
+struct slab_cache {
+    struct bin bins[CLASSES];
+    struct local_slab **by_granule; /* where an offset leads */
+    struct local_slab **table;      /* by the index in the owner word */
+    uint32_t room, count;
+    uint32_t first_hole; /* no index below this one is free */
+};
+
+/* A slab other than the current one got a block back: that may change where it stands. */
+void slab_move(struct participant *me, struct local_slab *s);
+
+static inline bool is_mine(const struct local_slab *s) { return get(&s->shared->owner) == s->owner; }
+
+/* Exact: units * size stays below 2^32; for one unit the reciprocal is one too small. */
+static inline uint32_t block_index(const struct local_slab *s, uint64_t offset) {
+    uint64_t units = (offset - s->offset) / BLOCK_ALIGN;
+    return (uint32_t)((units * s->reciprocal + (s->bytes == BLOCK_ALIGN ? units : 0)) >> 32);
+}
+
+static inline void mark_free(struct local_slab *s, uint32_t index) {
+    s->free[index / 64] |= UINT64_C(1) << (index & 63);
+    s->filled |= 1u << (index / 64);
+}
+
+static inline uint32_t pop_free(struct local_slab *s) {
+    uint32_t word = (uint32_t)__builtin_ctz(s->filled);
+    uint32_t index = word * 64 + (uint32_t)__builtin_ctzll(s->free[word]);
+    s->free[word] &= s->free[word] - 1;
+    if (!s->free[word]) s->filled &= ~(1u << word);
+    return index;
+}
+
+/* Takes a block of the current slab; 0 if that has none, or is not ours any more. */
+static inline uint64_t slab_take(struct participant *me, uint32_t size_class) {
+    struct local_slab *s = LIKELY(me->slabs != NULL) ? me->slabs->bins[size_class].current : NULL;
+    if (UNLIKELY(!s || !s->free_blocks)) return 0;
+    participant_enter(me);
+    if (UNLIKELY(!is_mine(s))) {
+        participant_leave(me);
+        return 0;
+    }
+    uint64_t offset = s->hot;
+    uint32_t index = s->hot_index;
+    if (LIKELY(offset)) {
+        s->hot = 0;
+    } else {
+        index = pop_free(s);
+        offset = s->offset + (uint64_t)index * s->bytes;
+    }
+    s->free_blocks--;
+    put(&s->shared->tags[index], me->tag);
+    participant_leave(me);
+    return offset;
+}
+
+/* The slab of the caller's that an offset leads to, and the block in it. */
+static inline struct local_slab *find_mine(struct participant *me, uint64_t offset, uint32_t *index) {
+    const struct geometry *g = &me->heap->geometry;
+    uint64_t granule = (offset - g->data_at) >> g->slab_shift;
+    if (UNLIKELY(!me->slabs || granule >= g->granules)) return NULL;
+    struct local_slab *s = me->slabs->by_granule[granule];
+    if (UNLIKELY(!s || !is_mine(s))) return NULL;
+    *index = block_index(s, offset);
+    return LIKELY((uint64_t)*index * s->bytes == offset - s->offset && *index < s->blocks) ? s : NULL;
+}
+
+static inline shared64 *slab_my_tag(struct participant *me, uint64_t offset) {
+    uint32_t index;
+    struct local_slab *s = find_mine(me, offset, &index);
+    if (!s || UNLIKELY(block_is_remote_free(s->shared, index))) return NULL;
+    return &s->shared->tags[index];
+}
+
+static inline void free_mine(struct participant *me, struct local_slab *s, uint32_t index,
+                      uint64_t offset) {
+    put(&s->shared->tags[index], TAG_FREE);
+    if (s->hot) {
+        mark_free(s, index);
+    } else {
+        s->hot = offset;
+        s->hot_index = index;
+    }
+    s->free_blocks++;
+    if (UNLIKELY(s->list != CURRENT)) slab_move(me, s);
+}
+
+static inline bool slab_free_mine(struct participant *me, uint64_t offset, uint64_t tag) {
+    uint32_t index;
+    struct local_slab *s = find_mine(me, offset, &index);
+    if (UNLIKELY(!s || get(&s->shared->tags[index]) != tag)) return false;
+    if (UNLIKELY(block_is_remote_free(s->shared, index))) return false;
+    free_mine(me, s, index, offset);
+    return true;
+}
+
+#endif

@@ -1,0 +1,138 @@
+"""Which calls into the core keep the GIL, and that they really do.
+
+core.cdef.txt has three parts; here they are held against core.csrc.c, and against the clock.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import peers
+import pytest
+
+import ipcheap
+from ipcheap._core import lib
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BINDINGS = Path(__file__).resolve().parents[1] / "native" / "bindings"
+PARTS = {
+    "keeps": "keeps the GIL",
+    "mostly": "keeps the GIL unless it has to sleep",
+    "releases": "releases the GIL",
+}
+RELEASE = "PyEval_SaveThread"
+
+
+def parts() -> dict[str, set[str]]:
+    """Return the functions of each part of the cdef."""
+    text = (BINDINGS / "core.cdef.txt").read_text()
+    pieces = re.split(r"/\* (keeps the GIL|keeps the GIL unless .*?|releases the GIL) -+ \*/", text)
+    found = dict(zip(pieces[1::2], pieces[2::2], strict=True))
+    return {
+        part: set(re.findall(r"^\w[\w *]*?\b(\w+)\(", found[title], re.MULTILINE))
+        for part, title in PARTS.items()
+    }
+
+
+def definitions() -> dict[str, str]:
+    """Return the functions that core.csrc.c defines, with their bodies."""
+    text = (BINDINGS / "core.csrc.c").read_text()
+    found = {
+        match[1]: match[2]
+        for match in re.finditer(
+            r"^static [\w *]*?\b(\w+)\([^;{]*\) \{(.*?)(?:(?<!\n) |\n)\}$",
+            text,
+            re.MULTILINE | re.DOTALL,
+        )
+    }
+    found |= {
+        f"py_{name}": RELEASE for name in re.findall(r"^RELEASING\(\w+, (\w+)", text, re.MULTILINE)
+    }
+    found |= {
+        f"keeping_{name}": "" for name in re.findall(r"^KEEPING\(\w+, (\w+)", text, re.MULTILINE)
+    }
+    found |= {f"py_atomic_{name}": "" for name in re.findall(r"^ATOMIC\((\w+)", text, re.MULTILINE)}
+    return found
+
+
+def test_every_function_stands_in_one_part() -> None:
+    functions = [name for part in parts().values() for name in part]
+    assert len(functions) == len(set(functions))
+    assert set(functions) == {name for name in dir(lib) if callable(getattr(lib, name))}
+
+
+def test_what_keeps_the_gil_does_not_release_it() -> None:
+    bodies = definitions()
+    for name in parts()["keeps"]:
+        if not name.startswith("ipcheap_"):
+            assert RELEASE not in bodies[name], name
+            assert "keeping_" not in bodies[name], name
+
+
+def test_what_keeps_it_unless_it_sleeps_goes_through_the_wrapper() -> None:
+    bodies = definitions()
+    for name in parts()["mostly"]:
+        assert RELEASE not in bodies[name], name
+        assert not re.search(r"\bipcheap_\w+\(", bodies[name]), name
+
+
+def test_what_releases_the_gil_says_so() -> None:
+    bodies = definitions()
+    for name in parts()["releases"]:
+        assert RELEASE in bodies[name], name
+
+
+def test_nothing_else_calls_what_may_sleep() -> None:
+    """A core function that has a wrapper is not in the cdef as well."""
+    wrapped = {name.split("_", 1)[1] for part in ("mostly", "releases") for name in parts()[part]}
+    assert not {name.removeprefix("ipcheap_") for name in parts()["keeps"]} & wrapped
+
+
+def mean(call: Callable[[], object], seconds: float) -> float:
+    """Call for so long, many times the switch interval; return the mean time of a call."""
+    start, calls = time.perf_counter(), 0
+    while time.perf_counter() < start + seconds:
+        for _ in range(100):
+            call()
+        calls += 100
+    return (time.perf_counter() - start) / calls
+
+
+def time_beside_a_busy_thread() -> tuple[float, float]:
+    """Return what a call costs that keeps the GIL, and one that does not."""
+    done = threading.Event()
+
+    def compute() -> None:
+        number = 0
+        while not done.is_set():
+            for _ in range(1000):
+                number = (number * 31 + 7) % 1000003
+
+    thread = threading.Thread(target=compute)
+    with ipcheap.Heap.create(None, "1MiB", shm="memfd") as heap:
+        heap.add_record_channel("a")
+        with heap.producer("a"), heap.consumer("a") as consumer:
+            thread.start()
+            keeping = mean(consumer.try_recv_record, 0.2)
+            releasing = mean(lambda: lib.py_wait(consumer._pointer, 0), 0.4)
+            done.set()
+            thread.join()
+            return keeping, releasing
+
+
+def test_a_bounded_call_does_not_wait_for_busy_threads() -> None:
+    seen = []
+    for _ in range(3):  # the machine may be busy otherwise
+        keeping, releasing = peers.call(time_beside_a_busy_thread)
+        if keeping * 4 < releasing:
+            return
+        seen.append(
+            f"{keeping * 1e6:.2f} us keeping the GIL, {releasing * 1e6:.2f} us releasing it"
+        )
+    pytest.fail("; ".join(seen))

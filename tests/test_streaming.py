@@ -1,0 +1,139 @@
+"""A million records in order, none lost or twice, through heaps too small for all of them."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import kinds
+import peers
+import pytest
+import workers
+
+import ipcheap
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MANY = 1 << 20
+CAPACITY = 1 << 20  # for 2**20 records of 8 bytes, which take 64 each
+
+each_pair = pytest.mark.parametrize("kind", kinds.PAIRS, ids=str)
+
+
+def look_over(heap: ipcheap.Heap) -> None:
+    """Nothing is left of what went through, and all is in order."""
+    assert (heap.statistics().records, heap.check()) == (0, [])
+
+
+@each_pair
+def test_a_million_records_come_from_another_process_in_order(
+    kind: kinds.Kind, heap_name: str, tmp_path: Path
+) -> None:
+    with kinds.made(kind, heap_name, tmp_path, CAPACITY) as heap:
+        heap.add_record_channel("numbers", 4096)
+        with peers.run(workers.produce_numbers, heap, "numbers", MANY) as peer:
+            with heap.consumer("numbers") as consumer:
+                workers.take_numbers(consumer, MANY)
+                with pytest.raises(ipcheap.ChannelClosed):
+                    consumer.recv(timeout=peers.PATIENCE)
+                assert consumer.statistics().received == MANY
+            peer.result()
+        assert (heap.statistics().in_use, heap.capacity) < (CAPACITY, 8 * MANY)
+        look_over(heap)
+
+
+@each_pair
+def test_records_written_in_place_come_in_order(
+    kind: kinds.Kind, heap_name: str, tmp_path: Path
+) -> None:
+    count = 1 << 17
+    with kinds.made(kind, heap_name, tmp_path, CAPACITY) as heap:
+        heap.add_record_channel("numbers", 256)
+        with peers.run(workers.produce_records, heap, "numbers", count) as peer:
+            with heap.consumer("numbers") as consumer:
+                expected = 0
+                while expected < count:
+                    for record in consumer.recv_records(64, timeout=peers.PATIENCE):
+                        assert workers.number_of(record.view) == expected
+                        record.free()
+                        expected += 1
+            peer.result()
+        look_over(heap)
+
+
+def test_one_process_feeds_two_threads_of_another(heap_name: str) -> None:
+    with ipcheap.Heap.create(heap_name, CAPACITY) as heap:
+        for channel in (0, 1):
+            heap.add_record_channel(channel, 4096)
+        with peers.run(workers.consume_with_two_threads, heap, MANY) as peer:
+            with heap.producer(0) as even, heap.producer(1) as odd:
+                for first in range(0, MANY, 2 * workers.BATCH):
+                    batch = workers.numbers(first, 2 * workers.BATCH)
+                    assert even.send_many(batch[::2], peers.PATIENCE) == workers.BATCH
+                    assert odd.send_many(batch[1::2], peers.PATIENCE) == workers.BATCH
+            assert peer.result() == [MANY // 2, MANY // 2]
+        look_over(heap)
+
+
+def test_a_million_records_pass_between_two_threads(heap_name: str) -> None:
+    wrong: list[BaseException] = []
+
+    def produce() -> None:
+        try:
+            workers.produce_numbers(ipcheap.Heap.attach(heap_name), "numbers", MANY)
+        except BaseException as error:
+            wrong.append(error)
+
+    with ipcheap.Heap.create(heap_name, CAPACITY) as heap:
+        heap.add_record_channel("numbers", 4096)
+        thread = threading.Thread(target=produce)
+        thread.start()
+        try:
+            with heap.consumer("numbers") as consumer:
+                workers.take_numbers(consumer, MANY)
+        finally:
+            thread.join()
+        assert wrong == []
+        look_over(heap)
+
+
+def test_two_threads_share_one_heap_object(heap_name: str) -> None:
+    count = 1 << 18
+    wrong: list[BaseException] = []
+
+    with ipcheap.Heap.create(heap_name, CAPACITY) as heap:
+        heap.add_record_channel("numbers", 1024)
+
+        def produce() -> None:
+            try:
+                with heap.producer("numbers") as producer:
+                    workers.give_numbers(producer, 0, count)
+            except BaseException as error:
+                wrong.append(error)
+
+        thread = threading.Thread(target=produce)
+        thread.start()
+        try:
+            with heap.consumer("numbers") as consumer:
+                workers.take_numbers(consumer, count)
+        finally:
+            thread.join()
+        assert wrong == []
+        look_over(heap)
+
+
+def test_one_at_a_time_is_in_order_too(heap_name: str) -> None:
+    count = 20_000
+    with ipcheap.Heap.create(heap_name, "64KiB") as heap:
+        heap.add_record_channel("there", 2)
+        heap.add_record_channel("back", 2)
+        with peers.run(workers.echo, heap) as peer:
+            with heap.producer("there") as producer, heap.consumer("back") as consumer:
+                for number in range(count):
+                    producer.send(number.to_bytes(8, "little"), timeout=peers.PATIENCE)
+                    data = consumer.recv(timeout=peers.PATIENCE)
+                    assert workers.number_of(data) == number
+                producer.close()
+                assert peer.result() == count
+        look_over(heap)

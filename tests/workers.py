@@ -1,0 +1,388 @@
+"""What other processes do in tests; each function here is run in one by `peers`."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import kinds
+import numpy as np
+import peers
+
+import ipcheap
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+BATCH = 1024
+
+
+def numbers(first: int, count: int) -> list[bytes]:
+    """Return so many records of 8 bytes, each with its number."""
+    raw = np.arange(first, first + count, dtype="<u8").tobytes()
+    return [raw[at : at + 8] for at in range(0, len(raw), 8)]
+
+
+def number_of(data: bytes | memoryview) -> int:
+    """Return the number that a record holds."""
+    return int.from_bytes(data, "little")
+
+
+def take_numbers(consumer: ipcheap.Consumer, count: int, step: int = 1, first: int = 0) -> None:
+    """Receive so many numbers; they must come in order, none missing and none twice."""
+    got = 0
+    while got < count:
+        batch = consumer.recv_many(BATCH, timeout=peers.PATIENCE)
+        seen = np.frombuffer(b"".join(batch), dtype="<u8")
+        begin = first + step * got
+        expected = np.arange(begin, begin + step * len(batch), step, dtype="<u8")
+        assert np.array_equal(seen, expected), f"at {got}: {seen[:4]}, not {expected[:4]}"
+        got += len(batch)
+    assert got == count
+
+
+def give_numbers(producer: ipcheap.Producer, first: int, count: int) -> None:
+    """Send so many numbers."""
+    for at in range(first, first + count, BATCH):
+        batch = numbers(at, min(BATCH, first + count - at))
+        assert producer.send_many(batch, timeout=peers.PATIENCE) == len(batch)
+
+
+# Conformance ------------------------------------------------------------------------------
+
+
+def describe(heap: ipcheap.Heap) -> dict[str, Any]:
+    """Return what a heap says of itself."""
+    names = ("name", "capacity", "shm", "sem", "identity", "closed")
+    return {name: getattr(heap, name) for name in names}
+
+
+def attach_and_describe(name: str) -> dict[str, Any]:
+    """Attach by name."""
+    with ipcheap.Heap.attach(name) as heap:
+        return describe(heap)
+
+
+def echo(heap: ipcheap.Heap) -> int:
+    """Forward what comes in on one channel on another, untouched; return how many."""
+    count = 0
+    with heap, heap.consumer("there", 10) as consumer, heap.producer("back", 10) as producer:
+        while True:
+            try:
+                record = consumer.recv_record(timeout=peers.PATIENCE)
+            except ipcheap.ChannelClosed:
+                return count
+            producer.send_record(record, timeout=peers.PATIENCE)
+            count += 1
+
+
+def churn(heap: ipcheap.Heap, seed: int, rounds: int) -> int:
+    """Allocate and free large records, which takes the heap's lock; return how many."""
+    dice = random.Random(seed)
+    held: list[tuple[ipcheap.Record, int]] = []
+    with heap:
+        peers.say("ready")
+        peers.listen()
+        for turn in range(rounds):
+            record = heap.allocate_record(dice.randrange(33 << 10, 200 << 10))
+            mark = seed << 32 | turn
+            record.view[:8] = record.view[-8:] = mark.to_bytes(8, "little")
+            held.append((record, mark))
+            if len(held) > 8:
+                record, mark = held.pop(dice.randrange(len(held)))
+                assert number_of(record.view[:8]) == number_of(record.view[-8:]) == mark
+                record.free()
+        for record, mark in held:
+            assert number_of(record.view[:8]) == number_of(record.view[-8:]) == mark
+            record.free()
+    return rounds
+
+
+def count_under_lock(heap: ipcheap.Heap, rounds: int) -> None:
+    """Count in plain memory that a lock guards, when all are there and the start is given."""
+    with heap:
+        segment = heap.channel("shared", timeout=10)
+        assert isinstance(segment, ipcheap.StaticSegment)
+        ipcheap.Barrier(segment, 64, 3).wait(peers.PATIENCE)
+        assert ipcheap.Event(segment, 128).wait(peers.PATIENCE)
+        lock, total = ipcheap.Lock(segment, 192), segment.array("u8")[:1]
+        for _ in range(rounds):
+            with lock:
+                total[0] += 1
+        segment.atomic(8, "i8").fetch_sub(rounds)
+
+
+def hold_records_until_killed(heap: ipcheap.Heap) -> None:
+    """Allocate small and large ones."""
+    held = [heap.allocate_record(nbytes) for nbytes in (8, 100, 5000, 100_000, 3_000_000)]
+    peers.say(len(held))
+    peers.listen()
+
+
+def make_use_and_unlink(shm: str, sem: str, folder: str) -> dict[str, list[str]]:
+    """Return the kernel's objects before, while there was a heap, and after; and its folder."""
+    kind = kinds.Kind(shm, sem)
+    seen = {"before": kinds.kernel_objects()}
+    place = kind.place("here", folder)
+    with ipcheap.Heap.create(place, "1MiB", shm=shm, sem=sem) as heap:
+        heap.add_record_channel("c", 8)
+        with heap.producer("c") as producer:
+            producer.send(b"x")
+        seen["while"] = kinds.kernel_objects() + os.listdir(folder)
+        heap.unlink()
+        if place is not None:
+            try:
+                ipcheap.Heap.attach(place)
+            except ipcheap.HeapNotFound:
+                pass
+            else:
+                raise AssertionError("still there")
+        with heap.consumer("c") as consumer:
+            assert consumer.recv(timeout=1) == b"x"
+        heap.allocate_record(100_000).free()
+    del heap, producer, consumer  # and the mapping with them
+    seen["after"] = kinds.kernel_objects()
+    seen["folder"] = os.listdir(folder)
+    return seen
+
+
+# Streams of records -----------------------------------------------------------------------
+
+
+def produce_numbers(heap: ipcheap.Heap, channel: str, count: int) -> None:
+    """Send numbers from 0."""
+    with heap, heap.producer(channel, timeout=10) as producer:
+        give_numbers(producer, 0, count)
+
+
+def produce_records(heap: ipcheap.Heap, channel: str, count: int) -> None:
+    """Send numbers that were written in place."""
+    with heap, heap.producer(channel, timeout=10) as producer:
+        for first in range(0, count, 64):
+            records = producer.allocate_records(8, 64)
+            for number, record in enumerate(records, first):
+                record.view[:] = number.to_bytes(8, "little")
+            assert producer.send_records(records, timeout=peers.PATIENCE) == 64
+
+
+def consume_with_two_threads(heap: ipcheap.Heap, count: int) -> list[int]:
+    """Receive even numbers in one thread and odd ones in another; return how many."""
+    got = [0, 0]
+    wrong: list[BaseException] = []
+
+    def work(side: int) -> None:
+        try:
+            with heap.consumer(side, timeout=10) as consumer:
+                take_numbers(consumer, count // 2, step=2, first=side)
+                got[side] = count // 2
+                try:
+                    consumer.recv(timeout=peers.PATIENCE)
+                except ipcheap.ChannelClosed:
+                    return
+                raise AssertionError("more than was sent")
+        except BaseException as error:
+            wrong.append(error)
+
+    with heap:
+        threads = [threading.Thread(target=work, args=(side,)) for side in (0, 1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    if wrong:
+        raise wrong[0]
+    return got
+
+
+# Beginnings and ends ----------------------------------------------------------------------
+
+
+def send_and_leave(name: str, count: int) -> None:
+    """Make the heap, send, and close everything."""
+    with ipcheap.Heap.create(name, "1MiB") as heap:
+        heap.add_record_channel("numbers", 1024)
+        with heap.producer("numbers") as producer:
+            give_numbers(producer, 0, count)
+
+
+def attach_when_it_comes(name: str) -> int:
+    """Wait for a heap."""
+    peers.say("waiting")
+    with ipcheap.Heap.attach(name, timeout=peers.PATIENCE) as heap:
+        return heap.identity
+
+
+def consume_when_it_comes(heap: ipcheap.Heap, channel: str) -> bytes:
+    """Wait for a channel."""
+    with heap:
+        peers.say("waiting")
+        with heap.consumer(channel, timeout=peers.PATIENCE) as consumer:
+            return consumer.recv(timeout=peers.PATIENCE)
+
+
+def race_to_open(places: list[str], shm: str, sem: str) -> list[int]:
+    """Open the heaps one by one, when told when; return their identities."""
+    found = []
+    for turn, place in enumerate(places):
+        peers.say("ready")
+        start = peers.listen()
+        while time.monotonic() < start:
+            pass
+        with ipcheap.Heap.open(place, f"{turn + 1}MiB", shm=shm, sem=sem) as heap:
+            found.append(heap.identity)
+            segment = heap.add_static_segment("arrived", 8)
+            segment.atomic(0).fetch_add(1)
+            del segment
+            peers.say("in")
+            peers.listen()
+    return found
+
+
+def send_then_die(heap: ipcheap.Heap, channel: str, count: int, spare: int = 0) -> None:
+    """Send numbers, allocate records that are never sent, and get killed."""
+    producer = heap.producer(channel, timeout=10)
+    give_numbers(producer, 0, count)
+    _spare = [producer.allocate_record(5000 * (turn + 1)) for turn in range(spare)]
+    peers.say("sent")
+    peers.die()
+
+
+def send_for_ever(heap: ipcheap.Heap, channel: str) -> None:
+    """Send numbers until killed; say so when the first ones went."""
+    producer = heap.producer(channel, timeout=10)
+    for first in itertools.count(0, 16):
+        producer.send_many(numbers(first, 16))
+        if first == 0:
+            peers.say("begun")
+
+
+def receive_and_die(heap: ipcheap.Heap, channel: str, received: int, freed: list[int]) -> None:
+    """Receive, free some of it, keep nothing, and get killed."""
+    consumer = heap.consumer(channel, timeout=10)
+    records = [consumer.recv_record(timeout=peers.PATIENCE) for _ in range(received)]
+    for at in freed:
+        records[at].free()
+    peers.say([number_of(record.view) for at, record in enumerate(records) if at not in freed])
+    peers.die()
+
+
+def hold_side(heap: ipcheap.Heap, channel: str, side: str) -> None:
+    """Claim a side and hold it until told to close it."""
+    with heap, getattr(heap, side)(channel, timeout=10) as endpoint:
+        peers.say(threading.get_native_id())
+        peers.listen()
+        endpoint.close()
+        peers.say("closed")
+        peers.listen()
+
+
+def receive_and_end(heap: ipcheap.Heap, channel: str, count: int) -> list[int]:
+    """Receive some, then end without closing anything, by returning."""
+    consumer = heap.consumer(channel, timeout=10)
+    return [number_of(data) for data in consumer.recv_many(count, timeout=peers.PATIENCE)]
+
+
+def exit_without_closing(heap: ipcheap.Heap, channel: str) -> None:
+    """Send one record and end the ordinary way, with the producer open."""
+    producer = heap.producer(channel, timeout=10)
+    producer.send(b"last")
+    peers.say("sent")
+    globals()["_kept_open"] = producer
+
+
+def kill_creators_everywhere(shm: str, sem: str, folder: str) -> int:
+    """Have creators killed before each line that they run; look what the next one finds.
+
+    To be called where nobody else has kernel objects. Returns how many were killed.
+    """
+    place = kinds.Kind(shm, sem).place("half", folder)
+    assert place is not None
+    ipcheap.Heap.create(place, "64KiB", shm=shm, sem=sem).close()  # all is imported
+    ipcheap.unlink(place)
+    for line in itertools.count():
+        if not _dies_creating(place, shm, sem, line):
+            ipcheap.unlink(place)
+            assert kinds.kernel_objects() + os.listdir(folder) == []
+            return line
+        try:
+            found = ipcheap.Heap.attach(place)
+        except ipcheap.HeapNotFound:
+            found = None
+        with found or ipcheap.Heap.open(place, "1MiB", shm=shm, sem=sem) as heap:
+            assert (heap.shm, heap.sem) == (shm, sem), line
+            assert heap.capacity == (1 << 20 if found is None else 64 << 10), line
+            record = heap.allocate_record(40_000)
+            record.view[:] = b"\1" * 40_000
+            record.free()
+            assert heap.check() == [], line
+        ipcheap.unlink(place)
+        left = kinds.kernel_objects() + os.listdir(folder)
+        assert left == [], f"killed at line {line}: {left} is left over"
+
+
+def kill_creators_and_unlink(shm: str, sem: str, folder: str) -> int:
+    """Have creators killed before each line; `unlink` alone must clear up after them."""
+    place = kinds.Kind(shm, sem).place("half", folder)
+    assert place is not None
+    ipcheap.Heap.create(place, "64KiB", shm=shm, sem=sem).close()
+    ipcheap.unlink(place)
+    for line in itertools.count():
+        if not _dies_creating(place, shm, sem, line):
+            ipcheap.unlink(place)
+            return line
+        try:
+            ipcheap.unlink(place)
+        except ipcheap.HeapNotFound:
+            pass
+        left = kinds.kernel_objects() + os.listdir(folder)
+        assert left == [], f"killed at line {line}: {left} is left over"
+
+
+def _dies_creating(place: str, shm: str, sem: str, line: int) -> bool:
+    """Fork a creator that is killed before it runs its line of that number."""
+    pid = os.fork()
+    if pid == 0:
+        left = line
+
+        def trace(frame: FrameType, event: str, _: object) -> Any:
+            nonlocal left
+            if "/ipcheap/_" not in frame.f_code.co_filename:
+                return None
+            if event == "line":
+                if left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                left -= 1
+            return trace
+
+        sys.settrace(trace)
+        ipcheap.Heap.create(place, "64KiB", shm=shm, sem=sem)
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    return os.WIFSIGNALED(status)
+
+
+# Sizes and mistakes -----------------------------------------------------------------------
+
+
+def check_record(heap: ipcheap.Heap, channel: str, mark: int) -> tuple[int, int]:
+    """Receive a record all of whose 8-byte words are `mark`, the rest its lowest byte."""
+    with heap, heap.consumer(channel, timeout=10) as consumer:
+        with consumer.recv_record(timeout=peers.PATIENCE) as record:
+            nbytes, array = record.nbytes, record.array()
+            words = array[: nbytes // 8 * 8].view("<u8")
+            assert (words == mark).all()
+            assert (array[nbytes // 8 * 8 :] == mark & 255).all()
+            address = int(array.ctypes.data) if nbytes else 0
+            del words, array
+    return nbytes, address % 64
+
+
+def free_in_the_child(heap: ipcheap.Heap) -> list[str]:
+    """Return the names of the errors that a forked child gets from its parent's things."""
+    raise NotImplementedError
