@@ -54,6 +54,8 @@ class Handle:
         if code:
             raise error(code, self)
         self.pointer = ffi.gc(place[0], lib.py_release)
+        # Take part from now on, and not from the first use: the heap is not stale any more.
+        lib.py_heap_statistics(self.pointer, ffi.new("ipcheap_statistics *"))
         _attached.add(self)
         close_at_exit()
 

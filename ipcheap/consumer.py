@@ -73,11 +73,15 @@ class Consumer(Endpoint):
 
     def try_recv_record(self) -> Record | None:
         """Return the next record, None when there is none yet."""
-        core = self._handle.new_record()
+        spare = self._handle.spare
+        try:
+            core = spare.pop()
+        except IndexError:
+            core = self._handle.new_record()
         code = _try_receive(self._core, core)
         if code == 0:
             return Record(self._source, core)
-        self._handle.spare.append(core)
+        spare.append(core)
         if code == _WOULD_BLOCK:
             return None
         raise self._error(code)
@@ -138,16 +142,13 @@ class Consumer(Endpoint):
         return found
 
     def __iter__(self) -> Iterator[Record]:
-        try:
-            while True:
+        while True:
+            try:
                 record = self.recv_record()
-                try:
-                    yield record
-                finally:
-                    with record:  # frees it, unless that or a send has been done
-                        pass
-        except ChannelClosed:
-            return
+            except ChannelClosed:
+                return
+            yield record
+            record._done_with()
 
     def _insist(
         self, attempt: Callable[[], int], timeout: float | None, spare: CData | None = None

@@ -62,13 +62,14 @@ class Producer(Endpoint):
             if code != _WOULD_BLOCK:
                 raise self._not_sent(code, record)
             self._insist(lambda: _try_send(self._core, core), timeout)
-        record._was_sent()
+        record._end("sent", core)
 
     def try_send_record(self, record: Record) -> bool:
         """Send a record if there is room for it; return whether it was sent."""
-        code = _try_send(self._core, self._outgoing(record))
+        core = self._outgoing(record)
+        code = _try_send(self._core, core)
         if code == 0:
-            record._was_sent()
+            record._end("sent", core)
             return True
         if code == _WOULD_BLOCK:
             return False
@@ -87,8 +88,8 @@ class Producer(Endpoint):
         def attempt(sent: int) -> int:
             batch = cores[sent : sent + _BATCH]
             went = int(_try_send_many(self._core, batch, len(batch)))
-            for record in records[sent : sent + max(went, 0)]:
-                record._was_sent()
+            for i in range(sent, sent + went):
+                records[i]._end("sent", cores[i])
             return went
 
         return self._send_all(attempt, len(records), timeout)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import weakref
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from . import _arguments, _native
-from ._core import ffi, lib
+from ._core import lib
 from .errors import RecordError
 
 if TYPE_CHECKING:
@@ -21,13 +19,11 @@ if TYPE_CHECKING:
 
 _allocate = lib.py_allocate
 _free = lib.py_free
-_give_back = lib.py_give_back
-_usable = lib.py_usable
 DEBUG = os.environ.get("IPCHEAP_DEBUG", "") not in ("", "0")
 
 
 class Source(Protocol):
-    """Where a record comes from, and what it keeps alive: a heap, or a consumer's part of it."""
+    """Where a record comes from, and what must outlive it: a heap, or what is of a consumer."""
 
     @property
     def handle(self) -> Handle:
@@ -36,10 +32,6 @@ class Source(Protocol):
     @property
     def channel(self) -> ChannelId | None:
         """The channel, if it was received."""
-
-    @property
-    def pointer(self) -> CData:
-        """What of the core must outlive the record: the heap, or the consumer."""
 
 
 class Record:
@@ -54,15 +46,13 @@ class Record:
     `record.nbytes` are its size in bytes, `bytes(record)` copies it.
     """
 
-    __slots__ = ("__weakref__", "_buffer", "_core", "_fate", "_guard", "_source")
+    __slots__ = ("__weakref__", "_block", "_core", "_fate", "_source")
 
     def __init__(self, source: Source, core: CData) -> None:
         self._source = source
         self._core: CData | None = core  # a py_record; None once it is not ours any more
         self._fate = ""  # kept, freed or sent
-        # An ffi.buffer that all views and arrays keep alive, and which keeps the _guard
-        # alive, whose finaliser frees the block at last.
-        self._buffer: Any = None
+        self._block: Any = None  # what views are made of, once there are any
 
     @property
     def nbytes(self) -> int:
@@ -75,7 +65,7 @@ class Record:
     @property
     def view(self) -> memoryview:
         """A writable memoryview of its bytes; uninitialised after allocation."""
-        return memoryview(self._exported())
+        return memoryview(self._block or self._export())
 
     def array(
         self, dtype: numpy.typing.DTypeLike = "u1", shape: int | tuple[int, ...] | None = None
@@ -86,24 +76,18 @@ class Record:
         a dtype that does not divide the record or a shape that is not of its size, TypeError
         for a dtype that holds Python objects.
         """
-        return make_array(self._exported(), dtype).reshape(-1 if shape is None else shape)
+        array = make_array(self._block or self._export(), dtype)
+        return array if shape is None else array.reshape(shape)
 
     def free(self) -> None:
         """Give it back; of a received one this acknowledges it."""
         core = self._core
         if core is None:
             raise self._gone("freed")
-        if self._buffer is None:
-            code = _free(core)
-            if code and code != lib.IPCHEAP_HEAP_BUSY:
-                raise self._error(code)
-            self._source.handle.spare.append(core)
-        else:
-            if code := _usable(core):
-                raise self._error(code)
-            self._buffer = self._guard = None
-        self._core = None
-        self._fate = "freed"
+        code = _free(core)
+        if code and code != lib.IPCHEAP_HEAP_BUSY:
+            raise self._error(code)
+        self._end("freed", core)
 
     def keep(self) -> None:
         """Take it out of the channel it came from, whose slot is then free again.
@@ -120,17 +104,21 @@ class Record:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._done_with()
+
+    def _done_with(self) -> None:
+        """Free it, unless it has been freed, sent or kept."""
         if not self._fate:
             self.free()
 
     def __del__(self) -> None:
         core = getattr(self, "_core", None)
-        if core is not None and self._buffer is None:
+        if core is not None:
             _free(core)
             self._source.handle.spare.append(core)
 
     def __bytes__(self) -> bytes:
-        return bytes(self._exported())
+        return bytes(self._block or self._export())
 
     def __buffer__(self, flags: int, /) -> memoryview:
         return self.view
@@ -152,28 +140,9 @@ class Record:
         core = self._core
         if core is None:
             raise self._gone("sent")
-        if DEBUG and self._buffer is not None:
-            self._refuse_views()
-        return core
-
-    def _was_sent(self) -> None:
-        """Note that it has been sent: views that there may be no longer keep the block."""
-        core, self._core = self._core, None
-        self._fate = "sent"
-        if self._buffer is not None:
-            ffi.gc(self._guard, None)
-            self._buffer = self._guard = None
-        if core is not None:
-            self._source.handle.spare.append(core)
-
-    def _refuse_views(self) -> None:
-        left = weakref.ref(self._buffer)
-        self._buffer = None
-        self._buffer = left()
-        if self._buffer is not None:
+        if DEBUG and lib.py_viewed(core):
             raise BufferError(f"{self!r} has live views: they would change what has been sent")
-        ffi.gc(self._guard, None)
-        self._guard = None
+        return core
 
     # Inside -------------------------------------------------------------------------------
 
@@ -182,15 +151,21 @@ class Record:
             raise self._gone("used")
         return self._core
 
-    def _exported(self) -> Any:
-        """Return what all views and arrays are made of, and kept alive by."""
-        if self._buffer is None:
-            core = self._usable()
-            if code := _usable(core):
+    def _export(self) -> Any:
+        """Make what all views and arrays are made of, and keep alive."""
+        if self._block is None:
+            box: list[Any] = [self._source]
+            code = lib.py_export(self._usable(), id(box))
+            if code:
                 raise self._error(code)
-            self._guard = ffi.gc(core.data, partial(_give_back, core, self._source.pointer))
-            self._buffer = ffi.buffer(self._guard, core.nbytes)
-        return self._buffer
+            self._block = box[0]
+        return self._block
+
+    def _end(self, fate: str, core: CData) -> None:
+        """Note that it is not ours any more; its block goes with the last of its views."""
+        self._core = self._block = None
+        self._fate = fate
+        self._source.handle.spare.append(core)
 
     def _where(self) -> str:
         handle, channel = self._source.handle, self._source.channel
@@ -208,7 +183,10 @@ class Record:
 
 def allocate(handle: Handle, nbytes: int) -> Record:
     """Return a new record."""
-    core = handle.new_record()
+    try:
+        core = handle.spare.pop()
+    except IndexError:
+        core = handle.new_record()
     try:
         code = _allocate(core, nbytes)
     except OverflowError:
@@ -239,16 +217,21 @@ def _allocation_error(code: int, handle: Handle, nbytes: int) -> Exception:
     return _native.error(code, handle, asked=nbytes)
 
 
+_numpy: Any = None  # imported on first use
+
+
 def make_array(buffer: Any, dtype: numpy.typing.DTypeLike) -> numpy.typing.NDArray[Any]:
     """Return a one-dimensional array over a buffer, which it keeps alive."""
+    global _numpy  # noqa: PLW0603
+    if _numpy is None:
+        try:
+            import numpy as _numpy
+        except ImportError:
+            raise ImportError("array() needs NumPy: pip install 'ipcheap[numpy]'") from None
     try:
-        import numpy
-    except ImportError:
-        raise ImportError("array() needs NumPy: pip install 'ipcheap[numpy]'") from None
-    kind = numpy.dtype(dtype)
-    if kind.hasobject:
-        raise TypeError(f"{kind!r} holds Python objects, which shared memory cannot")
-    nbytes = len(buffer)
-    if kind.itemsize == 0 or nbytes % kind.itemsize:
-        raise ValueError(f"{kind!r} of {kind.itemsize} bytes does not divide {nbytes} bytes")
-    return numpy.ndarray(nbytes // kind.itemsize, kind, buffer)
+        return _numpy.frombuffer(buffer, dtype)  # type: ignore[no-any-return]
+    except ValueError:
+        kind = _numpy.dtype(dtype)
+        if kind.hasobject:
+            raise TypeError(f"{kind!r} holds Python objects, which shared memory cannot") from None
+        raise ValueError(f"{kind!r} does not divide {len(buffer)} bytes") from None

@@ -242,3 +242,28 @@ def test_a_record_forwarded_is_the_same_memory(heap: ipcheap.Heap) -> None:
         assert received.array().ctypes.data == where
         assert middle.statistics().held == 0
         received.free()
+
+
+def test_iteration_frees_a_record_when_the_next_is_asked_for(heap: ipcheap.Heap) -> None:
+    with heap.producer("a") as producer, heap.consumer("a") as consumer:
+        for number in range(5):
+            producer.send(bytes([number]))
+        seen = []
+        for record in consumer:
+            assert consumer.statistics().held == 1
+            seen.append(record)
+            if len(seen) == 2:
+                record.keep()
+            if len(seen) == 3:
+                record.free()
+            if len(seen) == 4:
+                break
+        assert bytes(seen[1]) == b"\1"
+        assert bytes(seen[3]) == b"\3"
+        with pytest.raises(ipcheap.RecordError):
+            bytes(seen[0])
+        seen[1].free()
+        seen[3].free()
+        producer.close()
+        assert [bytes(record) for record in consumer] == [b"\4"]
+    assert heap.statistics().in_use == 0

@@ -10,7 +10,7 @@ import stat
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import peers
 import pytest
@@ -18,15 +18,23 @@ import pytest
 import ipcheap
 from ipcheap import _kernel, _segments
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 SHM = ("posix", "sysv", "file")
 SEM = ("futex", "posix", "sysv")
 
 
 @pytest.fixture
-def name(heap_name: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+def name(heap_name: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     """Give a name fit for the kind of memory that the test is run with."""
-    shm = request.node.callspec.params.get("shm", "posix")
-    return str(tmp_path / "heap") if shm == "file" else heap_name
+    if request.node.callspec.params.get("shm") != "file":
+        yield heap_name
+        return
+    name = str(tmp_path / "heap")
+    yield name
+    with contextlib.suppress(ipcheap.HeapNotFound):
+        ipcheap.unlink(name)
 
 
 @pytest.mark.parametrize("sem", SEM)

@@ -6,6 +6,7 @@ import itertools
 import os
 import random
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -226,19 +227,17 @@ def consume_when_it_comes(heap: ipcheap.Heap, channel: str) -> bytes:
             return consumer.recv(timeout=peers.PATIENCE)
 
 
-def race_to_open(places: list[str], shm: str, sem: str) -> list[int]:
+def race_to_open(places: list[tuple[str, str, str]]) -> list[int]:
     """Open the heaps one by one, when told when; return their identities."""
     found = []
-    for turn, place in enumerate(places):
+    for turn, (place, shm, sem) in enumerate(places):
         peers.say("ready")
         start = peers.listen()
         while time.monotonic() < start:
             pass
         with ipcheap.Heap.open(place, f"{turn + 1}MiB", shm=shm, sem=sem) as heap:
             found.append(heap.identity)
-            segment = heap.add_static_segment("arrived", 8)
-            segment.atomic(0).fetch_add(1)
-            del segment
+            heap.add_static_segment("arrived", 8).atomic(0).fetch_add(1)
             peers.say("in")
             peers.listen()
     return found
@@ -322,6 +321,7 @@ def kill_creators_everywhere(shm: str, sem: str, folder: str) -> int:
             record.free()
             assert heap.check() == [], line
         ipcheap.unlink(place)
+        del heap, found, record  # and with them the mapping
         left = kinds.kernel_objects() + os.listdir(folder)
         assert left == [], f"killed at line {line}: {left} is left over"
 
@@ -383,6 +383,272 @@ def check_record(heap: ipcheap.Heap, channel: str, mark: int) -> tuple[int, int]
     return nbytes, address % 64
 
 
-def free_in_the_child(heap: ipcheap.Heap) -> list[str]:
-    """Return the names of the errors that a forked child gets from its parent's things."""
-    raise NotImplementedError
+def fill_a_small_file_system() -> dict[str, Any]:
+    """Allocate until the file system is full, use all of it, free, and go on."""
+    kept: dict[str, Any] = {}
+    with ipcheap.Heap.create("full", "1GiB") as heap:
+        heap.add_record_channel("c", 64)
+        with heap.producer("c") as producer, heap.consumer("c") as consumer:
+            producer.send(b"before")
+            records: list[ipcheap.Record] = []
+            for nbytes in (1 << 20, 100_000, 5000, 64):
+                try:
+                    while True:
+                        records.append(heap.allocate_record(nbytes))
+                except ipcheap.HeapFull as error:
+                    kept[f"refused {nbytes}"] = str(error)
+            kept["records"] = len(records)
+            kept["bytes"] = sum(record.nbytes for record in records)
+            for mark, record in enumerate(records):
+                record.view[:] = bytes([mark % 251]) * record.nbytes  # no SIGBUS
+            for name, add in (
+                ("channel", lambda: heap.add_record_channel("large", 1 << 20).producer()),
+                ("segment", lambda: heap.add_static_segment("segment", 1 << 20)),
+                ("send", lambda: producer.send(bytes(1 << 20), timeout=0)),
+                ("send_many", lambda: producer.send_many([bytes(1 << 20)], timeout=0)),
+            ):
+                try:
+                    add()
+                except ipcheap.HeapFull as error:
+                    kept[f"refused {name}"] = str(error)
+            kept["names"] = sorted(map(str, heap.channels))
+            kept["check when full"] = heap.check()
+            for mark, record in enumerate(records):
+                assert bytes(record) == bytes([mark % 251]) * record.nbytes
+            assert consumer.recv(timeout=0) == b"before"
+            for record in records[::2]:
+                record.free()
+            for turn in range(2000):
+                producer.send(turn.to_bytes(8, "little") * 2000, timeout=0)
+                assert consumer.recv(timeout=0) == turn.to_bytes(8, "little") * 2000
+            for record in records[1::2]:
+                record.free()
+            del record, records
+            heap.trim()
+            kept["left"] = (heap.statistics().records, heap.statistics().committed)
+            big = heap.allocate_record(kept["bytes"] // 2)
+            big.view[:] = b"\5" * big.nbytes
+            big.free()
+            kept["check at last"] = heap.check()
+    ipcheap.unlink("full")
+    kept["objects"] = kinds.kernel_objects()
+    return kept
+
+
+def fill_rings_of_a_small_file_system() -> list[str]:
+    """Add channels until there is no room left, then fill the ring of each."""
+    names: list[str] = []
+    with ipcheap.Heap.create("rings", "1GiB") as heap:
+        try:
+            for turn in range(1000):
+                heap.add_record_channel(str(turn), 1 << 15)
+                heap.consumer(str(turn)).close()
+                names.append(str(turn))
+        except ipcheap.HeapFull as error:
+            assert "/dev/shm" in str(error), error
+        else:
+            raise AssertionError("a thousand rings of 512 KiB in 16 MiB")
+        heap.remove_channel(names.pop())  # room for the records
+        for name in names:
+            with heap.producer(name) as producer, heap.consumer(name) as consumer:
+                for first in range(0, 1 << 15, BATCH):
+                    give_numbers(producer, first, BATCH)
+                    take_numbers(consumer, BATCH, first=first)
+        check = heap.check()
+    assert len(names) >= 8, names
+    return check
+
+
+def fill_while_others_take_the_room(nbytes: int) -> dict[str, Any]:
+    """Somebody else's file fills the file system between one record and the next."""
+    kept: dict[str, Any] = {}
+    with ipcheap.Heap.create("squeezed", "1GiB") as heap:
+        first = heap.allocate_record(nbytes)
+        first.view[:] = b"a" * nbytes
+        with open("/dev/shm/stranger", "wb", buffering=0) as stranger:
+            try:
+                while True:
+                    stranger.write(bytes(4096))
+            except OSError:
+                pass
+        try:
+            heap.allocate_record(8 * nbytes)
+        except ipcheap.HeapFull as error:
+            kept["refused"] = str(error)
+        first.view[:] = b"b" * nbytes
+        os.unlink("/dev/shm/stranger")
+        second = heap.allocate_record(8 * nbytes)
+        second.view[:] = b"c" * second.nbytes
+        assert bytes(first) == b"b" * nbytes
+        kept["check"] = heap.check()
+    return kept
+
+
+def create_where_there_is_little_room(kind: list[str], folder: str) -> list[tuple[int, str]]:
+    """Create heaps while /dev/shm grows from one page; return what happened at which size."""
+    shm, sem = kind
+    place = kinds.Kind(shm, sem).place("small", folder)
+    assert place is not None
+    happened = []
+    for pages in itertools.chain(range(1, 40), range(40, 400, 20)):
+        subprocess.run(
+            ["mount", "-o", f"remount,size={pages * 4096}", "/dev/shm"], check=True
+        )
+        try:
+            heap = ipcheap.Heap.create(place, "64MiB", shm=shm, sem=sem)
+        except ipcheap.HeapFull as error:
+            happened.append((pages, str(error)))
+            left = [name for name in kinds.kernel_objects() if name != folder]
+            assert left == [], f"{pages} pages: {left} is left over"
+            continue
+        with heap:
+            try:
+                heap.allocate_record(64).free()
+                assert heap.check() == []
+            except ipcheap.HeapFull as error:
+                happened.append((pages, str(error)))
+            else:
+                happened.append((pages, ""))
+        ipcheap.unlink(place)
+        del heap
+    return happened
+
+
+# Forks ------------------------------------------------------------------------------------
+
+
+def use_in_child(heap: ipcheap.Heap) -> list[int]:
+    """Receive what the parent sends, and answer, by endpoints of one's own."""
+    with heap.consumer("down", 10) as consumer, heap.producer("up", 10) as producer:
+        found = []
+        for record in consumer:
+            found.append(number_of(record.view))
+            producer.send(bytes(record))
+    return found
+
+
+def pid_and_identity(heap: ipcheap.Heap) -> tuple[int, int]:
+    """Return who this is and which heap it has."""
+    heap.allocate_record(100).free()
+    return os.getpid(), heap.identity
+
+
+def add_channel(heap: ipcheap.Heap, name: str) -> str:
+    """Add a channel and return its name."""
+    heap.add_record_channel(name, 4)
+    return name
+
+
+# Static segments --------------------------------------------------------------------------
+
+
+def race_to_initialise(heap: ipcheap.Heap, rounds: int) -> int:
+    """Add segments as others do; return how often this one initialised."""
+    mine = 0
+
+    def initialise(view: memoryview) -> None:
+        nonlocal mine
+        mine += 1
+        half = len(view) // 2
+        view[:half] = b"a" * half
+        time.sleep(0.002)
+        view[half:] = b"b" * half
+
+    for turn in range(rounds):
+        peers.say("ready")
+        start = peers.listen()
+        while time.monotonic() < start:
+            pass
+        segment = heap.add_static_segment(turn, 4096, initialise)
+        assert bytes(segment.view) == b"a" * 2048 + b"b" * 2048, "not complete"
+    return mine
+
+
+def die_while_initialising(heap: ipcheap.Heap, name: str) -> None:
+    """Get killed half-way through an initialiser."""
+
+    def initialise(view: memoryview) -> None:
+        view[:100] = b"x" * 100
+        peers.say("half")
+        peers.die()
+
+    heap.add_static_segment(name, 4096, initialise)
+
+
+def hammer_cells(heap: ipcheap.Heap, rounds: int) -> None:
+    """Change cells that others change too."""
+    segment = heap.channel("cells", timeout=10)
+    assert isinstance(segment, ipcheap.StaticSegment)
+    up, down = segment.atomic(0, "u4"), segment.atomic(8, "i8")
+    odd, claims = segment.atomic(16, "u8"), segment.atomic(24, "i4")
+    peers.say("ready")
+    peers.listen()
+    for _ in range(rounds):
+        up.fetch_add(3)
+        down.fetch_sub(1)
+        odd.fetch_xor(1 << 63 | 5)
+        while True:
+            seen = claims.load()
+            if claims.compare_exchange(seen, seen + 1):
+                break
+
+
+def wait_for_change(heap: ipcheap.Heap, offset: int, dtype: str, value: int) -> bool:
+    """Wait until a cell is no longer this."""
+    segment = heap.channel("cells", timeout=10)
+    assert isinstance(segment, ipcheap.StaticSegment)
+    peers.say("waiting")
+    return segment.atomic(offset, dtype).wait(value, timeout=peers.PATIENCE)
+
+
+def wait_for_event(heap: ipcheap.Heap) -> bool:
+    """Wait for the event."""
+    segment = heap.channel("cells", timeout=10)
+    assert isinstance(segment, ipcheap.StaticSegment)
+    peers.say("waiting")
+    return ipcheap.Event(segment, 0).wait(peers.PATIENCE)
+
+
+def pass_barriers(heap: ipcheap.Heap, parties: int, rounds: int) -> list[int]:
+    """Count rounds that nobody may be ahead in; return the order of arrival in each."""
+    segment = heap.channel("cells", timeout=10)
+    assert isinstance(segment, ipcheap.StaticSegment)
+    barrier = ipcheap.Barrier(segment, 0, parties)
+    arrived = segment.atomic(64)
+    orders = []
+    for turn in range(rounds):
+        arrived.fetch_add(1)
+        orders.append(barrier.wait(peers.PATIENCE))
+        assert arrived.load() >= (turn + 1) * parties, "somebody is not there yet"
+    return orders
+
+
+def die_with_lock(heap: ipcheap.Heap) -> None:
+    """Get killed with the lock held."""
+    segment = heap.channel("cells", timeout=10)
+    assert isinstance(segment, ipcheap.StaticSegment)
+    ipcheap.Lock(segment, 0).acquire()
+    peers.say("locked")
+    peers.listen()
+
+
+def hold_lock_for_a_while(heap: ipcheap.Heap) -> None:
+    """Hold the lock until told."""
+    segment = heap.channel("cells", timeout=10)
+    assert isinstance(segment, ipcheap.StaticSegment)
+    with ipcheap.Lock(segment, 0):
+        peers.say("locked")
+        peers.listen()
+    peers.say("released")
+
+
+def break_barrier(heap: ipcheap.Heap) -> str:
+    """Wait at a barrier where nobody else comes, or that another breaks."""
+    segment = heap.channel("cells", timeout=10)
+    assert isinstance(segment, ipcheap.StaticSegment)
+    peers.say("waiting")
+    try:
+        ipcheap.Barrier(segment, 0, 3).wait(peers.PATIENCE)
+    except threading.BrokenBarrierError as error:
+        return type(error).__name__
+    return "passed"

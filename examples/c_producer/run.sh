@@ -6,7 +6,7 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 prefix=${1:?usage: run.sh PREFIX [BUILD]}
-build=${2:-$here/build}
+build=${2:-$here/../../build/c_producer}
 heap=readings-$$
 
 cmake -S "$here" -B "$build" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_BUILD_TYPE=Release

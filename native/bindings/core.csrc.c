@@ -159,8 +159,22 @@ typedef struct py_record {
         };
     };
     ipcheap_heap *heap;
+    struct block *block; /* what its views are made of, if there are any */
     uint32_t process;
 } py_record;
+
+/*
+ * What views and arrays of a record are made of and keep alive: a plain exporter of the
+ * buffer protocol, with whose end the block goes back, unless it has been sent.
+ */
+struct block {
+    PyObject_HEAD
+    ipcheap_record core;
+    ipcheap_heap *heap;
+    PyObject *source; /* keeps the heap, and the consumer, until then */
+    uint32_t process;
+    int armed;
+};
 
 _Static_assert(offsetof(py_record, data) == offsetof(py_record, core.data), "the same");
 _Static_assert(offsetof(py_record, nbytes) == offsetof(py_record, core.nbytes), "the same");
@@ -171,6 +185,7 @@ static int py_usable(const py_record *record) {
 
 static int py_allocate(py_record *record, uint64_t nbytes) {
     record->process = py_process;
+    record->block = NULL;
     return keeping_allocate(record->heap, nbytes, &record->core);
 }
 
@@ -185,21 +200,90 @@ static int py_allocate_many(py_record **records, size_t count, uint64_t nbytes) 
     return 0;
 }
 
+/* One that has a block is freed with that. */
 static int py_free(py_record *record) {
     int error = py_usable(record);
-    return error ? error : keeping_free(record->heap, &record->core);
-}
-
-/* The same for a finaliser, which is given what has to outlive the record, and the data. */
-static int py_give_back(py_record *record, const void *outlived, const void *data) {
-    (void)outlived;
-    (void)data;
-    return py_free(record);
+    if (error || record->block) return error;
+    return keeping_free(record->heap, &record->core);
 }
 
 static int py_keep(py_record *record) {
     int error = py_usable(record);
-    return error ? error : keeping_keep(record->heap, &record->core);
+    if (!error) error = keeping_keep(record->heap, &record->core);
+    if (!error && record->block) record->block->core = record->core;
+    return error;
+}
+
+/* Views there may be, but they keep the block no longer. */
+static void disarm(py_record *record) {
+    if (record->block) record->block->armed = 0;
+    record->block = NULL;
+}
+
+/* Blocks --------------------------------------------------------------------------------- */
+
+static int block_get_buffer(PyObject *self, Py_buffer *view, int flags) {
+    struct block *block = (struct block *)self;
+    Py_ssize_t nbytes = (Py_ssize_t)block->core.nbytes;
+    return PyBuffer_FillInfo(view, self, block->core.data, nbytes, 0, flags);
+}
+
+static Py_ssize_t block_length(PyObject *self) {
+    return (Py_ssize_t)((struct block *)self)->core.nbytes;
+}
+
+static void block_dealloc(PyObject *self) {
+    struct block *block = (struct block *)self;
+    PyTypeObject *type = Py_TYPE(self);
+    if (block->armed && block->process == py_process) keeping_free(block->heap, &block->core);
+    Py_XDECREF(block->source);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
+    Py_DECREF(type);
+}
+
+static PyObject *block_type(void) {
+    static PyObject *type;
+    static PyType_Slot slots[] = {
+        {Py_tp_dealloc, (void *)block_dealloc},
+        {Py_bf_getbuffer, (void *)block_get_buffer},
+        {Py_sq_length, (void *)block_length},
+        {0, NULL},
+    };
+    static PyType_Spec spec = {
+        .name = "ipcheap._core.Block",
+        .basicsize = sizeof(struct block),
+        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+        .slots = slots,
+    };
+    if (!type) type = PyType_FromSpec(&spec);
+    return type;
+}
+
+/* Takes the record's source out of a list and puts the new block in. */
+static int py_export(py_record *record, uintptr_t list) {
+    int error = py_usable(record);
+    if (error) return error;
+    PyObject *box = (PyObject *)list, *type = block_type();
+    PyObject *made = type ? PyType_GenericAlloc((PyTypeObject *)type, 0) : NULL;
+    if (!made) {
+        PyErr_Clear();
+        return IPCHEAP_NO_MEMORY;
+    }
+    struct block *block = (struct block *)made;
+    block->core = record->core;
+    block->heap = record->heap;
+    block->process = record->process;
+    block->source = PyList_GetItem(box, 0);
+    Py_INCREF(block->source);
+    block->armed = 1;
+    record->block = block;
+    PyList_SetItem(box, 0, made);
+    return 0;
+}
+
+/* Does anything but the record itself hold on to its block? */
+static int py_viewed(const py_record *record) {
+    return record->block && Py_REFCNT((PyObject *)record->block) > 1;
 }
 
 /* Bytes-like objects --------------------------------------------------------------------- */
@@ -285,7 +369,9 @@ typedef struct py_endpoint {
 
 static int py_try_send(py_endpoint *producer, py_record *record) {
     int error = record->heap == producer->heap ? py_usable(record) : IPCHEAP_RECORD;
-    return error ? error : keeping_try_send(producer->endpoint, &record->core);
+    if (!error) error = keeping_try_send(producer->endpoint, &record->core);
+    if (!error) disarm(record);
+    return error;
 }
 
 /* As many as there is room for, in order; returns how many. */
@@ -301,6 +387,7 @@ static int64_t py_try_send_many(py_endpoint *producer, py_record **records, size
         }
         int64_t went = keeping_try_send_many(producer->endpoint, batch, n);
         if (went <= 0) return sent ? (int64_t)sent : went;
+        for (size_t i = 0; i < (size_t)went; i++) disarm(records[sent + i]);
         sent += (size_t)went;
         if ((size_t)went < n) break;
     }
@@ -350,6 +437,7 @@ static size_t py_waiting(const py_endpoint *consumer) { return consumer->end - c
 
 static int py_try_receive(py_endpoint *consumer, py_record *record) {
     record->process = py_process;
+    record->block = NULL;
     return received(consumer, &record->core);
 }
 

@@ -2,6 +2,7 @@
 
 #include "channel/recover.h"
 #include "heap/extent.h"
+#include "heap/trim.h"
 #include "segment/lock.h"
 
 /* The owner of the heap lock died: nothing that is only an index can be trusted. */
@@ -41,6 +42,13 @@ int ipcheap_attach(int fd, int shmid, ipcheap_heap **result) {
     if (error) return error;
     heap->hooks = &hooks;
     process_list_add(heap);
+    /* So that others see from now on that somebody is here. */
+    struct participant *me;
+    error = participant_current(heap, &me);
+    if (error) {
+        ipcheap_release(heap);
+        return error;
+    }
     *result = heap;
     return 0;
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "heap/extent.h"
+#include "heap/trim.h"
 #include "segment/lock.h"
 
 bool place_find(ipcheap_heap *heap, uint64_t offset, struct place *place) {
@@ -61,8 +62,20 @@ static int allocate_again(struct participant *me, uint64_t nbytes, uint64_t *off
     if (error != IPCHEAP_HEAP_FULL && error != IPCHEAP_MEMORY_FULL) return error;
     if (nbytes > me->heap->geometry.zone_pages[DATA_ZONE] << PAGE_SHIFT) return IPCHEAP_HEAP_FULL;
     if (!may_sleep()) return IPCHEAP_WOULD_SLEEP;
-    int reclaimed = heap_reclaim(me, error == IPCHEAP_MEMORY_FULL);
-    return reclaimed ? reclaimed : allocate_once(me, nbytes, offset);
+    int64_t deadline = os_deadline(me->heap->lock_timeout);
+    for (;;) {
+        bool trimmed = true;
+        int busy = heap_reclaim(me, error == IPCHEAP_MEMORY_FULL);
+        if (!busy) error = allocate_once(me, nbytes, offset);
+        if (busy || error != IPCHEAP_HEAP_FULL) return busy ? busy : error;
+        if (heap_lock(me) == 0) {
+            trimmed = extents_are_trimmed(me->heap);
+            heap_unlock(me);
+        }
+        /* Somebody gives memory back just now, a little at a time: it is free in a moment. */
+        if (!trimmed || os_remaining(deadline) == 0) return error;
+        os_nap(MILLISECOND / 5);
+    }
 }
 
 int block_allocate(struct participant *me, uint64_t nbytes, uint64_t *offset) {

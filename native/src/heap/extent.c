@@ -1,12 +1,9 @@
 #include "heap/extent.h"
 
 #include "heap/extent_index.h"
+#include "heap/trim.h"
 #include "segment/commit.h"
 #include "segment/lock.h"
-
-#define MIB (UINT64_C(1) << 20)
-#define TRIM_BATCH 64
-#define SMALLEST_GIVE_BACK 16 /* pages: shorter free runs are not worth a system call */
 
 static uint64_t zone_end(const ipcheap_heap *heap, int zone) {
     return heap->geometry.zone_first[zone] + heap->geometry.zone_pages[zone];
@@ -91,6 +88,12 @@ static int take(ipcheap_heap *heap, int zone, const struct fit *fit, uint64_t pa
     return 0;
 }
 
+int extent_cut(struct participant *me, const struct extent_walk *run, uint64_t first,
+               uint64_t pages, enum page_kind kind) {
+    struct fit fit = {run->first, run->length, first};
+    return take(me->heap, run->zone, &fit, pages, kind, me->tag);
+}
+
 int extent_allocate(struct participant *me, int zone, uint64_t pages, uint64_t align,
                     enum page_kind kind, uint64_t tag, uint64_t *first) {
     ipcheap_heap *heap = me->heap;
@@ -103,6 +106,9 @@ int extent_allocate(struct participant *me, int zone, uint64_t pages, uint64_t a
     struct fit fit;
     error = find(heap, zone, pages, align, &fit) ? 0 : IPCHEAP_HEAP_FULL;
     if (!error) error = take(heap, zone, &fit, pages, kind, tag);
+    if (!error && zone == DATA_ZONE) {
+        note_taken(heap, pages - committed_pages(heap, fit.start, pages));
+    }
     heap_unlock(me);
     if (error) return error;
     error = commit_pages(heap, fit.start, pages);
@@ -148,16 +154,6 @@ static void release_run(ipcheap_heap *heap, int zone, uint64_t first, uint64_t l
     put(&heap->header->zones[zone].used, get(&heap->header->zones[zone].used) - length);
 }
 
-static uint64_t idle_committed(ipcheap_heap *heap) {
-    uint64_t committed = get(&heap->header->committed);
-    uint64_t used = get(&heap->header->zones[DATA_ZONE].used);
-    return committed > used ? (committed - used) << PAGE_SHIFT : 0;
-}
-
-uint64_t extents_reserve(const ipcheap_heap *heap) {
-    return least(64 * MIB, heap->geometry.capacity / 16);
-}
-
 int extent_free(struct participant *me, uint64_t first) {
     ipcheap_heap *heap = me->heap;
     int zone = zone_of(heap, first);
@@ -171,62 +167,8 @@ int extent_free(struct participant *me, uint64_t first) {
     if (valid) release_run(heap, zone, first, length);
     heap_unlock(me);
     if (!valid) return IPCHEAP_CORRUPT;
-    uint64_t reserve = extents_reserve(heap);
-    if (word_kind(word) != KIND_TRIM && zone == DATA_ZONE && idle_committed(heap) > reserve)
-        extents_trim(me, reserve / 4 * 3);
+    if (word_kind(word) != KIND_TRIM && zone == DATA_ZONE) extents_settle(me);
     return 0;
-}
-
-/* Giving memory back ------------------------------------------------------------------- */
-
-struct cut {
-    uint64_t first, pages;
-};
-
-/*
- * Takes up to TRIM_BATCH free runs, or upper parts of them, that have memory behind them, so
- * that nobody is handed them while they lose it. What is kept is what lies lowest.
- */
-static int collect_cuts(struct participant *me, uint64_t keep, uint64_t shortest,
-                        struct cut cuts[TRIM_BATCH]) {
-    ipcheap_heap *heap = me->heap;
-    int count = 0;
-    uint64_t kept = 0, keep_pages = keep >> PAGE_SHIFT;
-    struct extent_walk walk = extent_walk_of(heap, DATA_ZONE);
-    while (count < TRIM_BATCH && extent_step(heap, &walk)) {
-        if (walk.state != PAGE_FREE) continue;
-        uint64_t have = committed_pages(heap, walk.first, walk.length);
-        if (have == 0) continue;
-        if (kept + have <= keep_pages || walk.length < shortest) {
-            kept += have;
-            continue;
-        }
-        /* Leave the lower part: as many pages as may still be kept. */
-        uint64_t lower = keep_pages > kept ? keep_pages - kept : 0;
-        if (lower >= walk.length) lower = walk.length - 1;
-        struct fit fit = {walk.first, walk.length, walk.first + lower};
-        cuts[count] = (struct cut){fit.start, walk.length - lower};
-        if (take(heap, DATA_ZONE, &fit, cuts[count].pages, KIND_TRIM, me->tag) == 0) {
-            kept += committed_pages(heap, walk.first, lower);
-            count++;
-        }
-    }
-    return count;
-}
-
-int64_t extents_trim(struct participant *me, uint64_t keep) {
-    ipcheap_heap *heap = me->heap;
-    uint64_t given = 0;
-    for (;;) {
-        struct cut cuts[TRIM_BATCH];
-        int error = heap_lock(me);
-        if (error) return error == IPCHEAP_WOULD_SLEEP ? error : (int64_t)given << PAGE_SHIFT;
-        int count = collect_cuts(me, keep, keep ? SMALLEST_GIVE_BACK : 1, cuts);
-        heap_unlock(me);
-        if (count == 0) return (int64_t)(given << PAGE_SHIFT);
-        for (int i = 0; i < count; i++) given += uncommit_pages(heap, cuts[i].first, cuts[i].pages);
-        for (int i = 0; i < count; i++) extent_free(me, cuts[i].first);
-    }
 }
 
 /* Scanning ----------------------------------------------------------------------------- */

@@ -27,10 +27,6 @@ int extent_allocate(struct participant *me, int zone, uint64_t pages, uint64_t a
 int extent_free(struct participant *me, uint64_t first);
 /* Under the lock: makes the index of free runs again, and merges neighbours. */
 int extents_rebuild(ipcheap_heap *heap);
-/* Gives back free memory beyond `keep` bytes; returns bytes or an error. */
-int64_t extents_trim(struct participant *me, uint64_t keep);
-/* The reserve that freeing leaves committed: min(64 MiB, capacity / 16). */
-uint64_t extents_reserve(const ipcheap_heap *heap);
 /* Under the lock: the longest free run of the data zone, in pages. */
 uint64_t extents_longest(ipcheap_heap *heap);
 
@@ -45,6 +41,9 @@ struct extent_walk {
 };
 struct extent_walk extent_walk_of(const ipcheap_heap *heap, int zone);
 bool extent_step(const ipcheap_heap *heap, struct extent_walk *walk);
+/* Under the lock: takes pages out of the free run that a walk stands on, as the caller's. */
+int extent_cut(struct participant *me, const struct extent_walk *run, uint64_t first,
+               uint64_t pages, enum page_kind kind);
 /* Does the index hold exactly the free runs? For checks. */
 bool extents_index_valid(ipcheap_heap *heap);
 

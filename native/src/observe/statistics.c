@@ -2,6 +2,7 @@
 
 #include "channel/endpoint.h"
 #include "heap/extent.h"
+#include "heap/trim.h"
 #include "segment/commit.h"
 #include "segment/lock.h"
 
@@ -46,6 +47,10 @@ int ipcheap_heap_statistics(ipcheap_heap *heap, ipcheap_statistics *s) {
     error = heap_lock(me);
     if (error) return error;
     slabs_release_orphans(me);
+    heap_unlock(me);
+    extents_settle(me);
+    error = heap_lock(me);
+    if (error) return error;
     *s = (ipcheap_statistics){
         .capacity = heap->geometry.capacity,
         .committed = committed_pages(heap, 0, heap->geometry.zone_pages[DATA_ZONE]) << PAGE_SHIFT,

@@ -261,6 +261,8 @@ struct header {
     shared64 tombstones;
     shared64 recoveries;
     shared64 committed; /* pages of the data zone with memory: a hint */
+    /* Hints for how much idle memory to keep committed: pages, and monotonic ns. */
+    shared64 slack, idle_lowest, slack_since, trimmed_at;
     shared64 freeing;   /* page + 1 whose run is being merged to the left: see release_run() */
     shared64 chunks[DIRECTORY_CHUNKS];
     shared32 orphans[CLASSES]; /* granule + 1 */

@@ -1,0 +1,23 @@
+/*
+ * trim.h - layer heap: how much idle memory stays, and giving the rest back to the system.
+ *
+ * Freeing leaves at most the reserve committed: min(64 MiB, capacity / 16). Punching holes
+ * and filling them again costs 0.4 ms a MiB, so a program that breathes, that is, needs again
+ * what was given back a moment ago, earns a slack on top, which shrinks to what it really
+ * uses within a second.
+ */
+#ifndef IPCHEAP_HEAP_TRIM_H
+#define IPCHEAP_HEAP_TRIM_H
+
+#include "segment/heap.h"
+
+/* Gives back free memory beyond `keep` bytes; returns bytes or an error. */
+int64_t extents_trim(struct participant *me, uint64_t keep);
+/* Gives back what lies idle beyond reserve and slack. */
+void extents_settle(struct participant *me);
+/* Under the lock: `missing` pages of a run just taken have no memory yet. */
+void note_taken(ipcheap_heap *heap, uint64_t missing);
+/* Under the lock: is memory being given back just now that an allocation could have? */
+bool extents_are_trimmed(ipcheap_heap *heap);
+
+#endif
