@@ -106,6 +106,14 @@ def _make_sysv_segment(key: int, nbytes: int, mode: int, path: str) -> int | Non
     return int(segment.id) if ours else None
 
 
+def make_sysv_semaphore(path: str) -> int:
+    """Make a System V semaphore with a key of its own; return its id."""
+    import sysv_ipc
+
+    with _as_os_error(path):
+        return int(sysv_ipc.Semaphore(None, sysv_ipc.IPC_CREX, mode=0o600).id)
+
+
 def remove_sysv_semaphore(semaphore: int, path: str) -> None:
     """Remove a System V semaphore; it may be gone already."""
     import sysv_ipc

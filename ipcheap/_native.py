@@ -69,6 +69,13 @@ class Handle:
         if code and code != lib.IPCHEAP_HEAP_CLOSED:
             raise error(code, self)
 
+    def left(self) -> Handle:
+        """Return what a closed heap keeps of it: its name, and no hold on the memory."""
+        rest = Handle.__new__(Handle)
+        rest.name, rest.path, rest.closed = self.name, self.path, True
+        rest.pointer, rest.spare = ffi.NULL, []
+        return rest
+
     def new_record(self) -> CData:
         """Return a py_record that nobody uses."""
         try:

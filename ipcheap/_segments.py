@@ -10,6 +10,7 @@ removal removes, so that one cut short can be done again.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import time
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 PATIENCE = 10.0  # seconds for somebody else's creation or removal
 _SHORTEST_NAP = 0.0005
 _LONGEST_NAP = 0.01
+_FULL = (errno.ENOSPC, errno.ENOMEM, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Segment:
     fd: int
     shmid: int
     name: str | None
+    is_new: bool = False
 
     @property
     def path(self) -> str | None:
@@ -168,7 +171,7 @@ def create(
                     if code == 0:
                         _remove_leftovers(name, objects)
                         shmid = _make(fd, name, capacity, shm, sem, mode)
-                    return Segment(fd, shmid, name)
+                    return Segment(fd, shmid, name, is_new=code == 0)
         except BaseException:
             os.close(fd)
             raise
@@ -204,10 +207,9 @@ def _make(fd: int, name: str, capacity: int, shm: str, sem: str, mode: int) -> i
     except BaseException as error:
         _remove_leftovers(name, objects)
         _kernel.remove_file(name)
-        if isinstance(error, MemoryError) and not isinstance(error, errors.HeapFull):
-            raise errors.HeapFull(
-                f"{_label(name)}: no memory for a System V segment of {capacity} bytes"
-            ) from None
+        full = isinstance(error, OSError) and error.errno in _FULL
+        if full or (isinstance(error, MemoryError) and not isinstance(error, errors.HeapFull)):
+            raise _native.error(lib.IPCHEAP_MEMORY_FULL, _label(name), asked=capacity) from None
         raise
     _remove_note(name, with_objects=False)
     return objects.shm_id
@@ -227,15 +229,34 @@ def _format(
         raise _native.error(code, label, asked=capacity)
 
 
-def create_nameless(label: str, capacity: int) -> Segment:
-    """Make a segment that only its descriptor leads to."""
+def create_nameless(label: str, capacity: int, sem: str) -> Segment:
+    """Make a segment that only its descriptor leads to.
+
+    A POSIX semaphore lies in the segment itself. A System V one is removed by whoever
+    leaves the heap last.
+    """
     fd = os.memfd_create(label, os.MFD_CLOEXEC)
+    objects = _kernel.Objects()
     try:
-        _format(fd, _kernel.Objects(), capacity, "memfd", "futex", _label(label))
+        if sem == "sysv":
+            objects.sem_id = _kernel.make_sysv_semaphore(label)
+        _format(fd, objects, capacity, "memfd", sem, _label(label))
     except BaseException:
         os.close(fd)
+        if objects.sem_id >= 0:
+            _kernel.remove_sysv_semaphore(objects.sem_id, label)
         raise
     return Segment(fd, -1, None)
+
+
+def leave_nameless(fd: int) -> None:
+    """Close a nameless segment's descriptor; the last to leave removes its semaphore."""
+    info = ffi.new("ipcheap_heap_info *")
+    code = lib.ipcheap_inspect(fd, -1, info)
+    os.close(fd)
+    if code == 0 and info.sem_id >= 0 and _native.SEM_KINDS[info.sem_kind] == "sysv":
+        if info.participants == 0:
+            _kernel.remove_sysv_semaphore(int(info.sem_id), "a heap without a name")
 
 
 # Finding ----------------------------------------------------------------------------------

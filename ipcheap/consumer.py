@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ._core import CData
     from ._native import Handle
 
+_receive = lib.py_receive
 _try_receive = lib.py_try_receive
 _try_receive_many = lib.py_try_receive_many
 _receive_bytes = lib.py_receive_bytes
@@ -64,24 +65,25 @@ class Consumer(Endpoint):
 
     def recv_record(self, timeout: float | None = None) -> Record:
         """Return the next record; wait `timeout` seconds for it, None for ever."""
-        record = self.try_recv_record()
-        if record is not None:
-            return record
-        core = self._handle.new_record()
-        self._insist(lambda: _try_receive(self._core, core), timeout, core)
+        core = self._spare()
+        code = _receive(self._core, core)
+        if code:
+            try:
+                if code != _WOULD_BLOCK:
+                    raise self._error(code)
+                self._insist(lambda: _receive(self._core, core), timeout)
+            except BaseException:
+                self._handle.spare.append(core)
+                raise
         return Record(self._source, core)
 
     def try_recv_record(self) -> Record | None:
         """Return the next record, None when there is none yet."""
-        spare = self._handle.spare
-        try:
-            core = spare.pop()
-        except IndexError:
-            core = self._handle.new_record()
+        core = self._spare()
         code = _try_receive(self._core, core)
         if code == 0:
             return Record(self._source, core)
-        spare.append(core)
+        self._handle.spare.append(core)
         if code == _WOULD_BLOCK:
             return None
         raise self._error(code)
@@ -150,9 +152,13 @@ class Consumer(Endpoint):
             yield record
             record._done_with()
 
-    def _insist(
-        self, attempt: Callable[[], int], timeout: float | None, spare: CData | None = None
-    ) -> None:
+    def _spare(self) -> CData:
+        try:
+            return self._handle.spare.pop()
+        except IndexError:
+            return self._handle.new_record()
+
+    def _insist(self, attempt: Callable[[], int], timeout: float | None) -> None:
         """Wait for something to come and try again, until it is there or time is up."""
         deadline = time.monotonic() + _arguments.timeout(timeout)
         while True:
@@ -162,6 +168,4 @@ class Consumer(Endpoint):
             if code == 0:
                 return
             if code != _WOULD_BLOCK:
-                if spare is not None:
-                    self._handle.spare.append(spare)
                 raise self._error(code, doing="nothing came")

@@ -175,10 +175,8 @@ class Heap:
         sem = _arguments.choice(sem, "sem", _native.SEM_KINDS)
         mode = _arguments.file_mode(mode)
         if shm == "memfd":
-            if sem != "futex":
-                raise ValueError('shm="memfd" goes with sem="futex": it has no name to unlink')
             label = "ipcheap" if name is None else _arguments.heap_name(name)
-            return cls._of(_segments.create_nameless(label.replace("/", "_"), nbytes))
+            return cls._of(_segments.create_nameless(label.replace("/", "_"), nbytes, sem))
         name = _arguments.heap_name(name)
         if _arguments.is_path(name) != (shm == "file"):
             raise ValueError(f"a name with '/' is a path and goes with shm='file': {name!r}, {shm}")
@@ -188,6 +186,10 @@ class Heap:
     def _of(cls, segment: Segment) -> Self:
         try:
             return cls(segment)
+        except BaseException:
+            if segment.is_new and segment.name is not None:
+                _segments.remove(segment.name, only=os.fstat(segment.fd))
+            raise
         finally:
             segment.close()
 
@@ -198,6 +200,7 @@ class Heap:
         """
         if not self._handle.closed:
             self._handle.close()
+            self._handle = self._handle.left()
             self._close_descriptor()
 
     def unlink(self) -> None:
@@ -222,7 +225,7 @@ class Heap:
     def _close_descriptor(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)
+            _segments.leave_nameless(fd)
 
     def __reduce__(self) -> tuple[Any, ...]:
         self._open_handle()
@@ -450,7 +453,7 @@ class Heap:
         holder = ffi.new("ipcheap_holder *")
         held = []
         for side in sides:
-            code = lib.ipcheap_side_holder(self._handle.pointer, entry, side, holder)
+            code = lib.ipcheap_side_holder(self._open_handle().pointer, entry, side, holder)
             if code >= 0 and holder.pid:
                 name = "producer" if side == lib.IPCHEAP_PRODUCER else "consumer"
                 held.append(f"the {name} side is held by {_native.holder_text(holder)}")
@@ -460,7 +463,7 @@ class Heap:
     def _repeat(self, attempt: Callable[[], int], patient: tuple[int, ...], seconds: float) -> int:
         """Try until it says other than these codes, or time is up; return what it said."""
         deadline = time.monotonic() + seconds
-        pointer = self._handle.pointer
+        pointer = self._open_handle().pointer
         while True:
             seen = lib.ipcheap_directory_version(pointer)
             code = attempt()
@@ -493,7 +496,7 @@ class Heap:
 
     def _describe(self, channel_id: ChannelId) -> str:
         entry = ffi.new("ipcheap_channel *")
-        if lib.ipcheap_find_channel(self._handle.pointer, key_of(channel_id), entry):
+        if lib.ipcheap_find_channel(self._open_handle().pointer, key_of(channel_id), entry):
             return "of another kind"
         if entry.kind == lib.IPCHEAP_RECORD_CHANNEL:
             return f"a record channel of {entry.shape} slots"

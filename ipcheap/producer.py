@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 BytesLike: TypeAlias = Any  # bytes, bytearray, memoryview, a C-contiguous ndarray, ...
 
+_send = lib.py_send
 _try_send = lib.py_try_send
 _try_send_many = lib.py_try_send_many
 _send_bytes = lib.py_send_bytes
@@ -56,17 +57,23 @@ class Producer(Endpoint):
 
         Waits `timeout` seconds for room in the ring, None for ever.
         """
-        core = self._outgoing(record)
-        code = _try_send(self._core, core)
+        try:
+            core = record._outgoing()
+        except AttributeError:
+            raise _not_a_record(record) from None
+        code = _send(self._core, core)
         if code:
             if code != _WOULD_BLOCK:
                 raise self._not_sent(code, record)
-            self._insist(lambda: _try_send(self._core, core), timeout)
+            self._insist(lambda: _send(self._core, core), timeout)
         record._end("sent", core)
 
     def try_send_record(self, record: Record) -> bool:
         """Send a record if there is room for it; return whether it was sent."""
-        core = self._outgoing(record)
+        try:
+            core = record._outgoing()
+        except AttributeError:
+            raise _not_a_record(record) from None
         code = _try_send(self._core, core)
         if code == 0:
             record._end("sent", core)
@@ -81,7 +88,7 @@ class Producer(Endpoint):
         Waits for room for all of them; TimeoutError if not one went in time.
         """
         records = list(records)
-        cores = [self._outgoing(record) for record in records]
+        cores = [_outgoing(record) for record in records]
         if len(set(records)) < len(records):
             raise RecordError("a record stands in the list more than once: sent twice")
 
@@ -124,12 +131,6 @@ class Producer(Endpoint):
             box[:] = (None,)
 
     # Inside -------------------------------------------------------------------------------
-
-    def _outgoing(self, record: Record) -> CData:
-        try:
-            return record._outgoing()
-        except AttributeError:
-            raise TypeError(f"a Record is sent, not {type(record).__name__}") from None
 
     def _not_sent(self, code: int, record: Record) -> Exception:
         if code == lib.IPCHEAP_RECORD and record._source.handle is not self._handle:
@@ -189,3 +190,14 @@ class Producer(Endpoint):
 
 _ABOUT_SIZE = (lib.IPCHEAP_HEAP_FULL, lib.IPCHEAP_MEMORY_FULL, lib.IPCHEAP_NO_MEMORY)
 _BATCH = lib.PY_BATCH
+
+
+def _outgoing(record: Record) -> CData:
+    try:
+        return record._outgoing()
+    except AttributeError:
+        raise _not_a_record(record) from None
+
+
+def _not_a_record(thing: object) -> TypeError:
+    return TypeError(f"a Record can be sent so, not {type(thing).__name__}")

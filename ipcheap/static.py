@@ -208,7 +208,7 @@ class Atomic:
     def notify(self, n: int = 1) -> int:
         """Wake up to `n` who wait on the cell; return how many were woken."""
         n = min(_arguments.count(n, "n"), 2**31 - 1)
-        return int(lib.ipcheap_word_wake(self._address, n))
+        return int(lib.ipcheap_word_wake(self._address, n)) if n else 0  # the kernel wakes one
 
     def __repr__(self) -> str:
         return f"<Atomic {self._dtype} in {self._segment!r}: {self.load()}>"

@@ -175,7 +175,8 @@ class Lock(_Primitive):
     def locked(self) -> bool:
         """Return whether a living participant holds it."""
         holder = ffi.new("ipcheap_holder *")
-        return lib.ipcheap_lock_owner(self._handle.pointer, self._at, holder) == 1
+        held = lib.ipcheap_lock_owner(self._handle.pointer, self._at, holder) == 1
+        return held and bool(holder.alive)
 
     def __enter__(self) -> bool:
         return self.acquire()

@@ -64,28 +64,30 @@ def test_records_go_through_another_process_and_come_back(heap: ipcheap.Heap) ->
     heap.add_record_channel("back", 16)
     sizes = [0, 1, 8, 64, 65, 1000, 4096, 32_768, 32_769, 100_000, 3_000_000] * 20
     before = heap.statistics()
-    with peers.run(workers.echo, heap) as peer:
-        with heap.producer("there") as producer, heap.consumer("back") as consumer:
-            in_flight: list[tuple[int, int]] = []
+    with (
+        peers.run(workers.echo, heap) as peer,
+        heap.producer("there") as producer,
+        heap.consumer("back") as consumer,
+    ):
+        in_flight: list[tuple[int, int]] = []
 
-            def take() -> None:
-                size, fill = in_flight.pop(0)
-                with consumer.recv_record(timeout=peers.PATIENCE) as record:
-                    assert record.nbytes == size
-                    assert bytes(record) == bytes([fill]) * size
+        def take() -> None:
+            size, fill = in_flight.pop(0)
+            with consumer.recv_record(timeout=peers.PATIENCE) as record:
+                assert record.nbytes == size
+                assert bytes(record) == bytes([fill]) * size
 
-            for turn, size in enumerate(sizes):
-                record = producer.allocate_record(size)
-                record.view[:] = bytes([turn % 251]) * size
-                producer.send_record(record, timeout=peers.PATIENCE)
-                in_flight.append((size, turn % 251))
-                if len(in_flight) == 12:
-                    take()
-            while in_flight:
+        for turn, size in enumerate(sizes):
+            record = producer.allocate_record(size)
+            record.view[:] = bytes([turn % 251]) * size
+            producer.send_record(record, timeout=peers.PATIENCE)
+            in_flight.append((size, turn % 251))
+            if len(in_flight) == 12:
                 take()
-            producer.close()
-            assert peer.result() == len(sizes)
-    assert peer is not None
+        while in_flight:
+            take()
+        producer.close()
+        assert peer.result() == len(sizes)
     after = heap.statistics()
     assert (after.in_use, after.records) == (before.in_use, before.records)
     assert heap.check() == []

@@ -62,13 +62,16 @@ def error_of(function: Callable[[], Any]) -> str:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_heap_is_an_argument_of_a_process(heap: ipcheap.Heap, method: str) -> None:
-    with peers.run_by(method, workers.use_in_child, heap) as peer:
-        with heap.producer("down") as producer, heap.consumer("up") as consumer:
-            for number in range(100):
-                producer.send(number.to_bytes(8, "little"), timeout=peers.PATIENCE)
-                assert workers.number_of(consumer.recv(timeout=peers.PATIENCE)) == number
-            producer.close()
-            assert peer.result() == list(range(100))
+    with (
+        peers.run_by(method, workers.use_in_child, heap) as peer,
+        heap.producer("down") as producer,
+        heap.consumer("up") as consumer,
+    ):
+        for number in range(100):
+            producer.send(number.to_bytes(8, "little"), timeout=peers.PATIENCE)
+            assert workers.number_of(consumer.recv(timeout=peers.PATIENCE)) == number
+        producer.close()
+        assert peer.result() == list(range(100))
     assert (heap.statistics().records, heap.check()) == (0, [])
 
 
@@ -163,13 +166,13 @@ def test_what_was_opened_before_the_fork_is_refused_after_it(heap: ipcheap.Heap)
                 lambda: producer.send_many([b"x"]),
                 lambda: producer.send_record(mine),
                 lambda: producer.try_send_record(mine),
-                lambda: producer.close(),
+                producer.close,
                 lambda: consumer.recv(timeout=1),
                 lambda: consumer.recv_many(timeout=1),
-                lambda: consumer.try_recv_record(),
+                consumer.try_recv_record,
                 lambda: consumer.recv_record(timeout=1),
-                lambda: consumer.close(),
-                lambda: record.free(),
+                consumer.close,
+                record.free,
             ]
             return [error_of(call) for call in calls] + [error_of(mine.free)]
 

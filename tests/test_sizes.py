@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import threading
@@ -60,7 +61,7 @@ def test_payloads_are_aligned_to_64_bytes(heap_name: str) -> None:
             assert address % 64 == 0, record.nbytes
             spans.append((address, address + record.nbytes))
         spans.sort()
-        for (_, end), (begin, _) in zip(spans, spans[1:], strict=False):
+        for (_, end), (begin, _) in itertools.pairwise(spans):
             assert end <= begin, "records overlap"
 
 

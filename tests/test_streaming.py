@@ -128,12 +128,15 @@ def test_one_at_a_time_is_in_order_too(heap_name: str) -> None:
     with ipcheap.Heap.create(heap_name, "64KiB") as heap:
         heap.add_record_channel("there", 2)
         heap.add_record_channel("back", 2)
-        with peers.run(workers.echo, heap) as peer:
-            with heap.producer("there") as producer, heap.consumer("back") as consumer:
-                for number in range(count):
-                    producer.send(number.to_bytes(8, "little"), timeout=peers.PATIENCE)
-                    data = consumer.recv(timeout=peers.PATIENCE)
-                    assert workers.number_of(data) == number
-                producer.close()
-                assert peer.result() == count
+        with (
+            peers.run(workers.echo, heap) as peer,
+            heap.producer("there") as producer,
+            heap.consumer("back") as consumer,
+        ):
+            for number in range(count):
+                producer.send(number.to_bytes(8, "little"), timeout=peers.PATIENCE)
+                data = consumer.recv(timeout=peers.PATIENCE)
+                assert workers.number_of(data) == number
+            producer.close()
+            assert peer.result() == count
         look_over(heap)

@@ -46,6 +46,8 @@
         return value;                                   \
     }
 
+/* How often to look again before a wait that gives up the GIL: about a microsecond. */
+#define SPINS 64
 /* More than this is copied without the GIL. */
 #define LONG_COPY ((size_t)256 << 10)
 
@@ -367,11 +369,27 @@ typedef struct py_endpoint {
     ipcheap_record waiting[PY_BATCH];
 } py_endpoint;
 
+/* Will it be worth while to try once more? A peer that is about as fast needs no sleep. */
+static int soon(const py_endpoint *endpoint) {
+    for (int i = 0; i < SPINS; i++) {
+        if (ipcheap_wait(endpoint->endpoint, 0) != IPCHEAP_TIMED_OUT) return 1;
+#if defined(__x86_64__) || defined(__i386__)
+        __builtin_ia32_pause();
+#endif
+    }
+    return 0;
+}
+
 static int py_try_send(py_endpoint *producer, py_record *record) {
     int error = record->heap == producer->heap ? py_usable(record) : IPCHEAP_RECORD;
     if (!error) error = keeping_try_send(producer->endpoint, &record->core);
     if (!error) disarm(record);
     return error;
+}
+
+static int py_send(py_endpoint *producer, py_record *record) {
+    int error = py_try_send(producer, record);
+    return error == IPCHEAP_WOULD_BLOCK && soon(producer) ? py_try_send(producer, record) : error;
 }
 
 /* As many as there is room for, in order; returns how many. */
@@ -401,6 +419,8 @@ static int py_send_bytes(py_endpoint *producer) {
     int error = copy_in(producer->heap, object, &record);
     if (!error) {
         error = keeping_try_send(producer->endpoint, &record);
+        if (error == IPCHEAP_WOULD_BLOCK && soon(producer))
+            error = keeping_try_send(producer->endpoint, &record);
         if (error) keeping_free(producer->heap, &record);
     }
     Py_INCREF(Py_None);
@@ -441,6 +461,12 @@ static int py_try_receive(py_endpoint *consumer, py_record *record) {
     return received(consumer, &record->core);
 }
 
+static int py_receive(py_endpoint *consumer, py_record *record) {
+    int error = py_try_receive(consumer, record);
+    if (error == IPCHEAP_WOULD_BLOCK && soon(consumer)) error = py_try_receive(consumer, record);
+    return error;
+}
+
 static int64_t py_try_receive_many(py_endpoint *consumer, py_record **records, size_t limit) {
     size_t got = 0;
     int error = 0;
@@ -452,6 +478,7 @@ static int64_t py_try_receive_many(py_endpoint *consumer, py_record **records, s
 static int py_receive_bytes(py_endpoint *consumer) {
     ipcheap_record record;
     int error = received(consumer, &record);
+    if (error == IPCHEAP_WOULD_BLOCK && soon(consumer)) error = received(consumer, &record);
     if (error) return error;
     error = copy_out(&record, (PyObject *)consumer->box);
     if (error) {

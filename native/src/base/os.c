@@ -112,6 +112,8 @@ void os_membarrier(void) {
 
 /* What else contended waiters can sleep on */
 
+int os_semaphore_init(void *shared) { return sem_init(shared, 1, 0) ? IPCHEAP_SYSTEM : 0; }
+
 int os_semaphore_open(const char *name, void **semaphore) {
     sem_t *opened = sem_open(name, 0);
     if (opened == SEM_FAILED) return IPCHEAP_SYSTEM;

@@ -46,6 +46,7 @@ static inline void os_pause(void) {
 }
 
 /* What else contended waiters can sleep on --------------------------------------------- */
+int os_semaphore_init(void *shared); /* in shared memory, without a name */
 int os_semaphore_open(const char *name, void **semaphore);
 void os_semaphore_close(void *semaphore);
 int os_semaphore_wait(void *semaphore, int64_t timeout_ns);

@@ -37,7 +37,7 @@ static void drop_if_done(struct participant *me, uint32_t index) {
     if (get(&channel->state) >> 62 != CHANNEL_REMOVED) return;
     for (int side = 0; side < 2; side++)
         if (side_state(get(&channel->holder[side])) == SIDE_OPEN) return;
-    ring_drain(me, index);
+    ring_drain(me, index, 0);
     directory_drop(me, index);
 }
 
@@ -46,6 +46,24 @@ static bool side_taken(struct participant *me, struct channel *channel, int side
     uint64_t holder = get_acquire(&channel->holder[side]);
     recover_if_dead(me, holder);
     return side_state(get(&channel->holder[side])) == SIDE_OPEN;
+}
+
+/*
+ * Under the lock, after CHANNEL_GONE: frees what the consumer has not received. Both sides
+ * look at the flag inside participant_enter(); if one of them cannot be made to, what is
+ * pending is freed when it closes.
+ */
+static void drain_if_settled(struct participant *me, uint32_t index) {
+    ipcheap_heap *heap = me->heap;
+    struct channel *channel = channel_at(heap, index);
+    if (get(&heap->header->fences)) return;
+    os_membarrier();
+    for (int side = 0; side < 2; side++) {
+        uint64_t holder = get_acquire(&channel->holder[side]);
+        bool other = side_state(holder) == SIDE_OPEN && holder != me->tag;
+        if (other && !participant_settled(heap, tag_slot(holder))) return;
+    }
+    ring_drain(me, index, get_acquire(&channel->sides[IPCHEAP_CONSUMER].position));
 }
 
 int ipcheap_remove_channel(ipcheap_heap *heap, const ipcheap_key *key, int force) {
@@ -67,6 +85,7 @@ int ipcheap_remove_channel(ipcheap_heap *heap, const ipcheap_key *key, int force
             full_fence(); /* pairs with park() */
             unpark(channel, 0);
             unpark(channel, 1);
+            drain_if_settled(me, handle.index);
             drop_if_done(me, handle.index);
         }
     }
@@ -160,7 +179,7 @@ int ipcheap_side_holder(ipcheap_heap *heap, const ipcheap_channel *handle, int s
 /* Closing ---------------------------------------------------------------------------------- */
 
 /* What a closing consumer holds becomes its participant's own and is not delivered again. */
-static void keep_held(ipcheap_endpoint *e) {
+static void keep_held(ipcheap_endpoint *e, struct participant *me) {
     uint64_t first = e->position > e->mask ? e->position - e->mask - 1 : 0;
     for (uint64_t p = first; p < e->position; p++) {
         struct ring_slot *slot = slot_of(e, p);
@@ -170,7 +189,7 @@ static void keep_held(ipcheap_endpoint *e) {
             continue;
         put(place.tag, e->me->tag);
         put_release(&slot->word, ring_word(lap_of(e, p) + 1, SLOT_EMPTY, 0));
-        e->me->held++;
+        participant_holds(me, e->me, 1);
     }
 }
 
@@ -182,26 +201,27 @@ static void unlink_endpoint(ipcheap_endpoint *e) {
     pthread_mutex_unlock(&e->heap->mutex);
 }
 
-static int close_side(ipcheap_endpoint *e) {
+/* `me` is the caller: its own thread, one that drops it, or one that closes the heap. */
+static int close_side(ipcheap_endpoint *e, struct participant *me) {
     struct channel *channel = e->channel;
-    if (e->side == IPCHEAP_CONSUMER) keep_held(e);
+    if (e->side == IPCHEAP_CONSUMER) keep_held(e, me);
     e->closed = true;
     bool removed = get(&channel->flags) & CHANNEL_GONE;
     if (e->side == IPCHEAP_PRODUCER || removed) {
-        int error = heap_lock(e->me);
+        int error = heap_lock(me);
         if (error && error != IPCHEAP_WOULD_SLEEP && error != IPCHEAP_HEAP_BUSY) return error;
         side_end(e->heap, channel, e->side, SIDE_CLOSED);
         if (error) return 0; /* garbage waits for the next producer or for recovery */
-        if (e->side == IPCHEAP_PRODUCER) ring_collect(e->me, e->index);
-        drop_if_done(e->me, e->index);
-        heap_unlock(e->me);
+        if (e->side == IPCHEAP_PRODUCER) ring_collect(me, e->index);
+        drop_if_done(me, e->index);
+        heap_unlock(me);
     } else {
         side_end(e->heap, channel, e->side, SIDE_CLOSED);
     }
     return 0;
 }
 
-int ipcheap_endpoint_close(ipcheap_endpoint *e) {
+static int close_endpoint(ipcheap_endpoint *e, struct participant *me) {
     if (e->closed || e->me->abandoned) {
         e->closed = true;
         return 0;
@@ -214,9 +234,16 @@ int ipcheap_endpoint_close(ipcheap_endpoint *e) {
         os_futex_wake(parked, 1);
         return 0;
     }
-    int error = close_side(e);
+    int error = close_side(e, me);
     unlink_endpoint(e);
     return error;
+}
+
+int ipcheap_endpoint_close(ipcheap_endpoint *e) {
+    struct participant *me = e->me;
+    if (e->closed || me->abandoned || me->thread == thread_marker()) return close_endpoint(e, me);
+    int error = participant_current(e->heap, &me);
+    return error ? error : close_endpoint(e, me);
 }
 
 void endpoints_close(struct participant *me) {
@@ -224,7 +251,7 @@ void endpoints_close(struct participant *me) {
     struct ipcheap_endpoint *next;
     for (struct ipcheap_endpoint *e = me->endpoints; e; e = next) {
         next = e->next;
-        ipcheap_endpoint_close(e);
+        close_endpoint(e, me);
     }
 }
 
@@ -295,7 +322,7 @@ static int wait_inside(ipcheap_endpoint *e, bool (*ready)(const ipcheap_endpoint
     error = e->closing ? IPCHEAP_ENDPOINT_CLOSED : park(e, ready, timeout_ns);
     e->inside = 0;
     if (e->closing) {
-        close_side(e);
+        close_side(e, e->me);
         unlink_endpoint(e);
         return e->heap->closed ? IPCHEAP_HEAP_CLOSED : IPCHEAP_ENDPOINT_CLOSED;
     }
@@ -307,7 +334,9 @@ int ipcheap_wait(ipcheap_endpoint *e, int64_t timeout_ns) {
 }
 
 int ipcheap_wait_peer(ipcheap_endpoint *e, int64_t timeout_ns) {
-    int error = wait_inside(e, peer_is_open, timeout_ns);
+    int error = endpoint_check(e);
+    if (!error) recover_if_dead(e->me, get_acquire(&e->channel->holder[!e->side]));
+    if (!error) error = wait_inside(e, peer_is_open, timeout_ns);
     return !error && get(&e->channel->flags) & CHANNEL_GONE ? IPCHEAP_ENDPOINT_CLOSED : error;
 }
 

@@ -87,8 +87,8 @@ void endpoints_close(struct participant *me);
 uint64_t ring_collect(struct participant *me, uint32_t index);
 /* Tries to collect from every ring: see CHANNEL_REVOKED. */
 void rings_reclaim(struct participant *me);
-/* Frees what is pending in a removed channel. */
-void ring_drain(struct participant *me, uint32_t index);
+/* Frees what a removed channel holds from a position on. */
+void ring_drain(struct participant *me, uint32_t index, uint64_t from);
 /* Is a block with this SENT tag on its way, that is, not garbage? */
 bool ring_holds(ipcheap_heap *heap, uint64_t tag, uint64_t offset);
 /* The first position that has not been sent, going on from the hint. */

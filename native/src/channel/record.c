@@ -291,13 +291,18 @@ static int receive_one(ipcheap_endpoint *e, ipcheap_record *record) {
         if (error) return error;
         word = get_acquire(&slot->word);
     }
-    if (UNLIKELY(get(&e->channel->flags) & CHANNEL_GONE)) return IPCHEAP_ENDPOINT_CLOSED;
     uint64_t offset = ring_offset(word), nbytes = get(&slot->nbytes);
     if (UNLIKELY(!in_data_zone(e->heap, offset, nbytes))) return IPCHEAP_CORRUPT;
+    participant_enter(e->me); /* who removes the channel waits until we are through */
+    if (UNLIKELY(get(&e->channel->flags) & CHANNEL_GONE)) {
+        participant_leave(e->me);
+        return IPCHEAP_ENDPOINT_CLOSED;
+    }
     *record = (ipcheap_record){at_offset(e->heap, offset), nbytes, offset, e->position, e};
     e->position++;
     e->idle = 0;
     put(&e->channel->sides[IPCHEAP_CONSUMER].position, e->position);
+    participant_leave(e->me);
     return 0;
 }
 

@@ -87,7 +87,7 @@ static void recover_channels(struct recovery *r) {
         bool open = side_state(get(&channel->holder[0])) == SIDE_OPEN ||
                     side_state(get(&channel->holder[1])) == SIDE_OPEN;
         if (state == CHANNEL_REMOVED && !open) {
-            ring_drain(r->me, index);
+            ring_drain(r->me, index, 0);
             directory_drop(r->me, index);
         }
     }

@@ -109,23 +109,20 @@ void rings_reclaim(struct participant *me) {
     }
 }
 
-void ring_drain(struct participant *me, uint32_t index) {
+void ring_drain(struct participant *me, uint32_t index, uint64_t from) {
     ipcheap_heap *heap = me->heap;
     struct ring ring;
     if (!ring_of(heap, index, &ring)) return;
     ring_collect(me, index);
-    for (uint64_t i = 0; i < ring.count; i++) {
-        uint64_t word = get_acquire(&ring.slots[i].word);
-        if (ring_state(word) != SLOT_FULL) continue;
-        uint64_t tag = sent_tag(index, (ring_lap(word) << ring.shift) | i), lap_bits;
+    uint64_t sent = ring_sent(heap, index);
+    for (uint64_t p = greatest(from, sent > ring.count ? sent - ring.count : 0); p < sent; p++) {
+        struct ring_slot *slot = &ring.slots[p & (ring.count - 1)];
+        uint64_t word = get_acquire(&slot->word), lap = lap_at(&ring, p);
+        if (ring_state(word) != SLOT_FULL || ring_lap(word) != lap) continue;
         struct place place;
-        if (!place_find(heap, ring_offset(word), &place)) continue;
-        /* The tag has more bits of the position than the slot has of the lap, or fewer. */
-        lap_bits = (LAP_MASK << ring.shift | (ring.count - 1)) & POSITION_MASK;
-        bool ours = tag_kind(get(place.tag)) == TAG_SENT && tag_channel(get(place.tag)) == index &&
-                    ((get(place.tag) ^ tag) & lap_bits) == 0;
-        put_release(&ring.slots[i].word,
-                    ring_word(ring_lap(word) + 1, SLOT_EMPTY, 0));
+        bool ours = place_find(heap, ring_offset(word), &place) &&
+                    get(place.tag) == sent_tag(index, p);
+        put_release(&slot->word, ring_word(lap + 1, SLOT_EMPTY, 0));
         if (ours) block_free(me, &place);
     }
 }

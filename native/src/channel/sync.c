@@ -39,7 +39,9 @@ int ipcheap_word_wait(ipcheap_heap *heap, const void *word, uint64_t expected, u
     return 0;
 }
 
-int ipcheap_word_wake(const void *word, int count) { return os_futex_wake(word, count); }
+int ipcheap_word_wake(const void *word, int count) {
+    return count > 0 ? os_futex_wake(word, count) : 0; /* the kernel takes 0 for 1 */
+}
 
 /* Events --------------------------------------------------------------------------------- */
 
@@ -181,6 +183,6 @@ int ipcheap_lock_release(ipcheap_heap *heap, void *lock) {
 int ipcheap_lock_owner(ipcheap_heap *heap, const void *lock, ipcheap_holder *holder) {
     uint32_t word = get((const shared32 *)lock);
     if (word == 0) return 0;
-    participant_describe(heap, (word & 0x1FFF) - 1, holder);
+    lock_owner_describe(heap, word, holder);
     return 1;
 }

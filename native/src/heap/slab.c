@@ -447,7 +447,10 @@ static bool revoke(struct participant *me, struct slab *shared) {
     put(&shared->owner, slab_owner_word(me->tag, MAX_LOCAL_SLABS - 1));
     os_membarrier();
     bool settled = participant_settled(me->heap, tag_slot(slab_owner_tag(owner)));
-    if (settled && all_free(me->heap, shared)) return true;
+    if (settled && all_free(me->heap, shared)) {
+        put(&me->heap->header->revoked, 1);
+        return true;
+    }
     put(&shared->owner, owner);
     return false;
 }

@@ -1,6 +1,7 @@
 #include "heap/trim.h"
 
 #include "heap/extent.h"
+#include "heap/slab.h"
 #include "segment/commit.h"
 #include "segment/lock.h"
 
@@ -120,6 +121,17 @@ static int collect_cuts(struct participant *me, uint64_t keep, uint64_t shortest
     return count;
 }
 
+/*
+ * The tags of slabs that were there. Not once a slab has been revoked: its former owner
+ * still looks at its owner word.
+ */
+static void uncommit_tags(ipcheap_heap *heap, const struct cut *cut) {
+    uint64_t step = page_of_granule(heap, 1);
+    uint64_t first = round_up(cut->first, step) / step, end = (cut->first + cut->pages) / step;
+    if (first >= end || get(&heap->header->revoked)) return;
+    segment_uncommit_meta(heap, slab_at(heap, first), (end - first) * heap->geometry.slab_stride);
+}
+
 int64_t extents_trim(struct participant *me, uint64_t keep) {
     ipcheap_heap *heap = me->heap;
     uint64_t given = 0;
@@ -131,7 +143,10 @@ int64_t extents_trim(struct participant *me, uint64_t keep) {
         int count = collect_cuts(me, keep >> PAGE_SHIFT, shortest, cuts);
         heap_unlock(me);
         if (count == 0) return (int64_t)(given << PAGE_SHIFT);
-        for (int i = 0; i < count; i++) given += uncommit_pages(heap, cuts[i].first, cuts[i].pages);
+        for (int i = 0; i < count; i++) {
+            given += uncommit_pages(heap, cuts[i].first, cuts[i].pages);
+            uncommit_tags(heap, &cuts[i]);
+        }
         for (int i = 0; i < count; i++) extent_free(me, cuts[i].first);
     }
 }

@@ -72,6 +72,8 @@ int segment_open(int fd, int shmid, ipcheap_heap **heap);
 void segment_free(ipcheap_heap *heap);
 /* Makes sure that metadata may be touched. */
 int segment_commit_meta(ipcheap_heap *heap, const void *start, uint64_t bytes);
+/* Gives back the whole pages of a range of metadata that nobody will look at. */
+void segment_uncommit_meta(ipcheap_heap *heap, const void *start, uint64_t bytes);
 
 static inline void *at_offset(const ipcheap_heap *heap, uint64_t offset) {
     return heap->base + offset;

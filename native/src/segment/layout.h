@@ -266,6 +266,8 @@ struct header {
     shared64 freeing;   /* page + 1 whose run is being merged to the left: see release_run() */
     shared64 chunks[DIRECTORY_CHUNKS];
     shared32 orphans[CLASSES]; /* granule + 1 */
+    shared32 revoked; /* some slab has been taken from a living owner */
+    _Alignas(64) unsigned char semaphore[64]; /* for sem_kind POSIX without a name */
     _Alignas(64) struct zone zones[ZONES];
 };
 static_assert(sizeof(struct header) <= PAGE, "the header is one page");

@@ -44,6 +44,11 @@ bool lock_owner_alive(ipcheap_heap *heap, uint32_t word) {
     return participant_alive(heap, slot, generation);
 }
 
+void lock_owner_describe(ipcheap_heap *heap, uint32_t word, ipcheap_holder *holder) {
+    participant_describe(heap, (word & 0x1FFF) - 1, holder);
+    holder->alive = lock_owner_alive(heap, word);
+}
+
 static bool try_lock(ipcheap_heap *heap, uint32_t mine) {
     uint32_t free = 0;
     return put_if(&heap->header->lock, &free, mine);
@@ -108,6 +113,6 @@ void heap_unlock(struct participant *me) {
 int ipcheap_lock_holder(ipcheap_heap *heap, ipcheap_holder *holder) {
     uint32_t word = get(&heap->header->lock);
     if (word == 0) return 0;
-    participant_describe(heap, (word & 0x1FFF) - 1, holder);
+    lock_owner_describe(heap, word, holder);
     return 1;
 }

@@ -25,6 +25,7 @@ void heap_unlock(struct participant *me);
 
 /* Is the participant alive whose lock word this is? */
 bool lock_owner_alive(ipcheap_heap *heap, uint32_t word);
+void lock_owner_describe(ipcheap_heap *heap, uint32_t word, ipcheap_holder *holder);
 
 /* Whether this thread may sleep just now; see ipcheap_allow_sleep(). */
 bool may_sleep(void);

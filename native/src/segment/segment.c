@@ -81,6 +81,7 @@ static void header_fill(struct header *header, const ipcheap_options *options) {
     memcpy(name, options->sem_name, sizeof name);
     for (int i = 0; i < 8; i++) put(&header->sem_name[i], name[i]);
     put(&header->directory_version, 1);
+    os_semaphore_init(header->semaphore);
 }
 
 /* One page run a zone, free from end to end; written before the magic makes it visible. */
@@ -143,7 +144,9 @@ static int semaphore_open(ipcheap_heap *heap) {
     char name[sizeof words + 1] = {0};
     for (int i = 0; i < 8; i++) words[i] = get(&heap->header->sem_name[i]);
     memcpy(name, words, sizeof words);
-    return os_semaphore_open(name, &heap->semaphore);
+    if (name[0]) return os_semaphore_open(name, &heap->semaphore);
+    heap->semaphore = heap->header->semaphore;
+    return 0;
 }
 
 int segment_open(int fd, int shmid, ipcheap_heap **result) {
@@ -187,7 +190,8 @@ fail:
 }
 
 void segment_free(ipcheap_heap *heap) {
-    if (heap->semaphore) os_semaphore_close(heap->semaphore);
+    if (heap->semaphore && heap->semaphore != heap->header->semaphore)
+        os_semaphore_close(heap->semaphore);
     if (heap->base && heap->sysv)
         os_unmap_sysv(heap->base);
     else if (heap->base)
@@ -212,6 +216,18 @@ int segment_commit_meta(ipcheap_heap *heap, const void *start, uint64_t bytes) {
         put_or(&bits[page / 64], bit);
     }
     return 0;
+}
+
+void segment_uncommit_meta(ipcheap_heap *heap, const void *start, uint64_t bytes) {
+    if (heap->sysv) return;
+    const struct geometry *g = &heap->geometry;
+    uint64_t first = (round_up(offset_of(heap, start), PAGE) - g->always) >> PAGE_SHIFT;
+    uint64_t end = (offset_of(heap, start) + bytes - g->always) >> PAGE_SHIFT;
+    shared64 *bits = at_offset(heap, g->metabits_at);
+    if (first >= end) return;
+    for (uint64_t page = first; page < end; page++)
+        put_and(&bits[page / 64], ~(UINT64_C(1) << (page & 63)));
+    os_punch(heap->fd, g->always + (first << PAGE_SHIFT), (end - first) << PAGE_SHIFT);
 }
 
 static void info_fill(const struct header *header, ipcheap_heap_info *info) {
