@@ -254,9 +254,8 @@ def leave_nameless(fd: int) -> None:
     info = ffi.new("ipcheap_heap_info *")
     code = lib.ipcheap_inspect(fd, -1, info)
     os.close(fd)
-    if code == 0 and info.sem_id >= 0 and _native.SEM_KINDS[info.sem_kind] == "sysv":
-        if info.participants == 0:
-            _kernel.remove_sysv_semaphore(int(info.sem_id), "a heap without a name")
+    if code == 0 and _native.SEM_KINDS[info.sem_kind] == "sysv" and not info.participants:
+        _kernel.remove_sysv_semaphore(int(info.sem_id), "a heap without a name")
 
 
 # Finding ----------------------------------------------------------------------------------

@@ -310,7 +310,7 @@ class Heap:
 
     def allocate_record(self, nbytes: int) -> Record:
         """Return a record of that size, its memory uninitialised; HeapFull if there is none."""
-        return allocate(self._handle, nbytes)
+        return allocate(self._open_handle(), nbytes)
 
     def add_record_channel(self, id: ChannelId, capacity: int | None = None) -> RecordChannel:
         """Add a channel of records, or take the one of that shape that is there.

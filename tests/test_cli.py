@@ -97,7 +97,7 @@ def test_the_demo_counts_the_words(text_files: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shm", "sem"), [*itertools.product(("posix", "sysv", "file"), SEM), ("memfd", "futex")]
+    ("shm", "sem"), list(itertools.product(("posix", "sysv", "file", "memfd"), SEM))
 )
 def test_the_demo_runs_on_every_kind_of_heap(shm: str, sem: str, text_files: Path) -> None:
     facts = demo_facts(text_files, "--shm", shm, "--sem", sem, "--chunk", "4KiB")
@@ -160,7 +160,6 @@ def test_a_wrong_count_fails_the_demo(
         (("--capacity", "1KiB", "--chunk", "16"), "capacity"),
         (("--name", ".."), "name"),
         (("--name", "a/b"), "name"),
-        (("--shm", "memfd", "--sem", "posix"), "futex"),
         (("--records", "5", "/dev/null"), "no text"),
     ],
 )

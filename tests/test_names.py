@@ -69,7 +69,6 @@ def test_a_path_is_for_files_only(heap_name: str) -> None:
         ({"capacity": 2**70}, ValueError),
         ({"capacity": 1e6}, TypeError),
         ({"name": 7}, TypeError),
-        ({"sem": "posix", "shm": "memfd"}, ValueError),
     ],
 )
 def test_a_heap_is_not_made_of_bad_arguments(

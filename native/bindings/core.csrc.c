@@ -57,7 +57,6 @@ enum { PY_NOT_BYTES = -100, PY_BATCH = 64 };
 RELEASING(int, lock_creation, (int fd, int64_t timeout_ns), (fd, timeout_ns))
 RELEASING(int, format, (int fd, int shmid, const ipcheap_options *options), (fd, shmid, options))
 RELEASING(int, attach, (int fd, int shmid, ipcheap_heap **heap), (fd, shmid, heap))
-RELEASING(int, close, (ipcheap_heap *heap), (heap))
 RELEASING(int, heap_statistics, (ipcheap_heap *heap, ipcheap_statistics *statistics),
           (heap, statistics))
 RELEASING(int64_t, trim, (ipcheap_heap *heap, uint64_t keep), (heap, keep))
@@ -109,6 +108,17 @@ KEEPING(int, try_receive, (ipcheap_endpoint *consumer, ipcheap_record *record),
 KEEPING(int64_t, try_receive_many,
         (ipcheap_endpoint *consumer, ipcheap_record *records, size_t limit),
         (consumer, records, limit))
+
+/*
+ * Keeps the GIL, so that no other thread is in the middle of a call that does. What needs
+ * the heap lock and cannot have it at once is left to the release.
+ */
+static int py_close(ipcheap_heap *heap) {
+    ipcheap_allow_sleep(0);
+    int error = ipcheap_close(heap);
+    ipcheap_allow_sleep(1);
+    return error;
+}
 
 static void py_release(ipcheap_heap *heap) {
     PyThreadState *state = PyEval_SaveThread();

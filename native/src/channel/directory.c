@@ -231,6 +231,7 @@ static void entry_fill(struct channel *channel, const struct key_words *words, u
         put(&channel->parked[side], 0);
         put(&channel->sides[side].position, 0);
         put(&channel->sides[side].intent, 0);
+        put(&channel->sides[side].from, 0);
         put(&channel->sides[side].parks, 0);
         put(&channel->sides[side].wakes, 0);
     }
@@ -346,6 +347,20 @@ static void free_unreferenced(struct participant *me) {
     }
 }
 
+/* A channel that was LIVE but not yet in the table; there is always room for one. */
+static void reinsert_missing(ipcheap_heap *heap) {
+    struct table table;
+    uint32_t entries = get(&heap->header->entries), index;
+    for (uint32_t i = 0; i < entries && table_of(heap, &table); i++) {
+        struct channel *channel = channel_at(heap, i);
+        if (!channel) break;
+        if (state_of(channel) != CHANNEL_LIVE) continue;
+        struct key_words words = {.hash = get(&channel->hash)};
+        for (int w = 0; w < KEY_WORDS; w++) words.word[w] = get(&channel->key[w]);
+        if (!table_find(heap, &words, &index)) table_insert(&table, words.hash, i);
+    }
+}
+
 int directory_rebuild(struct participant *me) {
     ipcheap_heap *heap = me->heap;
     struct header *header = heap->header;
@@ -361,9 +376,9 @@ int directory_rebuild(struct participant *me) {
     }
     put(&header->channels, live);
     free_unreferenced(me);
-    uint64_t log = get(&header->table) >> 56;
+    reinsert_missing(heap);
     directory_notify(heap);
-    return log ? table_make(me, log) : 0;
+    return 0;
 }
 
 /* Looking -------------------------------------------------------------------------------- */

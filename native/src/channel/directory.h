@@ -30,7 +30,7 @@ int channel_make_memory(struct participant *me, uint32_t index, uint64_t bytes);
 void directory_remove(struct participant *me, uint32_t index);
 /* Under the lock. Frees memory and descriptor of a removed channel. */
 void directory_drop(struct participant *me, uint32_t index);
-/* Under the lock. Makes table, free list and counts again; frees what a dead one was making. */
+/* Under the lock. Completes table, free list and counts; frees what a dead one was making. */
 int directory_rebuild(struct participant *me);
 /* Something that others may wait for has changed. */
 void directory_notify(ipcheap_heap *heap);

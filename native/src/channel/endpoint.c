@@ -31,16 +31,6 @@ int ipcheap_add_record_channel(ipcheap_heap *heap, const ipcheap_key *key, uint6
     return error;
 }
 
-/* Under the lock: frees a removed channel once no side is open. */
-static void drop_if_done(struct participant *me, uint32_t index) {
-    struct channel *channel = channel_at(me->heap, index);
-    if (get(&channel->state) >> 62 != CHANNEL_REMOVED) return;
-    for (int side = 0; side < 2; side++)
-        if (side_state(get(&channel->holder[side])) == SIDE_OPEN) return;
-    ring_drain(me, index, 0);
-    directory_drop(me, index);
-}
-
 /* Under the lock: is a side held by someone alive? Recovers him if he is dead. */
 static bool side_taken(struct participant *me, struct channel *channel, int side) {
     uint64_t holder = get_acquire(&channel->holder[side]);
@@ -86,7 +76,7 @@ int ipcheap_remove_channel(ipcheap_heap *heap, const ipcheap_key *key, int force
             unpark(channel, 0);
             unpark(channel, 1);
             drain_if_settled(me, handle.index);
-            drop_if_done(me, handle.index);
+            channel_drop_if_done(me, handle.index);
         }
     }
     heap_unlock(me);
@@ -185,7 +175,8 @@ static void keep_held(ipcheap_endpoint *e, struct participant *me) {
         struct ring_slot *slot = slot_of(e, p);
         uint64_t word = get_acquire(&slot->word);
         struct place place;
-        if (!slot_is_readable(e, p, word) || !place_find(e->heap, ring_offset(word), &place))
+        if (!slot_is_readable(e, p, word) || !place_find(e->heap, ring_offset(word), &place) ||
+            !place_is(&place, my_sent_tag(e, p)))
             continue;
         put(place.tag, e->me->tag);
         put_release(&slot->word, ring_word(lap_of(e, p) + 1, SLOT_EMPTY, 0));
@@ -213,10 +204,15 @@ static int close_side(ipcheap_endpoint *e, struct participant *me) {
         side_end(e->heap, channel, e->side, SIDE_CLOSED);
         if (error) return 0; /* garbage waits for the next producer or for recovery */
         if (e->side == IPCHEAP_PRODUCER) ring_collect(me, e->index);
-        drop_if_done(me, e->index);
+        channel_drop_if_done(me, e->index);
         heap_unlock(me);
     } else {
         side_end(e->heap, channel, e->side, SIDE_CLOSED);
+        /* Removed meanwhile, by somebody who saw us open and left the rest to us? */
+        if (get(&channel->flags) & CHANNEL_GONE && heap_lock(me) == 0) {
+            channel_drop_if_done(me, e->index);
+            heap_unlock(me);
+        }
     }
     return 0;
 }

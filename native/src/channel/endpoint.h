@@ -89,6 +89,8 @@ uint64_t ring_collect(struct participant *me, uint32_t index);
 void rings_reclaim(struct participant *me);
 /* Frees what a removed channel holds from a position on. */
 void ring_drain(struct participant *me, uint32_t index, uint64_t from);
+/* Frees a removed channel once no side is open. */
+void channel_drop_if_done(struct participant *me, uint32_t index);
 /* Is a block with this SENT tag on its way, that is, not garbage? */
 bool ring_holds(ipcheap_heap *heap, uint64_t tag, uint64_t offset);
 /* The first position that has not been sent, going on from the hint. */

@@ -30,7 +30,7 @@ static void leave(struct participant *me) {
     blocks_free_deferred(me);
 }
 
-static const struct hooks hooks = {rebuild, recover, leave, reclaim};
+static const struct hooks hooks = {rebuild, recover, leave, endpoints_close, reclaim};
 
 int ipcheap_format(int fd, int shmid, const ipcheap_options *options) {
     return segment_format(fd, shmid, options, extents_rebuild);

@@ -130,7 +130,7 @@ static void collect_slot(ipcheap_endpoint *e, uint64_t word) {
     uint64_t offset = ring_offset(word), tag = my_sent_tag(e, e->position - e->mask - 1);
     struct place place;
     if (LIKELY(slab_free_mine(e->me, offset, tag))) return;
-    if (place_find(e->heap, offset, &place) && get(place.tag) == tag) block_free(e->me, &place);
+    if (place_find(e->heap, offset, &place) && place_is(&place, tag)) block_free(e->me, &place);
 }
 
 /* Somebody collects garbage under the lock; when we have it, he is done. */
@@ -185,6 +185,7 @@ static void fill_slot(ipcheap_endpoint *e, struct ring_slot *slot, uint64_t word
                       const ipcheap_record *record, shared64 *tag) {
     struct side *side = &e->channel->sides[IPCHEAP_PRODUCER];
     if (ring_state(word) == SLOT_RELEASED) collect_slot(e, word);
+    put(&side->from, get(tag));
     put(&side->intent, record->offset);
     put_release(tag, my_sent_tag(e, e->position)); /* after the intent that explains it */
     /* These two last and together: a consumer that polls the line should lose it only once. */

@@ -22,15 +22,46 @@ static bool owned_by_dead(const struct recovery *r, uint64_t tag) {
 
 /* Rings ---------------------------------------------------------------------------------- */
 
+/* Nobody living is on that side. */
+static bool side_is_dead(const struct recovery *r, uint64_t holder) {
+    if (side_state(holder) != SIDE_OPEN) return false;
+    return names_dead(r, holder) ||
+           !participant_alive(r->heap, tag_slot(holder), tag_generation(holder));
+}
+
+/*
+ * Was the record in this slot being forwarded by somebody who died before he had filled the
+ * other ring's slot? His process held both, so he is dead, too, recovered already or not.
+ */
+static bool is_half_forwarded(const struct recovery *r, uint64_t tag, uint64_t offset,
+                              uint64_t here) {
+    struct ring ring;
+    uint32_t index = tag_channel(tag);
+    if (tag_kind(tag) != TAG_SENT || !ring_of(r->heap, index, &ring)) return false;
+    struct channel *channel = channel_at(r->heap, index);
+    const struct side *side = &channel->sides[IPCHEAP_PRODUCER];
+    return side_is_dead(r, get(&channel->holder[IPCHEAP_PRODUCER])) &&
+           get(&side->intent) == offset && get(&side->from) == here &&
+           tag == sent_tag(index, ring_sent(r->heap, index));
+}
+
 static void recover_producer(struct recovery *r, uint32_t index, struct channel *channel) {
     struct side *side = &channel->sides[IPCHEAP_PRODUCER];
     uint64_t sent = ring_sent(r->heap, index), intent = get(&side->intent);
+    uint64_t from = get(&side->from);
     struct place place;
-    /* Tagged as sent, but its slot was never filled: `send` had not returned. */
-    if (intent && place_find(r->heap, intent, &place) && get(place.tag) == sent_tag(index, sent)) {
-        r->report->blocks++;
-        r->report->bytes += place_bytes(r->heap, &place);
-        block_free(r->me, &place);
+    /*
+     * Tagged as sent, but its slot was never filled: `send` had not returned. It goes back to
+     * the slot that it was to be forwarded from; if it was the dead one's own, it is freed.
+     */
+    if (intent && place_find(r->heap, intent, &place) && place_is(&place, sent_tag(index, sent))) {
+        if (tag_kind(from) == TAG_SENT && ring_holds(r->heap, from, intent)) {
+            put_release(place.tag, from);
+        } else {
+            r->report->blocks++;
+            r->report->bytes += place_bytes(r->heap, &place);
+            block_free(r->me, &place);
+        }
     }
     put(&side->position, sent);
     put(&side->intent, 0);
@@ -47,8 +78,10 @@ static void recover_consumer(struct recovery *r, uint32_t index, struct channel 
         uint64_t word = get_acquire(&slot->word), lap = (p >> ring.shift) & LAP_MASK;
         if (ring_state(word) != SLOT_FULL || ring_lap(word) != lap) continue;
         struct place place;
-        bool here = place_find(r->heap, ring_offset(word), &place) &&
-                    get(place.tag) == sent_tag(index, p);
+        uint64_t offset = ring_offset(word), tag = sent_tag(index, p);
+        bool found = place_find(r->heap, offset, &place);
+        if (found && is_half_forwarded(r, get(place.tag), offset, tag)) put(place.tag, tag);
+        bool here = found && get(place.tag) == tag;
         if (!here) /* kept or forwarded, and the slot not yet let go */
             put_release(&slot->word, ring_word(lap + 1, SLOT_EMPTY, 0));
         else if (p < received)
@@ -57,39 +90,34 @@ static void recover_consumer(struct recovery *r, uint32_t index, struct channel 
     put(&side->position, ring_oldest(r->heap, index, sent));
 }
 
-static void recover_channel(struct recovery *r, uint32_t index, struct channel *channel) {
+static void recover_channel(struct recovery *r, uint32_t index, struct channel *channel,
+                            int side) {
     uint64_t ready = get(&channel->ready);
     if (owned_by_dead(r, ready)) {
         put_release(&channel->ready, 0); /* the next adder initialises it */
         directory_notify(r->heap);
     }
-    for (int side = 0; side < 2; side++) {
-        uint64_t holder = get(&channel->holder[side]);
-        if (side_state(holder) != SIDE_OPEN || !names_dead(r, holder)) continue;
-        if (side == IPCHEAP_PRODUCER)
-            recover_producer(r, index, channel);
-        else
-            recover_consumer(r, index, channel);
-        put(&channel->parked[side], 0);
-        r->report->endpoints++;
-        side_end(r->heap, channel, side, SIDE_DIED);
-    }
+    uint64_t holder = get(&channel->holder[side]);
+    if (side_state(holder) != SIDE_OPEN || !names_dead(r, holder)) return;
+    if (side == IPCHEAP_PRODUCER)
+        recover_producer(r, index, channel);
+    else
+        recover_consumer(r, index, channel);
+    put(&channel->parked[side], 0);
+    r->report->endpoints++;
+    side_end(r->heap, channel, side, SIDE_DIED);
 }
 
-static void recover_channels(struct recovery *r) {
+/* All producers before any consumer: a record may have to go back to where it came from. */
+static void recover_channels(struct recovery *r, int side) {
     uint32_t entries = get(&r->heap->header->entries);
     for (uint32_t index = 0; index < entries; index++) {
         struct channel *channel = channel_at(r->heap, index);
         if (!channel) return;
         enum channel_state state = (enum channel_state)(get(&channel->state) >> 62);
         if (state == CHANNEL_FREE) continue;
-        recover_channel(r, index, channel);
-        bool open = side_state(get(&channel->holder[0])) == SIDE_OPEN ||
-                    side_state(get(&channel->holder[1])) == SIDE_OPEN;
-        if (state == CHANNEL_REMOVED && !open) {
-            ring_drain(r->me, index, 0);
-            directory_drop(r->me, index);
-        }
+        recover_channel(r, index, channel, side);
+        channel_drop_if_done(r->me, index);
     }
 }
 
@@ -99,7 +127,9 @@ static void recover_slab(struct recovery *r, uint32_t granule) {
     struct slab *slab = slab_at(r->heap, granule);
     uint32_t size_class = get(&slab->size_class), blocks = slab_blocks(r->heap, size_class);
     for (uint32_t i = 0; i < blocks; i++) {
-        if (!owned_by_dead(r, get(&slab->tags[i])) || block_is_remote_free(slab, i)) continue;
+        /* The bit first: its owner may collect just now what one who died before us freed. */
+        if (block_is_remote_free(slab, i) || !owned_by_dead(r, get_acquire(&slab->tags[i])))
+            continue;
         put_or(&slab->remote[i / 64], UINT64_C(1) << (i & 63)); /* idempotent; pairs with collect() */
         r->report->blocks++;
         r->report->bytes += size_class_bytes(size_class);
@@ -136,7 +166,8 @@ static void recover_memory(struct recovery *r) {
 int recover_participant(struct participant *me, uint32_t slot, uint32_t generation,
                         ipcheap_recovery *report) {
     struct recovery r = {me, me->heap, slot, generation, report};
-    recover_channels(&r);
+    recover_channels(&r, IPCHEAP_PRODUCER);
+    recover_channels(&r, IPCHEAP_CONSUMER);
     recover_memory(&r);
     report->participants++;
     put(&me->heap->header->recoveries, get(&me->heap->header->recoveries) + 1);

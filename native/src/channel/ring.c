@@ -68,9 +68,10 @@ uint64_t ring_collect(struct participant *me, uint32_t index) {
         if (ring_state(word) != SLOT_RELEASED || ring_lap(word) != lap) continue;
         struct place place;
         bool ours = place_find(heap, ring_offset(word), &place) &&
-                    get(place.tag) == sent_tag(index, position - ring.count);
-        put_release(&slot->word, ring_word(lap, SLOT_EMPTY, 0));
+                    place_is(&place, sent_tag(index, position - ring.count));
+        /* The block first: were we killed in between, its tag tells that it is done with. */
         if (ours && block_free(me, &place) == 0) freed++;
+        put_release(&slot->word, ring_word(lap, SLOT_EMPTY, 0));
     }
     return freed;
 }
@@ -99,6 +100,7 @@ void rings_reclaim(struct participant *me) {
         struct channel *channel = channel_at(heap, index);
         struct ring ring;
         if (!channel) break;
+        channel_drop_if_done(me, index);
         if (get(&channel->state) >> 62 != CHANNEL_LIVE || !ring_of(heap, index, &ring)) continue;
         if (!has_garbage(&ring)) continue;
         uint64_t holder = get(&channel->holder[IPCHEAP_PRODUCER]);
@@ -121,10 +123,19 @@ void ring_drain(struct participant *me, uint32_t index, uint64_t from) {
         if (ring_state(word) != SLOT_FULL || ring_lap(word) != lap) continue;
         struct place place;
         bool ours = place_find(heap, ring_offset(word), &place) &&
-                    get(place.tag) == sent_tag(index, p);
-        put_release(&slot->word, ring_word(lap + 1, SLOT_EMPTY, 0));
+                    place_is(&place, sent_tag(index, p));
         if (ours) block_free(me, &place);
+        put_release(&slot->word, ring_word(lap + 1, SLOT_EMPTY, 0));
     }
+}
+
+void channel_drop_if_done(struct participant *me, uint32_t index) {
+    struct channel *channel = channel_at(me->heap, index);
+    if (get(&channel->state) >> 62 != CHANNEL_REMOVED) return;
+    for (int side = 0; side < 2; side++)
+        if (side_state(get(&channel->holder[side])) == SIDE_OPEN) return;
+    ring_drain(me, index, 0);
+    directory_drop(me, index);
 }
 
 void side_end(ipcheap_heap *heap, struct channel *channel, int side, enum side_state state) {

@@ -22,6 +22,12 @@ bool place_find(ipcheap_heap *heap, uint64_t offset, struct place *place) {
     return word_state(word) == PAGE_USED && word_kind(word) == KIND_RECORD;
 }
 
+bool place_is(const struct place *place, uint64_t tag) {
+    /* The bit first: its owner clears it after he has changed the tag; pairs with collect(). */
+    if (place->in_slab && block_is_remote_free(place->block.slab, place->block.index)) return false;
+    return get_acquire(place->tag) == tag;
+}
+
 uint64_t place_bytes(ipcheap_heap *heap, const struct place *place) {
     if (place->in_slab) return size_class_bytes(get(&place->block.slab->size_class));
     return word_length(get(&heap->pages[place->page].word)) << PAGE_SHIFT;

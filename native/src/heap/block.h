@@ -19,6 +19,8 @@ struct place {
 
 /* False when nothing that a user could have allocated starts there. */
 bool place_find(ipcheap_heap *heap, uint64_t offset, struct place *place);
+/* Has it this tag, and has nobody freed it already? */
+bool place_is(const struct place *place, uint64_t tag);
 uint64_t place_bytes(ipcheap_heap *heap, const struct place *place);
 
 /* Allocates and tags as the caller's. Reclaims before it says HEAP_FULL or MEMORY_FULL. */

@@ -388,15 +388,14 @@ void slab_orphan(ipcheap_heap *heap, uint32_t granule) {
 void slabs_abandon(struct participant *me) {
     if (!me->slabs) return;
     slabs_release_empty(me);
-    /* Without the lock the slabs stay ours in name; recovery finds them like a dead one's. */
-    bool locked = heap_lock(me) == 0;
+    if (heap_lock(me)) return; /* then they stay, and so does the participant */
     for (uint32_t i = 0; i < me->slabs->count; i++) {
         struct local_slab *s = me->slabs->table[i];
         if (!s) continue;
-        if (locked && is_mine(s)) slab_orphan(me->heap, s->granule);
+        if (is_mine(s)) slab_orphan(me->heap, s->granule);
         free(s);
     }
-    if (locked) heap_unlock(me);
+    heap_unlock(me);
     free(me->slabs->table);
     free(me->slabs->by_granule);
     free(me->slabs);

@@ -41,7 +41,7 @@ void slabs_release_empty(struct participant *me);
 void slabs_release_orphans(struct participant *me);
 /* Under the lock: takes empty slabs away from owners who do not use them just now. */
 void slabs_revoke(struct participant *me);
-/* The caller leaves: its slabs become orphans, or free. */
+/* The caller leaves: its slabs become orphans, or free; without the lock nothing happens. */
 void slabs_abandon(struct participant *me);
 /* Under the lock: the same for a dead participant's slab. */
 void slab_orphan(ipcheap_heap *heap, uint32_t granule);

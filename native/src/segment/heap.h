@@ -40,6 +40,7 @@ struct hooks {
     int (*rebuild)(struct participant *me); /* under the lock, after its owner died */
     int (*recover)(struct participant *me, uint32_t slot, uint32_t generation); /* under the lock */
     void (*leave)(struct participant *me); /* its thread ends: close endpoints, orphan slabs */
+    void (*close_endpoints)(struct participant *me); /* the heap is closed by another thread */
     void (*reclaim)(struct participant *me); /* memory is short: collect what waits in rings */
 };
 

@@ -199,8 +199,9 @@ static inline enum side_state side_state(uint64_t holder) { return (enum side_st
 struct side {
     shared64 position; /* records sent, or received: a hint, behind by at most a ring */
     shared64 intent;   /* the offset being sent; 0 between sends */
+    shared64 from;     /* its tag before that: what an unfinished send goes back to */
     shared64 parks, wakes;
-    shared64 unused[12];
+    shared64 unused[11];
 };
 static_assert(sizeof(struct side) == 128, "sides never share the pair of lines a prefetch takes");
 

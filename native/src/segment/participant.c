@@ -51,7 +51,9 @@ static int64_t held(struct participant *me) {
 }
 
 /* Nothing in the segment names it any more. */
-static bool done(struct participant *me) { return held(me) == 0 && !me->endpoints; }
+static bool done(struct participant *me) {
+    return held(me) == 0 && !me->endpoints && !me->slabs && !me->deferred_count;
+}
 
 static void thread_ended(void *unused) {
     (void)unused;
@@ -232,7 +234,11 @@ void participants_close(ipcheap_heap *heap) {
     heap->serial = ++next_serial;
     for (struct participant *p = heap->members; p; p = p->next_of_heap) {
         if (heap->by_slot[p->slot] != p) continue;
-        heap->hooks->leave(p);
+        /* Another thread may be inside its slabs just now: those wait for its end, or ours. */
+        if (p->thread == thread_marker())
+            heap->hooks->leave(p);
+        else
+            heap->hooks->close_endpoints(p);
         if (done(p)) participant_retire(p);
     }
     pthread_mutex_unlock(&process_mutex);
@@ -245,7 +251,10 @@ void participants_forget(ipcheap_heap *heap) {
         next = p->next_of_heap;
         if (heap->by_slot[p->slot] == p) {
             heap->hooks->leave(p);
-            participant_retire(p);
+            if (done(p)) participant_retire(p);
+            /* Else records are left that nobody here can free any more: to others it is dead. */
+            os_byte_unlock(heap->live, p->slot);
+            heap->by_slot[p->slot] = NULL;
         }
         free(p->deferred);
         p->deferred = NULL;
