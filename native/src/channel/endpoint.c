@@ -268,15 +268,8 @@ static enum side_state peer_state(const ipcheap_endpoint *e) {
     return side_state(get_acquire(&e->channel->holder[!e->side])); /* pairs with side_end() */
 }
 
-static bool can_go_on(const ipcheap_endpoint *e) {
-    uint64_t word = get_acquire(&slot_of(e, e->position)->word);
-    if (e->side == IPCHEAP_PRODUCER) return slot_is_writable(e, e->position, word);
-    /* A former consumer may have released what follows; only FULL of this lap is news. */
-    return slot_is_readable(e, e->position, word) || e->position < e->doubtful;
-}
-
 bool endpoint_ready(const ipcheap_endpoint *e) {
-    if (can_go_on(e)) return true;
+    if (endpoint_can_go_on(e)) return true;
     enum side_state peer = peer_state(e);
     return peer == SIDE_CLOSED || peer == SIDE_DIED || get(&e->channel->flags) & CHANNEL_GONE;
 }
@@ -302,7 +295,7 @@ int endpoint_end(ipcheap_endpoint *e, uint64_t word) {
     }
     if (peer == SIDE_CLOSED || peer == SIDE_DIED) {
         /* The slot first, then the state: whatever was sent before the end comes before it. */
-        if (can_go_on(e)) return 0;
+        if (endpoint_can_go_on(e)) return 0;
         return peer == SIDE_CLOSED ? IPCHEAP_CHANNEL_CLOSED : IPCHEAP_PEER_DIED;
     }
     bool held = e->side == IPCHEAP_CONSUMER && ring_state(word) == SLOT_FULL;
@@ -314,6 +307,7 @@ static int wait_inside(ipcheap_endpoint *e, bool (*ready)(const ipcheap_endpoint
                        int64_t timeout_ns) {
     int error = endpoint_check(e);
     if (error) return error;
+    if (timeout_ns != 0 && ready == endpoint_ready && endpoint_spin(e)) return 0;
     e->inside = 1;
     error = e->closing ? IPCHEAP_ENDPOINT_CLOSED : park(e, ready, timeout_ns);
     e->inside = 0;

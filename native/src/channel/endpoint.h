@@ -68,6 +68,14 @@ static inline bool slot_is_readable(const ipcheap_endpoint *e, uint64_t position
     return ring_state(word) == SLOT_FULL && ring_lap(word) == lap_of(e, position);
 }
 
+/* Is there a record to receive, or room to send one? */
+static inline bool endpoint_can_go_on(const ipcheap_endpoint *e) {
+    uint64_t word = get_acquire(&slot_of(e, e->position)->word);
+    if (e->side == IPCHEAP_PRODUCER) return slot_is_writable(e, e->position, word);
+    /* What a former consumer had received is looked at one by one: see settle_doubtful(). */
+    return slot_is_readable(e, e->position, word) || e->position < e->doubtful;
+}
+
 /* Does the endpoint have something to do, or an end to report? */
 bool endpoint_ready(const ipcheap_endpoint *e);
 /*

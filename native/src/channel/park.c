@@ -12,18 +12,18 @@ bool unpark(struct channel *channel, int side) {
     return true;
 }
 
-/* Spins as long as recent waits took, within bounds; longer after success, shorter after none. */
-static bool spin(ipcheap_endpoint *e, bool (*ready)(const ipcheap_endpoint *)) {
+bool endpoint_spin(ipcheap_endpoint *e) {
     if (e->heap->cores < 2) return false;
     if (e->spins < FEWEST_SPINS) e->spins = FEWEST_SPINS;
     for (uint32_t i = 0; i < e->spins; i++) {
-        if (ready(e)) {
+        /* Only the slot: whatever else we looked at would make us see it later. */
+        if (endpoint_can_go_on(e)) {
             e->spins = (uint32_t)least(MOST_SPINS, e->spins + 4 * (uint64_t)i + 16);
             return true;
         }
         os_pause();
     }
-    e->spins -= e->spins / 4;
+    e->spins -= e->spins / 4; /* longer after success, shorter after none */
     return false;
 }
 
@@ -31,7 +31,6 @@ int park(ipcheap_endpoint *e, bool (*ready)(const ipcheap_endpoint *), int64_t t
     if (ready(e)) return 0;
     if (timeout_ns == 0) return IPCHEAP_TIMED_OUT;
     int64_t deadline = os_deadline(timeout_ns);
-    if (spin(e, ready)) return 0;
     shared32 *word = &e->channel->parked[e->side];
     shared64 *parks = &e->channel->sides[e->side].parks;
     for (;;) {

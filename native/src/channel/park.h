@@ -29,7 +29,9 @@ static inline void endpoint_notify(ipcheap_endpoint *e) {
     }
 }
 
-/* Spins, then sleeps, until `ready` says so: 0, TIMED_OUT, INTERRUPTED or an error. */
+/* Looks at the slot for as long as recent waits took: true when the endpoint can go on. */
+bool endpoint_spin(ipcheap_endpoint *e);
+/* Sleeps until `ready` says so: 0, TIMED_OUT, INTERRUPTED or an error. */
 int park(ipcheap_endpoint *e, bool (*ready)(const ipcheap_endpoint *), int64_t timeout_ns);
 
 #endif

@@ -294,6 +294,7 @@ static int receive_one(ipcheap_endpoint *e, ipcheap_record *record) {
     }
     uint64_t offset = ring_offset(word), nbytes = get(&slot->nbytes);
     if (UNLIKELY(!in_data_zone(e->heap, offset, nbytes))) return IPCHEAP_CORRUPT;
+    __builtin_prefetch(at_offset(e->heap, offset)); /* the user will look at it next */
     participant_enter(e->me); /* who removes the channel waits until we are through */
     if (UNLIKELY(get(&e->channel->flags) & CHANNEL_GONE)) {
         participant_leave(e->me);

@@ -123,7 +123,7 @@ static struct local_slab *local_new(struct participant *me, uint32_t granule, ui
     s->size_class = size_class;
     s->bytes = size_class_bytes(size_class);
     uint32_t units = s->bytes / BLOCK_ALIGN;
-    s->reciprocal = (uint32_t)((UINT64_C(1) << 32) / units + (units > 1)) - (units == 1);
+    s->reciprocal = ((UINT64_C(1) << 32) + units - 1) / units;
     s->granule = granule;
     lead_to(me, s, s);
     return s;

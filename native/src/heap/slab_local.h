@@ -19,7 +19,8 @@ struct local_slab {
     uint64_t free[REMOTE_WORDS];
     uint32_t filled;   /* which words of `free` are not zero */
     uint32_t blocks, free_blocks;
-    uint32_t size_class, bytes, reciprocal;
+    uint32_t size_class, bytes;
+    uint64_t reciprocal; /* 2^32 / units, rounded up */
     uint32_t granule;
     enum { CURRENT, AVAILABLE, FULL } list; /* where it stands in its bin */
     struct local_slab *next, *previous;
@@ -49,10 +50,9 @@ void slab_move(struct participant *me, struct local_slab *s);
 
 static inline bool is_mine(const struct local_slab *s) { return get(&s->shared->owner) == s->owner; }
 
-/* Exact: units * size stays below 2^32; for one unit the reciprocal is one too small. */
+/* Exact, because units * size stays below 2^32. */
 static inline uint32_t block_index(const struct local_slab *s, uint64_t offset) {
-    uint64_t units = (offset - s->offset) / BLOCK_ALIGN;
-    return (uint32_t)((units * s->reciprocal + (s->bytes == BLOCK_ALIGN ? units : 0)) >> 32);
+    return (uint32_t)((offset - s->offset) / BLOCK_ALIGN * s->reciprocal >> 32);
 }
 
 static inline void mark_free(struct local_slab *s, uint32_t index) {
