@@ -19,6 +19,14 @@ Sizes are bytes, or strings like "64MiB"; timeouts are seconds, None for ever, 0
 all. An endpoint belongs to the thread that claimed it.
 """
 
+try:
+    from ._core import lib as _lib  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ImportError(
+        f"{__path__[0]} has no compiled core: it is the source folder, found before the "
+        "installed package. Start Python elsewhere, or build with: pip install -e ."
+    ) from error
+
 from ._endpoint import EndpointStatistics
 from ._native import __version__
 from ._segments import HeapInfo, heaps

@@ -114,7 +114,8 @@ class Record:
     def __del__(self) -> None:
         core = getattr(self, "_core", None)
         if core is not None:
-            _free(core)
+            if self._block is None:  # else that frees it, and acknowledges it only then
+                _free(core)
             self._source.handle.spare.append(core)
 
     def __bytes__(self) -> bytes:

@@ -267,3 +267,19 @@ def test_iteration_frees_a_record_when_the_next_is_asked_for(heap: ipcheap.Heap)
         producer.close()
         assert [bytes(record) for record in consumer] == [b"\4"]
     assert heap.statistics().in_use == 0
+
+
+def test_a_freed_record_gives_its_slot_back_while_views_are_left() -> None:
+    with ipcheap.Heap.create(None, "1MiB", shm="memfd") as heap:
+        heap.add_record_channel("c", 1)
+        with heap.producer("c") as producer, heap.consumer("c") as consumer:
+            producer.send(b"first")
+            record = consumer.recv_record(timeout=5)
+            view = record.view
+            record.free()
+            producer.send(b"second", timeout=5)
+            assert consumer.recv(timeout=5) == b"second"
+            assert bytes(view) == b"first"
+            assert heap.statistics().records == 1
+            del view
+            assert heap.statistics().records == 0

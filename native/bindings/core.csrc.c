@@ -212,11 +212,9 @@ static int py_allocate_many(py_record **records, size_t count, uint64_t nbytes) 
     return 0;
 }
 
-/* One that has a block is freed with that. */
-static int py_free(py_record *record) {
-    int error = py_usable(record);
-    if (error || record->block) return error;
-    return keeping_free(record->heap, &record->core);
+/* Does anything but the record itself hold on to its block? */
+static int py_viewed(const py_record *record) {
+    return record->block && Py_REFCNT((PyObject *)record->block) > 1;
 }
 
 static int py_keep(py_record *record) {
@@ -224,6 +222,17 @@ static int py_keep(py_record *record) {
     if (!error) error = keeping_keep(record->heap, &record->core);
     if (!error && record->block) record->block->core = record->core;
     return error;
+}
+
+/*
+ * One that has a block is freed with that. While there are views its memory stays, but not
+ * the slot of a ring that it came in.
+ */
+static int py_free(py_record *record) {
+    int error = py_usable(record);
+    if (error) return error;
+    if (!record->block) return keeping_free(record->heap, &record->core);
+    return py_viewed(record) && record->core.consumer ? py_keep(record) : 0;
 }
 
 /* Views there may be, but they keep the block no longer. */
@@ -291,11 +300,6 @@ static int py_export(py_record *record, uintptr_t list) {
     record->block = block;
     PyList_SetItem(box, 0, made);
     return 0;
-}
-
-/* Does anything but the record itself hold on to its block? */
-static int py_viewed(const py_record *record) {
-    return record->block && Py_REFCNT((PyObject *)record->block) > 1;
 }
 
 /* Bytes-like objects --------------------------------------------------------------------- */

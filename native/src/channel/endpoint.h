@@ -33,6 +33,7 @@ struct ipcheap_endpoint {
     bool closed;
     uint64_t position; /* the next to send or to receive */
     uint64_t doubtful; /* received positions below this one are checked against tags */
+    bool writable;     /* a producer's next slot was seen to be, and its garbage is collected */
     uint32_t spins;    /* how long to spin before parking, learnt from recent waits */
     uint32_t idle;     /* tries in a row that found nothing */
     _Atomic int inside; /* a thread sleeps in here without the interpreter's lock */

@@ -180,11 +180,20 @@ static int judge(ipcheap_endpoint *e, const ipcheap_record *record, struct parce
     return LIKELY(parcel->owner != NULL) ? 0 : nobody_here_owns(e->heap, record->offset);
 }
 
-/* Inside enter_ring(), with a writable slot whose word was `word`. */
-static void fill_slot(ipcheap_endpoint *e, struct ring_slot *slot, uint64_t word,
-                      const ipcheap_record *record, shared64 *tag) {
+/*
+ * Inside enter_ring(): is the next slot writable? If so, the block that came home in it is
+ * freed. Nobody but us makes it anything else then.
+ */
+static void look_at_slot(ipcheap_endpoint *e) {
+    uint64_t word = get_acquire(&slot_of(e, e->position)->word); /* pairs with slot_let_go() */
+    e->writable = slot_is_writable(e, e->position, word);
+    if (e->writable && ring_state(word) == SLOT_RELEASED) collect_slot(e, word);
+}
+
+/* Inside enter_slot(). */
+static void fill_slot(ipcheap_endpoint *e, const ipcheap_record *record, shared64 *tag) {
     struct side *side = &e->channel->sides[IPCHEAP_PRODUCER];
-    if (ring_state(word) == SLOT_RELEASED) collect_slot(e, word);
+    struct ring_slot *slot = slot_of(e, e->position);
     put(&side->from, get(tag));
     put(&side->intent, record->offset);
     put_release(tag, my_sent_tag(e, e->position)); /* after the intent that explains it */
@@ -197,22 +206,28 @@ static void fill_slot(ipcheap_endpoint *e, struct ring_slot *slot, uint64_t word
     put(&side->position, e->position);
 }
 
+/* Enters the ring with a writable slot, or says why there is none. */
+static int enter_slot(ipcheap_endpoint *e) {
+    for (;;) {
+        int error = enter_ring(e);
+        if (UNLIKELY(error)) return error;
+        if (UNLIKELY(!e->writable)) look_at_slot(e);
+        if (LIKELY(e->writable)) return 0;
+        participant_leave(e->me);
+        error = endpoint_end(e, get(&slot_of(e, e->position)->word));
+        if (error) return error;
+    }
+}
+
 /* One record, without telling the consumer. */
 static int send_one(ipcheap_endpoint *e, ipcheap_record *record) {
     struct parcel parcel;
     int error = judge(e, record, &parcel);
     if (UNLIKELY(error)) return error;
-    struct ring_slot *slot = slot_of(e, e->position);
-    uint64_t word = get_acquire(&slot->word); /* pairs with slot_let_go() */
-    if (UNLIKELY(!slot_is_writable(e, e->position, word))) {
-        error = endpoint_end(e, word);
-        if (error) return error;
-        word = get_acquire(&slot->word);
-    }
-    error = enter_ring(e);
+    error = enter_slot(e);
     if (UNLIKELY(error)) return error;
-    word = get_acquire(&slot->word); /* a collector may have been here */
-    fill_slot(e, slot, word, record, parcel.tag);
+    fill_slot(e, record, parcel.tag);
+    look_at_slot(e); /* for the next one, while the consumer has this one to look at */
     participant_leave(e->me);
     if (LIKELY(parcel.owner != NULL))
         participant_holds(e->me, parcel.owner, -1);
