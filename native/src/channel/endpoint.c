@@ -39,20 +39,19 @@ static bool side_taken(struct participant *me, struct channel *channel, int side
 }
 
 /*
- * Under the lock, after CHANNEL_GONE: frees what the consumer has not received. Both sides
- * look at the flag inside participant_enter(); if one of them cannot be made to, what is
- * pending is freed when it closes.
+ * Under the lock, after CHANNEL_GONE: frees what the consumer has not received. He stores his
+ * position and then looks at the flag, so after a membarrier either the position has gone
+ * beyond a record or he does not take it. The producer must be outside. Where that cannot
+ * be known, what is pending is freed when the last side closes.
  */
-static void drain_if_settled(struct participant *me, uint32_t index) {
+static void drain_pending(struct participant *me, uint32_t index) {
     ipcheap_heap *heap = me->heap;
     struct channel *channel = channel_at(heap, index);
     if (get(&heap->header->fences)) return;
     os_membarrier();
-    for (int side = 0; side < 2; side++) {
-        uint64_t holder = get_acquire(&channel->holder[side]);
-        bool other = side_state(holder) == SIDE_OPEN && holder != me->tag;
-        if (other && !participant_settled(heap, tag_slot(holder))) return;
-    }
+    uint64_t holder = get_acquire(&channel->holder[IPCHEAP_PRODUCER]);
+    bool other = side_state(holder) == SIDE_OPEN && holder != me->tag;
+    if (other && !participant_settled(heap, tag_slot(holder))) return;
     ring_drain(me, index, get_acquire(&channel->sides[IPCHEAP_CONSUMER].position));
 }
 
@@ -75,7 +74,7 @@ int ipcheap_remove_channel(ipcheap_heap *heap, const ipcheap_key *key, int force
             full_fence(); /* pairs with park() */
             unpark(channel, 0);
             unpark(channel, 1);
-            drain_if_settled(me, handle.index);
+            drain_pending(me, handle.index);
             channel_drop_if_done(me, handle.index);
         }
     }

@@ -310,16 +310,17 @@ static int receive_one(ipcheap_endpoint *e, ipcheap_record *record) {
     uint64_t offset = ring_offset(word), nbytes = get(&slot->nbytes);
     if (UNLIKELY(!in_data_zone(e->heap, offset, nbytes))) return IPCHEAP_CORRUPT;
     __builtin_prefetch(at_offset(e->heap, offset)); /* the user will look at it next */
-    participant_enter(e->me); /* who removes the channel waits until we are through */
+    /* Who removes the channel frees what lies from this position on; see drain_pending(). */
+    shared64 *position = &e->channel->sides[IPCHEAP_CONSUMER].position;
+    put(position, e->position + 1);
+    compiler_fence();
     if (UNLIKELY(get(&e->channel->flags) & CHANNEL_GONE)) {
-        participant_leave(e->me);
+        put(position, e->position);
         return IPCHEAP_ENDPOINT_CLOSED;
     }
     *record = (ipcheap_record){at_offset(e->heap, offset), nbytes, offset, e->position, e};
     e->position++;
     e->idle = 0;
-    put(&e->channel->sides[IPCHEAP_CONSUMER].position, e->position);
-    participant_leave(e->me);
     return 0;
 }
 
