@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import warnings
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,8 @@ from . import _arguments, _native
 from ._core import ffi, lib
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ._arguments import ChannelId
     from ._core import CData
     from ._native import Handle
@@ -51,6 +54,7 @@ class Endpoint:
     """
 
     _side: ClassVar[str]
+    _stalled: ClassVar[str]  # what is said when time is up
 
     def __init__(self, handle: Handle, channel: ChannelId, pointer: CData) -> None:
         self._handle = handle
@@ -138,6 +142,18 @@ class Endpoint:
         return _native.error(
             code, self._handle, self._channel, side=self._side, doing=doing, asked=asked
         )
+
+    def _insist(self, attempt: Callable[[], int], timeout: float | None) -> None:
+        """Wait for the other side and try again, until it is done or time is up."""
+        deadline = time.monotonic() + _arguments.timeout(timeout)
+        while True:
+            code = self._wait(deadline - time.monotonic())
+            if code == 0:
+                code = attempt()
+            if code == 0:
+                return
+            if code != lib.IPCHEAP_WOULD_BLOCK:
+                raise self._error(code, doing=self._stalled)
 
     def _wait(self, seconds: float) -> int:
         """Sleep until the other side has done something; 0, TIMED_OUT or an error."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -13,7 +12,7 @@ from .errors import ChannelClosed
 from .record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from ._arguments import ChannelId
     from ._core import CData
@@ -50,6 +49,7 @@ class Consumer(Endpoint):
     """
 
     _side: ClassVar[str] = "consumer"
+    _stalled: ClassVar[str] = "nothing came"
 
     def __init__(self, handle: Handle, channel: ChannelId, pointer: CData) -> None:
         super().__init__(handle, channel, pointer)
@@ -157,15 +157,3 @@ class Consumer(Endpoint):
             return self._handle.spare.pop()
         except IndexError:
             return self._handle.new_record()
-
-    def _insist(self, attempt: Callable[[], int], timeout: float | None) -> None:
-        """Wait for something to come and try again, until it is there or time is up."""
-        deadline = time.monotonic() + _arguments.timeout(timeout)
-        while True:
-            code = self._wait(deadline - time.monotonic())
-            if code == 0:
-                code = attempt()
-            if code == 0:
-                return
-            if code != _WOULD_BLOCK:
-                raise self._error(code, doing="nothing came")

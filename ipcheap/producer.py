@@ -39,6 +39,7 @@ class Producer(Endpoint):
     """
 
     _side: ClassVar[str] = "producer"
+    _stalled: ClassVar[str] = "there was no room in the ring"
 
     def __init__(self, handle: Handle, channel: ChannelId, pointer: CData) -> None:
         super().__init__(handle, channel, pointer)
@@ -147,18 +148,6 @@ class Producer(Endpoint):
 
         self._insist(attempt, timeout)
 
-    def _insist(self, attempt: Callable[[], int], timeout: float | None) -> None:
-        """Wait for room and try again, until it is done or time is up."""
-        deadline = time.monotonic() + _arguments.timeout(timeout)
-        while True:
-            code = self._wait(deadline - time.monotonic())
-            if code == 0:
-                code = attempt()
-            if code == 0:
-                return
-            if code != _WOULD_BLOCK:
-                raise self._error(code, doing="there was no room in the ring")
-
     def _send_all(self, attempt: Callable[[int], int], total: int, timeout: float | None) -> int:
         """Send from a position on, again and again; an error counts only if nothing went."""
         deadline = time.monotonic() + _arguments.timeout(timeout)
@@ -174,7 +163,7 @@ class Producer(Endpoint):
                     continue
             if sent:
                 break
-            raise self._error(code, doing="there was no room in the ring")
+            raise self._error(code, doing=self._stalled)
         return sent
 
     def _refusal(self, code: int, data: BytesLike) -> Exception:

@@ -92,6 +92,13 @@ static bool key_matches(const struct channel *channel, const struct key_words *w
     return true;
 }
 
+/* The key that a descriptor has. */
+static struct key_words words_in(const struct channel *channel) {
+    struct key_words words = {.hash = get(&channel->hash)};
+    for (int i = 0; i < KEY_WORDS; i++) words.word[i] = get(&channel->key[i]);
+    return words;
+}
+
 static void handle_fill(const struct channel *channel, uint32_t index, ipcheap_channel *handle) {
     handle->index = index;
     handle->incarnation = get(&channel->incarnation);
@@ -295,8 +302,7 @@ int channel_make_memory(struct participant *me, uint32_t index, uint64_t bytes) 
 void directory_remove(struct participant *me, uint32_t index) {
     ipcheap_heap *heap = me->heap;
     struct channel *channel = channel_at(heap, index);
-    struct key_words words = {.hash = get(&channel->hash)};
-    for (int i = 0; i < KEY_WORDS; i++) words.word[i] = get(&channel->key[i]);
+    struct key_words words = words_in(channel);
     uint32_t found;
     shared32 *cell = table_find(heap, &words, &found);
     put_release(&channel->state, (uint64_t)CHANNEL_REMOVED << 62); /* commit */
@@ -355,8 +361,7 @@ static void reinsert_missing(ipcheap_heap *heap) {
         struct channel *channel = channel_at(heap, i);
         if (!channel) break;
         if (state_of(channel) != CHANNEL_LIVE) continue;
-        struct key_words words = {.hash = get(&channel->hash)};
-        for (int w = 0; w < KEY_WORDS; w++) words.word[w] = get(&channel->key[w]);
+        struct key_words words = words_in(channel);
         if (!table_find(heap, &words, &index)) table_insert(&table, words.hash, i);
     }
 }
@@ -431,10 +436,9 @@ int ipcheap_next_channel(ipcheap_heap *heap, uint32_t *cursor, ipcheap_key *key,
         struct channel *channel = channel_at(heap, index);
         if (!channel) return 0;
         if (state_of(channel) != CHANNEL_LIVE) continue;
-        uint64_t words[KEY_WORDS];
-        for (int i = 0; i < KEY_WORDS; i++) words[i] = get(&channel->key[i]);
-        unsigned char bytes[sizeof words];
-        memcpy(bytes, words, sizeof words);
+        struct key_words words = words_in(channel);
+        unsigned char bytes[sizeof words.word];
+        memcpy(bytes, words.word, sizeof bytes);
         *key = (ipcheap_key){.kind = bytes[0], .length = bytes[1]};
         if (key->length > IPCHEAP_KEY_MAX) key->length = IPCHEAP_KEY_MAX;
         memcpy(key->bytes, bytes + 2, key->length);
