@@ -59,7 +59,11 @@ struct arena {
     _Alignas(128) _Atomic uint64_t received;
     _Alignas(128) _Atomic uint32_t start;
     _Alignas(128) unsigned char slots[RING][64];
-    unsigned char bulk[64][65536];
+    struct there_and_back {
+        _Alignas(128) _Atomic uint64_t slots[RING];
+        _Alignas(128) unsigned char payload[RING][64];
+    } trip[2];
+    _Alignas(4096) unsigned char bulk[1024][65536];
 };
 
 static struct arena *arena;
@@ -104,6 +108,40 @@ static void line_back(void) {
 
 static volatile uint64_t sink;
 
+/*
+ * The same with a payload in a line of its own, as every exchange of memory by offset has
+ * it; the reader knows where it will be and fetches it along with the word.
+ */
+static void bare_send(struct there_and_back *way, uint64_t i) {
+    memcpy(way->payload[i % RING], &i, sizeof i);
+    atomic_store_explicit(&way->slots[i % RING], i, memory_order_release);
+}
+
+static void bare_receive(struct there_and_back *way, uint64_t i) {
+    do __builtin_prefetch(way->payload[i % RING]);
+    while (atomic_load_explicit(&way->slots[i % RING], memory_order_acquire) != i);
+    sink = *(uint64_t *)way->payload[i % RING];
+}
+
+static void payload_there(double *result) {
+    memset(arena->trip, 0, sizeof arena->trip);
+    both_start();
+    double begin = now();
+    for (uint64_t i = 1; i <= TRIPS; i++) {
+        bare_send(&arena->trip[0], i);
+        bare_receive(&arena->trip[1], i);
+    }
+    *result = (now() - begin) / TRIPS;
+}
+
+static void payload_back(void) {
+    both_start();
+    for (uint64_t i = 1; i <= TRIPS; i++) {
+        bare_receive(&arena->trip[0], i);
+        bare_send(&arena->trip[1], i);
+    }
+}
+
 /* A bare ring: counters with cached peers, 64 bytes copied in, read in place. */
 static void ring_out(double *result) {
     unsigned char payload[64] = {1};
@@ -139,16 +177,50 @@ static void ring_in(void) {
     sink = sum;
 }
 
-static void memory_copy(double *result) {
-    static unsigned char source[65536];
-    memset(source, 1, sizeof source);
-    for (int i = 0; i < 64; i++) memcpy(arena->bulk[i], source, sizeof source);
+/* 64 KiB: each written whole; the reader looks at one byte a page, as the peers' figures do. */
+enum { BULK = 40000, BULK_BYTES = 65536, BULK_SLOTS = 16, BULK_HOT = 4 };
+
+static unsigned char source[BULK_BYTES];
+
+/* memcpy round so many buffers: a few stay in the cache, all of them do not. */
+static double copies(size_t buffers) {
+    for (size_t i = 0; i < buffers; i++) memcpy(arena->bulk[i], source, BULK_BYTES);
     double begin = now();
-    for (int i = 0; i < 20000; i++) {
-        memcpy(arena->bulk[i % 4], source, sizeof source);
+    for (size_t i = 0; i < BULK / 2; i++) {
+        memcpy(arena->bulk[i % buffers], source, BULK_BYTES);
         __asm__ volatile("" ::: "memory");
     }
-    *result = (now() - begin) / 20000;
+    return (now() - begin) / (BULK / 2);
+}
+
+static uint64_t look_at_pages(const unsigned char *data) {
+    uint64_t sum = 0;
+    for (int at = 0; at < BULK_BYTES; at += 4096) sum += data[at];
+    return sum;
+}
+
+/* memcpy into a few buffers that another process reads in between. */
+static void copies_out(double *result) {
+    both_start();
+    double begin = now();
+    for (uint64_t i = 0; i < BULK; i++) {
+        while (i - atomic_load_explicit(&arena->received, memory_order_acquire) >= BULK_HOT) {}
+        memcpy(arena->bulk[i % BULK_HOT], source, BULK_BYTES);
+        atomic_store_explicit(&arena->sent, i + 1, memory_order_release);
+    }
+    while (atomic_load_explicit(&arena->received, memory_order_acquire) != BULK) {}
+    *result = (now() - begin) / BULK;
+}
+
+static void copies_in(void) {
+    uint64_t sum = 0;
+    both_start();
+    for (uint64_t i = 0; i < BULK; i++) {
+        while (atomic_load_explicit(&arena->sent, memory_order_acquire) == i) {}
+        sum += look_at_pages(arena->bulk[i % BULK_HOT]);
+        atomic_store_explicit(&arena->received, i + 1, memory_order_release);
+    }
+    sink = sum;
 }
 
 /* The heap --------------------------------------------------------------------------------- */
@@ -273,12 +345,7 @@ static double pairs(uint64_t nbytes) {
     return result;
 }
 
-/* 64 KiB: each written whole; the reader looks at one byte a page, as the peers' figures do. */
-enum { BULK = 40000, BULK_BYTES = 65536, BULK_SLOTS = 16 };
-
 static void bulk_out(double *result) {
-    static unsigned char source[BULK_BYTES];
-    memset(source, 1, sizeof source);
     ipcheap_heap *heap = attached();
     ipcheap_endpoint *out = endpoint(heap, 4, BULK_SLOTS, IPCHEAP_PRODUCER);
     ipcheap_record record;
@@ -303,7 +370,7 @@ static void bulk_in(void) {
     both_start();
     for (int i = 0; i < BULK; i++) {
         take(in, &record);
-        for (int at = 0; at < BULK_BYTES; at += 4096) sum += ((unsigned char *)record.data)[at];
+        sum += look_at_pages(record.data);
         MUST(ipcheap_free(heap, &record));
     }
     sink = sum;
@@ -339,28 +406,40 @@ int main(int count, char **arguments) {
     ipcheap_options options = {.capacity = UINT64_C(64) << 20, .shm_kind = IPCHEAP_SHM_MEMFD};
     MUST(ipcheap_format(segment, -1, &options));
     pin(0);
-    static double line[MOST], ring[MOST], copy[MOST], record[MOST], trip[MOST], pair[MOST],
-        extent[MOST], bulk[MOST];
+    memset(source, 1, sizeof source);
+    static double line[MOST], payload[MOST], ring[MOST], cached[MOST], memory[MOST],
+        handed[MOST], record[MOST], trip[MOST], pair[MOST], extent[MOST], bulk[MOST];
     for (int r = 0; r < repetitions; r++) {
         in_two_processes(line_there, line_back, &line[r]);
-        in_two_processes(ring_out, ring_in, &ring[r]);
-        memory_copy(&copy[r]);
-        in_two_processes(records_out, records_in, &record[r]);
+        in_two_processes(payload_there, payload_back, &payload[r]);
         in_two_processes(trips_there, trips_back, &trip[r]);
+        in_two_processes(ring_out, ring_in, &ring[r]);
+        in_two_processes(records_out, records_in, &record[r]);
         pair[r] = pairs(64);
-        extent[r] = pairs(65536);
+        extent[r] = pairs(BULK_BYTES);
+        cached[r] = copies(BULK_HOT);
+        memory[r] = copies(sizeof arena->bulk / BULK_BYTES);
+        in_two_processes(copies_out, copies_in, &handed[r]);
         in_two_processes(bulk_out, bulk_in, &bulk[r]);
     }
     double line_ns = median(line, repetitions), ring_ns = median(ring, repetitions);
-    double copy_ns = median(copy, repetitions);
+    double payload_ns = median(payload, repetitions), handed_ns = median(handed, repetitions);
+    double trip_ns = median(trip, repetitions), bulk_ns = median(bulk, repetitions);
     row("floor: cache-line round trip", line_ns, 0, NULL);
+    row("floor: the same with a line of payload", payload_ns, line_ns, "the cache line");
+    row("round trip with allocation", trip_ns, line_ns, "the cache line");
+    row("", trip_ns, payload_ns, "that with payload");
     row("floor: bare ring, 64 B copied in and read", ring_ns, 0, NULL);
-    row("floor: memcpy 64 KiB", copy_ns, 0, NULL);
     row("64 B record, allocate ... free", median(record, repetitions), ring_ns, "the bare ring");
-    row("round trip with allocation", median(trip, repetitions), line_ns, "the cache line");
     row("allocate + free, 64 B", median(pair, repetitions), 0, NULL);
     row("allocate + free, 64 KiB", median(extent, repetitions), 0, NULL);
-    row("64 KiB record, allocate ... free", median(bulk, repetitions), copy_ns, "memcpy");
+    double cached_ns = median(cached, repetitions), memory_ns = median(memory, repetitions);
+    row("floor: memcpy 64 KiB in cache", cached_ns, 0, NULL);
+    row("floor: memcpy 64 KiB to memory", memory_ns, 0, NULL);
+    row("floor: memcpy 64 KiB, read by another", handed_ns, cached_ns, "that in cache");
+    row("64 KiB record, allocate ... free", bulk_ns, cached_ns, "memcpy in cache");
+    row("", bulk_ns, memory_ns, "memcpy to memory");
+    row("", bulk_ns, handed_ns, "memcpy read by another");
     close(segment);
     return 0;
 }

@@ -45,7 +45,8 @@ static void slot_let_go(ipcheap_endpoint *e, struct ring_slot *slot, uint64_t po
 /* Is the record a block that its producer can be left to free? */
 static bool producer_collects(const ipcheap_endpoint *e, const ipcheap_record *record) {
     if (get(&e->channel->flags) & (CHANNEL_DESERTED | CHANNEL_GONE)) return false;
-    return slab_covers(e->heap, record->offset);
+    /* Extents start with a page. */
+    return record->offset % PAGE || slab_covers(e->heap, record->offset);
 }
 
 static int nobody_here_owns(ipcheap_heap *heap, uint64_t offset) {
@@ -303,6 +304,7 @@ static int receive_one(ipcheap_endpoint *e, ipcheap_record *record) {
         word = get_acquire(&slot->word);
     }
     if (UNLIKELY(!slot_is_readable(e, e->position, word))) {
+        expect_block(e, word);
         int error = endpoint_end(e, word);
         if (error) return error;
         word = get_acquire(&slot->word);
