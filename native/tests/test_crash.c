@@ -18,6 +18,7 @@ int main(void) { return 77; }
 
 #else
 
+#include <poll.h>
 #include <sys/socket.h>
 
 #include "heap/size_class.h"
@@ -50,6 +51,7 @@ struct world {
     ipcheap_record own[OWN], mine[MOST];
     int meet[2]; /* the survivor's end, the victim's */
     pid_t helper;
+    int bell; /* the descriptor of a_in, if it was asked for: armed when the victim acts */
 };
 
 struct scenario {
@@ -625,6 +627,38 @@ static void wait_in_vain(struct world *w) {
     EXPECT_EQ(ipcheap_receive(w->b_in, &record, 100000), IPCHEAP_TIMED_OUT);
 }
 
+static void wait_for_many_in_vain(struct world *w) {
+    ipcheap_waitable items[] = {{.endpoint = w->b_in}, {.endpoint = w->b_in}};
+    receive_and_free(w);
+    EXPECT_EQ(ipcheap_wait_any(items, 2, 100000), 0);
+}
+
+/* Bells -------------------------------------------------------------------------------- */
+
+static void bell_comes_and_goes(struct world *w) {
+    EXPECT(ipcheap_endpoint_descriptor(w->b_in) >= 0);
+    receive_and_free(w);
+    EXPECT_EQ(ipcheap_wait(w->b_in, 100000), IPCHEAP_TIMED_OUT);
+    EXPECT_EQ(ipcheap_endpoint_close(w->b_in), 0);
+}
+
+static void listen_a_by_bell(struct world *w) {
+    listen_a(w);
+    w->bell = ipcheap_endpoint_descriptor(w->a_in);
+    EXPECT(w->bell > 0);
+}
+
+static bool bell_rings(const struct world *w) {
+    struct pollfd one = {.fd = w->bell, .events = POLLIN};
+    return poll(&one, 1, 0) == 1;
+}
+
+static void arm_bell(struct world *w) {
+    ipcheap_record record;
+    EXPECT_EQ(ipcheap_try_receive(w->a_in, &record), IPCHEAP_WOULD_BLOCK);
+    EXPECT(!bell_rings(w));
+}
+
 /* Locks in a static segment -------------------------------------------------------------- */
 
 static ipcheap_channel lock_segment(struct world *w) {
@@ -698,6 +732,9 @@ static const struct scenario scenarios[] = {
     {"leave", MIB, all_channels, own_everything, NULL, leave, NULL},
     {"leave with nothing", MIB, listen_a, NULL, NULL, leave_with_nothing, NULL},
     {"wait", MIB, all_channels, claim_b, NULL, wait_in_vain, NULL},
+    {"wait for many", MIB, all_channels, claim_b, NULL, wait_for_many_in_vain, NULL},
+    {"bell", MIB, all_channels, claim_b, NULL, bell_comes_and_goes, NULL},
+    {"ring a bell", MIB, listen_a_by_bell, claim_a, arm_bell, send_again, NULL},
     {"lock", MIB, lock_before, NULL, NULL, lock_twice, lock_after},
 };
 enum { SCENARIOS = sizeof scenarios / sizeof *scenarios };
@@ -893,6 +930,7 @@ static void survive(const struct scenario *s, struct told told[2], long k, long 
     if (s->meanwhile) s->meanwhile(&w);
     meet(&w, 0, 1);
     expect_end(pid, told);
+    if (w.bell) EXPECT(bell_rings(&w)); /* for a record, or for the death */
     if (j) {
         pid = fork();
         EXPECT(pid >= 0);

@@ -226,6 +226,28 @@ IPCHEAP_API int ipcheap_wait(ipcheap_endpoint *endpoint, int64_t timeout_ns);
 /* Sleeps until a living participant holds the other side. */
 IPCHEAP_API int ipcheap_wait_peer(ipcheap_endpoint *endpoint, int64_t timeout_ns);
 
+
+/* What one can wait for along with others. */
+typedef struct ipcheap_waitable {
+    ipcheap_endpoint *endpoint; /* of the calling thread; or NULL, and then */
+    void *word;                 /* a cell that is ready when it is not `expected` any more, */
+    uint64_t expected;
+    uint32_t width;             /* 4 or 8 bytes; 0 for an event, which is ready when set */
+    uint32_t ready;             /* out: 1 when it is */
+} ipcheap_waitable;
+
+/*
+ * Sleeps until one or more of any number are ready, of any heaps: marks all that are and
+ * returns how many; 0 when none was in time.
+ */
+IPCHEAP_API int64_t ipcheap_wait_any(ipcheap_waitable *items, size_t count, int64_t timeout_ns);
+
+/*
+ * A descriptor for select, poll and epoll: readable while ipcheap_wait() would return at
+ * once. The endpoint's own: do not read or close it. Made when it is first asked for.
+ */
+IPCHEAP_API int ipcheap_endpoint_descriptor(ipcheap_endpoint *endpoint);
+
 typedef struct ipcheap_endpoint_statistics {
     uint64_t capacity;
     uint64_t sent;     /* records ever sent on the channel */

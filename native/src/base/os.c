@@ -96,6 +96,20 @@ int os_futex_wait(const shared32 *word, uint32_t expected, int64_t timeout_ns) {
     return 0; /* EAGAIN: the word has changed already */
 }
 
+int os_futex_wait_any(const struct awaited *words, size_t count, int64_t timeout_ns) {
+    if (count == 1) return os_futex_wait(words->word, words->expected, timeout_ns);
+    struct futex_waitv list[FUTEX_WORDS];
+    for (size_t i = 0; i < count; i++)
+        list[i] = (struct futex_waitv){
+            .val = words[i].expected, .uaddr = (uintptr_t)words[i].word, .flags = FUTEX_32};
+    struct timespec until = timespec_of(os_deadline(timeout_ns));
+    if (syscall(SYS_futex_waitv, list, count, 0, &until, CLOCK_MONOTONIC) >= 0) return 0;
+    if (errno == ETIMEDOUT) return IPCHEAP_TIMED_OUT;
+    if (errno == EINTR) return IPCHEAP_INTERRUPTED;
+    if (errno != ENOSYS) return 0; /* EAGAIN: a word has changed already */
+    return os_futex_wait(words->word, words->expected, (int64_t)least((uint64_t)timeout_ns, MILLISECOND));
+}
+
 int os_futex_wake(const shared32 *word, int count) {
     long woken = syscall(SYS_futex, word, FUTEX_WAKE, count, NULL, NULL, 0);
     return woken < 0 ? 0 : (int)woken;

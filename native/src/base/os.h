@@ -34,6 +34,13 @@ int os_usable_cores(void);
 /* Sleeping on a shared word -------------------------------------------------------- */
 int os_futex_wait(const shared32 *word, uint32_t expected, int64_t timeout_ns);
 int os_futex_wake(const shared32 *word, int count);
+/* On any of several, up to FUTEX_WORDS; where the kernel cannot, on the first for a moment. */
+#define FUTEX_WORDS 128
+struct awaited {
+    const shared32 *word;
+    uint32_t expected;
+};
+int os_futex_wait_any(const struct awaited *words, size_t count, int64_t timeout_ns);
 /* Orders this thread's past stores before its later loads against all registered processes. */
 bool os_membarrier_register(void);
 void os_membarrier(void);

@@ -235,7 +235,8 @@ static void entry_fill(struct channel *channel, const struct key_words *words, u
     for (int i = 0; i < KEY_WORDS; i++) put(&channel->key[i], words->word[i]);
     for (int side = 0; side < 2; side++) {
         put(&channel->holder[side], 0);
-        put(&channel->parked[side], 0);
+        put(&channel->parked[side], AWAKE);
+        put(&channel->bells[side].inode, 0);
         put(&channel->sides[side].position, 0);
         put(&channel->sides[side].intent, 0);
         put(&channel->sides[side].from, 0);

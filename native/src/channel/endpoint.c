@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "channel/bell.h"
 #include "channel/park.h"
 #include "channel/recover.h"
 #include "segment/lock.h"
@@ -72,8 +73,8 @@ int ipcheap_remove_channel(ipcheap_heap *heap, const ipcheap_key *key, int force
             directory_remove(me, handle.index);
             put_or(&channel->flags, CHANNEL_GONE);
             full_fence(); /* pairs with park() */
-            unpark(channel, 0);
-            unpark(channel, 1);
+            unpark(heap, channel, 0, NULL);
+            unpark(heap, channel, 1, NULL);
             drain_pending(me, handle.index);
             channel_drop_if_done(me, handle.index);
         }
@@ -111,12 +112,12 @@ static int claim(ipcheap_endpoint *e) {
     e->mask = ring.count - 1;
     e->shift = ring.shift;
     take_position(e);
-    put(&channel->parked[e->side], 0);
+    put(&channel->parked[e->side], AWAKE);
     if (e->side == IPCHEAP_PRODUCER)
         put_and(&channel->flags, ~(uint32_t)(CHANNEL_DESERTED | CHANNEL_REVOKED));
     put_release(&channel->holder[e->side], e->me->tag); /* commit: SIDE_OPEN is TAG_OWN */
     full_fence(); /* pairs with park(): for wait_peer */
-    unpark(channel, !e->side);
+    unpark(e->heap, channel, !e->side, NULL);
     directory_notify(e->heap);
     return 0;
 }
@@ -196,6 +197,8 @@ static int close_side(ipcheap_endpoint *e, struct participant *me) {
     struct channel *channel = e->channel;
     if (e->side == IPCHEAP_CONSUMER) keep_held(e, me);
     e->closed = true;
+    bell_remove(e);
+    bell_close(e);
     bool removed = get(&channel->flags) & CHANNEL_GONE;
     if (e->side == IPCHEAP_PRODUCER || removed) {
         int error = heap_lock(me);
@@ -223,10 +226,8 @@ static int close_endpoint(ipcheap_endpoint *e, struct participant *me) {
     }
     e->closing = 1;
     if (e->inside) { /* its thread sleeps in here: let that one close on its way out */
-        full_fence();
-        shared32 *parked = &e->channel->parked[e->side];
-        put(parked, 0);
-        os_futex_wake(parked, 1);
+        full_fence(); /* pairs with park() */
+        unpark(e->heap, e->channel, e->side, NULL);
         return 0;
     }
     int error = close_side(e, me);
@@ -252,6 +253,7 @@ void endpoints_close(struct participant *me) {
 
 void ipcheap_endpoint_release(ipcheap_endpoint *e) {
     ipcheap_endpoint_close(e);
+    bell_close(e);
     free(e);
 }
 
@@ -309,13 +311,25 @@ static int wait_inside(ipcheap_endpoint *e, bool (*ready)(const ipcheap_endpoint
     if (timeout_ns != 0 && ready == endpoint_ready && endpoint_spin(e)) return 0;
     e->inside = 1;
     error = e->closing ? IPCHEAP_ENDPOINT_CLOSED : park(e, ready, timeout_ns);
+    int closed = endpoint_come_out(e);
+    if (closed) return closed;
+    bell_settle(e);
+    return error;
+}
+
+int endpoint_come_out(ipcheap_endpoint *e) {
     e->inside = 0;
-    if (e->closing) {
+    if (!e->closing) return 0;
+    if (!e->closed) {
         close_side(e, e->me);
         unlink_endpoint(e);
-        return e->heap->closed ? IPCHEAP_HEAP_CLOSED : IPCHEAP_ENDPOINT_CLOSED;
     }
-    return error;
+    return e->heap->closed ? IPCHEAP_HEAP_CLOSED : IPCHEAP_ENDPOINT_CLOSED;
+}
+
+int ipcheap_endpoint_descriptor(ipcheap_endpoint *e) {
+    int error = endpoint_check(e);
+    return error ? error : bell_descriptor(e);
 }
 
 int ipcheap_wait(ipcheap_endpoint *e, int64_t timeout_ns) {

@@ -21,6 +21,12 @@
 #include "channel/directory.h"
 #include "heap/block.h"
 
+/* The way to the other side's bell, kept open by a thread that rings it. */
+struct bell_pull {
+    uint64_t inode; /* 0: there is none */
+    int fd;
+};
+
 struct ipcheap_endpoint {
     ipcheap_heap *heap;
     struct participant *me;
@@ -38,6 +44,8 @@ struct ipcheap_endpoint {
     uint32_t idle;     /* tries in a row that found nothing */
     _Atomic int inside; /* a thread sleeps in here without the interpreter's lock */
     _Atomic int closing;
+    struct own_bell *bell; /* once its descriptor was asked for: bell.h */
+    struct bell_pull pull;
     struct ipcheap_endpoint *next; /* of the participant */
 };
 
@@ -87,6 +95,8 @@ static inline bool endpoint_can_go_on(const ipcheap_endpoint *e) {
     return slot_is_readable(e, e->position, word) || e->position < e->doubtful;
 }
 
+/* After a sleep with `inside` set: closes what another thread wanted closed meanwhile. */
+int endpoint_come_out(ipcheap_endpoint *e);
 /* Does the endpoint have something to do, or an end to report? */
 bool endpoint_ready(const ipcheap_endpoint *e);
 /*

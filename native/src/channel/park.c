@@ -1,15 +1,32 @@
 #include "channel/park.h"
 
+#include "channel/bell.h"
 #include "channel/recover.h"
 
 #define MOST_SPINS 2000 /* about 20 us */
 #define FEWEST_SPINS 20
-static const int64_t look_again_after = SECOND / 2;
 
-bool unpark(struct channel *channel, int side) {
-    if (put_exchange(&channel->parked[side], 0) == 0) return false;
-    os_futex_wake(&channel->parked[side], 1);
+static void knock(ipcheap_heap *heap, uint64_t holder) {
+    shared32 *word = &slot_at(heap, tag_slot(holder))->knock;
+    put_add(word, 1);
+    os_futex_wake(word, 1);
+}
+
+bool unpark(ipcheap_heap *heap, struct channel *channel, int side, struct bell_pull *pull) {
+    if (get(&channel->parked[side]) == AWAKE) return false;
+    switch ((enum parked_state)put_exchange(&channel->parked[side], AWAKE)) {
+    case AWAKE: return false;
+    case PARKED_BELL: bell_ring(heap, channel, side, pull); break;
+    case PARKED_AMONG: knock(heap, get_acquire(&channel->holder[side])); break;
+    default: os_futex_wake(&channel->parked[side], 1); /* PARKED_HERE */
+    }
     return true;
+}
+
+bool wake_peer(ipcheap_endpoint *e) {
+    /* Records are freed by any thread, but what is kept open is the owner's. */
+    bool own = e->me->thread == thread_marker();
+    return unpark(e->heap, e->channel, !e->side, own ? &e->pull : NULL);
 }
 
 bool endpoint_spin(ipcheap_endpoint *e) {
@@ -27,30 +44,36 @@ bool endpoint_spin(ipcheap_endpoint *e) {
     return false;
 }
 
+int look_after_peer(ipcheap_endpoint *e) {
+    int error = recover_if_dead(e->me, get_acquire(&e->channel->holder[!e->side]));
+    return error == IPCHEAP_HEAP_BUSY ? 0 : error;
+}
+
 int park(ipcheap_endpoint *e, bool (*ready)(const ipcheap_endpoint *), int64_t timeout_ns) {
     if (ready(e)) return 0;
     if (timeout_ns == 0) return IPCHEAP_TIMED_OUT;
     int64_t deadline = os_deadline(timeout_ns);
     shared32 *word = &e->channel->parked[e->side];
+    bell_disarm(e);
     shared64 *parks = &e->channel->sides[e->side].parks;
     for (;;) {
-        put(word, 1);
+        put(word, PARKED_HERE);
         os_membarrier(); /* pairs with endpoint_notify() */
         full_fence();
         int result = 0;
         int64_t left = os_remaining(deadline);
         if (!ready(e) && !e->closing && left > 0) {
             put(parks, get(parks) + 1);
-            int64_t span = (int64_t)least((uint64_t)left, (uint64_t)look_again_after);
-            result = os_futex_wait(word, 1, span);
+            int64_t span = (int64_t)least((uint64_t)left, LOOK_AFTER_PEER);
+            result = os_futex_wait(word, PARKED_HERE, span);
         }
-        put(word, 0);
+        put(word, AWAKE);
         if (ready(e)) return 0;
         if (e->closing) return IPCHEAP_ENDPOINT_CLOSED;
         if (result == IPCHEAP_INTERRUPTED) return result;
         if (result == IPCHEAP_TIMED_OUT) {
-            int error = recover_if_dead(e->me, get_acquire(&e->channel->holder[!e->side]));
-            if (error && error != IPCHEAP_HEAP_BUSY) return error;
+            int error = look_after_peer(e);
+            if (error) return error;
         }
         if (os_remaining(deadline) == 0) return ready(e) ? 0 : IPCHEAP_TIMED_OUT;
     }

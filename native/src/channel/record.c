@@ -1,6 +1,7 @@
 /* record.c - allocating, sending, receiving and freeing: the calls that have to be fast. */
 
 #include "channel/endpoint.h"
+#include "channel/bell.h"
 #include "channel/park.h"
 #include "heap/slab_local.h"
 #include "segment/lock.h"
@@ -246,19 +247,26 @@ static int sender_check(const ipcheap_endpoint *e) {
 
 int ipcheap_try_send(ipcheap_endpoint *e, ipcheap_record *record) {
     int error = sender_check(e);
-    if (LIKELY(!error)) error = send_one(e, record);
-    if (LIKELY(!error)) endpoint_notify(e);
+    if (UNLIKELY(error)) return error;
+    do error = send_one(e, record);
+    while (UNLIKELY(e->bell != NULL) && error == IPCHEAP_WOULD_BLOCK && bell_settle(e));
+    if (LIKELY(!error)) {
+        endpoint_notify(e);
+        bell_settle(e);
+    }
     return error;
 }
 
 int64_t ipcheap_try_send_many(ipcheap_endpoint *e, ipcheap_record *records, size_t count) {
     int error = sender_check(e);
+    if (UNLIKELY(error)) return error;
     size_t done = 0;
     while (!error && done < count) {
         error = send_one(e, &records[done]);
         done += !error;
     }
     if (done) endpoint_notify(e);
+    bell_settle(e);
     if (done || error == IPCHEAP_WOULD_BLOCK) return (int64_t)done;
     return error;
 }
@@ -334,16 +342,21 @@ static int receiver_check(const ipcheap_endpoint *e) {
 
 int ipcheap_try_receive(ipcheap_endpoint *e, ipcheap_record *record) {
     int error = receiver_check(e);
-    return LIKELY(!error) ? receive_one(e, record) : error;
+    if (UNLIKELY(error)) return error;
+    do error = receive_one(e, record);
+    while (UNLIKELY(e->bell != NULL) && bell_settle(e) && error == IPCHEAP_WOULD_BLOCK);
+    return error;
 }
 
 int64_t ipcheap_try_receive_many(ipcheap_endpoint *e, ipcheap_record *records, size_t limit) {
     int error = receiver_check(e);
+    if (UNLIKELY(error)) return error;
     size_t done = 0;
     while (!error && done < limit) {
         error = receive_one(e, &records[done]);
         done += !error;
     }
+    bell_settle(e);
     if (done || error == IPCHEAP_WOULD_BLOCK) return (int64_t)done;
     return error;
 }

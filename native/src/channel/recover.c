@@ -1,5 +1,6 @@
 #include "channel/recover.h"
 
+#include "channel/bell.h"
 #include "heap/extent.h"
 #include "segment/lock.h"
 
@@ -103,7 +104,8 @@ static void recover_channel(struct recovery *r, uint32_t index, struct channel *
         recover_producer(r, index, channel);
     else
         recover_consumer(r, index, channel);
-    put(&channel->parked[side], 0);
+    put(&channel->parked[side], AWAKE);
+    bell_recover(r->heap, channel, side);
     r->report->endpoints++;
     side_end(r->heap, channel, side, SIDE_DIED);
 }

@@ -143,6 +143,6 @@ void side_end(ipcheap_heap *heap, struct channel *channel, int side, enum side_s
     if (side == IPCHEAP_PRODUCER) put_or(&channel->flags, CHANNEL_DESERTED);
     put_release(&channel->holder[side], (uint64_t)state << 62 | holder); /* with endpoint_end() */
     full_fence(); /* pairs with park() */
-    unpark(channel, !side);
+    unpark(heap, channel, !side, NULL);
     directory_notify(heap);
 }

@@ -8,6 +8,7 @@
  */
 
 #include "base/os.h"
+#include "channel/park.h"
 #include "segment/lock.h"
 #include "segment/participant.h"
 
@@ -57,6 +58,11 @@ int ipcheap_event_clear(void *event) {
 }
 
 int ipcheap_event_is_set(const void *event) { return get_acquire((const shared32 *)event) == 1; }
+
+void event_expect(void *event) {
+    uint32_t clear = 0;
+    put_if((shared32 *)event, &clear, 2);
+}
 
 int ipcheap_event_wait(ipcheap_heap *heap, void *event, int64_t timeout_ns) {
     (void)heap;

@@ -23,7 +23,7 @@
 #include "base/shared.h"
 
 #define MAGIC UINT64_C(0x7061656863706931) /* "1ipcheap" */
-#define FORMAT 1u
+#define FORMAT 2u
 
 #define PAGE_SHIFT 12
 #define PAGE ((uint64_t)1 << PAGE_SHIFT)
@@ -151,7 +151,9 @@ struct participant_slot {
     shared64 process; /* which attachment, to tell our own from others */
     shared64 since;   /* wall clock, ns */
     shared64 name[2]; /* the process's name, for messages */
-    shared64 unused[2];
+    shared64 namespace; /* of its process id */
+    shared32 knock;     /* counts up to wake it while it waits for any of many endpoints */
+    shared32 unused;
     shared64 busy; /* 1 while the occupant is inside a slab or a ring that others could revoke */
     shared64 unused_tail[7];
 };
@@ -212,6 +214,22 @@ enum channel_flags {
     CHANNEL_DESERTED = 4, /* no producer will collect what is released */
 };
 
+/* How a side wants to be told that it can go on: see park.h. */
+enum parked_state {
+    AWAKE = 0,
+    PARKED_HERE = 1,   /* asleep on this very word */
+    PARKED_BELL = 2,   /* a poller watches its bell */
+    PARKED_AMONG = 3,  /* asleep on its participant's `knock` */
+};
+
+/* A pipe that makes a side's descriptor readable. */
+struct bell {
+    shared64 inode; /* 0: there is none; BELL_MAKING: not yet */
+    shared32 fd;    /* its number in the holder's process */
+    shared32 unused;
+};
+#define BELL_MAKING UINT64_MAX
+
 /* Lines that change rarely; then one pair a side; then what is written only to sleep. */
 struct channel {
     shared64 state; /* channel_state << 62 | the maker's generation and slot while MAKING */
@@ -225,8 +243,9 @@ struct channel {
     shared64 hash;
     shared64 key[7]; /* an ipcheap_key */
     struct side sides[2];
-    shared32 parked[2]; /* 1 while that side sleeps, and what it sleeps on */
-    shared64 unused[15];
+    shared32 parked[2]; /* parked_state: not AWAKE while that side wants to be told */
+    struct bell bells[2];
+    shared64 unused[11];
 };
 static_assert(offsetof(struct channel, sides) == 128, "sides start on their own lines");
 static_assert(sizeof(struct channel) == 512, "a power of two");

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/pipe.h"
 #include "segment/lock.h"
 
 _Thread_local struct participant_cache participant_cache;
@@ -139,6 +140,7 @@ static void slot_fill(ipcheap_heap *heap, uint32_t slot, uint32_t generation) {
     put(&record->since, os_wall_clock());
     put(&record->name[0], name[0]);
     put(&record->name[1], name[1]);
+    put(&record->namespace, os_process_namespace());
     put_release(&record->word, slot_word(generation, SLOT_LIVE)); /* pairs with _alive() */
 }
 

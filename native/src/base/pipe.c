@@ -1,0 +1,162 @@
+#include "base/pipe.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/inotify.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/os.h"
+
+enum { DUE_MS = 1 };
+
+/* Where a pipe beside that file lies; false when the file has no path any more. */
+static bool path_beside(int file, uint64_t suffix, char path[PATH_MAX]) {
+    char link[64];
+    struct stat by_path, by_file;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", file);
+    ssize_t length = readlink(link, path, PATH_MAX - 24);
+    if (length <= 0 || length >= PATH_MAX - 24) return false;
+    path[length] = 0;
+    if (fstat(file, &by_file) || stat(path, &by_path)) return false;
+    if (by_path.st_dev != by_file.st_dev || by_path.st_ino != by_file.st_ino) return false;
+    snprintf(path + length, 24, "~%llx", (unsigned long long)suffix);
+    return true;
+}
+
+static void remove_pipe(const char *path) {
+    struct stat status;
+    if (lstat(path, &status) == 0 && S_ISFIFO(status.st_mode)) unlink(path);
+}
+
+/* Opens what a descriptor is of once more, for reading and writing: then it never hangs up. */
+static int open_again(int fd) {
+    char link[64];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    return open(link, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+}
+
+static int make_named(int file, const char *path) {
+    struct stat status;
+    if (fstat(file, &status)) return -1;
+    mode_t mode = status.st_mode & 0666;
+    remove_pipe(path);
+    if (mkfifo(path, mode)) return -1;
+    int fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
+    if (fd >= 0) {
+        if (fchmod(fd, mode)) { /* as far as the umask lets us, then */
+        }
+        return fd;
+    }
+    int error = errno;
+    unlink(path);
+    errno = error;
+    return -1;
+}
+
+static int make_nameless(void) {
+    int ends[2];
+    if (pipe2(ends, O_NONBLOCK | O_CLOEXEC)) return -1;
+    int fd = open_again(ends[0]);
+    int error = errno;
+    close(ends[0]);
+    close(ends[1]);
+    errno = error;
+    return fd;
+}
+
+int os_pipe_make(int file, uint64_t suffix, uint64_t *inode) {
+    char path[PATH_MAX];
+    struct stat status;
+    int fd = path_beside(file, suffix, path) ? make_named(file, path) : make_nameless();
+    if (fd < 0) return IPCHEAP_SYSTEM;
+    if (fstat(fd, &status)) {
+        close(fd);
+        return IPCHEAP_SYSTEM;
+    }
+    *inode = status.st_ino;
+    return fd;
+}
+
+/* Looks before it opens: what lies there may be anything. */
+static int open_if(const char *path, uint64_t inode) {
+    struct stat status;
+    int seen = open(path, O_PATH | O_CLOEXEC), fd = -1;
+    if (seen < 0) return -1;
+    if (fstat(seen, &status) == 0 && S_ISFIFO(status.st_mode) && status.st_ino == inode)
+        fd = open_again(seen);
+    close(seen);
+    return fd;
+}
+
+int os_pipe_open(int file, uint64_t suffix, uint32_t pid, int fd, uint64_t inode) {
+    char path[PATH_MAX];
+    int opened = -1;
+    if (path_beside(file, suffix, path)) opened = open_if(path, inode);
+    if (opened < 0) {
+        snprintf(path, sizeof path, "/proc/%u/fd/%d", pid, fd);
+        opened = open_if(path, inode);
+    }
+    return opened < 0 ? IPCHEAP_SYSTEM : opened;
+}
+
+void os_pipe_remove(int file, uint64_t suffix) {
+    char path[PATH_MAX];
+    if (path_beside(file, suffix, path)) remove_pipe(path);
+}
+
+void os_pipe_ring(int fd) {
+    while (write(fd, "", 1) < 0 && errno == EINTR) {} /* full is fine: then it is readable */
+}
+
+void os_pipe_clear(int fd, bool due) {
+    char bytes[256];
+    ssize_t got = read(fd, bytes, sizeof bytes);
+    if (got <= 0 && due) {
+        struct pollfd wait = {.fd = fd, .events = POLLIN};
+        if (poll(&wait, 1, DUE_MS) <= 0) return;
+        got = read(fd, bytes, sizeof bytes);
+    }
+    for (int i = 0; i < 256 && got == (ssize_t)sizeof bytes; i++) got = read(fd, bytes, sizeof bytes);
+}
+
+int os_poll_make(void) {
+    int fd = epoll_create1(EPOLL_CLOEXEC);
+    return fd < 0 ? IPCHEAP_SYSTEM : fd;
+}
+
+int os_poll_add(int poll, int fd) {
+    struct epoll_event event = {.events = EPOLLIN};
+    return epoll_ctl(poll, EPOLL_CTL_ADD, fd, &event) ? IPCHEAP_SYSTEM : 0;
+}
+
+int os_process_watch(uint32_t pid) {
+    long fd = syscall(SYS_pidfd_open, pid, 0);
+    return fd < 0 ? IPCHEAP_SYSTEM : (int)fd;
+}
+
+int os_file_watch(int file) {
+    char link[64];
+    int watch = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+    if (watch < 0) return IPCHEAP_SYSTEM;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", file);
+    if (inotify_add_watch(watch, link, IN_CLOSE_WRITE) >= 0) return watch;
+    close(watch);
+    return IPCHEAP_SYSTEM;
+}
+
+void os_file_watch_clear(int watch) {
+    char events[4096];
+    for (int i = 0; i < 16 && read(watch, events, sizeof events) > 0; i++) {}
+}
+
+uint64_t os_process_namespace(void) {
+    struct stat status;
+    return stat("/proc/self/ns/pid", &status) ? 0 : status.st_ino;
+}

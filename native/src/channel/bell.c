@@ -1,0 +1,181 @@
+#include "channel/bell.h"
+
+#include <stdlib.h>
+
+#include "base/pipe.h"
+#include "channel/recover.h"
+
+/* The holder's half, in private memory. */
+struct own_bell {
+    int pipe;
+    int poll;          /* over the pipe and `watch`; what the user polls */
+    int watch;         /* ends with the other side's process; -1 for none */
+    bool watches_file; /* it tells of any process that closes the heap */
+    uint64_t watched;  /* whose: the other side's holder */
+    bool armed;
+};
+
+/* What tells this side's pipe from all others beside the file. */
+static uint64_t suffix_of(const ipcheap_heap *heap, const struct channel *channel, int side) {
+    return offset_of(heap, channel) * 2 + (uint64_t)side;
+}
+
+/* Ringing ----------------------------------------------------------------------------------- */
+
+void bell_ring(ipcheap_heap *heap, struct channel *channel, int side, struct bell_pull *pull) {
+    struct bell *bell = &channel->bells[side];
+    struct bell_pull once = {0};
+    if (!pull) pull = &once;
+    uint64_t inode = get_acquire(&bell->inode); /* pairs with bell_make() */
+    if (pull->inode != inode) {
+        if (pull->inode) os_close(pull->fd);
+        *pull = (struct bell_pull){0};
+        if (inode == 0 || inode == BELL_MAKING) return;
+        uint64_t holder = get_acquire(&channel->holder[side]);
+        uint32_t pid = get(&slot_at(heap, tag_slot(holder))->pid);
+        int fd = os_pipe_open(heap->file, suffix_of(heap, channel, side), pid,
+                              (int)get(&bell->fd), inode);
+        if (fd < 0) return; /* out of descriptors, or he is gone */
+        *pull = (struct bell_pull){inode, fd};
+    }
+    if (pull->inode) os_pipe_ring(pull->fd);
+    if (once.inode) os_close(once.fd);
+}
+
+/* The other side's process -------------------------------------------------------------- */
+
+static void unwatch(struct own_bell *b) {
+    os_close(b->watch); /* which takes it out of the poller */
+    b->watch = -1;
+}
+
+/* Watches for the end of whoever holds the other side now. */
+static void watch(ipcheap_endpoint *e, uint64_t holder) {
+    struct own_bell *b = e->bell;
+    unwatch(b);
+    b->watched = holder;
+    if (side_state(holder) != SIDE_OPEN) return;
+    const struct participant_slot *slot = slot_at(e->heap, tag_slot(holder));
+    uint32_t pid = get(&slot->pid);
+    bool same = get(&slot->namespace) == get(&e->me->record->namespace);
+    if (same && pid == os_process_id()) return; /* its threads say so when they end */
+    b->watch = same ? os_process_watch(pid) : -1;
+    b->watches_file = b->watch < 0;
+    if (b->watches_file) b->watch = os_file_watch(e->heap->file);
+    if (b->watch >= 0 && os_poll_add(b->poll, b->watch)) unwatch(b);
+}
+
+/* Has the other side's holder died, and can that not be put right here and now? */
+static bool peer_is_lost(ipcheap_endpoint *e) {
+    struct own_bell *b = e->bell;
+    uint64_t holder = get_acquire(&e->channel->holder[!e->side]); /* pairs with ipcheap_claim() */
+    if (holder != b->watched) watch(e, holder);
+    if (b->watch >= 0 && b->watches_file) os_file_watch_clear(b->watch);
+    if (side_state(holder) != SIDE_OPEN ||
+        participant_alive(e->heap, tag_slot(holder), tag_generation(holder)))
+        return false;
+    return recover_if_dead(e->me, holder) != 0;
+}
+
+/* The level --------------------------------------------------------------------------------- */
+
+static void ring_self(ipcheap_endpoint *e) {
+    e->bell->armed = false;
+    /* Whoever has taken the word from us rings. */
+    if (put_exchange(&e->channel->parked[e->side], AWAKE) == PARKED_BELL)
+        os_pipe_ring(e->bell->pipe);
+}
+
+void bell_disarm(ipcheap_endpoint *e) {
+    if (e->bell && e->bell->armed) ring_self(e);
+}
+
+static void arm(ipcheap_endpoint *e) {
+    struct own_bell *b = e->bell;
+    shared32 *word = &e->channel->parked[e->side];
+    os_pipe_clear(b->pipe, b->armed && get(word) != PARKED_BELL);
+    b->armed = true;
+    put(word, PARKED_BELL);
+    os_membarrier(); /* pairs with endpoint_notify() */
+    full_fence();
+}
+
+bool bell_bring_in_line(ipcheap_endpoint *e) {
+    struct own_bell *b = e->bell;
+    if (endpoint_ready(e)) {
+        bell_disarm(e);
+        return false;
+    }
+    if (!b->armed || get(&e->channel->parked[e->side]) != PARKED_BELL) arm(e);
+    bool lost = peer_is_lost(e), ready = endpoint_ready(e);
+    if (lost || ready) ring_self(e);
+    return ready;
+}
+
+/* Making and removing -------------------------------------------------------------------- */
+
+static void close_descriptors(struct own_bell *b) {
+    os_close(b->watch);
+    os_close(b->poll);
+    os_close(b->pipe);
+}
+
+static int bell_make(ipcheap_endpoint *e, struct own_bell *b) {
+    struct bell *bell = &e->channel->bells[e->side];
+    uint64_t inode, suffix = suffix_of(e->heap, e->channel, e->side);
+    b->poll = os_poll_make();
+    if (b->poll < 0) return b->poll;
+    put_release(&bell->inode, BELL_MAKING); /* before there is anything to remove */
+    b->pipe = os_pipe_make(e->heap->file, suffix, &inode);
+    int error = b->pipe < 0 ? b->pipe : os_poll_add(b->poll, b->pipe);
+    if (error) {
+        if (b->pipe >= 0) os_pipe_remove(e->heap->file, suffix);
+        put_release(&bell->inode, 0);
+        return error;
+    }
+    put(&bell->fd, (uint32_t)b->pipe);
+    put_release(&bell->inode, inode); /* pairs with bell_ring() */
+    return 0;
+}
+
+int bell_descriptor(ipcheap_endpoint *e) {
+    if (!e->bell) {
+        struct own_bell *b = malloc(sizeof *b);
+        if (!b) return IPCHEAP_NO_MEMORY;
+        *b = (struct own_bell){.pipe = -1, .poll = -1, .watch = -1};
+        int error = bell_make(e, b);
+        if (error) {
+            close_descriptors(b);
+            free(b);
+            return error;
+        }
+        e->bell = b;
+        if (endpoint_ready(e)) os_pipe_ring(b->pipe);
+    }
+    bell_settle(e);
+    return e->bell->poll;
+}
+
+void bell_remove(ipcheap_endpoint *e) {
+    struct bell *bell = &e->channel->bells[e->side];
+    if (!e->bell) return;
+    put(&e->channel->parked[e->side], AWAKE);
+    os_pipe_remove(e->heap->file, suffix_of(e->heap, e->channel, e->side));
+    put_release(&bell->inode, 0);
+}
+
+void bell_close(ipcheap_endpoint *e) {
+    if (e->pull.inode) os_close(e->pull.fd);
+    e->pull.inode = 0;
+    if (!e->bell) return;
+    close_descriptors(e->bell);
+    free(e->bell);
+    e->bell = NULL;
+}
+
+void bell_recover(ipcheap_heap *heap, struct channel *channel, int side) {
+    struct bell *bell = &channel->bells[side];
+    if (get(&bell->inode) == 0) return;
+    os_pipe_remove(heap->file, suffix_of(heap, channel, side));
+    put(&bell->inode, 0);
+}

@@ -1,0 +1,239 @@
+/* Waiting: descriptors that are level-triggered, wait_any over many, ends and deaths. */
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "testing.h"
+
+enum { SLOTS = 4, MANY = 300 };
+
+static bool readable(int fd, int ms) {
+    struct pollfd one = {.fd = fd, .events = POLLIN};
+    int got = poll(&one, 1, ms);
+    EXPECT(got >= 0);
+    return got == 1;
+}
+
+static void send_one(ipcheap_heap *heap, ipcheap_endpoint *producer) {
+    ipcheap_record record;
+    EXPECT_EQ(ipcheap_allocate(heap, 8, &record), 0);
+    EXPECT_EQ(ipcheap_send(producer, &record, -1), 0);
+}
+
+static void receive_one(ipcheap_heap *heap, ipcheap_endpoint *consumer) {
+    ipcheap_record record;
+    EXPECT_EQ(ipcheap_try_receive(consumer, &record), 0);
+    EXPECT_EQ(ipcheap_free(heap, &record), 0);
+}
+
+static bool nothing_comes(ipcheap_endpoint *consumer) {
+    ipcheap_record record;
+    return ipcheap_try_receive(consumer, &record) == IPCHEAP_WOULD_BLOCK;
+}
+
+/* A file in /dev/shm, so that bells have names. */
+static int named_segment(char path[64]) {
+    snprintf(path, 64, "/dev/shm/ipcheap-test-waiting-%d", (int)getpid());
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    EXPECT(fd >= 0);
+    ipcheap_options options = {.capacity = MIB, .shm_kind = IPCHEAP_SHM_FILE};
+    EXPECT_EQ(ipcheap_format(fd, -1, &options), 0);
+    return fd;
+}
+
+static int pipes_beside(const char *path) {
+    char command[160];
+    snprintf(command, sizeof command, "ls %s~* 2>/dev/null | wc -l", path);
+    FILE *out = popen(command, "r");
+    int count = -1;
+    EXPECT_EQ(fscanf(out, "%d", &count), 1);
+    pclose(out);
+    return count;
+}
+
+static void a_descriptor_is_readable_while_there_is_something_to_do(int fd) {
+    ipcheap_heap *heap = attach(fd);
+    ipcheap_channel channel = record_channel(heap, 1, SLOTS);
+    ipcheap_endpoint *in = claim(heap, &channel, IPCHEAP_CONSUMER);
+    ipcheap_endpoint *out = claim(heap, &channel, IPCHEAP_PRODUCER);
+    int in_fd = ipcheap_endpoint_descriptor(in), out_fd = ipcheap_endpoint_descriptor(out);
+    EXPECT(in_fd >= 0 && out_fd >= 0);
+    EXPECT_EQ(ipcheap_endpoint_descriptor(in), in_fd);
+    EXPECT(!readable(in_fd, 0) && readable(out_fd, 0));
+    for (int round = 0; round < 100; round++) {
+        int count = 1 + round % SLOTS;
+        for (int i = 0; i < count; i++) send_one(heap, out);
+        EXPECT_EQ(readable(out_fd, 0), count < SLOTS);
+        for (int i = 0; i < count; i++) {
+            EXPECT(readable(in_fd, 0));
+            receive_one(heap, in);
+        }
+        EXPECT(!readable(in_fd, 0) && readable(out_fd, 0));
+        EXPECT(nothing_comes(in));
+        EXPECT_EQ(ipcheap_wait(in, 1000), IPCHEAP_TIMED_OUT);
+        EXPECT(!readable(in_fd, 0));
+    }
+    EXPECT_EQ(ipcheap_endpoint_close(out), 0);
+    EXPECT(readable(in_fd, 0)); /* the end is something, too */
+    ipcheap_endpoint_release(in);
+    ipcheap_endpoint_release(out);
+    ipcheap_release(heap);
+}
+
+static int asked_for; /* a pipe to say that a child is ready */
+
+static void wait_for_word(void) {
+    char byte;
+    EXPECT_EQ(read(asked_for, &byte, 1), 1);
+}
+
+static void be_killed_as_producer(ipcheap_heap *heap) {
+    ipcheap_channel channel = record_channel(heap, 1, SLOTS);
+    ipcheap_endpoint *out = claim(heap, &channel, IPCHEAP_PRODUCER);
+    wait_for_word();
+    send_one(heap, out);
+    wait_for_word();
+    raise(SIGKILL);
+}
+
+static void a_descriptor_tells_of_another_process_and_of_its_death(int fd) {
+    int words[2];
+    EXPECT_EQ(pipe(words), 0);
+    asked_for = words[0];
+    ipcheap_heap *heap = attach(fd);
+    ipcheap_channel channel = record_channel(heap, 1, SLOTS);
+    pid_t child = run_peer(fd, be_killed_as_producer);
+    ipcheap_endpoint *in = claim(heap, &channel, IPCHEAP_CONSUMER);
+    EXPECT_EQ(ipcheap_wait_peer(in, -1), 0);
+    int in_fd = ipcheap_endpoint_descriptor(in);
+    EXPECT(!readable(in_fd, 0));
+    EXPECT_EQ(write(words[1], "", 1), 1);
+    EXPECT(readable(in_fd, 10000));
+    receive_one(heap, in);
+    EXPECT(!readable(in_fd, 0));
+    EXPECT_EQ(write(words[1], "", 1), 1);
+    EXPECT(readable(in_fd, 10000));
+    ipcheap_record record;
+    waitpid(child, NULL, 0);
+    EXPECT_EQ(ipcheap_try_receive(in, &record), IPCHEAP_PEER_DIED);
+    EXPECT(readable(in_fd, 0));
+    ipcheap_endpoint_release(in);
+    expect_sound(heap);
+    ipcheap_release(heap);
+    close(words[0]);
+    close(words[1]);
+}
+
+static void be_killed_with_a_bell(ipcheap_heap *heap) {
+    ipcheap_channel channel = record_channel(heap, 1, SLOTS);
+    EXPECT(ipcheap_endpoint_descriptor(claim(heap, &channel, IPCHEAP_CONSUMER)) >= 0);
+    raise(SIGKILL);
+}
+
+static void pipes_go_with_their_endpoints(void) {
+    char path[64];
+    int fd = named_segment(path);
+    a_descriptor_is_readable_while_there_is_something_to_do(fd);
+    EXPECT_EQ(pipes_beside(path), 0);
+    a_descriptor_tells_of_another_process_and_of_its_death(fd);
+    EXPECT_EQ(pipes_beside(path), 0);
+    ipcheap_heap *heap = attach(fd);
+    waitpid(run_peer(fd, be_killed_with_a_bell), NULL, 0);
+    EXPECT_EQ(pipes_beside(path), 1);
+    ipcheap_recovery report;
+    EXPECT_EQ(ipcheap_recover(heap, &report), 0);
+    EXPECT_EQ(pipes_beside(path), 0);
+    expect_sound(heap);
+    ipcheap_release(heap);
+    unlink(path);
+    close(fd);
+}
+
+static void feed_many(ipcheap_heap *heap) {
+    static ipcheap_endpoint *out[MANY];
+    for (uint64_t i = 0; i < MANY; i++) {
+        ipcheap_channel channel = record_channel(heap, i, SLOTS);
+        out[i] = claim(heap, &channel, IPCHEAP_PRODUCER);
+    }
+    for (uint64_t i = 0; i < 4 * MANY; i++) {
+        send_one(heap, out[i * 7 % MANY]);
+        if (i % 16 == 0) usleep(500);
+    }
+}
+
+static void one_sleep_for_many_channels(void) {
+    int fd = new_segment(4 * MIB);
+    ipcheap_heap *heap = attach(fd);
+    static ipcheap_waitable items[MANY];
+    for (uint64_t i = 0; i < MANY; i++) {
+        ipcheap_channel channel = record_channel(heap, i, SLOTS);
+        items[i].endpoint = claim(heap, &channel, IPCHEAP_CONSUMER);
+    }
+    EXPECT_EQ(ipcheap_wait_any(items, MANY, 1000000), 0);
+    pid_t child = run_peer(fd, feed_many);
+    for (int left = 4 * MANY, ended = 0; left > 0 || ended < MANY;) {
+        EXPECT(ipcheap_wait_any(items, MANY, -1) > 0);
+        ended = 0;
+        for (int i = 0; i < MANY; i++) {
+            ipcheap_record record;
+            if (!items[i].ready) continue;
+            int got = ipcheap_try_receive(items[i].endpoint, &record);
+            ended += got == IPCHEAP_CHANNEL_CLOSED;
+            if (got) continue;
+            EXPECT_EQ(ipcheap_free(heap, &record), 0);
+            left--;
+        }
+    }
+    waitpid(child, NULL, 0);
+    for (int i = 0; i < MANY; i++) ipcheap_endpoint_release(items[i].endpoint);
+    ipcheap_release(heap);
+    close(fd);
+}
+
+static void *set_later(void *event) {
+    usleep(20000);
+    ipcheap_event_set(event);
+    return NULL;
+}
+
+static void *change_later(void *cell) {
+    usleep(20000);
+    __atomic_store_n((uint64_t *)cell, 7, __ATOMIC_SEQ_CST);
+    ipcheap_word_wake(cell, 1);
+    return NULL;
+}
+
+static void events_and_cells_among_endpoints(void) {
+    static _Alignas(64) uint64_t words[200][8];
+    int fd = new_segment(MIB);
+    ipcheap_heap *heap = attach(fd);
+    ipcheap_channel channel = record_channel(heap, 1, SLOTS);
+    ipcheap_waitable items[201] = {{.endpoint = claim(heap, &channel, IPCHEAP_CONSUMER)}};
+    for (int i = 0; i < 200; i++)
+        items[i + 1] = (ipcheap_waitable){.word = words[i], .width = i % 2 ? 8 : 0};
+    for (int i = 0; i < 200; i += 99) {
+        pthread_t thread;
+        EXPECT_EQ(pthread_create(&thread, NULL, i % 2 ? change_later : set_later, words[i]), 0);
+        EXPECT_EQ(ipcheap_wait_any(items, 201, 10000000000), 1);
+        EXPECT_EQ(items[i + 1].ready, 1);
+        EXPECT_EQ(items[0].ready, 0);
+        pthread_join(thread, NULL);
+        memset(words[i], 0, sizeof words[i]);
+    }
+    ipcheap_endpoint_release(items[0].endpoint);
+    ipcheap_release(heap);
+    close(fd);
+}
+
+int main(void) {
+    int fd = new_segment(MIB);
+    a_descriptor_is_readable_while_there_is_something_to_do(fd);
+    a_descriptor_tells_of_another_process_and_of_its_death(fd);
+    close(fd);
+    pipes_go_with_their_endpoints();
+    one_sleep_for_many_channels();
+    events_and_cells_among_endpoints();
+    return 0;
+}
