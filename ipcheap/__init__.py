@@ -56,6 +56,7 @@ from .producer import Producer
 from .record import Record
 from .static import Atomic, StaticSegment
 from .sync import Barrier, BarrierTimeout, Event, Lock
+from .waiting import wait
 
 __all__ = [
     "Atomic",
@@ -94,4 +95,5 @@ __all__ = [
     "__version__",
     "heaps",
     "unlink",
+    "wait",
 ]

@@ -16,6 +16,7 @@ from ._core import ffi, lib
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ._aio import Readiness
     from ._arguments import ChannelId
     from ._core import CData
     from ._native import Handle
@@ -45,6 +46,9 @@ def _release(handle: Handle, pid: int, pointer: CData) -> None:
     del handle
 
 
+_FAIR = 64  # how many awaits in a row may find their record at once
+
+
 class Endpoint:
     """A side of a record channel, claimed by the thread that may use it.
 
@@ -68,6 +72,8 @@ class Endpoint:
         self._box: list[Any] = []  # in which objects go to and come from the core
         self._core.box = id(self._box)
         self._closed = False
+        self._readiness: Readiness | None = None
+        self._turns = 0
 
     @property
     def channel(self) -> ChannelId:
@@ -94,10 +100,26 @@ class Endpoint:
             code = lib.py_wait(self._pointer, 0)
             if code == lib.IPCHEAP_WRONG_THREAD:  # and not closed by that thread's end
                 raise self._error(code)
+        if self._readiness is not None:
+            self._readiness.close()
         code = lib.py_endpoint_close(self._pointer)
         if code and code != lib.IPCHEAP_ENDPOINT_CLOSED:
             raise self._error(code)
         self._closed = True
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable while this side has something to do.
+
+        That is, while a receive or send would not have to wait, or would report an end. For
+        select, poll, epoll, selectors and event loops; not to be read or closed. It is made
+        when it is first asked for, and goes with the endpoint. A new holder of the other
+        side may make it readable once for nothing, so follow it with a call that does not
+        wait, such as `try_recv_record()`.
+        """
+        descriptor = lib.py_endpoint_descriptor(self._pointer)
+        if descriptor < 0:
+            raise self._error(descriptor)
+        return int(descriptor)
 
     def wait_peer(self, timeout: float | None = None) -> None:
         """Wait until a living participant holds the other side; TimeoutError when none does."""
@@ -131,6 +153,8 @@ class Endpoint:
     def __del__(self) -> None:
         if getattr(self, "_closed", True) or self._handle.closed or self._pid != os.getpid():
             return
+        if self._readiness is not None:
+            self._readiness.close()
         warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
         lib.py_endpoint_close(self._pointer)  # from another thread the release will do it
 
@@ -154,6 +178,26 @@ class Endpoint:
                 return
             if code != lib.IPCHEAP_WOULD_BLOCK:
                 raise self._error(code, doing=self._stalled)
+
+    async def _eventually(self, attempt: Callable[[], int]) -> None:
+        """Try until it is done; between the attempts, and now and then, others may run."""
+        from . import _aio  # takes asyncio with it
+
+        self._turns += 1
+        if self._turns % _FAIR == 0:
+            await _aio.give_way()
+        while code := attempt():
+            if code != lib.IPCHEAP_WOULD_BLOCK:
+                raise self._error(code, doing=self._stalled)
+            mine = _aio.readiness(self._readiness, self.fileno)
+            if mine is not self._readiness:
+                self._readiness = mine
+                self._handle.pollers.add(mine)
+            await mine.wait()
+
+    def _has_left_over(self) -> bool:
+        """Whether something has been received already that was not handed out."""
+        return bool(lib.py_waiting(self._core))
 
     def _wait(self, seconds: float) -> int:
         """Sleep until the other side has done something; 0, TIMED_OUT or an error."""

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from . import errors
 from ._arguments import show_size
@@ -35,6 +35,13 @@ SHM_KINDS = ("posix", "sysv", "file", "memfd")
 SEM_KINDS = ("futex", "posix", "sysv")
 
 
+class Poller(Protocol):
+    """Has the descriptor of an endpoint in use, and is to let go of it first."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
 class Handle:
     """This process's hold on a heap, shared by all that lives in it.
 
@@ -42,13 +49,14 @@ class Handle:
     with the last of them.
     """
 
-    __slots__ = ("__weakref__", "closed", "name", "path", "pointer", "spare")
+    __slots__ = ("__weakref__", "closed", "name", "path", "pointer", "pollers", "spare")
 
     def __init__(self, fd: int, shmid: int, name: str | None, path: str | None) -> None:
         self.name = name
         self.path = path
         self.closed = False
         self.spare: list[CData] = []  # py_records to be used again
+        self.pollers: weakref.WeakSet[Poller] = weakref.WeakSet()
         place = ffi.new("ipcheap_heap **")
         code = lib.py_attach(fd, shmid, place)
         if code:
@@ -65,6 +73,8 @@ class Handle:
     def close(self) -> None:
         """Close this process's endpoints; what has memory in use keeps it."""
         self.closed = True
+        for poller in list(self.pollers):
+            poller.close()
         code = lib.py_close(self.pointer)
         if code and code != lib.IPCHEAP_HEAP_CLOSED:
             raise error(code, self)
@@ -73,7 +83,7 @@ class Handle:
         """Return what a closed heap keeps of it: its name, and no hold on the memory."""
         rest = Handle.__new__(Handle)
         rest.name, rest.path, rest.closed = self.name, self.path, True
-        rest.pointer, rest.spare = ffi.NULL, []
+        rest.pointer, rest.spare, rest.pollers = ffi.NULL, [], weakref.WeakSet()
         return rest
 
     def new_record(self) -> CData:

@@ -12,7 +12,7 @@ from .errors import ChannelClosed
 from .record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from ._arguments import ChannelId
     from ._core import CData
@@ -44,8 +44,8 @@ class Consumer(Endpoint):
     when nothing came in time, `ChannelClosed` or `PeerDied` when all has been received and
     the producer has closed or died.
 
-    Iterating gives record after record, each freed when the next one is asked for, and
-    stops when the producer has closed.
+    Iterating, by `for` or `async for`, gives record after record, each freed when the next
+    one is asked for, and stops when the producer has closed.
     """
 
     _side: ClassVar[str] = "consumer"
@@ -147,6 +147,33 @@ class Consumer(Endpoint):
         while True:
             try:
                 record = self.recv_record()
+            except ChannelClosed:
+                return
+            yield record
+            record._done_with()
+
+    async def arecv_record(self) -> Record:
+        """Return the next record; asyncio's `recv_record()`.
+
+        One that is cancelled has taken nothing; `asyncio.timeout()` limits how long it waits.
+        """
+        core = self._spare()
+        try:
+            await self._eventually(lambda: _try_receive(self._core, core))
+        except BaseException:
+            self._handle.spare.append(core)
+            raise
+        return Record(self._source, core)
+
+    async def arecv(self) -> bytes:
+        """Return a copy of the next record; asyncio's `recv()`."""
+        await self._eventually(lambda: _receive_bytes(self._core))
+        return self._box.pop()  # type: ignore[no-any-return]
+
+    async def __aiter__(self) -> AsyncIterator[Record]:
+        while True:
+            try:
+                record = await self.arecv_record()
             except ChannelClosed:
                 return
             yield record

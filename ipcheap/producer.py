@@ -131,6 +131,34 @@ class Producer(Endpoint):
         finally:
             box[:] = (None,)
 
+    async def asend_record(self, record: Record) -> None:
+        """Send a record as soon as there is room; asyncio's `send_record()`.
+
+        One that is cancelled has sent nothing; `asyncio.timeout()` limits how long it waits.
+        """
+        core = _outgoing(record)
+
+        def attempt() -> int:
+            code = _try_send(self._core, record._outgoing())
+            if code not in (0, _WOULD_BLOCK):
+                raise self._not_sent(code, record)
+            return code
+
+        await self._eventually(attempt)
+        record._end("sent", core)
+
+    async def asend(self, data: BytesLike) -> None:
+        """Send a copy of a bytes-like object as soon as there is room; asyncio's `send()`."""
+
+        def attempt() -> int:
+            self._box[0] = data
+            code = _send_bytes(self._core)
+            if code not in (0, _WOULD_BLOCK):
+                raise self._refusal(code, data)
+            return code
+
+        await self._eventually(attempt)
+
     # Inside -------------------------------------------------------------------------------
 
     def _not_sent(self, code: int, record: Record) -> Exception:

@@ -83,6 +83,8 @@ RELEASING(int, endpoint_close, (ipcheap_endpoint *endpoint), (endpoint))
 RELEASING(int, wait, (ipcheap_endpoint *endpoint, int64_t timeout_ns), (endpoint, timeout_ns))
 RELEASING(int, wait_peer, (ipcheap_endpoint *endpoint, int64_t timeout_ns),
           (endpoint, timeout_ns))
+RELEASING(int64_t, wait_any, (ipcheap_waitable *items, size_t count, int64_t timeout_ns),
+          (items, count, timeout_ns))
 RELEASING(int, word_wait,
           (ipcheap_heap *heap, const void *word, uint64_t expected, uint32_t width,
            int64_t timeout_ns),
@@ -108,6 +110,12 @@ KEEPING(int, try_receive, (ipcheap_endpoint *consumer, ipcheap_record *record),
 KEEPING(int64_t, try_receive_many,
         (ipcheap_endpoint *consumer, ipcheap_record *records, size_t limit),
         (consumer, records, limit))
+
+KEEPING(int, endpoint_descriptor, (ipcheap_endpoint *endpoint), (endpoint))
+
+static int py_endpoint_descriptor(ipcheap_endpoint *endpoint) {
+    return keeping_endpoint_descriptor(endpoint);
+}
 
 /*
  * Keeps the GIL, so that no other thread is in the middle of a call that does. What needs

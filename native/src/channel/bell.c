@@ -12,7 +12,8 @@ struct own_bell {
     int watch;         /* ends with the other side's process; -1 for none */
     bool watches_file; /* it tells of any process that closes the heap */
     uint64_t watched;  /* whose: the other side's holder */
-    bool armed;
+    enum { QUIET, ARMED, RUNG } state;
+    bool due;          /* a byte that somebody else puts in */
 };
 
 /* What tells this side's pipe from all others beside the file. */
@@ -79,22 +80,27 @@ static bool peer_is_lost(ipcheap_endpoint *e) {
 
 /* The level --------------------------------------------------------------------------------- */
 
-static void ring_self(ipcheap_endpoint *e) {
-    e->bell->armed = false;
+void bell_disarm(ipcheap_endpoint *e) {
+    struct own_bell *b = e->bell;
+    if (!b || b->state != ARMED) return;
     /* Whoever has taken the word from us rings. */
-    if (put_exchange(&e->channel->parked[e->side], AWAKE) == PARKED_BELL)
-        os_pipe_ring(e->bell->pipe);
+    b->due = put_exchange(&e->channel->parked[e->side], AWAKE) != PARKED_BELL;
+    b->state = b->due ? RUNG : QUIET;
 }
 
-void bell_disarm(ipcheap_endpoint *e) {
-    if (e->bell && e->bell->armed) ring_self(e);
+static void ring_self(ipcheap_endpoint *e) {
+    bell_disarm(e);
+    if (e->bell->state == QUIET) os_pipe_ring(e->bell->pipe);
+    e->bell->state = RUNG;
 }
 
 static void arm(ipcheap_endpoint *e) {
     struct own_bell *b = e->bell;
     shared32 *word = &e->channel->parked[e->side];
-    os_pipe_clear(b->pipe, b->armed && get(word) != PARKED_BELL);
-    b->armed = true;
+    bell_disarm(e);
+    if (b->state == RUNG) os_pipe_clear(b->pipe, b->due);
+    b->due = false;
+    b->state = ARMED;
     put(word, PARKED_BELL);
     os_membarrier(); /* pairs with endpoint_notify() */
     full_fence();
@@ -103,10 +109,10 @@ static void arm(ipcheap_endpoint *e) {
 bool bell_bring_in_line(ipcheap_endpoint *e) {
     struct own_bell *b = e->bell;
     if (endpoint_ready(e)) {
-        bell_disarm(e);
+        if (b->state != RUNG) ring_self(e);
         return false;
     }
-    if (!b->armed || get(&e->channel->parked[e->side]) != PARKED_BELL) arm(e);
+    if (b->state != ARMED || get(&e->channel->parked[e->side]) != PARKED_BELL) arm(e);
     bool lost = peer_is_lost(e), ready = endpoint_ready(e);
     if (lost || ready) ring_self(e);
     return ready;
@@ -150,7 +156,6 @@ int bell_descriptor(ipcheap_endpoint *e) {
             return error;
         }
         e->bell = b;
-        if (endpoint_ready(e)) os_pipe_ring(b->pipe);
     }
     bell_settle(e);
     return e->bell->poll;

@@ -6,6 +6,7 @@
  *
  *   armed    parked = PARKED_BELL, the pipe is empty, and there was nothing to do
  *   rung     there is a byte in the pipe, or on its way
+ *   quiet    neither: inside a call that sleeps in another way
  *
  * Every call on the endpoint ends with bell_settle(), which takes it from rung to armed as
  * soon as nothing is left to do: a poller sees a level, while the other side pays only for

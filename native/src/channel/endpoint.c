@@ -308,7 +308,8 @@ static int wait_inside(ipcheap_endpoint *e, bool (*ready)(const ipcheap_endpoint
                        int64_t timeout_ns) {
     int error = endpoint_check(e);
     if (error) return error;
-    if (timeout_ns != 0 && ready == endpoint_ready && endpoint_spin(e)) return 0;
+    if (timeout_ns == 0) return ready(e) ? 0 : IPCHEAP_TIMED_OUT;
+    if (ready == endpoint_ready && endpoint_spin(e)) return 0;
     e->inside = 1;
     error = e->closing ? IPCHEAP_ENDPOINT_CLOSED : park(e, ready, timeout_ns);
     int closed = endpoint_come_out(e);

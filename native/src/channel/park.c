@@ -51,7 +51,6 @@ int look_after_peer(ipcheap_endpoint *e) {
 
 int park(ipcheap_endpoint *e, bool (*ready)(const ipcheap_endpoint *), int64_t timeout_ns) {
     if (ready(e)) return 0;
-    if (timeout_ns == 0) return IPCHEAP_TIMED_OUT;
     int64_t deadline = os_deadline(timeout_ns);
     shared32 *word = &e->channel->parked[e->side];
     bell_disarm(e);
