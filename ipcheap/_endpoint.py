@@ -69,7 +69,7 @@ class Endpoint:
         self._core = ffi.new("py_endpoint *")
         self._core.heap = handle.pointer
         self._core.endpoint = self._pointer
-        self._box: list[Any] = []  # in which objects go to and come from the core
+        self._box: list[Any] = [None]  # in which objects go to and come from the core
         self._core.box = id(self._box)
         self._closed = False
         self._readiness: Readiness | None = None

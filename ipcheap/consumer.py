@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from . import _arguments
@@ -71,7 +72,7 @@ class Consumer(Endpoint):
             try:
                 if code != _WOULD_BLOCK:
                     raise self._error(code)
-                self._insist(lambda: _receive(self._core, core), timeout)
+                self._insist(partial(_receive, self._core, core), timeout)
             except BaseException:
                 self._handle.spare.append(core)
                 raise
@@ -116,10 +117,11 @@ class Consumer(Endpoint):
         """Return a copy of the next record, which is given back at once."""
         code = _receive_bytes(self._core)
         if code:
-            if code != _WOULD_BLOCK:
-                raise self._error(code)
-            self._insist(lambda: _receive_bytes(self._core), timeout)
-        return self._box.pop()  # type: ignore[no-any-return]
+            self._receive_later(code, timeout)
+        box = self._box
+        data: bytes = box[0]
+        box[0] = None
+        return data
 
     def recv_many(self, limit: int = 256, timeout: float | None = None) -> list[bytes]:
         """Return copies of up to `limit` records: as many as there are, but at least one."""
@@ -127,11 +129,11 @@ class Consumer(Endpoint):
         box = self._box
 
         def attempt() -> int:
-            while len(box) < limit:
-                size = min(limit - len(box), _BATCH)
+            while len(box) <= limit:
+                size = min(limit + 1 - len(box), _BATCH)
                 got = int(_receive_many_bytes(self._core, size))
                 if got < size:
-                    return 0 if box else got
+                    return 0 if len(box) > 1 else got
             return 0
 
         code = attempt()
@@ -139,8 +141,8 @@ class Consumer(Endpoint):
             if code != _WOULD_BLOCK:
                 raise self._error(code)
             self._insist(attempt, timeout)
-        found = box[:]
-        box.clear()
+        found = box[1:]
+        del box[1:]
         return found
 
     def __iter__(self) -> Iterator[Record]:
@@ -159,7 +161,7 @@ class Consumer(Endpoint):
         """
         core = self._spare()
         try:
-            await self._eventually(lambda: _try_receive(self._core, core))
+            await self._eventually(partial(_try_receive, self._core, core))
         except BaseException:
             self._handle.spare.append(core)
             raise
@@ -167,8 +169,10 @@ class Consumer(Endpoint):
 
     async def arecv(self) -> bytes:
         """Return a copy of the next record; asyncio's `recv()`."""
-        await self._eventually(lambda: _receive_bytes(self._core))
-        return self._box.pop()  # type: ignore[no-any-return]
+        await self._eventually(partial(_receive_bytes, self._core))
+        data: bytes = self._box[0]
+        self._box[0] = None
+        return data
 
     async def __aiter__(self) -> AsyncIterator[Record]:
         while True:
@@ -178,6 +182,11 @@ class Consumer(Endpoint):
                 return
             yield record
             record._done_with()
+
+    def _receive_later(self, code: int, timeout: float | None) -> None:
+        if code != _WOULD_BLOCK:
+            raise self._error(code)
+        self._insist(partial(_receive_bytes, self._core), timeout)
 
     def _spare(self) -> CData:
         try:

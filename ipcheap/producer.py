@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from . import _arguments
@@ -14,9 +15,7 @@ from .record import allocate, allocate_many
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from ._arguments import ChannelId
     from ._core import CData
-    from ._native import Handle
     from .record import Record
 
 BytesLike: TypeAlias = Any  # bytes, bytearray, memoryview, a C-contiguous ndarray, ...
@@ -41,10 +40,6 @@ class Producer(Endpoint):
     _side: ClassVar[str] = "producer"
     _stalled: ClassVar[str] = "there was no room in the ring"
 
-    def __init__(self, handle: Handle, channel: ChannelId, pointer: CData) -> None:
-        super().__init__(handle, channel, pointer)
-        self._box.append(None)
-
     def allocate_record(self, nbytes: int) -> Record:
         """Return a record of that size, its memory uninitialised; HeapFull if there is none."""
         return allocate(self._handle, nbytes)
@@ -66,7 +61,7 @@ class Producer(Endpoint):
         if code:
             if code != _WOULD_BLOCK:
                 raise self._not_sent(code, record)
-            self._insist(lambda: _send(self._core, core), timeout)
+            self._insist(partial(_send, self._core, core), timeout)
         record._end("sent", core)
 
     def try_send_record(self, record: Record) -> bool:

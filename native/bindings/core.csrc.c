@@ -361,20 +361,15 @@ static int copy_in(ipcheap_heap *heap, PyObject *object, ipcheap_record *record)
     return error;
 }
 
-/* Appends the record's bytes to a list. */
-static int copy_out(const ipcheap_record *record, PyObject *list) {
+/* A copy of the record's bytes; NULL when Python is out of memory. */
+static PyObject *copy_out(const ipcheap_record *record) {
     size_t nbytes = (size_t)record->nbytes;
     int long_one = nbytes >= LONG_COPY;
     PyObject *bytes = PyBytes_FromStringAndSize(long_one ? NULL : record->data,
                                                 (Py_ssize_t)nbytes);
     if (bytes && long_one) copy(PyBytes_AsString(bytes), record->data, nbytes);
-    if (!bytes || PyList_Append(list, bytes) != 0) {
-        PyErr_Clear();
-        Py_XDECREF(bytes);
-        return IPCHEAP_NO_MEMORY;
-    }
-    Py_DECREF(bytes);
-    return 0;
+    if (!bytes) PyErr_Clear();
+    return bytes;
 }
 
 /* Endpoints ------------------------------------------------------------------------------ */
@@ -496,24 +491,25 @@ static int64_t py_try_receive_many(py_endpoint *consumer, py_record **records, s
     return got ? (int64_t)got : error;
 }
 
-/* Receives one message into the box; its record goes back at once. */
+/* Receives one message into the front of the box; its record goes back at once. */
 static int py_receive_bytes(py_endpoint *consumer) {
     ipcheap_record record;
     int error = received(consumer, &record);
     if (error == IPCHEAP_WOULD_BLOCK && soon(consumer)) error = received(consumer, &record);
     if (error) return error;
-    error = copy_out(&record, (PyObject *)consumer->box);
-    if (error) {
+    PyObject *bytes = copy_out(&record);
+    if (!bytes) { /* it stays the next one */
         consumer->waiting[0] = record;
         consumer->first = 0;
         consumer->end = 1;
-        return error;
+        return IPCHEAP_NO_MEMORY;
     }
+    PyList_SetItem((PyObject *)consumer->box, 0, bytes);
     keeping_free(consumer->heap, &record);
     return 0;
 }
 
-/* The same for a batch at most; returns how many. */
+/* The same for a batch at most, to the end of the box; returns how many. */
 static int64_t py_receive_many_bytes(py_endpoint *consumer, size_t limit) {
     if (limit > PY_BATCH) limit = PY_BATCH;
     if (consumer->first == consumer->end) {
@@ -525,8 +521,11 @@ static int64_t py_receive_many_bytes(py_endpoint *consumer, size_t limit) {
     int64_t passed = 0;
     for (; consumer->first < consumer->end && (size_t)passed < limit; passed++) {
         ipcheap_record *record = &consumer->waiting[consumer->first];
-        int error = copy_out(record, (PyObject *)consumer->box);
-        if (error) return passed ? passed : error;
+        PyObject *bytes = copy_out(record);
+        int lost = !bytes || PyList_Append((PyObject *)consumer->box, bytes) != 0;
+        if (lost) PyErr_Clear();
+        Py_XDECREF(bytes);
+        if (lost) return passed ? passed : IPCHEAP_NO_MEMORY;
         keeping_free(consumer->heap, record);
         consumer->first++;
     }
