@@ -134,6 +134,7 @@ static void local_drop(struct participant *me, struct local_slab *s) {
     if (me->slabs->by_granule[s->granule] == s) lead_to(me, s, NULL);
     me->slabs->table[index] = NULL;
     if (index < me->slabs->first_hole) me->slabs->first_hole = index;
+    if (me->slabs->last_slab == s) me->slabs->last_offset = 0;
     free(s);
 }
 

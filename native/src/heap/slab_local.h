@@ -43,6 +43,10 @@ struct slab_cache {
     struct local_slab **table;      /* by the index in the owner word */
     uint32_t room, count;
     uint32_t first_hole; /* no index below this one is free */
+    /* The block allocated last: it is, as a rule, what is sent or freed next. */
+    uint64_t last_offset;
+    struct local_slab *last_slab;
+    uint32_t last_index;
 };
 
 /* A slab other than the current one got a block back: that may change where it stands. */
@@ -86,6 +90,9 @@ static inline uint64_t slab_take(struct participant *me, uint32_t size_class) {
         offset = s->offset + (uint64_t)index * s->bytes;
     }
     s->free_blocks--;
+    me->slabs->last_offset = offset;
+    me->slabs->last_slab = s;
+    me->slabs->last_index = index;
     put(&s->shared->tags[index], me->tag);
     participant_leave(me);
     return offset;
@@ -93,10 +100,15 @@ static inline uint64_t slab_take(struct participant *me, uint32_t size_class) {
 
 /* The slab of the caller's that an offset leads to, and the block in it. */
 static inline struct local_slab *find_mine(struct participant *me, uint64_t offset, uint32_t *index) {
+    struct slab_cache *cache = me->slabs;
+    if (LIKELY(cache && cache->last_offset == offset && is_mine(cache->last_slab))) {
+        *index = cache->last_index;
+        return cache->last_slab;
+    }
     const struct geometry *g = &me->heap->geometry;
     uint64_t granule = (offset - g->data_at) >> g->slab_shift;
-    if (UNLIKELY(!me->slabs || granule >= g->granules)) return NULL;
-    struct local_slab *s = me->slabs->by_granule[granule];
+    if (UNLIKELY(!cache || granule >= g->granules)) return NULL;
+    struct local_slab *s = cache->by_granule[granule];
     if (UNLIKELY(!s || !is_mine(s))) return NULL;
     *index = block_index(s, offset);
     return LIKELY((uint64_t)*index * s->bytes == offset - s->offset && *index < s->blocks) ? s : NULL;
