@@ -148,18 +148,69 @@ IPCHEAP_API int ipcheap_lock_holder(ipcheap_heap *heap, ipcheap_holder *holder);
 
 /* Records -------------------------------------------------------------------------- */
 
+/* What a record says of itself. It travels with the record; data that only looks alike does
+ * not have it. */
+enum {
+    IPCHEAP_PLAIN = 0,  /* bytes */
+    IPCHEAP_ARRAY = 1,  /* an array: ipcheap_array_of() tells its shape */
+    IPCHEAP_OBJECT = 2, /* what send_object() of Python made: pieces, see docs/objects.md */
+};
+
 typedef struct ipcheap_record {
     void *data;                  /* 64-byte aligned */
     uint64_t nbytes;             /* as asked for; 0 is fine */
     uint64_t offset;             /* of data, in the segment */
     uint64_t position;           /* in `consumer`'s ring, while it waits to be freed there */
     ipcheap_endpoint *consumer;  /* NULL for a record owned outright */
+    uint32_t form;               /* IPCHEAP_PLAIN, ... */
 } ipcheap_record;
 
 IPCHEAP_API int ipcheap_allocate(ipcheap_heap *heap, uint64_t nbytes, ipcheap_record *record);
 IPCHEAP_API int ipcheap_free(ipcheap_heap *heap, ipcheap_record *record);
 /* Takes a received record out of its channel: it stays after the consumer has gone. */
 IPCHEAP_API int ipcheap_keep(ipcheap_heap *heap, ipcheap_record *record);
+
+/* Arrays --------------------------------------------------------------------------- */
+
+enum {
+    IPCHEAP_ARRAY_MAGIC = 0x31617261, /* "ara1" in memory */
+    IPCHEAP_ARRAY_VERSION = 1,
+    IPCHEAP_ARRAY_DIMENSIONS = 64,
+    IPCHEAP_ARRAY_TYPE = 4096,
+};
+
+/*
+ * What lies in a record of the form IPCHEAP_ARRAY behind its data, at the next multiple of 64
+ * bytes. It is no part of `nbytes`. After it come uint64_t shape[dimensions] and the type's
+ * `type_length` characters, without a zero. ipcheap_array_of() reads and checks all of it.
+ */
+typedef struct ipcheap_array_header {
+    uint32_t magic;
+    uint16_t version;
+    uint16_t type_length;
+    uint8_t dimensions;
+    uint8_t order; /* 0: the last index runs fastest, as in C; 1: the first, as in Fortran */
+    uint8_t zero[6];
+    uint64_t itemsize;
+} ipcheap_array_header;
+
+typedef struct ipcheap_array {
+    uint64_t itemsize;   /* bytes; not 0 */
+    uint32_t dimensions; /* 0 for a single item */
+    uint32_t order;      /* as in the header */
+    uint64_t shape[IPCHEAP_ARRAY_DIMENSIONS];
+    char type[IPCHEAP_ARRAY_TYPE]; /* as in .npy files: "<f4", "|u1", "[('x', '<i4'), ...]" */
+} ipcheap_array;
+
+/* A record for such an array, its items not initialised. */
+IPCHEAP_API int ipcheap_allocate_array(ipcheap_heap *heap, const ipcheap_array *array,
+                                       ipcheap_record *record);
+/*
+ * Says what array is in a record. RECORD if it has no header, FORMAT_MISMATCH for one of a
+ * later version, CORRUPT when header and record do not agree.
+ */
+IPCHEAP_API int ipcheap_array_of(ipcheap_heap *heap, const ipcheap_record *record,
+                                 ipcheap_array *array);
 
 /* Channels ------------------------------------------------------------------------- */
 
@@ -218,6 +269,8 @@ IPCHEAP_API int64_t ipcheap_try_send_many(ipcheap_endpoint *producer, ipcheap_re
 IPCHEAP_API int ipcheap_try_receive(ipcheap_endpoint *consumer, ipcheap_record *record);
 IPCHEAP_API int ipcheap_receive(ipcheap_endpoint *consumer, ipcheap_record *record,
                                 int64_t timeout_ns);
+/* What the next record will be, without receiving it. Fails as try_receive does. */
+IPCHEAP_API int ipcheap_peek(ipcheap_endpoint *consumer, uint64_t *nbytes, uint32_t *form);
 IPCHEAP_API int64_t ipcheap_try_receive_many(ipcheap_endpoint *consumer, ipcheap_record *records,
                                              size_t limit);
 

@@ -97,6 +97,14 @@ static inline bool endpoint_can_go_on(const ipcheap_endpoint *e) {
 
 /* After a sleep with `inside` set: closes what another thread wanted closed meanwhile. */
 int endpoint_come_out(ipcheap_endpoint *e);
+
+/* Does so much lie within users' memory? */
+static inline bool in_data_zone(const ipcheap_heap *heap, uint64_t offset, uint64_t nbytes) {
+    const struct geometry *g = &heap->geometry;
+    uint64_t end = g->data_at + (g->zone_pages[DATA_ZONE] << PAGE_SHIFT);
+    return offset >= g->data_at && offset <= end && nbytes <= end - offset;
+}
+
 /* Does the endpoint have something to do, or an end to report? */
 bool endpoint_ready(const ipcheap_endpoint *e);
 /*

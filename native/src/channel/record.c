@@ -7,7 +7,7 @@
 #include "segment/lock.h"
 
 static ipcheap_record owned_record(ipcheap_heap *heap, uint64_t offset, uint64_t nbytes) {
-    return (ipcheap_record){at_offset(heap, offset), nbytes, offset, 0, NULL};
+    return (ipcheap_record){at_offset(heap, offset), nbytes, offset, 0, NULL, IPCHEAP_PLAIN};
 }
 
 int ipcheap_allocate(ipcheap_heap *heap, uint64_t nbytes, ipcheap_record *record) {
@@ -200,7 +200,7 @@ static void fill_slot(ipcheap_endpoint *e, const ipcheap_record *record, shared6
     put(&side->intent, record->offset);
     put_release(tag, my_sent_tag(e, e->position)); /* after the intent that explains it */
     /* These two last and together: a consumer that polls the line should lose it only once. */
-    put(&slot->nbytes, record->nbytes);
+    put(&slot->size, ring_size(record->nbytes, record->form));
     /* Release: pairs with the consumer's acquire; what the user wrote goes with it. */
     put_release(&slot->word, ring_word(lap_of(e, e->position), SLOT_FULL, record->offset));
     put(&side->intent, 0);
@@ -298,13 +298,8 @@ static bool settle_doubtful(ipcheap_endpoint *e, struct ring_slot *slot, uint64_
     return false;
 }
 
-static bool in_data_zone(const ipcheap_heap *heap, uint64_t offset, uint64_t nbytes) {
-    const struct geometry *g = &heap->geometry;
-    uint64_t end = g->data_at + (g->zone_pages[DATA_ZONE] << PAGE_SHIFT);
-    return offset >= g->data_at && offset <= end && nbytes <= end - offset;
-}
-
-static int receive_one(ipcheap_endpoint *e, ipcheap_record *record) {
+/* The word of the next slot, which holds a record; or why there is none. */
+static inline int find_record(ipcheap_endpoint *e, uint64_t *found) {
     struct ring_slot *slot = slot_of(e, e->position);
     uint64_t word = get_acquire(&slot->word); /* pairs with fill_slot() */
     while (UNLIKELY(e->position < e->doubtful) && !settle_doubtful(e, slot, word)) {
@@ -317,7 +312,16 @@ static int receive_one(ipcheap_endpoint *e, ipcheap_record *record) {
         if (error) return error;
         word = get_acquire(&slot->word);
     }
-    uint64_t offset = ring_offset(word), nbytes = get(&slot->nbytes);
+    *found = word;
+    return 0;
+}
+
+static int receive_one(ipcheap_endpoint *e, ipcheap_record *record) {
+    uint64_t word;
+    int error = find_record(e, &word);
+    if (UNLIKELY(error)) return error;
+    uint64_t offset = ring_offset(word), size = get(&slot_of(e, e->position)->size);
+    uint64_t nbytes = size_bytes(size);
     if (UNLIKELY(!in_data_zone(e->heap, offset, nbytes))) return IPCHEAP_CORRUPT;
     __builtin_prefetch(at_offset(e->heap, offset)); /* the user will look at it next */
     /* Who removes the channel frees what lies from this position on; see drain_pending(). */
@@ -328,7 +332,8 @@ static int receive_one(ipcheap_endpoint *e, ipcheap_record *record) {
         put(position, e->position);
         return IPCHEAP_ENDPOINT_CLOSED;
     }
-    *record = (ipcheap_record){at_offset(e->heap, offset), nbytes, offset, e->position, e};
+    void *data = at_offset(e->heap, offset);
+    *record = (ipcheap_record){data, nbytes, offset, e->position, e, size_form(size)};
     e->position++;
     e->idle = 0;
     return 0;
@@ -346,6 +351,17 @@ int ipcheap_try_receive(ipcheap_endpoint *e, ipcheap_record *record) {
     do error = receive_one(e, record);
     while (UNLIKELY(e->bell != NULL) && bell_settle(e) && error == IPCHEAP_WOULD_BLOCK);
     return error;
+}
+
+int ipcheap_peek(ipcheap_endpoint *e, uint64_t *nbytes, uint32_t *form) {
+    uint64_t word;
+    int error = receiver_check(e);
+    if (!error) error = find_record(e, &word);
+    if (error) return error;
+    uint64_t size = get(&slot_of(e, e->position)->size);
+    *nbytes = size_bytes(size);
+    *form = size_form(size);
+    return 0;
 }
 
 int64_t ipcheap_try_receive_many(ipcheap_endpoint *e, ipcheap_record *records, size_t limit) {
