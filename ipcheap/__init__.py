@@ -52,6 +52,7 @@ from .errors import (
     WrongThread,
 )
 from .heap import Heap, HeapStatistics, RecoveryReport, unlink
+from .objects import Codec
 from .producer import Producer
 from .record import Record
 from .static import Atomic, StaticSegment
@@ -67,6 +68,7 @@ __all__ = [
     "ChannelClosed",
     "ChannelNotFound",
     "ChannelTypeError",
+    "Codec",
     "Consumer",
     "CorruptHeap",
     "EndpointClosed",

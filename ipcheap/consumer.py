@@ -4,28 +4,34 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from . import _arguments
 from ._core import lib
 from ._endpoint import Endpoint
-from .errors import ChannelClosed
-from .record import Record
+from .errors import ChannelClosed, RecordError
+from .objects import PICKLE
+from .record import Record, array_of, object_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    import numpy.typing
+
     from ._arguments import ChannelId
     from ._core import CData
     from ._native import Handle
+    from .objects import Codec
 
 _receive = lib.py_receive
 _try_receive = lib.py_try_receive
 _try_receive_many = lib.py_try_receive_many
 _receive_bytes = lib.py_receive_bytes
 _receive_many_bytes = lib.py_receive_many_bytes
+_receive_form = lib.py_receive_form
 _WOULD_BLOCK = lib.IPCHEAP_WOULD_BLOCK
 _BATCH = lib.PY_BATCH
+_ARRAY, _OBJECT = lib.IPCHEAP_ARRAY, lib.IPCHEAP_OBJECT
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +151,24 @@ class Consumer(Endpoint):
         del box[1:]
         return found
 
+    def recv_array(self, timeout: float | None = None) -> numpy.typing.NDArray[Any]:
+        """Return the next record as the array it was allocated as, without a copy.
+
+        It frees its record when it dies, it and all views of it. RecordError if the next
+        record was not made by `allocate_array` or `loan`: it is left where it is, for
+        `recv_record`. Waits `timeout` seconds for a record, None for ever.
+        """
+        return array_of(self._source, self._receive_form(_ARRAY, timeout))
+
+    def recv_object(self, timeout: float | None = None, *, codec: Codec = PICKLE) -> Any:
+        """Return the next object, made by the codec that it was sent by; unpickling runs code.
+
+        Arrays in it alias the record, which is freed when the last of them dies, or at once
+        when there are none. RecordError if the next record was not made by `send_object`: it
+        is left where it is. An error of the codec's comes through, and the record is freed.
+        """
+        return object_of(self._source, self._receive_form(_OBJECT, timeout), codec)
+
     def __iter__(self) -> Iterator[Record]:
         while True:
             try:
@@ -187,6 +211,30 @@ class Consumer(Endpoint):
         if code != _WOULD_BLOCK:
             raise self._error(code)
         self._insist(partial(_receive_bytes, self._core), timeout)
+
+    def _receive_form(self, form: int, timeout: float | None) -> CData:
+        """Receive a record of that form, or leave it."""
+        core = self._spare()
+        code = _receive_form(self._core, core, form)
+        if code:
+            try:
+                if code == _WOULD_BLOCK:
+                    self._insist(partial(_receive_form, self._core, core, form), timeout)
+                else:
+                    raise self._error(code)
+            except BaseException:
+                self._handle.spare.append(core)
+                raise
+        return core
+
+    def _error(self, code: int, doing: str = "not done", asked: int | None = None) -> Exception:
+        if code == lib.PY_OTHER_FORM:
+            return RecordError(
+                f"the next record of channel {self._channel!r} of {self._handle} is of another "
+                "kind: recv_array() takes what allocate_array() and loan() made, recv_object() "
+                "what send_object() did, recv_record() any"
+            )
+        return super()._error(code, doing, asked)
 
     def _spare(self) -> CData:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
@@ -10,12 +11,17 @@ from . import _arguments
 from ._core import lib
 from ._endpoint import Endpoint
 from .errors import RecordError
-from .record import allocate, allocate_many
+from .objects import PICKLE
+from .record import allocate, allocate_array, allocate_many, allocate_packed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
+
+    import numpy.typing
 
     from ._core import CData
+    from .array import Shape
+    from .objects import Codec
     from .record import Record
 
 BytesLike: TypeAlias = Any  # bytes, bytearray, memoryview, a C-contiguous ndarray, ...
@@ -48,13 +54,49 @@ class Producer(Endpoint):
         """Return so many records of that size each, or raise HeapFull and allocate none."""
         return allocate_many(self._handle, nbytes, count)
 
+    def allocate_array(
+        self, shape: Shape, dtype: numpy.typing.DTypeLike, *, order: str = "C"
+    ) -> Record:
+        """Return a record whose `array()` has that shape and dtype, here and where it arrives.
+
+        Its items are not initialised. `order` is "C" or "F". Raises HeapFull, ValueError for a
+        shape or dtype that no array has, TypeError for a dtype that holds Python objects.
+        """
+        return allocate_array(self._handle, shape, dtype, order)
+
+    @contextlib.contextmanager
+    def loan(
+        self,
+        shape: Shape,
+        dtype: numpy.typing.DTypeLike,
+        timeout: float | None = None,
+        *,
+        order: str = "C",
+    ) -> Iterator[numpy.typing.NDArray[Any]]:
+        """Lend an array to be filled, and send it on leaving; on an exception free it.
+
+        Its items are not initialised; once it is sent it is read-only. Waits `timeout`
+        seconds for room in the ring, None for ever; what cannot be sent is freed.
+        """
+        record = allocate_array(self._handle, shape, dtype, order)
+        try:
+            array = record.array()
+            yield array
+            self._send_record(record, timeout, views=1)
+            array.flags.writeable = False
+        finally:
+            record._done_with()
+
     def send_record(self, record: Record, timeout: float | None = None) -> None:
         """Send a record, allocated or received on any channel of this heap; it is then dead.
 
         Waits `timeout` seconds for room in the ring, None for ever.
         """
+        self._send_record(record, timeout, 0)
+
+    def _send_record(self, record: Record, timeout: float | None, views: int) -> None:
         try:
-            core = record._outgoing()
+            core = record._outgoing(views)
         except AttributeError:
             raise _not_a_record(record) from None
         code = _send(self._core, core)
@@ -153,6 +195,18 @@ class Producer(Endpoint):
             return code
 
         await self._eventually(attempt)
+
+    def send_object(self, obj: Any, timeout: float | None = None, *, codec: Codec = PICKLE) -> None:
+        """Send an object; pickled, unless by another codec.
+
+        The buffers of arrays in it are copied once, straight into the record. Waits `timeout`
+        seconds for room in the ring, None for ever.
+        """
+        record = allocate_packed(self._handle, codec.encode(obj))
+        try:
+            self._send_record(record, timeout, 0)
+        finally:
+            record._done_with()
 
     # Inside -------------------------------------------------------------------------------
 

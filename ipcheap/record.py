@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
-from typing import TYPE_CHECKING, Any, Protocol, Self
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 
 from . import _arguments, _native
 from ._core import lib
-from .errors import RecordError
+from .array import core_layout, make_array, read_layout
+from .errors import CorruptHeap, RecordError
+from .objects import decode, pieces_of
 
 if TYPE_CHECKING:
     import numpy
@@ -16,10 +21,17 @@ if TYPE_CHECKING:
     from ._arguments import ChannelId
     from ._core import CData
     from ._native import Handle
+    from .array import Shape
+    from .objects import Codec
 
 _allocate = lib.py_allocate
 _free = lib.py_free
+_describe = lib.py_describe
+_ARRAY = lib.IPCHEAP_ARRAY
+
+# Report what is legal and yet most often a mistake; what that costs is paid by nobody else.
 DEBUG = os.environ.get("IPCHEAP_DEBUG", "") not in ("", "0")
+_PACKAGE = os.path.dirname(__file__)
 
 
 class Source(Protocol):
@@ -43,16 +55,19 @@ class Record:
     freed. After `free()` or a send every further use raises `RecordError`.
 
     Records come from `allocate_record()` and `recv_record()`; `len(record)` and
-    `record.nbytes` are its size in bytes, `bytes(record)` copies it.
+    `record.nbytes` are its size in bytes, `bytes(record)` copies it. One that
+    `allocate_array()` made knows its shape and dtype wherever it is received.
     """
 
-    __slots__ = ("__weakref__", "_block", "_core", "_fate", "_source")
+    __slots__ = ("__weakref__", "_block", "_core", "_fate", "_made", "_source")
 
     def __init__(self, source: Source, core: CData) -> None:
         self._source = source
         self._core: CData | None = core  # a py_record; None once it is not ours any more
         self._fate = ""  # kept, freed or sent
         self._block: Any = None  # what views are made of, once there are any
+        if DEBUG:
+            self._made = _caller()  # where in the user's program
 
     @property
     def nbytes(self) -> int:
@@ -68,15 +83,20 @@ class Record:
         return memoryview(self._block or self._export())
 
     def array(
-        self, dtype: numpy.typing.DTypeLike = "u1", shape: int | tuple[int, ...] | None = None
+        self, dtype: numpy.typing.DTypeLike | None = None, shape: Shape | None = None
     ) -> numpy.typing.NDArray[Any]:
         """Return a NumPy array that aliases it.
 
-        `shape` None makes it one-dimensional; -1 in it is worked out. Raises ValueError for
-        a dtype that does not divide the record or a shape that is not of its size, TypeError
-        for a dtype that holds Python objects.
+        Without a dtype it is the array that was allocated; of a record that was not allocated
+        as one, the bytes. `shape` None makes any other dtype one-dimensional; -1 in it is
+        worked out. Raises ValueError for a dtype that does not divide the record or a shape
+        that is not of its size, TypeError for a dtype that holds Python objects.
         """
-        array = make_array(self._block or self._export(), dtype)
+        block = self._block or self._export()
+        if dtype is None and self._usable().form == _ARRAY:
+            array = _described(self._source, self._usable(), block)
+        else:
+            array = make_array(block, "u1" if dtype is None else dtype)
         return array if shape is None else array.reshape(shape)
 
     def free(self) -> None:
@@ -114,6 +134,8 @@ class Record:
     def __del__(self) -> None:
         core = getattr(self, "_core", None)
         if core is not None:
+            if DEBUG and not self._fate:
+                self._report()
             if self._block is None:  # else that frees it, and acknowledges it only then
                 _free(core)
             self._source.handle.spare.append(core)
@@ -128,6 +150,9 @@ class Record:
     def __array_interface__(self) -> dict[str, Any]:
         return dict(self.array().__array_interface__)
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a record does not pickle: send it on a channel, or pickle its bytes")
+
     def __repr__(self) -> str:
         of = self._where()
         if self._core is None:
@@ -136,13 +161,16 @@ class Record:
 
     # For producers ------------------------------------------------------------------------
 
-    def _outgoing(self) -> CData:
-        """Return the core's record, to be sent."""
+    def _outgoing(self, views: int = 0) -> CData:
+        """Return the core's record, to be sent; in debugging with so many views at most."""
         core = self._core
         if core is None:
             raise self._gone("sent")
-        if DEBUG and lib.py_viewed(core):
-            raise BufferError(f"{self!r} has live views: they would change what has been sent")
+        if DEBUG and lib.py_views(core) > views:
+            made = getattr(self, "_made", "elsewhere")
+            raise BufferError(
+                f"{self!r}, made at {made}, has live views: they would change what has been sent"
+            )
         return core
 
     # Inside -------------------------------------------------------------------------------
@@ -167,6 +195,14 @@ class Record:
         self._core = self._block = None
         self._fate = fate
         self._source.handle.spare.append(core)
+
+    def _report(self) -> None:
+        warnings.warn(
+            f"{self!r}, made at {getattr(self, '_made', 'elsewhere')}, was never freed",
+            ResourceWarning,
+            stacklevel=3,
+            source=self,
+        )
 
     def _where(self) -> str:
         handle, channel = self._source.handle, self._source.channel
@@ -198,6 +234,87 @@ def allocate(handle: Handle, nbytes: int) -> Record:
     return Record(handle, core)
 
 
+def allocate_array(
+    handle: Handle, shape: Shape, dtype: numpy.typing.DTypeLike, order: str
+) -> Record:
+    """Return a new record that knows its shape and dtype."""
+    layout = core_layout(shape, dtype, order)
+    core = handle.new_record()
+    code = lib.py_allocate_array(core, layout)
+    if code:
+        handle.spare.append(core)
+        nbytes = layout.itemsize * math.prod(layout.shape[0 : layout.dimensions])
+        raise _allocation_error(code, handle, nbytes)
+    return Record(handle, core)
+
+
+def allocate_packed(handle: Handle, pieces: list[Any]) -> Record:
+    """Return a new record with copies of bytes-like objects, of the form of an object."""
+    core = handle.new_record()
+    code = lib.py_pack(core, id(pieces))
+    if code == 0:
+        return Record(handle, core)
+    handle.spare.append(core)
+    if code == lib.PY_NOT_BYTES:
+        for piece in pieces:
+            if not memoryview(piece).c_contiguous:
+                raise ValueError(f"{type(piece).__name__} of bytes that do not lie in one piece")
+        raise BufferError("what was to be sent changed its size meanwhile")
+    raise _allocation_error(code, handle, sum(memoryview(piece).nbytes for piece in pieces))
+
+
+def array_of(source: Source, core: CData) -> numpy.typing.NDArray[Any]:
+    """Make a received core record into its array; the last view of it frees it."""
+    try:
+        return _described(source, core, _block_of(source, core))
+    finally:
+        source.handle.spare.append(core)
+
+
+def object_of(source: Source, core: CData, codec: Codec) -> Any:
+    """Make a received core record into its object; it is freed when nothing aliases it."""
+    try:
+        block = _block_of(source, core)
+    finally:
+        source.handle.spare.append(core)
+    try:
+        pieces = pieces_of(memoryview(block))
+    except ValueError as error:
+        raise CorruptHeap(f"{source.handle}: a record that is no object: {error}") from None
+    del block
+    return decode(codec, pieces)
+
+
+def _block_of(source: Source, core: CData) -> Any:
+    """Return what views of a core record are made of; with the last of them it is freed."""
+    box: list[Any] = [source]
+    code = lib.py_export(core, id(box))
+    if code:
+        _free(core)
+        raise _native.error(code, source.handle, source.channel)
+    return box[0]
+
+
+def _described(source: Source, core: CData, block: Any) -> numpy.typing.NDArray[Any]:
+    """Make the array that the record says it is."""
+    box: list[bytes] = []
+    code = _describe(core, id(box))
+    if code:
+        raise _native.error(code, source.handle, source.channel)
+    try:
+        return read_layout(box[0]).array(block)
+    except (ValueError, TypeError) as error:
+        raise CorruptHeap(f"{source.handle}: a record that is no array: {error}") from None
+
+
+def _caller() -> str:
+    """Say where in the user's program we are: file and line."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and os.path.dirname(frame.f_code.co_filename) == _PACKAGE:
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
 def allocate_many(handle: Handle, nbytes: int, count: int) -> list[Record]:
     """Return so many new records, or raise and leave none."""
     count = _arguments.count(count, "count")
@@ -216,23 +333,3 @@ def _allocation_error(code: int, handle: Handle, nbytes: int) -> Exception:
     if code == lib.IPCHEAP_BAD_VALUE:
         return ValueError(f"nbytes must be from 0 to what a heap can hold, not {nbytes}")
     return _native.error(code, handle, asked=nbytes)
-
-
-_numpy: Any = None  # imported on first use
-
-
-def make_array(buffer: Any, dtype: numpy.typing.DTypeLike) -> numpy.typing.NDArray[Any]:
-    """Return a one-dimensional array over a buffer, which it keeps alive."""
-    global _numpy  # noqa: PLW0603
-    if _numpy is None:
-        try:
-            import numpy as _numpy
-        except ImportError:
-            raise ImportError("array() needs NumPy: pip install 'ipcheap[numpy]'") from None
-    try:
-        return _numpy.frombuffer(buffer, dtype)  # type: ignore[no-any-return]
-    except ValueError:
-        kind = _numpy.dtype(dtype)
-        if kind.hasobject:
-            raise TypeError(f"{kind!r} holds Python objects, which shared memory cannot") from None
-        raise ValueError(f"{kind!r} does not divide {len(buffer)} bytes") from None

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from . import _arguments, _native
 from ._core import ffi, lib
+from .array import make_array
 from .channel import Channel
-from .record import make_array
 
 if TYPE_CHECKING:
     import numpy.typing

@@ -51,8 +51,10 @@
 /* More than this is copied without the GIL. */
 #define LONG_COPY ((size_t)256 << 10)
 
-/* Not an error of the core's: the object gives no plain run of bytes. */
-enum { PY_NOT_BYTES = -100, PY_BATCH = 64 };
+/* Not errors of the core's: the object gives no plain run of bytes; the next record is of
+ * another form than the one that is wanted. */
+enum { PY_NOT_BYTES = -100, PY_OTHER_FORM = -101 };
+enum { PY_BATCH = 64, PY_PIECES = 0x316A626F /* "obj1" in memory */ };
 
 RELEASING(int, lock_creation, (int fd, int64_t timeout_ns), (fd, timeout_ns))
 RELEASING(int, format, (int fd, int shmid, const ipcheap_options *options), (fd, shmid, options))
@@ -99,6 +101,9 @@ RELEASING(int, lock_acquire, (ipcheap_heap *heap, void *lock, int64_t timeout_ns
 
 KEEPING(int, allocate, (ipcheap_heap *heap, uint64_t nbytes, ipcheap_record *record),
         (heap, nbytes, record))
+KEEPING(int, allocate_array,
+        (ipcheap_heap *heap, const ipcheap_array *array, ipcheap_record *record),
+        (heap, array, record))
 KEEPING(int, free, (ipcheap_heap *heap, ipcheap_record *record), (heap, record))
 KEEPING(int, keep, (ipcheap_heap *heap, ipcheap_record *record), (heap, record))
 KEEPING(int, try_send, (ipcheap_endpoint *producer, ipcheap_record *record), (producer, record))
@@ -107,6 +112,8 @@ KEEPING(int64_t, try_send_many,
         (producer, records, count))
 KEEPING(int, try_receive, (ipcheap_endpoint *consumer, ipcheap_record *record),
         (consumer, record))
+KEEPING(int, peek, (ipcheap_endpoint *consumer, uint64_t *nbytes, uint32_t *form),
+        (consumer, nbytes, form))
 KEEPING(int64_t, try_receive_many,
         (ipcheap_endpoint *consumer, ipcheap_record *records, size_t limit),
         (consumer, records, limit))
@@ -174,8 +181,10 @@ typedef struct py_record {
     union {
         ipcheap_record core;
         struct {
-            void *data; /* its first members, for cffi to find at once */
-            uint64_t nbytes;
+            void *data; /* its members, for cffi to find at once */
+            uint64_t nbytes, offset, position;
+            ipcheap_endpoint *consumer;
+            uint32_t form;
         };
     };
     ipcheap_heap *heap;
@@ -209,6 +218,12 @@ static int py_allocate(py_record *record, uint64_t nbytes) {
     return keeping_allocate(record->heap, nbytes, &record->core);
 }
 
+static int py_allocate_array(py_record *record, const ipcheap_array *array) {
+    record->process = py_process;
+    record->block = NULL;
+    return keeping_allocate_array(record->heap, array, &record->core);
+}
+
 /* All or none. */
 static int py_allocate_many(py_record **records, size_t count, uint64_t nbytes) {
     for (size_t made = 0; made < count; made++) {
@@ -220,9 +235,9 @@ static int py_allocate_many(py_record **records, size_t count, uint64_t nbytes) 
     return 0;
 }
 
-/* Does anything but the record itself hold on to its block? */
-static int py_viewed(const py_record *record) {
-    return record->block && Py_REFCNT((PyObject *)record->block) > 1;
+/* How many views there are, not counting slices of views. */
+static size_t py_views(const py_record *record) {
+    return record->block ? (size_t)Py_REFCNT((PyObject *)record->block) - 1 : 0;
 }
 
 static int py_keep(py_record *record) {
@@ -240,7 +255,7 @@ static int py_free(py_record *record) {
     int error = py_usable(record);
     if (error) return error;
     if (!record->block) return keeping_free(record->heap, &record->core);
-    return py_viewed(record) && record->core.consumer ? py_keep(record) : 0;
+    return py_views(record) && record->core.consumer ? py_keep(record) : 0;
 }
 
 /* Views there may be, but they keep the block no longer. */
@@ -310,6 +325,28 @@ static int py_export(py_record *record, uintptr_t list) {
     return 0;
 }
 
+/*
+ * Appends what array a record holds to a list: itemsize 8, dimensions 4, order 4, the shape
+ * in 8 each, the type's text. All of it has been checked.
+ */
+static int py_describe(const py_record *record, uintptr_t list) {
+    ipcheap_array array;
+    char text[offsetof(ipcheap_array, type) + sizeof array.type];
+    int error = py_usable(record);
+    if (!error) error = ipcheap_array_of(record->heap, &record->core, &array);
+    if (error) return error;
+    size_t shape_at = offsetof(ipcheap_array, shape);
+    size_t type_at = shape_at + array.dimensions * sizeof *array.shape;
+    size_t length = strlen(array.type);
+    memcpy(text, &array, type_at);
+    memcpy(text + type_at, array.type, length);
+    PyObject *bytes = PyBytes_FromStringAndSize(text, (Py_ssize_t)(type_at + length));
+    error = bytes ? PyList_Append((PyObject *)list, bytes) : -1;
+    Py_XDECREF(bytes);
+    if (error) PyErr_Clear();
+    return error ? IPCHEAP_NO_MEMORY : 0;
+}
+
 /* Bytes-like objects --------------------------------------------------------------------- */
 
 struct plain_bytes {
@@ -358,6 +395,62 @@ static int copy_in(ipcheap_heap *heap, PyObject *object, ipcheap_record *record)
     error = keeping_allocate(heap, bytes.nbytes, record);
     if (!error) copy(record->data, bytes.data, bytes.nbytes);
     plain_bytes_close(&bytes);
+    return error;
+}
+
+/*
+ * What send_object() sends: a magic number 4, a count 4, the pieces' lengths in 8 each; then
+ * the pieces, each at the next multiple of 64.
+ */
+static uint64_t next_piece(uint64_t end) { return (end + 63) / 64 * 64; }
+
+static int measure_pieces(PyObject *pieces, uint64_t *nbytes) {
+    Py_ssize_t count = PyList_Size(pieces);
+    *nbytes = 8 + 8 * (uint64_t)count;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        struct plain_bytes bytes;
+        int error = plain_bytes_open(&bytes, PyList_GetItem(pieces, i));
+        if (error) return error;
+        *nbytes = next_piece(*nbytes) + bytes.nbytes;
+        plain_bytes_close(&bytes);
+    }
+    return 0;
+}
+
+/* Another thread may have made one of them longer meanwhile. */
+static int copy_pieces(const ipcheap_record *record, PyObject *pieces) {
+    Py_ssize_t count = PyList_Size(pieces);
+    const uint32_t head[2] = {PY_PIECES, (uint32_t)count};
+    uint64_t *lengths = (uint64_t *)record->data + 1, end = 8 + 8 * (uint64_t)count;
+    int error = 0;
+    memcpy(record->data, head, sizeof head);
+    for (Py_ssize_t i = 0; i < count && !error; i++) {
+        struct plain_bytes bytes;
+        error = plain_bytes_open(&bytes, PyList_GetItem(pieces, i));
+        if (error) return error;
+        uint64_t at = next_piece(end);
+        if (at > record->nbytes || bytes.nbytes > record->nbytes - at) {
+            error = PY_NOT_BYTES;
+        } else {
+            copy((char *)record->data + at, bytes.data, bytes.nbytes);
+            lengths[i] = bytes.nbytes;
+            end = at + bytes.nbytes;
+        }
+        plain_bytes_close(&bytes);
+    }
+    return error;
+}
+
+/* A new record with copies of the bytes-like objects in a list. */
+static int py_pack(py_record *record, uintptr_t list) {
+    PyObject *pieces = (PyObject *)list;
+    uint64_t nbytes;
+    int error = measure_pieces(pieces, &nbytes);
+    if (!error) error = py_allocate(record, nbytes);
+    if (error) return error;
+    error = copy_pieces(&record->core, pieces);
+    if (error) keeping_free(record->heap, &record->core);
+    record->core.form = IPCHEAP_OBJECT;
     return error;
 }
 
@@ -482,6 +575,21 @@ static int py_receive(py_endpoint *consumer, py_record *record) {
     int error = py_try_receive(consumer, record);
     if (error == IPCHEAP_WOULD_BLOCK && soon(consumer)) error = py_try_receive(consumer, record);
     return error;
+}
+
+/* The next record if it is of that form; else it stays where it is. */
+static int py_receive_form(py_endpoint *consumer, py_record *record, uint32_t form) {
+    uint64_t nbytes;
+    uint32_t next;
+    if (consumer->first < consumer->end) {
+        next = consumer->waiting[consumer->first].form;
+    } else {
+        int error = keeping_peek(consumer->endpoint, &nbytes, &next);
+        if (error == IPCHEAP_WOULD_BLOCK && soon(consumer))
+            error = keeping_peek(consumer->endpoint, &nbytes, &next);
+        if (error) return error;
+    }
+    return next == form ? py_try_receive(consumer, record) : PY_OTHER_FORM;
 }
 
 static int64_t py_try_receive_many(py_endpoint *consumer, py_record **records, size_t limit) {

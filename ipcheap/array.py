@@ -1,0 +1,161 @@
+"""NumPy arrays over shared memory: what describes them there, and what makes them of it."""
+
+from __future__ import annotations
+
+import ast
+import math
+import operator
+import re
+import struct
+import warnings
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from ._core import ffi, lib
+
+if TYPE_CHECKING:
+    import numpy
+    import numpy.typing
+
+    from ._core import CData
+
+Shape: TypeAlias = "int | tuple[int, ...]"
+
+_KINDS = "biufcSUVMm"  # all but what holds Python objects, or has no fixed size
+_SIMPLE = re.compile(rf"[<>|][{_KINDS}]\d+(\[\w+\])?")
+_HEAD = struct.Struct("=QII")
+_numpy: Any = None  # imported on first use
+
+
+def numpy_module() -> Any:
+    """Return NumPy, which only arrays need."""
+    global _numpy  # noqa: PLW0603
+    if _numpy is None:
+        try:
+            import numpy as _numpy
+        except ImportError:
+            raise ImportError("arrays need NumPy: pip install 'ipcheap[numpy]'") from None
+    return _numpy
+
+
+def make_array(buffer: Any, dtype: numpy.typing.DTypeLike) -> numpy.typing.NDArray[Any]:
+    """Return a one-dimensional array over a buffer, which it keeps alive."""
+    np = _numpy or numpy_module()
+    try:
+        return np.frombuffer(buffer, dtype)  # type: ignore[no-any-return]
+    except ValueError:
+        kind = np.dtype(dtype)
+        if kind.hasobject:
+            raise TypeError(f"{kind!r} holds Python objects, which shared memory cannot") from None
+        raise ValueError(f"{kind!r} does not divide {len(buffer)} bytes") from None
+
+
+class Layout(NamedTuple):
+    """What an array is beside its bytes; the arguments of `numpy.ndarray`."""
+
+    shape: tuple[int, ...]
+    dtype: numpy.dtype[Any]
+    order: str
+
+    def array(self, buffer: Any) -> numpy.typing.NDArray[Any]:
+        """Return such an array over a buffer, which it keeps alive."""
+        return _numpy.ndarray(self.shape, self.dtype, buffer, 0, None, self.order)  # type: ignore[no-any-return]
+
+
+# Giving -------------------------------------------------------------------------------------
+
+
+def core_layout(shape: Shape, dtype: numpy.typing.DTypeLike, order: str) -> CData:
+    """Return the core's ipcheap_array for an array that is to be allocated.
+
+    Raises TypeError for a dtype that holds Python objects or that no text describes, and
+    ValueError for one without a size and for a shape that no array can have.
+    """
+    np = _numpy or numpy_module()
+    if order not in ("C", "F"):
+        raise ValueError(f"order must be 'C' or 'F', not {order!r}")
+    lengths = (shape,) if isinstance(shape, int) else tuple(shape)
+    return _core_layout(tuple(map(operator.index, lengths)), np.dtype(dtype), order)
+
+
+@lru_cache(256)
+def _core_layout(shape: tuple[int, ...], dtype: numpy.dtype[Any], order: str) -> CData:
+    if dtype.subdtype is not None:
+        dtype, inner = dtype.subdtype
+        shape += inner
+    text = _text_of(dtype).encode()
+    if dtype.itemsize == 0:
+        raise ValueError(f"{dtype!r} has no size")
+    if len(text) >= lib.IPCHEAP_ARRAY_TYPE:
+        raise ValueError(f"a dtype of {len(dtype.names or ())} fields is too long to describe")
+    if len(shape) > lib.IPCHEAP_ARRAY_DIMENSIONS:
+        most = lib.IPCHEAP_ARRAY_DIMENSIONS
+        raise ValueError(f"an array has at most {most} dimensions, not {len(shape)}")
+    if any(length < 0 for length in shape) or math.prod(shape) * dtype.itemsize >= 2**55:
+        raise ValueError(f"no array can have the shape {shape}")
+    return ffi.new(
+        "ipcheap_array *",
+        {
+            "itemsize": dtype.itemsize,
+            "dimensions": len(shape),
+            "order": int(order == "F"),
+            "shape": shape,
+            "type": text,
+        },
+    )
+
+
+def _text_of(dtype: numpy.dtype[Any]) -> str:
+    """Describe a dtype as .npy files do."""
+    if dtype.hasobject:
+        raise TypeError(f"{dtype!r} holds Python objects, which shared memory cannot")
+    try:
+        text = dtype.str if dtype.names is None else _text_of_fields(dtype)
+        if dtype.kind in _KINDS and _dtype_of(text) == dtype:
+            return text
+    except ValueError:
+        pass
+    raise TypeError(f"{dtype!r} has no description that other processes understand")
+
+
+def _text_of_fields(dtype: numpy.dtype[Any]) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of metadata, which stay here
+        return repr(_numpy.lib.format.dtype_to_descr(dtype))
+
+
+# Taking -------------------------------------------------------------------------------------
+
+
+@lru_cache(256)
+def read_layout(described: bytes) -> Layout:
+    """Return the layout that py_describe() told of; ValueError if there is no such dtype.
+
+    A stream of arrays that are all alike reads it once.
+    """
+    itemsize, dimensions, order = _HEAD.unpack_from(described)
+    shape = struct.unpack_from(f"={dimensions}Q", described, _HEAD.size)
+    text = described[_HEAD.size + 8 * dimensions :].decode()
+    if _numpy is None:
+        numpy_module()
+    dtype = _dtype_of(text)
+    if dtype.itemsize != itemsize:
+        raise ValueError(f"items of {itemsize} bytes are not {dtype!r}")
+    return Layout(shape, dtype, "F" if order else "C")
+
+
+def _dtype_of(text: str) -> numpy.dtype[Any]:
+    """Read what `_text_of` wrote; a peer may have written anything."""
+    try:
+        if _SIMPLE.fullmatch(text):
+            dtype = _numpy.dtype(text)
+        else:
+            fields = ast.literal_eval(text)
+            if not isinstance(fields, list):
+                raise TypeError(text)
+            dtype = _numpy.lib.format.descr_to_dtype(fields)
+    except (TypeError, ValueError, SyntaxError, IndexError, KeyError, MemoryError, RecursionError):
+        raise ValueError(f"no dtype is described by {text!r}") from None
+    if dtype.hasobject:
+        raise ValueError(f"shared memory cannot hold {dtype!r}")
+    return dtype  # type: ignore[no-any-return]

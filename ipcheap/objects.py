@@ -1,0 +1,80 @@
+"""Objects as records: codecs, and the pieces that they make of an object."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import struct
+from typing import Any, Protocol
+
+from ._core import lib
+
+_HEAD = struct.Struct("=II")
+_ALIGN = 64
+
+
+class Codec(Protocol):
+    """How objects become bytes and come back.
+
+    Any object with these two methods will do. Both sides of a channel must use the same one;
+    nothing in a record tells which it was.
+    """
+
+    def encode(self, obj: Any, /) -> list[Any]:
+        """Return bytes-like objects, each of them in one piece; each is copied once."""
+
+    def decode(self, pieces: list[memoryview], /) -> Any:
+        """Make the object of the same pieces.
+
+        They alias the record, each at a multiple of 64 bytes, and may be kept: the record is
+        freed when nothing refers to them any more.
+        """
+
+
+class PickleCodec:
+    """Pickle protocol 5: the buffers of arrays travel beside the pickle, not in it.
+
+    Unpickling runs code that the pickle names. Whoever can write into the heap can run code
+    in who receives objects from it.
+    """
+
+    def encode(self, obj: Any, /) -> list[Any]:
+        """Return the pickle, and after it the buffers that it refers to."""
+        buffers: list[pickle.PickleBuffer] = []
+        data = pickle.dumps(obj, 5, buffer_callback=buffers.append)
+        return [data, *(buffer.raw() for buffer in buffers)]
+
+    def decode(self, pieces: list[memoryview], /) -> Any:
+        """Unpickle; arrays alias the pieces."""
+        return pickle.loads(pieces[0], buffers=pieces[1:])
+
+
+PICKLE = PickleCodec()
+
+
+def pieces_of(view: memoryview) -> list[memoryview]:
+    """Return the pieces that py_pack() put into a record; ValueError if it did not."""
+    magic, count = _HEAD.unpack_from(view) if len(view) >= _HEAD.size else (0, 0)
+    end = _HEAD.size + 8 * count
+    if magic != lib.PY_PIECES or end > len(view):
+        raise ValueError("its pieces are not told")
+    pieces = []
+    for length in struct.unpack_from(f"={count}Q", view, _HEAD.size):
+        at = -(-end // _ALIGN) * _ALIGN
+        end = at + length
+        if end > len(view):
+            raise ValueError("its pieces are longer than it is")
+        pieces.append(view[at:end])
+    return pieces
+
+
+def decode(codec: Codec, pieces: list[memoryview]) -> Any:
+    """Return the object that a codec makes of the pieces of a record."""
+    try:
+        return codec.decode(pieces)
+    except BaseException:
+        # The traceback would keep them alive, and with them the record.
+        for piece in pieces:
+            with contextlib.suppress(BufferError):  # something else uses it
+                piece.release()
+        raise
