@@ -8,7 +8,7 @@ import time
 import warnings
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 from . import _arguments, _native
 from ._core import ffi, lib
@@ -157,6 +157,9 @@ class Endpoint:
             self._readiness.close()
         warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
         lib.py_endpoint_close(self._pointer)  # from another thread the release will do it
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self!r} does not pickle: pass its channel, and claim there")
 
     def __repr__(self) -> str:
         state = ", closed" if self.closed else ""

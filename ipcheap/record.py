@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
 import sys
 import warnings
+import weakref
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 
 from . import _arguments, _native
@@ -31,7 +33,7 @@ _ARRAY = lib.IPCHEAP_ARRAY
 
 # Report what is legal and yet most often a mistake; what that costs is paid by nobody else.
 DEBUG = os.environ.get("IPCHEAP_DEBUG", "") not in ("", "0")
-_PACKAGE = os.path.dirname(__file__)
+_alive: weakref.WeakSet[Record] = weakref.WeakSet()
 
 
 class Source(Protocol):
@@ -68,6 +70,7 @@ class Record:
         self._block: Any = None  # what views are made of, once there are any
         if DEBUG:
             self._made = _caller()  # where in the user's program
+            _alive.add(self)
 
     @property
     def nbytes(self) -> int:
@@ -134,7 +137,7 @@ class Record:
     def __del__(self) -> None:
         core = getattr(self, "_core", None)
         if core is not None:
-            if DEBUG and not self._fate:
+            if DEBUG:
                 self._report()
             if self._block is None:  # else that frees it, and acknowledges it only then
                 _free(core)
@@ -197,12 +200,9 @@ class Record:
         self._source.handle.spare.append(core)
 
     def _report(self) -> None:
-        warnings.warn(
-            f"{self!r}, made at {getattr(self, '_made', 'elsewhere')}, was never freed",
-            ResourceWarning,
-            stacklevel=3,
-            source=self,
-        )
+        made = getattr(self, "_made", "elsewhere")
+        text = f"{self!r}, made at {made}, was never freed"
+        warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
 
     def _where(self) -> str:
         handle, channel = self._source.handle, self._source.channel
@@ -307,14 +307,6 @@ def _described(source: Source, core: CData, block: Any) -> numpy.typing.NDArray[
         raise CorruptHeap(f"{source.handle}: a record that is no array: {error}") from None
 
 
-def _caller() -> str:
-    """Say where in the user's program we are: file and line."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and os.path.dirname(frame.f_code.co_filename) == _PACKAGE:
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-
-
 def allocate_many(handle: Handle, nbytes: int, count: int) -> list[Record]:
     """Return so many new records, or raise and leave none."""
     count = _arguments.count(count, "count")
@@ -333,3 +325,28 @@ def _allocation_error(code: int, handle: Handle, nbytes: int) -> Exception:
     if code == lib.IPCHEAP_BAD_VALUE:
         return ValueError(f"nbytes must be from 0 to what a heap can hold, not {nbytes}")
     return _native.error(code, handle, asked=nbytes)
+
+
+# Debugging ----------------------------------------------------------------------------------
+
+
+def _caller() -> str:
+    """Say where in the user's program we are: file and line."""
+    frame = sys._getframe(1)
+    while frame.f_globals.get("__name__", "").partition(".")[0] in ("ipcheap", "contextlib"):
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def _report_at_exit() -> None:
+    for record in list(_alive):
+        if record._core is not None:
+            record._report()
+
+
+if DEBUG:
+    atexit.register(_report_at_exit)
+    if not sys.warnoptions:  # else the user has said what to do with warnings
+        warnings.filterwarnings("always", "<Record of .* was never freed", ResourceWarning)

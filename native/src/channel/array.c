@@ -85,5 +85,6 @@ int ipcheap_array_of(ipcheap_heap *heap, const ipcheap_record *record, ipcheap_a
     memcpy(array->shape, from, header.dimensions * sizeof *array->shape);
     memcpy(array->type, from + header.dimensions * sizeof *array->shape, header.type_length);
     array->type[header.type_length] = 0;
+    if (memchr(array->type, 0, header.type_length)) return IPCHEAP_CORRUPT;
     return measure(array, &nbytes) && nbytes == record->nbytes ? 0 : IPCHEAP_CORRUPT;
 }
