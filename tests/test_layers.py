@@ -48,12 +48,7 @@ PLAIN_HEADERS = frozenset(
 PYTHON_LAYERS: tuple[tuple[str, ...], ...] = (
     ("_core", "errors"),
     ("_arguments",),
-<<<<<<< HEAD
-    ("_native", "_kernel"),
-    ("_aio",),
-=======
-    ("_native", "_kernel", "array", "objects"),
->>>>>>> 61e447a (python: allocate_array, loan, recv_array; send_object, recv_object)
+    ("_native", "_kernel", "array", "objects", "_aio"),
     ("_segments", "_endpoint", "record"),
     ("producer", "consumer", "channel"),
     ("static",),
