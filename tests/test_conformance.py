@@ -41,6 +41,7 @@ def test_a_new_heap_is_what_was_asked_for(heap: ipcheap.Heap, kind: kinds.Kind) 
 
 @each_named_kind
 def test_another_process_attaches_by_name(heap: ipcheap.Heap) -> None:
+    assert heap.name is not None
     assert peers.call(workers.attach_and_describe, heap.name) == workers.describe(heap)
 
 

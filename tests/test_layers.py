@@ -55,7 +55,8 @@ PYTHON_LAYERS: tuple[tuple[str, ...], ...] = (
     ("sync", "heap"),
     ("waiting",),
     ("__init__",),
-    ("demo",),
+    ("demo", "testing"),
+    ("pytest_plugin",),
     ("cli",),
 )
 

@@ -165,7 +165,7 @@ def make_use_and_unlink(shm: str, sem: str, folder: str) -> dict[str, list[str]]
 # Streams of records -----------------------------------------------------------------------
 
 
-def produce_numbers(heap: ipcheap.Heap, channel: str, count: int) -> None:
+def produce_numbers(heap: ipcheap.Heap, channel: int | str, count: int) -> None:
     """Send numbers from 0."""
     with heap, heap.producer(channel, timeout=10) as producer:
         give_numbers(producer, 0, count)
