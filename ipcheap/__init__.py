@@ -21,11 +21,11 @@ all. An endpoint belongs to the thread that claimed it.
 
 try:
     from ._core import lib as _lib  # noqa: F401
-except ModuleNotFoundError as error:
+except ModuleNotFoundError as _error:
     raise ImportError(
         f"{__path__[0]} has no compiled core: it is the source folder, found before the "
         "installed package. Start Python elsewhere, or build with: pip install -e ."
-    ) from error
+    ) from _error
 
 from ._endpoint import EndpointStatistics
 from ._native import __version__

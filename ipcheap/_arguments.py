@@ -30,7 +30,7 @@ def whole_number(value: object, what: str) -> int:
     if isinstance(value, bool):
         raise TypeError(f"{what} must be an integer, not bool")
     try:
-        return operator.index(value)  # type: ignore[arg-type]
+        return operator.index(value)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     except TypeError:
         raise TypeError(f"{what} must be an integer, not {type(value).__name__}") from None
 

@@ -26,7 +26,7 @@ def text_of(chars: CData) -> str:
     return ffi.string(chars).decode(errors="replace")
 
 
-__version__ = text_of(lib.ipcheap_version_string())
+__version__: str = text_of(lib.ipcheap_version_string())
 
 # Signals reach Python in the main thread only, but the kernel may wake any thread for one.
 LONGEST_SLEEP = 0.5
@@ -51,12 +51,19 @@ class Handle:
 
     __slots__ = ("__weakref__", "closed", "name", "path", "pointer", "pollers", "spare")
 
+    name: str | None
+    path: str | None
+    closed: bool
+    pointer: CData
+    spare: list[CData]  # py_records to be used again
+    pollers: weakref.WeakSet[Poller]
+
     def __init__(self, fd: int, shmid: int, name: str | None, path: str | None) -> None:
         self.name = name
         self.path = path
         self.closed = False
-        self.spare: list[CData] = []  # py_records to be used again
-        self.pollers: weakref.WeakSet[Poller] = weakref.WeakSet()
+        self.spare = []
+        self.pollers = weakref.WeakSet()
         place = ffi.new("ipcheap_heap **")
         code = lib.py_attach(fd, shmid, place)
         if code:
@@ -97,7 +104,7 @@ class Handle:
 
     # What a Record asks of where it came from, a heap or a consumer.
 
-    channel = None
+    channel: ChannelId | None = None
 
     @property
     def handle(self) -> Handle:

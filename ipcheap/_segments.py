@@ -344,7 +344,7 @@ def _inspect(fd: int, shmid: int) -> CData | None:
 
 def heaps() -> list[HeapInfo]:
     """List the heaps of this system that have a plain name and that the caller may open."""
-    found = []
+    found: list[HeapInfo] = []
     for entry in sorted(os.listdir(_kernel.SHM_FOLDER)):
         if entry.startswith(_kernel.PREFIX):
             with contextlib.suppress(OSError, IndexError):
@@ -377,8 +377,8 @@ def _look_at(name: str) -> HeapInfo | None:
     return HeapInfo(
         name=name,
         path=path,
-        shm=_native.SHM_KINDS[info.shm_kind],
-        sem=_native.SEM_KINDS[info.sem_kind],
+        shm=_native.SHM_KINDS[int(info.shm_kind)],
+        sem=_native.SEM_KINDS[int(info.sem_kind)],
         capacity=info.capacity,
         committed=info.committed,
         mode=stat.S_IMODE(status.st_mode),

@@ -99,7 +99,7 @@ def files_below(paths: Iterable[Path]) -> Iterator[Path]:
 
 def survey(paths: Iterable[Path]) -> Survey:
     """Look at each file once: regular, readable, text, not empty."""
-    sources = []
+    sources: list[Source] = []
     skipped = 0
     for path in paths:
         try:
@@ -142,6 +142,13 @@ class Place(NamedTuple):
 
 class Board:
     """The static segment on which all participants meet and count."""
+
+    start: ipcheap.Barrier
+    end: ipcheap.Barrier
+    ready: ipcheap.Atomic
+    finished: ipcheap.Atomic
+    records: ipcheap.Atomic
+    nbytes: ipcheap.Atomic
 
     def __init__(self, heap: ipcheap.Heap) -> None:
         size = ipcheap.Barrier.SIZE

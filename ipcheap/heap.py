@@ -113,8 +113,8 @@ class Heap:
             raise _native.error(code, self._handle)
         self._capacity = int(info.capacity)
         self._identity = int(info.identity)
-        self._shm = _native.SHM_KINDS[info.shm_kind]
-        self._sem = _native.SEM_KINDS[info.sem_kind]
+        self._shm = _native.SHM_KINDS[int(info.shm_kind)]
+        self._sem = _native.SEM_KINDS[int(info.sem_kind)]
 
     # Coming and going -----------------------------------------------------------------------
 
@@ -451,7 +451,7 @@ class Heap:
 
     def _busy(self, channel_id: ChannelId, entry: CData, sides: tuple[int, ...]) -> Exception:
         holder = ffi.new("ipcheap_holder *")
-        held = []
+        held: list[str] = []
         for side in sides:
             code = lib.ipcheap_side_holder(self._open_handle().pointer, entry, side, holder)
             if code >= 0 and holder.pid:

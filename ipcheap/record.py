@@ -40,7 +40,7 @@ class Source(Protocol):
     """Where a record comes from, and what must outlive it: a heap, or what is of a consumer."""
 
     @property
-    def handle(self) -> Handle:
+    def handle(self) -> Handle:  # pyright: ignore[reportReturnType]
         """The heap."""
 
     @property

@@ -68,7 +68,7 @@ __all__ = [
     "until",
 ]
 
-PATIENCE = 30.0
+PATIENCE: float = 30.0
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

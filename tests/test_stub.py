@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,3 +101,25 @@ def test_a_false_stub_is_caught(before: str, after: str, fault: str) -> None:
     text = STUB.read_text()
     assert before in text
     assert any(fault in found for found in stub_faults(text.replace(before, after)))
+
+
+# The two packages without type hints ------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["posix_ipc", "sysv_ipc"])
+def test_the_stubs_of_other_packages_name_what_is_there(name: str) -> None:
+    module = importlib.import_module(name)
+    tree = ast.parse((STUB.parents[1] / "typings" / f"{name}.pyi").read_text())
+    assert tree.body
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            kind = getattr(module, node.name)
+            for member in node.body:
+                if isinstance(member, ast.FunctionDef):
+                    assert callable(getattr(kind, member.name))
+                elif isinstance(member, ast.AnnAssign):
+                    assert hasattr(kind, ast.unparse(member.target))
+        elif isinstance(node, ast.FunctionDef):
+            assert callable(getattr(module, node.name))
+        elif isinstance(node, ast.AnnAssign):
+            assert hasattr(module, ast.unparse(node.target))
