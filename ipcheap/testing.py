@@ -294,7 +294,7 @@ def _the_parent() -> Connection[Any, Any]:
 
 
 def say(message: object) -> None:
-    """In a peer: give the parent something that can be pickled, to `hear()`.
+    """In a peer: give the parent something that can be pickled, for `Peer.hear()` to return.
 
     Raises RuntimeError outside of a peer.
     """
@@ -302,7 +302,7 @@ def say(message: object) -> None:
 
 
 def listen(timeout: float = PATIENCE) -> Any:
-    """In a peer: wait for what the parent `tell()`s.
+    """In a peer: wait for what the parent gives to `Peer.tell()`.
 
     Raises TimeoutError after `timeout` seconds, RuntimeError outside of a peer.
     """

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from test_native import BUILD, build, build_directory, tool
 
-import ipcheap
+from ipcheap import testing
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 LIMIT = 100.0
@@ -34,10 +34,6 @@ def run(*command: str | Path, **environment: str) -> str:
     return result.stdout
 
 
-def heaps_of(prefix: str) -> list[str]:
-    return [heap.name for heap in ipcheap.heaps() if heap.name.startswith(prefix)]
-
-
 def test_word_count_counts_words(tmp_path: Path) -> None:
     text = b"".join(b"%d some words and_more " % n for n in range(20_000))
     for name in ("a", "b"):
@@ -50,6 +46,49 @@ def test_word_count_counts_words(tmp_path: Path) -> None:
     assert len(counted) == 20
     assert counted == {word: 2 * expected[word] for word in counted}
     assert {"some", "words", "and_more"} < counted.keys()
+
+
+def run_example(name: str, *arguments: str) -> list[str]:
+    """Run a program of the examples; return its lines, and see that its heap is gone."""
+    script = EXAMPLES / name
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", script, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=LIMIT)
+        finally:
+            process.kill()
+    assert process.returncode == 0, output
+    assert testing.heaps_left(f"{script.parent.name}-{process.pid}") == []
+    return output.splitlines()
+
+
+def test_frames_are_forwarded() -> None:
+    first, second = run_example("frames/frames.py", "60")
+    assert first == "60 pictures of 6.2 MB, 20 of them picked"
+    found = re.fullmatch(r"\d+ pictures/s; at most (\d+) in memory at a time", second)
+    assert found is not None
+    assert 1 <= int(found[1]) <= 4 + 4 + 3  # two channels, and one in the hands of each process
+
+
+def test_sensors_wait_for_some_and_not_for_others() -> None:
+    lines = sorted(run_example("sensors/sensors.py", "500"))
+    assert lines[:2] == ["alarm: 5 too loud, first 0", "log: 500 readings"]
+    found = re.fullmatch(r"plot: (\d+) readings up to the last one seen, (\d+) of .*", lines[2])
+    assert found is not None
+    assert 0 <= int(found[2]) < int(found[1]) <= 500
+
+
+def test_workers_are_used_again_for_every_epoch() -> None:
+    *epochs, last = run_example("workers/loader.py", "--epochs", "3", "--workers", "3")
+    assert [line.split(" in ")[0] for line in epochs] == [
+        f"epoch {n}: 500 samples" for n in range(3)
+    ]
+    assert len({line.split(" s, ")[1] for line in epochs}) == 1  # one mean
+    assert last == "3 workers did it all"
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +116,7 @@ def test_a_c_producer_feeds_a_python_consumer(prefix: Path, tmp_path: Path) -> N
     )
     assert "producer: sent 1000 readings" in output
     assert "consumer: received 1000 readings, mean 499.684" in output
-    assert heaps_of("readings-") == []
+    assert testing.heaps_left("readings-") == []
 
 
 @needs_compiler

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import ipcheap
+from ipcheap import testing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,14 +117,9 @@ def run_together(texts: list[str], directory: Path) -> list[str]:
             process.wait()
             assert process.stdout
             process.stdout.close()
-        for info in ipcheap.heaps():
-            if info.name.startswith(f"test-{os.getpid()}-"):
-                with contextlib.suppress(ipcheap.HeapNotFound):
-                    ipcheap.unlink(info.name)
-
-
-def heaps_left() -> list[str]:
-    return [h.name for h in ipcheap.heaps() if h.name.startswith(f"test-{os.getpid()}-")]
+        for name in testing.heaps_left(f"test-{os.getpid()}-"):
+            with contextlib.suppress(ipcheap.HeapNotFound):
+                ipcheap.unlink(name)
 
 
 CASES = [
@@ -136,7 +132,7 @@ CASES = [
 @pytest.mark.parametrize("texts", CASES)
 def test_a_document_does_what_it_says(texts: list[str], tmp_path: Path) -> None:
     run_together(texts, tmp_path)
-    assert heaps_left() == []
+    assert testing.heaps_left(f"test-{os.getpid()}-") == []
 
 
 @pytest.mark.parametrize("first", [0, 1])
