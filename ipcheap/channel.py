@@ -79,11 +79,11 @@ class RecordChannel(Channel):
         """How many records may be in flight and held: a power of two."""
         return int(self._entry.shape)
 
-    def producer(self, timeout: float = 0.0) -> Producer:
+    def producer(self, timeout: float | None = 0.0) -> Producer:
         """Claim the sending side for this thread; see `Heap.producer`."""
         return self._heap.producer(self._id, timeout)
 
-    def consumer(self, timeout: float = 0.0) -> Consumer:
+    def consumer(self, timeout: float | None = 0.0) -> Consumer:
         """Claim the receiving side for this thread; see `Heap.consumer`."""
         return self._heap.consumer(self._id, timeout)
 
