@@ -22,6 +22,7 @@ class Codec(Protocol):
 
     def encode(self, obj: Any, /) -> list[Any]:
         """Return bytes-like objects, each of them in one piece; each is copied once."""
+        ...
 
     def decode(self, pieces: list[memoryview], /) -> Any:
         """Make the object of the same pieces.
@@ -58,7 +59,7 @@ def pieces_of(view: memoryview) -> list[memoryview]:
     end = _HEAD.size + 8 * count
     if magic != lib.PY_PIECES or end > len(view):
         raise ValueError("its pieces are not told")
-    pieces = []
+    pieces: list[memoryview] = []
     for length in struct.unpack_from(f"={count}Q", view, _HEAD.size):
         at = -(-end // _ALIGN) * _ALIGN
         end = at + length

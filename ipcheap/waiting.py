@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from . import _arguments, _native
 from ._core import ffi, lib
@@ -57,7 +57,7 @@ def wait(objects: Iterable[W], timeout: float | None = None) -> list[W]:
     ]
 
 
-def _describe(item: CData, thing: object) -> bool:
+def _describe(item: CData, thing: Any) -> bool:
     """Fill in what the core is to wait for; return whether it need not."""
     if isinstance(thing, Endpoint):
         item.endpoint = thing._pointer
@@ -65,14 +65,15 @@ def _describe(item: CData, thing: object) -> bool:
     if isinstance(thing, Event):
         item.word = thing._at
         return False
-    if isinstance(thing, tuple) and len(thing) == 2 and isinstance(thing[0], Atomic):
-        cell, value = thing
+    pair = cast("tuple[Any, ...]", thing if isinstance(thing, tuple) else ())
+    if len(pair) == 2 and isinstance(pair[0], Atomic):
+        cell, value = pair
         item.word, item.width = cell._address, cell._width
         item.expected = cell._operand(value)
         return False
     raise TypeError(
         "one can wait for producers, consumers, events and (atomic, value) pairs, "
-        f"not for {type(thing).__name__!r}"
+        f"not for {type(cast('object', thing)).__name__!r}"
     )
 
 
