@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from . import _arguments, _native
 from ._core import ffi, lib
@@ -65,15 +66,17 @@ def _describe(item: CData, thing: Any) -> bool:
     if isinstance(thing, Event):
         item.word = thing._at
         return False
-    pair = cast("tuple[Any, ...]", thing if isinstance(thing, tuple) else ())
-    if len(pair) == 2 and isinstance(pair[0], Atomic):
-        cell, value = pair
+    cell: Any = None
+    value: Any = None
+    with contextlib.suppress(TypeError, ValueError):
+        cell, value = thing
+    if isinstance(cell, Atomic):
         item.word, item.width = cell._address, cell._width
         item.expected = cell._operand(value)
         return False
     raise TypeError(
         "one can wait for producers, consumers, events and (atomic, value) pairs, "
-        f"not for {type(cast('object', thing)).__name__!r}"
+        f"not for {type(thing).__name__!r}"
     )
 
 
