@@ -234,6 +234,8 @@ class Consumer(Endpoint):
                 "kind: recv_array() takes what allocate_array() and loan() made, recv_object() "
                 "what send_object() did, recv_record() any"
             )
+        if code == lib.IPCHEAP_TIMED_OUT and (held := self.statistics().held):
+            doing = f"{doing} (this consumer holds {held} records, which keep their slots)"
         return super()._error(code, doing, asked)
 
     def _spare(self) -> CData:
