@@ -158,6 +158,20 @@ static struct participant *participant_new(ipcheap_heap *heap, uint32_t slot) {
     return me;
 }
 
+/* Under the process mutex: lets go of what this thread was in heaps that have been released. */
+static void mine_tidy(void) {
+    struct participant **link = &mine;
+    while (*link) {
+        struct participant *p = *link;
+        if (p->heap) {
+            link = &p->next_of_thread;
+            continue;
+        }
+        *link = p->next_of_thread;
+        free(p);
+    }
+}
+
 int participant_join(ipcheap_heap *heap, struct participant **result) {
     uintptr_t marker = thread_marker();
     for (struct participant *p = mine; p; p = p->next_of_thread)
@@ -167,6 +181,7 @@ int participant_join(ipcheap_heap *heap, struct participant **result) {
             return 0;
         }
     pthread_mutex_lock(&process_mutex);
+    mine_tidy();
     participants_tidy(heap);
     int error = 0;
     uint32_t slot = 0;
@@ -260,7 +275,7 @@ void participants_forget(ipcheap_heap *heap) {
         }
         free(p->deferred);
         p->deferred = NULL;
-        p->heap = NULL; /* its thread frees it at its end */
+        p->heap = NULL; /* its thread frees it: see mine_tidy() */
         if (!p->thread) free(p);
     }
     heap->members = NULL;
