@@ -13,7 +13,7 @@ and in another process
 
     with ipcheap.Heap.attach("camera") as heap, heap.consumer("frames") as consumer:
         for record in consumer:
-            show(record.array("u1", (1080, 1920, 3)))
+            print(record.array("u1", (1080, 1920, 3)).mean())
 
 Sizes are bytes, or strings like "64MiB"; timeouts are seconds, None for ever, 0 for not at
 all. An endpoint belongs to the thread that claimed it.

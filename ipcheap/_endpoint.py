@@ -27,8 +27,8 @@ class EndpointStatistics:
     """What has gone through an endpoint's channel, and how this side waited.
 
     `capacity` slots; `sent` and `received` records since the channel was added; `held`
-    received and not given back; `parks` times this side went to sleep, `wakes` times it
-    woke the other.
+    received and not given back, which only a consumer knows; `parks` times this side went to
+    sleep, `wakes` times it woke the other.
     """
 
     capacity: int
@@ -122,7 +122,7 @@ class Endpoint:
         return int(descriptor)
 
     def wait_peer(self, timeout: float | None = None) -> None:
-        """Wait until a living participant holds the other side; TimeoutError when none does."""
+        """Wait `timeout` seconds for a living holder of the other side, then TimeoutError."""
         seconds = _arguments.timeout(timeout)
         code = _native.sleep(partial(lib.py_wait_peer, self._pointer), seconds)
         if code:

@@ -38,7 +38,10 @@ def _find_again(heap: Heap, channel_id: ChannelId) -> Any:
 
 
 class Channel:
-    """An entry in a heap's directory. It outlives its endpoints; it pickles."""
+    """An entry in a heap's directory. It outlives its endpoints.
+
+    It pickles: the other process attaches to the heap and finds it there, or ChannelNotFound.
+    """
 
     def __init__(self, heap: Heap, channel_id: ChannelId, entry: CData) -> None:
         self._heap = heap
@@ -80,11 +83,11 @@ class RecordChannel(Channel):
         return int(self._entry.shape)
 
     def producer(self, timeout: float | None = 0.0) -> Producer:
-        """Claim the sending side for this thread; see `Heap.producer`."""
+        """Claim the sending side for this thread, in `timeout` seconds; see `Heap.producer`."""
         return self._heap.producer(self._id, timeout)
 
     def consumer(self, timeout: float | None = 0.0) -> Consumer:
-        """Claim the receiving side for this thread; see `Heap.consumer`."""
+        """Claim the receiving side for this thread, in `timeout` seconds; see `Heap.consumer`."""
         return self._heap.consumer(self._id, timeout)
 
     def __repr__(self) -> str:

@@ -47,9 +47,9 @@ class Consumer(Endpoint):
     """The receiving side of a record channel; see `Heap.consumer`.
 
     Records come in the order sent, each once. One that has been received is the caller's to
-    `free()`, and keeps its slot of the ring until then. Receiving raises `TimeoutError`
-    when nothing came in time, `ChannelClosed` or `PeerDied` when all has been received and
-    the producer has closed or died.
+    `free()`, and keeps its slot of the ring until then. Receiving waits `timeout` seconds, None
+    for ever; it raises `TimeoutError` when nothing came in time, `ChannelClosed` or `PeerDied`
+    when all has been received and the producer has closed or died.
 
     Iterating, by `for` or `async for`, gives record after record, each freed when the next
     one is asked for, and stops when the producer has closed.
@@ -71,7 +71,7 @@ class Consumer(Endpoint):
         return int(count) + lib.py_waiting(self._core)
 
     def recv_record(self, timeout: float | None = None) -> Record:
-        """Return the next record; wait `timeout` seconds for it, None for ever."""
+        """Return the next record; RecordError if this consumer holds every slot itself."""
         core = self._spare()
         code = _receive(self._core, core)
         if code:
@@ -85,7 +85,7 @@ class Consumer(Endpoint):
         return Record(self._source, core)
 
     def try_recv_record(self) -> Record | None:
-        """Return the next record, None when there is none yet."""
+        """Return the next record, None when there is none yet; raises as `recv_record` does."""
         core = self._spare()
         code = _try_receive(self._core, core)
         if code == 0:
@@ -96,7 +96,10 @@ class Consumer(Endpoint):
         raise self._error(code)
 
     def recv_records(self, limit: int, timeout: float | None = None) -> list[Record]:
-        """Return up to `limit` records: as many as there are, but at least one."""
+        """Return up to `limit` records: as many as there are, but at least one.
+
+        ValueError for a limit below 1.
+        """
         limit = _arguments.count(limit, "limit", least=1)
         found: list[CData] = []
 
@@ -130,7 +133,10 @@ class Consumer(Endpoint):
         return data
 
     def recv_many(self, limit: int = 256, timeout: float | None = None) -> list[bytes]:
-        """Return copies of up to `limit` records: as many as there are, but at least one."""
+        """Return copies of up to `limit` records: as many as there are, but at least one.
+
+        ValueError for a limit below 1.
+        """
         limit = _arguments.count(limit, "limit", least=1)
         box = self._box
 

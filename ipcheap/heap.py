@@ -135,6 +135,10 @@ class Heap:
         `shm` is "posix", "sysv", "file" or "memfd" (which has no name and travels by pickle);
         `sem`, what waiters for the heap lock sleep on, "futex", "posix" or "sysv". `mode`
         gives the permissions, whatever the umask.
+
+        Also raises HeapFull when the file system has no room for what a new heap needs, which
+        for shm="sysv" is all of it, and HeapBusy when somebody else is making or removing one
+        of that name and does not get done.
         """
         return cls._make(name, capacity, shm, sem, mode, take_existing=False)
 
@@ -148,12 +152,20 @@ class Heap:
         sem: str = "futex",
         mode: int = 0o600,
     ) -> Self:
-        """Attach to a heap as it is, or create it if there is none; without a race."""
+        """Attach to a heap as it is, or create it if there is none; without a race.
+
+        Capacity, kinds and mode of one that is there are its creator's. Raises as `create` and
+        `attach` do, but for HeapExists and HeapNotFound.
+        """
         return cls._make(name, capacity, shm, sem, mode, take_existing=True)
 
     @classmethod
     def attach(cls, name: str, *, timeout: float | None = 0.0) -> Self:
-        """Attach to a heap; wait `timeout` seconds for it to appear, then HeapNotFound."""
+        """Attach to a heap; wait `timeout` seconds for it to appear, then HeapNotFound.
+
+        FormatMismatch for something else of that name, or a heap of another version;
+        PermissionError for one that the caller may not write to.
+        """
         seconds = _arguments.timeout(timeout)
         return cls._of(_segments.find(_arguments.heap_name(name), seconds))
 
@@ -276,7 +288,7 @@ class Heap:
         return self._handle.closed
 
     def statistics(self) -> HeapStatistics:
-        """Return how full it is, and of what."""
+        """Return how full it is, and of what; HeapBusy if the heap lock cannot be had."""
         numbers = ffi.new("ipcheap_statistics *")
         self._check(lib.py_heap_statistics(self._open_handle().pointer, numbers))
         return HeapStatistics(
@@ -284,12 +296,18 @@ class Heap:
         )
 
     def trim(self, keep: Size = 0) -> int:
-        """Give free memory beyond `keep` bytes back to the system; return how many went."""
+        """Give free memory beyond `keep` bytes back to the system; return how many bytes went.
+
+        HeapBusy if the heap lock cannot be had.
+        """
         keep = _arguments.size(keep, "keep")
         return self._check(lib.py_trim(self._open_handle().pointer, keep))
 
     def check(self) -> list[str]:
-        """Look at every structure in it; return a sentence for each broken invariant."""
+        """Look at every structure in it; return a sentence for each broken invariant.
+
+        The dead who await recovery are none. HeapBusy if the heap lock cannot be had.
+        """
         room = 1 << 18
         text = ffi.new("char[]", room)
         count = self._check(lib.py_check(self._open_handle().pointer, text, room))
@@ -299,7 +317,10 @@ class Heap:
         return lines
 
     def recover(self) -> RecoveryReport:
-        """Clean up after the dead at once; else it is done as it is needed."""
+        """Clean up after the dead at once, and return what there was; else it is done as needed.
+
+        HeapBusy if the heap lock cannot be had.
+        """
         report = ffi.new("ipcheap_recovery *")
         self._check(lib.py_recover(self._open_handle().pointer, report))
         return RecoveryReport(
@@ -309,7 +330,10 @@ class Heap:
     # Records and channels ---------------------------------------------------------------------
 
     def allocate_record(self, nbytes: int) -> Record:
-        """Return a record of that size, its memory uninitialised; HeapFull if there is none."""
+        """Return a record of so many bytes, not initialised; HeapFull if there is no room.
+
+        ValueError for a size that no heap can have.
+        """
         return allocate(self._open_handle(), nbytes)
 
     def add_record_channel(self, id: ChannelId, capacity: int | None = None) -> RecordChannel:
@@ -317,7 +341,8 @@ class Heap:
 
         `capacity`, rounded up to a power of two, bounds the records in flight and held; 1024
         for a new channel. Without it a channel is taken whatever its capacity;
-        ChannelTypeError when it differs, or the ID is that of a static segment.
+        ChannelTypeError when it differs, or the ID is that of a static segment. HeapFull when
+        there is no room for another channel.
         """
         channel_id = _arguments.channel_id(id)
         handle, key, entry = self._open_handle(), key_of(channel_id), ffi.new("ipcheap_channel *")
@@ -341,11 +366,13 @@ class Heap:
         nbytes: int | None = None,
         init: Callable[[memoryview], object] | None = None,
     ) -> StaticSegment:
-        """Add a segment of zero bytes, or take the one of that size that is there.
+        """Add a segment of `nbytes` zero bytes, or take the one of that size that is there.
 
         `init(view)` runs once, before anybody else gets the segment; if it raises, that
         comes out here and the next one who adds the segment runs theirs. Without `nbytes`
-        a segment that is there is taken whatever its size.
+        a segment that is there is taken whatever its size. ChannelTypeError when the size
+        differs or the ID is that of a channel, ChannelNotFound when there is none and no size
+        is given, HeapFull when there is no room.
         """
         channel_id = _arguments.channel_id(id)
         size = 0 if nbytes is None else _arguments.count(nbytes, "nbytes", least=1)
@@ -376,7 +403,7 @@ class Heap:
         return _Channels(self)
 
     def channel(self, id: ChannelId, timeout: float | None = 0.0) -> Channel:
-        """Return a channel, waiting so long for it to be added; then ChannelNotFound.
+        """Return a channel; wait `timeout` seconds for it to be added, then ChannelNotFound.
 
         It is a RecordChannel or a StaticSegment, which is not there until it is initialised.
         """
@@ -398,7 +425,8 @@ class Heap:
     def remove_channel(self, id: ChannelId, force: bool = False) -> None:
         """Remove a channel; what was pending in it is freed, what is held stays.
 
-        ChannelBusy when it has living endpoints, which `force` closes.
+        ChannelBusy when it has living endpoints, which `force` closes; ChannelNotFound when
+        there is none of that ID.
         """
         channel_id = _arguments.channel_id(id)
         handle, key = self._open_handle(), key_of(channel_id)
@@ -414,14 +442,15 @@ class Heap:
 
         Waits `timeout` seconds for the channel and the side: then ChannelNotFound, or
         ChannelBusy, naming who holds it. The side of a holder that closed or died is free,
-        and goes on where that one stood.
+        and goes on where that one stood. ChannelTypeError for a static segment.
         """
         return Producer(*self._claim(id, lib.IPCHEAP_PRODUCER, timeout))
 
     def consumer(self, id: ChannelId, timeout: float | None = 0.0) -> Consumer:
-        """Claim the receiving side of a record channel for this thread; see `producer`.
+        """Claim the receiving side of a record channel for this thread.
 
-        What a consumer that died had received and not freed comes again.
+        Waits `timeout` seconds and raises as `producer` does. What a consumer that died had
+        received and not freed comes again.
         """
         return Consumer(*self._claim(id, lib.IPCHEAP_CONSUMER, timeout))
 

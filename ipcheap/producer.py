@@ -37,21 +37,22 @@ _WOULD_BLOCK = lib.IPCHEAP_WOULD_BLOCK
 class Producer(Endpoint):
     """The sending side of a record channel; see `Heap.producer`.
 
-    A send either hands the record over and returns, or raises and leaves all as it was:
-    `TimeoutError` when there was no room in time, `ChannelClosed` or `PeerDied` when it would
-    have to wait for a consumer that has closed or died. What was sent stays until it is
-    received or the channel is removed, whatever becomes of the producer.
+    A send waits `timeout` seconds for room in the ring, None for ever. It either hands the record
+    over and returns, or raises and leaves all as it was: `TimeoutError` when there was no room,
+    `ChannelClosed` or `PeerDied` when it would have to wait for a consumer that has closed or
+    died. What was sent stays until it is received or the channel is removed, whatever becomes
+    of the producer.
     """
 
     _side: ClassVar[str] = "producer"
     _stalled: ClassVar[str] = "there was no room in the ring"
 
     def allocate_record(self, nbytes: int) -> Record:
-        """Return a record of that size, its memory uninitialised; HeapFull if there is none."""
+        """Return a record of so many bytes, not initialised; HeapFull if there is no room."""
         return allocate(self._handle, nbytes)
 
     def allocate_records(self, nbytes: int, count: int) -> list[Record]:
-        """Return so many records of that size each, or raise HeapFull and allocate none."""
+        """Return so many records of `nbytes` bytes each, or raise HeapFull and allocate none."""
         return allocate_many(self._handle, nbytes, count)
 
     def allocate_array(
@@ -90,7 +91,7 @@ class Producer(Endpoint):
     def send_record(self, record: Record, timeout: float | None = None) -> None:
         """Send a record, allocated or received on any channel of this heap; it is then dead.
 
-        Waits `timeout` seconds for room in the ring, None for ever.
+        RecordError for one that has been freed or sent, or is of another heap.
         """
         self._send_record(record, timeout, 0)
 
@@ -107,7 +108,10 @@ class Producer(Endpoint):
         record._end("sent", core)
 
     def try_send_record(self, record: Record) -> bool:
-        """Send a record if there is room for it; return whether it was sent."""
+        """Send a record if there is room for it; return whether it was sent.
+
+        Raises as `send_record` does, but for TimeoutError.
+        """
         try:
             core = record._outgoing()
         except AttributeError:
@@ -123,7 +127,8 @@ class Producer(Endpoint):
     def send_records(self, records: Iterable[Record], timeout: float | None = None) -> int:
         """Send records in order; return how many went, those after them stay the caller's.
 
-        Waits for room for all of them; TimeoutError if not one went in time.
+        Waits for room for all of them; TimeoutError if not one went in time. RecordError, with
+        none sent, for one that cannot be sent or stands in the list twice.
         """
         records = list(records)
         cores = [_outgoing(record) for record in records]
@@ -142,7 +147,7 @@ class Producer(Endpoint):
     def send(self, data: BytesLike, timeout: float | None = None) -> None:
         """Send a copy of a bytes-like object, which must be C-contiguous.
 
-        Waits `timeout` seconds for room in the ring, None for ever.
+        HeapFull when there is no room for the copy; TypeError for what has no buffer.
         """
         self._box[0] = data
         code = _send_bytes(self._core)

@@ -103,7 +103,7 @@ class Record:
         return array if shape is None else array.reshape(shape)
 
     def free(self) -> None:
-        """Give it back; of a received one this acknowledges it."""
+        """Give it back; of a received one this acknowledges it. RecordError the second time."""
         core = self._core
         if core is None:
             raise self._gone("freed")

@@ -85,7 +85,8 @@ class StaticSegment(Channel):
     def atomic(self, offset: int, dtype: str = "u8") -> Atomic:
         """Return the cell at an offset, for atomic operations.
 
-        `dtype` is "u4", "i4", "u8" or "i8"; the offset in bytes is aligned to its size.
+        `dtype` is "u4", "i4", "u8" or "i8"; the offset is in bytes. ValueError if it is not a
+        multiple of the cell's size, or the cell not inside the segment.
         """
         return Atomic(self, offset, dtype)
 
@@ -184,7 +185,7 @@ class Atomic:
         return self._result(lib.py_atomic_fetch_xor(self._address, self._width, operand))
 
     def wait(self, expected: int, timeout: float | None = None) -> bool:
-        """Sleep while the value is `expected`; return False if it still is after `timeout`.
+        """Sleep while the value is `expected`; return False if it is so for `timeout` seconds.
 
         Who changes the value must `notify()`. Of 8-byte cells a change of the low half
         wakes; one of the high half alone may be noticed late.

@@ -96,7 +96,7 @@ class Barrier(_Primitive):
         """Wait until all parties are here; return the order of arrival, from 0.
 
         Raises `threading.BrokenBarrierError` when it is or gets broken or reset meanwhile.
-        Who runs out of time breaks it and gets one that is also a TimeoutError.
+        Who waits longer than `timeout` seconds breaks it and gets a `BarrierTimeout`.
         """
         seconds = _arguments.timeout(timeout)
         generation = ffi.new("uint32_t *")
@@ -153,7 +153,10 @@ class Lock(_Primitive):
         return self._owner_died
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """Take the lock; return False when it could not be had in time, -1 being for ever."""
+        """Take the lock; return False when it could not be had in `timeout` seconds.
+
+        -1 is for ever. ValueError for a timeout without blocking.
+        """
         if not blocking and timeout != -1:
             raise ValueError("can't specify a timeout for a non-blocking call")
         seconds = _arguments.timeout(None if timeout == -1 else timeout) if blocking else 0.0
