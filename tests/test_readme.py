@@ -2,7 +2,8 @@
 
 In a document, the Python blocks are one program, in their order. A block with a `__main__`
 is a program of its own, and so is each block that is marked `<!-- side: NAME -->`: those that
-follow each other run at the same time. `<!-- not run -->` above a block leaves it out.
+follow each other run at the same time. `<!-- not run -->` above a block leaves it out. In docs/
+and all its folders a block is written with three backticks at the beginning of the line.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import itertools
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -38,6 +40,10 @@ FENCE = re.compile(
 )
 HEAP_NAME = re.compile(r'(?:Heap\.(?:create|open|attach)|ipcheap\.unlink)\(f?"([\w.-]+)')
 LINK = re.compile(r"\]\(\s*([^)\s]+)\s*\)")
+# Languages that are run, or compiled, or for people; and what Sphinx makes of other files.
+FENCE_WORD = re.compile(
+    r"```(python|c|console|sh|cmake|\{(toctree|eval-rst|literalinclude.*|include.*)\}.*)"
+)
 LIMIT = 100.0
 
 
@@ -149,6 +155,43 @@ def test_the_first_example_is_short() -> None:
     for block in read_blocks(ROOT / "README.md", "python"):
         if block.side:
             assert block.text.count("\n") <= 12
+
+
+def test_the_first_example_runs_as_pasted_into_two_shells(tmp_path: Path, heap_name: str) -> None:
+    shells = []
+    for block in read_blocks(ROOT / "README.md", "python"):
+        if block.side:
+            (name,) = HEAP_NAME.findall(block.text)
+            text = block.text.replace(f'"{name}"', f'"{heap_name}"')
+            # An interactive Python, as it is when one types: it takes line after line.
+            typed = f"'{sys.executable}' -q -i - <<'END'\n{text}\nEND\n"
+            shell = subprocess.Popen(
+                ["sh", "-c", typed],
+                cwd=tmp_path,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+            shells.append(shell)
+    try:
+        (_, said), (means, also_said) = [shell.communicate(timeout=LIMIT) for shell in shells]
+    finally:
+        for shell in shells:
+            if shell.poll() is None:
+                os.killpg(shell.pid, signal.SIGKILL)
+    assert "Error" not in said + also_said
+    assert means.split() == [f"{n}.0" for n in range(100)]  # arrays, over there
+    assert testing.heaps_left(heap_name) == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: str(d.relative_to(ROOT)))
+def test_no_block_is_written_so_that_it_is_not_seen(document: Path) -> None:
+    fences = re.findall(r"^[ \t]*(?:```|~~~).*$", document.read_text(), re.MULTILINE)
+    opening, closing = fences[::2], fences[1::2]
+    assert set(closing) <= {"```"}
+    for fence in opening:
+        assert fence == "```" or FENCE_WORD.fullmatch(fence), fence
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
