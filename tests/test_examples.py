@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 from test_native import BUILD, build, build_directory, tool
 
+import ipcheap
 from ipcheap import testing
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -89,6 +92,18 @@ def test_workers_are_used_again_for_every_epoch() -> None:
     ]
     assert len({line.split(" s, ")[1] for line in epochs}) == 1  # one mean
     assert last == "3 workers did it all"
+
+
+def test_a_killed_worker_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES / "workers"))
+    loader = importlib.import_module("loader")
+    with loader.Loader(loader.Dataset(), batch=10) as batches:
+        epoch = batches.epoch(seed=1)
+        next(epoch)
+        os.kill(batches._processes[1].pid, signal.SIGKILL)
+        with pytest.raises(ipcheap.PeerDied):
+            list(epoch)
+        epoch.close()
 
 
 @pytest.fixture(scope="module")
