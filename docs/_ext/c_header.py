@@ -3,8 +3,8 @@
     .. c-header:: ../native/include/ipcheap/ipcheap.h
 
 Sections are the comments with a rule of dashes; what is said of a declaration is the comment
-above it, of a member the comment behind it. A declaration that this cannot read is an error,
-so that nothing of the header is left out in silence.
+above it, of a member the comment behind it. What this cannot read is an error, so that no
+declaration is left out in silence.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ _TOKEN = re.compile(
     r"/\*(?P<comment>.*?)\*/"
     r"|typedef struct (?P<struct>\w+) \{(?P<members>.*?)\n\} \w+;"
     r"|typedef struct (?P<opaque>\w+) \w+;"
+    r"|typedef (?P<type>[^;{]+);"
     r"|enum (?P<enum>\w+ )?\{(?P<values>[^#]*?)\};"
     r"|IPCHEAP_API (?P<function>[^;]*);",
     re.DOTALL,
@@ -50,12 +51,20 @@ def _plain(comment: str) -> str:
     return "\n".join(lines).strip()
 
 
+def _skip(text: str) -> None:
+    """Raise ValueError if there is more between declarations than the preprocessor's lines."""
+    for line in text.split("\n"):
+        if line.strip() not in ("", "}") and not line.startswith("#"):
+            raise ValueError(f"cannot read {line!r}")
+
+
 def read(header: str) -> Iterator[Item]:
     """Yield what a header declares, in its order, after its introduction."""
-    body = header[header.index('extern "C" {') :]
+    body = header.partition('extern "C" {')[2]
     said, end = "", 0
     for match in _TOKEN.finditer(body):
         between = body[end : match.start()]
+        _skip(between)
         if "\n\n" in between:
             said = ""  # the comment was about something else
         end = match.end()
@@ -74,12 +83,15 @@ def read(header: str) -> Iterator[Item]:
             yield Item("struct", match["struct"], comment, members)
         elif match["opaque"]:
             yield Item("type", match["opaque"], comment, [])
+        elif match["type"]:
+            yield Item("type", " ".join(match["type"].split()), comment, [])
         elif match["function"]:
             yield Item("function", " ".join(match["function"].split()), comment, [])
         else:
             values = [" ".join(value.split()) for value in match["values"].split(",")]
             inner = [Item("enumerator", value, "", []) for value in values if value]
             yield Item("enum", (match["enum"] or "").strip(), comment, inner)
+    _skip(body[end:])
 
 
 def introduction(header: str) -> str:
@@ -112,10 +124,10 @@ class CHeader(SphinxDirective):
         path = Path(self.env.srcdir, self.env.docname).parent / self.arguments[0]
         self.env.note_dependency(str(path.resolve()))
         text = path.read_text()
-        items = list(read(text))
-        functions = sum(item.kind == "function" for item in items)
-        if functions != len(re.findall("^IPCHEAP_API ", text, re.MULTILINE)):
-            raise self.error(f"{path}: a declaration that this extension cannot read")
+        try:
+            items = list(read(text))
+        except ValueError as error:
+            raise self.error(f"{path}: {error}") from None
         result: list[nodes.Node] = [nodes.literal_block("", introduction(text), language="none")]
         starts = [n for n, item in enumerate(items) if item.kind == "section"]
         result += self._parsed(items[: starts[0]])
