@@ -54,7 +54,8 @@ def find_public(
 ) -> Element | None:
     """Find what is public under the name by which it is imported, not where it is defined."""
     module, _, name = node.get("reftarget", "").rpartition(".")
-    if node.get("refdomain") != "py" or name not in ipcheap.__all__ or "ipcheap" not in module:
+    ours = not module or "ipcheap" in module
+    if node.get("refdomain") != "py" or name not in ipcheap.__all__ or not ours:
         return None
     domain, builder = env.domains.python_domain, app.builder
     return domain.resolve_xref(
@@ -110,6 +111,7 @@ _elsewhere = "|".join(name for name in dir(builtins) if not name.startswith("_")
 nitpick_ignore_regex = [
     ("py:(class|exc|obj|data)", rf"({_elsewhere}|None|Ellipsis|optional)"),
     ("py:.*", r"(numpy|collections|threading|typing|types|multiprocessing|os)\..*"),
-    ("py:.*", r"(ipcheap\.testing\.)?(_P|_R)(\.args|\.kwargs)?"),
+    ("py:class", "Shape"),  # an int, or a tuple of them
+    ("py:.*", r"(ipcheap\.testing\.)?(_P|_R|W)(\.args|\.kwargs)?"),
     ("c:identifier", r"u?int\d+_t|size_t"),
 ]
