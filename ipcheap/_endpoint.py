@@ -72,6 +72,7 @@ class Endpoint:
         self._box: list[Any] = [None]  # in which objects go to and come from the core
         self._core.box = id(self._box)
         self._closed = False
+        self._spare = handle.spare
         self._readiness: Readiness | None = None
         self._turns = 0
 

@@ -72,7 +72,7 @@ class Consumer(Endpoint):
 
     def recv_record(self, timeout: float | None = None) -> Record:
         """Return the next record; RecordError if this consumer holds every slot itself."""
-        core = self._spare()
+        core = self._spare.pop() if self._spare else self._handle.new_record()
         code = _receive(self._core, core)
         if code:
             try:
@@ -80,17 +80,17 @@ class Consumer(Endpoint):
                     raise self._error(code)
                 self._insist(partial(_receive, self._core, core), timeout)
             except BaseException:
-                self._handle.spare.append(core)
+                self._spare.append(core)
                 raise
         return Record(self._source, core)
 
     def try_recv_record(self) -> Record | None:
         """Return the next record, None when there is none yet; raises as `recv_record` does."""
-        core = self._spare()
+        core = self._spare.pop() if self._spare else self._handle.new_record()
         code = _try_receive(self._core, core)
         if code == 0:
             return Record(self._source, core)
-        self._handle.spare.append(core)
+        self._spare.append(core)
         if code == _WOULD_BLOCK:
             return None
         raise self._error(code)
@@ -109,7 +109,7 @@ class Consumer(Endpoint):
                 batch = [self._handle.new_record() for _ in range(size)]
                 got = int(_try_receive_many(self._core, batch, size))
                 found.extend(batch[: max(got, 0)])
-                self._handle.spare.extend(batch[max(got, 0) :])
+                self._spare.extend(batch[max(got, 0) :])
                 if got < size:
                     return 0 if found else got
             return 0
@@ -189,11 +189,11 @@ class Consumer(Endpoint):
 
         One that is cancelled has taken nothing; `asyncio.timeout()` limits how long it waits.
         """
-        core = self._spare()
+        core = self._spare.pop() if self._spare else self._handle.new_record()
         try:
             await self._eventually(partial(_try_receive, self._core, core))
         except BaseException:
-            self._handle.spare.append(core)
+            self._spare.append(core)
             raise
         return Record(self._source, core)
 
@@ -220,7 +220,7 @@ class Consumer(Endpoint):
 
     def _receive_form(self, form: int, timeout: float | None) -> CData:
         """Receive a record of that form, or leave it."""
-        core = self._spare()
+        core = self._spare.pop() if self._spare else self._handle.new_record()
         code = _receive_form(self._core, core, form)
         if code:
             try:
@@ -229,7 +229,7 @@ class Consumer(Endpoint):
                 else:
                     raise self._error(code)
             except BaseException:
-                self._handle.spare.append(core)
+                self._spare.append(core)
                 raise
         return core
 
@@ -243,9 +243,3 @@ class Consumer(Endpoint):
         if code == lib.IPCHEAP_TIMED_OUT and (held := self.statistics().held):
             doing = f"{doing} (this consumer holds {held} records, which keep their slots)"
         return super()._error(code, doing, asked)
-
-    def _spare(self) -> CData:
-        try:
-            return self._handle.spare.pop()
-        except IndexError:
-            return self._handle.new_record()

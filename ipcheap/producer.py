@@ -8,11 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from . import _arguments
+from . import record as _record
 from ._core import lib
 from ._endpoint import Endpoint
 from .errors import RecordError
 from .objects import PICKLE
-from .record import allocate, allocate_array, allocate_many, allocate_packed
+from .record import Record, allocate_array, allocate_many, allocate_packed, allocation_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -22,16 +23,17 @@ if TYPE_CHECKING:
     from ._core import CData
     from .array import Shape
     from .objects import Codec
-    from .record import Record
 
 BytesLike: TypeAlias = Any  # bytes, bytearray, memoryview, a C-contiguous ndarray, ...
 
+_allocate = lib.py_allocate
 _send = lib.py_send
 _try_send = lib.py_try_send
 _try_send_many = lib.py_try_send_many
 _send_bytes = lib.py_send_bytes
 _send_many_bytes = lib.py_send_many_bytes
 _WOULD_BLOCK = lib.IPCHEAP_WOULD_BLOCK
+_BAD_VALUE = lib.IPCHEAP_BAD_VALUE
 
 
 class Producer(Endpoint):
@@ -49,7 +51,15 @@ class Producer(Endpoint):
 
     def allocate_record(self, nbytes: int) -> Record:
         """Return a record of so many bytes, not initialised; HeapFull if there is no room."""
-        return allocate(self._handle, nbytes)
+        core = self._spare.pop() if self._spare else self._handle.new_record()
+        try:
+            code = _allocate(core, nbytes)
+        except OverflowError:
+            code = _BAD_VALUE
+        if code:
+            self._spare.append(core)
+            raise allocation_error(code, self._handle, nbytes)
+        return Record(self._handle, core)
 
     def allocate_records(self, nbytes: int, count: int) -> list[Record]:
         """Return so many records of `nbytes` bytes each, or raise HeapFull and allocate none."""
@@ -93,7 +103,18 @@ class Producer(Endpoint):
 
         RecordError for one that has been freed or sent, or is of another heap.
         """
-        self._send_record(record, timeout, 0)
+        try:
+            core, block = record._core, record._block
+            if core is None or (block is not None and _record.DEBUG):
+                core = record._outgoing()
+        except AttributeError:
+            raise _not_a_record(record) from None
+        code = _send(self._core, core)
+        if code:
+            self._send_when_ready(code, record, core, timeout)
+        record._core = record._block = None  # as _end() does
+        record._fate = "sent"
+        self._spare.append(core)
 
     def _send_record(self, record: Record, timeout: float | None, views: int) -> None:
         try:
@@ -102,9 +123,7 @@ class Producer(Endpoint):
             raise _not_a_record(record) from None
         code = _send(self._core, core)
         if code:
-            if code != _WOULD_BLOCK:
-                raise self._not_sent(code, record)
-            self._insist(partial(_send, self._core, core), timeout)
+            self._send_when_ready(code, record, core, timeout)
         record._end("sent", core)
 
     def try_send_record(self, record: Record) -> bool:
@@ -209,7 +228,7 @@ class Producer(Endpoint):
         """
         record = allocate_packed(self._handle, codec.encode(obj))
         try:
-            self._send_record(record, timeout, 0)
+            self.send_record(record, timeout)
         finally:
             record._done_with()
 
@@ -219,6 +238,13 @@ class Producer(Endpoint):
         if code == lib.IPCHEAP_RECORD and record._source.handle is not self._handle:
             return RecordError(f"{record!r} cannot be sent in another heap, {self._handle}")
         return self._error(code)
+
+    def _send_when_ready(
+        self, code: int, record: Record, core: CData, timeout: float | None
+    ) -> None:
+        if code != _WOULD_BLOCK:
+            raise self._not_sent(code, record)
+        self._insist(partial(_send, self._core, core), timeout)
 
     def _send_later(self, code: int, data: BytesLike, timeout: float | None) -> None:
         if code != _WOULD_BLOCK:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _allocate = lib.py_allocate
 _free = lib.py_free
 _describe = lib.py_describe
+_export = lib.py_export
 _ARRAY = lib.IPCHEAP_ARRAY
 
 # Report what is legal and yet most often a mistake; what that costs is paid by nobody else.
@@ -83,7 +84,8 @@ class Record:
     @property
     def view(self) -> memoryview:
         """A writable memoryview of its bytes; uninitialised after allocation."""
-        return memoryview(self._block or self._export())
+        block = self._block
+        return memoryview(self._export() if block is None else block)
 
     def array(
         self, dtype: numpy.typing.DTypeLike | None = None, shape: Shape | None = None
@@ -95,7 +97,9 @@ class Record:
         worked out. Raises ValueError for a dtype that does not divide the record or a shape
         that is not of its size, TypeError for a dtype that holds Python objects.
         """
-        block = self._block or self._export()
+        block = self._block
+        if block is None:
+            block = self._export()
         if dtype is None and self._usable().form == _ARRAY:
             array = _described(self._source, self._usable(), block)
         else:
@@ -110,7 +114,9 @@ class Record:
         code = _free(core)
         if code and code != lib.IPCHEAP_HEAP_BUSY:
             raise self._error(code)
-        self._end("freed", core)
+        self._core = self._block = None  # as _end() does
+        self._fate = "freed"
+        self._source.handle.spare.append(core)
 
     def keep(self) -> None:
         """Take it out of the channel it came from, whose slot is then free again.
@@ -135,7 +141,10 @@ class Record:
             self.free()
 
     def __del__(self) -> None:
-        core = getattr(self, "_core", None)
+        try:
+            core = self._core
+        except AttributeError:  # it has never been one
+            return
         if core is not None:
             if DEBUG:
                 self._report()
@@ -144,7 +153,7 @@ class Record:
             self._source.handle.spare.append(core)
 
     def __bytes__(self) -> bytes:
-        return bytes(self._block or self._export())
+        return bytes(self.view)
 
     def __buffer__(self, flags: int, /) -> memoryview:
         return self.view
@@ -184,14 +193,16 @@ class Record:
         return self._core
 
     def _export(self) -> Any:
-        """Make what all views and arrays are made of, and keep alive."""
-        if self._block is None:
-            box: list[Any] = [self._source]
-            code = lib.py_export(self._usable(), id(box))
-            if code:
-                raise self._error(code)
-            self._block = box[0]
-        return self._block
+        """Make what all views and arrays are made of, and keep alive; once."""
+        core = self._core
+        if core is None:
+            raise self._gone("used")
+        box: list[Any] = [self._source]
+        code = _export(core, id(box))
+        if code:
+            raise self._error(code)
+        block = self._block = box[0]
+        return block
 
     def _end(self, fate: str, core: CData) -> None:
         """Note that it is not ours any more; its block goes with the last of its views."""
@@ -230,7 +241,7 @@ def allocate(handle: Handle, nbytes: int) -> Record:
         code = lib.IPCHEAP_BAD_VALUE
     if code:
         handle.spare.append(core)
-        raise _allocation_error(code, handle, nbytes)
+        raise allocation_error(code, handle, nbytes)
     return Record(handle, core)
 
 
@@ -244,7 +255,7 @@ def allocate_array(
     if code:
         handle.spare.append(core)
         nbytes = layout.itemsize * math.prod(layout.shape[0 : layout.dimensions])
-        raise _allocation_error(code, handle, nbytes)
+        raise allocation_error(code, handle, nbytes)
     return Record(handle, core)
 
 
@@ -260,7 +271,7 @@ def allocate_packed(handle: Handle, pieces: list[Any]) -> Record:
             if not memoryview(piece).c_contiguous:
                 raise ValueError(f"{type(piece).__name__} of bytes that do not lie in one piece")
         raise BufferError("what was to be sent changed its size meanwhile")
-    raise _allocation_error(code, handle, sum(memoryview(piece).nbytes for piece in pieces))
+    raise allocation_error(code, handle, sum(memoryview(piece).nbytes for piece in pieces))
 
 
 def array_of(source: Source, core: CData) -> numpy.typing.NDArray[Any]:
@@ -288,7 +299,7 @@ def object_of(source: Source, core: CData, codec: Codec) -> Any:
 def _block_of(source: Source, core: CData) -> Any:
     """Return what views of a core record are made of; with the last of them it is freed."""
     box: list[Any] = [source]
-    code = lib.py_export(core, id(box))
+    code = _export(core, id(box))
     if code:
         _free(core)
         raise _native.error(code, source.handle, source.channel)
@@ -317,11 +328,12 @@ def allocate_many(handle: Handle, nbytes: int, count: int) -> list[Record]:
         code = lib.IPCHEAP_BAD_VALUE
     if code:
         handle.spare.extend(cores)
-        raise _allocation_error(code, handle, nbytes * count)
+        raise allocation_error(code, handle, nbytes * count)
     return [Record(handle, core) for core in cores]
 
 
-def _allocation_error(code: int, handle: Handle, nbytes: int) -> Exception:
+def allocation_error(code: int, handle: Handle, nbytes: int) -> Exception:
+    """Make the exception for an allocation of so many bytes that failed."""
     if code == lib.IPCHEAP_BAD_VALUE:
         return ValueError(f"nbytes must be from 0 to what a heap can hold, not {nbytes}")
     return _native.error(code, handle, asked=nbytes)
