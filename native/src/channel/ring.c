@@ -32,8 +32,16 @@ static bool was_sent(const struct ring *ring, uint64_t position) {
 uint64_t ring_sent(ipcheap_heap *heap, uint32_t index) {
     struct ring ring;
     if (!ring_of(heap, index, &ring)) return 0;
-    uint64_t position = get(&channel_at(heap, index)->sides[IPCHEAP_PRODUCER].position);
-    for (uint64_t i = 0; i < ring.count && was_sent(&ring, position); i++) position++;
+    const shared64 *hint = &channel_at(heap, index)->sides[IPCHEAP_PRODUCER].position;
+    uint64_t first, position, tries = 0;
+    do {
+        first = position = get_acquire(hint);
+        while (position - first < ring.count && was_sent(&ring, position)) position++;
+        /*
+         * A living producer may have gone round the ring since we read his hint, and then the
+         * slots tell of another lap. He moves it between any two sends, so look at it again.
+         */
+    } while (get(hint) != first && tries++ < ring.count);
     return position;
 }
 
