@@ -149,7 +149,7 @@ static uint32_t collect(struct local_slab *s) {
         for (uint64_t left = bits; left; left &= left - 1) {
             uint32_t index = w * 64 + (uint32_t)__builtin_ctzll(left);
             if (index >= s->blocks) break;
-            put(&s->shared->tags[index], TAG_FREE);
+            put_release(&s->shared->tags[index], TAG_FREE); /* with all_free() */
             mark_free(s, index);
             s->free_blocks++;
         }

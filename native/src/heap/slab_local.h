@@ -123,7 +123,8 @@ static inline shared64 *slab_my_tag(struct participant *me, uint64_t offset) {
 
 static inline void free_mine(struct participant *me, struct local_slab *s, uint32_t index,
                       uint64_t offset) {
-    put(&s->shared->tags[index], TAG_FREE);
+    /* Release: what its user did is over before revoke() can give the memory to another. */
+    put_release(&s->shared->tags[index], TAG_FREE);
     if (s->hot) {
         mark_free(s, index);
     } else {
