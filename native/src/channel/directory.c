@@ -155,6 +155,16 @@ static void table_publish(ipcheap_heap *heap, uint64_t log, uint64_t page) {
     put_release(&heap->header->table, log << 56 | page_offset(heap, page));
 }
 
+/*
+ * Makes system memory zero. It may have been a table, and somebody who looks a key up, which
+ * takes no lock, may be reading it still: what he finds he does not believe, but atomic it is.
+ */
+static void zero(void *start, uint64_t bytes) {
+    shared64 *words = start;
+    for (uint64_t i = 0; i < bytes / sizeof *words; i++)
+        atomic_store_explicit(&words[i], 0, memory_order_relaxed);
+}
+
 /* Under the lock. A new table of 2^log cells with all living channels in it. */
 static int table_make(struct participant *me, uint64_t log) {
     ipcheap_heap *heap = me->heap;
@@ -164,7 +174,7 @@ static int table_make(struct participant *me, uint64_t log) {
     if (error) return error;
     uint64_t old = get(&heap->header->table) & ((UINT64_C(1) << 56) - 1);
     struct table table = {at_offset(heap, page_offset(heap, page)), (UINT64_C(1) << log) - 1};
-    memset(table.cells, 0, bytes);
+    zero(table.cells, bytes);
     uint32_t entries = get(&heap->header->entries);
     for (uint32_t i = 0; i < entries; i++) {
         struct channel *channel = channel_at(heap, i);
@@ -194,7 +204,7 @@ static int chunk_make(struct participant *me, uint32_t chunk) {
     int error = extent_allocate(me, SYSTEM_ZONE, bytes >> PAGE_SHIFT, 1, KIND_SYSTEM,
                                 sent_tag(NO_CHANNEL, chunk), &page);
     if (error) return error;
-    memset(at_offset(heap, page_offset(heap, page)), 0, bytes);
+    zero(at_offset(heap, page_offset(heap, page)), bytes);
     put_release(&heap->header->chunks[chunk], page_offset(heap, page));
     return 0;
 }
@@ -295,7 +305,11 @@ int channel_make_memory(struct participant *me, uint32_t index, uint64_t bytes) 
     int error = extent_allocate(me, zone, pages, 1, is_static ? KIND_STATIC : KIND_SYSTEM,
                                 sent_tag(index, 0), &page);
     if (error) return error;
-    memset(at_offset(heap, page_offset(heap, page)), 0, pages << PAGE_SHIFT);
+    void *start = at_offset(heap, page_offset(heap, page));
+    if (is_static)
+        memset(start, 0, pages << PAGE_SHIFT);
+    else
+        zero(start, pages << PAGE_SHIFT);
     put_release(&channel->memory, page_offset(heap, page));
     return 0;
 }
