@@ -46,6 +46,22 @@
         return value;                                   \
     }
 
+/* The same with an endpoint, which another thread's closing of the heap then leaves to us. */
+#define KEEPING_ENDPOINT(result, name, parameters, endpoint, arguments) \
+    static result keeping_##name parameters {                           \
+        ipcheap_allow_sleep(0);                                         \
+        result value = ipcheap_##name arguments;                        \
+        ipcheap_allow_sleep(1);                                         \
+        if (value != IPCHEAP_WOULD_SLEEP) return value;                 \
+        int error = ipcheap_endpoint_enter(endpoint);                   \
+        if (error) return error;                                        \
+        PyThreadState *state = PyEval_SaveThread();                     \
+        value = ipcheap_##name arguments;                               \
+        ipcheap_endpoint_leave(endpoint);                               \
+        PyEval_RestoreThread(state);                                    \
+        return value;                                                   \
+    }
+
 /* How often to look again before a wait that gives up the GIL: about a microsecond. */
 #define SPINS 64
 /* More than this is copied without the GIL. */
@@ -106,19 +122,20 @@ KEEPING(int, allocate_array,
         (heap, array, record))
 KEEPING(int, free, (ipcheap_heap *heap, ipcheap_record *record), (heap, record))
 KEEPING(int, keep, (ipcheap_heap *heap, ipcheap_record *record), (heap, record))
-KEEPING(int, try_send, (ipcheap_endpoint *producer, ipcheap_record *record), (producer, record))
-KEEPING(int64_t, try_send_many,
-        (ipcheap_endpoint *producer, ipcheap_record *records, size_t count),
-        (producer, records, count))
-KEEPING(int, try_receive, (ipcheap_endpoint *consumer, ipcheap_record *record),
-        (consumer, record))
-KEEPING(int, peek, (ipcheap_endpoint *consumer, uint64_t *nbytes, uint32_t *form),
-        (consumer, nbytes, form))
-KEEPING(int64_t, try_receive_many,
-        (ipcheap_endpoint *consumer, ipcheap_record *records, size_t limit),
-        (consumer, records, limit))
+KEEPING_ENDPOINT(int, try_send, (ipcheap_endpoint *producer, ipcheap_record *record), producer,
+                 (producer, record))
+KEEPING_ENDPOINT(int64_t, try_send_many,
+                 (ipcheap_endpoint *producer, ipcheap_record *records, size_t count), producer,
+                 (producer, records, count))
+KEEPING_ENDPOINT(int, try_receive, (ipcheap_endpoint *consumer, ipcheap_record *record), consumer,
+                 (consumer, record))
+KEEPING_ENDPOINT(int64_t, try_receive_many,
+                 (ipcheap_endpoint *consumer, ipcheap_record *records, size_t limit), consumer,
+                 (consumer, records, limit))
+KEEPING_ENDPOINT(int, peek, (ipcheap_endpoint *consumer, uint64_t *nbytes, uint32_t *form),
+                 consumer, (consumer, nbytes, form))
 
-KEEPING(int, endpoint_descriptor, (ipcheap_endpoint *endpoint), (endpoint))
+KEEPING_ENDPOINT(int, endpoint_descriptor, (ipcheap_endpoint *endpoint), endpoint, (endpoint))
 
 static int py_endpoint_descriptor(ipcheap_endpoint *endpoint) {
     return keeping_endpoint_descriptor(endpoint);

@@ -97,7 +97,12 @@ IPCHEAP_API int ipcheap_attach(int fd, int shmid, ipcheap_heap **heap);
 IPCHEAP_API int ipcheap_inspect(int fd, int shmid, ipcheap_heap_info *info);
 IPCHEAP_API int ipcheap_heap_describe(ipcheap_heap *heap, ipcheap_heap_info *info);
 
-/* Closes this process's endpoints. The mapping stays until the last record is given back. */
+/*
+ * Closes this process's endpoints. The mapping stays until the last record is given back.
+ * Other threads may be in the middle of calls on the heap; of calls on an endpoint only in
+ * ipcheap_wait() and _wait_peer(), or between ipcheap_endpoint_enter() and _leave(): they come
+ * out with HEAP_CLOSED and have closed it.
+ */
 IPCHEAP_API int ipcheap_close(ipcheap_heap *heap);
 /* Drops the handle; nothing may use it afterwards. Closes first if need be. */
 IPCHEAP_API void ipcheap_release(ipcheap_heap *heap);
@@ -257,6 +262,13 @@ IPCHEAP_API int ipcheap_side_holder(ipcheap_heap *heap, const ipcheap_channel *c
                                     ipcheap_holder *holder);
 /* Gives the side back; from the claiming thread, or from ipcheap_close(). Idempotent. */
 IPCHEAP_API int ipcheap_endpoint_close(ipcheap_endpoint *endpoint);
+/*
+ * For calls during which another thread may close the heap: the endpoint is not closed under
+ * them but by _leave(), which then returns HEAP_CLOSED or ENDPOINT_CLOSED, as _enter() does
+ * when it is too late. Waiting ends early. The two may be nested.
+ */
+IPCHEAP_API int ipcheap_endpoint_enter(ipcheap_endpoint *endpoint);
+IPCHEAP_API int ipcheap_endpoint_leave(ipcheap_endpoint *endpoint);
 /* Drops the handle itself; records received through it may still be freed before this. */
 IPCHEAP_API void ipcheap_endpoint_release(ipcheap_endpoint *endpoint);
 

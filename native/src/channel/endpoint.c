@@ -151,6 +151,10 @@ int ipcheap_claim(ipcheap_heap *heap, const ipcheap_channel *handle, int side,
     e->next = me->endpoints;
     me->endpoints = e;
     pthread_mutex_unlock(&heap->mutex);
+    if (heap->closed) { /* meanwhile; who closed it may not have seen this one */
+        ipcheap_endpoint_release(e);
+        return IPCHEAP_HEAP_CLOSED;
+    }
     *result = e;
     return 0;
 }
@@ -195,8 +199,10 @@ static void unlink_endpoint(ipcheap_endpoint *e) {
 /* `me` is the caller: its own thread, one that drops it, or one that closes the heap. */
 static int close_side(ipcheap_endpoint *e, struct participant *me) {
     struct channel *channel = e->channel;
+    pthread_mutex_lock(&e->heap->mutex); /* another thread may be freeing what we hold */
     if (e->side == IPCHEAP_CONSUMER) keep_held(e, me);
     e->closed = true;
+    pthread_mutex_unlock(&e->heap->mutex);
     bell_remove(e);
     bell_close(e);
     bool removed = get(&channel->flags) & CHANNEL_GONE;
@@ -219,40 +225,83 @@ static int close_side(ipcheap_endpoint *e, struct participant *me) {
     return 0;
 }
 
-static int close_endpoint(ipcheap_endpoint *e, struct participant *me) {
-    if (e->closed || e->me->abandoned) {
-        e->closed = true;
-        return 0;
-    }
-    e->closing = 1;
-    if (e->inside) { /* its thread sleeps in here: let that one close on its way out */
-        full_fence(); /* pairs with park() */
-        unpark(e->heap, e->channel, e->side, NULL);
-        return 0;
-    }
+static int finish_closing(ipcheap_endpoint *e, struct participant *me) {
     int error = close_side(e, me);
     unlink_endpoint(e);
+    atomic_fetch_or(&e->use, ENDPOINT_CLOSED); /* our last look at it: it may be freed now */
     return error;
+}
+
+static int closed_error(const ipcheap_endpoint *e) {
+    return e->heap->closed ? IPCHEAP_HEAP_CLOSED : IPCHEAP_ENDPOINT_CLOSED;
+}
+
+int ipcheap_endpoint_enter(ipcheap_endpoint *e) {
+    int out = 0, error = endpoint_check(e);
+    if (error) return error;
+    if (e->heap->closed) return IPCHEAP_HEAP_CLOSED;
+    if (!e->depth && !atomic_compare_exchange_strong(&e->use, &out, ENDPOINT_INSIDE))
+        return closed_error(e);
+    e->depth++;
+    return 0;
+}
+
+int ipcheap_endpoint_leave(ipcheap_endpoint *e) {
+    if (--e->depth) return 0;
+    /* Asked before: once we are outside, whoever closes the heap may close the endpoint, too. */
+    int error = e->heap->closed ? IPCHEAP_HEAP_CLOSED : 0;
+    if (!(atomic_fetch_and(&e->use, ~ENDPOINT_INSIDE) & ENDPOINT_CLOSING)) return error;
+    error = closed_error(e);
+    finish_closing(e, e->me);
+    return error;
+}
+
+/* Makes the caller the one who closes it; false when that is somebody else. */
+static bool start_closing(ipcheap_endpoint *e) {
+    int use = atomic_fetch_or(&e->use, ENDPOINT_CLOSING);
+    if (use & ENDPOINT_CLOSING) return false;
+    if (!(use & ENDPOINT_INSIDE)) return true;
+    unpark(e->heap, e->channel, e->side, NULL); /* it looks at `use` again: pairs with park() */
+    return false;
+}
+
+static int close_endpoint(ipcheap_endpoint *e, struct participant *me) {
+    if (e->me->abandoned) {
+        e->closed = true;
+        e->use = ENDPOINT_CLOSING | ENDPOINT_CLOSED;
+        return 0;
+    }
+    return start_closing(e) ? finish_closing(e, me) : 0;
 }
 
 int ipcheap_endpoint_close(ipcheap_endpoint *e) {
     struct participant *me = e->me;
-    if (e->closed || me->abandoned || me->thread == thread_marker()) return close_endpoint(e, me);
+    if (endpoint_is_closing(e)) return 0;
+    if (me->abandoned || me->thread == thread_marker()) return close_endpoint(e, me);
     int error = participant_current(e->heap, &me);
     return error ? error : close_endpoint(e, me);
 }
 
-void endpoints_close(struct participant *me) {
-    /* Those with a thread asleep inside stay on the list until it has come out. */
-    struct ipcheap_endpoint *next;
-    for (struct ipcheap_endpoint *e = me->endpoints; e; e = next) {
-        next = e->next;
-        close_endpoint(e, me);
-    }
+/* Under the list's mutex, so that it is not freed meanwhile: one that the caller closes. */
+static ipcheap_endpoint *next_to_close(struct participant *owner) {
+    pthread_mutex_lock(&owner->heap->mutex);
+    ipcheap_endpoint *e = owner->endpoints;
+    while (e && !start_closing(e)) e = e->next;
+    pthread_mutex_unlock(&owner->heap->mutex);
+    return e;
+}
+
+void endpoints_close(struct participant *owner, struct participant *me) {
+    ipcheap_endpoint *e;
+    while ((e = next_to_close(owner))) finish_closing(e, me);
 }
 
 void ipcheap_endpoint_release(ipcheap_endpoint *e) {
-    ipcheap_endpoint_close(e);
+    int error = ipcheap_endpoint_close(e);
+    if (error && !endpoint_is_closing(e))
+        unlink_endpoint(e);
+    else
+        while (!(e->use & ENDPOINT_CLOSED)) os_nap(MILLISECOND / 10); /* by another thread */
     bell_close(e);
     free(e);
 }
@@ -310,22 +359,12 @@ static int wait_inside(ipcheap_endpoint *e, bool (*ready)(const ipcheap_endpoint
     if (error) return error;
     if (timeout_ns == 0) return ready(e) ? 0 : IPCHEAP_TIMED_OUT;
     if (ready == endpoint_ready && endpoint_spin(e)) return 0;
-    e->inside = 1;
-    error = e->closing ? IPCHEAP_ENDPOINT_CLOSED : park(e, ready, timeout_ns);
-    int closed = endpoint_come_out(e);
-    if (closed) return closed;
+    error = ipcheap_endpoint_enter(e);
+    if (error) return error;
+    error = park(e, ready, timeout_ns);
     bell_settle(e);
-    return error;
-}
-
-int endpoint_come_out(ipcheap_endpoint *e) {
-    e->inside = 0;
-    if (!e->closing) return 0;
-    if (!e->closed) {
-        close_side(e, e->me);
-        unlink_endpoint(e);
-    }
-    return e->heap->closed ? IPCHEAP_HEAP_CLOSED : IPCHEAP_ENDPOINT_CLOSED;
+    int closed = ipcheap_endpoint_leave(e);
+    return closed ? closed : error;
 }
 
 int ipcheap_endpoint_descriptor(ipcheap_endpoint *e) {

@@ -36,18 +36,28 @@ struct ipcheap_endpoint {
     uint32_t shift;    /* log2 of slots */
     uint32_t index;    /* of the channel */
     int side;
-    bool closed;
+    _Atomic bool closed;
     uint64_t position; /* the next to send or to receive */
     uint64_t doubtful; /* received positions below this one are checked against tags */
     bool writable;     /* a producer's next slot was seen to be, and its garbage is collected */
     uint32_t spins;    /* how long to spin before parking, learnt from recent waits */
     uint32_t idle;     /* tries in a row that found nothing */
-    _Atomic int inside; /* a thread sleeps in here without the interpreter's lock */
-    _Atomic int closing;
+    int depth;       /* of endpoint_enter(), by its own thread */
+    _Atomic int use; /* endpoint_use: whoever closes it, it is closed once */
     struct own_bell *bell; /* once its descriptor was asked for: bell.h */
     struct bell_pull pull;
     struct ipcheap_endpoint *next; /* of the participant */
 };
+
+/*
+ * Another thread may close an endpoint: the one that closes the heap, or that drops it. Who
+ * sets CLOSING closes it, unless its own thread is INSIDE: then that one does, on its way out.
+ */
+enum endpoint_use { ENDPOINT_INSIDE = 1, ENDPOINT_CLOSING = 2, ENDPOINT_CLOSED = 4 };
+
+static inline bool endpoint_is_closing(const ipcheap_endpoint *e) {
+    return e->use & ENDPOINT_CLOSING;
+}
 
 static inline struct ring_slot *slot_of(const ipcheap_endpoint *e, uint64_t position) {
     return &e->slots[position & e->mask];
@@ -95,9 +105,6 @@ static inline bool endpoint_can_go_on(const ipcheap_endpoint *e) {
     return slot_is_readable(e, e->position, word) || e->position < e->doubtful;
 }
 
-/* After a sleep with `inside` set: closes what another thread wanted closed meanwhile. */
-int endpoint_come_out(ipcheap_endpoint *e);
-
 /* Does so much lie within users' memory? */
 static inline bool in_data_zone(const ipcheap_heap *heap, uint64_t offset, uint64_t nbytes) {
     const struct geometry *g = &heap->geometry;
@@ -115,8 +122,8 @@ int endpoint_end(ipcheap_endpoint *e, uint64_t word);
 /* How many slots the consumer has received and not given back. */
 uint64_t endpoint_held(const ipcheap_endpoint *e);
 
-/* Closes all of a participant's endpoints. */
-void endpoints_close(struct participant *me);
+/* Closes all endpoints of a participant, the caller's or, as `me`, another's. */
+void endpoints_close(struct participant *owner, struct participant *me);
 
 /* Under the lock. What others need of rings: ring.c. */
 

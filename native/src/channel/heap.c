@@ -25,7 +25,7 @@ static void reclaim(struct participant *me) {
 }
 
 static void leave(struct participant *me) {
-    endpoints_close(me);
+    endpoints_close(me, me);
     slabs_abandon(me);
     blocks_free_deferred(me);
 }
@@ -54,7 +54,7 @@ int ipcheap_attach(int fd, int shmid, ipcheap_heap **result) {
 }
 
 int ipcheap_close(ipcheap_heap *heap) {
-    if (!heap->closed) participants_close(heap);
+    if (!atomic_exchange(&heap->closed, true)) participants_close(heap);
     return 0;
 }
 

@@ -61,14 +61,14 @@ int park(ipcheap_endpoint *e, bool (*ready)(const ipcheap_endpoint *), int64_t t
         full_fence();
         int result = 0;
         int64_t left = os_remaining(deadline);
-        if (!ready(e) && !e->closing && left > 0) {
+        if (!ready(e) && !endpoint_is_closing(e) && left > 0) {
             put(parks, get(parks) + 1);
             int64_t span = (int64_t)least((uint64_t)left, LOOK_AFTER_PEER);
             result = os_futex_wait(word, PARKED_HERE, span);
         }
         put(word, AWAKE);
         if (ready(e)) return 0;
-        if (e->closing) return IPCHEAP_ENDPOINT_CLOSED;
+        if (endpoint_is_closing(e)) return IPCHEAP_ENDPOINT_CLOSED;
         if (result == IPCHEAP_INTERRUPTED) return result;
         if (result == IPCHEAP_TIMED_OUT) {
             int error = look_after_peer(e);

@@ -88,22 +88,56 @@ static bool consumer_is_open(const ipcheap_record *record) {
     return record->consumer && !record->consumer->closed;
 }
 
+/* 1 when the record is freed; 0 when it has become its receiver's own. */
+static int free_received(ipcheap_heap *heap, ipcheap_record *record) {
+    struct participant *me;
+    ipcheap_endpoint *e = record->consumer;
+    struct ring_slot *slot = slot_held(record);
+    if (UNLIKELY(!slot)) return IPCHEAP_RECORD;
+    if (LIKELY(producer_collects(e, record))) {
+        slot_let_go(e, slot, record->position, SLOT_RELEASED, record->offset);
+        return 1;
+    }
+    int error = participant_current(heap, &me);
+    return error ? error : take_out(me, record, slot);
+}
+
+static int keep_received(ipcheap_heap *heap, ipcheap_record *record) {
+    struct participant *me;
+    struct ring_slot *slot = slot_held(record);
+    if (!slot) return IPCHEAP_RECORD;
+    int error = participant_current(heap, &me);
+    return error ? error : take_out(me, record, slot);
+}
+
+/*
+ * The same for a record that another thread's consumer has received. Were that one closed just
+ * now, it would keep what it holds; the mutex is what it does so under. 0 when it is closed.
+ */
+static int for_another(ipcheap_heap *heap, ipcheap_record *record,
+                       int (*act)(ipcheap_heap *, ipcheap_record *)) {
+    struct participant *me;
+    int result = participant_current(heap, &me); /* not under the mutex: it takes the process's */
+    if (result) return result;
+    pthread_mutex_lock(&heap->mutex);
+    if (consumer_is_open(record)) result = act(heap, record);
+    pthread_mutex_unlock(&heap->mutex);
+    return result;
+}
+
+static bool is_anothers(const ipcheap_record *record) {
+    return record->consumer->me->thread != thread_marker();
+}
+
 int ipcheap_free(ipcheap_heap *heap, ipcheap_record *record) {
     struct participant *me;
     int error = 0;
     if (UNLIKELY(record->data != at_offset(heap, record->offset))) return IPCHEAP_RECORD;
     if (LIKELY(consumer_is_open(record))) {
-        ipcheap_endpoint *e = record->consumer;
-        if (UNLIKELY(e->me->abandoned)) return IPCHEAP_WRONG_PROCESS;
-        struct ring_slot *slot = slot_held(record);
-        if (UNLIKELY(!slot)) return IPCHEAP_RECORD;
-        if (LIKELY(producer_collects(e, record))) {
-            slot_let_go(e, slot, record->position, SLOT_RELEASED, record->offset);
-            return 0;
-        }
-        error = participant_current(heap, &me);
-        if (!error) error = take_out(me, record, slot);
-        if (error) return error;
+        if (UNLIKELY(record->consumer->me->abandoned)) return IPCHEAP_WRONG_PROCESS;
+        int freed = UNLIKELY(is_anothers(record)) ? for_another(heap, record, free_received)
+                                                  : free_received(heap, record);
+        if (LIKELY(freed)) return freed < 0 ? freed : 0;
     }
     if (record->consumer && record->consumer->me->abandoned) return IPCHEAP_WRONG_PROCESS;
     error = participant_current(heap, &me);
@@ -111,7 +145,6 @@ int ipcheap_free(ipcheap_heap *heap, ipcheap_record *record) {
 }
 
 int ipcheap_keep(ipcheap_heap *heap, ipcheap_record *record) {
-    struct participant *me;
     if (!consumer_is_open(record)) {
         struct place place;
         bool ours = place_find(heap, record->offset, &place) && block_owner(heap, &place);
@@ -119,10 +152,10 @@ int ipcheap_keep(ipcheap_heap *heap, ipcheap_record *record) {
         return ours ? 0 : nobody_here_owns(heap, record->offset);
     }
     if (record->consumer->me->abandoned) return IPCHEAP_WRONG_PROCESS;
-    struct ring_slot *slot = slot_held(record);
-    if (!slot) return IPCHEAP_RECORD;
-    int error = participant_current(heap, &me);
-    return error ? error : take_out(me, record, slot);
+    if (!is_anothers(record)) return keep_received(heap, record);
+    int error = for_another(heap, record, keep_received);
+    if (!error) record->consumer = NULL; /* or its consumer, closing, has kept it */
+    return error;
 }
 
 /* Sending ----------------------------------------------------------------------------------- */
@@ -239,6 +272,15 @@ static int send_one(ipcheap_endpoint *e, ipcheap_record *record) {
     return 0;
 }
 
+/* What another thread's consumer holds may be forwarded, too: see for_another(). */
+static int send_any(ipcheap_endpoint *e, ipcheap_record *record) {
+    if (LIKELY(!consumer_is_open(record) || !is_anothers(record))) return send_one(e, record);
+    pthread_mutex_lock(&e->heap->mutex);
+    int error = send_one(e, record);
+    pthread_mutex_unlock(&e->heap->mutex);
+    return error;
+}
+
 static int sender_check(const ipcheap_endpoint *e) {
     int error = endpoint_check(e);
     if (UNLIKELY(error)) return error;
@@ -248,7 +290,7 @@ static int sender_check(const ipcheap_endpoint *e) {
 int ipcheap_try_send(ipcheap_endpoint *e, ipcheap_record *record) {
     int error = sender_check(e);
     if (UNLIKELY(error)) return error;
-    do error = send_one(e, record);
+    do error = send_any(e, record);
     while (UNLIKELY(e->bell != NULL) && error == IPCHEAP_WOULD_BLOCK && bell_settle(e));
     if (LIKELY(!error)) {
         endpoint_notify(e);
@@ -262,7 +304,7 @@ int64_t ipcheap_try_send_many(ipcheap_endpoint *e, ipcheap_record *records, size
     if (UNLIKELY(error)) return error;
     size_t done = 0;
     while (!error && done < count) {
-        error = send_one(e, &records[done]);
+        error = send_any(e, &records[done]);
         done += !error;
     }
     if (done) endpoint_notify(e);

@@ -92,7 +92,7 @@ static void get_up(struct gathering *g) {
 
 static bool is_closing(const struct gathering *g) {
     for (size_t i = 0; i < g->count; i++)
-        if (g->items[i].endpoint && g->items[i].endpoint->closing) return true;
+        if (g->items[i].endpoint && endpoint_is_closing(g->items[i].endpoint)) return true;
     return false;
 }
 
@@ -140,28 +140,35 @@ static int wait_inside(struct gathering *g, int64_t timeout_ns) {
     }
 }
 
-int64_t ipcheap_wait_any(ipcheap_waitable *items, size_t count, int64_t timeout_ns) {
-    struct gathering g = {.items = items, .count = count};
-    for (size_t i = 0; i < count; i++) {
-        const ipcheap_waitable *item = &items[i];
-        bool fine = item->endpoint || (item->word && (item->width == 0 || item->width == 4 ||
-                                                      item->width == 8));
-        int error = !fine ? IPCHEAP_BAD_VALUE : item->endpoint ? endpoint_check(item->endpoint) : 0;
-        if (error) return error;
-    }
-    if (count == 0) return 0;
-    for (size_t i = 0; i < count; i++)
-        if (items[i].endpoint) items[i].endpoint->inside = 1;
-    int error = wait_inside(&g, timeout_ns), closed = 0;
+static bool can_be_waited_for(const ipcheap_waitable *item) {
+    if (item->endpoint) return true;
+    return item->word && (item->width == 0 || item->width == 4 || item->width == 8);
+}
+
+/* Of the first `count`; an error when one of them was to be closed meanwhile. */
+static int leave_all(const ipcheap_waitable *items, size_t count) {
+    int closed = 0;
     for (size_t i = 0; i < count; i++) {
         ipcheap_endpoint *e = items[i].endpoint;
         if (!e) continue;
-        int gone = endpoint_come_out(e);
-        if (gone)
-            closed = gone;
-        else
-            bell_settle(e);
+        bell_settle(e);
+        int error = ipcheap_endpoint_leave(e);
+        if (error) closed = error;
     }
+    return closed;
+}
+
+int64_t ipcheap_wait_any(ipcheap_waitable *items, size_t count, int64_t timeout_ns) {
+    struct gathering g = {.items = items, .count = count};
+    for (size_t i = 0; i < count; i++) {
+        int error = can_be_waited_for(&items[i]) ? 0 : IPCHEAP_BAD_VALUE;
+        if (!error && items[i].endpoint) error = ipcheap_endpoint_enter(items[i].endpoint);
+        if (!error) continue;
+        leave_all(items, i);
+        return error;
+    }
+    if (count == 0) return 0;
+    int error = wait_inside(&g, timeout_ns), closed = leave_all(items, count);
     if (closed) return closed;
     if (error == IPCHEAP_TIMED_OUT) return 0;
     return error ? error : (int64_t)g.ready;

@@ -22,7 +22,7 @@ struct participant {
     uint32_t lock_word;
     uint32_t lock_depth;
     struct participant_slot *record; /* its slot */
-    uintptr_t thread;          /* thread_marker() of its thread; 0 when that has ended */
+    _Atomic uintptr_t thread;  /* thread_marker() of its thread; 0 when that has ended */
     bool abandoned;            /* belongs to the parent of a fork */
     struct slab_cache *slabs;  /* the private halves of its slabs */
     uint64_t recent_page;      /* the extent allocated last, to prefetch its descriptor */
@@ -40,7 +40,8 @@ struct hooks {
     int (*rebuild)(struct participant *me); /* under the lock, after its owner died */
     int (*recover)(struct participant *me, uint32_t slot, uint32_t generation); /* under the lock */
     void (*leave)(struct participant *me); /* its thread ends: close endpoints, orphan slabs */
-    void (*close_endpoints)(struct participant *me); /* the heap is closed by another thread */
+    /* the heap is closed by another thread, `me` */
+    void (*close_endpoints)(struct participant *owner, struct participant *me);
     void (*reclaim)(struct participant *me); /* memory is short: collect what waits in rings */
 };
 
@@ -50,15 +51,17 @@ struct ipcheap_heap {
     struct page *pages;
     struct geometry geometry;
     const struct hooks *hooks;
-    uint64_t serial;     /* of this handle in this process, changed by fork */
+    _Atomic uint64_t serial; /* of this handle in this process, changed by fork */
     uint64_t process;    /* of this attachment, among all */
     int fd;              /* the segment, to commit and punch; -1 for System V */
     int file;            /* what liveness locks are on: fd, or the file beside a segment */
     int live;            /* an open file description of its own for them; -1 after fork */
-    bool sysv, closed;
+    bool sysv;
+    _Atomic bool closed;
     void *semaphore;
     int64_t lock_timeout;
-    pthread_mutex_t mutex; /* of endpoint lists; never held with the heap lock wanted */
+    /* Of endpoint lists, and of what a closing consumer holds. Not wanted under the heap lock. */
+    pthread_mutex_t mutex;
     struct participant *members;
     struct participant *_Atomic by_slot[PARTICIPANTS];
     struct ipcheap_heap *next_of_process;

@@ -246,17 +246,20 @@ void participants_tidy(ipcheap_heap *heap) {
 }
 
 void participants_close(ipcheap_heap *heap) {
+    struct participant *me = NULL;
+    bool here = participant_current(heap, &me) == 0;
     pthread_mutex_lock(&process_mutex);
-    heap->closed = true;
     heap->serial = ++next_serial;
+    for (struct participant *p = heap->members; p && here; p = p->next_of_heap)
+        if (p != me && heap->by_slot[p->slot] == p) heap->hooks->close_endpoints(p, me);
     for (struct participant *p = heap->members; p; p = p->next_of_heap) {
         if (heap->by_slot[p->slot] != p) continue;
-        /* Another thread may be inside its slabs just now: those wait for its end, or ours. */
-        if (p->thread == thread_marker())
-            heap->hooks->leave(p);
-        else
-            heap->hooks->close_endpoints(p);
-        if (done(p)) participant_retire(p);
+        if (p == me) heap->hooks->leave(p);
+        /*
+         * Another thread may be in the middle of a call just now, perhaps with the heap lock:
+         * what is its own, and its slot, wait for its end, or ours.
+         */
+        if ((p == me || !p->thread) && done(p)) participant_retire(p);
     }
     pthread_mutex_unlock(&process_mutex);
 }
