@@ -1,0 +1,613 @@
+"""Explores every interleaving of a few small processes over shared words.
+
+A process is a generator: it yields steps and gets back what they found.
+
+    def put_one(me):
+        word = yield get(("word", 0))
+        yield put(("word", 0), word + 1)
+
+Each step is one transition. With `tso`, stores go through a first-in-first-out buffer of
+their process, as on x86: a process sees its own at once, others when they are flushed, which
+may be at any later time; fences and read-modify-writes wait for the own buffer, membarrier
+flushes the buffers of others. With `kills`, mortal processes may die before any step.
+
+A generator's future follows from where it stands and from its local variables. So each
+process is turned into a table, (local state, result) -> local state, filled as it is needed,
+and the exploration itself is a look-up. This asks two things of a process: locals are
+hashable, and the position of a `for` loop follows from its locals.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections import deque
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Hashable, Iterable
+
+    Name = Hashable
+    Steps = Generator["Step", Any, Any]
+    Memory = tuple[Any, ...]
+
+
+class Violation(Exception):
+    """A property does not hold; raised by processes, found by the explorer."""
+
+
+class Step(NamedTuple):
+    """What a process is about to do."""
+
+    kind: str
+    name: Any = None
+    value: Any = None
+    also: Any = ()  # ghosts written in the same instant; what put_if() expects
+
+    def __str__(self) -> str:
+        where = show(self.name)
+        match self.kind:
+            case "store" | "exchange":
+                return f"{where} = {show(self.value)}"
+            case "or" | "and":
+                return f"{where} {'|&'[self.kind == 'and']}= {self.value}"
+            case "if":
+                return f"{where}: {show(self.also)} -> {show(self.value)}"
+            case "load":
+                return f"reads {where}"
+            case "when" | "flush":
+                return where
+            case "sleep":
+                return f"sleeps while {where} is {show(self.value)}"
+            case _:
+                return f"{self.kind} {where}".rstrip()
+
+
+def show(value: object) -> str:
+    """Return a name or a value as one would write it."""
+    if isinstance(value, tuple):
+        return " ".join(show(part) for part in value)
+    return "" if value is None else str(value)
+
+
+# Steps, named as in the C sources -----------------------------------------------------------
+
+
+def get(name: Name) -> Step:
+    """Load a word."""
+    return Step("load", name)
+
+
+get_acquire = get
+
+
+def put(name: Name, value: Any, also: tuple[tuple[Name, Any], ...] = ()) -> Step:
+    """Store a word, and ghosts that only the properties look at."""
+    return Step("store", name, value, also)
+
+
+put_release = put
+
+
+def put_exchange(name: Name, value: Any) -> Step:
+    """Store a word and return what it was."""
+    return Step("exchange", name, value)
+
+
+def put_or(name: Name, bits: int) -> Step:
+    """Set bits and return what the word was."""
+    return Step("or", name, bits)
+
+
+def put_and(name: Name, bits: int) -> Step:
+    """Keep only these bits and return what the word was."""
+    return Step("and", name, bits)
+
+
+def put_if(name: Name, expected: Any, value: Any) -> Step:
+    """Store if the word is as expected; return what it was."""
+    return Step("if", name, value, expected)
+
+
+def full_fence() -> Step:
+    """Wait until the own stores are visible."""
+    return Step("fence")
+
+
+def compiler_fence() -> Step:
+    """Nothing: the processor does not see it."""
+    return Step("nothing")
+
+
+def os_membarrier(*others: str) -> Steps:
+    """Have a full fence run by everybody, one after the other."""
+    yield full_fence()
+    for other in others:
+        yield Step("interrupt", other)
+
+
+def os_futex_wait(name: Name, value: Any, *, timed: Callable[[View], bool] | None = None) -> Step:
+    """Sleep while the word has that value: "woken", "changed", or "timed out" if that may be."""
+    return Step("sleep", name, value, timed)
+
+
+def os_futex_wake(name: Name) -> Step:
+    """Wake one who sleeps on the word, whichever."""
+    return Step("wake", name)
+
+
+def choose(*options: Any) -> Step:
+    """Go on in every one of these ways."""
+    return Step("choose", None, options)
+
+
+def when(what: str, do: Callable[..., Any], *arguments: Any, rest: bool = False) -> Step:
+    """Wait until `do(view, *arguments)` is not None: (stores, result), done in one instant.
+
+    For what is not the subject of a model: a poll, a lock that another model is about. A
+    process may `rest` there for ever.
+    """
+    return Step("when", what, (do, arguments), rest)
+
+
+class View:
+    """The shared words by name, read-only."""
+
+    __slots__ = ("index", "memory")
+
+    def __init__(self, index: dict[Name, int], memory: Memory) -> None:
+        self.index = index
+        self.memory = memory
+
+    def __getitem__(self, name: Name) -> Any:
+        return self.memory[self.index[name]]
+
+    def __contains__(self, name: Name) -> bool:
+        return name in self.index
+
+    def names(self, first: str) -> list[Any]:
+        """Return the names that begin with a word."""
+        return [n for n in self.index if isinstance(n, tuple) and n[0] == first]
+
+
+def stuck(what: str, view: View) -> str:
+    """Say what nobody goes on from."""
+    words = ", ".join(f"{show(n)}: {show(view[n])}" for n in view.index)
+    return f"{what} ({words})"
+
+
+# Processes ------------------------------------------------------------------------------------
+
+
+class Process(NamedTuple):
+    """A program, and whether it may be killed."""
+
+    name: str
+    body: Callable[[], Steps]
+    mortal: bool = False
+
+
+def hashable(value: Any) -> Any:
+    return tuple(value.items()) if isinstance(value, dict) else value
+
+
+def standing(generator: Any) -> Hashable:
+    """Return all that a suspended generator's future depends on."""
+    frames = []
+    while generator is not None and getattr(generator, "gi_frame", None) is not None:
+        frame = generator.gi_frame
+        names = tuple((k, hashable(v)) for k, v in frame.f_locals.items())
+        frames.append((generator.__name__, frame.f_lasti, names))
+        generator = generator.gi_yieldfrom
+    return tuple(frames)
+
+
+class Table:
+    """A process as a table: number of a local state and a result -> number of the next."""
+
+    DONE, DEAD = -1, -2
+
+    def __init__(self, process: Process, nothing: frozenset[str]) -> None:
+        self.process = process
+        self.nothing = nothing  # kinds of steps that are none
+        self.steps: list[Step] = []
+        self.reached: list[tuple[int, Any]] = []  # from which, with which result
+        self.numbers: dict[Hashable, int] = {}
+        self.next: dict[tuple[int, Any], int | str] = {}
+        self.start = self.enter(-1, None)
+
+    def replay(self, number: int) -> tuple[Steps, Step]:
+        """Return a fresh generator that stands in a local state."""
+        results: list[Any] = []
+        while number >= 0:
+            number, result = self.reached[number]
+            results.append(result)
+        results.pop()
+        generator = self.process.body()
+        step = self.skip(generator, next(generator))
+        for result in reversed(results):
+            step = self.skip(generator, generator.send(result))
+        return generator, step
+
+    def skip(self, generator: Steps, step: Step) -> Step:
+        while step.kind in self.nothing:
+            step = next(generator)
+        return step
+
+    def enter(self, before: int, result: Any) -> int:
+        """Go one step further than `before`, and return the number of where that leads."""
+        try:
+            if before < 0:
+                generator = self.process.body()
+                step = self.skip(generator, next(generator))
+            else:
+                generator, _ = self.replay(before)
+                step = self.skip(generator, generator.send(result))
+        except StopIteration:
+            return self.DONE
+        key = standing(generator)
+        if key not in self.numbers:
+            self.numbers[key] = len(self.steps)
+            self.steps.append(step)
+            self.reached.append((before, result))
+        return self.numbers[key]
+
+    def after(self, number: int, result: Any) -> int:
+        """Return where a result leads; Violation if the process says so."""
+        found = self.next.get((number, result))
+        if found is None:
+            try:
+                found = self.enter(number, result)
+            except Violation as violation:
+                found = str(violation)
+            self.next[number, result] = found
+        if isinstance(found, str):
+            raise Violation(found)
+        return found
+
+
+# Exploration ----------------------------------------------------------------------------------
+
+
+def nothing_wrong(_: View) -> str | None:
+    """Let everything pass."""
+    return None
+
+
+@dataclass(frozen=True)
+class Model:
+    """Processes, the words they share, and what must hold."""
+
+    name: str
+    processes: tuple[Process, ...]
+    memory: dict[Name, Any]
+    always: Callable[[View], str | None] = nothing_wrong
+    # What is done, and must hold, when nobody goes on any more.
+    last: Callable[[], Steps] | None = None
+    finally_: Callable[[View], str | None] = nothing_wrong
+    kills: int = 0
+    tso: bool = False
+    # Words that nobody but one living process looks at. Its steps on them, like its choices,
+    # need not be interleaved with what others do: whatever those do, they can do before.
+    private: frozenset[str] = frozenset()
+
+
+@dataclass
+class Report:
+    """What an exploration found."""
+
+    model: str
+    states: int = 0
+    transitions: int = 0
+    ends: int = 0
+    violation: str | None = None
+    trace: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [f"{self.model}: {self.violation or 'holds'}"]
+        return "\n".join(lines + [f"  {line}" for line in self.trace])
+
+
+class State(NamedTuple):
+    """A moment."""
+
+    memory: Memory
+    buffers: tuple[tuple[tuple[int, Any], ...], ...]
+    at: tuple[int, ...]
+    asleep: tuple[bool, ...]
+
+
+def swap(row: tuple[Any, ...], index: int, value: Any) -> tuple[Any, ...]:
+    return (*row[:index], value, *row[index + 1 :])
+
+
+class Explorer:
+    """Breadth first, so that what it finds is told by a shortest trace."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.index = {name: i for i, name in enumerate(model.memory)}
+        nothing = frozenset({"nothing"} if model.tso else {"nothing", "fence"})
+        self.tables = [Table(process, nothing) for process in model.processes]
+        self.number = {p.name: i for i, p in enumerate(model.processes)}
+        self.lonely: Explorer | None = None
+
+    def run(self, limit: int = 1_000_000) -> Report:
+        report = Report(self.model.name)
+        count = len(self.tables)
+        start = State(
+            tuple(self.model.memory.values()),
+            ((),) * count,
+            tuple(table.start for table in self.tables),
+            (False,) * count,
+        )
+        came: dict[State, tuple[State | None, str]] = {start: (None, "")}
+        # Backwards, without kills: from where, and the states in which all is over.
+        before: dict[State, list[State]] = {}
+        over: list[State] = []
+        todo = deque([start])
+        state, line = start, ""
+        try:
+            while todo:
+                state, line = todo.popleft(), ""
+                if len(came) > limit:
+                    raise Violation(f"more than {limit} states")
+                quiet = True
+                for actor, label, kind, move in self.moves(state):
+                    line = f"{actor}: {label}"
+                    report.transitions += 1
+                    following = move()
+                    if kind != "kill":
+                        quiet = False
+                        before.setdefault(following, []).append(state)
+                    if following in came:
+                        continue
+                    came[following] = (state, line)
+                    todo.append(following)
+                    broken = self.model.always(self.view(following.memory))
+                    if broken:
+                        state, line = following, ""
+                        raise Violation(broken)
+                if quiet:
+                    report.ends += 1
+                    line = "in the end"
+                    self.end(state)
+                    over.append(state)
+            line = ""
+            lost = self.first_without_end(came, before, over)
+            if lost is not None:
+                state = lost
+                raise Violation(stuck("from here on no end is reached", self.view(lost.memory)))
+        except Violation as violation:
+            report.violation = str(violation)
+            report.trace = [line] if line else []
+            at: State | None = state
+            while at is not None:
+                at, line = came[at]
+                if line:
+                    report.trace.append(line)
+            report.trace.reverse()
+        report.states = len(came)
+        return report
+
+    def view(self, memory: Memory) -> View:
+        return View(self.index, memory)
+
+    @staticmethod
+    def first_without_end(
+        came: dict[State, Any], before: dict[State, list[State]], over: list[State]
+    ) -> State | None:
+        """Return a state from which one can go round for ever but never come to an end."""
+        good, todo = set(over), list(over)
+        while todo:
+            for state in before.get(todo.pop(), ()):
+                if state not in good:
+                    good.add(state)
+                    todo.append(state)
+        return next((state for state in came if state not in good), None)
+
+    # Moves -----------------------------------------------------------------------------------
+
+    def moves(self, state: State) -> list[tuple[str, object, str, Callable[[], State]]]:
+        """Return all that need be tried next: who, what, its kind, and what comes of it."""
+        for i, table in enumerate(self.tables):
+            if state.at[i] >= 0 and self.concerns_nobody(table.steps[state.at[i]]):
+                return self.moves_of(state, (i,))
+        return self.moves_of(state, range(len(self.tables)))
+
+    def concerns_nobody(self, step: Step) -> bool:
+        if step.kind == "choose":
+            return True
+        name = step.name[0] if isinstance(step.name, tuple) else step.name
+        return name in self.model.private and step.kind in ("load", "store")
+
+    def moves_of(
+        self, state: State, which: Iterable[int]
+    ) -> list[tuple[str, object, str, Callable[[], State]]]:
+        found: list[tuple[str, object, str, Callable[[], State]]] = []
+        dead = state.at.count(Table.DEAD)
+        for i in which:
+            table = self.tables[i]
+            name, at = table.process.name, state.at[i]
+            if state.buffers[i]:
+                where, value = state.buffers[i][0]
+                flushed = f"({show(self.name(where))} = {show(value)} is seen by all)"
+                found.append((name, flushed, "flush", partial(self.flush, state, i, 1)))
+            if at < 0:
+                continue
+            step = table.steps[at]
+            # Before a load is as good as after it.
+            may_die = table.process.mortal and at != table.start and step.kind != "load"
+            if may_die and dead < self.model.kills:
+                found.append((name, "KILLED", "kill", partial(self.kill, state, i)))
+            for move in self.outcomes(state, i, step):
+                found.append((name, step, "step", move))
+        return found
+
+    def name(self, where: int) -> Name:
+        return list(self.index)[where]
+
+    def flush(self, state: State, i: int, count: int) -> State:
+        memory = list(state.memory)
+        for where, value in state.buffers[i][:count]:
+            memory[where] = value
+        buffers = swap(state.buffers, i, state.buffers[i][count:])
+        return state._replace(memory=tuple(memory), buffers=buffers)
+
+    def kill(self, state: State, i: int) -> State:
+        # Nobody sees a death before the kernel has been through its end: buffers are empty then.
+        state = self.flush(state, i, len(state.buffers[i]))
+        memory = state.memory
+        alive = self.index.get(("alive", self.tables[i].process.name))
+        if alive is not None:
+            memory = swap(memory, alive, False)
+        at, asleep = swap(state.at, i, Table.DEAD), swap(state.asleep, i, False)
+        return State(memory, state.buffers, at, asleep)
+
+    def advance(self, state: State, i: int, result: Any) -> State:
+        return state._replace(at=swap(state.at, i, self.tables[i].after(state.at[i], result)))
+
+    def outcomes(self, state: State, i: int, step: Step) -> list[Callable[[], State]]:
+        """Return the ways in which a step can go on just now; none when it has to wait."""
+        match step.kind:
+            case "load":
+                return [lambda: self.advance(state, i, self.load(state, i, step.name))]
+            case "store":
+                return [lambda: self.advance(self.store(state, i, step), i, None)]
+            case "choose":
+                return [partial(self.advance, state, i, o) for o in step.value]
+            case "when":
+                return self.when(state, i, step)
+        if state.asleep[i]:
+            timed = step.also and step.also(self.view(state.memory))
+            return [lambda: self.wake(state, i, "timed out")] if timed else []
+        if state.buffers[i]:
+            return []  # all that is left waits for the own stores
+        match step.kind:
+            case "fence":
+                return [lambda: self.advance(state, i, None)]
+            case "interrupt":
+                other = self.number[step.name]
+                whole = len(state.buffers[other])
+                return [lambda: self.advance(self.flush(state, other, whole), i, None)]
+            case "sleep":
+                return [lambda: self.fall_asleep(state, i, step)]
+            case "wake":
+                return self.wakes(state, i, step)
+            case _:
+                return [lambda: self.change(state, i, step)]
+
+    def load(self, state: State, i: int, name: Name) -> Any:
+        where = self.index[name]
+        for written, value in reversed(state.buffers[i]):
+            if written == where:
+                return value
+        return state.memory[where]
+
+    def store(self, state: State, i: int, step: Step) -> State:
+        if self.model.tso:
+            state = state._replace(
+                buffers=swap(
+                    state.buffers, i, (*state.buffers[i], (self.index[step.name], step.value))
+                )
+            )
+        else:
+            memory = swap(state.memory, self.index[step.name], step.value)
+            state = state._replace(memory=memory)
+        for ghost, value in step.also:
+            state = state._replace(memory=swap(state.memory, self.index[ghost], value))
+        return state
+
+    def change(self, state: State, i: int, step: Step) -> State:
+        where = self.index[step.name]
+        old = new = state.memory[where]
+        match step.kind:
+            case "exchange":
+                new = step.value
+            case "or":
+                new = old | step.value
+            case "and":
+                new = old & step.value
+            case "if":
+                new = step.value if old == step.also else old
+            case _:
+                raise ValueError(step.kind)
+        return self.advance(state._replace(memory=swap(state.memory, where, new)), i, old)
+
+    def when(self, state: State, i: int, step: Step) -> list[Callable[[], State]]:
+        do, arguments = step.value
+        found = do(self.view(state.memory), *arguments)
+        if found is None:
+            return []
+        stores, result = found
+        memory = state.memory
+        for name, value in stores.items():
+            memory = swap(memory, self.index[name], value)
+        return [lambda: self.advance(state._replace(memory=memory), i, result)]
+
+    def fall_asleep(self, state: State, i: int, step: Step) -> State:
+        if state.memory[self.index[step.name]] != step.value:
+            return self.advance(state, i, "changed")
+        return state._replace(asleep=swap(state.asleep, i, True))
+
+    def wake(self, state: State, i: int, result: str) -> State:
+        return self.advance(state._replace(asleep=swap(state.asleep, i, False)), i, result)
+
+    def rouse(self, state: State, i: int, j: int) -> State:
+        return self.advance(self.wake(state, j, "woken"), i, 1)
+
+    def wakes(self, state: State, i: int, step: Step) -> list[Callable[[], State]]:
+        sleepers = [
+            j
+            for j, table in enumerate(self.tables)
+            if state.asleep[j] and table.steps[state.at[j]].name == step.name
+        ]
+        if not sleepers:
+            return [lambda: self.advance(state, i, 0)]
+        return [partial(self.rouse, state, i, j) for j in sleepers]
+
+    # The end ---------------------------------------------------------------------------------
+
+    def end(self, state: State) -> None:
+        """Nobody goes on. Is that as it should be?"""
+        view = self.view(state.memory)
+        for i, table in enumerate(self.tables):
+            if state.at[i] < 0:
+                continue
+            step = table.steps[state.at[i]]
+            if not (step.kind == "when" and step.also):
+                verb = "sleeps for ever" if state.asleep[i] else "is stuck"
+                raise Violation(stuck(f"{table.process.name} {verb}: {step}", view))
+        if self.model.last is not None:
+            view = self.alone(self.model.last, state.memory)
+        broken = self.model.finally_(view)
+        if broken:
+            raise Violation(stuck(broken, view))
+
+    def alone(self, body: Callable[[], Steps], memory: Memory) -> View:
+        """Let one more process run, with nobody beside it."""
+        if self.lonely is None:
+            words = dict.fromkeys(self.index)
+            self.lonely = Explorer(Model("the last", (Process("the last", body),), words))
+        table = self.lonely.tables[0]
+        state = State(memory, ((),), (table.start,), (False,))
+        while state.at[0] >= 0:
+            step = table.steps[state.at[0]]
+            outcomes = self.lonely.outcomes(state, 0, step)
+            if not outcomes:
+                raise Violation(stuck(f"the last is stuck: {step}", self.view(state.memory)))
+            state = outcomes[0]()
+        return self.view(state.memory)
+
+
+def explore(model: Model) -> Report:
+    """Visit every state of a model; the report tells of the first violation."""
+    # A million tuples that all stay are not worth the collector's looking at them again and again.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return Explorer(model).run()
+    finally:
+        if collecting:
+            gc.enable()

@@ -1,0 +1,438 @@
+"""Taking memory from a living participant who pays no fence: `busy` and membarrier.
+
+Three protocols of one kind. Stores are buffered; the heap lock is a step of its own (there is
+a model of it), so are the tags of a slab that has one block.
+
+    slab       an owner allocates and frees while another takes the empty slab from him
+    garbage    a producer collects his ring while another collects it, by CHANNEL_REVOKED
+    removal    a consumer receives while another removes the channel, by CHANNEL_GONE
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from .explorer import (
+    Model,
+    Process,
+    View,
+    Violation,
+    choose,
+    compiler_fence,
+    full_fence,
+    get,
+    get_acquire,
+    os_membarrier,
+    put,
+    put_and,
+    put_or,
+    put_release,
+    when,
+)
+from .mirror import Mirror
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .explorer import Steps
+
+REVOKED, GONE = 1, 2
+FREE, OWN, SENT = "FREE", "OWN", "SENT"
+EMPTY, FULL, RELEASED = "EMPTY", "FULL", "RELEASED"
+
+
+# The heap lock, in one step: a dead owner is robbed -----------------------------------------------
+
+
+def lock_is_taken(view: View, me: str) -> Any:
+    owner = view["lock"]
+    if owner and view["alive", owner]:
+        return None
+    return {"lock": me}, None
+
+
+def heap_lock(me: str) -> Steps:
+    yield full_fence()
+    yield when("takes the lock", lock_is_taken, me)
+
+
+def heap_unlock() -> Steps:
+    yield full_fence()
+    yield put("lock", 0)
+    yield full_fence()
+
+
+# Inside and outside -------------------------------------------------------------------------------
+
+
+def participant_enter() -> Steps:
+    yield put(("busy",), 1)
+    yield compiler_fence()
+
+
+def participant_leave() -> Steps:
+    yield put_release(("busy",), 0)
+
+
+def participant_settled() -> Steps:
+    """Looks again, or gives up, as often as it likes."""
+    while (yield get_acquire(("busy",))) != 0:
+        if (yield choose("looks again", "gives up")) == "gives up":
+            return False
+    return True
+
+
+# A slab -------------------------------------------------------------------------------------------
+
+
+def slab_take() -> Steps:
+    """True when the block has been taken."""
+    yield from participant_enter()
+    owner = yield get(("owner",))
+    if owner != "mine":
+        yield from participant_leave()
+        return False
+    yield put(("tags",), OWN)
+    yield from participant_leave()
+    return True
+
+
+def revoke(others: tuple[str, ...]) -> Steps:
+    """Under the lock. True when the slab is taken."""
+    owner = yield get(("owner",))
+    if owner != "mine" or (yield get(("tags",))) != FREE:
+        return False
+    yield put(("owner",), "being revoked")
+    yield from os_membarrier(*others)
+    settled = yield from participant_settled()
+    if settled and (yield get_acquire(("tags",))) == FREE:
+        yield put(("revoked",), 1)
+        return True
+    yield put(("owner",), "mine")
+    return False
+
+
+def extent_free() -> Steps:
+    """Under the lock: from now on the memory may be anything."""
+    yield put("memory", "given away")
+
+
+def slabs_revoke(others: tuple[str, ...], revoke: Any = revoke) -> Steps:
+    if (yield from revoke(others)):
+        yield put(("owner",), 0)
+        yield from extent_free()
+
+
+def settle_revoked() -> Steps:
+    if (yield get(("owner",))) == "mine":
+        return True
+    yield from heap_lock("owner")
+    mine = (yield get(("owner",))) == "mine"
+    yield from heap_unlock()
+    return mine
+
+
+def owns(times: int, take: Any = slab_take) -> Steps:
+    """Allocate the one block and free it again, until the slab is found to be gone."""
+    for _ in range(times):
+        if not (yield from take()):
+            if not (yield from settle_revoked()):
+                return
+            continue
+        # What the user does with it: nobody may have given the memory away.
+        if (yield get("memory")) != "a slab":
+            raise Violation("the owner has a block of a slab that was given away")
+        yield put(("tags",), FREE)
+
+
+def revokes(times: int, others: tuple[str, ...] = ("owner",), revoke: Any = revoke) -> Steps:
+    for _ in range(times):
+        yield from heap_lock("revoker")
+        yield from slabs_revoke(others, revoke)
+        yield from heap_unlock()
+
+
+def slab_model(name: str, times: int = 2, **how: Any) -> Model:
+    take = {"take": how.pop("take")} if "take" in how else {}
+    memory: dict[Any, Any] = {
+        "lock": 0,
+        ("busy",): 0,
+        ("owner",): "mine",
+        ("tags",): FREE,
+        ("revoked",): 0,
+        "memory": "a slab",
+        ("alive", "owner"): True,
+        ("alive", "revoker"): True,
+    }
+    processes = (
+        Process("owner", partial(owns, times, **take), mortal=True),
+        Process("revoker", partial(revokes, times, **how)),
+    )
+    return Model(f"revoke, {name}", processes, memory, always=one_place, kills=1, tso=True)
+
+
+def one_place(view: View) -> str | None:
+    given_away = view["memory"] == "given away" and view[("tags",)] != FREE
+    return "a block in use was given away" if given_away else None
+
+
+# The garbage in a ring ----------------------------------------------------------------------------
+
+
+def wait_for_collector() -> Steps:
+    yield from heap_lock("producer")
+    yield put_and(("flags",), ~REVOKED)
+    yield from heap_unlock()
+
+
+def enter_ring(wait_for_collector: Any = wait_for_collector) -> Steps:
+    while True:
+        yield from participant_enter()
+        if not (yield get(("flags",))) & (REVOKED | GONE):
+            return True
+        yield from participant_leave()
+        if (yield get(("flags",))) & GONE:
+            return False
+        yield from wait_for_collector()
+
+
+def freed(view: View, position: int, who: str) -> Any:
+    """The block that was sent as `position` returns to its slab."""
+    if view["freed", position]:
+        raise Violation(f"{who} frees again what the {view['freed', position]} has freed")
+    return {("freed", position): who}, None
+
+
+def collect_slot(position: int) -> Steps:
+    """The producer's own: free the block that came home."""
+    if (yield get(("tag",))) == (SENT, position - 1):
+        yield put(("tag",), FREE)
+        yield when("the block is free", freed, position - 1, "producer")
+
+
+def ring_collect() -> Steps:
+    """A ring of one slot, by somebody else than its producer."""
+    word = yield get_acquire(("word",))
+    if word[0] != RELEASED:
+        return
+    if (yield get_acquire(("tag",))) == (SENT, word[1] - 1):
+        yield put(("tag",), FREE)
+        yield when("the block is free", freed, word[1] - 1, "collector")
+    yield put_release(("word",), (EMPTY, word[1]))
+
+
+def collect_from_other(others: tuple[str, ...]) -> Steps:
+    yield put_or(("flags",), REVOKED)
+    yield from os_membarrier(*others)
+    if (yield from participant_settled()):
+        yield from ring_collect()
+    yield put_and(("flags",), ~REVOKED)
+
+
+def sends(laps: int, enter_ring: Any = enter_ring) -> Steps:
+    """Collect, allocate, send in one slot; the consumer frees at once, so it is RELEASED."""
+    for position in range(1, laps + 1):
+        yield from enter_ring()
+        word = yield get_acquire(("word",))
+        if word[0] == RELEASED:
+            yield from collect_slot(position)
+        # Two users of one block are what a double free leads to.
+        yield put(("tag",), OWN)
+        if (yield get(("tag",))) != OWN:
+            raise Violation("a block that the producer had was freed by another")
+        yield put_release(("tag",), (SENT, position))
+        yield put_release(("word",), (RELEASED, position + 1))
+        yield from participant_leave()
+
+
+def collects(times: int, others: tuple[str, ...] = ("producer",), collect: Any = None) -> Steps:
+    for _ in range(times):
+        yield from heap_lock("collector")
+        yield from (collect or collect_from_other)(others)
+        yield from heap_unlock()
+
+
+def garbage_model(name: str, laps: int = 3, times: int = 2, **how: Any) -> Model:
+    entering = {"enter_ring": how.pop("enter_ring")} if "enter_ring" in how else {}
+    memory: dict[Any, Any] = {
+        "lock": 0,
+        ("busy",): 0,
+        ("flags",): 0,
+        ("tag",): (SENT, 0),
+        ("word",): (RELEASED, 1),
+        ("alive", "producer"): True,
+        ("alive", "collector"): True,
+    }
+    memory |= {("freed", position): "" for position in range(laps + 1)}
+    processes = (
+        Process("producer", partial(sends, laps, **entering)),
+        Process("collector", partial(collects, times, **how), mortal=True),
+    )
+    return Model(f"revoke, {name}", processes, memory, kills=1, tso=True)
+
+
+# A removed channel --------------------------------------------------------------------------------
+
+
+def receive_one(position: int) -> Steps:
+    """True when the record is the consumer's."""
+    yield get_acquire(("word",))
+    yield put(("position",), position + 1)
+    yield compiler_fence()
+    if (yield get(("flags",))) & GONE:
+        yield put(("position",), position)
+        return False
+    return True
+
+
+def drain_pending(others: tuple[str, ...]) -> Steps:
+    """What ipcheap_remove_channel() frees; returns from which position on."""
+    yield from os_membarrier(*others)
+    return (yield get_acquire(("position",)))
+
+
+def has(view: View, position: int, who: str) -> Any:
+    if view[("record", position)] != "pending":
+        raise Violation(f"{who} has record {position}, which was {view[('record', position)]}")
+    return {("record", position): who}, None
+
+
+def receives(records: int, receive_one: Any = receive_one) -> Steps:
+    for position in range(records):
+        if not (yield from receive_one(position)):
+            return
+        yield when(f"has record {position}", has, position, "the consumer")
+
+
+def removes(records: int, others: tuple[str, ...] = ("consumer",)) -> Steps:
+    yield put_or(("flags",), GONE)
+    position = yield from drain_pending(others)
+    while position < records:
+        yield when(f"frees record {position}", has, position, "the remover")
+        position += 1
+
+
+def removal_model(name: str, records: int = 3, **how: Any) -> Model:
+    receiving = {"receive_one": how.pop("receive_one")} if "receive_one" in how else {}
+    memory: dict[Any, Any] = {("flags",): 0, ("position",): 0, ("word",): FULL}
+    memory |= {("record", position): "pending" for position in range(records)}
+    processes = (
+        Process("consumer", partial(receives, records, **receiving)),
+        Process("remover", partial(removes, records, **how)),
+    )
+    return Model(f"revoke, {name}", processes, memory, finally_=none_left, tso=True)
+
+
+def none_left(view: View) -> str | None:
+    """Only what the consumer was about to take is left for the last side that closes."""
+    left = [n[1] for n in view.names("record") if view[n] == "pending"]
+    return f"nobody has {left}" if left not in ([], [view[("position",)]]) else None
+
+
+MIRRORS = (
+    Mirror("segment/participant.h", participant_enter),
+    Mirror("segment/participant.h", participant_leave),
+    Mirror("segment/participant.c", participant_settled),
+    Mirror("heap/slab_local.h", slab_take, aliases=(("index", "tags"),)),
+    Mirror("heap/slab.c", revoke),
+    Mirror("heap/slab.c", slabs_revoke, calls=frozenset({"extent_free"})),
+    Mirror("heap/slab.c", settle_revoked, calls=frozenset({"heap_lock", "heap_unlock"})),
+    Mirror("channel/record.c", wait_for_collector, calls=frozenset({"heap_lock", "heap_unlock"})),
+    Mirror("channel/record.c", enter_ring),
+    Mirror("channel/ring.c", collect_from_other),
+    Mirror("channel/record.c", receive_one),
+    Mirror("channel/endpoint.c", drain_pending, ignored=frozenset({"participant_settled"})),
+)
+
+
+# What must fail -----------------------------------------------------------------------------------
+
+
+def take_before_entering() -> Steps:
+    owner = yield get(("owner",))
+    if owner != "mine":
+        return False
+    yield from participant_enter()
+    yield put(("tags",), OWN)
+    yield from participant_leave()
+    return True
+
+
+def revoke_without_settling(others: tuple[str, ...]) -> Steps:
+    owner = yield get(("owner",))
+    if owner != "mine" or (yield get(("tags",))) != FREE:
+        return False
+    yield put(("owner",), "being revoked")
+    yield from os_membarrier(*others)
+    if (yield get_acquire(("tags",))) == FREE:
+        yield put(("revoked",), 1)
+        return True
+    yield put(("owner",), "mine")
+    return False
+
+
+def revoke_without_looking_again(others: tuple[str, ...]) -> Steps:
+    owner = yield get(("owner",))
+    if owner != "mine" or (yield get(("tags",))) != FREE:
+        return False
+    yield put(("owner",), "being revoked")
+    yield from os_membarrier(*others)
+    if (yield from participant_settled()):
+        return True
+    yield put(("owner",), "mine")
+    return False
+
+
+def collect_without_settling(others: tuple[str, ...]) -> Steps:
+    yield put_or(("flags",), REVOKED)
+    yield from os_membarrier(*others)
+    yield from ring_collect()
+    yield put_and(("flags",), ~REVOKED)
+
+
+def enter_without_clearing() -> Steps:
+    yield from enter_ring(wait_without_clearing)
+
+
+def wait_without_clearing() -> Steps:
+    yield from heap_lock("producer")
+    yield from heap_unlock()
+
+
+def receive_before_telling(position: int) -> Steps:
+    if (yield get(("flags",))) & GONE:
+        return False
+    yield put(("position",), position + 1)
+    return True
+
+
+MODELS: dict[str, Callable[[], Model]] = {
+    "slab": lambda: slab_model("slab", times=3),
+    "garbage": lambda: garbage_model("garbage"),
+    "removal": lambda: removal_model("removal"),
+}
+
+CONTROLS: dict[str, Callable[[], Model]] = {
+    "slab: no membarrier": lambda: slab_model("control", others=()),
+    "slab: not waiting until busy is 0": lambda: slab_model(
+        "control", revoke=revoke_without_settling
+    ),
+    "slab: not looking at the tags again": lambda: slab_model(
+        "control", revoke=revoke_without_looking_again
+    ),
+    "slab: whose it is asked before busy = 1": lambda: slab_model(
+        "control", take=take_before_entering
+    ),
+    "garbage: no membarrier": lambda: garbage_model("control", others=()),
+    "garbage: not waiting until busy is 0": lambda: garbage_model(
+        "control", collect=collect_without_settling
+    ),
+    "garbage: a dead collector's flag stays": lambda: garbage_model(
+        "control", enter_ring=enter_without_clearing
+    ),
+    "removal: no membarrier": lambda: removal_model("control", others=()),
+    "removal: the flag before the position": lambda: removal_model(
+        "control", receive_one=receive_before_telling
+    ),
+}

@@ -1,0 +1,134 @@
+"""The models hold, the mistakes are found, and the models are of the C that is there.
+
+`python -m models`, in this directory, prints what is explored; docs/design/models.md says what
+that shows and what not.
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from models import FAMILIES, mirror, park, ring
+from models.explorer import Model, Process, Violation, explore, get, put
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from models.explorer import Steps
+
+
+def of(table: str) -> list[Any]:
+    """Return all models of a kind, named for pytest."""
+    return [
+        pytest.param(make, id=f"{family.__name__.rpartition('.')[2]}: {name}")
+        for family in FAMILIES
+        for name, make in getattr(family, table).items()
+    ]
+
+
+# The explorer itself: two processes that each add one, and those who see 2 in the end --------
+
+
+def add(name: str) -> Steps:
+    seen = yield get(name)
+    yield put(name, seen + 1)
+
+
+def test_all_orders_are_explored() -> None:
+    two = (Process("a", lambda: add("n")), Process("b", lambda: add("n")))
+    seen = set()
+    explore(Model("two", two, {"n": 0}, finally_=lambda view: seen.add(view["n"])))
+    assert seen == {1, 2}
+
+
+def test_a_buffered_store_is_seen_late() -> None:
+    def body(mine: str, other: str) -> Steps:
+        yield put(mine, 1)
+        found = yield get(other)
+        yield put(f"{mine} saw", found)
+
+    def both_missed(view: Any) -> str | None:
+        return "missed" if (view["x saw"], view["y saw"]) == (0, 0) else None
+
+    processes = (Process("x", lambda: body("x", "y")), Process("y", lambda: body("y", "x")))
+    memory: dict[Any, Any] = {"x": 0, "y": 0, "x saw": None, "y saw": None}
+    assert explore(Model("sc", processes, memory, finally_=both_missed)).violation is None
+    report = explore(Model("tso", processes, memory, finally_=both_missed, tso=True))
+    assert report.violation is not None
+
+
+def test_a_trace_tells_who_did_what() -> None:
+    def fails() -> Steps:
+        yield put("n", 7)
+        if (yield get("n")) == 7:
+            raise Violation("seven")
+
+    report = explore(Model("one", (Process("a", fails),), {"n": 0}))
+    assert str(report) == "one: seven\n  a: n = 7\n  a: reads n"
+
+
+# The protocols -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", of("MODELS"))
+def test_it_holds(make: Callable[[], Model]) -> None:
+    report = explore(make())
+    assert report.violation is None, str(report)
+    assert report.states > 100
+    assert report.ends > 0
+
+
+@pytest.mark.parametrize("make", of("CONTROLS"))
+def test_the_mistake_is_found(make: Callable[[], Model]) -> None:
+    report = explore(make())
+    assert report.violation is not None
+    assert len(report.trace) > 2
+
+
+# The sources --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
+def test_it_is_a_model_of_these_sources(family: Any) -> None:
+    assert mirror.faults(family.MIRRORS) == []
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    return shutil.copytree(mirror.SOURCES, tmp_path / "src")
+
+
+def change(source: Path, before: str, after: str) -> None:
+    text = source.read_text()
+    assert before in text
+    source.write_text(text.replace(before, after, 1))
+
+
+@pytest.mark.parametrize(
+    ("family", "file", "before", "after"),
+    [
+        (ring, "channel/record.c", "put_release(tag,", "put(tag,"),
+        (ring, "channel/record.c", "    put(&side->intent, 0);\n", ""),
+        (ring, "channel/record.c", "void fill_slot(", "void fill_the_slot("),
+        (ring, "channel/recover.c", "ring_collect(r->me, index);", ""),
+        (park, "channel/park.c", "        os_membarrier();", "        ;"),
+        (park, "channel/park.c", "put(word, 1);", "put(word, 1); put(&e->channel->armed, 1);"),
+        (park, "channel/park.h", "compiler_fence();", ""),
+    ],
+)
+def test_a_change_of_the_sources_is_noticed(
+    sources: Path, family: Any, file: str, before: str, after: str
+) -> None:
+    change(sources / file, before, after)
+    found = mirror.faults(family.MIRRORS, sources)
+    assert found
+    assert file in found[0]
+
+
+def test_a_comment_and_a_rename_of_locals_are_not(sources: Path) -> None:
+    before, after = "put(&side->intent, 0);", "/* put(x, 1) */ put(&s->intent, 0);"
+    change(sources / "channel/record.c", before, after)
+    assert mirror.faults(ring.MIRRORS, sources) == []
