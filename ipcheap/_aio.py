@@ -6,6 +6,9 @@ Imported when it is needed first, for it takes asyncio with it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,10 +22,11 @@ class Readiness:
     nothing to do. Only when it is not and nobody waits, it is taken out.
     """
 
-    __slots__ = ("__weakref__", "_descriptor", "_reading", "_waiting", "loop")
+    __slots__ = ("__weakref__", "_descriptor", "_home", "_reading", "_waiting", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, descriptor: int) -> None:
         self.loop = loop
+        self._home = os.getpid(), threading.get_ident()
         self._descriptor = descriptor
         self._reading = False
         self._waiting: list[asyncio.Future[None]] = []
@@ -42,10 +46,18 @@ class Readiness:
 
     def close(self) -> None:
         """Let go of the descriptor before it is closed; who waits looks again."""
+        pid, thread = self._home
+        if pid != os.getpid():
+            return  # a forked child has the same poller as its parent, who goes on
         if not self.loop.is_closed():
             if self._reading:
                 self.loop.remove_reader(self._descriptor)
-            self._wake()
+            self._reading = False
+            if thread == threading.get_ident():
+                self._wake()
+            else:  # a heap may be closed by any thread
+                with contextlib.suppress(RuntimeError):  # the loop has been closed just now
+                    self.loop.call_soon_threadsafe(self._wake)
         self._reading = False
 
     def _wake(self) -> None:

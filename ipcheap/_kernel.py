@@ -10,7 +10,9 @@ import contextlib
 import errno
 import json
 import os
+import re
 import secrets
+import stat
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,7 @@ PREFIX = "ipcheap."
 _MAGIC = b"ipcheap objects 1\n"
 _ROOM = 512
 _TRIES = 100
+_HEX = re.compile("[0-9a-f]+")
 
 
 @contextlib.contextmanager
@@ -70,6 +73,18 @@ def remove_file(name: str) -> None:
 
         with _as_os_error(path_of(name)):
             posix_ipc.unlink_shared_memory(f"/{PREFIX}{name}")
+
+
+def remove_pipes(name: str) -> None:
+    """Remove the pipes that lie beside the file of a heap: native/src/base/pipe.h."""
+    folder, file = os.path.split(path_of(name))
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder or ".") as entries:
+        for entry in entries:
+            stem, _, suffix = entry.name.rpartition("~")
+            if stem == file and _HEX.fullmatch(suffix):
+                with contextlib.suppress(FileNotFoundError, PermissionError):
+                    if stat.S_ISFIFO(entry.stat(follow_symlinks=False).st_mode):
+                        os.unlink(entry.path)
 
 
 # Shared memory and semaphores ---------------------------------------------------------------

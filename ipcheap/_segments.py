@@ -183,6 +183,7 @@ def _remove_leftovers(name: str, objects: _kernel.Objects | None) -> None:
     if objects is not None:
         objects.remove(_kernel.path_of(name))
     _remove_note(name, with_objects=True)
+    _kernel.remove_pipes(name)
 
 
 def _make(fd: int, name: str, capacity: int, shm: str, sem: str, mode: int) -> int:
@@ -332,6 +333,7 @@ def _remove_open(fd: int, name: str) -> None:
             _kernel.remove_sysv_semaphore(info.sem_id, path)
     _remove_leftovers(name, objects)
     _kernel.remove_file(name)
+    _kernel.remove_pipes(name)  # made meanwhile; from now on its users make none with a name
 
 
 # Looking ----------------------------------------------------------------------------------
@@ -346,7 +348,7 @@ def heaps() -> list[HeapInfo]:
     """List the heaps of this system that have a plain name and that the caller may open."""
     found: list[HeapInfo] = []
     for entry in sorted(os.listdir(_kernel.SHM_FOLDER)):
-        if entry.startswith(_kernel.PREFIX):
+        if entry.startswith(_kernel.PREFIX) and "~" not in entry:
             with contextlib.suppress(OSError, IndexError):
                 info = _look_at(entry.removeprefix(_kernel.PREFIX))
                 if info is not None:

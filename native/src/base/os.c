@@ -106,7 +106,8 @@ int os_futex_wait_any(const struct awaited *words, size_t count, int64_t timeout
     if (syscall(SYS_futex_waitv, list, count, 0, &until, CLOCK_MONOTONIC) >= 0) return 0;
     if (errno == ETIMEDOUT) return IPCHEAP_TIMED_OUT;
     if (errno == EINTR) return IPCHEAP_INTERRUPTED;
-    if (errno != ENOSYS) return 0; /* EAGAIN: a word has changed already */
+    if (errno == EAGAIN) return 0; /* a word has changed already */
+    /* An old kernel has no such call, a sandbox may refuse it. */
     return os_futex_wait(words->word, words->expected, (int64_t)least((uint64_t)timeout_ns, MILLISECOND));
 }
 
@@ -119,9 +120,10 @@ bool os_membarrier_register(void) {
     return syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0;
 }
 
-void os_membarrier(void) {
-    if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) != 0)
-        full_fence();
+bool os_membarrier(void) {
+    if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) == 0) return true;
+    full_fence();
+    return false;
 }
 
 /* What else contended waiters can sleep on */

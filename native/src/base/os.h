@@ -43,7 +43,7 @@ struct awaited {
 int os_futex_wait_any(const struct awaited *words, size_t count, int64_t timeout_ns);
 /* Orders this thread's past stores before its later loads against all registered processes. */
 bool os_membarrier_register(void);
-void os_membarrier(void);
+bool os_membarrier(void); /* false when it was refused */
 static inline void os_pause(void) {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();

@@ -50,7 +50,8 @@ static int make_named(int file, const char *path) {
     if (mkfifo(path, mode)) return -1;
     int fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
     if (fd >= 0) {
-        if (fchmod(fd, mode)) { /* as far as the umask lets us, then */
+        /* Whoever may open the heap may ring; the file's group only if we are in it. */
+        if (fchown(fd, (uid_t)-1, status.st_gid) || fchmod(fd, mode)) {
         }
         return fd;
     }
@@ -72,10 +73,17 @@ static int make_nameless(void) {
 }
 
 int os_pipe_make(int file, uint64_t suffix, uint64_t *inode) {
-    char path[PATH_MAX];
+    char path[PATH_MAX], other[PATH_MAX];
     struct stat status;
-    int fd = path_beside(file, suffix, path) ? make_named(file, path) : make_nameless();
+    bool beside = path_beside(file, suffix, path);
+    int fd = beside ? make_named(file, path) : -1;
+    if (fd < 0 && (!beside || errno == EEXIST || errno == EACCES)) {
+        beside = false;
+        fd = make_nameless();
+    }
     if (fd < 0) return IPCHEAP_SYSTEM;
+    /* Somebody who removed the heap meanwhile has not seen it. */
+    if (beside && !path_beside(file, suffix, other)) remove_pipe(path);
     if (fstat(fd, &status)) {
         close(fd);
         return IPCHEAP_SYSTEM;
@@ -115,15 +123,16 @@ void os_pipe_ring(int fd) {
     while (write(fd, "", 1) < 0 && errno == EINTR) {} /* full is fine: then it is readable */
 }
 
-void os_pipe_clear(int fd, bool due) {
+bool os_pipe_clear(int fd) {
     char bytes[256];
-    ssize_t got = read(fd, bytes, sizeof bytes);
-    if (got <= 0 && due) {
-        struct pollfd wait = {.fd = fd, .events = POLLIN};
-        if (poll(&wait, 1, DUE_MS) <= 0) return;
-        got = read(fd, bytes, sizeof bytes);
-    }
+    ssize_t first = read(fd, bytes, sizeof bytes), got = first;
     for (int i = 0; i < 256 && got == (ssize_t)sizeof bytes; i++) got = read(fd, bytes, sizeof bytes);
+    return first > 0;
+}
+
+void os_pipe_clear_soon(int fd) {
+    struct pollfd wait = {.fd = fd, .events = POLLIN};
+    if (poll(&wait, 1, DUE_MS) > 0) os_pipe_clear(fd);
 }
 
 int os_poll_make(void) {
@@ -151,9 +160,11 @@ int os_file_watch(int file) {
     return IPCHEAP_SYSTEM;
 }
 
-void os_file_watch_clear(int watch) {
+bool os_file_watch_clear(int watch) {
     char events[4096];
-    for (int i = 0; i < 16 && read(watch, events, sizeof events) > 0; i++) {}
+    int reads = 0;
+    while (reads < 16 && read(watch, events, sizeof events) > 0) reads++;
+    return reads > 0;
 }
 
 uint64_t os_process_namespace(void) {

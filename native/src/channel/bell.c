@@ -3,7 +3,10 @@
 #include <stdlib.h>
 
 #include "base/pipe.h"
+#include "channel/park.h"
 #include "channel/recover.h"
+
+#define RELEASE_NAP (MILLISECOND / 5)
 
 /* The holder's half, in private memory. */
 struct own_bell {
@@ -36,7 +39,11 @@ void bell_ring(ipcheap_heap *heap, struct channel *channel, int side, struct bel
         uint32_t pid = get(&slot_at(heap, tag_slot(holder))->pid);
         int fd = os_pipe_open(heap->file, suffix_of(heap, channel, side), pid,
                               (int)get(&bell->fd), inode);
-        if (fd < 0) return; /* out of descriptors, or he is gone */
+        if (fd < 0) { /* out of descriptors, or he is gone: whoever comes next tries again */
+            uint32_t awake = AWAKE;
+            put_if(&channel->parked[side], &awake, PARKED_BELL);
+            return;
+        }
         *pull = (struct bell_pull){inode, fd};
     }
     if (pull->inode) os_pipe_ring(pull->fd);
@@ -66,15 +73,22 @@ static void watch(ipcheap_endpoint *e, uint64_t holder) {
     if (b->watch >= 0 && os_poll_add(b->poll, b->watch)) unwatch(b);
 }
 
+static bool holder_lives(const ipcheap_endpoint *e, uint64_t holder) {
+    return participant_alive(e->heap, tag_slot(holder), tag_generation(holder));
+}
+
 /* Has the other side's holder died, and can that not be put right here and now? */
 static bool peer_is_lost(ipcheap_endpoint *e) {
     struct own_bell *b = e->bell;
     uint64_t holder = get_acquire(&e->channel->holder[!e->side]); /* pairs with ipcheap_claim() */
     if (holder != b->watched) watch(e, holder);
-    if (b->watch >= 0 && b->watches_file) os_file_watch_clear(b->watch);
-    if (side_state(holder) != SIDE_OPEN ||
-        participant_alive(e->heap, tag_slot(holder), tag_generation(holder)))
-        return false;
+    bool closed = b->watch >= 0 && b->watches_file && os_file_watch_clear(b->watch);
+    if (side_state(holder) != SIDE_OPEN || holder_lives(e, holder)) {
+        if (side_state(holder) != SIDE_OPEN || !closed) return false;
+        /* The kernel tells of a close just before it lets go of the file's locks. */
+        os_nap(RELEASE_NAP);
+        if (holder_lives(e, holder)) return false;
+    }
     return recover_if_dead(e->me, holder) != 0;
 }
 
@@ -94,16 +108,21 @@ static void ring_self(ipcheap_endpoint *e) {
     e->bell->state = RUNG;
 }
 
-static void arm(ipcheap_endpoint *e) {
+/* `emptied`: a byte has been taken out just now, which may have been the one that is due. */
+static void arm(ipcheap_endpoint *e, bool emptied) {
     struct own_bell *b = e->bell;
     shared32 *word = &e->channel->parked[e->side];
     bell_disarm(e);
-    if (b->state == RUNG) os_pipe_clear(b->pipe, b->due);
+    if (!os_pipe_clear(b->pipe) && !emptied && b->due) os_pipe_clear_soon(b->pipe);
     b->due = false;
     b->state = ARMED;
     put(word, PARKED_BELL);
-    os_membarrier(); /* pairs with endpoint_notify() */
-    full_fence();
+    sleeper_fence(e->heap); /* pairs with endpoint_notify() */
+}
+
+/* A byte of a waker that had been stopped on its way: nobody would take it out again. */
+static bool has_late_byte(const struct own_bell *b) {
+    return b->state == ARMED && os_pipe_clear(b->pipe);
 }
 
 bool bell_bring_in_line(ipcheap_endpoint *e) {
@@ -112,7 +131,8 @@ bool bell_bring_in_line(ipcheap_endpoint *e) {
         if (b->state != RUNG) ring_self(e);
         return false;
     }
-    if (b->state != ARMED || get(&e->channel->parked[e->side]) != PARKED_BELL) arm(e);
+    bool late = has_late_byte(b);
+    if (late || b->state != ARMED || get(&e->channel->parked[e->side]) != PARKED_BELL) arm(e, late);
     bool lost = peer_is_lost(e), ready = endpoint_ready(e);
     if (lost || ready) ring_self(e);
     return ready;
@@ -176,6 +196,10 @@ void bell_close(ipcheap_endpoint *e) {
     close_descriptors(e->bell);
     free(e->bell);
     e->bell = NULL;
+}
+
+void bells_abandon(struct participant *me) {
+    for (struct ipcheap_endpoint *e = me->endpoints; e; e = e->next) bell_close(e);
 }
 
 void bell_recover(ipcheap_heap *heap, struct channel *channel, int side) {

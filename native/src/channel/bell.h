@@ -10,7 +10,8 @@
  *
  * Every call on the endpoint ends with bell_settle(), which takes it from rung to armed as
  * soon as nothing is left to do: a poller sees a level, while the other side pays only for
- * the edge. The number of the pipe's inode stands in the channel; before the pipe comes
+ * the edge. A waker may be stopped between taking the word and writing the byte, so that one
+ * comes when nobody expects it: settling an armed bell empties the pipe, too. The number of the pipe's inode stands in the channel; before the pipe comes
  * BELL_MAKING, so that whoever recovers us knows that there may be one to remove.
  */
 #ifndef IPCHEAP_CHANNEL_BELL_H
@@ -30,6 +31,12 @@ void bell_disarm(ipcheap_endpoint *e);
 /* Takes the bell away with the endpoint's side; then the endpoint's descriptors. */
 void bell_remove(ipcheap_endpoint *e);
 void bell_close(ipcheap_endpoint *e);
+
+/*
+ * In a forked child: these are copies of its parent's descriptors. While they are open, those
+ * that the parent closes would stay in the pollers that it has them in.
+ */
+void bells_abandon(struct participant *me);
 
 /* What others do to the bell of a side. */
 void bell_ring(ipcheap_heap *heap, struct channel *channel, int side, struct bell_pull *pull);

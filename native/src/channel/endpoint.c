@@ -49,7 +49,7 @@ static void drain_pending(struct participant *me, uint32_t index) {
     ipcheap_heap *heap = me->heap;
     struct channel *channel = channel_at(heap, index);
     if (get(&heap->header->fences)) return;
-    os_membarrier();
+    if (!os_membarrier()) return;
     uint64_t holder = get_acquire(&channel->holder[IPCHEAP_PRODUCER]);
     bool other = side_state(holder) == SIDE_OPEN && holder != me->tag;
     if (other && !participant_settled(heap, tag_slot(holder))) return;
@@ -139,6 +139,7 @@ int ipcheap_claim(ipcheap_heap *heap, const ipcheap_channel *handle, int side,
     e->me = me;
     e->index = handle->index;
     e->side = side;
+    e->cores = heap->cores;
     error = channel_of(heap, handle, &e->channel);
     if (!error && get(&e->channel->kind) != IPCHEAP_RECORD_CHANNEL) error = IPCHEAP_CHANNEL_TYPE;
     if (!error) error = claim(e);

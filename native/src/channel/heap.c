@@ -1,5 +1,6 @@
 /* heap.c - opening and closing a heap: all layers put together. */
 
+#include "channel/bell.h"
 #include "channel/recover.h"
 #include "heap/extent.h"
 #include "heap/trim.h"
@@ -30,7 +31,8 @@ static void leave(struct participant *me) {
     blocks_free_deferred(me);
 }
 
-static const struct hooks hooks = {rebuild, recover, leave, endpoints_close, reclaim};
+static const struct hooks hooks = {rebuild, recover, leave, endpoints_close, bells_abandon,
+                                    reclaim};
 
 int ipcheap_format(int fd, int shmid, const ipcheap_options *options) {
     return segment_format(fd, shmid, options, extents_rebuild);

@@ -30,7 +30,7 @@ bool wake_peer(ipcheap_endpoint *e) {
 }
 
 bool endpoint_spin(ipcheap_endpoint *e) {
-    if (e->heap->cores < 2) return false;
+    if (e->cores < 2) return false;
     if (e->spins < FEWEST_SPINS) e->spins = FEWEST_SPINS;
     for (uint32_t i = 0; i < e->spins; i++) {
         /* Only the slot: whatever else we looked at would make us see it later. */
@@ -57,12 +57,12 @@ int park(ipcheap_endpoint *e, bool (*ready)(const ipcheap_endpoint *), int64_t t
     shared64 *parks = &e->channel->sides[e->side].parks;
     for (;;) {
         put(word, PARKED_HERE);
-        os_membarrier(); /* pairs with endpoint_notify() */
-        full_fence();
+        sleeper_fence(e->heap); /* pairs with endpoint_notify() */
         int result = 0;
         int64_t left = os_remaining(deadline);
         if (!ready(e) && !endpoint_is_closing(e) && left > 0) {
             put(parks, get(parks) + 1);
+            e->cores = (uint32_t)os_usable_cores(); /* this thread may have been confined */
             int64_t span = (int64_t)least((uint64_t)left, LOOK_AFTER_PEER);
             result = os_futex_wait(word, PARKED_HERE, span);
         }

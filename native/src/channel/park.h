@@ -19,6 +19,7 @@
 #ifndef IPCHEAP_CHANNEL_PARK_H
 #define IPCHEAP_CHANNEL_PARK_H
 
+#include "base/os.h"
 #include "channel/endpoint.h"
 
 /* How long to sleep before looking whether the other side is still alive. */
@@ -40,6 +41,13 @@ static inline void endpoint_notify(ipcheap_endpoint *e) {
         shared64 *wakes = &e->channel->sides[e->side].wakes;
         put(wakes, get(wakes) + 1);
     }
+}
+
+/* After `parked` has been set, before looking again. */
+static inline void sleeper_fence(ipcheap_heap *heap) {
+    /* Refused by now, though it could be registered for: a filter came with a sandbox. */
+    if (UNLIKELY(!os_membarrier())) put(&heap->header->fences, 1);
+    full_fence();
 }
 
 /* Recovers the other side's holder if he is dead. */

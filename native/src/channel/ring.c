@@ -96,8 +96,7 @@ static void collect_from_other(struct participant *me, uint32_t index, uint32_t 
     struct channel *channel = channel_at(heap, index);
     if (get(&heap->header->fences)) return;
     put_or(&channel->flags, CHANNEL_REVOKED);
-    os_membarrier();
-    if (participant_settled(heap, producer)) ring_collect(me, index);
+    if (os_membarrier() && participant_settled(heap, producer)) ring_collect(me, index);
     put_and(&channel->flags, ~(uint32_t)CHANNEL_REVOKED);
 }
 

@@ -445,8 +445,7 @@ static bool revoke(struct participant *me, struct slab *shared) {
     uint64_t owner = get(&shared->owner);
     if (owner == 0 || slab_owner_tag(owner) == me->tag || !all_free(me->heap, shared)) return false;
     put(&shared->owner, slab_owner_word(me->tag, MAX_LOCAL_SLABS - 1));
-    os_membarrier();
-    bool settled = participant_settled(me->heap, tag_slot(slab_owner_tag(owner)));
+    bool settled = os_membarrier() && participant_settled(me->heap, tag_slot(slab_owner_tag(owner)));
     if (settled && all_free(me->heap, shared)) {
         put(&me->heap->header->revoked, 1);
         return true;

@@ -42,6 +42,7 @@ struct hooks {
     void (*leave)(struct participant *me); /* its thread ends: close endpoints, orphan slabs */
     /* the heap is closed by another thread, `me` */
     void (*close_endpoints)(struct participant *owner, struct participant *me);
+    void (*abandon)(struct participant *me); /* in a forked child: it was the parent's */
     void (*reclaim)(struct participant *me); /* memory is short: collect what waits in rings */
 };
 

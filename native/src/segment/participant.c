@@ -35,6 +35,7 @@ static void after_fork_in_child(void) {
         heap->process = os_random();
         pthread_mutex_init(&heap->mutex, NULL);
         for (struct participant *p = heap->members; p; p = p->next_of_heap) {
+            if (!p->abandoned) heap->hooks->abandon(p);
             p->abandoned = true;
             p->thread = 0;
         }
