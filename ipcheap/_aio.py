@@ -9,10 +9,11 @@ import asyncio
 import contextlib
 import os
 import threading
+import types
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
 
 class Readiness:
@@ -22,12 +23,15 @@ class Readiness:
     nothing to do. Only when it is not and nobody waits, it is taken out.
     """
 
-    __slots__ = ("__weakref__", "_descriptor", "_home", "_reading", "_waiting", "loop")
+    __slots__ = ("__weakref__", "_descriptor", "_home", "_ready", "_reading", "_waiting", "loop")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, descriptor: int) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, descriptor: int, ready: Callable[[], object]
+    ) -> None:
         self.loop = loop
         self._home = os.getpid(), threading.get_ident()
         self._descriptor = descriptor
+        self._ready = ready
         self._reading = False
         self._waiting: list[asyncio.Future[None]] = []
 
@@ -54,31 +58,39 @@ class Readiness:
                 self.loop.remove_reader(self._descriptor)
             self._reading = False
             if thread == threading.get_ident():
-                self._wake()
+                self._let_go()
             else:  # a heap may be closed by any thread
                 with contextlib.suppress(RuntimeError):  # the loop has been closed just now
-                    self.loop.call_soon_threadsafe(self._wake)
+                    self.loop.call_soon_threadsafe(self._let_go)
         self._reading = False
 
     def _wake(self) -> None:
-        if not self._waiting and self._reading:
-            self.loop.remove_reader(self._descriptor)
-            self._reading = False
+        if not self._waiting:
+            if self._reading:
+                self.loop.remove_reader(self._descriptor)
+                self._reading = False
+        elif self._ready():  # not so when the loop had looked before the last receive
+            self._let_go()
+
+    def _let_go(self) -> None:
         for future in self._waiting:
             if not future.done():
                 future.set_result(None)
 
 
-def readiness(current: Readiness | None, descriptor: Callable[[], int]) -> Readiness:
+def readiness(
+    current: Readiness | None, descriptor: Callable[[], int], ready: Callable[[], object]
+) -> Readiness:
     """Return what belongs to the running loop: the current one, if it does."""
     loop = asyncio.get_running_loop()
     if current is not None:
         if current.loop is loop:
             return current
         current.close()
-    return Readiness(loop, descriptor())
+    return Readiness(loop, descriptor(), ready)
 
 
-async def give_way() -> None:
+@types.coroutine
+def give_way() -> Generator[None, None, None]:
     """Let the other tasks of the loop run."""
-    await asyncio.sleep(0)
+    yield

@@ -46,7 +46,8 @@ def _release(handle: Handle, pid: int, pointer: CData) -> None:
     del handle
 
 
-_FAIR = 64  # how many awaits in a row may find their record at once
+FAIR = 64  # how many awaits in a row may find their record at once
+_WOULD_BLOCK = lib.IPCHEAP_WOULD_BLOCK
 
 
 class Endpoint:
@@ -74,7 +75,8 @@ class Endpoint:
         self._closed = False
         self._spare = handle.spare
         self._readiness: Readiness | None = None
-        self._turns = 0
+        self._turns = 0  # awaits, to tell when it is time to give way
+        self._is_ready = partial(lib.py_ready, self._pointer)
 
     @property
     def channel(self) -> ChannelId:
@@ -183,21 +185,25 @@ class Endpoint:
             if code != lib.IPCHEAP_WOULD_BLOCK:
                 raise self._error(code, doing=self._stalled)
 
-    async def _eventually(self, attempt: Callable[[], int]) -> None:
-        """Try until it is done; between the attempts, and now and then, others may run."""
+    async def _eventually(self, attempt: Callable[[], int], code: int = _WOULD_BLOCK) -> None:
+        """Wait and try again until it is done; `code` is what the first attempt returned."""
         from . import _aio  # takes asyncio with it
 
-        self._turns += 1
-        if self._turns % _FAIR == 0:
-            await _aio.give_way()
-        while code := attempt():
-            if code != lib.IPCHEAP_WOULD_BLOCK:
+        while code:
+            if code != _WOULD_BLOCK:
                 raise self._error(code, doing=self._stalled)
-            mine = _aio.readiness(self._readiness, self.fileno)
+            mine = _aio.readiness(self._readiness, self.fileno, self._is_ready)
             if mine is not self._readiness:
                 self._readiness = mine
                 self._handle.pollers.add(mine)
             await mine.wait()
+            code = attempt()
+
+    async def _give_way(self) -> None:
+        """Let others of the loop run, every so often: before anything has been done."""
+        from . import _aio
+
+        await _aio.give_way()
 
     def _has_left_over(self) -> bool:
         """Whether something has been received already that was not handed out."""

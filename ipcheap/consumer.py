@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from . import _arguments
 from ._core import lib
-from ._endpoint import Endpoint
+from ._endpoint import FAIR, Endpoint
 from .errors import ChannelClosed, RecordError
 from .objects import PICKLE
 from .record import Record, array_of, object_of
@@ -189,29 +189,49 @@ class Consumer(Endpoint):
 
         One that is cancelled has taken nothing; `asyncio.timeout()` limits how long it waits.
         """
+        self._turns += 1
+        if self._turns % FAIR == 0:
+            await self._give_way()
         core = self._spare.pop() if self._spare else self._handle.new_record()
-        try:
-            await self._eventually(partial(_try_receive, self._core, core))
-        except BaseException:
-            self._spare.append(core)
-            raise
+        code = _try_receive(self._core, core)
+        if code:
+            await self._receive_eventually(core, code)
         return Record(self._source, core)
 
     async def arecv(self) -> bytes:
         """Return a copy of the next record; asyncio's `recv()`."""
-        await self._eventually(partial(_receive_bytes, self._core))
+        self._turns += 1
+        if self._turns % FAIR == 0:
+            await self._give_way()
+        code = _receive_bytes(self._core)
+        if code:
+            await self._eventually(partial(_receive_bytes, self._core), code)
         data: bytes = self._box[0]
         self._box[0] = None
         return data
 
     async def __aiter__(self) -> AsyncIterator[Record]:
-        while True:
-            try:
-                record = await self.arecv_record()
-            except ChannelClosed:
-                return
+        while True:  # arecv_record(), but for the cost of a coroutine
+            self._turns += 1
+            if self._turns % FAIR == 0:
+                await self._give_way()
+            core = self._spare.pop() if self._spare else self._handle.new_record()
+            code = _try_receive(self._core, core)
+            if code:
+                try:
+                    await self._receive_eventually(core, code)
+                except ChannelClosed:
+                    return
+            record = Record(self._source, core)
             yield record
             record._done_with()
+
+    async def _receive_eventually(self, core: CData, code: int) -> None:
+        try:
+            await self._eventually(partial(_try_receive, self._core, core), code)
+        except BaseException:
+            self._spare.append(core)
+            raise
 
     def _receive_later(self, code: int, timeout: float | None) -> None:
         if code != _WOULD_BLOCK:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from . import _arguments
 from . import record as _record
 from ._core import lib
-from ._endpoint import Endpoint
+from ._endpoint import FAIR, Endpoint
 from .errors import RecordError
 from .objects import PICKLE
 from .record import Record, allocate_array, allocate_many, allocate_packed, allocation_error
@@ -205,7 +205,7 @@ class Producer(Endpoint):
                 raise self._not_sent(code, record)
             return code
 
-        await self._eventually(attempt)
+        await self._soon(attempt)
         record._end("sent", core)
 
     async def asend(self, data: BytesLike) -> None:
@@ -218,7 +218,7 @@ class Producer(Endpoint):
                 raise self._refusal(code, data)
             return code
 
-        await self._eventually(attempt)
+        await self._soon(attempt)
 
     def send_object(self, obj: Any, timeout: float | None = None, *, codec: Codec = PICKLE) -> None:
         """Send an object; pickled, unless by another codec.
@@ -233,6 +233,14 @@ class Producer(Endpoint):
             record._done_with()
 
     # Inside -------------------------------------------------------------------------------
+
+    async def _soon(self, attempt: Callable[[], int]) -> None:
+        self._turns += 1
+        if self._turns % FAIR == 0:
+            await self._give_way()
+        code = attempt()
+        if code:
+            await self._eventually(attempt, code)
 
     def _not_sent(self, code: int, record: Record) -> Exception:
         if code == lib.IPCHEAP_RECORD and record._source.handle is not self._handle:

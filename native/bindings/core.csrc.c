@@ -141,6 +141,13 @@ static int py_endpoint_descriptor(ipcheap_endpoint *endpoint) {
     return keeping_endpoint_descriptor(endpoint);
 }
 
+/* Would a call not have to wait? If it would, the descriptor is brought in line with that. */
+static int py_ready(ipcheap_endpoint *endpoint) {
+    if (ipcheap_wait(endpoint, 0) != IPCHEAP_TIMED_OUT) return 1;
+    return keeping_endpoint_descriptor(endpoint) < 0 ||
+           ipcheap_wait(endpoint, 0) != IPCHEAP_TIMED_OUT;
+}
+
 /*
  * Keeps the GIL, so that no other thread is in the middle of a call that does. What needs
  * the heap lock and cannot have it at once is left to the release.
