@@ -196,6 +196,8 @@ class Endpoint:
             if mine is not self._readiness:
                 self._readiness = mine
                 self._handle.pollers.add(mine)
+            if self._handle.closed:  # by another thread, which has not got to this side yet
+                raise self._error(lib.IPCHEAP_HEAP_CLOSED)
             await mine.wait()
             code = attempt()
 
