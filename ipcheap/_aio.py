@@ -23,7 +23,7 @@ class Readiness:
     nothing to do. Only when it is not and nobody waits, it is taken out.
     """
 
-    __slots__ = ("__weakref__", "_descriptor", "_home", "_ready", "_reading", "_waiting", "loop")
+    __slots__ = ("__weakref__", "_descriptor", "_home", "_reading", "_ready", "_waiting", "loop")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, descriptor: int, ready: Callable[[], object]

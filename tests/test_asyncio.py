@@ -171,7 +171,7 @@ def test_what_is_cancelled_has_done_nothing(heap: ipcheap.Heap, run: Run) -> Non
                             record.free()  # or it would be a RecordError
 
     async def consume() -> list[int]:
-        seen = []
+        seen: list[int] = []
         with heap.consumer("c") as consumer:
             while len(seen) < count:
                 got, data = await cancelled(consumer.arecv(), chance.randrange(5))

@@ -106,6 +106,13 @@ def test_a_killed_worker_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
         epoch.close()
 
 
+@pytest.mark.parametrize("loop", [[], ["--uvloop"]], ids=["asyncio", "uvloop"])
+def test_an_asyncio_service_answers_all_its_clients(loop: list[str]) -> None:
+    service = EXAMPLES / "asyncio_service" / "service.py"
+    output = run(sys.executable, service, "--clients", "3", "--requests", "50", *loop)
+    assert output == "served 150 requests of 3 clients, 0 failed\n"
+
+
 @pytest.fixture(scope="module")
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return where the C library is installed."""

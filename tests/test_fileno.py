@@ -223,9 +223,7 @@ def claim_and_listen(heap: ipcheap.Heap, side: str) -> None:
 
 @pytest.mark.parametrize("ours", ["producer", "consumer"])
 @pytest.mark.parametrize("kill", [False, True], ids=["closes", "dies"])
-def test_it_becomes_readable_when_the_other_side(
-    heap: ipcheap.Heap, ours: str, kill: bool
-) -> None:
+def test_it_becomes_readable_when_the_other_side(heap: ipcheap.Heap, ours: str, kill: bool) -> None:
     theirs = "consumer" if ours == "producer" else "producer"
     mine: Any = getattr(heap, ours)("c")
     with mine, peers.run(claim_and_listen, heap, theirs) as peer:

@@ -165,7 +165,9 @@ def wait_for_one_of_each(heap: ipcheap.Heap, other_name: str, refused: list[str]
 
 
 @pytest.mark.parametrize("refused", [[], ["futex_waitv"]], ids=["at once", "without futex_waitv"])
-def test_several_heaps_and_kinds_mix(heap: ipcheap.Heap, heap_name: str, refused: list[str]) -> None:
+def test_several_heaps_and_kinds_mix(
+    heap: ipcheap.Heap, heap_name: str, refused: list[str]
+) -> None:
     with ipcheap.Heap.create(f"{heap_name}.other", "1MiB") as other:
         try:
             other.add_record_channel(0, 4)
@@ -230,9 +232,10 @@ def test_closing_the_heap_ends_the_wait(heap: ipcheap.Heap) -> None:
 def test_what_cannot_be_waited_for_is_refused(heap: ipcheap.Heap) -> None:
     consumer = claim_consumer(heap, 0)
     cell = words(heap).atomic(0)
-    for thing in (None, 3, cell, (cell,), (cell, 1, 2), heap):
+    wrong: list[Any] = [None, 3, cell, (cell,), (cell, 1, 2), heap]
+    for thing in wrong:
         with pytest.raises(TypeError):
-            ipcheap.wait([consumer, thing])  # type: ignore[list-item]
+            ipcheap.wait([consumer, thing])
     with pytest.raises(ValueError, match="timeout"):
         ipcheap.wait([consumer], timeout=-1)
     consumer.close()
