@@ -225,7 +225,7 @@ def test_two_tasks_may_wait_for_one_endpoint(heap: ipcheap.Heap, run: Run) -> No
 
 @pytest.mark.parametrize("how", ["close", "kill"])
 def test_the_end_of_the_other_side_is_told(heap: ipcheap.Heap, run: Run, how: str) -> None:
-    async def wait(peer: peers.Peer) -> None:
+    async def wait(peer: peers.Peer[None]) -> None:
         with heap.consumer("c") as consumer:
             receiving = asyncio.ensure_future(consumer.arecv())
             await asyncio.sleep(0.05)

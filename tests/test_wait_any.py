@@ -171,7 +171,7 @@ def test_several_heaps_and_kinds_mix(
     with ipcheap.Heap.create(f"{heap_name}.other", "1MiB") as other:
         try:
             other.add_record_channel(0, 4)
-            with peers.run(wait_for_one_of_each, heap, other.name, refused) as peer:
+            with peers.run(wait_for_one_of_each, heap, str(other.name), refused) as peer:
                 assert peer.hear() == "waiting"
                 claim_producer(heap, 0).send(b"")
                 assert peer.hear() == 0

@@ -33,6 +33,7 @@ _TOKEN = re.compile(
 )
 _RULE = re.compile(r"(.*?) -{10,}$")
 _MEMBER = re.compile(r"(?P<member>[^;]*);(?:[ \t]*/\*(?P<comment>.*?)\*/)?", re.DOTALL)
+_VALUE = re.compile(r"(?P<value>[^,/]*[^,/\s])\s*,?(?:[ \t]*/\*(?P<comment>.*?)\*/)?", re.DOTALL)
 _ERROR = re.compile(r'X\((?P<name>\w+), (?P<value>-\d+), "(?P<text>[^"]*)"\)')
 
 
@@ -88,8 +89,10 @@ def read(header: str) -> Iterator[Item]:
         elif match["function"]:
             yield Item("function", " ".join(match["function"].split()), comment, [])
         else:
-            values = [" ".join(value.split()) for value in match["values"].split(",")]
-            inner = [Item("enumerator", value, "", []) for value in values if value]
+            inner = [
+                Item("enumerator", " ".join(v["value"].split()), _plain(v["comment"] or ""), [])
+                for v in _VALUE.finditer(match["values"])
+            ]
             yield Item("enum", (match["enum"] or "").strip(), comment, inner)
     _skip(body[end:])
 
@@ -107,7 +110,7 @@ def _lines(item: Item, depth: str = "") -> Iterator[str]:
     else:
         yield from (f"{depth}.. c:{item.kind}:: {item.text}", "")
     for line in item.comment.split("\n") if item.comment else ():
-        yield inner + line.replace("*", r"\*")
+        yield inner + re.sub(r"([*|])", r"\\\1", line)
     yield ""
     for each in item.inner:
         yield from _lines(each, inner)
