@@ -131,7 +131,30 @@ static void random_sizes_come_and_go(void) {
     close(fd);
 }
 
+/* Where a large slab was taken from its owner, a small one of his covers only its beginning. */
+static void a_slab_that_was_taken_leads_nowhere(void) {
+    int fd = new_segment(16 * MIB);
+    ipcheap_heap *heap = attach(fd), *other = attach(fd);
+    ipcheap_record large, all, small, extent;
+    EXPECT_EQ(ipcheap_allocate(heap, 30000, &large), 0);
+    EXPECT_EQ(ipcheap_free(heap, &large), 0);
+    EXPECT_EQ(ipcheap_allocate(other, 16 * MIB, &all), 0);
+    EXPECT_EQ(ipcheap_free(other, &all), 0);
+    EXPECT_EQ(ipcheap_allocate(heap, 64, &small), 0);
+    EXPECT_EQ(ipcheap_allocate(heap, 30000, &large), 0);
+    EXPECT_EQ(ipcheap_allocate(heap, 40000, &extent), 0);
+    EXPECT(extent.offset < large.offset); /* in what the first one covered */
+    EXPECT_EQ(ipcheap_free(heap, &extent), 0);
+    EXPECT_EQ(ipcheap_free(heap, &large), 0);
+    EXPECT_EQ(ipcheap_free(heap, &small), 0);
+    expect_sound(heap);
+    ipcheap_release(other);
+    ipcheap_release(heap);
+    close(fd);
+}
+
 int main(void) {
+    a_slab_that_was_taken_leads_nowhere();
     classes_waste_at_most_an_eighth();
     sizes_from_nothing_to_half_a_gigabyte();
     a_heap_of_small_records_fills_to_the_end(64 * 1024);

@@ -91,11 +91,22 @@ static struct slab_cache *cache_of(struct participant *me) {
     return me->slabs;
 }
 
-/* Every granule that a slab covers leads to it, or to nothing again. */
-static void lead_to(struct participant *me, const struct local_slab *s, struct local_slab *target) {
-    uint64_t bytes = slab_bytes(me->heap, s->size_class);
-    uint64_t count = bytes >> me->heap->geometry.slab_shift;
-    for (uint64_t i = 0; i < count; i++) me->slabs->by_granule[s->granule + i] = target;
+static uint64_t slab_granules(const ipcheap_heap *heap, const struct local_slab *s) {
+    return slab_bytes(heap, s->size_class) >> heap->geometry.slab_shift;
+}
+
+/* Every granule that a slab covers leads to it. */
+static void lead_to(struct participant *me, struct local_slab *s) {
+    uint64_t count = slab_granules(me->heap, s);
+    for (uint64_t i = 0; i < count; i++) me->slabs->by_granule[s->granule + i] = s;
+}
+
+/* To nothing again, but where, after it had been revoked, another one came to be. */
+static void lead_nowhere(struct participant *me, const struct local_slab *s) {
+    struct local_slab **lead = me->slabs->by_granule + s->granule;
+    uint64_t count = slab_granules(me->heap, s);
+    for (uint64_t i = 0; i < count; i++)
+        if (lead[i] == s) lead[i] = NULL;
 }
 
 /* Makes the private half, and enters it into the table. */
@@ -125,13 +136,13 @@ static struct local_slab *local_new(struct participant *me, uint32_t granule, ui
     uint32_t units = s->bytes / BLOCK_ALIGN;
     s->reciprocal = ((UINT64_C(1) << 32) + units - 1) / units;
     s->granule = granule;
-    lead_to(me, s, s);
+    lead_to(me, s);
     return s;
 }
 
 static void local_drop(struct participant *me, struct local_slab *s) {
     uint32_t index = slab_owner_index(s->owner);
-    if (me->slabs->by_granule[s->granule] == s) lead_to(me, s, NULL);
+    lead_nowhere(me, s);
     me->slabs->table[index] = NULL;
     if (index < me->slabs->first_hole) me->slabs->first_hole = index;
     if (me->slabs->last_slab == s) me->slabs->last_offset = 0;
