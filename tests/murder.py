@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import faulthandler
 import mmap
 import os
 import random
@@ -554,6 +555,7 @@ class Killer:
 
     def be(self, role: Role, number: int, anew: bool) -> NoReturn:
         """Work, in a child, with a heap attached to anew or the one that was inherited."""
+        faulthandler.enable()
         heap = ipcheap.Heap.attach(self.name) if anew else self.heap
         done = []
 
