@@ -51,7 +51,7 @@ from .errors import (
     WrongProcess,
     WrongThread,
 )
-from .heap import Heap, HeapStatistics, RecoveryReport, unlink
+from .heap import Heap, HeapStatistics, Participant, RecoveryReport, unlink
 from .objects import Codec
 from .producer import Producer
 from .record import Record
@@ -85,6 +85,7 @@ __all__ = [
     "HeapNotFound",
     "HeapStatistics",
     "Lock",
+    "Participant",
     "PeerDied",
     "Producer",
     "Record",

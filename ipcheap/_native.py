@@ -166,22 +166,32 @@ def holder_text(holder: CData) -> str:
     if not holder.pid:
         return "an unknown participant"
     state = "" if holder.alive else ", dead"
-    here = ", this process" if holder.pid == os.getpid() else ""
-    return f"{text_of(holder.name)!r} (pid {holder.pid}, thread {holder.tid}{here}{state})"
+    where = ", this process" if holder.ours else ""
+    if holder.elsewhere:
+        where = " of another PID namespace"
+    return f"{text_of(holder.name)!r} (pid {holder.pid}, thread {holder.tid}{where}{state})"
+
+
+def holder_state(holder: CData) -> str:
+    """Say how a participant is: "dead", "stopped", "stopped by a debugger" or "alive"."""
+    if not holder.alive:
+        return "dead"
+    if holder.elsewhere:  # its pid is somebody else's here
+        return "alive"
+    try:
+        with open(f"/proc/{holder.pid}/stat", "rb") as file:
+            letter = file.read().rpartition(b")")[2].split()[0].decode()
+    except (OSError, IndexError):
+        return "alive"
+    return {"T": "stopped", "t": "stopped by a debugger"}.get(letter, "alive")
 
 
 def _lock_holder_text(heap: Handle) -> str:
     holder = ffi.new("ipcheap_holder *")
     if lib.ipcheap_lock_holder(heap.pointer, holder) != 1:
         return "nobody just now"
-    state = ""
-    try:
-        with open(f"/proc/{holder.pid}/stat", "rb") as file:
-            letter = file.read().rpartition(b")")[2].split()[0].decode()
-        state = {"T": ", stopped", "t": ", stopped by a debugger", "Z": ", dead"}.get(letter, "")
-    except (OSError, IndexError):
-        pass
-    return holder_text(holder) + state
+    state = holder_state(holder)
+    return holder_text(holder) + (f", {state}" if state.startswith("stopped") else "")
 
 
 def _heap_full(heap: Handle, asked: int | None) -> str:

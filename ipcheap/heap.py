@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import reduction
 from typing import TYPE_CHECKING, Any, Self
 
@@ -31,6 +32,8 @@ DEFAULT_SLOTS = 1024
 # How long to sleep before looking again, unless woken: for a holder that dies wakes nobody.
 _LOOK_AGAIN = 0.1
 
+_MOST_WITNESSED = 4096  # the dead, and channels, that a report of recovery has room for
+
 
 @dataclass(frozen=True)
 class HeapStatistics:
@@ -55,9 +58,41 @@ class HeapStatistics:
 
 
 @dataclass(frozen=True)
+class Participant:
+    """A thread of a process that takes part in a heap.
+
+    `state` is "alive", "dead" (and awaits recovery), "stopped" or "stopped by a debugger".
+    `pid` and `thread` count in the PID namespace that it lives in; `elsewhere` says that this
+    is another one than ours. `name` is the process's, `since` seconds since the epoch.
+    """
+
+    name: str
+    pid: int
+    thread: int
+    state: str
+    elsewhere: bool
+    since: float
+
+    @classmethod
+    def _of(cls, holder: CData) -> Self:
+        return cls(
+            name=_native.text_of(holder.name),
+            pid=int(holder.pid),
+            thread=int(holder.tid),
+            state=_native.holder_state(holder),
+            elsewhere=bool(holder.elsewhere),
+            since=holder.since_ns / 1e9,
+        )
+
+
+@dataclass(frozen=True)
 class RecoveryReport:
-    """What a recovery found: dead participants, the sides of channels that they held, what
-    was freed of theirs, and how many records that they had received will come again.
+    """What a recovery found, and did.
+
+    So many dead `participants` had held so many `endpoints`; so many `blocks` of theirs,
+    `bytes` in all, were freed; so many records that they had received and not freed are
+    `redelivered`. `dead` says who they were, `channels` how many records come again on which.
+    What others had recovered before is not in it.
     """
 
     participants: int
@@ -65,6 +100,8 @@ class RecoveryReport:
     blocks: int
     bytes: int
     redelivered: int
+    dead: tuple[Participant, ...] = ()
+    channels: Mapping[ChannelId, int] = field(default_factory=dict)
 
 
 class _Channels(Mapping["ChannelId", Channel]):
@@ -317,15 +354,39 @@ class Heap:
         return lines
 
     def recover(self) -> RecoveryReport:
-        """Clean up after the dead at once, and return what there was; else it is done as needed.
+        """Clean up after the dead at once, and make all indices of the heap again.
 
-        HeapBusy if the heap lock cannot be had.
+        Else it is done as it is needed: by whoever waits for one who died, or needs what he
+        had. HeapBusy if the heap lock cannot be had, CorruptHeap when the heap is beyond
+        that.
         """
-        report = ffi.new("ipcheap_recovery *")
-        self._check(lib.py_recover(self._open_handle().pointer, report))
+        report, witness = ffi.new("ipcheap_recovery *"), ffi.new("py_witness *")
+        dead = ffi.new("ipcheap_holder[]", _MOST_WITNESSED)
+        channels = ffi.new("py_redelivery[]", _MOST_WITNESSED)
+        witness.dead, witness.channels = dead, channels
+        witness.dead_room = witness.channel_room = _MOST_WITNESSED
+        self._check(lib.py_recover(self._open_handle().pointer, report, witness))
+        again: Counter[ChannelId] = Counter()
+        for n in range(witness.channel_count):
+            again[id_of(channels[n].key)] += int(channels[n].records)
         return RecoveryReport(
-            **{name: int(getattr(report, name)) for name in RecoveryReport.__dataclass_fields__}
+            participants=int(report.participants),
+            endpoints=int(report.endpoints),
+            blocks=int(report.blocks),
+            bytes=int(report.bytes),
+            redelivered=int(report.redelivered),
+            dead=tuple(Participant._of(dead[n]) for n in range(witness.dead_count)),
+            channels=dict(again),
         )
+
+    def participants(self) -> list[Participant]:
+        """Return who takes part in it, and who has died and awaits recovery."""
+        handle = self._open_handle()
+        cursor, holder = ffi.new("uint32_t *"), ffi.new("ipcheap_holder *")
+        found = []
+        while lib.ipcheap_next_participant(handle.pointer, cursor, holder) == 1:
+            found.append(Participant._of(holder))
+        return found
 
     # Records and channels ---------------------------------------------------------------------
 

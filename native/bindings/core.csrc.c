@@ -78,7 +78,6 @@ RELEASING(int, attach, (int fd, int shmid, ipcheap_heap **heap), (fd, shmid, hea
 RELEASING(int, heap_statistics, (ipcheap_heap *heap, ipcheap_statistics *statistics),
           (heap, statistics))
 RELEASING(int64_t, trim, (ipcheap_heap *heap, uint64_t keep), (heap, keep))
-RELEASING(int, recover, (ipcheap_heap *heap, ipcheap_recovery *report), (heap, report))
 RELEASING(int, add_record_channel,
           (ipcheap_heap *heap, const ipcheap_key *key, uint64_t capacity,
            ipcheap_channel *channel),
@@ -192,6 +191,37 @@ static int py_check(ipcheap_heap *heap, char *text, size_t room) {
     int count = ipcheap_check(heap, append_line, &to);
     PyEval_RestoreThread(state);
     return count;
+}
+
+/* What a recovery tells, as much of it as there is room for. */
+typedef struct py_redelivery {
+    ipcheap_key key;
+    uint64_t records;
+} py_redelivery;
+
+typedef struct py_witness {
+    ipcheap_holder *dead;
+    py_redelivery *channels;
+    size_t dead_count, dead_room, channel_count, channel_room;
+} py_witness;
+
+static void witness_death(void *context, const ipcheap_holder *who) {
+    py_witness *witness = context;
+    if (witness->dead_count < witness->dead_room) witness->dead[witness->dead_count++] = *who;
+}
+
+static void witness_redelivery(void *context, const ipcheap_key *key, uint64_t records) {
+    py_witness *witness = context;
+    if (witness->channel_count < witness->channel_room)
+        witness->channels[witness->channel_count++] = (py_redelivery){*key, records};
+}
+
+static int py_recover(ipcheap_heap *heap, ipcheap_recovery *report, py_witness *witness) {
+    ipcheap_recovery_witness tell = {witness_death, witness_redelivery, witness};
+    PyThreadState *state = PyEval_SaveThread();
+    int error = ipcheap_recover_witnessed(heap, report, &tell);
+    PyEval_RestoreThread(state);
+    return error;
 }
 
 /* Records ------------------------------------------------------------------------------ */

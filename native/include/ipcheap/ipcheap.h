@@ -44,6 +44,7 @@ extern "C" {
 
 typedef struct ipcheap_heap ipcheap_heap;
 typedef struct ipcheap_endpoint ipcheap_endpoint;
+typedef struct ipcheap_key ipcheap_key;
 
 IPCHEAP_API const char *ipcheap_version_string(void);
 IPCHEAP_API const char *ipcheap_error_text(int error);
@@ -126,6 +127,24 @@ IPCHEAP_API int ipcheap_heap_statistics(ipcheap_heap *heap, ipcheap_statistics *
 /* Gives free memory beyond `keep` bytes back to the system; returns bytes or an error. */
 IPCHEAP_API int64_t ipcheap_trim(ipcheap_heap *heap, uint64_t keep);
 
+/* Who a participant is, for messages. */
+typedef struct ipcheap_holder {
+    uint32_t pid; /* as its own PID namespace counts; 0: unknown */
+    uint32_t tid;
+    uint32_t alive;
+    uint32_t ours;      /* a thread of the calling process */
+    uint32_t elsewhere; /* its pid is one of another PID namespace than the caller's */
+    char name[16];
+    uint64_t since_ns; /* when it came, since the epoch */
+} ipcheap_holder;
+
+/* Steps through the participants, the dead that await recovery included: *cursor starts at 0.
+   Returns 1, or 0 at the end. */
+IPCHEAP_API int ipcheap_next_participant(ipcheap_heap *heap, uint32_t *cursor,
+                                         ipcheap_holder *holder);
+/* The participant that holds the heap lock; returns 1, or 0 when nobody does. */
+IPCHEAP_API int ipcheap_lock_holder(ipcheap_heap *heap, ipcheap_holder *holder);
+
 typedef struct ipcheap_recovery {
     uint32_t participants; /* dead ones recovered */
     uint32_t endpoints;    /* sides that they held */
@@ -134,22 +153,21 @@ typedef struct ipcheap_recovery {
     uint64_t redelivered; /* records they had received and not freed */
 } ipcheap_recovery;
 
+/* Called with what a recovery finds, under the heap lock: use no heap in there. */
+typedef struct ipcheap_recovery_witness {
+    void (*died)(void *context, const ipcheap_holder *who);
+    void (*redelivered)(void *context, const ipcheap_key *key, uint64_t records);
+    void *context;
+} ipcheap_recovery_witness;
+
+/* Cleans up after the dead now, and makes every index of the heap again. */
 IPCHEAP_API int ipcheap_recover(ipcheap_heap *heap, ipcheap_recovery *report);
+IPCHEAP_API int ipcheap_recover_witnessed(ipcheap_heap *heap, ipcheap_recovery *report,
+                                          const ipcheap_recovery_witness *witness);
 
 /* Calls back with a sentence for every broken invariant; returns how many there were. */
 IPCHEAP_API int ipcheap_check(ipcheap_heap *heap, void (*say)(void *context, const char *text),
                               void *context);
-
-/* Who a participant is, for messages. */
-typedef struct ipcheap_holder {
-    uint32_t pid;
-    uint32_t tid;
-    uint32_t alive;
-    char name[16];
-} ipcheap_holder;
-
-/* The participant that holds the heap lock; returns 1, or 0 when nobody does. */
-IPCHEAP_API int ipcheap_lock_holder(ipcheap_heap *heap, ipcheap_holder *holder);
 
 /* Records -------------------------------------------------------------------------- */
 
@@ -223,11 +241,11 @@ enum { IPCHEAP_KEY_INT = 1, IPCHEAP_KEY_TEXT = 2, IPCHEAP_KEY_MAX = 48 };
 enum { IPCHEAP_RECORD_CHANNEL = 1, IPCHEAP_STATIC_SEGMENT = 2 };
 enum { IPCHEAP_PRODUCER = 0, IPCHEAP_CONSUMER = 1 };
 
-typedef struct ipcheap_key {
+struct ipcheap_key {
     uint8_t kind;
     uint8_t length;
     char bytes[IPCHEAP_KEY_MAX];
-} ipcheap_key;
+};
 
 /* Names a channel of a heap. A plain value; it stays good until the channel is removed. */
 typedef struct ipcheap_channel {

@@ -8,7 +8,6 @@
 #define FIRST_TABLE_LOG 10
 #define TOMBSTONE UINT32_MAX
 #define KEY_WORDS 7
-#define TABLE_TAG 64 /* position in the tag of the hash table; of chunk k it is k */
 
 static_assert(sizeof(ipcheap_key) <= KEY_WORDS * 8, "a key fits into its words");
 
@@ -97,6 +96,15 @@ static struct key_words words_in(const struct channel *channel) {
     struct key_words words = {.hash = get(&channel->hash)};
     for (int i = 0; i < KEY_WORDS; i++) words.word[i] = get(&channel->key[i]);
     return words;
+}
+
+void channel_key(const struct channel *channel, ipcheap_key *key) {
+    struct key_words words = words_in(channel);
+    unsigned char bytes[sizeof words.word];
+    memcpy(bytes, words.word, sizeof bytes);
+    *key = (ipcheap_key){.kind = bytes[0], .length = bytes[1]};
+    if (key->length > IPCHEAP_KEY_MAX) key->length = IPCHEAP_KEY_MAX;
+    memcpy(key->bytes, bytes + 2, key->length);
 }
 
 static void handle_fill(const struct channel *channel, uint32_t index, ipcheap_channel *handle) {
@@ -451,12 +459,7 @@ int ipcheap_next_channel(ipcheap_heap *heap, uint32_t *cursor, ipcheap_key *key,
         struct channel *channel = channel_at(heap, index);
         if (!channel) return 0;
         if (state_of(channel) != CHANNEL_LIVE) continue;
-        struct key_words words = words_in(channel);
-        unsigned char bytes[sizeof words.word];
-        memcpy(bytes, words.word, sizeof bytes);
-        *key = (ipcheap_key){.kind = bytes[0], .length = bytes[1]};
-        if (key->length > IPCHEAP_KEY_MAX) key->length = IPCHEAP_KEY_MAX;
-        memcpy(key->bytes, bytes + 2, key->length);
+        channel_key(channel, key);
         handle_fill(channel, index, handle);
         return 1;
     }

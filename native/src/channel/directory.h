@@ -13,6 +13,8 @@
 
 #include "segment/participant.h"
 
+#define TABLE_TAG 64 /* position in the tag of the hash table; of chunk k it is k */
+
 /* The descriptor; NULL for an index that was never given. */
 struct channel *channel_at(ipcheap_heap *heap, uint32_t index);
 /* The channel that a handle names, unless it is gone: CHANNEL_NOT_FOUND. */
@@ -32,6 +34,8 @@ void directory_remove(struct participant *me, uint32_t index);
 void directory_drop(struct participant *me, uint32_t index);
 /* Under the lock. Completes table, free list and counts; frees what a dead one was making. */
 int directory_rebuild(struct participant *me);
+/* The key that a descriptor has. */
+void channel_key(const struct channel *channel, ipcheap_key *key);
 /* Something that others may wait for has changed. */
 void directory_notify(ipcheap_heap *heap);
 

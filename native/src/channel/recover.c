@@ -9,6 +9,7 @@ struct recovery {
     ipcheap_heap *heap;
     uint32_t slot, generation;
     ipcheap_recovery *report;
+    const ipcheap_recovery_witness *witness;
 };
 
 /* Does a tag or a holder name the dead one, or an earlier occupant of his slot? */
@@ -73,7 +74,7 @@ static void recover_consumer(struct recovery *r, uint32_t index, struct channel 
     struct ring ring;
     if (!ring_of(r->heap, index, &ring)) return;
     struct side *side = &channel->sides[IPCHEAP_CONSUMER];
-    uint64_t sent = ring_sent(r->heap, index), received = get(&side->position);
+    uint64_t sent = ring_sent(r->heap, index), received = get(&side->position), again = 0;
     for (uint64_t p = sent > ring.count ? sent - ring.count : 0; p < sent; p++) {
         struct ring_slot *slot = &ring.slots[p & (ring.count - 1)];
         uint64_t word = get_acquire(&slot->word), lap = (p >> ring.shift) & LAP_MASK;
@@ -86,7 +87,13 @@ static void recover_consumer(struct recovery *r, uint32_t index, struct channel 
         if (!here) /* kept or forwarded, and the slot not yet let go */
             put_release(&slot->word, ring_word(lap + 1, SLOT_EMPTY, 0));
         else if (p < received)
-            r->report->redelivered++;
+            again++;
+    }
+    r->report->redelivered += again;
+    if (again && r->witness) {
+        ipcheap_key key;
+        channel_key(channel, &key);
+        r->witness->redelivered(r->witness->context, &key, again);
     }
     put(&side->position, ring_oldest(r->heap, index, sent));
 }
@@ -165,9 +172,20 @@ static void recover_memory(struct recovery *r) {
 
 /* Participants --------------------------------------------------------------------------- */
 
-int recover_participant(struct participant *me, uint32_t slot, uint32_t generation,
-                        ipcheap_recovery *report) {
-    struct recovery r = {me, me->heap, slot, generation, report};
+/* Before his slot is given to somebody else; the one who came after him is not he. */
+static void name_dead(const struct recovery *r) {
+    ipcheap_holder who = {0};
+    uint64_t live = slot_word(r->generation, SLOT_LIVE);
+    if (get_acquire(&slot_at(r->heap, r->slot)->word) == live)
+        participant_describe(r->heap, r->slot, &who);
+    who.alive = who.ours = 0;
+    r->witness->died(r->witness->context, &who);
+}
+
+static int recover_one(struct participant *me, uint32_t slot, uint32_t generation,
+                       ipcheap_recovery *report, const ipcheap_recovery_witness *witness) {
+    struct recovery r = {me, me->heap, slot, generation, report, witness};
+    if (witness) name_dead(&r);
     recover_channels(&r, IPCHEAP_PRODUCER);
     recover_channels(&r, IPCHEAP_CONSUMER);
     recover_memory(&r);
@@ -179,17 +197,27 @@ int recover_participant(struct participant *me, uint32_t slot, uint32_t generati
     return 0;
 }
 
-int recover_all(struct participant *me, ipcheap_recovery *report) {
+int recover_participant(struct participant *me, uint32_t slot, uint32_t generation,
+                        ipcheap_recovery *report) {
+    return recover_one(me, slot, generation, report, NULL);
+}
+
+static int recover_every(struct participant *me, ipcheap_recovery *report,
+                         const ipcheap_recovery_witness *witness) {
     ipcheap_heap *heap = me->heap;
     uint32_t used = (uint32_t)least(get(&heap->header->slots_used), PARTICIPANTS);
     for (uint32_t slot = 0; slot < used; slot++) {
         uint64_t word = get_acquire(&slot_at(heap, slot)->word);
         uint32_t generation = (uint32_t)(word >> 8);
         if ((word & 0xFF) == SLOT_FREE || participant_alive(heap, slot, generation)) continue;
-        int error = recover_participant(me, slot, generation, report);
+        int error = recover_one(me, slot, generation, report, witness);
         if (error) return error;
     }
     return 0;
+}
+
+int recover_all(struct participant *me, ipcheap_recovery *report) {
+    return recover_every(me, report, NULL);
 }
 
 int recover_if_dead(struct participant *me, uint64_t holder) {
@@ -205,13 +233,20 @@ int recover_if_dead(struct participant *me, uint64_t holder) {
 }
 
 int ipcheap_recover(ipcheap_heap *heap, ipcheap_recovery *report) {
+    return ipcheap_recover_witnessed(heap, report, NULL);
+}
+
+int ipcheap_recover_witnessed(ipcheap_heap *heap, ipcheap_recovery *report,
+                              const ipcheap_recovery_witness *witness) {
     *report = (ipcheap_recovery){0};
     struct participant *me;
     if (heap->closed) return IPCHEAP_HEAP_CLOSED;
     int error = participant_current(heap, &me);
     if (!error) error = heap_lock(me);
     if (error) return error;
-    error = recover_all(me, report);
+    error = recover_every(me, report, witness);
+    /* Whatever else is only an index may as well be right again. */
+    if (!error) error = heap->hooks->rebuild(me);
     heap_unlock(me);
     return error;
 }

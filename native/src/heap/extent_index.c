@@ -127,11 +127,13 @@ bool index_candidate(ipcheap_heap *heap, int z, uint64_t pages, int *bin, uint64
 }
 
 /* Walks a heap without a stack: down to the first child, else on, else up and on. */
-static uint64_t count_bin(ipcheap_heap *heap, uint32_t root, uint64_t bound) {
+static uint64_t count_bin(ipcheap_heap *heap, int bin, uint32_t root, uint64_t bound) {
     uint64_t count = 0, steps = 0;
     uint32_t at = root;
     while (node(heap, at) && steps++ <= 2 * bound) {
         count++;
+        uint64_t word = get(&node(heap, at)->word);
+        if (word_state(word) != PAGE_FREE || bin_of(word_length(word)) != bin) return UINT64_MAX;
         uint32_t child = get(&node(heap, at)->child);
         if (node(heap, child)) {
             if (get(&node(heap, child)->previous) != at || child <= at) return UINT64_MAX;
@@ -163,7 +165,7 @@ uint64_t index_count(ipcheap_heap *heap, int z) {
         uint32_t root = get(&zone->bins[bin]);
         bool marked = get(&zone->bin_bits[bin / 64]) >> (bin & 63) & 1;
         if (marked != (root != 0)) return UINT64_MAX;
-        uint64_t here = root ? count_bin(heap, root, 4 * heap->geometry.total_pages) : 0;
+        uint64_t here = root ? count_bin(heap, bin, root, 4 * heap->geometry.total_pages) : 0;
         if (here == UINT64_MAX) return UINT64_MAX;
         count += here;
     }

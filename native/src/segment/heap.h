@@ -77,6 +77,8 @@ int segment_open(int fd, int shmid, ipcheap_heap **heap);
 void segment_free(ipcheap_heap *heap);
 /* Makes sure that metadata may be touched. */
 int segment_commit_meta(ipcheap_heap *heap, const void *start, uint64_t bytes);
+/* May it be touched? For checks. */
+bool segment_meta_is_committed(const ipcheap_heap *heap, const void *start, uint64_t bytes);
 /* Gives back the whole pages of a range of metadata that nobody will look at. */
 void segment_uncommit_meta(ipcheap_heap *heap, const void *start, uint64_t bytes);
 

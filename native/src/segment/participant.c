@@ -314,10 +314,26 @@ void participant_describe(ipcheap_heap *heap, uint32_t slot, ipcheap_holder *hol
     uint64_t word = get_acquire(&record->word); /* pairs with slot_fill() */
     holder->pid = get(&record->pid);
     holder->tid = get(&record->tid);
+    holder->since_ns = get(&record->since);
     holder->alive = participant_alive(heap, slot, (uint32_t)(word >> 8));
+    /* A pid means something only where it counts, and while its process lives. */
+    uint64_t here = os_process_namespace(), there = get(&record->namespace);
+    holder->elsewhere = here && there && here != there;
+    holder->ours = holder->alive && !holder->elsewhere && holder->pid == os_process_id();
     uint64_t name[2] = {get(&record->name[0]), get(&record->name[1])};
     memcpy(holder->name, name, sizeof holder->name);
     holder->name[sizeof holder->name - 1] = 0;
+}
+
+int ipcheap_next_participant(ipcheap_heap *heap, uint32_t *cursor, ipcheap_holder *holder) {
+    uint32_t used = (uint32_t)least(get(&heap->header->slots_used), PARTICIPANTS);
+    while (*cursor < used) {
+        uint32_t slot = (*cursor)++;
+        if ((get(&slot_at(heap, slot)->word) & 0xFF) == SLOT_FREE) continue;
+        participant_describe(heap, slot, holder);
+        return 1;
+    }
+    return 0;
 }
 
 void participants_count(ipcheap_heap *heap, uint32_t *living, uint32_t *dead) {

@@ -218,6 +218,17 @@ int segment_commit_meta(ipcheap_heap *heap, const void *start, uint64_t bytes) {
     return 0;
 }
 
+bool segment_meta_is_committed(const ipcheap_heap *heap, const void *start, uint64_t bytes) {
+    if (heap->sysv) return true;
+    const struct geometry *g = &heap->geometry;
+    uint64_t first = (offset_of(heap, start) - g->always) >> PAGE_SHIFT;
+    uint64_t last = (offset_of(heap, start) + bytes - 1 - g->always) >> PAGE_SHIFT;
+    const shared64 *bits = at_offset(heap, g->metabits_at);
+    for (uint64_t page = first; page <= last; page++)
+        if (!(get(&bits[page / 64]) >> (page & 63) & 1)) return false;
+    return true;
+}
+
 void segment_uncommit_meta(ipcheap_heap *heap, const void *start, uint64_t bytes) {
     if (heap->sysv) return;
     const struct geometry *g = &heap->geometry;

@@ -1,0 +1,39 @@
+/*
+ * check.h - layer observe: what the parts of a check have in common.
+ *
+ * A check holds the heap lock, so extents, slabs' owners that left and the directory stand
+ * still. Tags, rings and positions do not: participants send and free without the lock. A
+ * fault in those counts only if it is there at each of several looks with nothing changed
+ * in between, and only where no participant may have been stopped half-way. The dead who
+ * await recovery are treated like those: what they left is no broken invariant.
+ */
+#ifndef IPCHEAP_OBSERVE_CHECK_H
+#define IPCHEAP_OBSERVE_CHECK_H
+
+#include "channel/endpoint.h"
+
+enum { LOOKS = 3 };
+
+struct check {
+    ipcheap_heap *heap;
+    void (*say)(void *context, const char *text);
+    void *context;
+    int faults;
+};
+
+/* Says a sentence. */
+void __attribute__((format(printf, 2, 3))) fault(struct check *c, const char *format, ...);
+
+/* Does a tag or holder name a participant that lives, or is dead and awaits recovery? */
+bool may_own(ipcheap_heap *heap, uint64_t tag);
+
+/* Does a used run with this kind and tag start at this offset? */
+bool run_is(ipcheap_heap *heap, uint64_t offset, enum page_kind kind, uint64_t tag,
+            uint64_t bytes);
+
+/* check_memory.c: every page of both zones belongs to somebody, once. */
+void check_memory(struct check *c);
+/* check_channels.c: participants, directory and rings agree with what they lead to. */
+void check_channels(struct check *c);
+
+#endif

@@ -1,0 +1,210 @@
+/* check_memory.c - every page of both zones belongs to somebody, once. */
+
+#include "heap/extent.h"
+#include "observe/check.h"
+#include "segment/commit.h"
+
+typedef unsigned long long number;
+
+/* Blocks and records --------------------------------------------------------------------- */
+
+/* Sent, waiting in the ring to be used again, or just being sent. */
+static bool ring_accounts_for(ipcheap_heap *heap, uint64_t tag, uint64_t offset) {
+    struct ring ring;
+    uint32_t index = tag_channel(tag);
+    if (!ring_of(heap, index, &ring)) return false;
+    uint64_t position = tag_position(tag);
+    uint64_t word = get_acquire(&ring.slots[position & (ring.count - 1)].word);
+    uint64_t lap = (position >> ring.shift) & LAP_MASK;
+    return word == ring_word(lap, SLOT_FULL, offset) ||
+           word == ring_word(lap + 1, SLOT_RELEASED, offset) ||
+           get(&channel_at(heap, index)->sides[IPCHEAP_PRODUCER].intent) == offset;
+}
+
+/* `slab`: where the block may have been freed by its bit and not yet been collected. */
+static void check_tag(struct check *c, const shared64 *where, uint64_t offset, uint64_t nbytes,
+                      const struct slab *slab, uint32_t index) {
+    ipcheap_heap *heap = c->heap;
+    for (int look = 0; look < LOOKS; look++) {
+        if (slab && block_is_remote_free(slab, index)) return;
+        uint64_t tag = get_acquire(where);
+        bool right = (tag == TAG_FREE && slab) ||
+                     (tag_kind(tag) == TAG_OWN && may_own(heap, tag)) ||
+                     (tag_kind(tag) == TAG_SENT && ring_accounts_for(heap, tag, offset));
+        if (right) return;
+        if (get_acquire(where) != tag) look = -1; /* it moves: so somebody answers for it */
+        if (look == LOOKS - 1)
+            fault(c, "%llu bytes at offset %llu belong to nobody (tag %llx)", (number)nbytes,
+                  (number)offset, (number)tag);
+        os_pause();
+    }
+}
+
+static void check_committed(struct check *c, uint64_t first, uint64_t length) {
+    if (committed_pages(c->heap, first, length) != length)
+        fault(c, "%llu bytes in use at offset %llu have not all got memory",
+              (number)(length << PAGE_SHIFT), (number)page_offset(c->heap, first));
+}
+
+/* Slabs ---------------------------------------------------------------------------------- */
+
+/* Is it as long, and does it begin, as slabs of its class do, and do its parts lead to it? */
+static bool slab_has_shape(const ipcheap_heap *heap, const struct extent_walk *walk,
+                           uint32_t size_class) {
+    const struct geometry *g = &heap->geometry;
+    if (size_class >= g->classes) return false;
+    bool large = size_class_is_large(g, size_class);
+    uint64_t pages = UINT64_C(1) << ((large ? g->large_slab_shift : g->slab_shift) - PAGE_SHIFT);
+    if (walk->length != pages || walk->first % pages) return false;
+    uint64_t step = UINT64_C(1) << (g->slab_shift - PAGE_SHIFT);
+    for (uint64_t part = walk->first + step; part < walk->next; part += step)
+        if (word_state(get(&heap->pages[part].word)) != PAGE_PART) return false;
+    return true;
+}
+
+static void check_slab(struct check *c, const struct extent_walk *walk) {
+    ipcheap_heap *heap = c->heap;
+    uint32_t granule = granule_of_page(heap, walk->first);
+    struct slab *slab = slab_at(heap, granule);
+    if (!segment_meta_is_committed(heap, slab, sizeof *slab)) {
+        fault(c, "slab %u has no memory for its tags", granule);
+        return;
+    }
+    uint32_t size_class = get(&slab->size_class), blocks = slab_blocks(heap, size_class);
+    if (!slab_has_shape(heap, walk, size_class)) {
+        fault(c, "slab %u has not the shape of its size class, %u", granule, size_class);
+        return;
+    }
+    if (!segment_meta_is_committed(heap, slab, sizeof *slab + blocks * sizeof(shared64))) {
+        fault(c, "slab %u has no memory for its tags", granule);
+        return;
+    }
+    uint64_t owner = get(&slab->owner);
+    if (owner && !may_own(heap, slab_owner_tag(owner)))
+        fault(c, "slab %u is owned by nobody (owner %llx)", granule, (number)owner);
+    uint64_t bytes = size_class_bytes(size_class);
+    for (uint32_t i = 0; i < blocks; i++)
+        check_tag(c, &slab->tags[i], page_offset(heap, walk->first) + i * bytes, bytes, slab, i);
+    for (uint32_t i = blocks; i < REMOTE_WORDS * 64; i++)
+        if (block_is_remote_free(slab, i))
+            fault(c, "slab %u has block %u freed, and has only %u", granule, i, blocks);
+    check_committed(c, walk->first, walk->length);
+}
+
+/* Every slab without an owner is on the list of its class, once, and nothing else is. */
+static void check_orphans(struct check *c, uint64_t orphans) {
+    ipcheap_heap *heap = c->heap;
+    uint64_t listed = 0;
+    for (uint32_t class = 0; class < CLASSES; class++) {
+        uint32_t link = get(&heap->header->orphans[class]);
+        for (; link && listed <= orphans; listed++) {
+            uint64_t granule = link - 1, page = page_of_granule(heap, granule);
+            if (granule >= heap->geometry.granules ||
+                word_kind(get(&heap->pages[page].word)) != KIND_SLAB ||
+                word_state(get(&heap->pages[page].word)) != PAGE_USED ||
+                get(&slab_at(heap, granule)->owner) != 0 ||
+                get(&slab_at(heap, granule)->size_class) != class) {
+                fault(c, "the list of slabs without an owner, of class %u, leads astray", class);
+                return;
+            }
+            link = get(&slab_at(heap, granule)->next_orphan);
+        }
+    }
+    if (listed != orphans)
+        fault(c, "%llu slabs have no owner, and %llu are listed", (number)orphans,
+              (number)listed);
+}
+
+/* Runs ----------------------------------------------------------------------------------- */
+
+/* Memory of the directory, a ring or a static segment: does its owner know of it? */
+static void check_owned_run(struct check *c, const struct extent_walk *walk, uint64_t tag) {
+    ipcheap_heap *heap = c->heap;
+    uint64_t offset = page_offset(heap, walk->first);
+    uint32_t index = tag_channel(tag);
+    if (index == NO_CHANNEL) {
+        uint64_t table = get(&heap->header->table) & ((UINT64_C(1) << 56) - 1);
+        bool known = table == offset;
+        for (int i = 0; i < DIRECTORY_CHUNKS; i++)
+            known |= get(&heap->header->chunks[i]) == offset;
+        if (!known)
+            fault(c, "the directory does not know of its memory at offset %llu", (number)offset);
+    } else {
+        struct channel *channel = channel_at(heap, index);
+        bool known = channel && get(&channel->memory) == offset &&
+                     get(&channel->state) >> 62 != CHANNEL_FREE;
+        if (!known)
+            fault(c, "channel %u does not know of its memory at offset %llu", index,
+                  (number)offset);
+    }
+    check_committed(c, walk->first, walk->length);
+}
+
+static void check_run(struct check *c, const struct extent_walk *walk) {
+    ipcheap_heap *heap = c->heap;
+    struct page *page = &heap->pages[walk->first];
+    uint64_t tag = get(&page->tag), offset = page_offset(heap, walk->first);
+    switch (walk->kind) {
+    case KIND_SLAB:
+        check_slab(c, walk);
+        break;
+    case KIND_RECORD:
+    case KIND_TRIM:
+        check_tag(c, &page->tag, offset, walk->length << PAGE_SHIFT, NULL, 0);
+        /* Its owner may be waiting for the memory just now; once sent, it is there. */
+        if (tag_kind(tag) == TAG_SENT) check_committed(c, walk->first, walk->length);
+        break;
+    case KIND_STATIC:
+    case KIND_SYSTEM:
+        check_owned_run(c, walk, tag);
+        break;
+    default:
+        fault(c, "the run at offset %llu is of no known kind", (number)offset);
+    }
+}
+
+/* What merging neighbours relies on: the last page of a run says how long it is, if free. */
+static void check_tail(struct check *c, const struct extent_walk *walk) {
+    if (walk->length == 1) return;
+    uint64_t word = get(&c->heap->pages[walk->next - 1].word);
+    bool right = walk->state == PAGE_FREE
+                     ? word == page_word(PAGE_TAIL, KIND_NONE, walk->length)
+                     : word_state(word) != PAGE_TAIL && word_state(word) != PAGE_FREE;
+    if (!right)
+        fault(c, "the run of %llu pages at page %llu has not the end it should have",
+              (number)walk->length, (number)walk->first);
+}
+
+static uint64_t check_zone(struct check *c, int zone) {
+    ipcheap_heap *heap = c->heap;
+    uint64_t used = 0, orphans = 0, last_free_end = UINT64_MAX;
+    struct extent_walk walk = extent_walk_of(heap, zone);
+    while (extent_step(heap, &walk)) {
+        check_tail(c, &walk);
+        if (walk.state == PAGE_FREE) {
+            if (last_free_end == walk.first)
+                fault(c, "two free runs touch at page %llu", (number)walk.first);
+            last_free_end = walk.next;
+            continue;
+        }
+        used += walk.length;
+        check_run(c, &walk);
+        orphans += walk.kind == KIND_SLAB &&
+                   get(&slab_at(heap, granule_of_page(heap, walk.first))->owner) == 0;
+    }
+    uint64_t counted = get(&heap->header->zones[zone].used);
+    if (walk.broken)
+        fault(c, "the runs of zone %d do not add up: page %llu is no head", zone,
+              (number)walk.first);
+    else if (used != counted)
+        fault(c, "zone %d counts %llu used pages and has %llu", zone, (number)counted,
+              (number)used);
+    return orphans;
+}
+
+void check_memory(struct check *c) {
+    uint64_t orphans = 0;
+    for (int zone = 0; zone < ZONES; zone++) orphans += check_zone(c, zone);
+    check_orphans(c, orphans);
+    if (!extents_index_valid(c->heap)) fault(c, "the index of free runs does not match them");
+}
