@@ -94,9 +94,7 @@ class Notes:
 
     def __init__(self, seconds: float) -> None:
         self.room = int((seconds + 10) * RECORDS_PER_SECOND)
-        self.records = [
-            memoryview(mmap.mmap(-1, 4 * self.room)).cast("B").cast("I") for _ in RINGS
-        ]
+        self.records = [memoryview(mmap.mmap(-1, 4 * self.room)).cast("B").cast("I") for _ in RINGS]
         words = memoryview(mmap.mmap(-1, 4096)).cast("B").cast("Q")
         self.stop = words[0:1]
         self.sending = words[8:16]  # by channel: a producer has begun with all below
@@ -165,7 +163,7 @@ def produce(worker: Worker, channel: int) -> bool:
         )
         notes.sent[channel] = at
         while not worker.stopping and not worker.resigns():
-            records = []
+            records: list[ipcheap.Record] = []
             for number in range(at, at + dice.choice((1, 1, 1, 2, 5))):
                 content = content_of(channel, number)
                 while not worker.stopping:
