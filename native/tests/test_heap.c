@@ -153,7 +153,28 @@ static void a_slab_that_was_taken_leads_nowhere(void) {
     close(fd);
 }
 
+/* A run that was once merged to the left began where a large slab has its second granule now. */
+static void making_the_indices_again_leaves_slabs_alone(void) {
+    int fd = new_segment(16 * MIB);
+    ipcheap_heap *heap = attach(fd);
+    ipcheap_record one, two, large[8];
+    ipcheap_recovery report;
+    EXPECT_EQ(ipcheap_allocate(heap, 65536, &one), 0);
+    EXPECT_EQ(ipcheap_allocate(heap, 65536, &two), 0);
+    EXPECT_EQ(ipcheap_free(heap, &one), 0);
+    EXPECT_EQ(ipcheap_free(heap, &two), 0);
+    for (int i = 0; i < 8; i++) EXPECT_EQ(ipcheap_allocate(heap, 32768, &large[i]), 0);
+    EXPECT_EQ(ipcheap_recover(heap, &report), 0);
+    expect_sound(heap);
+    for (int i = 0; i < 8; i++) EXPECT_EQ(ipcheap_free(heap, &large[i]), 0);
+    EXPECT_EQ(statistics(heap).in_use, 0);
+    expect_sound(heap);
+    ipcheap_release(heap);
+    close(fd);
+}
+
 int main(void) {
+    making_the_indices_again_leaves_slabs_alone();
     a_slab_that_was_taken_leads_nowhere();
     classes_waste_at_most_an_eighth();
     sizes_from_nothing_to_half_a_gigabyte();

@@ -208,7 +208,8 @@ static int rebuild_zone(ipcheap_heap *heap, int zone) {
     index_clear(heap, zone);
     struct extent_walk walk = extent_walk_of(heap, zone);
     while (extent_step(heap, &walk)) {
-        if (freeing && freeing - 1 > walk.first && freeing - 1 < walk.next)
+        /* In a used run, what stands there is of its own time: a part of a large slab, say. */
+        if (walk.state == PAGE_FREE && freeing - 1 > walk.first && freeing - 1 < walk.next)
             put(&page[freeing - 1].word, 0);
         if (walk.state == PAGE_FREE && run_length) {
             run_length += walk.length;
