@@ -344,6 +344,68 @@ def _inspect(fd: int, shmid: int) -> CData | None:
     return None if lib.ipcheap_inspect(fd, shmid, info) else info
 
 
+def look(name: str) -> str:
+    """Say what is under a heap's name, without becoming a participant.
+
+    "ready", "being made" (or removed, just now, by somebody alive), "half-made" (by somebody
+    who died), "lost" (its System V memory is gone), "note" (a creator's, and no file),
+    "foreign" (not a heap) or "absent".
+    """
+    try:
+        fd = _kernel.open_file(name)
+    except FileNotFoundError:
+        return "note" if _has_note(name) else "absent"
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return "foreign"
+        state = _look_at_open(fd, name)
+        if state in ("ready", "foreign"):
+            return state
+        code = lib.py_lock_creation(fd, 0)
+        if code == lib.IPCHEAP_TIMED_OUT:
+            return "being made"
+        if code:
+            raise _native.error(code, _label(name))
+        try:  # once more, for now nobody changes it
+            return "absent" if _is_moved(fd, name) else _look_at_open(fd, name)
+        finally:
+            lib.ipcheap_unlock_creation(fd)
+    finally:
+        os.close(fd)
+
+
+def _look_at_open(fd: int, name: str) -> str:
+    code, _, objects = _state(fd, name)
+    if code == 1:
+        return "ready"
+    if code == lib.IPCHEAP_FORMAT_MISMATCH:
+        return "foreign"
+    if code:
+        raise _native.error(code, _label(name))
+    return "lost" if objects is not None and objects.shm_id >= 0 else "half-made"
+
+
+def describe(name: str) -> HeapInfo | None:
+    """Return what can be seen of a heap from outside; None when that is nothing."""
+    with contextlib.suppress(OSError, IndexError):
+        return _look_at(name)
+    return None
+
+
+def clear_away(name: str) -> None:
+    """Remove what is left of a heap that was not completed, or has lost its memory."""
+    fd = _kernel.open_file(name, create=True)  # to keep creators out meanwhile
+    try:
+        with _alone_with(fd, name):
+            if not _is_moved(fd, name):
+                code, _, objects = _state(fd, name)
+                if code == 0:
+                    _remove_leftovers(name, objects)
+                    _kernel.remove_file(name)
+    finally:
+        os.close(fd)
+
+
 def heaps() -> list[HeapInfo]:
     """List the heaps of this system that have a plain name and that the caller may open."""
     found: list[HeapInfo] = []

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import ipcheap
-from ipcheap import demo
+from ipcheap import demo, doctor
 from ipcheap._arguments import show_size, size
 
 if TYPE_CHECKING:
@@ -301,6 +301,52 @@ def _participants(name: str, heap: ipcheap.HeapInfo | None) -> int:
         return mine.statistics().participants - 1
 
 
+# doctor ---------------------------------------------------------------------------------
+
+
+def see_doctor(arguments: argparse.Namespace) -> int:
+    """Look at heaps, and mend what can be mended."""
+    others: list[str] = []
+    names = list(dict.fromkeys(arguments.name))
+    if not names:
+        names, others = doctor.survey()
+    seen = [doctor.examine(name, repair=arguments.repair) for name in names]
+    code = max((heap.code for heap in seen), default=doctor.HEALTHY)
+    if arguments.json:
+        heaps = [doctor.as_json(heap) for heap in seen]
+        print(json.dumps({"code": code, "heaps": heaps, "not ours": others}, indent=2))
+        return code
+    for heap in seen:
+        _tell_findings(heap)
+    for name in others:
+        print(f"{name}: belongs to somebody else, and may not be looked at")
+    if not seen and not others and sys.stdout.isatty():
+        print("no heaps")
+    return code
+
+
+def _tell_findings(heap: doctor.Examination) -> None:
+    print(f"{heap.name}: {doctor.verdict(heap)}")
+    for finding in heap.findings:
+        print(f"  {finding.what}: {finding.text}")
+        if finding.remedy:
+            print(f"    {finding.remedy}")
+    if heap.recovery is not None:
+        print(f"  {doctor.recovery_text(heap.recovery)}")
+    if heap.participants:
+        rows = [
+            (
+                f"  {user.name}",
+                str(user.pid) + " (of another namespace)" * user.elsewhere,
+                str(user.thread),
+                user.state,
+                human_age(time.time() - user.since),
+            )
+            for user in heap.participants
+        ]
+        print_table(("  participant", "pid", "thread", "state", "since"), rows, "lrrlr")
+
+
 # The arguments --------------------------------------------------------------------------
 
 
@@ -351,6 +397,23 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--stale", action="store_true", help="all heaps that nobody has open")
     p.add_argument("--force", action="store_true", help="also heaps that are in use")
     p.set_defaults(run=remove_heaps)
+
+    p = commands.add_parser(
+        "doctor",
+        help="look for what is stale, half-made or broken, and mend it",
+        description="Look at heaps, by default all in /dev/shm: at what the dead have left, at "
+        "half-made and stale heaps, and at every structure inside.",
+        epilog="Ends with 0 if all of them are healthy now, with 1 if something is left to do, "
+        "with 2 if a heap could not be looked at or mended.",
+    )
+    p.add_argument("name", nargs="*", metavar="NAME", help="a heap, or the path of a file heap")
+    p.add_argument(
+        "--repair",
+        action="store_true",
+        help="recover the dead, make indices again, remove what is left of half-made heaps",
+    )
+    p.add_argument("--json", action="store_true", help="print JSON")
+    p.set_defaults(run=see_doctor)
     return top
 
 

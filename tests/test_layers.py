@@ -55,7 +55,7 @@ PYTHON_LAYERS: tuple[tuple[str, ...], ...] = (
     ("sync", "heap"),
     ("waiting",),
     ("__init__",),
-    ("demo", "testing"),
+    ("demo", "doctor", "testing"),
     ("pytest_plugin",),
     ("cli",),
 )
