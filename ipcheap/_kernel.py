@@ -137,6 +137,11 @@ def remove_sysv_semaphore(semaphore: int, path: str) -> None:
         sysv_ipc.remove_semaphore(semaphore)
 
 
+def has_posix_semaphore(name: str) -> bool:
+    """Tell whether there is a POSIX semaphore of that name."""
+    return os.path.exists(f"{SHM_FOLDER}/sem.{name[1:]}")
+
+
 def remove_posix_semaphore(name: str, path: str) -> None:
     """Remove a POSIX semaphore; it may be gone already."""
     import posix_ipc

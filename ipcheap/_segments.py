@@ -121,6 +121,21 @@ def _state(fd: int, name: str) -> tuple[int, int, _kernel.Objects | None]:
     return lib.ipcheap_formatted(fd, objects.shm_id), objects.shm_id, objects
 
 
+def _is_half_removed(fd: int, code: int, shmid: int, objects: _kernel.Objects | None) -> bool:
+    """Tell whether a heap has lost what belongs to it: somebody was killed removing it.
+
+    Or it went by other ways, as all System V objects do with a reboot. Who has it open may
+    still use what there is, so the file is not to be used for another heap.
+    """
+    if code == 0:
+        return objects is not None and objects.shm_id >= 0
+    info = _inspect(fd, shmid) if code == 1 else None
+    if info is None or info.sem_kind != lib.IPCHEAP_SEM_POSIX:
+        return False
+    semaphore = _native.text_of(info.sem_name)
+    return bool(semaphore) and not _kernel.has_posix_semaphore(semaphore)
+
+
 # The note that a creator leaves -------------------------------------------------------------
 
 
@@ -164,14 +179,16 @@ def create(
             with _alone_with(fd, name):
                 if not _is_moved(fd, name):
                     code, shmid, objects = _state(fd, name)
-                    if code == 1 and not take_existing:
-                        code = lib.IPCHEAP_HEAP_EXISTS
-                    if code < 0:
-                        raise _native.error(code, _label(name))
-                    if code == 0:
-                        _remove_leftovers(name, objects)
-                        shmid = _make(fd, name, capacity, shm, sem, mode)
-                    return Segment(fd, shmid, name, is_new=code == 0)
+                    if not _is_half_removed(fd, code, shmid, objects):
+                        if code == 1 and not take_existing:
+                            code = lib.IPCHEAP_HEAP_EXISTS
+                        if code < 0:
+                            raise _native.error(code, _label(name))
+                        if code == 0:
+                            _remove_leftovers(name, objects)
+                            shmid = _make(fd, name, capacity, shm, sem, mode)
+                        return Segment(fd, shmid, name, is_new=code == 0)
+                    _remove_open(fd, name)
         except BaseException:
             os.close(fd)
             raise
@@ -283,13 +300,14 @@ def _try_find(name: str) -> Segment | None:
     except FileNotFoundError:
         return None
     try:
-        code, shmid, _ = _state(fd, name)
+        code, shmid, objects = _state(fd, name)
         if code < 0:
             raise _native.error(code, _label(name))
+        half_removed = _is_half_removed(fd, code, shmid, objects)
     except BaseException:
         os.close(fd)
         raise
-    if code == 1:
+    if code == 1 and not half_removed:
         return Segment(fd, shmid, name)
     os.close(fd)
     return None
@@ -348,8 +366,8 @@ def look(name: str) -> str:
     """Say what is under a heap's name, without becoming a participant.
 
     "ready", "being made" (or removed, just now, by somebody alive), "half-made" (by somebody
-    who died), "lost" (its System V memory is gone), "note" (a creator's, and no file),
-    "foreign" (not a heap) or "absent".
+    who died), "half-removed" (likewise, or its System V memory is gone), "note" (a creator's,
+    and no file), "foreign" (not a heap) or "absent".
     """
     try:
         fd = _kernel.open_file(name)
@@ -375,14 +393,14 @@ def look(name: str) -> str:
 
 
 def _look_at_open(fd: int, name: str) -> str:
-    code, _, objects = _state(fd, name)
-    if code == 1:
-        return "ready"
+    code, shmid, objects = _state(fd, name)
     if code == lib.IPCHEAP_FORMAT_MISMATCH:
         return "foreign"
-    if code:
+    if code < 0:
         raise _native.error(code, _label(name))
-    return "lost" if objects is not None and objects.shm_id >= 0 else "half-made"
+    if _is_half_removed(fd, code, shmid, objects):
+        return "half-removed"
+    return "ready" if code else "half-made"
 
 
 def describe(name: str) -> HeapInfo | None:
@@ -393,15 +411,14 @@ def describe(name: str) -> HeapInfo | None:
 
 
 def clear_away(name: str) -> None:
-    """Remove what is left of a heap that was not completed, or has lost its memory."""
+    """Remove what is left of a heap that was not completed, or half removed."""
     fd = _kernel.open_file(name, create=True)  # to keep creators out meanwhile
     try:
         with _alone_with(fd, name):
             if not _is_moved(fd, name):
-                code, _, objects = _state(fd, name)
-                if code == 0:
-                    _remove_leftovers(name, objects)
-                    _kernel.remove_file(name)
+                code, shmid, objects = _state(fd, name)
+                if code == 0 or _is_half_removed(fd, code, shmid, objects):
+                    _remove_open(fd, name)
     finally:
         os.close(fd)
 

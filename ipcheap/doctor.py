@@ -29,7 +29,7 @@ HEALTHY, FOUND, FAILED = 0, 1, 2
 class Finding:
     """Something that is not as it should be.
 
-    `what` is "unreadable", "half-made", "lost memory", "stale", "dead" or "broken"; `text` a
+    `what` is "unreadable", "half-made", "half-removed", "stale", "dead" or "broken"; `text` a
     sentence, `remedy` the way out. `mended` tells that it is not so any more; `hopeless`
     that doctor cannot help.
     """
@@ -128,9 +128,9 @@ _HALF = {
         "there is a creator's note, but no heap",
         "--repair removes it, and what it names",
     ),
-    "lost": (
-        "lost memory",
-        "its System V memory is gone: by a reboot, or by ipcrm",
+    "half-removed": (
+        "half-removed",
+        "whoever removed it died, or its System V memory went by a reboot or ipcrm",
         "Heap.create() or Heap.open() makes it anew; `ipcheap rm` or --repair removes the rest",
     ),
 }
