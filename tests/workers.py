@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import random
 import signal
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import kinds
@@ -18,9 +20,10 @@ import numpy as np
 import peers
 
 import ipcheap
+from ipcheap import doctor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
 BATCH = 1024
@@ -349,8 +352,85 @@ def kill_creators_and_unlink(shm: str, sem: str, folder: str) -> int:
     return line
 
 
+def kill_creators_and_repair(shm: str, sem: str, folder: str) -> dict[str, int]:
+    """Have creators killed before each line; `doctor --repair` alone must clear up after them.
+
+    Returns how often it found what.
+    """
+    place = kinds.Kind(shm, sem).place("half", folder)
+    assert place is not None
+    ipcheap.Heap.create(place, "64KiB", shm=shm, sem=sem).close()
+    ipcheap.unlink(place)
+    line, found = -1, dict.fromkeys(("absent", "half-made", "half-removed", "ready"), 0)
+    while _dies_creating(place, shm, sem, line := line + 1):
+        state = doctor.examine(place).facts["state"]
+        found[state] += 1
+        if state in ("half-made", "half-removed"):
+            assert doctor.examine(place).code == 1, line
+            seen = doctor.examine(place, repair=True)
+            assert (seen.code, doctor.verdict(seen)) == (0, "mended"), line
+        if state == "ready":
+            ipcheap.unlink(place)
+        left = kinds.kernel_objects() + os.listdir(folder)
+        assert left == [], f"killed at line {line}: {left} is left over"
+    ipcheap.unlink(place)
+    return found
+
+
+def kill_removers_everywhere(shm: str, sem: str, folder: str) -> int:
+    """Have removers killed before each line; whoever comes next must get on with it.
+
+    Returns how many were killed.
+    """
+    place = kinds.Kind(shm, sem).place("half", folder)
+    assert place is not None
+    line = -1
+    while True:
+        line += 1
+        ipcheap.Heap.open(place, "64KiB", shm=shm, sem=sem).close()
+        died = _dies_at_line(line, lambda: ipcheap.unlink(place))
+        with contextlib.suppress(ipcheap.HeapNotFound):
+            ipcheap.Heap.attach(place).close()
+        if line % 3 == 0:
+            with ipcheap.Heap.open(place, "64KiB", shm=shm, sem=sem) as heap:
+                heap.allocate_record(40_000).free()
+                assert heap.check() == [], line
+        elif line % 3 == 1:
+            state = doctor.examine(place, repair=True).facts["state"]
+            assert state == "ready" or not os.path.exists(place), line
+        kinds.forget(place)
+        left = kinds.kernel_objects() + os.listdir(folder)
+        assert left == [], f"killed at line {line}: {left} is left over"
+        if not died:
+            return line
+
+
+def examine_everything(folder: str) -> list[Any]:
+    """Make one of each kind of trouble; return what `ipcheap doctor --json` says of all, twice."""
+    with ipcheap.Heap.create("used", "1MiB"):
+        ipcheap.Heap.create("left", "1MiB").close()
+        os.close(os.open("/dev/shm/ipcheap.half", os.O_CREAT | os.O_RDWR, 0o600))
+        os.close(os.open("/dev/shm/.ipcheap.noted.making", os.O_CREAT | os.O_RDWR, 0o600))
+        ipcheap.Heap.create("lost", "1MiB", shm="sysv").close()
+        Path("/dev/shm/ipcheap.foreign").write_text("something else")
+        for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]:
+            subprocess.run(["ipcrm", "-m", line.split()[1]], check=True)
+        seen = []
+        for options in ((), ("--repair",), ()):
+            command = [Path(sys.executable).with_name("ipcheap"), "doctor", "--json", *options]
+            done = subprocess.run(command, capture_output=True, text=True)
+            assert done.stderr == "", done.stderr
+            seen.append([done.returncode, json.loads(done.stdout)])
+    return seen
+
+
 def _dies_creating(place: str, shm: str, sem: str, line: int) -> bool:
     """Fork a creator that is killed before it runs its line of that number."""
+    return _dies_at_line(line, lambda: ipcheap.Heap.create(place, "64KiB", shm=shm, sem=sem))
+
+
+def _dies_at_line(line: int, act: Callable[[], object]) -> bool:
+    """Fork somebody who is killed before he runs that line of the package's own modules."""
     pid = os.fork()
     if pid == 0:
         left = line
@@ -366,7 +446,7 @@ def _dies_creating(place: str, shm: str, sem: str, line: int) -> bool:
             return trace
 
         sys.settrace(trace)
-        ipcheap.Heap.create(place, "64KiB", shm=shm, sem=sem)
+        act()
         os._exit(0)
     _, status = os.waitpid(pid, 0)
     return os.WIFSIGNALED(status)

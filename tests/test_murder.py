@@ -1,0 +1,24 @@
+"""Kill anything, anywhere, at random: a short run of tests/murder.py, which says how it judges."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+PROGRAM = Path(__file__).with_name("murder.py")
+
+
+def test_after_random_murder_every_record_is_accounted_for() -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", PROGRAM, "--seconds", "10"],
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    figures = re.search(r"(\d+) kills .*; ([\d,]+) records sent, ([\d,]+) received", done.stdout)
+    assert figures, done.stdout
+    assert all(int(figure.replace(",", "")) > 20 for figure in figures.groups()), done.stdout
+    print(done.stdout)
