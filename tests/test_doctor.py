@@ -92,6 +92,7 @@ def test_what_is_not_a_heap_is_left_untouched(heap_name: str) -> None:
 
 
 def test_a_heap_that_may_not_be_opened_is_said_to_be_so(heap: ipcheap.Heap) -> None:
+    assert heap.name
     with peers.run_by("fork", examine_as_somebody_else, heap.name) as peer:
         code, text, ours, others = peer.result()
     assert code == 2

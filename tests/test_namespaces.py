@@ -203,8 +203,8 @@ with ipcheap.Heap.attach(name) as heap:
 def test_a_lock_held_by_one_pid_1_is_not_the_others(heap: ipcheap.Heap, heap_name: str) -> None:
     lock = ipcheap.Lock(heap.add_static_segment("cells", 64), 0)
     with Stranger(LOCK, heap_name) as first, Stranger(LOCK, heap_name) as second:
-        owner = peers.until(lambda: first if first.speaks else second if second.speaks else None)
-        waiter = second if owner is first else first
+        peers.until(lambda: first.speaks or second.speaks)
+        owner, waiter = (first, second) if first.speaks else (second, first)
         assert owner.hear() == "locked"
         assert not lock.acquire(timeout=0.3)
         assert not waiter.speaks

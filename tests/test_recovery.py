@@ -30,7 +30,7 @@ def heap(heap_name: str) -> Iterator[ipcheap.Heap]:
         yield heap
 
 
-def kill(peer: peers.Peer) -> None:
+def kill(peer: peers.Peer[Any]) -> None:
     peer.kill()
     assert peer.wait() == -signal.SIGKILL
 
@@ -86,7 +86,7 @@ def test_a_report_pickles_and_compares(heap: ipcheap.Heap) -> None:
 # Learning of a death ----------------------------------------------------------------------
 
 
-def learned_after(peer: peers.Peer, wait: Callable[[], object]) -> float:
+def learned_after(peer: peers.Peer[Any], wait: Callable[[], object]) -> float:
     """Kill a peer while this process waits for it; return how long it took to learn of it."""
     killed = []
 
@@ -212,7 +212,7 @@ def test_a_stopped_owner_of_the_heap_lock_that_is_killed_is_robbed(heap: ipcheap
         assert heap.recover().participants == 1
 
 
-def stop_inside_the_lock(heap: ipcheap.Heap, peer: peers.Peer) -> None:
+def stop_inside_the_lock(heap: ipcheap.Heap, peer: peers.Peer[Any]) -> None:
     """Stop a peer, until it is while it holds the lock of the heap."""
     holder = ffi.new("ipcheap_holder *")
     for _ in range(2000):

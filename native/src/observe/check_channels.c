@@ -16,7 +16,7 @@ static bool full_slot_is_right(ipcheap_heap *heap, uint32_t index, uint64_t posi
     struct place place;
     if (!place_find(heap, ring_offset(word), &place)) return false;
     if (get_acquire(place.tag) == sent_tag(index, position))
-        return get(&slot->nbytes) <= place_bytes(heap, &place);
+        return size_bytes(get(&slot->size)) <= place_bytes(heap, &place);
     bool held = side_state(get(&channel->holder[IPCHEAP_CONSUMER])) == SIDE_OPEN;
     return held && position < get(&channel->sides[IPCHEAP_CONSUMER].position);
 }
