@@ -132,6 +132,7 @@ class Worker:
         self.notes = notes
         self.number = number
         self.dice = random.Random(seed)
+        self.killer = os.getppid()
 
     @property
     def stopping(self) -> bool:
@@ -139,9 +140,16 @@ class Worker:
 
     def resigns(self) -> bool:
         """Now and then one goes of its own accord, and is replaced as well."""
+        self.obey()
         return self.dice.random() < 0.0005
 
+    def obey(self) -> None:
+        """End with the killer, if somebody kills him."""
+        if os.getppid() != self.killer:
+            os._exit(1)
+
     def patience(self) -> float:
+        self.obey()
         return self.dice.choice((0.0, 0.001, 0.05, 1.0))
 
     def nap(self) -> None:
