@@ -1,6 +1,7 @@
 /* Record channels: order, ends, claims, holding, keeping, forwarding, between processes. */
 
 #include <pthread.h>
+#include <sched.h>
 
 #include "testing.h"
 
@@ -203,6 +204,58 @@ static void one_process_feeds_two_threads(void) {
     close(fd);
 }
 
+enum { ROUNDS = 3000, HANDED = 4 };
+
+struct hand {
+    ipcheap_heap *heap;
+    ipcheap_record records[HANDED];
+    _Atomic int given; /* by the consumer's thread, to be freed; -1: no more */
+};
+
+static void *free_what_is_given(void *argument) {
+    struct hand *hand = argument;
+    for (;;) {
+        int given = hand->given;
+        if (given < 0) return NULL;
+        if (given == 0) {
+            sched_yield();
+            continue;
+        }
+        for (int i = 0; i < given; i++) EXPECT_EQ(ipcheap_free(hand->heap, &hand->records[i]), 0);
+        hand->given = 0;
+    }
+}
+
+/* The consumer closes while another thread gives back what it had received. */
+static void records_are_freed_elsewhere_while_their_consumer_closes(void) {
+    int fd = new_segment(4 * MIB);
+    ipcheap_heap *heap = attach(fd);
+    ipcheap_channel channel = record_channel(heap, 1, 2 * HANDED);
+    ipcheap_endpoint *producer = claim(heap, &channel, IPCHEAP_PRODUCER);
+    struct hand hand = {.heap = heap};
+    pthread_t thread;
+    EXPECT_EQ(pthread_create(&thread, NULL, free_what_is_given, &hand), 0);
+    for (uint64_t i = 0; i < ROUNDS; i++) {
+        ipcheap_endpoint *consumer = claim(heap, &channel, IPCHEAP_CONSUMER);
+        for (int n = 0; n < HANDED; n++) {
+            send_number(heap, producer, i);
+            EXPECT_EQ(ipcheap_receive(consumer, &hand.records[n], 0), 0);
+            EXPECT_EQ(number_in(&hand.records[n]), i);
+        }
+        hand.given = HANDED;
+        EXPECT_EQ(ipcheap_endpoint_close(consumer), 0);
+        while (hand.given) sched_yield();
+        ipcheap_endpoint_release(consumer);
+    }
+    hand.given = -1;
+    pthread_join(thread, NULL);
+    ipcheap_endpoint_release(producer);
+    EXPECT_EQ(statistics(heap).in_use, 0);
+    expect_sound(heap);
+    ipcheap_release(heap);
+    close(fd);
+}
+
 static void another_threads_endpoint(ipcheap_heap *heap, ipcheap_endpoint *producer) {
     ipcheap_record record;
     EXPECT_EQ(ipcheap_allocate(heap, 1, &record), 0);
@@ -354,6 +407,7 @@ int main(void) {
     memory_in_rings_is_reclaimed_before_the_heap_is_full();
     everything_arrives_in_order_from_another_process();
     one_process_feeds_two_threads();
+    records_are_freed_elsewhere_while_their_consumer_closes();
     a_hundred_thousand_channels();
     return 0;
 }
