@@ -78,6 +78,21 @@ static void *send_numbers(void *argument) {
     return NULL;
 }
 
+/* The same past consumers that come and go: a full ring whose consumer has closed says so. */
+static void *send_numbers_on(void *argument) {
+    struct scene *scene = argument;
+    ipcheap_endpoint *producer = claim(scene->heap, &scene->first, IPCHEAP_PRODUCER);
+    for (uint64_t i = 0; i < ROUNDS; i++) {
+        ipcheap_record record = numbered(scene->heap, i);
+        int error;
+        while ((error = ipcheap_send(producer, &record, long_enough)) == IPCHEAP_CHANNEL_CLOSED)
+            EXPECT_EQ(ipcheap_wait_peer(producer, long_enough), 0);
+        EXPECT_EQ(error, 0);
+    }
+    ipcheap_endpoint_release(producer);
+    return NULL;
+}
+
 static void *forward_numbers(void *argument) {
     struct scene *scene = argument;
     ipcheap_endpoint *in = claim(scene->heap, &scene->first, IPCHEAP_CONSUMER);
@@ -116,7 +131,7 @@ static void records_go_through_three_threads(void) {
 /* Each finds out from the slots where the ring stands, while the producer goes on filling them. */
 static void consumers_come_and_go_while_a_producer_sends(void) {
     struct scene scene = new_scene(4 * MIB);
-    pthread_t thread = start(send_numbers, &scene);
+    pthread_t thread = start(send_numbers_on, &scene);
     ipcheap_record record;
     for (uint64_t expected = 0; expected < ROUNDS;) {
         ipcheap_endpoint *consumer = claim(scene.heap, &scene.first, IPCHEAP_CONSUMER);
