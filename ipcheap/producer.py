@@ -104,8 +104,8 @@ class Producer(Endpoint):
         RecordError for one that has been freed or sent, or is of another heap.
         """
         try:
-            core, block = record._core, record._block
-            if core is None or (block is not None and _record.DEBUG):
+            core, viewed = record._core, record._block is not None
+            if core is None or (viewed and _record.DEBUG):
                 core = record._outgoing()
         except AttributeError:
             raise _not_a_record(record) from None
