@@ -70,7 +70,7 @@ class Producer(Endpoint):
     ) -> Record:
         """Return a record whose `array()` has that shape and dtype, here and where it arrives.
 
-        Its items are not initialised. `order` is "C" or "F". Raises HeapFull, ValueError for a
+        Its items, `shape` of them, are not initialised. `order` is "C" or "F". Raises HeapFull, ValueError for a
         shape or dtype that no array has, TypeError for a dtype that holds Python objects.
         """
         return allocate_array(self._handle, shape, dtype, order)
@@ -86,14 +86,15 @@ class Producer(Endpoint):
     ) -> Iterator[numpy.typing.NDArray[Any]]:
         """Lend an array to be filled, and send it on leaving; on an exception free it.
 
-        Its items are not initialised; once it is sent it is read-only. Waits `timeout`
+        It has that `shape`, its items are not initialised; once it is sent it is read-only. Waits `timeout`
         seconds for room in the ring, None for ever; what cannot be sent is freed.
         """
         record = allocate_array(self._handle, shape, dtype, order)
+        record._lent = 1
         try:
             array = record.array()
             yield array
-            self._send_record(record, timeout, views=1)
+            self.send_record(record, timeout)
             array.flags.writeable = False
         finally:
             record._done_with()
@@ -115,16 +116,6 @@ class Producer(Endpoint):
         record._core = record._block = None  # as _end() does
         record._fate = "sent"
         self._spare.append(core)
-
-    def _send_record(self, record: Record, timeout: float | None, views: int) -> None:
-        try:
-            core = record._outgoing(views)
-        except AttributeError:
-            raise _not_a_record(record) from None
-        code = _send(self._core, core)
-        if code:
-            self._send_when_ready(code, record, core, timeout)
-        record._end("sent", core)
 
     def try_send_record(self, record: Record) -> bool:
         """Send a record if there is room for it; return whether it was sent.

@@ -62,13 +62,15 @@ class Record:
     `allocate_array()` made knows its shape and dtype wherever it is received.
     """
 
-    __slots__ = ("__weakref__", "_block", "_core", "_fate", "_made", "_source")
+    __slots__ = ("__weakref__", "_block", "_core", "_fate", "_lent", "_made", "_source")
 
     def __init__(self, source: Source, core: CData) -> None:
         self._source = source
         self._core: CData | None = core  # a py_record; None once it is not ours any more
         self._fate = ""  # kept, freed or sent
         self._block: Any = None  # what views are made of, once there are any
+        self._made: str
+        self._lent: int  # views that a loan has given out
         if DEBUG:
             self._made = _caller()  # where in the user's program
             _alive.add(self)
@@ -173,12 +175,12 @@ class Record:
 
     # For producers ------------------------------------------------------------------------
 
-    def _outgoing(self, views: int = 0) -> CData:
-        """Return the core's record, to be sent; in debugging with so many views at most."""
+    def _outgoing(self) -> CData:
+        """Return the core's record, to be sent; in debugging without views, but those lent."""
         core = self._core
         if core is None:
             raise self._gone("sent")
-        if DEBUG and lib.py_views(core) > views:
+        if DEBUG and lib.py_views(core) > getattr(self, "_lent", 0):
             made = getattr(self, "_made", "elsewhere")
             raise BufferError(
                 f"{self!r}, made at {made}, has live views: they would change what has been sent"
