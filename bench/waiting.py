@@ -64,6 +64,18 @@ def helper(function: Callable[..., None], *args: Any) -> Iterator[Any]:
         process.join()
 
 
+@contextlib.contextmanager
+def pinned(core: int) -> Iterator[None]:
+    """Stay on one core, if there are several: or the scheduler may put both sides on one."""
+    cores = os.sched_getaffinity(0)
+    if len(cores) > 1:
+        os.sched_setaffinity(0, {sorted(cores)[core]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
 # Rings written by hand ------------------------------------------------------------------------
 
 
@@ -185,7 +197,7 @@ def idle(name: str, seconds: float) -> list[Line]:
 
 def answer(name: str, trips: int, pipes: tuple[Any, Any], slow: int) -> None:
     """Send back what comes, by each way in turn."""
-    with ipcheap.Heap.attach(name, timeout=10) as heap:
+    with pinned(1), ipcheap.Heap.attach(name, timeout=10) as heap:
         with heap.consumer("there", timeout=10) as inbox, heap.producer("back") as outbox:
             for _ in range(trips + slow):
                 outbox.send(inbox.recv())
@@ -195,14 +207,15 @@ def answer(name: str, trips: int, pipes: tuple[Any, Any], slow: int) -> None:
                 while record is None:
                     record = inbox.try_recv_record()
                 outbox.send_record(record)
-    there, back = Ring(f"{name}.a", 64), Ring(f"{name}.b", 64)
-    for _ in range(trips):
-        back.send(there.recv())
-    there.close()
-    back.close()
-    ins, outs = pipes
-    for _ in range(trips // 10 + slow):
-        outs.send_bytes(ins.recv_bytes())
+    with pinned(1):
+        there, back = Ring(f"{name}.a", 64), Ring(f"{name}.b", 64)
+        for _ in range(trips):
+            back.send(there.recv())
+        there.close()
+        back.close()
+        ins, outs = pipes
+        for _ in range(trips // 10 + slow):
+            outs.send_bytes(ins.recv_bytes())
 
 
 def measure(trips: int, trip: Callable[[], object], pause: float = 0.0) -> tuple[list[int], float]:
@@ -226,7 +239,11 @@ def trip(name: str, seconds: float) -> list[Line]:
     with ipcheap.Heap.create(name, "16MiB") as heap:
         for channel in ("there", "back", "there2", "back2"):
             heap.add_record_channel(channel, 64)
-        with helper(answer, name, trips, (in_read, out_write), slow):
+        with (
+            helper(answer, name, trips, (in_read, out_write), slow),
+            contextlib.ExitStack() as stack,
+        ):
+            stack.enter_context(pinned(0))
             with heap.producer("there") as there, heap.consumer("back") as back:
                 there.wait_peer(10)
 

@@ -70,8 +70,8 @@ class Producer(Endpoint):
     ) -> Record:
         """Return a record whose `array()` has that shape and dtype, here and where it arrives.
 
-        Its items, `shape` of them, are not initialised. `order` is "C" or "F". Raises HeapFull, ValueError for a
-        shape or dtype that no array has, TypeError for a dtype that holds Python objects.
+        Its items are not initialised. `order` is "C" or "F". Raises HeapFull, ValueError for a
+        `shape` or dtype that no array has, TypeError for a dtype that holds Python objects.
         """
         return allocate_array(self._handle, shape, dtype, order)
 
@@ -86,8 +86,8 @@ class Producer(Endpoint):
     ) -> Iterator[numpy.typing.NDArray[Any]]:
         """Lend an array to be filled, and send it on leaving; on an exception free it.
 
-        It has that `shape`, its items are not initialised; once it is sent it is read-only. Waits `timeout`
-        seconds for room in the ring, None for ever; what cannot be sent is freed.
+        It has that `shape`, its items are not initialised; once it is sent it is read-only. Waits
+        `timeout` seconds for room in the ring, None for ever; what cannot be sent is freed.
         """
         record = allocate_array(self._handle, shape, dtype, order)
         record._lent = 1

@@ -362,7 +362,9 @@ static int wait_inside(ipcheap_endpoint *e, bool (*ready)(const ipcheap_endpoint
     if (ready == endpoint_ready && endpoint_spin(e)) return 0;
     error = ipcheap_endpoint_enter(e);
     if (error) return error;
+    int64_t begin = os_now();
     error = park(e, ready, timeout_ns);
+    endpoint_learn(e, error ? SECOND : os_now() - begin);
     bell_settle(e);
     int closed = ipcheap_endpoint_leave(e);
     return closed ? closed : error;

@@ -41,6 +41,7 @@ struct ipcheap_endpoint {
     uint64_t doubtful; /* received positions below this one are checked against tags */
     bool writable;     /* a producer's next slot was seen to be, and its garbage is collected */
     uint32_t spins;    /* how long to spin before parking, learnt from recent waits */
+    uint32_t short_sleeps;
     uint32_t cores;    /* that its thread may run on: on one, nobody would make us ready */
     uint32_t idle;     /* tries in a row that found nothing */
     int depth;       /* of endpoint_enter(), by its own thread */

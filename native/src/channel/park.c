@@ -5,6 +5,13 @@
 
 #define MOST_SPINS 2000 /* about 20 us */
 #define FEWEST_SPINS 20
+/*
+ * A sleep this short was hardly more than falling asleep and waking, on both sides. Two that
+ * answer each other at once and both sleep would go on so for ever, for neither is back within
+ * the other's short spin: so now and then spin as if it had succeeded before.
+ */
+#define SHORT_SLEEP (MILLISECOND / 20)
+#define PROBE_EVERY 32
 
 static void knock(ipcheap_heap *heap, uint64_t holder) {
     shared32 *word = &slot_at(heap, tag_slot(holder))->knock;
@@ -32,7 +39,10 @@ bool wake_peer(ipcheap_endpoint *e) {
 bool endpoint_spin(ipcheap_endpoint *e) {
     if (e->cores < 2) return false;
     if (e->spins < FEWEST_SPINS) e->spins = FEWEST_SPINS;
-    for (uint32_t i = 0; i < e->spins; i++) {
+    bool probe = e->short_sleeps % PROBE_EVERY == PROBE_EVERY - 1;
+    uint32_t most = probe ? MOST_SPINS : e->spins;
+    if (probe) e->short_sleeps++;
+    for (uint32_t i = 0; i < most; i++) {
         /* Only the slot: whatever else we looked at would make us see it later. */
         if (endpoint_can_go_on(e)) {
             e->spins = (uint32_t)least(MOST_SPINS, e->spins + 4 * (uint64_t)i + 16);
@@ -40,8 +50,12 @@ bool endpoint_spin(ipcheap_endpoint *e) {
         }
         os_pause();
     }
-    e->spins -= e->spins / 4; /* longer after success, shorter after none */
     return false;
+}
+
+void endpoint_learn(ipcheap_endpoint *e, int64_t slept) {
+    if (slept < SHORT_SLEEP) e->short_sleeps++;
+    e->spins -= e->spins / 4; /* longer after success, shorter after none */
 }
 
 int look_after_peer(ipcheap_endpoint *e) {

@@ -54,6 +54,8 @@ static inline void sleeper_fence(ipcheap_heap *heap) {
 int look_after_peer(ipcheap_endpoint *e);
 /* Looks at the slot for as long as recent waits took: true when the endpoint can go on. */
 bool endpoint_spin(ipcheap_endpoint *e);
+/* How long to spin from now on, having had to sleep for so long after it. */
+void endpoint_learn(ipcheap_endpoint *e, int64_t slept);
 /* An event that is not set is to wake who sleeps on it: sync.c. */
 void event_expect(void *event);
 /* Sleeps until `ready` says so: 0, TIMED_OUT, INTERRUPTED or an error. */
