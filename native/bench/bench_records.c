@@ -7,49 +7,17 @@
  * machine; medians of the repetitions. Two processes, each pinned to a processor.
  */
 
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "ipcheap/ipcheap.h"
+#include "bench.h"
 
-enum { RECORDS = 1 << 20, TRIPS = 200000, PAIRS = 1 << 22, RING = 1024, MOST = 99 };
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
-
-static void pin(size_t cpu) {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    CPU_SET(cpu, &set);
-    sched_setaffinity(0, sizeof set, &set);
-}
-
-static void pause_briefly(void) {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#endif
-}
-
-static void die(const char *what, int error) {
-    fprintf(stderr, "%s: %s\n", what, ipcheap_error_text(error));
-    exit(1);
-}
-
-#define MUST(call)                              \
-    do {                                        \
-        int error_ = (int)(call);               \
-        if (error_ < 0) die(#call, error_);     \
-    } while (0)
+enum { RECORDS = 1 << 20, TRIPS = 200000, PAIRS = 1 << 22, RING = 1024 };
 
 /* What both processes share besides the heap. */
 struct arena {
@@ -381,25 +349,8 @@ static void bulk_in(void) {
 
 /* The run ---------------------------------------------------------------------------------- */
 
-static int compare(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *values, int count) {
-    qsort(values, (size_t)count, sizeof *values, compare);
-    return values[count / 2];
-}
-
-static void row(const char *what, double ns, double floor, const char *of) {
-    printf("%-46s %9.1f ns", what, ns);
-    if (of) printf("   %5.2f x %s", ns / floor, of);
-    printf("\n");
-}
-
 int main(int count, char **arguments) {
-    int repetitions = count > 1 ? atoi(arguments[1]) : 7;
-    if (repetitions < 1 || repetitions > MOST) repetitions = 7;
+    int repetitions = repetitions_of(count, arguments);
     arena = mmap(NULL, sizeof *arena, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (arena == MAP_FAILED) return 1;
     segment = memfd_create("bench", MFD_CLOEXEC);
