@@ -1,0 +1,115 @@
+"""What the project claims, and whether this run bears it out.
+
+A claim is a ratio of two medians of the same run, or a figure, with its bound. What was not
+measured is said to be so; what does not hold is said to be so, too.
+"""
+
+from __future__ import annotations
+
+import operator
+
+OURS = "ipcheap"
+MORE, LESS = (operator.ge, "≥"), (operator.le, "≤")
+
+
+def against(title, workload, figure, peer, bound, *, times=True):
+    """Compare our figure of a workload with a peer's, "best" for the best of them."""
+
+    def judge(medians, _native):
+        ours = medians.of(workload, OURS, figure)
+        if peer == "best":
+            other, theirs = medians.best(workload, figure, but=OURS)
+        else:
+            other, theirs = peer, medians.of(workload, peer, figure)
+        if ours is None or theirs is None:
+            return None
+        return ours / theirs, f"{bound:g} × {medians.title(other)}", "×"
+
+    return title, judge, MORE if times else LESS, bound
+
+
+def figure(title, workload, key, unit, bound):
+    """Hold one of our figures to an upper bound."""
+
+    def judge(medians, _native):
+        value = medians.of(workload, OURS, key)
+        return None if value is None else (value, f"{bound:g} {unit}", unit)
+
+    return title, judge, LESS, bound
+
+
+def native_ratio(title, what, floor, bound, *, more=False):
+    """Hold a line of the native benchmarks to its floor; `more`: how much of its speed."""
+
+    def judge(_medians, native):
+        lines = native.get("lines", {})
+        if what not in lines or floor not in lines:
+            return None
+        ratio = lines[what]["ns"] / lines[floor]["ns"]
+        return 1 / ratio if more else ratio, f"{bound:g} × {floor.removeprefix('floor: ')}", "×"
+
+    return title, judge, MORE if more else LESS, bound
+
+
+def native_ns(title, what, bound):
+    """Hold a line of the native benchmarks to so many nanoseconds."""
+
+    def judge(_medians, native):
+        line = native.get("lines", {}).get(what)
+        return None if line is None else (line["ns"], f"{bound:g} ns", "ns")
+
+    return title, judge, LESS, bound
+
+
+def all_claims():
+    """Return (title, judge, comparison, bound) of each claim."""
+    one, batch, spin = "records-64", "records-64-batch", "round-trip-spin"
+    yield against("64 B, one at a time", one, "per_second", "ring-spin", 1.0)
+    yield against("64 B, one at a time", one, "per_second", "os-pipe", 2.5)
+    yield against("64 B, one at a time", one, "per_second", "iceoryx2-polling", 7.0)
+    yield against("64 B, in batches of 64", batch, "per_second", "ring-spin", 3.0)
+    yield against("64 B, in batches of 64", batch, "per_second", "ring-struct", 1.0)
+    trip = "round trip, 64 B, nobody asleep, p50"
+    yield against(trip, spin, "p50_us", "ring-spin", 1.1, times=False)
+    yield against(trip, spin, "p50_us", "iceoryx2-polling", 0.25, times=False)
+    rest = "round trip, 64 B, after a rest, p50"
+    yield against(rest, "round-trip-idle", "p50_us", "os-pipe", 1.0, times=False)
+    for size in ("4k", "64k", "1m", "8m"):
+        title = {"4k": "4 KiB", "64k": "64 KiB", "1m": "1 MiB", "8m": "8 MiB"}[size]
+        yield against(f"{title}, throughput", f"throughput-{size}", "mb_s", "best", 1.0)
+    two = "one process to two threads of another, 4 KiB"
+    yield against(f"{two}, one at a time", "two-threads", "per_second", "best", 1.5)
+    yield against(f"{two}, in batches", "two-threads-batch", "per_second", "best", 3.0)
+    for peer in ("iceoryx2-event", "iceoryx2-polling"):
+        yield against("1080p frames", "frames", "per_second", peer, 1.1)
+        yield against("1080p frames, CPU each", "frames", "cpu_ms", peer, 0.9, times=False)
+    yield figure("import, create, first message", "cold-start", "over_ms", "ms", 25)
+    yield against("objects", "objects", "per_second", "mp-queue", 20)
+    yield against("objects, CPU each", "objects", "cpu_ms", "mp-queue", 0.1, times=False)
+    record = "64 B record, allocate ... free"
+    yield native_ratio(f"C: {record}", record, "floor: bare ring, 64 B copied in and read", 1.8)
+    trip = "round trip with allocation"
+    yield native_ratio(f"C: {trip}", trip, "floor: cache-line round trip", 1.3)
+    yield native_ns("C: allocate + free, 64 B", "allocate + free, 64 B", 10)
+    beside = "allocate + free, 64 B, beside 64 participants"
+    yield native_ratio(f"C: {beside}", beside, "allocate + free, 64 B, alone", 1.1)
+    yield native_ns("C: free in a heap of 10 million", "free of random blocks of 10 million", 60)
+    for size in ("64 KiB", "1 MiB"):
+        name = f"{size} record, allocate ... free"
+        floor = f"floor: memcpy {size} in cache"
+        yield native_ratio(f"C: {size} record, of memcpy's speed", name, floor, 0.95, more=True)
+
+
+def judge(medians, native):
+    """Return the verdicts: title, found, bound, whether it holds (None: not measured)."""
+    verdicts = []
+    for title, look, (holds, sign), bound in all_claims():
+        found = look(medians, native)
+        verdict = {"claim": title, "found": None, "unit": None, "bound": None, "holds": None}
+        if found is not None:
+            value, beside, unit = found
+            verdict.update(
+                found=value, unit=unit, bound=f"{sign} {beside}", holds=bool(holds(value, bound))
+            )
+        verdicts.append(verdict)
+    return verdicts

@@ -1,0 +1,217 @@
+"""ipcheap beside what one would otherwise use: the same work, in one run, in one report.
+
+    python bench/compare.py                        # all of it: about twenty minutes
+    python bench/compare.py --quick                # one short repetition each: under two minutes
+    python bench/compare.py --only records-64,frames --peers ipcheap,os-pipe
+
+Peers that are not installed are named in the report; `pip install '.[bench]'` brings all
+of them. The C library's own benchmarks are taken in when they have been built (`cmake --preset
+release && cmake --build --preset release`). Writes results.json, results.md and plots (SVG)
+to --output. docs/benchmarks.md says how everything is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import claims
+import machine
+import peers
+import report
+import workloads
+from workloads.workload import NOT_FOR_IT
+
+import native
+
+FOLDER = Path(__file__).resolve().parent
+SCHEMA = 1
+PATIENCE = 20.0  # seconds a run may take beyond what it measures
+LONGEST = 15  # times what it was told to measure, for the longest workload
+
+
+def main(arguments=None):
+    options = parse(arguments)
+    found = {key: look_up(key) for key in options.peers}
+    for key, about in found.items():
+        if about["missing"]:
+            print(f"{key}: not here: {about['missing']}", file=sys.stderr)
+    document = {
+        "schema": SCHEMA,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": machine.describe(),
+        "settings": {
+            "quick": options.quick,
+            "repetitions": options.repetitions,
+            "seconds": options.seconds,
+        },
+        "peers": found,
+        "workloads": {key: describe(workloads.ALL[key]) for key in options.only},
+    }
+    begin = time.monotonic()
+    document["runs"] = list(measure(options, found))
+    document["machine"]["cache_line_ns"] = machine.mark(document["runs"])
+    document["native"] = {} if options.no_native else native.run(options.native, options.quick)
+    document["took_seconds"] = round(time.monotonic() - begin)
+    document["claims"] = claims.judge(report.Medians(document), document["native"])
+    options.output.mkdir(parents=True, exist_ok=True)
+    report.write(document, options.output)
+    print(f"wrote {options.output / 'results.md'}", file=sys.stderr)
+    failed = [run for run in document["runs"] if run.get("error")]
+    return 1 if any(run["peer"] == "ipcheap" for run in failed) else 0
+
+
+def parse(arguments):
+    """Return the options; names of peers and workloads are checked."""
+    parser = argparse.ArgumentParser(
+        prog="compare.py",
+        description=__doc__,
+        epilog=f"workloads: {', '.join(workloads.ALL)}\n\npeers: {', '.join(peers.KNOWN)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+    def names(known):
+        def split(text):
+            chosen = [name for name in text.split(",") if name]
+            for name in chosen:
+                if name not in known:
+                    raise argparse.ArgumentTypeError(f"no {name!r} in {', '.join(known)}")
+            return chosen
+
+        return split
+
+    parser.add_argument("--quick", action="store_true", help="a short look, not to be cited")
+    parser.add_argument(
+        "--only", metavar="WORKLOAD,...", type=names(workloads.ALL), default=list(workloads.ALL)
+    )
+    parser.add_argument(
+        "--peers", metavar="PEER,...", type=names(peers.KNOWN), default=list(peers.KNOWN)
+    )
+    parser.add_argument("--repetitions", metavar="N", type=int, help="5, and 1 with --quick")
+    parser.add_argument("--seconds", metavar="S", type=float, help="that each run measures")
+    parser.add_argument("--output", metavar="DIR", type=Path, default=Path("bench-results"))
+    parser.add_argument(
+        "--native",
+        metavar="DIR",
+        type=Path,
+        default=FOLDER.parent / "build" / "release" / "native" / "bench",
+        help="where the native benchmarks have been built",
+    )
+    parser.add_argument("--no-native", action="store_true", help="leave them out")
+    options = parser.parse_args(arguments)
+    options.repetitions = options.repetitions or (1 if options.quick else 5)
+    options.seconds = options.seconds or (0.1 if options.quick else 0.6)
+    return options
+
+
+def look_up(key):
+    """Return what is to be said of a peer: its title and version, or why it is missing."""
+    try:
+        peer = peers.load(key)
+    except ImportError as error:
+        return {"title": key, "version": None, "missing": str(error)}
+    return {"title": peer.title, "version": machine.version(peer.package), "missing": None}
+
+
+def describe(workload):
+    """Return what the report needs to know of a workload."""
+    return {
+        "title": workload.title,
+        "about": " ".join((type(workload).__doc__ or "").split()),
+        "figures": [vars(figure) for figure in workload.figures],
+    }
+
+
+def measure(options, found):
+    """Yield run after run: all peers beside each other, then the next work, then all again."""
+    probe = machine.CacheLine()
+    if probe.why:
+        print(f"no cache-line probe: {probe.why}", file=sys.stderr)
+    here = [key for key, about in found.items() if not about["missing"]]
+    unsuited = {}
+    line = probe()
+    for repetition in range(options.repetitions):
+        for name in options.only:
+            for key in here:
+                if (name, key) in unsuited:
+                    continue
+                run = {"workload": name, "peer": key, "repetition": repetition}
+                run.update(one(key, name, options.seconds))
+                if "unsuited" in run:
+                    unsuited[name, key] = run["unsuited"]
+                    if run["unsuited"] == NOT_FOR_IT:
+                        continue
+                after = line if "unsuited" in run else probe()
+                run["line_ns"] = [line, after]
+                line = after
+                say(run, options.repetitions)
+                yield run
+
+
+def one(key, name, seconds):
+    """Start one run, wait for it, and return its figures, or its error, and the load."""
+    order = json.dumps({"peer": key, "workload": name, "seconds": seconds})
+    watch, begin = machine.Watch(), time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    process = subprocess.Popen(
+        [sys.executable, FOLDER / "run.py", order],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        out, err = process.communicate(timeout=seconds * LONGEST + PATIENCE)
+        result = outcome(out, err, process.returncode)
+    except subprocess.TimeoutExpired as late:
+        end(process)
+        result = {"error": f"stuck: ended after {late.timeout:.0f} s"}
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    own = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    wall = time.monotonic() - begin
+    return {**result, "seconds": round(wall, 2), "load": watch.stop(own, wall)}
+
+
+def outcome(out, err, code):
+    """Return what a run printed; what it wrote to stderr is its error if it printed nothing."""
+    lines = out.strip().splitlines()
+    if lines:
+        with contextlib.suppress(json.JSONDecodeError):
+            return json.loads(lines[-1])
+    return {"error": f"ended with {code}: {err.strip()[-500:]}"}
+
+
+def end(process):
+    """End a run and the processes it started: they have a process group of their own."""
+    for signum in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            if signum == signal.SIGTERM:
+                process.terminate()  # it clears up, and ends its own
+            else:
+                os.killpg(process.pid, signum)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=5)
+
+
+def say(run, repetitions):
+    """Print a line about a run."""
+    if "figures" in run:
+        first = workloads.ALL[run["workload"]].figures[0]
+        text = f"{run['figures'][first.key]:,.4g} {first.unit}"
+    else:
+        text = run.get("unsuited") or "FAILED: " + run["error"].splitlines()[0]
+    count = f"{run['repetition'] + 1}/{repetitions}"
+    print(f"{count} {run['workload']:20} {run['peer']:18} {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,182 @@
+"""The machine: what it is, how busy others keep it, and how far its two cores lie apart."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent
+TICK = os.sysconf("SC_CLK_TCK")
+
+# A run is disturbed when others took more than this part of one core meanwhile, or the
+# hypervisor did, and when a cache line took more than so many times its usual round trip.
+OTHERS = 0.10
+STOLEN = 0.02
+FAR = 2.0
+
+
+def cores():
+    """Return the two cores that are used."""
+    allowed = sorted(os.sched_getaffinity(0))
+    return allowed[0], allowed[min(1, len(allowed) - 1)]
+
+
+def describe():
+    """Return what a reader of figures wants to know about the machine."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "used_cores": list(cores()),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "virtual": _virtual(),
+        "governor": _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or "unknown",
+        "kernel": f"{platform.system()} {platform.release()}",
+        "libc": " ".join(platform.libc_ver()),
+        "compiler": _compiler(),
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "numpy": version("numpy"),
+    }
+
+
+def version(distribution):
+    """Return the version of what is installed, None if it is not."""
+    if distribution is None:
+        return platform.python_version()
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+class Watch:
+    """Between two looks: what this machine's cores did that was not ours."""
+
+    def __init__(self):
+        self.before = _ticks()
+
+    def stop(self, own_seconds, wall_seconds):
+        """Return parts of one core: what others used, and what the hypervisor took."""
+        now = _ticks()
+        busy = (now["busy"] - self.before["busy"]) / TICK
+        stolen = (now["stolen"] - self.before["stolen"]) / TICK
+        # The kernel counts in ticks; two of them are not worth a complaint.
+        others = max(0.0, busy - own_seconds - 2 / TICK)
+        stolen = max(0.0, stolen - 1 / TICK)
+        return {
+            "others": round(others / wall_seconds, 3),
+            "stolen": round(stolen / wall_seconds, 3),
+        }
+
+
+class CacheLine:
+    """The probe, compiled when it is first asked for; without a compiler it says nothing."""
+
+    def __init__(self):
+        self.program = None
+        self.why = None
+        compiler = shutil.which(os.environ.get("CC", "cc"))
+        if compiler is None:
+            self.why = "no C compiler"
+        elif len(os.sched_getaffinity(0)) < 2:
+            self.why = "only one core"
+        else:
+            self._compile(compiler)
+
+    def _compile(self, compiler):
+        source = FOLDER / "cache_line.c"
+        digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+        folder = Path(tempfile.gettempdir()) / f"ipcheap-bench-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        program = folder / f"cache_line-{digest}"
+        if not program.exists():
+            fresh = folder / f"cache_line-{os.getpid()}"
+            done = subprocess.run(
+                [compiler, "-O2", "-pthread", "-o", fresh, source],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode:
+                self.why = f"the compiler failed: {done.stderr[:200]}"
+                return
+            fresh.replace(program)
+        self.program = program
+
+    def __call__(self):
+        """Return nanoseconds there and back, None if they cannot be measured."""
+        if self.program is None:
+            return None
+        try:
+            done = subprocess.run(
+                [self.program, *map(str, cores())],
+                capture_output=True,
+                text=True,
+                timeout=20,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return None
+        return float(done.stdout) if done.returncode == 0 else None
+
+
+def mark(runs):
+    """Note in each run why it counts as disturbed; returns the usual round trip of a line."""
+    lines = sorted(line for run in runs for line in run["line_ns"] if line is not None)
+    usual = lines[len(lines) // 10] if lines else None
+    for run in runs:
+        why = []
+        if run["load"]["others"] > OTHERS:
+            why.append(f"others used {run['load']['others']:.0%} of a core")
+        if run["load"]["stolen"] > STOLEN:
+            why.append(f"{run['load']['stolen']:.0%} stolen")
+        far = max((line for line in run["line_ns"] if line is not None), default=0)
+        if usual and far > FAR * usual:
+            why.append(f"cores far apart: {far:.0f} ns, usually {usual:.0f}")
+        run["disturbed"] = why
+    return usual
+
+
+def _ticks():
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[:8])
+    return {"busy": user + nice + system + irq + softirq, "stolen": steal}
+
+
+def _text(path):
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return None
+
+
+def _processor():
+    for line in (_text("/proc/cpuinfo") or "").splitlines():
+        if line.startswith(("model name", "Model", "CPU part")):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _virtual():
+    flags = _text("/proc/cpuinfo") or ""
+    name = _text("/sys/class/dmi/id/sys_vendor") or ""
+    return f"yes {name}".strip() if " hypervisor" in flags else "no"
+
+
+def _compiler():
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None:
+        return "none"
+    done = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
+    return (done.stdout.splitlines() or ["unknown"])[0]
+
+
+if __name__ == "__main__":
+    probe = CacheLine()
+    sys.exit(print(describe(), probe.why or f"{probe()} ns", sep="\n"))

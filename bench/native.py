@@ -1,0 +1,45 @@
+"""The C library's own benchmarks: found, run, and their lines read."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+# "what it is      12.3 ns   1.05 x of what"; a line without a name goes with the one before.
+LINE = re.compile(r"^(?P<what>.*?)\s+(?P<ns>[\d.]+) ns(?:\s+(?P<ratio>[\d.]+) x (?P<of>.+))?$")
+PROGRAMS = ("bench_records", "bench_heap")
+
+
+def run(folder, quick):
+    """Return {"lines": {name: {"ns": …, "ratios": {floor: …}}}}, and what is missing."""
+    lines, missing = {}, []
+    for name in PROGRAMS:
+        program = folder / name
+        if not program.exists():
+            missing.append(f"{name}: not built")
+            continue
+        command = [program, "3" if quick else "9"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        except subprocess.TimeoutExpired:
+            missing.append(f"{name}: stuck")
+            continue
+        if done.returncode:
+            missing.append(f"{name}: ended with {done.returncode}: {done.stderr[-200:]}")
+        lines.update(read(done.stdout))
+    return {"lines": lines, "missing": missing}
+
+
+def read(text):
+    """Return the figures of a program's output by their names, in nanoseconds."""
+    lines = {}
+    last = None
+    for line in text.splitlines():
+        match = LINE.match(line)
+        if match is None:
+            continue
+        if match["what"]:
+            last = lines.setdefault(match["what"], {"ns": float(match["ns"]), "ratios": {}})
+        if match["ratio"] and last is not None:
+            last["ratios"][match["of"]] = float(match["ratio"])
+    return lines

@@ -1,0 +1,61 @@
+"""multiprocessing.Queue."""
+
+import multiprocessing
+import queue
+
+from peers.peer import Peer, Receiver, Sender
+
+
+class QueueSender(Sender):
+    """`put`, of which a thread does the pickling, later: so memory is not used again."""
+
+    def __init__(self, queue):
+        self.queue = queue
+        self.send = self.send_object = queue.put
+
+    def commit(self):
+        self.queue.put(bytes(self._own))
+
+    def loan_array(self, shape, dtype):
+        import numpy as np
+
+        self._array = np.empty(shape, dtype)
+        self.commit = lambda: self.queue.put(self._array)
+        return self._array
+
+    def close(self):
+        self.queue.close()
+        self.queue.join_thread()
+
+
+class QueueReceiver(Receiver):
+    """`get`, and `get_nowait` where it must not sleep."""
+
+    def __init__(self, queue):
+        self.queue = queue
+        self.recv = self.recv_object = queue.get
+
+    def try_recv(self):
+        try:
+            return self.queue.get_nowait()
+        except queue.Empty:
+            return None
+
+    def take_array(self, shape, dtype):
+        return self.queue.get()
+
+
+class MpQueue(Peer):
+    """A queue a link, with room for `depth` messages."""
+
+    title = "multiprocessing.Queue"
+
+    def __init__(self, links, nbytes, depth):
+        context = multiprocessing.get_context("fork")
+        self.queues = [context.Queue(depth) for _ in range(links)]
+
+    def sender(self, link):
+        return QueueSender(self.queues[link])
+
+    def receiver(self, link):
+        return QueueReceiver(self.queues[link])

@@ -1,0 +1,99 @@
+"""pyzmq over ipc://, PUSH and PULL."""
+
+import os
+import tempfile
+
+import zmq
+
+from peers.peer import Peer, Receiver, Sender
+
+COPY_FROM = 1 << 16  # bytes from which its documentation advises not to copy
+
+
+class PyzmqSender(Sender):
+    """Copies small messages, hands over large ones, each in memory of its own."""
+
+    def __init__(self, socket):
+        self.socket = socket
+        self.send_many = socket.send_multipart
+
+    def send(self, data):
+        self.socket.send(data, copy=True)
+
+    def loan(self, nbytes):
+        if nbytes < COPY_FROM:
+            return super().loan(nbytes)
+        self._own = bytearray(nbytes)  # the context reads it later, so it cannot be used again
+        return self._own
+
+    def commit(self):
+        self.socket.send(self._own, copy=len(self._own) < COPY_FROM)
+
+    def send_object(self, obj):
+        import pickle
+
+        buffers = []
+        head = pickle.dumps(obj, 5, buffer_callback=buffers.append)
+        self.socket.send_multipart([head, *(buffer.raw() for buffer in buffers)], copy=False)
+
+    def close(self):
+        self.socket.close(linger=5000)
+
+
+class PyzmqReceiver(Receiver):
+    """Copies small messages, looks at large ones in the frame they came in."""
+
+    def __init__(self, socket):
+        self.socket = socket
+        self.recv = socket.recv
+        self.close = socket.close
+
+    def try_recv(self):
+        try:
+            return self.socket.recv(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+
+    def recv_many(self, limit):
+        return self.socket.recv_multipart()
+
+    def take(self):
+        return self.socket.recv(copy=False).buffer
+
+    def recv_object(self):
+        import pickle
+
+        head, *buffers = self.socket.recv_multipart(copy=False)
+        return pickle.loads(head.buffer, buffers=[frame.buffer for frame in buffers])
+
+
+class PyzmqIpc(Peer):
+    """A socket pair a link; the high-water marks let `depth` messages be under way."""
+
+    title = "pyzmq ipc://"
+    package = "pyzmq"
+    batches = True
+
+    def __init__(self, links, nbytes, depth):
+        self.folder = tempfile.TemporaryDirectory(prefix=f"bench-{os.getpid()}-")
+        self.depth = depth
+        self.context = None
+
+    def _socket(self, kind):
+        self.context = self.context or zmq.Context()
+        socket = self.context.socket(kind)
+        socket.set_hwm(max(1, self.depth // 2))  # half of it on either side
+        return socket
+
+    def sender(self, link):
+        socket = self._socket(zmq.PUSH)
+        socket.connect(f"ipc://{self.folder.name}/{link}")
+        return PyzmqSender(socket)
+
+    def receiver(self, link):
+        socket = self._socket(zmq.PULL)
+        socket.bind(f"ipc://{self.folder.name}/{link}")
+        return PyzmqReceiver(socket)
+
+    def close(self):
+        self.folder.cleanup()

@@ -1,0 +1,127 @@
+"""zenoh between two peers of one machine, with its shared memory."""
+
+import os
+import socket
+
+import zenoh
+
+from peers.peer import Peer, Receiver, Sender
+
+IN_LINE = 4096  # bytes up to which a message inside the packet is faster than beside it
+
+
+def free_port():
+    """Return a port of the loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def session(listen=None, connect=None):
+    """Open a session that knows where the other one is and looks for nobody else."""
+    config = zenoh.Config()
+    config.insert_json5("mode", '"peer"')
+    config.insert_json5("scouting/multicast/enabled", "false")
+    config.insert_json5("transport/shared_memory/enabled", "true")
+    config.insert_json5("listen/endpoints", f'["tcp/127.0.0.1:{listen}"]' if listen else "[]")
+    if connect:
+        config.insert_json5("connect/endpoints", f'["tcp/127.0.0.1:{connect}"]')
+    return zenoh.open(config)
+
+
+class ZenohSender(Sender):
+    """`put`, of a buffer of the provider where the message is larger than a packet's worth."""
+
+    def __init__(self, own, key, nbytes, depth):
+        self.session = own
+        self.publisher = own.declare_publisher(
+            key, congestion_control=zenoh.CongestionControl.BLOCK, express=True
+        )
+        self.send = self.publisher.put
+        self.large = nbytes > IN_LINE
+        if self.large:
+            room = (depth + 4) * (nbytes + 4096)
+            self.provider = zenoh.shm.ShmProvider.default_backend(room)
+            self.policy = zenoh.shm.BlockOn(zenoh.shm.GarbageCollect())
+
+    def loan(self, nbytes):
+        if self.large:
+            self._lent = self.provider.alloc(nbytes, policy=self.policy)
+        else:
+            self._lent = super().loan(nbytes)
+        return self._lent  # takes slices of bytes, but is no buffer
+
+    def commit(self):
+        self.publisher.put(self._lent if self.large else bytes(self._lent))
+
+    def loan_array(self, shape, dtype):
+        import numpy as np
+
+        self._array = np.empty(shape, dtype)
+
+        def commit():
+            lent = self.provider.alloc(self._array.nbytes, policy=self.policy)
+            lent[:] = self._array.tobytes()
+            self.publisher.put(lent)
+
+        self.commit = commit
+        return self._array
+
+    def send_object(self, obj):
+        import pickle
+
+        data = pickle.dumps(obj, 5)
+        lent = self.provider.alloc(len(data), policy=self.policy)
+        lent[:] = data
+        self.publisher.put(lent)
+
+    def ready(self):
+        return self.publisher.matching_status.matching
+
+    def close(self):
+        self.publisher.undeclare()
+        self.session.close()
+
+
+class ZenohReceiver(Receiver):
+    """A subscriber with a bounded FIFO; a payload can be had as a copy only."""
+
+    def __init__(self, own, key, depth):
+        self.session = own
+        self.subscriber = own.declare_subscriber(key, zenoh.handlers.FifoChannel(depth))
+
+    def recv(self):
+        return bytes(self.subscriber.recv().payload)
+
+    def try_recv(self):
+        sample = self.subscriber.try_recv()
+        return None if sample is None else bytes(sample.payload)
+
+    def recv_object(self):
+        import pickle
+
+        return pickle.loads(self.recv())
+
+    def close(self):
+        self.subscriber.undeclare()
+        self.session.close()
+
+
+class ZenohShm(Peer):
+    """A key, and two sessions, a link: the receiver listens, the sender connects to it."""
+
+    title = "zenoh, shared memory"
+    package = "eclipse-zenoh"
+
+    def __init__(self, links, nbytes, depth):
+        self.nbytes, self.depth = nbytes, depth
+        self.ports = [free_port() for _ in range(links)]
+        self.prefix = f"bench/{os.getpid()}"
+
+    def sender(self, link):
+        own = session(connect=self.ports[link])
+        return ZenohSender(own, f"{self.prefix}/{link}", self.nbytes, self.depth)
+
+    def receiver(self, link):
+        own = session(listen=self.ports[link])
+        return ZenohReceiver(own, f"{self.prefix}/{link}", self.depth)

@@ -1,0 +1,250 @@
+"""The report: results.json as it was measured, results.md to be read, plots to be seen."""
+
+from __future__ import annotations
+
+import json
+import statistics
+
+import plots
+
+DISTURBED = "~"  # stands before a figure that had to be taken from disturbed runs
+CLEAN = 3  # so many undisturbed repetitions are enough to leave the others out
+
+
+class Medians:
+    """The figures of all repetitions together."""
+
+    def __init__(self, document):
+        self.document = document
+        self.runs = {}
+        for run in document["runs"]:
+            self.runs.setdefault((run["workload"], run["peer"]), []).append(run)
+
+    def counted(self, workload, peer):
+        """Return the runs that count, and whether disturbed ones are among them."""
+        good = [run for run in self.runs.get((workload, peer), ()) if "figures" in run]
+        clean = [run for run in good if not run["disturbed"]]
+        if len(clean) >= CLEAN:
+            return clean, False
+        return good, len(clean) < len(good)
+
+    def values(self, workload, peer, figure):
+        """Return a figure of each run that counts."""
+        return [run["figures"][figure] for run in self.counted(workload, peer)[0]]
+
+    def of(self, workload, peer, figure):
+        """Return the median, None if it was not measured."""
+        values = self.values(workload, peer, figure)
+        return statistics.median(values) if values else None
+
+    def best(self, workload, figure, but):
+        """Return the best of the other peers and its median, or (None, None)."""
+        about = self.document["workloads"].get(workload)
+        if about is None:
+            return None, None
+        (more,) = [each["more"] for each in about["figures"] if each["key"] == figure]
+        found = {
+            peer: value
+            for peer in self.document["peers"]
+            if peer != but and (value := self.of(workload, peer, figure)) is not None
+        }
+        if not found:
+            return None, None
+        peer = (max if more else min)(found, key=found.get)
+        return peer, found[peer]
+
+    def title(self, peer):
+        """Return the name of a peer."""
+        return self.document["peers"][peer]["title"]
+
+
+def write(document, folder):
+    """Write all of it."""
+    medians = Medians(document)
+    (folder / "results.json").write_text(one_run_a_line(document))
+    drawn = plots.draw(medians, folder)
+    (folder / "results.md").write_text(markdown(medians, drawn))
+
+
+def one_run_a_line(document):
+    """Return the document as JSON that can be read, and compared line by line."""
+    runs = ",\n".join("  " + json.dumps(run) for run in document["runs"])
+    rest = json.dumps({**document, "runs": []}, indent=1)
+    return rest.replace('"runs": []', f'"runs": [\n{runs}\n ]') + "\n"
+
+
+def markdown(medians, drawn):
+    """Return the report as Markdown; `drawn` is {workload: file} or why there are no plots."""
+    document = medians.document
+    parts = [*head(document), *verdicts(document["claims"])]
+    if isinstance(drawn, str):
+        parts.append(f"No plots: {drawn}.")
+        drawn = {}
+    for workload, about in document["workloads"].items():
+        parts.append(f"## {capital(about['title'])}")
+        parts.append(about["about"])
+        parts.append(table(medians, workload, about))
+        if workload in drawn:
+            parts.append(f"![{about['title']}]({drawn[workload]})")
+    parts += native(document["native"])
+    return "\n\n".join(parts) + "\n"
+
+
+def capital(text):
+    """Return it as a heading."""
+    return text[:1].upper() + text[1:]
+
+
+def head(document):
+    """Yield what is to be known before any figure."""
+    settings, machine = document["settings"], document["machine"]
+    line = machine["cache_line_ns"]
+    yield "# Results"
+    if settings["quick"] or settings["repetitions"] < 5:
+        yield (
+            "**Provisional**: a short run with fewer than five repetitions. Read the form of "
+            "these tables, not their figures."
+        )
+    disturbed = [run for run in document["runs"] if run["disturbed"]]
+    if len(disturbed) * 2 > len(document["runs"]):
+        yield "**Disturbed**: other work ran on this machine during most of these runs."
+    yield (
+        f"{document['created']}; {settings['repetitions']} repetitions of "
+        f"{settings['seconds']:g} s in {document['took_seconds']} s. "
+        "Medians, ± half the distance between the quartiles. "
+        f"{len(disturbed)} of {len(document['runs'])} runs were disturbed, by other load or by "
+        f"cores far apart; they count only where fewer than {CLEAN} undisturbed ones are left, "
+        f"and then the figure begins with {DISTURBED}."
+    )
+    rows = [
+        ("processor", f"{machine['processor']}, {machine['cores']} cores, of which two are used"),
+        ("memory", f"{machine['memory_gib']} GiB"),
+        ("virtual machine", machine["virtual"]),
+        ("cache line, there and back", f"{line:.0f} ns" if line else "not measured"),
+        ("kernel", f"{machine['kernel']}, {machine['libc']}"),
+        ("compiler", machine["compiler"]),
+        ("Python", f"{machine['python']}, NumPy {machine['numpy']}"),
+    ]
+    yield grid(("machine", ""), rows)
+    yield grid(
+        ("peer", "version"),
+        [
+            (about["title"], about["version"] or f"**not here**: {about['missing']}")
+            for about in document["peers"].values()
+        ],
+    )
+
+
+def verdicts(claims):
+    """Yield the table of claims."""
+    words = {True: "holds", False: "**does not hold**", None: "not measured"}
+    yield "## Claims"
+    yield grid(
+        ("claim", "claimed", "found", ""),
+        [
+            (
+                claim["claim"],
+                claim["bound"] or "",
+                "" if claim["found"] is None else f"{number(claim['found'])} {claim['unit']}",
+                words[claim["holds"]],
+            )
+            for claim in claims
+        ],
+    )
+
+
+def table(medians, workload, about):
+    """Return one workload's table: a row a peer, a column a figure; for one peer, turned."""
+    figures = about["figures"]
+    peers = [peer for peer in medians.document["peers"] if (workload, peer) in medians.runs]
+    if len(peers) == 1 and len(figures) > 2:
+        rows = [
+            (
+                f"{figure['title']}, {figure['unit']}",
+                cell(medians, workload, peers[0], figure["key"]),
+            )
+            for figure in figures
+            if medians.counted(workload, peers[0])[0]
+        ] or [("", remark(medians, workload, peers[0]))]
+        return grid((medians.title(peers[0]), "median"), rows)
+    rows = []
+    for peer in peers:
+        row = [medians.title(peer)]
+        if medians.counted(workload, peer)[0]:
+            row += [cell(medians, workload, peer, figure["key"]) for figure in figures]
+        else:
+            row += ["–"] * len(figures)
+        rows.append((*row, remark(medians, workload, peer)))
+    heads = [heading(figure) for figure in figures]
+    missing = [
+        (about["title"], *["–"] * len(figures), "not installed")
+        for about in medians.document["peers"].values()
+        if about["missing"]
+    ]
+    return grid(("peer", *heads, ""), rows + missing)
+
+
+def heading(figure):
+    """Return the title of a column, with its unit where the title does not say it."""
+    unit = figure["unit"]
+    return figure["title"] if unit in figure["title"] else f"{figure['title']}, {unit}"
+
+
+def cell(medians, workload, peer, figure):
+    """Return median and spread."""
+    values = medians.values(workload, peer, figure)
+    text = number(statistics.median(values))
+    if len(values) > 1:
+        low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+        text += f" ± {number((high - low) / 2)}"
+    return DISTURBED + text if medians.counted(workload, peer)[1] else text
+
+
+def remark(medians, workload, peer):
+    """Return what is to be said of a row: what failed, or why there is nothing."""
+    runs = medians.runs[workload, peer]
+    unsuited = [run["unsuited"] for run in runs if "unsuited" in run]
+    if unsuited:
+        return unsuited[0]
+    errors = [run["error"] for run in runs if "error" in run]
+    if not errors:
+        return ""
+    text = errors[0].splitlines()[0].replace("|", "/")[:120]
+    return f"failed in {len(errors)} of {len(runs)}: {text}"
+
+
+def native(found):
+    """Yield the section of the C library."""
+    if not found:
+        return
+    yield "## From C"
+    for missing in found["missing"]:
+        yield f"**Not here**: {missing}."
+    if found["lines"]:
+        yield grid(
+            ("what", "ns", "beside"),
+            [
+                (
+                    name,
+                    number(line["ns"]),
+                    ", ".join(f"{ratio:.2f} × {of}" for of, ratio in line["ratios"].items()),
+                )
+                for name, line in found["lines"].items()
+            ],
+        )
+
+
+def grid(heads, rows):
+    """Return a Markdown table."""
+    lines = [heads, tuple("---" for _ in heads), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def number(value):
+    """Return a figure with as many digits as mean something."""
+    if value == 0:
+        return "0"
+    if abs(value) >= 1000:
+        digits = len(str(int(abs(value))))
+        return f"{round(value, 3 - digits):,.0f}"
+    return f"{value:.3g}"

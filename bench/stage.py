@@ -1,0 +1,122 @@
+"""Where a workload is played: forked processes, a barrier, and a few shared numbers.
+
+Every process is fresh: forked from an interpreter that has imported the peer and nothing
+has been done with yet. The producing process is pinned to the first core that this one may
+use, all consuming ones, with all of their threads, to the second: the same for every peer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+from multiprocessing import connection
+
+PATIENCE = 60.0  # seconds; the run as a whole is given up earlier
+
+
+class Stage:
+    """What the processes of one run have in common. Part 0 produces, the others consume."""
+
+    def __init__(self, peer, consumers, threads):
+        self.context = multiprocessing.get_context("fork")
+        self.peer = peer
+        self.consumers = consumers
+        self.threads = threads  # whether the consumers are threads of one process
+        self.barrier = self.context.Barrier(1 + consumers)
+        self.count = self.context.RawValue(ctypes.c_int64, 0)
+        self.ended = self.context.RawArray(ctypes.c_int64, 1 + consumers)
+        self.cpu = self.context.RawArray(ctypes.c_int64, 1 + consumers)
+
+    def meet(self):
+        """Wait until all parts are here."""
+        self.barrier.wait(PATIENCE)
+
+    def play(self, produce, consume):
+        """Run produce() and consume(part), each where it belongs; return what the first did."""
+        cores = sorted(os.sched_getaffinity(0))
+        parts = [(cores[0], [lambda: produce(self)])]
+        others = [lambda part=part: consume(self, part) for part in range(1, 1 + self.consumers)]
+        groups = [others] if self.threads else [[each] for each in others]
+        parts += [(cores[min(1, len(cores) - 1)], group) for group in groups]
+        processes, pipes = [], []
+        try:
+            for core, group in parts:
+                mine, theirs = self.context.Pipe(duplex=False)
+                process = self.context.Process(target=_act, args=(theirs, core, group))
+                process.start()
+                theirs.close()
+                processes.append(process)
+                pipes.append(mine)
+            result = self._outcome(pipes)
+        except BaseException:
+            for process in processes:
+                process.terminate()
+            raise
+        finally:
+            for process in processes:
+                process.join(5)
+        return result
+
+    def _outcome(self, pipes):
+        waiting = dict(enumerate(pipes))
+        result = None
+        while waiting:
+            for pipe in connection.wait(list(waiting.values())):
+                index = pipes.index(pipe)
+                del waiting[index]
+                try:
+                    error, value = pipe.recv()
+                except EOFError:
+                    raise RuntimeError("a process of the run died") from None
+                if error:
+                    self.barrier.abort()
+                    raise RuntimeError(error)
+                result = value if index == 0 else result
+        return result
+
+    def phase(self, part, work):
+        """Do a part's share of a phase and note when it ended and what it cost."""
+        self.meet()
+        count = self.count.value
+        if count:
+            cpu = time.process_time_ns()
+            begin = time.monotonic_ns()
+            work(count)
+            self.ended[part] = time.monotonic_ns()
+            # Of threads in one process the first speaks for all: it is the process's clock.
+            if part <= 1 or not self.threads:
+                self.cpu[part] = time.process_time_ns() - cpu
+            self.meet()
+            return begin
+        return 0
+
+
+def _act(pipe, core, group):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # ends it wherever it is
+    with contextlib.suppress(OSError):
+        os.sched_setaffinity(0, {core})
+    outcome = []
+
+    def one(work):
+        try:
+            outcome.append((None, work()))
+        except BaseException as error:  # reported, whatever it is
+            text = "".join(traceback.format_exception(error)[-3:])
+            outcome.insert(0, (f"{type(error).__name__}: {error}\n{text}", None))
+
+    if len(group) == 1:
+        one(group[0])
+    else:
+        threads = [threading.Thread(target=one, args=(work,), daemon=True) for work in group]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    pipe.send(outcome[0])
+    pipe.close()

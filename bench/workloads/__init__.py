@@ -1,0 +1,33 @@
+"""What is measured: one module a kind of work, its variants as objects in `ALL`."""
+
+from __future__ import annotations
+
+from workloads import (
+    churn,
+    cold_start,
+    fan_out,
+    frames,
+    growth,
+    objects,
+    records,
+    round_trip,
+    throughput,
+    two_threads,
+)
+
+ALL = {
+    workload.key: workload
+    for module in (
+        records,
+        round_trip,
+        throughput,
+        two_threads,
+        frames,
+        objects,
+        fan_out,
+        cold_start,
+        churn,
+        growth,
+    )
+    for workload in module.WORKLOADS
+}

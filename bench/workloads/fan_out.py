@@ -1,0 +1,18 @@
+"""One producing process, eight consuming ones, 4 KiB records to each in turn."""
+
+from __future__ import annotations
+
+from workloads.two_threads import BATCH, TwoThreads
+
+
+class FanOut(TwoThreads):
+    """The consumers share one core; it is the waking of many that is measured."""
+
+    key = "fan-out"
+    title = "one process to eight others, 4 KiB to each in turn"
+    consumers = 8
+    threads = False
+    grain = 8 * BATCH
+
+
+WORKLOADS = (FanOut(),)

@@ -1,0 +1,50 @@
+"""Pictures: 1080 lines of 1920 points of three bytes."""
+
+from __future__ import annotations
+
+from workloads.workload import Figure, Flow, check
+
+SHAPE = (1080, 1920, 3)
+NBYTES = 1080 * 1920 * 3
+SPARSE = 17 * 30 * 3  # how many points a sparse look sees
+
+
+def sparse_sum(picture):
+    """Reduce a picture the same way for all."""
+    return int(picture[::64, ::64].sum())
+
+
+class Frames(Flow):
+    """Filled whole by the producer, reduced sparsely by the consumer."""
+
+    key = "frames"
+    title = "1080p frames"
+    figures = (
+        Figure("per_second", "frames/s", "/s"),
+        Figure("cpu_ms", "CPU a frame, both processes", "ms", more=False),
+    )
+    nbytes = NBYTES
+    depth = 4
+    grain = 4
+
+    def transmit(self, senders, receivers, count):
+        sender = senders[0]
+        for i in range(count):
+            picture = sender.loan_array(SHAPE, "u1")
+            picture[:] = i & 127
+            del picture
+            sender.commit()
+
+    def absorb(self, receiver, sender, count):
+        for i in range(count):
+            picture = receiver.take_array(SHAPE, "u1")
+            found = sparse_sum(picture)
+            del picture
+            receiver.done()
+            check(found, (i & 127) * SPARSE)
+
+    def report(self, count, ns, cpu_ns):
+        return {"per_second": count / ns * 1e9, "cpu_ms": cpu_ns / count / 1e6}
+
+
+WORKLOADS = (Frames(),)

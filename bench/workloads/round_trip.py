@@ -1,0 +1,89 @@
+"""Round trips: 64 bytes there and back, one at a time."""
+
+from __future__ import annotations
+
+import time
+
+from workloads.workload import Figure, Flow, check
+
+MESSAGE = bytes(range(64))
+KEPT = 1 << 20  # samples
+
+
+class RoundTrip(Flow):
+    """Both sides sleep while they wait, as far as the peer's blocking call does."""
+
+    key = "round-trip"
+    title = "round trip, 64 B, blocking"
+    figures = (
+        Figure("p50_us", "p50", "µs", more=False),
+        Figure("p99_us", "p99", "µs", more=False),
+        Figure("p999_us", "p99.9", "µs", more=False),
+        Figure("max_us", "max", "µs", more=False),
+    )
+    replies = True
+    depth = 64
+    grain = 8
+    most = 1 << 20
+    pause = 0.0
+    spinning = False
+
+    def unsuited(self, key, peer):
+        return super().unsuited(key, peer) or (None if peer.blocks else "does not sleep")
+
+    def transmit(self, senders, receivers, count):
+        send = senders[0].send
+        recv = receivers[0].spin if self.spinning else receivers[0].recv
+        clock, pause, sleep = time.perf_counter_ns, self.pause, time.sleep
+        samples = []
+        for _ in range(count):
+            if pause:
+                sleep(pause)
+            begin = clock()
+            send(MESSAGE)
+            reply = recv()
+            samples.append(clock() - begin)
+        check(reply, MESSAGE)
+        self.samples = sorted(samples)
+
+    def absorb(self, receiver, sender, count):
+        send = sender.send
+        recv = receiver.spin if self.spinning else receiver.recv
+        for _ in range(count):
+            send(recv())
+
+    def report(self, count, ns, cpu_ns):
+        samples = self.samples
+
+        def at(part):
+            return samples[min(len(samples) - 1, int(part * len(samples)))] / 1e3
+
+        return {
+            "p50_us": at(0.5),
+            "p99_us": at(0.99),
+            "p999_us": at(0.999),
+            "max_us": samples[-1] / 1e3,
+            "samples": len(samples),
+        }
+
+
+class AfterPause(RoundTrip):
+    """Both sides have been asleep for two milliseconds."""
+
+    key = "round-trip-idle"
+    title = "round trip, 64 B, blocking, after 2 ms of rest"
+    pause = 0.002
+
+
+class Spinning(RoundTrip):
+    """Both sides stay awake."""
+
+    key = "round-trip-spin"
+    title = "round trip, 64 B, spinning"
+    spinning = True
+
+    def unsuited(self, key, peer):
+        return Flow.unsuited(self, key, peer) or (None if peer.spins else "does not spin")
+
+
+WORKLOADS = (RoundTrip(), AfterPause(), Spinning())

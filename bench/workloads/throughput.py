@@ -1,0 +1,59 @@
+"""Larger payloads: every byte written by the producer, one byte a page read by the consumer."""
+
+from __future__ import annotations
+
+from workloads.workload import Figure, Flow, check
+
+PAGE = 4096
+
+
+def patterns(nbytes, count):
+    """Return so many different payloads; the consumer can tell which one it sees."""
+    return [bytes([1 + i]) * nbytes for i in range(count)]
+
+
+def look(memory):
+    """Return one byte of each page."""
+    return bytes(memory[::PAGE])
+
+
+class Throughput(Flow):
+    """Written where the peer lends memory, or into memory of our own and then sent."""
+
+    figures = (
+        Figure("mb_s", "MB/s", "MB/s"),
+        Figure("per_second", "messages/s", "/s"),
+    )
+    grain = 4
+
+    def __init__(self, key, title, nbytes, depth):
+        self.key, self.title = key, title
+        self.nbytes, self.depth = nbytes, depth
+
+    def transmit(self, senders, receivers, count):
+        loan, commit, nbytes = senders[0].loan, senders[0].commit, self.nbytes
+        payloads = patterns(nbytes, self.grain)
+        for _ in range(count // self.grain):
+            for payload in payloads:
+                memory = loan(nbytes)
+                memory[:] = payload
+                commit()
+
+    def absorb(self, receiver, sender, count):
+        take, done = receiver.take, receiver.done
+        expected = [look(payload) for payload in patterns(self.nbytes, self.grain)]
+        for _ in range(count // self.grain):
+            for each in expected:
+                check(look(take()), each)
+                done()
+
+    def report(self, count, ns, cpu_ns):
+        return {"mb_s": count * self.nbytes / ns * 1e3, "per_second": count / ns * 1e9}
+
+
+WORKLOADS = (
+    Throughput("throughput-4k", "4 KiB, one at a time", 4 << 10, 256),
+    Throughput("throughput-64k", "64 KiB, one at a time", 64 << 10, 16),
+    Throughput("throughput-1m", "1 MiB, one at a time", 1 << 20, 8),
+    Throughput("throughput-8m", "8 MiB, one at a time", 8 << 20, 4),
+)

@@ -1,0 +1,154 @@
+"""What a workload has to say of itself, and how one that keeps a stream going is timed."""
+
+from __future__ import annotations
+
+import time
+
+from stage import Stage
+
+NOT_FOR_IT = "not for this peer"  # and then it is not in the table
+
+
+class Figure:
+    """A column of the report."""
+
+    def __init__(self, key, title, unit, more=True):
+        self.key = key
+        self.title = title
+        self.unit = unit
+        self.more = more  # whether more of it is better
+
+
+class Workload:
+    """Work that can be done with any peer, or with some."""
+
+    key = ""
+    title = ""
+    figures = ()  # the first one is what plots show
+    peers = None  # the keys of those it is for, None for all
+
+    def unsuited(self, key, peer):
+        """Say why a peer does not do this work, None if it does."""
+        if self.peers is not None and key not in self.peers:
+            return NOT_FOR_IT
+        if peer.only and self.key not in peer.only:
+            return NOT_FOR_IT
+        return None
+
+    def run(self, key, peer, seconds):
+        """Do it for about so long and return its figures by key."""
+        raise NotImplementedError
+
+
+class Flow(Workload):
+    """A stream of messages from one producing process to one or more consumers.
+
+    The count is found by a pilot in the same processes and a rehearsal half as long, which
+    also warms them up; the time is from the producer's first message to the last
+    consumer's last one.
+    """
+
+    nbytes = 64
+    depth = 1024
+    consumers = 1
+    threads = False
+    replies = False  # whether each consumer has a link back
+    grain = 64  # counts are multiples of this
+    most = 1 << 24
+
+    def unsuited(self, key, peer):
+        if peer.largest is not None and self.nbytes > peer.largest:
+            return f"messages of up to {peer.largest} bytes"
+        return super().unsuited(key, peer)
+
+    def run(self, key, peer, seconds):
+        links = self.consumers * (2 if self.replies else 1)
+        own = peer(links, self.nbytes, self.depth)
+        try:
+            stage = Stage(own, self.consumers, self.threads)
+            return stage.play(
+                lambda stage: self._produce(stage, seconds),
+                self._consume,
+            )
+        finally:
+            own.close()
+
+    # For the variants ---------------------------------------------------------------------
+
+    def transmit(self, senders, receivers, count):
+        """Send so many in all, in the producing process."""
+        raise NotImplementedError
+
+    def absorb(self, receiver, sender, count):
+        """Receive so many, one consumer's share."""
+        raise NotImplementedError
+
+    def report(self, count, ns, cpu_ns):
+        """Return the figures."""
+        raise NotImplementedError
+
+    # Inside -------------------------------------------------------------------------------
+
+    def _produce(self, stage, seconds):
+        peer, consumers = stage.peer, range(self.consumers)
+        receivers = [peer.receiver(self.consumers + i) for i in consumers if self.replies]
+        stage.meet()
+        senders = [peer.sender(i) for i in consumers]
+        _until_ready(senders)
+        stage.meet()
+
+        def timed(count):
+            stage.count.value = count
+            begin = stage.phase(0, lambda count: self.transmit(senders, receivers, count))
+            return max(stage.ended) - begin
+
+        count = self.grain
+        while (ns := timed(count)) < seconds * 1e8 and count < self.most:
+            faster = min(16.0, max(2.0, seconds * 1.5e8 / max(ns, 1)))
+            count = self._even(count * faster)
+        for part in (0.5, 1.0):  # a rehearsal, and the measurement
+            count = self._even(count * part * seconds * 1e9 / ns)
+            ns = timed(count)
+        figures = self.report(count, ns, sum(stage.cpu))
+        stage.count.value = 0
+        stage.phase(0, None)
+        for end in (*senders, *receivers):
+            end.close()
+        stage.meet()
+        return figures
+
+    def _consume(self, stage, part):
+        peer, link = stage.peer, part - 1
+        receiver = peer.receiver(link)
+        stage.meet()
+        sender = peer.sender(self.consumers + link) if self.replies else None
+        if sender is not None:
+            _until_ready([sender])
+        stage.meet()
+
+        def share(count):
+            self.absorb(receiver, sender, count // self.consumers)
+
+        while stage.phase(part, share):
+            pass
+        if sender is not None:
+            sender.close()
+        receiver.close()
+        stage.meet()
+
+    def _even(self, count):
+        return max(self.grain, min(int(count), self.most) // self.grain * self.grain)
+
+
+def _until_ready(senders):
+    end = time.monotonic() + 10
+    while not all(sender.ready() for sender in senders):
+        if time.monotonic() > end:
+            raise TimeoutError("the receiver was not found within 10 s")
+        time.sleep(0.005)
+
+
+def check(found, expected):
+    """Raise unless what came is what was sent."""
+    if found != expected:
+        raise RuntimeError(f"what came is not what was sent: {found!r}, not {expected!r}"[:300])
