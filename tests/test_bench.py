@@ -1,0 +1,190 @@
+"""The comparison with other libraries runs, and its report has the form that is promised.
+
+No figure is looked at: what they are is for a quiet machine to say.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+BENCH = Path(__file__).resolve().parents[1] / "bench"
+PEERS = ("ipcheap", "mp-pipe", "mp-queue", "os-pipe", "ring-sem", "ring-spin", "pyzmq")
+STANDARD = PEERS[:-1]
+WORKLOADS = ("records-64", "records-64-batch", "frames", "churn")
+
+
+def compare(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in an environment with a few additions."""
+    return subprocess.run(
+        [sys.executable, str(BENCH / "compare.py"), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env={**os.environ, **environment},
+    )
+
+
+def in_bench(script: str, *arguments: str) -> Any:
+    """Run a script beside the modules of the comparison and return the JSON it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        cwd=BENCH,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of results: the shortest run there is, with one peer that cannot be imported."""
+    hidden = tmp_path_factory.mktemp("hidden")
+    (hidden / "zmq.py").write_text("raise ImportError('zmq is hidden')\n")
+    output = tmp_path_factory.mktemp("results")
+    done = compare(
+        f"--peers={','.join(PEERS)}",
+        f"--only={','.join(WORKLOADS)}",
+        "--seconds=0.005",
+        "--quick",
+        "--no-native",
+        f"--output={output}",
+        PYTHONPATH=str(hidden),
+    )
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+@pytest.fixture(scope="module")
+def document(results: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((results / "results.json").read_text())
+    return loaded
+
+
+def test_the_document_says_on_what_it_was_measured(document: dict[str, Any]) -> None:
+    assert document["schema"] == 1
+    assert document["settings"] == {"quick": True, "repetitions": 1, "seconds": 0.005}
+    machine = document["machine"]
+    for about in ("processor", "kernel", "compiler", "python", "numpy"):
+        assert machine[about], about
+    assert machine["cores"] == os.cpu_count()
+    assert machine["cache_line_ns"] is None or machine["cache_line_ns"] > 0
+
+
+def test_every_run_has_figures_and_the_load_it_ran_under(document: dict[str, Any]) -> None:
+    assert {run["workload"] for run in document["runs"]} == set(WORKLOADS)
+    for run in document["runs"]:
+        assert "error" not in run, run
+        assert set(run["load"]) == {"others", "stolen"}
+        assert len(run["line_ns"]) == 2
+        assert isinstance(run["disturbed"], list)
+        if "unsuited" not in run:
+            for figure in document["workloads"][run["workload"]]["figures"]:
+                assert run["figures"][figure["key"]] >= 0, run
+
+
+def test_every_peer_that_is_here_does_the_same_work(document: dict[str, Any]) -> None:
+    done = {(run["workload"], run["peer"]) for run in document["runs"] if "figures" in run}
+    assert {peer for workload, peer in done if workload == "records-64"} == set(STANDARD)
+    assert {peer for workload, peer in done if workload == "frames"} == set(STANDARD)
+    assert {peer for workload, peer in done if workload == "churn"} == {"ipcheap"}
+
+
+def test_a_peer_that_is_missing_is_named(document: dict[str, Any], results: Path) -> None:
+    assert document["peers"]["pyzmq"]["missing"] == "zmq is hidden"
+    assert "**not here**: zmq is hidden" in (results / "results.md").read_text()
+
+
+def test_every_claim_has_a_verdict(document: dict[str, Any]) -> None:
+    claims = document["claims"]
+    assert len(claims) > 20
+    for claim in claims:
+        assert set(claim) == {"claim", "found", "unit", "bound", "holds"}
+        assert (claim["found"] is None) == (claim["holds"] is None)
+    found = {claim["bound"] for claim in claims if claim["holds"] is not None}
+    assert {"≥ 1 × ring by hand, spinning", "≥ 2.5 × os.pipe, framed by hand"} <= found
+
+
+def test_the_tables_are_well_formed(document: dict[str, Any], results: Path) -> None:
+    text = (results / "results.md").read_text()
+    tables = re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE)
+    assert len(tables) == 2 + 1 + len(WORKLOADS)  # machine and peers, claims, one a workload
+    for table in tables:
+        rows = table.splitlines()
+        assert re.fullmatch(r"\|( --- \|)+", rows[1])
+        assert len({row.count("|") for row in rows}) == 1, table
+    for workload in document["workloads"].values():
+        assert f"## {workload['title'][:1].upper()}{workload['title'][1:]}" in text
+    assert "**Provisional**" in text
+
+
+def test_every_plot_of_the_report_is_there(results: Path) -> None:
+    shown = re.findall(r"!\[.*?\]\((.*?)\)", (results / "results.md").read_text())
+    assert sorted(shown) == sorted(f"{workload}.svg" for workload in WORKLOADS)
+    for name in shown:
+        assert ElementTree.parse(results / name).getroot().tag.endswith("svg")
+
+
+def test_a_run_that_is_stuck_is_ended_and_reported(tmp_path: Path) -> None:
+    (tmp_path / "run.py").write_text("import signal\nsignal.pause()\n")
+    script = """
+import json, pathlib, sys
+import compare
+compare.PATIENCE, compare.FOLDER = 0.3, pathlib.Path(sys.argv[1])
+print(json.dumps(compare.one("any", "records-64", 0.0)))
+"""
+    run = in_bench(script, str(tmp_path))
+    assert run["error"].startswith("stuck")
+    assert run["load"]["others"] >= 0
+
+
+def test_disturbed_repetitions_count_only_where_there_are_not_enough_others() -> None:
+    script = """
+import json, sys
+import machine, report
+def run(value, others=0.0, line=100.0):
+    return {"workload": "w", "peer": "p", "repetition": 0, "figures": {"f": value},
+            "load": {"others": others, "stolen": 0.0}, "line_ns": [100.0, line]}
+def median(*runs):
+    usual = machine.mark(runs)
+    medians = report.Medians({"runs": list(runs), "peers": {}, "workloads": {}})
+    return [usual, medians.of("w", "p", "f"), medians.counted("w", "p")[1]]
+quiet = [run(1), run(2), run(3)]
+print(json.dumps([median(*quiet, run(90, others=0.5), run(90, line=500.0)),
+                  median(*quiet[:2], run(90, others=0.5))]))
+"""
+    assert in_bench(script) == [[100.0, 2, False], [100.0, 2, True]]
+
+
+def test_the_lines_of_the_native_benchmarks_are_read() -> None:
+    script = '''
+import json, native
+print(json.dumps(native.read("""floor: bare ring                  15.9 ns
+64 B record, allocate ... free    20.0 ns    1.26 x the bare ring
+                                  20.0 ns    0.50 x something else
+nothing
+""")))
+'''
+    assert in_bench(script) == {
+        "floor: bare ring": {"ns": 15.9, "ratios": {}},
+        "64 B record, allocate ... free": {
+            "ns": 20.0,
+            "ratios": {"the bare ring": 1.26, "something else": 0.5},
+        },
+    }
+
+
+def test_an_unknown_peer_is_refused() -> None:
+    done = compare("--peers=carrier-pigeon")
+    assert done.returncode == 2
+    assert "carrier-pigeon" in done.stderr
