@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { ROUNDS = 15, TRIPS = 2000 };
+enum { ROUNDS = 10, TRIPS = 400 };
 
 static _Alignas(128) atomic_int ping;
 static _Alignas(128) atomic_int pong;

@@ -23,7 +23,8 @@ def against(title, workload, figure, peer, bound, *, times=True):
             other, theirs = peer, medians.of(workload, peer, figure)
         if ours is None or theirs is None:
             return None
-        return ours / theirs, f"{bound:g} × {medians.title(other)}", "×"
+        doubtful = medians.doubtful(workload, OURS) or medians.doubtful(workload, other)
+        return ours / theirs, f"{bound:g} × {medians.title(other)}", "×", doubtful
 
     return title, judge, MORE if times else LESS, bound
 
@@ -33,7 +34,9 @@ def figure(title, workload, key, unit, bound):
 
     def judge(medians, _native):
         value = medians.of(workload, OURS, key)
-        return None if value is None else (value, f"{bound:g} {unit}", unit)
+        if value is None:
+            return None
+        return value, f"{bound:g} {unit}", unit, medians.doubtful(workload, OURS)
 
     return title, judge, LESS, bound
 
@@ -46,7 +49,8 @@ def native_ratio(title, what, floor, bound, *, more=False):
         if what not in lines or floor not in lines:
             return None
         ratio = lines[what]["ns"] / lines[floor]["ns"]
-        return 1 / ratio if more else ratio, f"{bound:g} × {floor.removeprefix('floor: ')}", "×"
+        beside = f"{bound:g} × {floor.removeprefix('floor: ')}"
+        return 1 / ratio if more else ratio, beside, "×", bool(native["disturbed"])
 
     return title, judge, MORE if more else LESS, bound
 
@@ -56,7 +60,9 @@ def native_ns(title, what, bound):
 
     def judge(_medians, native):
         line = native.get("lines", {}).get(what)
-        return None if line is None else (line["ns"], f"{bound:g} ns", "ns")
+        if line is None:
+            return None
+        return line["ns"], f"{bound:g} ns", "ns", bool(native["disturbed"])
 
     return title, judge, LESS, bound
 
@@ -101,15 +107,17 @@ def all_claims():
 
 
 def judge(medians, native):
-    """Return the verdicts: title, found, bound, whether it holds (None: not measured)."""
+    """Return the verdicts: what was found, beside what, whether it holds (None: not measured).
+
+    A verdict is doubtful when it had to be reached from disturbed runs.
+    """
     verdicts = []
     for title, look, (holds, sign), bound in all_claims():
         found = look(medians, native)
-        verdict = {"claim": title, "found": None, "unit": None, "bound": None, "holds": None}
+        verdict = dict.fromkeys(("found", "unit", "bound", "holds", "doubtful"))
         if found is not None:
-            value, beside, unit = found
-            verdict.update(
-                found=value, unit=unit, bound=f"{sign} {beside}", holds=bool(holds(value, bound))
-            )
-        verdicts.append(verdict)
+            value, beside, unit, doubtful = found
+            verdict.update(found=value, unit=unit, bound=f"{sign} {beside}", doubtful=doubtful)
+            verdict["holds"] = bool(holds(value, bound))
+        verdicts.append({"claim": title, **verdict})
     return verdicts

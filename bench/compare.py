@@ -17,7 +17,6 @@ import contextlib
 import datetime
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -160,8 +159,7 @@ def measure(options, found):
 def one(key, name, seconds):
     """Start one run, wait for it, and return its figures, or its error, and the load."""
     order = json.dumps({"peer": key, "workload": name, "seconds": seconds})
-    watch, begin = machine.Watch(), time.monotonic()
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    watch = machine.Watch()
     process = subprocess.Popen(
         [sys.executable, FOLDER / "run.py", order],
         stdout=subprocess.PIPE,
@@ -175,10 +173,7 @@ def one(key, name, seconds):
     except subprocess.TimeoutExpired as late:
         end(process)
         result = {"error": f"stuck: ended after {late.timeout:.0f} s"}
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    own = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    wall = time.monotonic() - begin
-    return {**result, "seconds": round(wall, 2), "load": watch.stop(own, wall)}
+    return {**result, "seconds": round(watch.seconds, 2), "load": watch.stop()}
 
 
 def outcome(out, err, code):

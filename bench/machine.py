@@ -6,10 +6,12 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
@@ -20,6 +22,7 @@ TICK = os.sysconf("SC_CLK_TCK")
 OTHERS = 0.10
 STOLEN = 0.02
 FAR = 2.0
+FAR_APART = "cores far apart"
 
 
 def cores():
@@ -56,18 +59,25 @@ def version(distribution):
 
 
 class Watch:
-    """Between two looks: what this machine's cores did that was not ours."""
+    """From its making to `stop`: what the cores did that was not our children's work."""
 
     def __init__(self):
+        self.began = time.monotonic()
+        self.own = _children()
         self.before = _ticks()
 
-    def stop(self, own_seconds, wall_seconds):
+    @property
+    def seconds(self):
+        """How long it has been watching."""
+        return time.monotonic() - self.began
+
+    def stop(self):
         """Return parts of one core: what others used, and what the hypervisor took."""
-        now = _ticks()
+        now, wall_seconds = _ticks(), self.seconds
         busy = (now["busy"] - self.before["busy"]) / TICK
         stolen = (now["stolen"] - self.before["stolen"]) / TICK
         # The kernel counts in ticks; two of them are not worth a complaint.
-        others = max(0.0, busy - own_seconds - 2 / TICK)
+        others = max(0.0, busy - (_children() - self.own) - 2 / TICK)
         stolen = max(0.0, stolen - 1 / TICK)
         return {
             "others": round(others / wall_seconds, 3),
@@ -126,21 +136,32 @@ class CacheLine:
         return float(done.stdout) if done.returncode == 0 else None
 
 
+def complaints(load):
+    """Return why a load counts as a disturbance."""
+    why = []
+    if load["others"] > OTHERS:
+        why.append(f"others used {load['others']:.0%} of a core")
+    if load["stolen"] > STOLEN:
+        why.append(f"{load['stolen']:.0%} of a core was stolen")
+    return why
+
+
 def mark(runs):
     """Note in each run why it counts as disturbed; returns the usual round trip of a line."""
     lines = sorted(line for run in runs for line in run["line_ns"] if line is not None)
     usual = lines[len(lines) // 10] if lines else None
     for run in runs:
-        why = []
-        if run["load"]["others"] > OTHERS:
-            why.append(f"others used {run['load']['others']:.0%} of a core")
-        if run["load"]["stolen"] > STOLEN:
-            why.append(f"{run['load']['stolen']:.0%} stolen")
+        why = complaints(run["load"])
         far = max((line for line in run["line_ns"] if line is not None), default=0)
         if usual and far > FAR * usual:
-            why.append(f"cores far apart: {far:.0f} ns, usually {usual:.0f}")
+            why.append(f"{FAR_APART}: {far:.0f} ns, usually {usual:.0f}")
         run["disturbed"] = why
     return usual
+
+
+def _children():
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _ticks():

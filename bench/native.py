@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 import subprocess
 
+import machine
+
 # "what it is      12.3 ns   1.05 x of what"; a line without a name goes with the one before.
 LINE = re.compile(r"^(?P<what>.*?)\s+(?P<ns>[\d.]+) ns(?:\s+(?P<ratio>[\d.]+) x (?P<of>.+))?$")
 PROGRAMS = ("bench_records", "bench_heap")
 
 
 def run(folder, quick):
-    """Return {"lines": {name: {"ns": …, "ratios": {floor: …}}}}, and what is missing."""
+    """Return their lines {name: {"ns": …, "ratios": {floor: …}}}, what is missing, the load."""
     lines, missing = {}, []
+    watch = machine.Watch()
+    limit = 60 if quick else 600  # seconds
     for name in PROGRAMS:
         program = folder / name
         if not program.exists():
@@ -20,14 +24,18 @@ def run(folder, quick):
             continue
         command = [program, "3" if quick else "9"]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=limit, check=False
+            )
         except subprocess.TimeoutExpired:
             missing.append(f"{name}: stuck")
             continue
         if done.returncode:
             missing.append(f"{name}: ended with {done.returncode}: {done.stderr[-200:]}")
         lines.update(read(done.stdout))
-    return {"lines": lines, "missing": missing}
+    load = watch.stop()
+    disturbed = machine.complaints(load) if lines else []
+    return {"lines": lines, "missing": missing, "load": load, "disturbed": disturbed}
 
 
 def read(text):

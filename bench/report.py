@@ -6,6 +6,7 @@ import json
 import statistics
 
 import plots
+from machine import FAR_APART
 
 DISTURBED = "~"  # stands before a figure that had to be taken from disturbed runs
 CLEAN = 3  # so many undisturbed repetitions are enough to leave the others out
@@ -36,6 +37,10 @@ class Medians:
         """Return the median, None if it was not measured."""
         values = self.values(workload, peer, figure)
         return statistics.median(values) if values else None
+
+    def doubtful(self, workload, peer):
+        """Whether disturbed runs had to be counted."""
+        return self.counted(workload, peer)[1]
 
     def best(self, workload, figure, but):
         """Return the best of the other peers and its median, or (None, None)."""
@@ -106,6 +111,7 @@ def head(document):
             "these tables, not their figures."
         )
     disturbed = [run for run in document["runs"] if run["disturbed"]]
+    far = sum(any(FAR_APART in why for why in run["disturbed"]) for run in disturbed)
     if len(disturbed) * 2 > len(document["runs"]):
         yield "**Disturbed**: other work ran on this machine during most of these runs."
     yield (
@@ -113,8 +119,8 @@ def head(document):
         f"{settings['seconds']:g} s in {document['took_seconds']} s. "
         "Medians, ± half the distance between the quartiles. "
         f"{len(disturbed)} of {len(document['runs'])} runs were disturbed, by other load or by "
-        f"cores far apart; they count only where fewer than {CLEAN} undisturbed ones are left, "
-        f"and then the figure begins with {DISTURBED}."
+        f"cores far apart ({far}); they count only where fewer than {CLEAN} undisturbed ones "
+        f"are left, and then the figure begins with {DISTURBED}."
     )
     rows = [
         ("processor", f"{machine['processor']}, {machine['cores']} cores, of which two are used"),
@@ -145,12 +151,18 @@ def verdicts(claims):
             (
                 claim["claim"],
                 claim["bound"] or "",
-                "" if claim["found"] is None else f"{number(claim['found'])} {claim['unit']}",
+                "" if claim["found"] is None else found(claim),
                 words[claim["holds"]],
             )
             for claim in claims
         ],
     )
+
+
+def found(claim):
+    """Return what was found of a claim, with its unit."""
+    text = f"{number(claim['found'])} {claim['unit']}"
+    return DISTURBED + text if claim["doubtful"] else text
 
 
 def table(medians, workload, about):
@@ -197,7 +209,7 @@ def cell(medians, workload, peer, figure):
     if len(values) > 1:
         low, _, high = statistics.quantiles(values, n=4, method="inclusive")
         text += f" ± {number((high - low) / 2)}"
-    return DISTURBED + text if medians.counted(workload, peer)[1] else text
+    return DISTURBED + text if medians.doubtful(workload, peer) else text
 
 
 def remark(medians, workload, peer):
@@ -220,6 +232,8 @@ def native(found):
     yield "## From C"
     for missing in found["missing"]:
         yield f"**Not here**: {missing}."
+    if found["disturbed"]:
+        yield f"**Disturbed**: {', '.join(found['disturbed'])}."
     if found["lines"]:
         yield grid(
             ("what", "ns", "beside"),

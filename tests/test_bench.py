@@ -109,7 +109,7 @@ def test_every_claim_has_a_verdict(document: dict[str, Any]) -> None:
     claims = document["claims"]
     assert len(claims) > 20
     for claim in claims:
-        assert set(claim) == {"claim", "found", "unit", "bound", "holds"}
+        assert set(claim) == {"claim", "found", "unit", "bound", "holds", "doubtful"}
         assert (claim["found"] is None) == (claim["holds"] is None)
     found = {claim["bound"] for claim in claims if claim["holds"] is not None}
     assert {"≥ 1 × ring by hand, spinning", "≥ 2.5 × os.pipe, framed by hand"} <= found
