@@ -5,9 +5,11 @@ import os
 import ipcheap
 from peers.peer import Peer, Receiver, Sender
 
+COPIED = 8192  # bytes up to which a copy on either side costs less than a record and its view
+
 
 class HeapSender(Sender):
-    """`send` and `send_many` for bytes, records written in place for what is larger."""
+    """`send` and `send_many`: what there is for bytes that are there already."""
 
     def __init__(self, producer):
         self.producer = producer
@@ -15,19 +17,16 @@ class HeapSender(Sender):
         self.send_many = producer.send_many
         self.close = producer.close
 
+
+class RecordSender(HeapSender):
+    """Records written in place, for what is larger; arrays and objects."""
+
     def loan(self, nbytes):
         self.record = self.producer.allocate_record(nbytes)
         return self.record.view
 
     def commit(self):
         self.producer.send_record(self.record)
-
-    def loan_many(self, nbytes, count):
-        self.records = self.producer.allocate_records(nbytes, count)
-        return [record.view for record in self.records]
-
-    def commit_many(self):
-        self.producer.send_records(self.records)
 
     def loan_array(self, shape, dtype):
         self.record = self.producer.allocate_array(shape, dtype)
@@ -38,7 +37,7 @@ class HeapSender(Sender):
 
 
 class HeapReceiver(Receiver):
-    """`recv` and `recv_many` for bytes, records read in place for what is larger.
+    """`recv` and `recv_many`.
 
     A blocking call looks a little before it sleeps, so there is none that spins only.
     """
@@ -48,27 +47,24 @@ class HeapReceiver(Receiver):
         self.recv = self.spin = consumer.recv
         self.recv_many = consumer.recv_many
         self.close = consumer.close
-        self.record = None
+
+
+class RecordReceiver(HeapReceiver):
+    """Records read in place, arrays and objects."""
+
+    record = None
 
     def take(self):
         self.record = self.consumer.recv_record()
         return self.record.view
 
     def done(self):
-        if self.record is not None:
+        if self.record is not None:  # an array gives its record back when it dies
             self.record.free()
             self.record = None
 
-    def take_many(self, limit):
-        self.records = self.consumer.recv_records(limit)
-        return [record.view for record in self.records]
-
-    def done_many(self):
-        for record in self.records:
-            record.free()
-
     def take_array(self, shape, dtype):
-        return self.consumer.recv_array()  # gives its record back when it dies
+        return self.consumer.recv_array()
 
     def recv_object(self):
         return self.consumer.recv_object()
@@ -86,12 +82,14 @@ class IpcheapHeap(Peer):
         self.heap = ipcheap.Heap.create(f"bench.{os.getpid()}", capacity)
         for link in range(links):
             self.heap.add_record_channel(link, depth)
+        large = nbytes > COPIED
+        self.ends = (RecordSender, RecordReceiver) if large else (HeapSender, HeapReceiver)
 
     def sender(self, link):
-        return HeapSender(self.heap.producer(link))
+        return self.ends[0](self.heap.producer(link))
 
     def receiver(self, link):
-        return HeapReceiver(self.heap.consumer(link))
+        return self.ends[1](self.heap.consumer(link))
 
     def close(self):
         self.heap.unlink()
