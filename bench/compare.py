@@ -173,6 +173,9 @@ def one(key, name, seconds):
     except subprocess.TimeoutExpired as late:
         end(process)
         result = {"error": f"stuck: ended after {late.timeout:.0f} s"}
+    except BaseException:  # Ctrl-C does not reach it by itself
+        end(process)
+        raise
     return {**result, "seconds": round(watch.seconds, 2), "load": watch.stop()}
 
 

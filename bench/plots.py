@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from wording import heading, number
+
 OURS, OTHERS = "#c2410c", "#64748b"
 
 
@@ -45,13 +47,12 @@ def bars(pyplot, medians, workload, about):
     values = [value for _, value in found]
     colours = [OURS if peer == "ipcheap" else OTHERS for peer, _ in found]
     drawn = axes.barh([medians.title(peer) for peer, _ in found], values, color=colours)
-    axes.bar_label(drawn, [f"{value:,.3g}" for value in values], padding=3)
-    if max(values) > 30 * min(values) > 0:
-        axes.set_xscale("log")
+    axes.bar_label(drawn, [number(value) for value in values], padding=3)
     axes.margins(x=0.12)
+    axes.xaxis.set_major_formatter(lambda value, _: number(value))
     axes.spines[["top", "right"]].set_visible(False)
     better = "more" if first["more"] else "less"
-    axes.set_xlabel(f"{first['title']} ({first['unit']}), {better} is better")
+    axes.set_xlabel(f"{heading(first)}: {better} is better")
     return figure
 
 

@@ -1,12 +1,18 @@
-"""The report: results.json as it was measured, results.md to be read, plots to be seen."""
+"""The report: results.json as it was measured, results.md to be read, plots to be seen.
+
+python bench/report.py DIR    # writes the others again from DIR/results.json
+"""
 
 from __future__ import annotations
 
 import json
 import statistics
+import sys
+from pathlib import Path
 
 import plots
 from machine import FAR_APART
+from wording import heading, number
 
 DISTURBED = "~"  # stands before a figure that had to be taken from disturbed runs
 CLEAN = 3  # so many undisturbed repetitions are enough to leave the others out
@@ -172,7 +178,7 @@ def table(medians, workload, about):
     if len(peers) == 1 and len(figures) > 2:
         rows = [
             (
-                f"{figure['title']}, {figure['unit']}",
+                heading(figure),
                 cell(medians, workload, peers[0], figure["key"]),
             )
             for figure in figures
@@ -194,12 +200,6 @@ def table(medians, workload, about):
         if about["missing"]
     ]
     return grid(("peer", *heads, ""), rows + missing)
-
-
-def heading(figure):
-    """Return the title of a column, with its unit where the title does not say it."""
-    unit = figure["unit"]
-    return figure["title"] if unit in figure["title"] else f"{figure['title']}, {unit}"
 
 
 def cell(medians, workload, peer, figure):
@@ -254,11 +254,6 @@ def grid(heads, rows):
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def number(value):
-    """Return a figure with as many digits as mean something."""
-    if value == 0:
-        return "0"
-    if abs(value) >= 1000:
-        digits = len(str(int(abs(value))))
-        return f"{round(value, 3 - digits):,.0f}"
-    return f"{value:.3g}"
+if __name__ == "__main__":
+    place = Path(sys.argv[1])
+    write(json.loads((place / "results.json").read_text()), place)
