@@ -47,9 +47,9 @@ class Examination:
 
     name: str
     path: str
-    facts: dict[str, Any] = field(default_factory=dict)
-    participants: list[Participant] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict[str, Any])
+    participants: list[Participant] = field(default_factory=list[Participant])
+    findings: list[Finding] = field(default_factory=list[Finding])
     recovery: RecoveryReport | None = None
 
     @property

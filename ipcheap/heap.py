@@ -101,7 +101,7 @@ class RecoveryReport:
     bytes: int
     redelivered: int
     dead: tuple[Participant, ...] = ()
-    channels: Mapping[ChannelId, int] = field(default_factory=dict)
+    channels: Mapping[ChannelId, int] = field(default_factory=dict["ChannelId", int])
 
 
 class _Channels(Mapping["ChannelId", Channel]):
@@ -383,7 +383,7 @@ class Heap:
         """Return who takes part in it, and who has died and awaits recovery."""
         handle = self._open_handle()
         cursor, holder = ffi.new("uint32_t *"), ffi.new("ipcheap_holder *")
-        found = []
+        found: list[Participant] = []
         while lib.ipcheap_next_participant(handle.pointer, cursor, holder) == 1:
             found.append(Participant._of(holder))
         return found

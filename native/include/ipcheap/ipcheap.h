@@ -44,7 +44,14 @@ extern "C" {
 
 typedef struct ipcheap_heap ipcheap_heap;
 typedef struct ipcheap_endpoint ipcheap_endpoint;
-typedef struct ipcheap_key ipcheap_key;
+
+/* The ID of a channel: see ipcheap_key_int() and ipcheap_key_text(). */
+enum { IPCHEAP_KEY_INT = 1, IPCHEAP_KEY_TEXT = 2, IPCHEAP_KEY_MAX = 48 };
+typedef struct ipcheap_key {
+    uint8_t kind;
+    uint8_t length;
+    char bytes[IPCHEAP_KEY_MAX];
+} ipcheap_key;
 
 IPCHEAP_API const char *ipcheap_version_string(void);
 IPCHEAP_API const char *ipcheap_error_text(int error);
@@ -237,15 +244,8 @@ IPCHEAP_API int ipcheap_array_of(ipcheap_heap *heap, const ipcheap_record *recor
 
 /* Channels ------------------------------------------------------------------------- */
 
-enum { IPCHEAP_KEY_INT = 1, IPCHEAP_KEY_TEXT = 2, IPCHEAP_KEY_MAX = 48 };
 enum { IPCHEAP_RECORD_CHANNEL = 1, IPCHEAP_STATIC_SEGMENT = 2 };
 enum { IPCHEAP_PRODUCER = 0, IPCHEAP_CONSUMER = 1 };
-
-struct ipcheap_key {
-    uint8_t kind;
-    uint8_t length;
-    char bytes[IPCHEAP_KEY_MAX];
-};
 
 /* Names a channel of a heap. A plain value; it stays good until the channel is removed. */
 typedef struct ipcheap_channel {
@@ -308,7 +308,6 @@ IPCHEAP_API int64_t ipcheap_try_receive_many(ipcheap_endpoint *consumer, ipcheap
 IPCHEAP_API int ipcheap_wait(ipcheap_endpoint *endpoint, int64_t timeout_ns);
 /* Sleeps until a living participant holds the other side. */
 IPCHEAP_API int ipcheap_wait_peer(ipcheap_endpoint *endpoint, int64_t timeout_ns);
-
 
 /* What one can wait for along with others. */
 typedef struct ipcheap_waitable {
