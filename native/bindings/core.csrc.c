@@ -140,11 +140,14 @@ static int py_endpoint_descriptor(ipcheap_endpoint *endpoint) {
     return keeping_endpoint_descriptor(endpoint);
 }
 
+static int need_not_wait(ipcheap_endpoint *endpoint) {
+    return ipcheap_wait(endpoint, 0) != IPCHEAP_TIMED_OUT;
+}
+
 /* Would a call not have to wait? If it would, the descriptor is brought in line with that. */
 static int py_ready(ipcheap_endpoint *endpoint) {
-    if (ipcheap_wait(endpoint, 0) != IPCHEAP_TIMED_OUT) return 1;
-    return keeping_endpoint_descriptor(endpoint) < 0 ||
-           ipcheap_wait(endpoint, 0) != IPCHEAP_TIMED_OUT;
+    return need_not_wait(endpoint) || keeping_endpoint_descriptor(endpoint) < 0 ||
+           need_not_wait(endpoint);
 }
 
 /*

@@ -5,6 +5,7 @@
 
 #define MOST_SPINS 2000 /* about 20 us */
 #define FEWEST_SPINS 20
+#define SPINS_IN_COMPANY 60
 /*
  * A sleep this short was hardly more than falling asleep and waking, on both sides. Two that
  * answer each other at once and both sleep would go on so for ever, for neither is back within
@@ -36,12 +37,18 @@ bool wake_peer(ipcheap_endpoint *e) {
     return unpark(e->heap, e->channel, !e->side, own ? &e->pull : NULL);
 }
 
+/* Other threads of this process use the heap: they, and the other side, want the cores, too. */
+static bool has_company(const ipcheap_heap *heap) {
+    return get(&heap->members_here) > 1;
+}
+
 bool endpoint_spin(ipcheap_endpoint *e) {
     if (e->cores < 2) return false;
     if (e->spins < FEWEST_SPINS) e->spins = FEWEST_SPINS;
     bool probe = e->short_sleeps % PROBE_EVERY == PROBE_EVERY - 1;
     uint32_t most = probe ? MOST_SPINS : e->spins;
     if (probe) e->short_sleeps++;
+    if (has_company(e->heap)) most = (uint32_t)least(most, SPINS_IN_COMPANY);
     for (uint32_t i = 0; i < most; i++) {
         /* Only the slot: whatever else we looked at would make us see it later. */
         if (endpoint_can_go_on(e)) {

@@ -64,6 +64,7 @@ struct ipcheap_heap {
     /* Of endpoint lists, and of what a closing consumer holds. Not wanted under the heap lock. */
     pthread_mutex_t mutex;
     struct participant *members;
+    _Atomic uint32_t members_here; /* living threads among them */
     struct participant *_Atomic by_slot[PARTICIPANTS];
     struct ipcheap_heap *next_of_process;
     uint32_t cores;

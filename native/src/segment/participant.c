@@ -40,6 +40,7 @@ static void after_fork_in_child(void) {
             p->thread = 0;
         }
         for (uint32_t s = 0; s < PARTICIPANTS; s++) heap->by_slot[s] = NULL;
+        heap->members_here = 0;
     }
     mine = NULL;
     participant_cache.serial = 0;
@@ -68,6 +69,7 @@ static void thread_ended(void *unused) {
             continue;
         }
         if (!me->abandoned) {
+            me->heap->members_here--;
             me->heap->hooks->leave(me);
             if (done(me)) participant_retire(me);
         }
@@ -202,6 +204,7 @@ int participant_join(ipcheap_heap *heap, struct participant **result) {
         slot_fill(heap, slot, me->generation);
         me->next_of_heap = heap->members;
         heap->members = me;
+        heap->members_here++;
         heap->by_slot[slot] = me;
         me->next_of_thread = mine;
         mine = me;
