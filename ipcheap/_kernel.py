@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import re
-import secrets
 import stat
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -91,7 +89,7 @@ def remove_pipes(name: str) -> None:
 
 
 def _random_key() -> int:
-    return secrets.randbelow(2**31 - 2) + 1  # not IPC_PRIVATE
+    return int.from_bytes(os.urandom(8)) % (2**31 - 2) + 1  # not IPC_PRIVATE
 
 
 def find_sysv_segment(key: int) -> int | None:
@@ -170,7 +168,7 @@ class Objects:
         return cls(
             shm_key=_random_key() if shm == "sysv" else 0,
             sem_key=_random_key() if sem == "sysv" else 0,
-            sem_name=f"/{PREFIX}{secrets.token_hex(16)}" if sem == "posix" else "",
+            sem_name=f"/{PREFIX}{os.urandom(16).hex()}" if sem == "posix" else "",
         )
 
     @classmethod
@@ -179,6 +177,8 @@ class Objects:
         text = os.pread(fd, _ROOM, 0)
         if not text.startswith(_MAGIC):
             return None
+        import json  # most heaps need it never
+
         try:
             fields: dict[str, Any] = json.loads(text[len(_MAGIC) :])
             return cls(**fields)
@@ -187,6 +187,8 @@ class Objects:
 
     def write(self, fd: int) -> None:
         """Write it all in one go, over what was written before."""
+        import json
+
         text = _MAGIC + json.dumps(asdict(self)).encode()
         os.pwrite(fd, text.ljust(_ROOM), 0)
 

@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from multiprocessing import reduction
 from typing import TYPE_CHECKING, Any, Self
 
 from . import _arguments, _native, _segments
@@ -279,6 +278,8 @@ class Heap:
     def __reduce__(self) -> tuple[Any, ...]:
         self._open_handle()
         if self._name is None:
+            from multiprocessing import reduction  # here only, for it takes its time
+
             return _attach_descriptor, (type(self), reduction.DupFd(self._fd))
         return _attach_same, (type(self), self._name, self._identity)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import pickle
 import struct
 from typing import Any, Protocol
 
@@ -41,12 +40,16 @@ class PickleCodec:
 
     def encode(self, obj: Any, /) -> list[Any]:
         """Return the pickle, and after it the buffers that it refers to."""
+        import pickle  # takes its time, and is not needed by those who send no objects
+
         buffers: list[pickle.PickleBuffer] = []
         data = pickle.dumps(obj, 5, buffer_callback=buffers.append)
         return [data, *(buffer.raw() for buffer in buffers)]
 
     def decode(self, pieces: list[memoryview], /) -> Any:
         """Unpickle; arrays alias the pieces."""
+        import pickle
+
         return pickle.loads(pieces[0], buffers=pieces[1:])
 
 
