@@ -86,7 +86,7 @@ class Producer(Endpoint):
     ) -> Iterator[numpy.typing.NDArray[Any]]:
         """Lend an array to be filled, and send it on leaving; on an exception free it.
 
-        It has that `shape`, its items are not initialised; once it is sent it is read-only. Waits
+        It has that `shape` and dtype, and uninitialised items; once sent it is read-only. Waits
         `timeout` seconds for room in the ring, None for ever; what cannot be sent is freed.
         """
         record = allocate_array(self._handle, shape, dtype, order)

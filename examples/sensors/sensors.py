@@ -54,7 +54,7 @@ def listen(heap: ipcheap.Heap, name: str) -> None:
     """Be one of the listeners."""
     with heap, heap.consumer(name) as readings:
         readings.wait_peer(timeout=60)
-        print(f"{name}: {globals()[name](readings)}", flush=True)
+        print(f"{name}: {globals()[name](readings)}\n", end="", flush=True)  # one write
 
 
 def sense(heap: ipcheap.Heap, count: int) -> None:
