@@ -50,8 +50,9 @@ class Step(NamedTuple):
         match self.kind:
             case "store" | "exchange":
                 return f"{where} = {show(self.value)}"
-            case "or" | "and":
-                return f"{where} {'|&'[self.kind == 'and']}= {self.value}"
+            case "or" | "and" | "add":
+                sign = {"or": "|", "and": "&", "add": "+"}[self.kind]
+                return f"{where} {sign}= {self.value}"
             case "if":
                 return f"{where}: {show(self.also)} -> {show(self.value)}"
             case "load":
@@ -93,6 +94,11 @@ put_release = put
 def put_exchange(name: Name, value: Any) -> Step:
     """Store a word and return what it was."""
     return Step("exchange", name, value)
+
+
+def put_add(name: Name, number: int) -> Step:
+    """Add to a word and return what it was."""
+    return Step("add", name, number)
 
 
 def put_or(name: Name, bits: int) -> Step:
@@ -525,6 +531,8 @@ class Explorer:
         match step.kind:
             case "exchange":
                 new = step.value
+            case "add":
+                new = old + step.value
             case "or":
                 new = old | step.value
             case "and":

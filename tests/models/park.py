@@ -1,21 +1,31 @@
 """Parking: no wake-up is lost, though a message needs no fence.
 
-A producer and a consumer on a ring of one slot; each waits for the other by park() and tells
-the other by endpoint_notify(). Stores are buffered, sleeping has no time-out (in C it has one
-of half a second, which would hide a lost wake-up for that long).
+Producers send numbered records through rings of one slot to a consumer who sleeps in one of
+three ways: in park(), among several endpoints, or as a poller at a descriptor. Stores are
+buffered, sleeping has no time-out (in C it has one of half a second, which would hide a lost
+wake-up for that long; a poller has none in C either).
 
-    word    2 n: free for record n      2 n + 1: record n is in it
+    word      2 n: free for record n      2 n + 1: record n is in it
+    pipe      1: there are bytes in it. Reading and writing it takes the kernel's lock of it
+    watched   whose end makes the descriptor readable, too
+    taken     how many records the consumer has received  } ghosts, which only
+    way       who has published and not told yet          } the properties
+    outside   the poller is outside of all calls          } look at
+    calm      None; or, since his call began nothing was to be done or on its way: the dead then
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .explorer import (
     Model,
     Process,
+    Step,
+    View,
     Violation,
+    choose,
     compiler_fence,
     full_fence,
     get,
@@ -24,9 +34,13 @@ from .explorer import (
     os_futex_wake,
     os_membarrier,
     put,
+    put_add,
+    put_and,
     put_exchange,
+    put_if,
     put_or,
     put_release,
+    when,
 )
 from .mirror import Mirror
 
@@ -36,166 +50,328 @@ if TYPE_CHECKING:
     from .explorer import Steps
 
 PRODUCER, CONSUMER = 0, 1
-NAMES = ("producer", "consumer")
-OPEN, CLOSED = "open", "closed"
-DESERTED = 4
+NEVER, OPEN, CLOSED, DIED = "never", "open", "closed", "died"
+AWAKE, PARKED_HERE, PARKED_BELL, PARKED_AMONG = "awake", "here", "bell", "among"
+QUIET, ARMED, RUNG = "quiet", "armed", "rung"
+GONE, DESERTED = 2, 4
+INSIDE, CLOSING, SHUT = 1, 2, 4
 
 
-def ready(side: int, n: int) -> Steps:
-    """Mirror endpoint_ready(): something to do, or the other side's end."""
-    word = yield get_acquire("word")
-    if word == 2 * n + side:
-        return True
-    holder = yield get_acquire(("holder", 1 - side))
-    return holder == CLOSED
+class Endpoint(NamedTuple):
+    """One side of a channel, and what its holder knows."""
+
+    channel: str
+    side: int
+    me: str
+    others: tuple[str, ...]  # whom a membarrier interrupts
+    fences: bool = False  # it is refused, and wakers know
+    shared: bool = False  # another thread may close it
+    removable: bool = False
+    poor: bool = False  # once, there is no descriptor left for the bell
 
 
-def unpark(side: int) -> Steps:
-    parked = yield put_exchange(("parked", side), 0)
-    if parked:
-        yield os_futex_wake(("parked", side))
+class Bell(NamedTuple):
+    """Mirrors struct own_bell."""
+
+    state: str = QUIET
+    due: bool = False
 
 
-def endpoint_notify(side: int, fences: bool) -> Steps:
-    if fences:
+# Steps of the operating system and of private words -----------------------------------------------
+
+
+def os_pipe_ring(channel: str) -> Step:
+    return Step("exchange", ("pipe", channel), 1)
+
+
+def os_pipe_clear(channel: str) -> Step:
+    return Step("exchange", ("pipe", channel), 0)
+
+
+def os_pipe_clear_soon(channel: str) -> Steps:
+    """What is on its way comes in time, or does not."""
+    if (yield choose(True, False)):
+        yield os_pipe_clear(channel)
+
+
+def os_futex_wait_any(words: tuple[tuple[Any, int], ...]) -> Step:
+    """Of one word: all endpoints here are of one participant."""
+    ((name, expected),) = words
+    return os_futex_wait(name, expected)
+
+
+atomic_fetch_or, atomic_fetch_and = put_or, put_and
+atomic_compare_exchange_strong = put_if
+
+
+def telling(me: str) -> tuple[tuple[Any, Any], ...]:
+    """Return the ghosts of a store after which somebody is to be told."""
+    return ((("way", me), True), (("calm",), None))
+
+
+# What wakers do -----------------------------------------------------------------------------------
+
+
+def knock(holder: str) -> Steps:
+    yield put_add(("knock", holder), 1)
+    yield os_futex_wake(("knock", holder))
+
+
+def bell_ring(channel: str, side: int, pull: str = "") -> Steps:
+    if pull == "none left":
+        yield put_if(("parked", channel, side), AWAKE, PARKED_BELL)
+        return
+    yield os_pipe_ring(channel)
+
+
+def unpark(channel: str, side: int, pull: str = "") -> Steps:
+    if (yield get(("parked", channel, side))) == AWAKE:
+        return
+    how = yield put_exchange(("parked", channel, side), AWAKE)
+    if how == PARKED_BELL:
+        yield from bell_ring(channel, side, pull)
+    elif how == PARKED_AMONG:
+        _, holder = yield get_acquire(("holder", channel, side))
+        yield from knock(holder)
+    elif how == PARKED_HERE:
+        yield os_futex_wake(("parked", channel, side))
+
+
+def wake_peer(e: Endpoint, pull: str = "") -> Steps:
+    yield from unpark(e.channel, 1 - e.side, pull)
+
+
+def endpoint_notify(e: Endpoint, pull: str = "") -> Steps:
+    if e.fences:
         yield full_fence()
     yield compiler_fence()
-    parked = yield get(("parked", 1 - side))
-    if parked:
-        yield from unpark(1 - side)
+    if (yield get(("parked", e.channel, 1 - e.side))) != AWAKE:
+        yield from wake_peer(e, pull)
 
 
-def park(side: int, n: int, fences: bool) -> Steps:
-    if (yield from ready(side, n)):
-        return
-    while True:
-        yield put(("parked", side), 1)
-        yield from os_membarrier(*(() if fences else (NAMES[1 - side],)))
-        yield full_fence()
-        result = ""
-        if not (yield from ready(side, n)):
-            result = yield os_futex_wait(("parked", side), 1)
-        yield put(("parked", side), 0)
-        if (yield from ready(side, n)):
-            return
-        if result == "timed out" and (yield from ready(side, n)):
-            return
-
-
-def side_end(side: int, state: str) -> Steps:
+def side_end(channel: str, side: int, state: str, me: str) -> Steps:
+    _, holder = yield get(("holder", channel, side))
     if side == PRODUCER:
-        yield put_or(("flags",), DESERTED)
-    yield put_release(("holder", side), state)
+        yield put_or(("flags", channel), DESERTED)
+    yield put_release(("holder", channel, side), (state, holder), telling(me))
     yield full_fence()
-    yield from unpark(1 - side)
+    yield from unpark(channel, 1 - side)
 
 
-MIRRORS = (
-    Mirror("channel/park.c", unpark),
-    Mirror("channel/park.h", endpoint_notify, ignored=frozenset({"wakes"})),
-    Mirror(
-        "channel/park.c",
-        park,
-        aliases=(("word", "parked"),),
-        ignored=frozenset({"parks"}),
-        calls=frozenset({"ready"}),
-    ),
-    Mirror("channel/ring.c", side_end),
-)
+# What sleepers do ---------------------------------------------------------------------------------
 
 
-# The processes ----------------------------------------------------------------------------------
+def endpoint_ready(e: Endpoint, n: int) -> Steps:
+    """Something to do, or the other side's end."""
+    word = yield get_acquire(("word", e.channel))
+    if word == 2 * n + e.side:
+        return True
+    state, _ = yield get_acquire(("holder", e.channel, 1 - e.side))
+    if state in (CLOSED, DIED):
+        return True
+    return e.removable and bool((yield get(("flags", e.channel))) & GONE)
 
 
-def produce(
-    records: int, fences: bool, parks: Any = park, notifies: Any = endpoint_notify
-) -> Steps:
-    for n in range(records):
-        while (yield get_acquire("word")) != 2 * n:
-            yield from parks(PRODUCER, n, fences)
-        yield put_release("word", 2 * n + 1)
-        yield from notifies(PRODUCER, fences)
-    yield from side_end(PRODUCER, CLOSED)
+def endpoint_is_closing(e: Endpoint) -> Steps:
+    return e.shared and bool((yield get(("use",))) & CLOSING)
 
 
-def consume(
-    records: int, fences: bool, parks: Any = park, notifies: Any = endpoint_notify
-) -> Steps:
-    n = 0
+def sleeper_fence(e: Endpoint) -> Steps:
+    yield from os_membarrier(*(() if e.fences else e.others))
+    if e.fences:
+        yield put(("fences",), 1)
+    yield full_fence()
+
+
+def bell_disarm(e: Endpoint, b: Bell | None) -> Steps:
+    if b is None or b.state != ARMED:
+        return b
+    due = (yield put_exchange(("parked", e.channel, e.side), AWAKE)) != PARKED_BELL
+    return Bell(RUNG if due else QUIET, due)
+
+
+def park(e: Endpoint, n: int, b: Bell | None = None, ready: Any = endpoint_ready) -> Steps:
+    """Return the bell."""
+    if (yield from ready(e, n)):
+        return b
+    b = yield from bell_disarm(e, b)
     while True:
-        word = yield get_acquire("word")
-        if word == 2 * n + 1:
-            n += 1
-            yield put_release("word", 2 * n)
-            yield from notifies(CONSUMER, fences)
-            continue
-        holder = yield get_acquire(("holder", PRODUCER))
-        if holder == CLOSED:
-            # The slot first, then the state: whatever was sent before the end comes before it.
-            if (yield get_acquire("word")) == 2 * n + 1:
-                continue
-            if n != records:
-                raise Violation(f"the end came after {n} of {records} records")
-            return
-        yield from parks(CONSUMER, n, fences)
+        yield put(("parked", e.channel, e.side), PARKED_HERE)
+        yield from sleeper_fence(e)
+        result = ""
+        if not (yield from ready(e, n)) and not (yield from endpoint_is_closing(e)):
+            result = yield os_futex_wait(("parked", e.channel, e.side), PARKED_HERE)
+        yield put(("parked", e.channel, e.side), AWAKE)
+        if (yield from ready(e, n)):
+            return b
+        if (yield from endpoint_is_closing(e)):
+            return b
+        if result == "timed out" and (yield from ready(e, n)):
+            return b
 
 
-def model(name: str, *, records: int = 2, fences: bool = False, **how: Any) -> Model:
-    memory: dict[Any, Any] = {"word": 0, ("flags",): 0}
-    for side in (PRODUCER, CONSUMER):
-        memory[("parked", side)] = 0
-        memory[("holder", side)] = OPEN
-    processes = (
-        Process("producer", partial(produce, records, fences, **how)),
-        Process("consumer", partial(consume, records, fences, **how)),
-    )
-    return Model(f"park, {name}", processes, memory, tso=True)
+# Among several: one participant's endpoints, each with the record that it waits for.
+
+Items = tuple[tuple[Endpoint, int], ...]
 
 
-# What must fail -----------------------------------------------------------------------------------
+def is_ready(e: Endpoint, n: int) -> Steps:
+    return (yield from endpoint_ready(e, n))
 
 
-def park_without_a_barrier(side: int, n: int, fences: bool) -> Steps:
-    while not (yield from ready(side, n)):
-        yield put(("parked", side), 1)
-        yield compiler_fence()
-        if not (yield from ready(side, n)):
-            # Going to sleep, the kernel looks at `parked`, not at the slot.
-            yield os_futex_wait(("parked", side), 1)
-        yield put(("parked", side), 0)
+def look(items: Items) -> Steps:
+    for e, n in items:
+        if (yield from is_ready(e, n)):
+            return True
+    return False
 
 
-def park_with_its_own_fence_only(side: int, n: int, fences: bool) -> Steps:
-    yield from park(side, n, fences=True)
+def gather(items: Items) -> Steps:
+    """Return the words to sleep on, and what they are now."""
+    me = items[0][0].me
+    seen = yield get_acquire(("knock", me))
+    return ((("knock", me), seen),)
 
 
-def park_without_looking_again(side: int, n: int, fences: bool) -> Steps:
-    while not (yield from ready(side, n)):
-        yield put(("parked", side), 1)
-        yield from os_membarrier(*(() if fences else (NAMES[1 - side],)))
-        yield full_fence()
-        yield os_futex_wait(("parked", side), 1)
-        yield put(("parked", side), 0)
+def lie_down(items: Items) -> Steps:
+    for e, _ in items:
+        yield from bell_disarm(e, None)
+        yield put(("parked", e.channel, e.side), PARKED_AMONG)
+    yield from sleeper_fence(items[0][0])
 
 
-def notify_without_a_fence(side: int, fences: bool) -> Steps:
-    yield from endpoint_notify(side, fences=False)
+def get_up(items: Items) -> Steps:
+    for e, _ in items:
+        yield put(("parked", e.channel, e.side), AWAKE)
 
 
-MODELS = {
-    "membarrier": lambda: model("membarrier", records=3),
-    "fences": lambda: model("fences", records=3, fences=True),
-}
+def is_closing(items: Items) -> Steps:
+    for e, _ in items:
+        if (yield from endpoint_is_closing(e)):
+            return True
+    return False
 
-CONTROLS: dict[str, Callable[[], Model]] = {
-    "no membarrier": lambda: model("control", parks=park_with_its_own_fence_only),
-    "no fence on the waker's side": lambda: model(
-        "control", fences=True, notifies=notify_without_a_fence
-    ),
-    "no fence on the sleeper's side": lambda: model(
-        "control", fences=True, parks=park_without_a_barrier
-    ),
-    "not looking again after parked = 1": lambda: model(
-        "control", parks=park_without_looking_again
-    ),
-}
+
+def sleep_a_while(items: Items) -> Steps:
+    words = yield from gather(items)
+    yield from lie_down(items)
+    if not (yield from look(items)) and not (yield from is_closing(items)):
+        yield os_futex_wait_any(words)
+    yield from get_up(items)
+
+
+# The bell.
+
+
+def ring_self(e: Endpoint, b: Bell) -> Steps:
+    b = yield from bell_disarm(e, b)
+    if b.state == QUIET:
+        yield os_pipe_ring(e.channel)
+    return b._replace(state=RUNG)
+
+
+def arm(e: Endpoint, b: Bell, emptied: bool) -> Steps:
+    b = yield from bell_disarm(e, b)
+    if not (yield os_pipe_clear(e.channel)) and not emptied and b.due:
+        yield from os_pipe_clear_soon(e.channel)
+    yield put(("parked", e.channel, e.side), PARKED_BELL)
+    yield from sleeper_fence(e)
+    return Bell(ARMED)
+
+
+def has_late_byte(e: Endpoint, b: Bell) -> Steps:
+    return b.state == ARMED and bool((yield os_pipe_clear(e.channel)))
+
+
+def pidfd_open(view: View, holder: Any) -> Any:
+    """A poller watches whoever holds the other side; of one who is gone it learns at once."""
+    return {("watched",): holder}, None
+
+
+def watch(holder: Any) -> Steps:
+    yield when(f"watches {holder[1]}", pidfd_open, holder)
+
+
+def ask_alive(view: View, who: str) -> Any:
+    return {}, view["alive", who]
+
+
+def peer_is_lost(e: Endpoint) -> Steps:
+    holder = yield get_acquire(("holder", e.channel, 1 - e.side))
+    if holder != (yield get(("watched",))):
+        yield from watch(holder)
+    if holder[0] != OPEN or (yield when("is he alive?", ask_alive, holder[1])):
+        return False
+    yield from recover_if_dead(e, holder)
+    return False
+
+
+def bell_bring_in_line(
+    e: Endpoint,
+    n: int,
+    b: Bell,
+    arm: Any = arm,
+    has_late_byte: Any = has_late_byte,
+    bell_disarm: Any = bell_disarm,
+) -> Steps:
+    """Return the bell, and whether there is something new."""
+    if (yield from endpoint_ready(e, n)):
+        if b.state != RUNG:
+            b = yield from ring_self(e, b)
+        return b, False
+    late = yield from has_late_byte(e, b)
+    if late or b.state != ARMED or (yield get(("parked", e.channel, e.side))) != PARKED_BELL:
+        b = yield from arm(e, b, late)
+    lost = yield from peer_is_lost(e)
+    ready = yield from endpoint_ready(e, n)
+    if lost or ready:
+        b = yield from ring_self(e, b)
+    return b, ready
+
+
+# Claiming, recovering, removing, closing ----------------------------------------------------------
+
+
+def lock_is_taken(view: View, me: str) -> Any:
+    owner = view["lock"]
+    return None if owner and view["alive", owner] else ({"lock": me}, None)
+
+
+def heap_lock(me: str) -> Steps:
+    """In one step: a dead owner is robbed."""
+    yield when("takes the lock", lock_is_taken, me)
+
+
+def recover_channel(channel: str, side: int, dead: str, me: str) -> Steps:
+    """What concerns sleepers: under the lock."""
+    holder = yield get(("holder", channel, side))
+    if holder != (OPEN, dead):
+        return
+    yield put(("parked", channel, side), AWAKE, telling(me))
+    yield from side_end(channel, side, DIED, me)
+
+
+def recover_if_dead(e: Endpoint, holder: Any) -> Steps:
+    state, dead = holder
+    if state != OPEN or (yield when("is he alive?", ask_alive, dead)):
+        return
+    yield from heap_lock(e.me)
+    yield from recover_channel(e.channel, 1 - e.side if dead != e.me else e.side, dead, e.me)
+    yield put("lock", 0)
+
+
+def side_taken(e: Endpoint, side: int) -> Steps:
+    holder = yield get_acquire(("holder", e.channel, side))
+    if holder[0] == OPEN and not (yield when("is he alive?", ask_alive, holder[1])):
+        yield from recover_channel(e.channel, side, holder[1], e.me)
+
+
+def claim(e: Endpoint) -> Steps:
+    """Under the lock."""
+    yield from side_taken(e, e.side)
+    yield put(("parked", e.channel, e.side), AWAKE)
+    if e.side == PRODUCER:
+        yield put_and(("flags", e.channel), ~DESERTED)
+    yield put_release(("holder", e.channel, e.side), (OPEN, e.me), telling(e.me))
+    yield full_fence()
+    yield from unpark(e.channel, 1 - e.side)

@@ -205,7 +205,7 @@ def fill_slot(c: Channel, position: int, block: int, number: int) -> Steps:
     yield put(("from", c.name), tag)
     yield put(("intent", c.name), block)
     yield put_release(("tag", block), c.sent_tag(position))
-    yield put(("nbytes", *c.slot(position)), number)
+    yield put(("size", *c.slot(position)), number)
     yield put_release(("word", *c.slot(position)), c.full(position, block), sent_now(c, number))
     yield put(("intent", c.name), None)
     yield put(("position", c.name, PRODUCER), position + 1)
@@ -327,7 +327,7 @@ def deliver(view: View, c: Channel, me: str, block: int, number: int) -> Any:
     return {("done", number): (RECEIVED, c.name, me)}, None
 
 
-def receive_one(
+def find_record(
     world: World,
     me: str,
     c: Channel,
@@ -335,7 +335,7 @@ def receive_one(
     doubtful: int,
     settle_doubtful: Any = settle_doubtful,
 ) -> Steps:
-    """Return position, block and number; None at the end."""
+    """Return the position and the word of the next record; None at the end."""
     word = yield get_acquire(("word", *c.slot(position)))
     while position < doubtful and not (yield from settle_doubtful(c, position, word)):
         position += 1
@@ -349,7 +349,23 @@ def receive_one(
                 yield when("waits for the next producer", not_dead, c, PRODUCER, rest=True)
             yield from recover_if_dead(world, me, c, PRODUCER)
         word = yield get_acquire(("word", *c.slot(position)))
-    number = yield get(("nbytes", *c.slot(position)))
+    return position, word
+
+
+def receive_one(
+    world: World,
+    me: str,
+    c: Channel,
+    position: int,
+    doubtful: int,
+    settle_doubtful: Any = settle_doubtful,
+) -> Steps:
+    """Return position, block and number; None at the end."""
+    found = yield from find_record(world, me, c, position, doubtful, settle_doubtful)
+    if found is None:
+        return None
+    position, word = found
+    number = yield get(("size", *c.slot(position)))
     yield put(("position", c.name, CONSUMER), position + 1)
     yield compiler_fence()
     if (yield get(("flags", c.name))) & GONE:
@@ -516,6 +532,7 @@ MIRRORS = (
     Mirror(RECORD, slot_let_go),
     Mirror(RECORD, take_out),
     Mirror(RECORD, settle_doubtful),
+    Mirror(RECORD, find_record),
     Mirror(RECORD, receive_one),
     Mirror(RING, ring_collect, calls=FREEING),
     Mirror(RING, side_end),
@@ -653,7 +670,7 @@ def feed(view: View, c: Channel, number: int) -> Any:
         return None
     block = blocks[0]
     stores |= {("tag", block): c.sent_tag(number), ("data", block): number}
-    stores |= {("nbytes", *c.slot(number)): number, ("position", c.name, PRODUCER): number + 1}
+    stores |= {("size", *c.slot(number)): number, ("position", c.name, PRODUCER): number + 1}
     stores |= {("word", *c.slot(number)): c.full(number, block), **dict(sent_now(c, number))}
     return stores, None
 
@@ -669,7 +686,7 @@ def eat(view: View, c: Channel, me: str, position: int) -> Any:
     found = readable(view, c, position)
     if found is None or found[1] != "a record":
         return ({}, None) if found and found[1] == "the end" else None
-    word, number = view["word", *c.slot(position)], view["nbytes", *c.slot(position)]
+    word, number = view["word", *c.slot(position)], view["size", *c.slot(position)]
     stores, fault = deliver(view, c, me, word[2], number)
     if fault:
         return {}, fault
@@ -753,7 +770,7 @@ def shared(world: World, processes: Sequence[Process], holders: dict[Any, str]) 
     for c in world.channels:
         for slot in range(c.slots):
             memory["word", c.name, slot] = (EMPTY, 0, None)
-            memory["nbytes", c.name, slot] = None
+            memory["size", c.name, slot] = None
         for side in (PRODUCER, CONSUMER):
             memory["position", c.name, side] = 0
             memory["holder", c.name, side] = (OPEN, holders[c.name, side])
@@ -864,7 +881,7 @@ def fill_slot_before_the_tag(c: Channel, position: int, block: int, number: int)
     tag = yield get(("tag", block))
     yield put(("from", c.name), tag)
     yield put(("intent", c.name), block)
-    yield put(("nbytes", *c.slot(position)), number)
+    yield put(("size", *c.slot(position)), number)
     yield put(("word", *c.slot(position)), c.full(position, block), sent_now(c, number))
     yield put(("tag", block), c.sent_tag(position))
     yield put(("intent", c.name), None)
@@ -877,7 +894,7 @@ def fill_slot_without_intent(c: Channel, position: int, block: int, number: int)
     yield put(("intent", c.name), block)
     yield put(("tag", block), c.sent_tag(position))
     yield put(("intent", c.name), None)
-    yield put(("nbytes", *c.slot(position)), number)
+    yield put(("size", *c.slot(position)), number)
     yield put(("word", *c.slot(position)), c.full(position, block), sent_now(c, number))
     yield put(("position", c.name, PRODUCER), position + 1)
 
@@ -888,7 +905,7 @@ def fill_slot_length_last(c: Channel, position: int, block: int, number: int) ->
     yield put(("intent", c.name), block)
     yield put(("tag", block), c.sent_tag(position))
     yield put(("word", *c.slot(position)), c.full(position, block), sent_now(c, number))
-    yield put(("nbytes", *c.slot(position)), number)
+    yield put(("size", *c.slot(position)), number)
     yield put(("intent", c.name), None)
     yield put(("position", c.name, PRODUCER), position + 1)
 
