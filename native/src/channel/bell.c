@@ -102,10 +102,13 @@ void bell_disarm(ipcheap_endpoint *e) {
     b->state = b->due ? RUNG : QUIET;
 }
 
+/* Also when a byte is due: whoever has taken the word may be killed before he writes it. */
 static void ring_self(ipcheap_endpoint *e) {
+    struct own_bell *b = e->bell;
     bell_disarm(e);
-    if (e->bell->state == QUIET) os_pipe_ring(e->bell->pipe);
-    e->bell->state = RUNG;
+    os_pipe_ring(b->pipe);
+    b->due = false;
+    b->state = RUNG;
 }
 
 /* `emptied`: a byte has been taken out just now, which may have been the one that is due. */
@@ -128,7 +131,7 @@ static bool has_late_byte(const struct own_bell *b) {
 bool bell_bring_in_line(ipcheap_endpoint *e) {
     struct own_bell *b = e->bell;
     if (endpoint_ready(e)) {
-        if (b->state != RUNG) ring_self(e);
+        if (b->state != RUNG || b->due) ring_self(e);
         return false;
     }
     bool late = has_late_byte(b);

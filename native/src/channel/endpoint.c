@@ -117,7 +117,8 @@ static int claim(ipcheap_endpoint *e) {
         put_and(&channel->flags, ~(uint32_t)(CHANNEL_DESERTED | CHANNEL_REVOKED));
     put_release(&channel->holder[e->side], e->me->tag); /* commit: SIDE_OPEN is TAG_OWN */
     full_fence(); /* pairs with park(): for wait_peer */
-    unpark(e->heap, channel, !e->side, NULL);
+    /* Who was here before us may have taken the other's word, and been killed before he rang. */
+    if (!unpark(e->heap, channel, !e->side, NULL)) bell_ring(e->heap, channel, !e->side, NULL);
     directory_notify(e->heap);
     return 0;
 }

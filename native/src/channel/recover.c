@@ -113,6 +113,8 @@ static void recover_channel(struct recovery *r, uint32_t index, struct channel *
         recover_consumer(r, index, channel);
     put(&channel->parked[side], AWAKE);
     bell_recover(r->heap, channel, side);
+    /* The dead one may have taken the other's word and not rung; before the commit, for us. */
+    bell_ring(r->heap, channel, !side, NULL);
     r->report->endpoints++;
     side_end(r->heap, channel, side, SIDE_DIED);
 }
