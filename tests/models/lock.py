@@ -98,6 +98,11 @@ def try_lock(mine: Word) -> Steps:
     return (yield put_if("lock", 0, mine)) == 0
 
 
+def lock_is_lost(me: Member, word: Word) -> Steps:
+    # Our own word, without us: only somebody who spoils the heap writes that.
+    return word[1:] == me.lock_word[1:] or not (yield from lock_owner_alive(word))
+
+
 def lock_slowly(me: Member) -> Steps:
     """Return whether it was robbed."""
     while True:
@@ -112,7 +117,7 @@ def lock_slowly(me: Member) -> Steps:
             seen = waited(seen)
         result = yield sleep_on(seen)
         seen = yield get("lock")
-        if seen != 0 and result == "timed out" and not (yield from lock_owner_alive(seen)):
+        if seen != 0 and result == "timed out" and (yield from lock_is_lost(me, seen)):
             if (yield put_if("lock", seen, waited(me.lock_word))) != seen:
                 continue
             return True
@@ -147,6 +152,7 @@ MIRRORS = (
     ),
     Mirror("segment/lock.c", heap_unlock, calls=frozenset({"wake_one"})),
     Mirror("segment/lock.c", lock_owner_alive),
+    Mirror("segment/lock.c", lock_is_lost),
 )
 
 

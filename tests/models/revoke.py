@@ -86,11 +86,14 @@ def participant_settled() -> Steps:
 # A slab -------------------------------------------------------------------------------------------
 
 
-def slab_take() -> Steps:
-    """True when the block has been taken."""
+def slab_take(*, spoilt: bool = False) -> Steps:
+    """True when the block has been taken; a spoilt slab has counted more than it has."""
     yield from participant_enter()
     owner = yield get(("owner",))
     if owner != "mine":
+        yield from participant_leave()
+        return False
+    if spoilt:
         yield from participant_leave()
         return False
     yield put(("tags",), OWN)

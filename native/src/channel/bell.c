@@ -36,7 +36,8 @@ void bell_ring(ipcheap_heap *heap, struct channel *channel, int side, struct bel
         *pull = (struct bell_pull){0};
         if (inode == 0 || inode == BELL_MAKING) return;
         uint64_t holder = get_acquire(&channel->holder[side]);
-        uint32_t pid = get(&slot_at(heap, tag_slot(holder))->pid);
+        const struct participant_slot *record = participant_record(heap, holder);
+        uint32_t pid = record ? get(&record->pid) : 0; /* which no process has */
         int fd = os_pipe_open(heap->file, suffix_of(heap, channel, side), pid,
                               (int)get(&bell->fd), inode);
         if (fd < 0) { /* out of descriptors, or he is gone: whoever comes next tries again */
@@ -63,7 +64,8 @@ static void watch(ipcheap_endpoint *e, uint64_t holder) {
     unwatch(b);
     b->watched = holder;
     if (side_state(holder) != SIDE_OPEN) return;
-    const struct participant_slot *slot = slot_at(e->heap, tag_slot(holder));
+    const struct participant_slot *slot = participant_record(e->heap, holder);
+    if (!slot) return; /* nobody's, as peer_is_lost() will find */
     uint32_t pid = get(&slot->pid);
     bool same = get(&slot->namespace) == get(&e->me->record->namespace);
     if (same && pid == os_process_id()) return; /* its threads say so when they end */
@@ -137,6 +139,7 @@ bool bell_bring_in_line(ipcheap_endpoint *e) {
     bool late = has_late_byte(b);
     if (late || b->state != ARMED || get(&e->channel->parked[e->side]) != PARKED_BELL) arm(e, late);
     bool lost = peer_is_lost(e), ready = endpoint_ready(e);
+    if (lost) e->idle = LOOK_AFTER_TRIES - 1; /* so that the next try says why */
     if (lost || ready) ring_self(e);
     return ready;
 }

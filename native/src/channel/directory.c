@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "heap/extent.h"
+#include "segment/commit.h"
 #include "segment/lock.h"
 
 #define FIRST_TABLE_LOG 10
@@ -64,18 +65,38 @@ static uint32_t chunk_of(uint32_t index, uint32_t *within) {
     return chunk;
 }
 
-static bool in_system_zone(const ipcheap_heap *heap, uint64_t offset, uint64_t bytes) {
-    const struct geometry *g = &heap->geometry;
-    uint64_t first = page_offset(heap, g->zone_first[SYSTEM_ZONE]);
-    return offset >= first && bytes <= g->bytes && offset <= g->bytes - bytes && offset % 64 == 0;
+/* A chunk never moves: once found it is known, whatever becomes of its root. */
+static struct channel *chunk_find(ipcheap_heap *heap, uint32_t chunk) {
+    uint64_t offset = get_acquire(&heap->header->chunks[chunk]); /* with chunk_make() */
+    if (!extent_is(heap, offset, chunk_bytes(chunk), KIND_SYSTEM, sent_tag(NO_CHANNEL, chunk)))
+        return NULL;
+    struct channel *first = at_offset(heap, offset);
+    heap->chunks[chunk] = first;
+    return first;
 }
 
 struct channel *channel_at(ipcheap_heap *heap, uint32_t index) {
     if (index >= MAX_CHANNELS) return NULL;
     uint32_t within, chunk = chunk_of(index, &within);
-    uint64_t offset = get_acquire(&heap->header->chunks[chunk]); /* with chunk_make() */
-    if (!in_system_zone(heap, offset, chunk_bytes(chunk))) return NULL;
-    return (struct channel *)at_offset(heap, offset) + within;
+    struct channel *first = heap->chunks[chunk];
+    if (UNLIKELY(!first)) first = chunk_find(heap, chunk);
+    return first ? first + within : NULL;
+}
+
+uint32_t directory_entries(ipcheap_heap *heap) {
+    uint32_t room = 0;
+    for (uint32_t chunk = 0; chunk < DIRECTORY_CHUNKS && channel_at(heap, room); chunk++)
+        room += (uint32_t)FIRST_CHUNK << chunk;
+    return (uint32_t)least(get(&heap->header->entries), room);
+}
+
+uint64_t channel_memory(ipcheap_heap *heap, uint32_t index, uint64_t bytes) {
+    struct channel *channel = channel_at(heap, index);
+    if (!channel) return 0;
+    uint64_t offset = get_acquire(&channel->memory); /* with channel_make_memory() */
+    bool is_static = get(&channel->kind) == IPCHEAP_STATIC_SEGMENT;
+    enum page_kind kind = is_static ? KIND_STATIC : KIND_SYSTEM;
+    return extent_is(heap, offset, bytes, kind, sent_tag(index, 0)) ? offset : 0;
 }
 
 int channel_of(ipcheap_heap *heap, const ipcheap_channel *handle, struct channel **channel) {
@@ -125,7 +146,8 @@ static bool table_of(ipcheap_heap *heap, struct table *table) {
     uint64_t word = get_acquire(&heap->header->table); /* with table_publish() */
     uint64_t log = word >> 56, offset = word & ((UINT64_C(1) << 56) - 1);
     if (log < FIRST_TABLE_LOG || log > 40) return false;
-    if (!in_system_zone(heap, offset, UINT64_C(4) << log)) return false;
+    uint64_t tag = sent_tag(NO_CHANNEL, TABLE_TAG);
+    if (!extent_is(heap, offset, UINT64_C(4) << log, KIND_SYSTEM, tag)) return false;
     *table = (struct table){at_offset(heap, offset), (UINT64_C(1) << log) - 1};
     return true;
 }
@@ -148,14 +170,15 @@ static shared32 *table_find(ipcheap_heap *heap, const struct key_words *words, u
     return NULL;
 }
 
-static void table_insert(const struct table *table, uint64_t hash, uint32_t index) {
+static bool table_insert(const struct table *table, uint64_t hash, uint32_t index) {
     for (uint64_t i = 0; i <= table->mask; i++) {
         shared32 *cell = &table->cells[(hash + i) & table->mask];
         uint32_t value = get(cell);
         if (value != 0 && value != TOMBSTONE) continue;
         put_release(cell, index + 1); /* pairs with table_find() */
-        return;
+        return true;
     }
+    return false;
 }
 
 static void table_publish(ipcheap_heap *heap, uint64_t log, uint64_t page) {
@@ -173,17 +196,39 @@ static void zero(void *start, uint64_t bytes) {
         atomic_store_explicit(&words[i], 0, memory_order_relaxed);
 }
 
+/*
+ * Under the lock. A run that is zero from end to end. Its memory is asked for once more, for
+ * we write to it ourselves: a bit that says wrongly that it is there would be our SIGBUS.
+ */
+static int zeroes_make(struct participant *me, int zone, uint64_t bytes, enum page_kind kind,
+                       uint64_t tag, uint64_t *page) {
+    ipcheap_heap *heap = me->heap;
+    uint64_t pages = round_up(bytes, PAGE) >> PAGE_SHIFT;
+    int error = extent_allocate(me, zone, pages, 1, kind, tag, page);
+    if (error) return error;
+    error = commit_pages_again(heap, *page, pages);
+    if (error) {
+        extent_free(me, *page);
+        return error;
+    }
+    void *start = at_offset(heap, page_offset(heap, *page));
+    if (zone == SYSTEM_ZONE)
+        zero(start, pages << PAGE_SHIFT);
+    else
+        memset(start, 0, pages << PAGE_SHIFT);
+    return 0;
+}
+
 /* Under the lock. A new table of 2^log cells with all living channels in it. */
 static int table_make(struct participant *me, uint64_t log) {
     ipcheap_heap *heap = me->heap;
     uint64_t bytes = UINT64_C(4) << log, page;
-    int error = extent_allocate(me, SYSTEM_ZONE, bytes >> PAGE_SHIFT, 1, KIND_SYSTEM,
-                                sent_tag(NO_CHANNEL, TABLE_TAG), &page);
+    int error = zeroes_make(me, SYSTEM_ZONE, bytes, KIND_SYSTEM, sent_tag(NO_CHANNEL, TABLE_TAG),
+                            &page);
     if (error) return error;
     uint64_t old = get(&heap->header->table) & ((UINT64_C(1) << 56) - 1);
     struct table table = {at_offset(heap, page_offset(heap, page)), (UINT64_C(1) << log) - 1};
-    zero(table.cells, bytes);
-    uint32_t entries = get(&heap->header->entries);
+    uint32_t entries = directory_entries(heap);
     for (uint32_t i = 0; i < entries; i++) {
         struct channel *channel = channel_at(heap, i);
         if (channel && state_of(channel) == CHANNEL_LIVE)
@@ -191,53 +236,86 @@ static int table_make(struct participant *me, uint64_t log) {
     }
     table_publish(heap, log, page);
     directory_notify(heap); /* before the old one can be used again: look-ups start anew */
-    if (old) extent_free(me, (old - heap->geometry.data_at) >> PAGE_SHIFT);
+    if (extent_is(heap, old, 1, KIND_SYSTEM, sent_tag(NO_CHANNEL, TABLE_TAG)))
+        extent_free(me, (old - heap->geometry.data_at) >> PAGE_SHIFT);
     return 0;
+}
+
+static uint32_t count_living(ipcheap_heap *heap) {
+    uint32_t entries = directory_entries(heap), living = 0;
+    for (uint32_t i = 0; i < entries; i++) {
+        struct channel *channel = channel_at(heap, i);
+        living += channel && state_of(channel) == CHANNEL_LIVE;
+    }
+    return living;
 }
 
 /* Under the lock. Room for one more, with a quarter of the cells empty. */
 static int table_reserve(struct participant *me) {
     struct header *header = me->heap->header;
-    uint64_t log = get(&header->table) >> 56, live = get(&header->channels) + 1;
-    if (log == 0) return table_make(me, FIRST_TABLE_LOG);
-    if ((live + get(&header->tombstones)) * 4 <= (UINT64_C(1) << log) * 3) return 0;
-    return table_make(me, live * 2 > UINT64_C(1) << log ? log + 1 : log);
+    struct table table;
+    bool there = table_of(me->heap, &table);
+    uint64_t cells = there ? table.mask + 1 : 0, dead = get(&header->tombstones);
+    uint64_t live = (uint64_t)get(&header->channels) + 1;
+    if (dead <= cells && (live + dead) * 4 <= cells * 3) return 0;
+    /* Before a table is made as large as a count says, it is counted. */
+    live = count_living(me->heap) + 1;
+    put(&header->channels, (uint32_t)live - 1);
+    uint64_t log = FIRST_TABLE_LOG;
+    while (live * 2 > UINT64_C(1) << log) log++;
+    return table_make(me, log);
 }
 
 /* Adding and removing -------------------------------------------------------------------- */
 
 static int chunk_make(struct participant *me, uint32_t chunk) {
     ipcheap_heap *heap = me->heap;
-    uint64_t page, bytes = chunk_bytes(chunk);
-    int error = extent_allocate(me, SYSTEM_ZONE, bytes >> PAGE_SHIFT, 1, KIND_SYSTEM,
-                                sent_tag(NO_CHANNEL, chunk), &page);
+    uint64_t page, tag = sent_tag(NO_CHANNEL, chunk);
+    int error = zeroes_make(me, SYSTEM_ZONE, chunk_bytes(chunk), KIND_SYSTEM, tag, &page);
     if (error) return error;
-    zero(at_offset(heap, page_offset(heap, page)), bytes);
     put_release(&heap->header->chunks[chunk], page_offset(heap, page));
     return 0;
+}
+
+static void entry_begin(struct participant *me, struct channel *channel) {
+    put(&channel->state, (uint64_t)CHANNEL_MAKING << 62 | (me->tag & ~(TAG_OWN << 62)));
+}
+
+/* A descriptor that was never given; those that are in use although none should be, are skipped. */
+static int entry_new(struct participant *me, uint32_t *index) {
+    struct header *header = me->heap->header;
+    uint32_t next = directory_entries(me->heap), within;
+    for (;; next++) {
+        if (next >= MAX_CHANNELS || next >= NO_CHANNEL) return IPCHEAP_HEAP_FULL;
+        struct channel *channel = channel_at(me->heap, next);
+        if (!channel) {
+            uint32_t chunk = chunk_of(next, &within);
+            if (get(&header->chunks[chunk]) != 0) return IPCHEAP_CORRUPT;
+            int error = chunk_make(me, chunk);
+            if (error) return error;
+            channel = channel_at(me->heap, next);
+        }
+        if (!channel) return IPCHEAP_CORRUPT;
+        if (state_of(channel) != CHANNEL_FREE) continue;
+        put(&header->entries, next + 1);
+        entry_begin(me, channel);
+        *index = next;
+        return 0;
+    }
 }
 
 static int entry_take(struct participant *me, uint32_t *index) {
     struct header *header = me->heap->header;
     uint32_t link = get(&header->free_entry);
-    struct channel *channel = link ? channel_at(me->heap, link - 1) : NULL;
-    if (channel) {
-        put(&channel->state, (uint64_t)CHANNEL_MAKING << 62 | (me->tag & ~(TAG_OWN << 62)));
-        put(&header->free_entry, get(&channel->next_free));
-        *index = link - 1;
-        return 0;
+    if (link == 0) return entry_new(me, index);
+    struct channel *channel = channel_at(me->heap, link - 1);
+    if (!channel || state_of(channel) != CHANNEL_FREE) { /* the list leads astray: drop it */
+        put(&header->free_entry, 0);
+        return entry_new(me, index);
     }
-    uint32_t next = get(&header->entries), within;
-    if (next >= MAX_CHANNELS || next >= NO_CHANNEL) return IPCHEAP_HEAP_FULL;
-    uint32_t chunk = chunk_of(next, &within);
-    if (get(&header->chunks[chunk]) == 0) {
-        int error = chunk_make(me, chunk);
-        if (error) return error;
-    }
-    put(&header->entries, next + 1);
-    put(&channel_at(me->heap, next)->state,
-        (uint64_t)CHANNEL_MAKING << 62 | (me->tag & ~(TAG_OWN << 62)));
-    *index = next;
+    entry_begin(me, channel);
+    put(&header->free_entry, get(&channel->next_free));
+    *index = link - 1;
     return 0;
 }
 
@@ -296,7 +374,8 @@ int directory_add(struct participant *me, const ipcheap_key *key, uint32_t kind,
     }
     put_release(&channel->state, (uint64_t)CHANNEL_LIVE << 62); /* commit; with state_of() */
     struct table table;
-    if (table_of(heap, &table)) table_insert(&table, words.hash, index);
+    if (UNLIKELY(!table_of(heap, &table) || !table_insert(&table, words.hash, index)))
+        table_make(me, FIRST_TABLE_LOG);
     put(&heap->header->channels, get(&heap->header->channels) + 1);
     handle_fill(channel, index, handle);
     directory_notify(heap);
@@ -309,15 +388,10 @@ int channel_make_memory(struct participant *me, uint32_t index, uint64_t bytes) 
     struct channel *channel = channel_at(heap, index);
     bool is_static = get(&channel->kind) == IPCHEAP_STATIC_SEGMENT;
     int zone = is_static ? DATA_ZONE : SYSTEM_ZONE;
-    uint64_t page, pages = round_up(bytes, PAGE) >> PAGE_SHIFT;
-    int error = extent_allocate(me, zone, pages, 1, is_static ? KIND_STATIC : KIND_SYSTEM,
-                                sent_tag(index, 0), &page);
+    uint64_t page;
+    int error = zeroes_make(me, zone, bytes, is_static ? KIND_STATIC : KIND_SYSTEM,
+                            sent_tag(index, 0), &page);
     if (error) return error;
-    void *start = at_offset(heap, page_offset(heap, page));
-    if (is_static)
-        memset(start, 0, pages << PAGE_SHIFT);
-    else
-        zero(start, pages << PAGE_SHIFT);
     put_release(&channel->memory, page_offset(heap, page));
     return 0;
 }
@@ -329,7 +403,7 @@ void directory_remove(struct participant *me, uint32_t index) {
     uint32_t found;
     shared32 *cell = table_find(heap, &words, &found);
     put_release(&channel->state, (uint64_t)CHANNEL_REMOVED << 62); /* commit */
-    if (cell) {
+    if (cell && found == index) {
         put(cell, TOMBSTONE);
         put(&heap->header->tombstones, get(&heap->header->tombstones) + 1);
     }
@@ -339,7 +413,7 @@ void directory_remove(struct participant *me, uint32_t index) {
 
 void directory_drop(struct participant *me, uint32_t index) {
     struct channel *channel = channel_at(me->heap, index);
-    uint64_t memory = get(&channel->memory);
+    uint64_t memory = channel_memory(me->heap, index, 1);
     put(&channel->memory, 0);
     if (memory) extent_free(me, (memory - me->heap->geometry.data_at) >> PAGE_SHIFT);
     entry_free(me->heap, index);
@@ -359,27 +433,28 @@ static bool run_is_referenced(ipcheap_heap *heap, uint64_t page) {
     return position < DIRECTORY_CHUNKS && get(&heap->header->chunks[position]) == offset;
 }
 
-static void free_unreferenced(struct participant *me) {
+/* In batches, because freeing moves the heads that a walk stands on. */
+static void free_unreferenced(struct participant *me, int zone) {
     ipcheap_heap *heap = me->heap;
-    for (int zone = 0; zone < ZONES; zone++) {
-        uint64_t lost = 0;
-        do {
-            lost = 0;
-            struct extent_walk walk = extent_walk_of(heap, zone);
-            while (!lost && extent_step(heap, &walk)) {
-                bool ours = walk.kind == KIND_SYSTEM || walk.kind == KIND_STATIC;
-                if (walk.state == PAGE_USED && ours && !run_is_referenced(heap, walk.first))
-                    lost = walk.first + 1;
-            }
-            if (lost && extent_free(me, lost - 1)) return;
-        } while (lost);
-    }
+    uint64_t lost[64];
+    size_t count;
+    do {
+        count = 0;
+        struct extent_walk walk = extent_walk_of(heap, zone);
+        while (count < sizeof lost / sizeof *lost && extent_step(heap, &walk)) {
+            bool ours = walk.kind == KIND_SYSTEM || walk.kind == KIND_STATIC;
+            if (walk.state == PAGE_USED && ours && !run_is_referenced(heap, walk.first))
+                lost[count++] = walk.first;
+        }
+        for (size_t i = 0; i < count; i++)
+            if (extent_free(me, lost[i])) return;
+    } while (count == sizeof lost / sizeof *lost);
 }
 
 /* A channel that was LIVE but not yet in the table; there is always room for one. */
 static void reinsert_missing(ipcheap_heap *heap) {
     struct table table;
-    uint32_t entries = get(&heap->header->entries), index;
+    uint32_t entries = directory_entries(heap), index;
     for (uint32_t i = 0; i < entries && table_of(heap, &table); i++) {
         struct channel *channel = channel_at(heap, i);
         if (!channel) break;
@@ -389,24 +464,63 @@ static void reinsert_missing(ipcheap_heap *heap) {
     }
 }
 
-int directory_rebuild(struct participant *me) {
+/*
+ * Roots of chunks that were published and do not lead to them any more: the runs say whose
+ * they are. One that was being made when its maker died has no root yet, and no entries.
+ */
+static void restore_roots(ipcheap_heap *heap) {
+    struct header *header = heap->header;
+    uint32_t entries = get(&header->entries);
+    struct extent_walk walk = extent_walk_of(heap, SYSTEM_ZONE);
+    while (extent_step(heap, &walk)) {
+        if (walk.state != PAGE_USED || walk.kind != KIND_SYSTEM) continue;
+        uint64_t tag = get(&heap->pages[walk.first].tag), chunk = tag_position(tag);
+        if (tag_channel(tag) != NO_CHANNEL || chunk >= DIRECTORY_CHUNKS) continue;
+        uint64_t root = get(&header->chunks[chunk]), here = page_offset(heap, walk.first);
+        uint64_t bytes = chunk_bytes((uint32_t)chunk);
+        if (root == here || extent_is(heap, root, bytes, KIND_SYSTEM, tag)) continue;
+        bool published = root != 0 || entries > FIRST_CHUNK * ((UINT64_C(1) << chunk) - 1);
+        if (published && extent_is(heap, here, bytes, KIND_SYSTEM, tag))
+            put_release(&header->chunks[chunk], here);
+    }
+}
+
+bool directory_valid(ipcheap_heap *heap) {
+    struct header *header = heap->header;
+    struct table table;
+    uint64_t entries = get(&header->entries);
+    for (uint32_t chunk = 0; chunk < DIRECTORY_CHUNKS; chunk++) {
+        bool used = entries > FIRST_CHUNK * ((UINT64_C(1) << chunk) - 1);
+        uint64_t root = get(&header->chunks[chunk]), tag = sent_tag(NO_CHANNEL, chunk);
+        if ((used || root) && !extent_is(heap, root, chunk_bytes(chunk), KIND_SYSTEM, tag))
+            return false;
+    }
+    if (get(&header->table) != 0 && !table_of(heap, &table)) return false;
+    return get(&header->channels) == count_living(heap);
+}
+
+void directory_rebuild(struct participant *me) {
     ipcheap_heap *heap = me->heap;
     struct header *header = heap->header;
-    uint32_t live = 0;
+    struct table table;
+    restore_roots(heap);
+    uint32_t entries = directory_entries(heap);
     put(&header->free_entry, 0);
-    for (uint32_t i = 0; i < MAX_CHANNELS; i++) {
+    for (uint32_t i = 0; i < entries; i++) {
         struct channel *channel = channel_at(heap, i);
-        if (!channel || i >= get(&header->entries)) break;
+        if (!channel) break;
         enum channel_state state = state_of(channel);
-        live += state == CHANNEL_LIVE;
         if (state == CHANNEL_MAKING) put(&channel->memory, 0);
         if (state == CHANNEL_FREE || state == CHANNEL_MAKING) entry_free(heap, i);
     }
-    put(&header->channels, live);
-    free_unreferenced(me);
+    put(&header->channels, count_living(heap));
+    for (int zone = 0; zone < ZONES; zone++) free_unreferenced(me, zone);
+    if (get(&header->table) != 0 && !table_of(heap, &table)) {
+        put(&header->table, 0);
+        table_reserve(me);
+    }
     reinsert_missing(heap);
     directory_notify(heap);
-    return 0;
 }
 
 /* Looking -------------------------------------------------------------------------------- */
@@ -454,7 +568,7 @@ int ipcheap_find_channel(ipcheap_heap *heap, const ipcheap_key *key, ipcheap_cha
 
 int ipcheap_next_channel(ipcheap_heap *heap, uint32_t *cursor, ipcheap_key *key,
                          ipcheap_channel *handle) {
-    while (*cursor < get(&heap->header->entries)) {
+    while (*cursor < directory_entries(heap)) {
         uint32_t index = (*cursor)++;
         struct channel *channel = channel_at(heap, index);
         if (!channel) return 0;

@@ -17,6 +17,10 @@
 
 /* The descriptor; NULL for an index that was never given. */
 struct channel *channel_at(ipcheap_heap *heap, uint32_t index);
+/* Descriptors beyond this one have never been. */
+uint32_t directory_entries(ipcheap_heap *heap);
+/* Where a channel's ring or bytes are; 0 unless it has that much memory of its own. */
+uint64_t channel_memory(ipcheap_heap *heap, uint32_t index, uint64_t bytes);
 /* The channel that a handle names, unless it is gone: CHANNEL_NOT_FOUND. */
 int channel_of(ipcheap_heap *heap, const ipcheap_channel *handle, struct channel **channel);
 
@@ -33,7 +37,9 @@ void directory_remove(struct participant *me, uint32_t index);
 /* Under the lock. Frees memory and descriptor of a removed channel. */
 void directory_drop(struct participant *me, uint32_t index);
 /* Under the lock. Completes table, free list and counts; frees what a dead one was making. */
-int directory_rebuild(struct participant *me);
+void directory_rebuild(struct participant *me);
+/* Under the lock. Do the roots lead to descriptors and table, and do the counts add up? */
+bool directory_valid(ipcheap_heap *heap);
 /* The key that a descriptor has. */
 void channel_key(const struct channel *channel, ipcheap_key *key);
 /* Something that others may wait for has changed. */

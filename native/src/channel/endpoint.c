@@ -7,8 +7,6 @@
 #include "channel/recover.h"
 #include "segment/lock.h"
 
-#define MOST_SLOTS (UINT64_C(1) << 24)
-
 /* Adding and removing channels ------------------------------------------------------------ */
 
 static int enter_heap(ipcheap_heap *heap, struct participant **me) {
@@ -35,7 +33,9 @@ int ipcheap_add_record_channel(ipcheap_heap *heap, const ipcheap_key *key, uint6
 /* Under the lock: is a side held by someone alive? Recovers him if he is dead. */
 static bool side_taken(struct participant *me, struct channel *channel, int side) {
     uint64_t holder = get_acquire(&channel->holder[side]);
-    recover_if_dead(me, holder);
+    /* One who never was cannot be recovered, nor will he ever close. */
+    if (recover_if_dead(me, holder) == IPCHEAP_CORRUPT)
+        side_end(me->heap, channel, side, SIDE_DIED);
     return side_state(get(&channel->holder[side])) == SIDE_OPEN;
 }
 
@@ -98,16 +98,18 @@ static void take_position(ipcheap_endpoint *e) {
 }
 
 /* Under the lock. */
-static int claim(ipcheap_endpoint *e) {
+static int claim(ipcheap_endpoint *e, uint64_t slots) {
     struct channel *channel = e->channel;
     if (side_taken(e->me, channel, e->side)) return IPCHEAP_CHANNEL_BUSY;
-    uint64_t slots = get(&channel->shape);
+    if (get(&channel->shape) != slots || get(&channel->flags) & CHANNEL_POISONED)
+        return IPCHEAP_CORRUPT;
     if (get(&channel->memory) == 0) {
         int error = channel_make_memory(e->me, e->index, slots * sizeof(struct ring_slot));
         if (error) return error;
     }
     struct ring ring;
     if (!ring_of(e->heap, e->index, &ring)) return IPCHEAP_CORRUPT;
+    if (!ring_valid(&ring, ring_sent(e->heap, e->index))) return IPCHEAP_CORRUPT;
     e->slots = ring.slots;
     e->mask = ring.count - 1;
     e->shift = ring.shift;
@@ -143,7 +145,7 @@ int ipcheap_claim(ipcheap_heap *heap, const ipcheap_channel *handle, int side,
     e->cores = heap->cores;
     error = channel_of(heap, handle, &e->channel);
     if (!error && get(&e->channel->kind) != IPCHEAP_RECORD_CHANNEL) error = IPCHEAP_CHANNEL_TYPE;
-    if (!error) error = claim(e);
+    if (!error) error = claim(e, handle->shape);
     heap_unlock(me);
     if (error) {
         free(e);
@@ -320,14 +322,33 @@ static enum side_state peer_state(const ipcheap_endpoint *e) {
     return side_state(get_acquire(&e->channel->holder[!e->side])); /* pairs with side_end() */
 }
 
+int endpoint_poison(ipcheap_endpoint *e) {
+    put_or(&e->channel->flags, CHANNEL_POISONED);
+    full_fence(); /* pairs with park() */
+    unpark(e->heap, e->channel, 0, NULL);
+    unpark(e->heap, e->channel, 1, NULL);
+    return IPCHEAP_CORRUPT;
+}
+
+/* Does the endpoint's next slot say what nobody would have written? */
+static bool is_broken(const ipcheap_endpoint *e, uint64_t word) {
+    return e->position >= e->doubtful && !slot_word_possible(word, lap_of(e, e->position));
+}
+
+/* Removed or broken: it will never go on. */
+static bool is_over(const ipcheap_endpoint *e) {
+    return get(&e->channel->flags) & (CHANNEL_GONE | CHANNEL_POISONED);
+}
+
 bool endpoint_ready(const ipcheap_endpoint *e) {
     if (endpoint_can_go_on(e)) return true;
     enum side_state peer = peer_state(e);
-    return peer == SIDE_CLOSED || peer == SIDE_DIED || get(&e->channel->flags) & CHANNEL_GONE;
+    if (peer == SIDE_CLOSED || peer == SIDE_DIED || is_over(e)) return true;
+    return is_broken(e, get_acquire(&slot_of(e, e->position)->word)); /* to be told so */
 }
 
 static bool peer_is_open(const ipcheap_endpoint *e) {
-    return peer_state(e) == SIDE_OPEN || get(&e->channel->flags) & CHANNEL_GONE;
+    return peer_state(e) == SIDE_OPEN || is_over(e);
 }
 
 uint64_t endpoint_held(const ipcheap_endpoint *e) {
@@ -338,11 +359,15 @@ uint64_t endpoint_held(const ipcheap_endpoint *e) {
 }
 
 int endpoint_end(ipcheap_endpoint *e, uint64_t word) {
-    if (get(&e->channel->flags) & CHANNEL_GONE) return IPCHEAP_ENDPOINT_CLOSED;
+    uint32_t flags = get(&e->channel->flags);
+    if (flags & CHANNEL_GONE) return IPCHEAP_ENDPOINT_CLOSED;
+    if (UNLIKELY(flags & CHANNEL_POISONED)) return IPCHEAP_CORRUPT;
+    if (UNLIKELY(is_broken(e, word))) return endpoint_poison(e);
     enum side_state peer = peer_state(e);
     /* Who polls never parks, so he has to look after a silent peer now and then himself. */
-    if (peer == SIDE_OPEN && UNLIKELY(++e->idle % 4096 == 0)) {
-        recover_if_dead(e->me, get_acquire(&e->channel->holder[!e->side]));
+    if (peer == SIDE_OPEN && UNLIKELY(++e->idle % LOOK_AFTER_TRIES == 0)) {
+        uint64_t holder = get_acquire(&e->channel->holder[!e->side]);
+        if (recover_if_dead(e->me, holder) == IPCHEAP_CORRUPT) return IPCHEAP_CORRUPT;
         peer = peer_state(e);
     }
     if (peer == SIDE_CLOSED || peer == SIDE_DIED) {
@@ -384,7 +409,8 @@ int ipcheap_wait_peer(ipcheap_endpoint *e, int64_t timeout_ns) {
     int error = endpoint_check(e);
     if (!error) recover_if_dead(e->me, get_acquire(&e->channel->holder[!e->side]));
     if (!error) error = wait_inside(e, peer_is_open, timeout_ns);
-    return !error && get(&e->channel->flags) & CHANNEL_GONE ? IPCHEAP_ENDPOINT_CLOSED : error;
+    if (error || !is_over(e)) return error;
+    return get(&e->channel->flags) & CHANNEL_GONE ? IPCHEAP_ENDPOINT_CLOSED : IPCHEAP_CORRUPT;
 }
 
 /* Looking ---------------------------------------------------------------------------------- */

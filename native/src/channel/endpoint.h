@@ -20,6 +20,10 @@
 
 #include "channel/directory.h"
 #include "heap/block.h"
+#include "heap/size_class.h"
+
+#define MOST_SLOTS (UINT64_C(1) << 24)
+#define LOOK_AFTER_TRIES 4096u /* how often one who polls looks after a silent peer */
 
 /* The way to the other side's bell, kept open by a thread that rings it. */
 struct bell_pull {
@@ -80,6 +84,20 @@ static inline int endpoint_check(const ipcheap_endpoint *e) {
     return endpoint_refuse(e);
 }
 
+/*
+ * What a slot can say from the time that its position of the lap before was sent until that
+ * of the next is: anything else nobody has written who keeps to the protocol.
+ */
+static inline bool slot_word_possible(uint64_t word, uint64_t lap) {
+    enum slot_state state = ring_state(word);
+    if (state == SLOT_FULL)
+        return ring_lap(word) == lap || ring_lap(word) == ((lap - 1) & LAP_MASK);
+    return ring_lap(word) == lap && (state == SLOT_EMPTY || state == SLOT_RELEASED);
+}
+
+/* The ring is broken: no side goes on, and both are told CORRUPT, which this returns. */
+int endpoint_poison(ipcheap_endpoint *e);
+
 /* A producer's slot is free to be filled. */
 static inline bool slot_is_writable(const ipcheap_endpoint *e, uint64_t position, uint64_t word) {
     return ring_state(word) != SLOT_FULL && ring_lap(word) == lap_of(e, position);
@@ -107,11 +125,17 @@ static inline bool endpoint_can_go_on(const ipcheap_endpoint *e) {
     return slot_is_readable(e, e->position, word) || e->position < e->doubtful;
 }
 
-/* Does so much lie within users' memory? */
-static inline bool in_data_zone(const ipcheap_heap *heap, uint64_t offset, uint64_t nbytes) {
+/* record_fits() for a length that no block has. */
+bool extent_fits(ipcheap_heap *heap, uint64_t offset, uint64_t nbytes);
+/*
+ * Is there memory for a record of that length at that offset? For what could be a block, only
+ * that it lies in the data zone: the tag is looked at by whoever frees it.
+ */
+static inline bool record_fits(ipcheap_heap *heap, uint64_t offset, uint64_t nbytes) {
     const struct geometry *g = &heap->geometry;
-    uint64_t end = g->data_at + (g->zone_pages[DATA_ZONE] << PAGE_SHIFT);
-    return offset >= g->data_at && offset <= end && nbytes <= end - offset;
+    uint64_t into = offset - g->data_at, all = g->zone_pages[DATA_ZONE] << PAGE_SHIFT;
+    if (UNLIKELY(into >= all || nbytes > all - into)) return false;
+    return LIKELY(nbytes <= MOST_BLOCK_BYTES) || extent_fits(heap, offset, nbytes);
 }
 
 /* Does the endpoint have something to do, or an end to report? */
@@ -152,5 +176,7 @@ struct ring {
     uint32_t shift;
 };
 bool ring_of(ipcheap_heap *heap, uint32_t index, struct ring *ring);
+/* Is every slot what it can be when `sent` is the position to be sent next? */
+bool ring_valid(const struct ring *ring, uint64_t sent);
 
 #endif

@@ -15,9 +15,10 @@
 #define PROBE_EVERY 32
 
 static void knock(ipcheap_heap *heap, uint64_t holder) {
-    shared32 *word = &slot_at(heap, tag_slot(holder))->knock;
-    put_add(word, 1);
-    os_futex_wake(word, 1);
+    struct participant_slot *record = participant_record(heap, holder);
+    if (!record) return; /* nobody's: who sleeps looks by himself after a while */
+    put_add(&record->knock, 1);
+    os_futex_wake(&record->knock, 1);
 }
 
 bool unpark(ipcheap_heap *heap, struct channel *channel, int side, struct bell_pull *pull) {
@@ -26,7 +27,7 @@ bool unpark(ipcheap_heap *heap, struct channel *channel, int side, struct bell_p
     case AWAKE: return false;
     case PARKED_BELL: bell_ring(heap, channel, side, pull); break;
     case PARKED_AMONG: knock(heap, get_acquire(&channel->holder[side])); break;
-    default: os_futex_wake(&channel->parked[side], 1); /* PARKED_HERE */
+    default: os_futex_wake(&channel->parked[side], 1); /* PARKED_HERE, or what nobody wrote */
     }
     return true;
 }

@@ -76,7 +76,9 @@ static int free_owned(struct participant *me, uint64_t offset) {
 /* A received record becomes its receiver's own. */
 static int take_out(struct participant *me, ipcheap_record *record, struct ring_slot *slot) {
     struct place place;
-    if (!place_find(me->heap, record->offset, &place)) return IPCHEAP_CORRUPT;
+    uint64_t tag = my_sent_tag(record->consumer, record->position);
+    if (!place_find(me->heap, record->offset, &place) || get(place.tag) != tag)
+        return endpoint_poison(record->consumer); /* somebody else's, whatever the slot says */
     put(place.tag, me->tag); /* from here on the slot's claim does not count */
     slot_let_go(record->consumer, slot, record->position, SLOT_EMPTY, 0);
     participant_holds(me, me, 1);
@@ -180,9 +182,11 @@ static int wait_for_collector(ipcheap_endpoint *e) {
 static int enter_ring(ipcheap_endpoint *e) {
     for (;;) {
         participant_enter(e->me);
-        if (LIKELY(!(get(&e->channel->flags) & (CHANNEL_REVOKED | CHANNEL_GONE)))) return 0;
+        uint32_t flags = get(&e->channel->flags);
+        if (LIKELY(!(flags & (CHANNEL_REVOKED | CHANNEL_GONE | CHANNEL_POISONED)))) return 0;
         participant_leave(e->me);
-        if (get(&e->channel->flags) & CHANNEL_GONE) return IPCHEAP_ENDPOINT_CLOSED;
+        if (flags & CHANNEL_GONE) return IPCHEAP_ENDPOINT_CLOSED;
+        if (flags & CHANNEL_POISONED) return IPCHEAP_CORRUPT;
         int error = wait_for_collector(e);
         if (error) return error;
     }
@@ -209,7 +213,9 @@ static int judge(ipcheap_endpoint *e, const ipcheap_record *record, struct parce
         if (record->consumer->me->abandoned) return IPCHEAP_WRONG_PROCESS;
         parcel->owner = NULL;
         parcel->held = slot_held(record);
-        return parcel->held ? 0 : IPCHEAP_RECORD;
+        if (!parcel->held) return IPCHEAP_RECORD;
+        bool right = get(place.tag) == my_sent_tag(record->consumer, record->position);
+        return right ? 0 : endpoint_poison(record->consumer);
     }
     parcel->owner = block_owner(e->heap, &place);
     return LIKELY(parcel->owner != NULL) ? 0 : nobody_here_owns(e->heap, record->offset);
@@ -340,6 +346,11 @@ static bool settle_doubtful(ipcheap_endpoint *e, struct ring_slot *slot, uint64_
     return false;
 }
 
+bool __attribute__((noinline)) extent_fits(ipcheap_heap *heap, uint64_t offset, uint64_t nbytes) {
+    struct place place;
+    return place_find(heap, offset, &place) && nbytes <= place_bytes(heap, &place);
+}
+
 /* The word of the next slot, which holds a record; or why there is none. */
 static inline int find_record(ipcheap_endpoint *e, uint64_t *found) {
     struct ring_slot *slot = slot_of(e, e->position);
@@ -353,6 +364,7 @@ static inline int find_record(ipcheap_endpoint *e, uint64_t *found) {
         int error = endpoint_end(e, word);
         if (error) return error;
         word = get_acquire(&slot->word);
+        if (!slot_is_readable(e, e->position, word)) return IPCHEAP_WOULD_BLOCK;
     }
     *found = word;
     return 0;
@@ -364,15 +376,16 @@ static int receive_one(ipcheap_endpoint *e, ipcheap_record *record) {
     if (UNLIKELY(error)) return error;
     uint64_t offset = ring_offset(word), size = get(&slot_of(e, e->position)->size);
     uint64_t nbytes = size_bytes(size);
-    if (UNLIKELY(!in_data_zone(e->heap, offset, nbytes))) return IPCHEAP_CORRUPT;
+    if (UNLIKELY(!record_fits(e->heap, offset, nbytes))) return endpoint_poison(e);
     __builtin_prefetch(at_offset(e->heap, offset)); /* the user will look at it next */
     /* Who removes the channel frees what lies from this position on; see drain_pending(). */
     shared64 *position = &e->channel->sides[IPCHEAP_CONSUMER].position;
     put(position, e->position + 1);
     compiler_fence();
-    if (UNLIKELY(get(&e->channel->flags) & CHANNEL_GONE)) {
+    uint32_t flags = get(&e->channel->flags);
+    if (UNLIKELY(flags & (CHANNEL_GONE | CHANNEL_POISONED))) {
         put(position, e->position);
-        return IPCHEAP_ENDPOINT_CLOSED;
+        return flags & CHANNEL_GONE ? IPCHEAP_ENDPOINT_CLOSED : IPCHEAP_CORRUPT;
     }
     void *data = at_offset(e->heap, offset);
     *record = (ipcheap_record){data, nbytes, offset, e->position, e, size_form(size)};
@@ -401,6 +414,7 @@ int ipcheap_peek(ipcheap_endpoint *e, uint64_t *nbytes, uint32_t *form) {
     if (!error) error = find_record(e, &word);
     if (error) return error;
     uint64_t size = get(&slot_of(e, e->position)->size);
+    if (!record_fits(e->heap, ring_offset(word), size_bytes(size))) return endpoint_poison(e);
     *nbytes = size_bytes(size);
     *form = size_form(size);
     return 0;

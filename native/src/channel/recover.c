@@ -121,7 +121,7 @@ static void recover_channel(struct recovery *r, uint32_t index, struct channel *
 
 /* All producers before any consumer: a record may have to go back to where it came from. */
 static void recover_channels(struct recovery *r, int side) {
-    uint32_t entries = get(&r->heap->header->entries);
+    uint32_t entries = directory_entries(r->heap);
     for (uint32_t index = 0; index < entries; index++) {
         struct channel *channel = channel_at(r->heap, index);
         if (!channel) return;
@@ -135,8 +135,10 @@ static void recover_channels(struct recovery *r, int side) {
 /* Memory --------------------------------------------------------------------------------- */
 
 static void recover_slab(struct recovery *r, uint32_t granule) {
+    uint32_t size_class;
+    if (!slab_valid(r->heap, page_of_granule(r->heap, granule), &size_class)) return;
     struct slab *slab = slab_at(r->heap, granule);
-    uint32_t size_class = get(&slab->size_class), blocks = slab_blocks(r->heap, size_class);
+    uint32_t blocks = slab_blocks(r->heap, size_class);
     for (uint32_t i = 0; i < blocks; i++) {
         /* The bit first: its owner may collect just now what one who died before us freed. */
         if (block_is_remote_free(slab, i) || !owned_by_dead(r, get_acquire(&slab->tags[i])))
@@ -167,7 +169,7 @@ static void recover_memory(struct recovery *r) {
         for (size_t i = 0; i < count; i++) {
             r->report->blocks++;
             r->report->bytes += word_length(get(&r->heap->pages[dead[i]].word)) << PAGE_SHIFT;
-            extent_free(r->me, dead[i]);
+            if (extent_free(r->me, dead[i])) return;
         }
     } while (count == sizeof dead / sizeof *dead);
 }
@@ -209,9 +211,11 @@ static int recover_every(struct participant *me, ipcheap_recovery *report,
     ipcheap_heap *heap = me->heap;
     uint32_t used = (uint32_t)least(get(&heap->header->slots_used), PARTICIPANTS);
     for (uint32_t slot = 0; slot < used; slot++) {
+        uint32_t generation;
+        if (!participant_latest(heap, slot, &generation)) continue;
         uint64_t word = get_acquire(&slot_at(heap, slot)->word);
-        uint32_t generation = (uint32_t)(word >> 8);
         if ((word & 0xFF) == SLOT_FREE || participant_alive(heap, slot, generation)) continue;
+        if (!participant_absent(heap, slot)) continue; /* his slot is spoilt, he is not dead */
         int error = recover_one(me, slot, generation, report, witness);
         if (error) return error;
     }
@@ -226,6 +230,8 @@ int recover_if_dead(struct participant *me, uint64_t holder) {
     if (side_state(holder) != SIDE_OPEN) return 0;
     uint32_t slot = tag_slot(holder), generation = tag_generation(holder);
     if (participant_alive(me->heap, slot, generation)) return 0;
+    /* Recovering one to come would take what belongs to the living. */
+    if (!participant_has_been(me->heap, slot, generation)) return IPCHEAP_CORRUPT;
     int error = heap_lock(me);
     if (error) return error;
     ipcheap_recovery report = {0};
@@ -246,9 +252,13 @@ int ipcheap_recover_witnessed(ipcheap_heap *heap, ipcheap_recovery *report,
     int error = participant_current(heap, &me);
     if (!error) error = heap_lock(me);
     if (error) return error;
-    error = recover_every(me, report, witness);
+    /* First what recovery itself goes by, if need be: whoever dies in here leaves more to do. */
+    if (!extents_index_valid(heap) || !directory_valid(heap)) heap->hooks->rebuild(me);
+    int undone = recover_every(me, report, witness);
     /* Whatever else is only an index may as well be right again. */
-    if (!error) error = heap->hooks->rebuild(me);
+    error = extents_rebuild(heap);
+    slabs_rebuild(heap);
+    directory_rebuild(me);
     heap_unlock(me);
-    return error;
+    return error ? error : undone;
 }

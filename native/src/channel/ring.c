@@ -5,12 +5,10 @@
 bool ring_of(ipcheap_heap *heap, uint32_t index, struct ring *ring) {
     struct channel *channel = channel_at(heap, index);
     if (!channel || get(&channel->kind) != IPCHEAP_RECORD_CHANNEL) return false;
-    uint64_t memory = get_acquire(&channel->memory), slots = get(&channel->shape);
-    const struct geometry *g = &heap->geometry;
-    uint64_t first = page_offset(heap, g->zone_first[SYSTEM_ZONE]);
-    if (memory < first || memory % PAGE || slots == 0 || slots & (slots - 1)) return false;
-    if (slots > g->bytes / sizeof(struct ring_slot)) return false;
-    if (memory + slots * sizeof(struct ring_slot) > g->bytes) return false;
+    uint64_t slots = get(&channel->shape);
+    if (slots == 0 || slots & (slots - 1) || slots > MOST_SLOTS) return false;
+    uint64_t memory = channel_memory(heap, index, slots * sizeof(struct ring_slot));
+    if (!memory) return false;
     ring->slots = at_offset(heap, memory);
     ring->count = slots;
     ring->shift = (uint32_t)__builtin_ctzll(slots);
@@ -54,6 +52,14 @@ uint64_t ring_oldest(ipcheap_heap *heap, uint32_t index, uint64_t sent) {
         if (ring_state(word) == SLOT_FULL && ring_lap(word) == lap_at(&ring, position)) break;
     }
     return position;
+}
+
+bool ring_valid(const struct ring *ring, uint64_t sent) {
+    for (uint64_t position = sent; position != sent + ring->count; position++) {
+        uint64_t word = get_acquire(&ring->slots[position & (ring->count - 1)].word);
+        if (!slot_word_possible(word, lap_at(ring, position))) return false;
+    }
+    return true;
 }
 
 bool ring_holds(ipcheap_heap *heap, uint64_t tag, uint64_t offset) {
@@ -102,7 +108,7 @@ static void collect_from_other(struct participant *me, uint32_t index, uint32_t 
 
 void rings_reclaim(struct participant *me) {
     ipcheap_heap *heap = me->heap;
-    uint32_t entries = get(&heap->header->entries);
+    uint32_t entries = directory_entries(heap);
     for (uint32_t index = 0; index < entries; index++) {
         struct channel *channel = channel_at(heap, index);
         struct ring ring;
@@ -138,7 +144,7 @@ void ring_drain(struct participant *me, uint32_t index, uint64_t from) {
 
 void channel_drop_if_done(struct participant *me, uint32_t index) {
     struct channel *channel = channel_at(me->heap, index);
-    if (get(&channel->state) >> 62 != CHANNEL_REMOVED) return;
+    if (!channel || get(&channel->state) >> 62 != CHANNEL_REMOVED) return;
     for (int side = 0; side < 2; side++)
         if (side_state(get(&channel->holder[side])) == SIDE_OPEN) return;
     ring_drain(me, index, 0);

@@ -6,16 +6,19 @@
 #include "segment/lock.h"
 
 /* Under the lock. 1 when the caller is to initialise, 0 when it is done, WOULD_BLOCK. */
-static int take_initialisation(struct participant *me, struct channel *channel, bool fresh) {
+static int take_initialisation(struct participant *me, const ipcheap_channel *handle, bool fresh) {
+    struct channel *channel = channel_at(me->heap, handle->index);
+    uint64_t bytes = handle->shape, memory = channel_memory(me->heap, handle->index, bytes);
+    if (!memory) return IPCHEAP_CORRUPT;
     uint64_t ready = get(&channel->ready);
     if (ready == STATIC_READY) return 0;
     if (tag_kind(ready) == TAG_OWN) { /* SIDE_OPEN looks the same: who holds it, is he alive? */
-        recover_if_dead(me, ready);
-        if (get(&channel->ready) != 0) return IPCHEAP_WOULD_BLOCK;
+        bool never = recover_if_dead(me, ready) == IPCHEAP_CORRUPT;
+        if (!never && get(&channel->ready) != 0) return IPCHEAP_WOULD_BLOCK;
     }
     put(&channel->ready, me->tag);
     /* What a dead or failed initialiser had written must not shine through. */
-    if (!fresh) memset(at_offset(me->heap, get(&channel->memory)), 0, get(&channel->shape));
+    if (!fresh) memset(at_offset(me->heap, memory), 0, bytes);
     return 1;
 }
 
@@ -32,7 +35,7 @@ int ipcheap_add_static_segment(ipcheap_heap *heap, const ipcheap_key *key, uint6
         error = heap_reclaim(me, error == IPCHEAP_MEMORY_FULL);
         if (!error) error = directory_add(me, key, IPCHEAP_STATIC_SEGMENT, nbytes, handle, &added);
     }
-    if (!error) error = take_initialisation(me, channel_at(heap, handle->index), added);
+    if (!error) error = take_initialisation(me, handle, added);
     heap_unlock(me);
     return error;
 }
@@ -58,9 +61,6 @@ void *ipcheap_static_data(ipcheap_heap *heap, const ipcheap_channel *handle) {
         struct participant *me; /* its initialiser may look at it before it is ready */
         if (participant_current(heap, &me) || get(&channel->ready) != me->tag) return NULL;
     }
-    uint64_t offset = get(&channel->memory), nbytes = get(&channel->shape);
-    const struct geometry *g = &heap->geometry;
-    uint64_t end = g->data_at + (g->zone_pages[DATA_ZONE] << PAGE_SHIFT);
-    bool inside = offset >= g->data_at && offset <= end && nbytes <= end - offset;
-    return inside && offset % PAGE == 0 ? at_offset(heap, offset) : NULL;
+    uint64_t offset = channel_memory(heap, handle->index, handle->shape);
+    return offset ? at_offset(heap, offset) : NULL;
 }

@@ -17,6 +17,7 @@ bool place_find(ipcheap_heap *heap, uint64_t offset, struct place *place) {
     }
     if (offset % PAGE) return false;
     place->page = (offset - g->data_at) >> PAGE_SHIFT;
+    if (!segment_meta_committed(heap, &heap->pages[place->page], sizeof(struct page))) return false;
     uint64_t word = get_acquire(&heap->pages[place->page].word); /* pairs with extent's take() */
     place->tag = &heap->pages[place->page].tag;
     return word_state(word) == PAGE_USED && word_kind(word) == KIND_RECORD;
@@ -29,7 +30,7 @@ bool place_is(const struct place *place, uint64_t tag) {
 }
 
 uint64_t place_bytes(ipcheap_heap *heap, const struct place *place) {
-    if (place->in_slab) return size_class_bytes(get(&place->block.slab->size_class));
+    if (place->in_slab) return place->block.bytes;
     return word_length(get(&heap->pages[place->page].word)) << PAGE_SHIFT;
 }
 
@@ -65,7 +66,9 @@ static int allocate_once(struct participant *me, uint64_t nbytes, uint64_t *offs
 
 /* The slow half of block_allocate(). */
 static int allocate_again(struct participant *me, uint64_t nbytes, uint64_t *offset, int error) {
-    if (error != IPCHEAP_HEAP_FULL && error != IPCHEAP_MEMORY_FULL) return error;
+    /* Where the heads do not add up, what comes back may still do. */
+    bool short_of = error == IPCHEAP_HEAP_FULL || error == IPCHEAP_CORRUPT;
+    if (!short_of && error != IPCHEAP_MEMORY_FULL) return error;
     if (nbytes > me->heap->geometry.zone_pages[DATA_ZONE] << PAGE_SHIFT) return IPCHEAP_HEAP_FULL;
     if (!may_sleep()) return IPCHEAP_WOULD_SLEEP;
     int64_t deadline = os_deadline(me->heap->lock_timeout);
@@ -106,7 +109,8 @@ static int defer(struct participant *me, uint64_t page) {
 
 void blocks_free_deferred(struct participant *me) {
     while (me->deferred_count) {
-        if (extent_free(me, me->deferred[me->deferred_count - 1])) return;
+        int error = extent_free(me, me->deferred[me->deferred_count - 1]);
+        if (error && error != IPCHEAP_CORRUPT) return;
         me->deferred_count--;
     }
 }

@@ -13,9 +13,15 @@ static int zone_of(const ipcheap_heap *heap, uint64_t page) {
     return page < heap->geometry.zone_first[SYSTEM_ZONE] ? DATA_ZONE : SYSTEM_ZONE;
 }
 
+/* Has any run begun or ended there? Else its descriptor may be a hole. */
+static bool descriptor_exists(const ipcheap_heap *heap, uint64_t page) {
+    return segment_meta_committed(heap, &heap->pages[page], sizeof(struct page));
+}
+
 /* The length of the free run that starts at `first`; 0 when none does. */
 static uint64_t free_length(const ipcheap_heap *heap, int zone, uint64_t first) {
     if (first < heap->geometry.zone_first[zone] || first >= zone_end(heap, zone)) return 0;
+    if (!descriptor_exists(heap, first)) return 0;
     uint64_t word = get(&heap->pages[first].word), length = word_length(word);
     if (word_state(word) != PAGE_FREE) return 0;
     return length >= 1 && length <= zone_end(heap, zone) - first ? length : 0;
@@ -24,6 +30,8 @@ static uint64_t free_length(const ipcheap_heap *heap, int zone, uint64_t first) 
 static int commit_descriptor(ipcheap_heap *heap, uint64_t page) {
     return segment_commit_meta(heap, &heap->pages[page], sizeof(struct page));
 }
+
+static int rebuild_zone(ipcheap_heap *heap, int zone);
 
 /* Finding and taking ------------------------------------------------------------------ */
 
@@ -40,21 +48,25 @@ static bool fits(ipcheap_heap *heap, int zone, uint64_t head, uint64_t pages, ui
     return true;
 }
 
-static bool find(ipcheap_heap *heap, int zone, uint64_t pages, uint64_t align, struct fit *fit) {
+/* 0, HEAP_FULL, or CORRUPT when it might only look full because the heads do not add up. */
+static int find(ipcheap_heap *heap, int zone, uint64_t pages, uint64_t align, struct fit *fit) {
     int bin = -1;
     uint64_t head;
-    while (index_candidate(heap, zone, pages, &bin, &head))
-        if (head != UINT64_MAX && fits(heap, zone, head, pages, align, fit)) return true;
+    bool stale = false;
+    while (index_candidate(heap, zone, pages, &bin, &head)) {
+        if (head != UINT64_MAX && fits(heap, zone, head, pages, align, fit)) return 0;
+        stale |= head == UINT64_MAX || free_length(heap, zone, head) == 0;
+    }
+    if (UNLIKELY(stale)) rebuild_zone(heap, zone);
     /* The lowest of each bin would not do; before we give up, look at every run. */
     struct extent_walk walk = extent_walk_of(heap, zone);
     while (extent_step(heap, &walk))
-        if (walk.state == PAGE_FREE && fits(heap, zone, walk.first, pages, align, fit))
-            return true;
-    return false;
+        if (walk.state == PAGE_FREE && fits(heap, zone, walk.first, pages, align, fit)) return 0;
+    return walk.broken ? IPCHEAP_CORRUPT : IPCHEAP_HEAP_FULL;
 }
 
 static void put_tail(ipcheap_heap *heap, uint64_t first, uint64_t length) {
-    if (length > 1)
+    if (length > 1 && descriptor_exists(heap, first + length - 1))
         put(&heap->pages[first + length - 1].word, page_word(PAGE_TAIL, KIND_NONE, length));
 }
 
@@ -69,7 +81,7 @@ static int take(ipcheap_heap *heap, int zone, const struct fit *fit, uint64_t pa
     if (!error) error = commit_descriptor(heap, end); /* pages[] has one to spare */
     if (error) return error;
 
-    index_remove(heap, zone, fit->head, fit->length);
+    bool sound = index_remove(heap, zone, fit->head, fit->length);
     if (after) {
         put_tail(heap, end, after);
         put(&page[end].word, page_word(PAGE_FREE, KIND_NONE, after));
@@ -85,6 +97,7 @@ static int take(ipcheap_heap *heap, int zone, const struct fit *fit, uint64_t pa
     }
     if (after) index_insert(heap, zone, end, after);
     put(&heap->header->zones[zone].used, get(&heap->header->zones[zone].used) + pages);
+    if (UNLIKELY(!sound)) rebuild_zone(heap, zone);
     return 0;
 }
 
@@ -104,7 +117,7 @@ int extent_allocate(struct participant *me, int zone, uint64_t pages, uint64_t a
     int error = heap_lock(me);
     if (error) return error;
     struct fit fit;
-    error = find(heap, zone, pages, align, &fit) ? 0 : IPCHEAP_HEAP_FULL;
+    error = find(heap, zone, pages, align, &fit);
     if (!error) error = take(heap, zone, &fit, pages, kind, tag);
     if (!error && zone == DATA_ZONE) {
         note_taken(heap, pages - committed_pages(heap, fit.start, pages));
@@ -137,8 +150,9 @@ static void release_run(ipcheap_heap *heap, int zone, uint64_t first, uint64_t l
     struct page *page = heap->pages;
     uint64_t start = free_run_before(heap, zone, first), end = first + length;
     uint64_t right = end < zone_end(heap, zone) ? free_length(heap, zone, end) : 0;
-    if (start != first) index_remove(heap, zone, start, first - start);
-    if (right) index_remove(heap, zone, end, right);
+    bool sound = true;
+    if (start != first) sound &= index_remove(heap, zone, start, first - start);
+    if (right) sound &= index_remove(heap, zone, end, right);
     uint64_t total = end + right - start;
     /* Were we killed right after the commit, a used head would stand inside a free run. */
     if (start != first) put(&heap->header->freeing, first + 1);
@@ -152,10 +166,13 @@ static void release_run(ipcheap_heap *heap, int zone, uint64_t first, uint64_t l
     put_tail(heap, start, total);
     index_insert(heap, zone, start, total);
     put(&heap->header->zones[zone].used, get(&heap->header->zones[zone].used) - length);
+    if (UNLIKELY(!sound)) rebuild_zone(heap, zone);
 }
 
 int extent_free(struct participant *me, uint64_t first) {
     ipcheap_heap *heap = me->heap;
+    if (first >= heap->geometry.total_pages || !descriptor_exists(heap, first))
+        return IPCHEAP_CORRUPT;
     int zone = zone_of(heap, first);
     prefetch_to_write(&heap->pages[first]);
     index_prefetch(heap, zone, word_length(get(&heap->pages[first].word)));
@@ -180,7 +197,7 @@ struct extent_walk extent_walk_of(const ipcheap_heap *heap, int zone) {
 bool extent_step(const ipcheap_heap *heap, struct extent_walk *walk) {
     uint64_t end = zone_end(heap, walk->zone);
     if (walk->next >= end) return false;
-    uint64_t word = get(&heap->pages[walk->next].word);
+    uint64_t word = descriptor_exists(heap, walk->next) ? get(&heap->pages[walk->next].word) : 0;
     walk->first = walk->next;
     walk->length = word_length(word);
     walk->state = word_state(word);
@@ -192,6 +209,19 @@ bool extent_step(const ipcheap_heap *heap, struct extent_walk *walk) {
     }
     walk->next += walk->length;
     return true;
+}
+
+bool extent_is(const ipcheap_heap *heap, uint64_t offset, uint64_t bytes, enum page_kind kind,
+               uint64_t tag) {
+    const struct geometry *g = &heap->geometry;
+    uint64_t page = (offset - g->data_at) >> PAGE_SHIFT;
+    if (offset < g->data_at || offset % PAGE || page >= g->total_pages) return false;
+    if (!descriptor_exists(heap, page)) return false;
+    uint64_t word = get_acquire(&heap->pages[page].word); /* pairs with take() */
+    uint64_t length = word_length(word);
+    if (word_state(word) != PAGE_USED || word_kind(word) != kind) return false;
+    if (length > zone_end(heap, zone_of(heap, page)) - page) return false;
+    return bytes <= length << PAGE_SHIFT && get(&heap->pages[page].tag) == tag;
 }
 
 uint64_t extents_longest(ipcheap_heap *heap) {
@@ -208,8 +238,9 @@ static int rebuild_zone(ipcheap_heap *heap, int zone) {
     index_clear(heap, zone);
     struct extent_walk walk = extent_walk_of(heap, zone);
     while (extent_step(heap, &walk)) {
+        bool inside = freeing && freeing - 1 > walk.first && freeing - 1 < walk.next;
         /* In a used run, what stands there is of its own time: a part of a large slab, say. */
-        if (walk.state == PAGE_FREE && freeing - 1 > walk.first && freeing - 1 < walk.next)
+        if (inside && walk.state == PAGE_FREE && descriptor_exists(heap, freeing - 1))
             put(&page[freeing - 1].word, 0);
         if (walk.state == PAGE_FREE && run_length) {
             run_length += walk.length;
@@ -228,8 +259,13 @@ static int rebuild_zone(ipcheap_heap *heap, int zone) {
         if (walk.state == PAGE_USED && walk.length > 1) {
             uint64_t last = walk.first + walk.length - 1;
             /* A cut that a crash left half-made may have its tail inside a used run. */
-            if (word_state(get(&page[last].word)) == PAGE_TAIL) put(&page[last].word, 0);
+            if (descriptor_exists(heap, last) && word_state(get(&page[last].word)) == PAGE_TAIL)
+                put(&page[last].word, 0);
         }
+    }
+    if (run_length) { /* the last before a break */
+        put_tail(heap, run, run_length);
+        index_insert(heap, zone, run, run_length);
     }
     put(&heap->header->zones[zone].used, used);
     return walk.broken ? IPCHEAP_CORRUPT : 0;
@@ -237,9 +273,8 @@ static int rebuild_zone(ipcheap_heap *heap, int zone) {
 
 int extents_rebuild(ipcheap_heap *heap) {
     recount_committed(heap);
-    int error = 0;
-    for (int zone = 0; zone < ZONES && !error; zone++) error = rebuild_zone(heap, zone);
-    return error;
+    int data = rebuild_zone(heap, DATA_ZONE), system = rebuild_zone(heap, SYSTEM_ZONE);
+    return data ? data : system;
 }
 
 bool extents_index_valid(ipcheap_heap *heap) {

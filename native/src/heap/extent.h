@@ -25,8 +25,14 @@ int extent_allocate(struct participant *me, int zone, uint64_t pages, uint64_t a
                     enum page_kind kind, uint64_t tag, uint64_t *first);
 /* Frees a used run; takes the lock itself. */
 int extent_free(struct participant *me, uint64_t first);
-/* Under the lock: makes the index of free runs again, and merges neighbours. */
+/*
+ * Under the lock: makes the index of free runs again, and merges neighbours. CORRUPT when the
+ * heads of a zone do not add up: what comes after the break is lost, the rest is usable.
+ */
 int extents_rebuild(ipcheap_heap *heap);
+/* Is there a used run of that kind and tag at an offset that may be anything, and as long? */
+bool extent_is(const ipcheap_heap *heap, uint64_t offset, uint64_t bytes, enum page_kind kind,
+               uint64_t tag);
 /* Under the lock: the longest free run of the data zone, in pages. */
 uint64_t extents_longest(ipcheap_heap *heap);
 

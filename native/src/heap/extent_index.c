@@ -9,15 +9,17 @@ static int bin_of(uint64_t pages) {
 
 /* The page that a link names; NULL for none and for garbage. */
 static struct page *node(ipcheap_heap *heap, uint32_t link) {
-    return link == 0 || link > heap->geometry.total_pages ? NULL : &heap->pages[link - 1];
+    if (link == 0 || link > heap->geometry.total_pages) return NULL;
+    struct page *page = &heap->pages[link - 1];
+    return LIKELY(segment_meta_committed(heap, page, sizeof *page)) ? page : NULL;
 }
 
 /* Of two heaps makes one; the lower address becomes its root. */
 static uint32_t meld(ipcheap_heap *heap, uint32_t a, uint32_t b) {
     if (a > b) return meld(heap, b, a);
     struct page *root = node(heap, a), *child = node(heap, b);
-    if (!root) return b;
-    if (!child) return a;
+    if (!root) return child ? b : 0;
+    if (!child || a == b) return a;
     uint32_t first = get(&root->child);
     struct page *sibling = node(heap, first);
     put(&child->next, first);
@@ -29,16 +31,24 @@ static uint32_t meld(ipcheap_heap *heap, uint32_t a, uint32_t b) {
     return a;
 }
 
+/* May `link` be what a child of `parent`, or a sibling of one, leads to? */
+static struct page *sibling_of(ipcheap_heap *heap, uint32_t link, uint32_t from, uint32_t parent) {
+    struct page *page = link > parent ? node(heap, link) : NULL;
+    return page && get(&page->previous) == from ? page : NULL;
+}
+
 /* Makes one heap of a list of siblings: in pairs from the left, then all from the right. */
-static uint32_t meld_siblings(ipcheap_heap *heap, uint32_t list) {
-    uint32_t pairs = 0;
-    for (uint64_t bound = heap->geometry.total_pages; bound; bound--) {
-        struct page *one = node(heap, list);
+static uint32_t meld_siblings(ipcheap_heap *heap, uint32_t parent, uint32_t list, bool *sound) {
+    uint32_t pairs = 0, from = parent;
+    for (uint64_t bound = heap->geometry.total_pages; bound && list; bound--) {
+        struct page *one = sibling_of(heap, list, from, parent);
+        uint32_t a = list, b = one ? get(&one->next) : 0;
+        struct page *two = b ? sibling_of(heap, b, a, parent) : NULL;
+        if (!one || (b && !two)) *sound = false;
         if (!one) break;
-        uint32_t a = list, b = get(&one->next);
-        struct page *two = node(heap, b);
         list = two ? get(&two->next) : 0;
-        uint32_t pair = meld(heap, a, b);
+        from = b;
+        uint32_t pair = meld(heap, a, two ? b : 0);
         struct page *top = node(heap, pair);
         if (!top) break;
         put(&top->next, pairs);
@@ -88,24 +98,26 @@ void index_insert(ipcheap_heap *heap, int z, uint64_t first, uint64_t length) {
     set_root(zone, bin, meld(heap, get(&zone->bins[bin]), (uint32_t)first + 1));
 }
 
-void index_remove(ipcheap_heap *heap, int z, uint64_t first, uint64_t length) {
+bool index_remove(ipcheap_heap *heap, int z, uint64_t first, uint64_t length) {
     struct zone *zone = &heap->header->zones[z];
     int bin = bin_of(length);
     struct page *page = &heap->pages[first];
+    bool sound = true;
     uint32_t link = (uint32_t)first + 1, root = get(&zone->bins[bin]);
-    uint32_t rest = meld_siblings(heap, get(&page->child));
+    uint32_t rest = meld_siblings(heap, link, get(&page->child), &sound);
     if (root == link) {
         set_root(zone, bin, rest);
-        return;
+        return sound;
     }
     uint32_t previous = get(&page->previous), next = get(&page->next);
     struct page *before = node(heap, previous), *after = node(heap, next);
-    if (before && get(&before->child) == link)
-        put(&before->child, next);
-    else if (before)
-        put(&before->next, next);
+    bool eldest = before && get(&before->child) == link;
+    if (!before || (!eldest && get(&before->next) != link)) return false;
+    if (next && (!after || get(&after->previous) != link)) return false;
+    put(eldest ? &before->child : &before->next, next);
     if (after) put(&after->previous, previous);
     set_root(zone, bin, meld(heap, root, rest));
+    return sound;
 }
 
 /* The next bin after `bin` that is not empty; BINS if there is none. */
@@ -126,36 +138,47 @@ bool index_candidate(ipcheap_heap *heap, int z, uint64_t pages, int *bin, uint64
     return true;
 }
 
+/* Back along the siblings to the parent; 0 when the links do not lead there. */
+static uint32_t parent_of(ipcheap_heap *heap, uint32_t at, uint64_t *steps) {
+    for (; *steps; --*steps) {
+        struct page *page = node(heap, at);
+        uint32_t previous = page ? get(&page->previous) : 0;
+        struct page *before = node(heap, previous);
+        if (!before) return 0;
+        if (get(&before->child) == at) return previous;
+        at = previous;
+    }
+    return 0;
+}
+
 /* Walks a heap without a stack: down to the first child, else on, else up and on. */
-static uint64_t count_bin(ipcheap_heap *heap, int bin, uint32_t root, uint64_t bound) {
-    uint64_t count = 0, steps = 0;
+static uint64_t count_bin(ipcheap_heap *heap, int bin, uint32_t root, uint64_t steps) {
+    uint64_t count = 0;
     uint32_t at = root;
-    while (node(heap, at) && steps++ <= 2 * bound) {
+    for (; steps; steps--) {
+        struct page *page = node(heap, at);
+        if (!page) return UINT64_MAX;
         count++;
-        uint64_t word = get(&node(heap, at)->word);
+        uint64_t word = get(&page->word);
         if (word_state(word) != PAGE_FREE || bin_of(word_length(word)) != bin) return UINT64_MAX;
-        uint32_t child = get(&node(heap, at)->child);
-        if (node(heap, child)) {
-            if (get(&node(heap, child)->previous) != at || child <= at) return UINT64_MAX;
+        uint32_t child = get(&page->child);
+        if (child) {
+            if (!sibling_of(heap, child, at, at)) return UINT64_MAX;
             at = child;
             continue;
         }
-        while (at != root && !node(heap, get(&node(heap, at)->next))) {
-            /* back along the siblings to the parent */
-            uint32_t up = at;
-            for (;;) {
-                uint32_t previous = get(&node(heap, up)->previous);
-                if (!node(heap, previous) || steps++ > 2 * bound) return UINT64_MAX;
-                bool parent = get(&node(heap, previous)->child) == up;
-                up = previous;
-                if (parent) break;
-            }
-            at = up;
+        uint32_t next = at == root ? 0 : get(&page->next);
+        while (!next && at != root) {
+            at = parent_of(heap, at, &steps);
+            page = node(heap, at);
+            if (!page) return UINT64_MAX;
+            next = at == root ? 0 : get(&page->next);
         }
-        if (at == root) break;
-        at = get(&node(heap, at)->next);
+        if (at == root) return count;
+        if (!sibling_of(heap, next, at, 0)) return UINT64_MAX;
+        at = next;
     }
-    return steps > 2 * bound ? UINT64_MAX : count;
+    return UINT64_MAX;
 }
 
 uint64_t index_count(ipcheap_heap *heap, int z) {

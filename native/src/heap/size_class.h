@@ -9,6 +9,8 @@
 
 #include "segment/layout.h"
 
+#define MOST_BLOCK_BYTES (UINT64_C(32) << 10) /* of the last class */
+
 /* May be beyond the heap's last class: then the size is an extent's. */
 static inline uint32_t size_class_of(uint64_t nbytes) {
     uint64_t units = nbytes / BLOCK_ALIGN + (nbytes % BLOCK_ALIGN != 0);

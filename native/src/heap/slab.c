@@ -20,11 +20,29 @@ uint32_t slab_blocks(const ipcheap_heap *heap, uint32_t size_class) {
     return (uint32_t)(slab_bytes(heap, size_class) / size_class_bytes(size_class));
 }
 
+bool slab_valid(ipcheap_heap *heap, uint64_t page, uint32_t *size_class) {
+    const struct geometry *g = &heap->geometry;
+    uint32_t granule = granule_of_page(heap, page);
+    if (page >= g->zone_pages[DATA_ZONE] || page_of_granule(heap, granule) != page) return false;
+    struct slab *slab = slab_at(heap, granule);
+    if (!segment_meta_committed(heap, slab, sizeof *slab)) return false;
+    uint64_t word = get_acquire(&heap->pages[page].word); /* pairs with slab_create() */
+    if (word_state(word) != PAGE_USED || word_kind(word) != KIND_SLAB) return false;
+    *size_class = get(&slab->size_class);
+    if (*size_class >= g->classes) return false;
+    uint64_t pages = slab_bytes(heap, *size_class) >> PAGE_SHIFT;
+    if (word_length(word) != pages || page % pages || page + pages > g->zone_pages[DATA_ZONE])
+        return false;
+    uint64_t tags = slab_blocks(heap, *size_class) * sizeof(shared64);
+    return segment_meta_committed(heap, slab->tags, tags);
+}
+
 /* The page on which the slab that covers `page` begins, or UINT64_MAX. */
 static uint64_t slab_head(ipcheap_heap *heap, uint64_t page) {
     const struct geometry *g = &heap->geometry;
     uint64_t small = UINT64_C(1) << (g->slab_shift - PAGE_SHIFT);
     uint64_t head = page & ~(small - 1);
+    if (!segment_meta_committed(heap, &heap->pages[head], sizeof(struct page))) return UINT64_MAX;
     uint64_t word = get_acquire(&heap->pages[head].word); /* pairs with slab_create() */
     if (word_state(word) == PAGE_PART && g->large_slab_shift) {
         head = page & ~((UINT64_C(1) << (g->large_slab_shift - PAGE_SHIFT)) - 1);
@@ -40,12 +58,11 @@ bool slab_covers(ipcheap_heap *heap, uint64_t offset) {
 
 bool slab_find(ipcheap_heap *heap, uint64_t offset, struct block *block) {
     uint64_t head = slab_head(heap, (offset - heap->geometry.data_at) >> PAGE_SHIFT);
-    if (head == UINT64_MAX) return false;
+    uint32_t size_class;
+    if (head == UINT64_MAX || !slab_valid(heap, head, &size_class)) return false;
     block->granule = granule_of_page(heap, head);
     block->slab = slab_at(heap, block->granule);
-    uint32_t size_class = get(&block->slab->size_class);
-    if (size_class >= heap->geometry.classes) return false;
-    uint32_t bytes = size_class_bytes(size_class);
+    uint32_t bytes = block->bytes = size_class_bytes(size_class);
     uint32_t into = (uint32_t)(offset - page_offset(heap, head)); /* 32 bits divide faster */
     block->index = into / bytes;
     return into % bytes == 0 && block->index < slab_blocks(heap, size_class);
@@ -157,7 +174,10 @@ static uint32_t collect(struct local_slab *s) {
     for (uint32_t w = 0; w < (s->blocks + 63) / 64; w++) {
         uint64_t bits = get_acquire(&s->shared->remote[w]); /* pairs with slab_free() */
         if (!bits) continue;
-        for (uint64_t left = bits; left; left &= left - 1) {
+        /* What we know to be free nobody else has freed: counted once is enough. */
+        uint64_t fresh = bits & ~s->free[w];
+        if (s->hot && s->hot_index / 64 == w) fresh &= ~(UINT64_C(1) << (s->hot_index & 63));
+        for (uint64_t left = fresh; left; left &= left - 1) {
             uint32_t index = w * 64 + (uint32_t)__builtin_ctzll(left);
             if (index >= s->blocks) break;
             put_release(&s->shared->tags[index], TAG_FREE); /* with all_free() */
@@ -235,10 +255,9 @@ static int slab_create(struct participant *me, uint32_t size_class, struct local
 }
 
 /* Under the lock. Takes over an orphan: what its tags say is all there is to know. */
-static struct local_slab *slab_adopt(struct participant *me, uint32_t granule) {
+static struct local_slab *slab_adopt(struct participant *me, uint32_t granule,
+                                     uint32_t size_class) {
     struct slab *shared = slab_at(me->heap, granule);
-    uint32_t size_class = get(&shared->size_class);
-    if (size_class >= me->heap->geometry.classes) return NULL;
     struct local_slab *s = local_new(me, granule, size_class);
     if (!s) return NULL;
     put_release(&shared->owner, s->owner);
@@ -254,19 +273,27 @@ static struct local_slab *slab_adopt(struct participant *me, uint32_t granule) {
     return s;
 }
 
-static uint32_t orphan_pop(ipcheap_heap *heap, uint32_t size_class) {
+/* Under the lock. 0 at the end of the list, and where it leads to anything but an orphan. */
+static uint32_t orphan_pop(ipcheap_heap *heap, uint32_t size_class, bool *sound) {
     shared32 *list = &heap->header->orphans[size_class];
     uint32_t link = get(list);
-    if (link == 0 || link > heap->geometry.granules) return 0;
-    put(list, get(&slab_at(heap, link - 1)->next_orphan));
-    return link;
+    *sound = true;
+    if (link == 0) return 0;
+    uint32_t found;
+    *sound = link <= heap->geometry.granules &&
+             slab_valid(heap, page_of_granule(heap, link - 1), &found) && found == size_class &&
+             get(&slab_at(heap, link - 1)->owner) == 0;
+    put(list, *sound ? get(&slab_at(heap, link - 1)->next_orphan) : 0);
+    return *sound ? link : 0;
 }
 
 static struct local_slab *adopt_any(struct participant *me, uint32_t size_class) {
     struct local_slab *s = NULL;
+    bool sound;
     if (get(&me->heap->header->orphans[size_class]) == 0 || heap_lock(me)) return NULL;
-    uint32_t link = orphan_pop(me->heap, size_class);
-    if (link) s = slab_adopt(me, link - 1);
+    uint32_t link = orphan_pop(me->heap, size_class, &sound);
+    if (link) s = slab_adopt(me, link - 1, size_class);
+    if (UNLIKELY(!sound)) slabs_rebuild(me->heap);
     heap_unlock(me);
     return s;
 }
@@ -309,7 +336,7 @@ static int find_slab(struct participant *me, uint32_t size_class, struct local_s
     }
     if (*result) return 0;
     int error = slab_create(me, size_class, result);
-    if (error == IPCHEAP_HEAP_FULL || error == IPCHEAP_MEMORY_FULL) {
+    if (error == IPCHEAP_HEAP_FULL || error == IPCHEAP_MEMORY_FULL || error == IPCHEAP_CORRUPT) {
         *result = probe_full(me, bin, UINT32_MAX);
         if (*result) return 0;
     }
@@ -408,6 +435,13 @@ void slabs_abandon(struct participant *me) {
         free(s);
     }
     heap_unlock(me);
+    me->slabs->count = 0;
+    slabs_forget(me);
+}
+
+void slabs_forget(struct participant *me) {
+    if (!me->slabs) return;
+    for (uint32_t i = 0; i < me->slabs->count; i++) free(me->slabs->table[i]);
     free(me->slabs->table);
     free(me->slabs->by_granule);
     free(me->slabs);
@@ -415,8 +449,8 @@ void slabs_abandon(struct participant *me) {
 }
 
 /* Are all blocks free, those counted that wait for their owner to collect them? */
-static bool all_free(ipcheap_heap *heap, struct slab *shared) {
-    uint32_t blocks = slab_blocks(heap, get(&shared->size_class));
+static bool all_free(ipcheap_heap *heap, struct slab *shared, uint32_t size_class) {
+    uint32_t blocks = slab_blocks(heap, size_class);
     for (uint32_t i = 0; i < blocks; i++)
         if (get_acquire(&shared->tags[i]) != TAG_FREE && !block_is_remote_free(shared, i))
             return false;
@@ -425,12 +459,14 @@ static bool all_free(ipcheap_heap *heap, struct slab *shared) {
 
 void slabs_release_orphans(struct participant *me) {
     ipcheap_heap *heap = me->heap;
-    for (uint32_t size_class = 0; size_class < heap->geometry.classes; size_class++) {
+    bool sound = true;
+    for (uint32_t size_class = 0; size_class < heap->geometry.classes && sound; size_class++) {
         uint32_t kept = 0, link;
-        uint64_t bound = heap->geometry.granules;
-        while (bound-- && (link = orphan_pop(heap, size_class))) {
+        /* Taking a list apart turns its links round, so even one in a circle comes to an end. */
+        uint64_t bound = 2 * heap->geometry.granules;
+        while (bound-- && (link = orphan_pop(heap, size_class, &sound))) {
             struct slab *shared = slab_at(heap, link - 1);
-            if (all_free(heap, shared)) {
+            if (all_free(heap, shared, size_class)) {
                 extent_free(me, page_of_granule(heap, link - 1));
             } else {
                 put(&shared->next_orphan, kept);
@@ -439,6 +475,7 @@ void slabs_release_orphans(struct participant *me) {
         }
         put(&heap->header->orphans[size_class], kept);
     }
+    if (UNLIKELY(!sound)) slabs_rebuild(heap);
 }
 
 void slabs_rebuild(ipcheap_heap *heap) {
@@ -446,18 +483,24 @@ void slabs_rebuild(ipcheap_heap *heap) {
     struct extent_walk walk = extent_walk_of(heap, DATA_ZONE);
     while (extent_step(heap, &walk)) {
         if (walk.state != PAGE_USED || walk.kind != KIND_SLAB) continue;
+        uint32_t size_class;
+        if (!slab_valid(heap, walk.first, &size_class)) continue;
         uint32_t granule = granule_of_page(heap, walk.first);
         if (get(&slab_at(heap, granule)->owner) == 0) slab_orphan(heap, granule);
     }
 }
 
 /* Tries to take one slab from a living owner: makes his check fail, then looks again. */
-static bool revoke(struct participant *me, struct slab *shared) {
+static bool revoke(struct participant *me, uint64_t page) {
+    uint32_t size_class;
+    if (!slab_valid(me->heap, page, &size_class)) return false;
+    struct slab *shared = slab_at(me->heap, granule_of_page(me->heap, page));
     uint64_t owner = get(&shared->owner);
-    if (owner == 0 || slab_owner_tag(owner) == me->tag || !all_free(me->heap, shared)) return false;
+    if (owner == 0 || slab_owner_tag(owner) == me->tag) return false;
+    if (!all_free(me->heap, shared, size_class)) return false;
     put(&shared->owner, slab_owner_word(me->tag, MAX_LOCAL_SLABS - 1));
     bool settled = os_membarrier() && participant_settled(me->heap, tag_slot(slab_owner_tag(owner)));
-    if (settled && all_free(me->heap, shared)) {
+    if (settled && all_free(me->heap, shared, size_class)) {
         put(&me->heap->header->revoked, 1);
         return true;
     }
@@ -474,8 +517,7 @@ void slabs_revoke(struct participant *me) {
         count = 0;
         struct extent_walk walk = extent_walk_of(heap, DATA_ZONE);
         while (count < sizeof taken / sizeof *taken && extent_step(heap, &walk))
-            if (walk.state == PAGE_USED && walk.kind == KIND_SLAB &&
-                revoke(me, slab_at(heap, granule_of_page(heap, walk.first))))
+            if (walk.state == PAGE_USED && walk.kind == KIND_SLAB && revoke(me, walk.first))
                 taken[count++] = walk.first;
         for (size_t i = 0; i < count; i++) {
             put(&slab_at(heap, granule_of_page(heap, taken[i]))->owner, 0);

@@ -25,6 +25,7 @@ int slab_allocate(struct participant *me, uint32_t size_class, uint64_t *offset)
 struct block {
     struct slab *slab;
     uint32_t index, granule;
+    uint32_t bytes;
 };
 /* The block at an offset, if a slab is there. */
 bool slab_find(ipcheap_heap *heap, uint64_t offset, struct block *block);
@@ -45,6 +46,8 @@ void slabs_revoke(struct participant *me);
 void slabs_abandon(struct participant *me);
 /* Under the lock: the same for a dead participant's slab. */
 void slab_orphan(ipcheap_heap *heap, uint32_t granule);
+/* Frees the private halves; what slabs are left are to others those of a dead participant. */
+void slabs_forget(struct participant *me);
 /* Under the lock: finds all orphans again. */
 void slabs_rebuild(ipcheap_heap *heap);
 
@@ -63,6 +66,12 @@ static inline uint64_t page_of_granule(const ipcheap_heap *heap, uint64_t granul
 
 /* How many blocks a slab of this class has; 0 for a class that cannot be. */
 uint32_t slab_blocks(const ipcheap_heap *heap, uint32_t size_class);
+
+/*
+ * Is this run a slab, of a class that such a run can have? Whoever comes from the heads asks
+ * before he looks at remote bits and tags, and goes by this class from then on.
+ */
+bool slab_valid(ipcheap_heap *heap, uint64_t page, uint32_t *size_class);
 
 static inline bool block_is_remote_free(const struct slab *slab, uint32_t index) {
     return get_acquire(&slab->remote[index / 64]) >> (index & 63) & 1; /* with slab_free() */

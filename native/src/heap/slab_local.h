@@ -85,6 +85,10 @@ static inline uint64_t slab_take(struct participant *me, uint32_t size_class) {
     uint32_t index = s->hot_index;
     if (LIKELY(offset)) {
         s->hot = 0;
+    } else if (UNLIKELY(!s->filled)) {
+        s->free_blocks = 0; /* a tag that lied has freed a block twice: there are none */
+        participant_leave(me);
+        return 0;
     } else {
         index = pop_free(s);
         offset = s->offset + (uint64_t)index * s->bytes;

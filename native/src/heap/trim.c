@@ -15,6 +15,7 @@ static const int64_t calm = SECOND;
 static uint64_t idle_pages(ipcheap_heap *heap) {
     uint64_t committed = get(&heap->header->committed);
     uint64_t used = get(&heap->header->zones[DATA_ZONE].used);
+    if (UNLIKELY(committed > heap->geometry.zone_pages[DATA_ZONE])) return 0; /* nobody counted that */
     return committed > used ? committed - used : 0;
 }
 
@@ -153,7 +154,10 @@ int64_t extents_trim(struct participant *me, uint64_t keep) {
 
 bool extents_are_trimmed(ipcheap_heap *heap) {
     struct extent_walk walk = extent_walk_of(heap, DATA_ZONE);
-    while (extent_step(heap, &walk))
-        if (walk.state == PAGE_USED && walk.kind == KIND_TRIM) return true;
+    while (extent_step(heap, &walk)) {
+        if (walk.state != PAGE_USED || walk.kind != KIND_TRIM) continue;
+        uint64_t tag = get(&heap->pages[walk.first].tag);
+        if (participant_alive(heap, tag_slot(tag), tag_generation(tag))) return true;
+    }
     return false;
 }

@@ -18,9 +18,8 @@ void fault(struct check *c, const char *format, ...) {
 }
 
 bool may_own(ipcheap_heap *heap, uint64_t tag) {
-    uint32_t slot = tag_slot(tag);
-    if (slot >= get(&heap->header->slots_used)) return false;
-    return get(&slot_at(heap, slot)->word) == slot_word(tag_generation(tag), SLOT_LIVE);
+    const struct participant_slot *record = participant_record(heap, tag);
+    return record && get(&record->word) == slot_word(tag_generation(tag), SLOT_LIVE);
 }
 
 bool run_is(ipcheap_heap *heap, uint64_t offset, enum page_kind kind, uint64_t tag,
@@ -28,6 +27,7 @@ bool run_is(ipcheap_heap *heap, uint64_t offset, enum page_kind kind, uint64_t t
     const struct geometry *g = &heap->geometry;
     uint64_t page = (offset - g->data_at) >> PAGE_SHIFT;
     if (offset < g->data_at || offset % PAGE || page >= g->total_pages) return false;
+    if (!segment_meta_committed(heap, &heap->pages[page], sizeof(struct page))) return false;
     uint64_t word = get(&heap->pages[page].word);
     return word_state(word) == PAGE_USED && word_kind(word) == kind &&
            word_length(word) == round_up(bytes, PAGE) >> PAGE_SHIFT &&

@@ -183,7 +183,12 @@ static void check_participants(struct check *c) {
         return;
     }
     for (uint32_t slot = 0; slot < used; slot++) {
-        uint64_t state = get_acquire(&slot_at(heap, slot)->word) & 0xFF;
+        const struct participant_slot *record = participant_record(heap, slot);
+        if (!record) {
+            fault(c, "participant slot %u is in use and has no memory", slot);
+            return;
+        }
+        uint64_t state = get_acquire(&record->word) & 0xFF;
         if (state != SLOT_FREE && state != SLOT_LIVE)
             fault(c, "participant slot %u is in no known state", slot);
     }

@@ -48,37 +48,27 @@ static void check_committed(struct check *c, uint64_t first, uint64_t length) {
 
 /* Slabs ---------------------------------------------------------------------------------- */
 
-/* Is it as long, and does it begin, as slabs of its class do, and do its parts lead to it? */
-static bool slab_has_shape(const ipcheap_heap *heap, const struct extent_walk *walk,
-                           uint32_t size_class) {
-    const struct geometry *g = &heap->geometry;
-    if (size_class >= g->classes) return false;
-    bool large = size_class_is_large(g, size_class);
-    uint64_t pages = UINT64_C(1) << ((large ? g->large_slab_shift : g->slab_shift) - PAGE_SHIFT);
-    if (walk->length != pages || walk->first % pages) return false;
-    uint64_t step = UINT64_C(1) << (g->slab_shift - PAGE_SHIFT);
-    for (uint64_t part = walk->first + step; part < walk->next; part += step)
-        if (word_state(get(&heap->pages[part].word)) != PAGE_PART) return false;
+/* Do the pages that begin its further granules lead to its head? */
+static bool slab_has_parts(const ipcheap_heap *heap, const struct extent_walk *walk) {
+    uint64_t step = UINT64_C(1) << (heap->geometry.slab_shift - PAGE_SHIFT);
+    for (uint64_t part = walk->first + step; part < walk->next; part += step) {
+        const struct page *page = &heap->pages[part];
+        if (!segment_meta_committed(heap, page, sizeof *page)) return false;
+        if (word_state(get(&page->word)) != PAGE_PART) return false;
+    }
     return true;
 }
 
 static void check_slab(struct check *c, const struct extent_walk *walk) {
     ipcheap_heap *heap = c->heap;
-    uint32_t granule = granule_of_page(heap, walk->first);
+    uint32_t granule = granule_of_page(heap, walk->first), size_class;
+    if (!slab_valid(heap, walk->first, &size_class) || !slab_has_parts(heap, walk)) {
+        fault(c, "the run at offset %llu is no slab, or has not the shape of its size class",
+              (number)page_offset(heap, walk->first));
+        return;
+    }
     struct slab *slab = slab_at(heap, granule);
-    if (!segment_meta_is_committed(heap, slab, sizeof *slab)) {
-        fault(c, "slab %u has no memory for its tags", granule);
-        return;
-    }
-    uint32_t size_class = get(&slab->size_class), blocks = slab_blocks(heap, size_class);
-    if (!slab_has_shape(heap, walk, size_class)) {
-        fault(c, "slab %u has not the shape of its size class, %u", granule, size_class);
-        return;
-    }
-    if (!segment_meta_is_committed(heap, slab, sizeof *slab + blocks * sizeof(shared64))) {
-        fault(c, "slab %u has no memory for its tags", granule);
-        return;
-    }
+    uint32_t blocks = slab_blocks(heap, size_class);
     uint64_t owner = get(&slab->owner);
     if (owner && !may_own(heap, slab_owner_tag(owner)))
         fault(c, "slab %u is owned by nobody (owner %llx)", granule, (number)owner);
@@ -99,11 +89,9 @@ static void check_orphans(struct check *c, uint64_t orphans) {
         uint32_t link = get(&heap->header->orphans[class]);
         for (; link && listed <= orphans; listed++) {
             uint64_t granule = link - 1, page = page_of_granule(heap, granule);
-            if (granule >= heap->geometry.granules ||
-                word_kind(get(&heap->pages[page].word)) != KIND_SLAB ||
-                word_state(get(&heap->pages[page].word)) != PAGE_USED ||
-                get(&slab_at(heap, granule)->owner) != 0 ||
-                get(&slab_at(heap, granule)->size_class) != class) {
+            uint32_t found;
+            if (granule >= heap->geometry.granules || !slab_valid(heap, page, &found) ||
+                found != class || get(&slab_at(heap, granule)->owner) != 0) {
                 fault(c, "the list of slabs without an owner, of class %u, leads astray", class);
                 return;
             }
@@ -166,7 +154,10 @@ static void check_run(struct check *c, const struct extent_walk *walk) {
 /* What merging neighbours relies on: the last page of a run says how long it is, if free. */
 static void check_tail(struct check *c, const struct extent_walk *walk) {
     if (walk->length == 1) return;
-    uint64_t word = get(&c->heap->pages[walk->next - 1].word);
+    const struct page *last = &c->heap->pages[walk->next - 1];
+    /* No memory, no tail: it is taken for 0. */
+    bool there = segment_meta_committed(c->heap, last, sizeof *last);
+    uint64_t word = there ? get(&last->word) : 0;
     bool right = walk->state == PAGE_FREE
                      ? word == page_word(PAGE_TAIL, KIND_NONE, walk->length)
                      : word_state(word) != PAGE_TAIL && word_state(word) != PAGE_FREE;
@@ -189,8 +180,9 @@ static uint64_t check_zone(struct check *c, int zone) {
         }
         used += walk.length;
         check_run(c, &walk);
-        orphans += walk.kind == KIND_SLAB &&
-                   get(&slab_at(heap, granule_of_page(heap, walk.first))->owner) == 0;
+        uint32_t size_class;
+        if (walk.kind == KIND_SLAB && slab_valid(heap, walk.first, &size_class))
+            orphans += get(&slab_at(heap, granule_of_page(heap, walk.first))->owner) == 0;
     }
     uint64_t counted = get(&heap->header->zones[zone].used);
     if (walk.broken)

@@ -13,8 +13,10 @@ static bool in_use(ipcheap_heap *heap, uint64_t tag, uint64_t offset) {
 }
 
 static void count_slab(ipcheap_heap *heap, uint64_t page, ipcheap_statistics *s) {
+    uint32_t size_class;
+    if (!slab_valid(heap, page, &size_class)) return;
     struct slab *slab = slab_at(heap, granule_of_page(heap, page));
-    uint32_t size_class = get(&slab->size_class), blocks = slab_blocks(heap, size_class);
+    uint32_t blocks = slab_blocks(heap, size_class);
     for (uint32_t i = 0; i < blocks; i++) {
         uint64_t tag = get_acquire(&slab->tags[i]);
         uint64_t offset = page_offset(heap, page) + (uint64_t)i * size_class_bytes(size_class);

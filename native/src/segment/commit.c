@@ -55,6 +55,15 @@ int commit_pages(ipcheap_heap *heap, uint64_t first, uint64_t count) {
     return 0;
 }
 
+int commit_pages_again(ipcheap_heap *heap, uint64_t first, uint64_t count) {
+    for (uint64_t done = 0; done < count && !heap->sysv; done += PIECE) {
+        uint64_t bytes = least(PIECE, count - done) << PAGE_SHIFT;
+        int error = os_commit(heap->fd, page_offset(heap, first + done), bytes);
+        if (error) return error;
+    }
+    return 0;
+}
+
 uint64_t uncommit_pages(ipcheap_heap *heap, uint64_t first, uint64_t count) {
     uint64_t had = change_bits(heap, first, count, false);
     uint64_t offset = page_offset(heap, first);

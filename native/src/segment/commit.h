@@ -12,6 +12,8 @@
 
 /* MEMORY_FULL when the file system is full; WOULD_SLEEP when it takes long and may not. */
 int commit_pages(ipcheap_heap *heap, uint64_t first, uint64_t count);
+/* The same without believing the bits, and nothing is changed in them. */
+int commit_pages_again(ipcheap_heap *heap, uint64_t first, uint64_t count);
 /* Gives the memory of these pages back; returns how many had any. */
 uint64_t uncommit_pages(ipcheap_heap *heap, uint64_t first, uint64_t count);
 uint64_t committed_pages(const ipcheap_heap *heap, uint64_t first, uint64_t count);

@@ -37,9 +37,10 @@ struct participant {
 
 /* What the segment layer needs done by the layers above it. */
 struct hooks {
-    int (*rebuild)(struct participant *me); /* under the lock, after its owner died */
+    void (*rebuild)(struct participant *me); /* under the lock, after its owner died */
     int (*recover)(struct participant *me, uint32_t slot, uint32_t generation); /* under the lock */
     void (*leave)(struct participant *me); /* its thread ends: close endpoints, orphan slabs */
+    void (*forget)(struct participant *me); /* the handle goes: free what is private */
     /* the heap is closed by another thread, `me` */
     void (*close_endpoints)(struct participant *owner, struct participant *me);
     void (*abandon)(struct participant *me); /* in a forked child: it was the parent's */
@@ -59,6 +60,8 @@ struct ipcheap_heap {
     int live;            /* an open file description of its own for them; -1 after fork */
     bool sysv;
     _Atomic bool closed;
+    uint32_t sem_kind;   /* as the header said when we came */
+    int sem_id;
     void *semaphore;
     int64_t lock_timeout;
     /* Of endpoint lists, and of what a closing consumer holds. Not wanted under the heap lock. */
@@ -66,6 +69,7 @@ struct ipcheap_heap {
     struct participant *members;
     _Atomic uint32_t members_here; /* living threads among them */
     struct participant *_Atomic by_slot[PARTICIPANTS];
+    struct channel *_Atomic chunks[DIRECTORY_CHUNKS]; /* they never move: see channel_at() */
     struct ipcheap_heap *next_of_process;
     uint32_t cores;
 };
@@ -78,8 +82,8 @@ int segment_open(int fd, int shmid, ipcheap_heap **heap);
 void segment_free(ipcheap_heap *heap);
 /* Makes sure that metadata may be touched. */
 int segment_commit_meta(ipcheap_heap *heap, const void *start, uint64_t bytes);
-/* May it be touched? For checks. */
-bool segment_meta_is_committed(const ipcheap_heap *heap, const void *start, uint64_t bytes);
+/* May it be touched, as far as the bits say? Where an index that may be garbage leads to. */
+bool segment_meta_committed(const ipcheap_heap *heap, const void *start, uint64_t bytes);
 /* Gives back the whole pages of a range of metadata that nobody will look at. */
 void segment_uncommit_meta(ipcheap_heap *heap, const void *start, uint64_t bytes);
 

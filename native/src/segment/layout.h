@@ -224,6 +224,7 @@ enum channel_flags {
     CHANNEL_REVOKED = 1,  /* somebody collects the garbage: the producer is to wait for the lock */
     CHANNEL_GONE = 2,     /* removed: its endpoints are closed */
     CHANNEL_DESERTED = 4, /* no producer will collect what is released */
+    CHANNEL_POISONED = 8, /* a slot says what nobody would have written: neither side goes on */
 };
 
 /* How a side wants to be told that it can go on: see park.h. */

@@ -12,23 +12,23 @@ void ipcheap_allow_sleep(int allow) { must_not_sleep = !allow; }
 bool may_sleep(void) { return !must_not_sleep; }
 
 static int sleep_on(ipcheap_heap *heap, uint32_t seen, int64_t span) {
-    switch (get(&heap->header->sem_kind)) {
+    switch (heap->sem_kind) {
     case IPCHEAP_SEM_POSIX:
         return os_semaphore_wait(heap->semaphore, span);
     case IPCHEAP_SEM_SYSV:
-        return os_sysv_wait((int)get(&heap->header->sem_id), span);
+        return os_sysv_wait(heap->sem_id, span);
     default:
         return os_futex_wait(&heap->header->lock, seen, span);
     }
 }
 
 static void wake_one(ipcheap_heap *heap) {
-    switch (get(&heap->header->sem_kind)) {
+    switch (heap->sem_kind) {
     case IPCHEAP_SEM_POSIX:
         os_semaphore_post(heap->semaphore);
         break;
     case IPCHEAP_SEM_SYSV:
-        os_sysv_post((int)get(&heap->header->sem_id));
+        os_sysv_post(heap->sem_id);
         break;
     default:
         os_futex_wake(&heap->header->lock, 1);
@@ -38,8 +38,8 @@ static void wake_one(ipcheap_heap *heap) {
 /* The full generation is in the slot's word; the lock holds its low bits. */
 bool lock_owner_alive(ipcheap_heap *heap, uint32_t word) {
     uint32_t slot = (word & 0x1FFF) - 1;
-    if (slot >= PARTICIPANTS || slot >= get(&heap->header->slots_used)) return false;
-    uint32_t generation = (uint32_t)(get_acquire(&slot_at(heap, slot)->word) >> 8);
+    uint32_t generation;
+    if (!participant_latest(heap, slot, &generation)) return false;
     if (lock_word_of(slot, generation) != (word & ~LOCK_WAITERS)) return false;
     return participant_alive(heap, slot, generation);
 }
@@ -54,11 +54,17 @@ static bool try_lock(ipcheap_heap *heap, uint32_t mine) {
     return put_if(&heap->header->lock, &free, mine);
 }
 
+/* Can nobody be expected to give the lock back? Our own word, without us: nobody wrote that. */
+static bool lock_is_lost(const struct participant *me, uint32_t word) {
+    return (word & ~LOCK_WAITERS) == me->lock_word || !lock_owner_alive(me->heap, word);
+}
+
 /* Waits until the lock is ours; *robbed tells that a dead owner left the indices unknown. */
 static int lock_slowly(struct participant *me, bool *robbed) {
     ipcheap_heap *heap = me->heap;
     shared32 *lock = &heap->header->lock;
     int64_t deadline = os_deadline(heap->lock_timeout);
+    int64_t look_at = os_deadline(look_again_after);
     for (;;) {
         uint32_t seen = get(lock);
         /* Having slept, we cannot know whether others still do: keep the flag. */
@@ -75,7 +81,10 @@ static int lock_slowly(struct participant *me, bool *robbed) {
         int result = sleep_on(heap, seen, span);
         if (result == IPCHEAP_SYSTEM) os_nap(MILLISECOND); /* the semaphore was removed */
         seen = get(lock);
-        if (seen != 0 && result != 0 && !lock_owner_alive(heap, seen)) {
+        /* By the clock, too: a semaphore that counts too many lets nobody sleep. */
+        bool look = seen != 0 && (result != 0 || os_remaining(look_at) == 0);
+        if (look) look_at = os_deadline(look_again_after);
+        if (look && lock_is_lost(me, seen)) {
             if (!put_if(lock, &seen, me->lock_word | LOCK_WAITERS)) continue;
             *robbed = true;
             return 0;
@@ -97,11 +106,9 @@ int heap_lock(struct participant *me) {
         me->lock_depth--;
         return error;
     }
-    if (robbed) {
-        error = heap->hooks->rebuild(me);
-        if (error) heap_unlock(me);
-    }
-    return error;
+    /* What cannot be made again, whoever needs it finds out: the lock itself is sound. */
+    if (robbed) heap->hooks->rebuild(me);
+    return 0;
 }
 
 void heap_unlock(struct participant *me) {

@@ -280,6 +280,7 @@ void participants_forget(ipcheap_heap *heap) {
             os_byte_unlock(heap->live, p->slot);
             heap->by_slot[p->slot] = NULL;
         }
+        heap->hooks->forget(p);
         free(p->deferred);
         p->deferred = NULL;
         p->heap = NULL; /* its thread frees it: see mine_tidy() */
@@ -291,18 +292,43 @@ void participants_forget(ipcheap_heap *heap) {
 
 /* Looking at others ---------------------------------------------------------------------- */
 
+/* May it be looked at? Not by slots_used, which a wrong store could make forget the living. */
+static bool slot_exists(ipcheap_heap *heap, uint32_t slot) {
+    return slot < PARTICIPANTS &&
+           segment_meta_committed(heap, slot_at(heap, slot), sizeof(struct participant_slot));
+}
+
+struct participant_slot *participant_record(ipcheap_heap *heap, uint64_t tag) {
+    uint32_t slot = tag_slot(tag);
+    return slot_exists(heap, slot) ? slot_at(heap, slot) : NULL;
+}
+
+bool participant_absent(ipcheap_heap *heap, uint32_t slot) {
+    if (heap->by_slot[slot]) return false;
+    return os_byte_locked(heap->live < 0 ? heap->file : heap->live, slot) != 1;
+}
+
 bool participant_alive(ipcheap_heap *heap, uint32_t slot, uint32_t generation) {
-    if (slot >= PARTICIPANTS || slot >= get(&heap->header->slots_used)) return false;
+    if (!slot_exists(heap, slot)) return false;
     uint64_t word = get_acquire(&slot_at(heap, slot)->word); /* pairs with slot_fill() */
     if (word != slot_word(generation, SLOT_LIVE)) return false;
     struct participant *own = heap->by_slot[slot];
-    if (own) return own->generation == generation;
-    if (heap->live < 0) return os_byte_locked(heap->file, slot) == 1;
-    return os_byte_locked(heap->live, slot) == 1;
+    return own ? own->generation == generation : !participant_absent(heap, slot);
+}
+
+bool participant_latest(ipcheap_heap *heap, uint32_t slot, uint32_t *generation) {
+    if (!slot_exists(heap, slot)) return false;
+    *generation = (uint32_t)(get_acquire(&slot_at(heap, slot)->word) >> 8); /* with slot_fill() */
+    return true;
+}
+
+bool participant_has_been(ipcheap_heap *heap, uint32_t slot, uint32_t generation) {
+    uint32_t latest;
+    return participant_latest(heap, slot, &latest) && (int32_t)(generation - latest) <= 0;
 }
 
 bool participant_settled(ipcheap_heap *heap, uint32_t slot) {
-    if (slot >= PARTICIPANTS || slot >= get(&heap->header->slots_used)) return true;
+    if (!slot_exists(heap, slot)) return true;
     for (int i = 0; i < 1000; i++) {
         if (get_acquire(&slot_at(heap, slot)->busy) == 0) return true; /* with participant_leave() */
         os_pause();
@@ -312,7 +338,7 @@ bool participant_settled(ipcheap_heap *heap, uint32_t slot) {
 
 void participant_describe(ipcheap_heap *heap, uint32_t slot, ipcheap_holder *holder) {
     *holder = (ipcheap_holder){0};
-    if (slot >= PARTICIPANTS || slot >= get(&heap->header->slots_used)) return;
+    if (!slot_exists(heap, slot)) return;
     struct participant_slot *record = slot_at(heap, slot);
     uint64_t word = get_acquire(&record->word); /* pairs with slot_fill() */
     holder->pid = get(&record->pid);
@@ -332,6 +358,7 @@ int ipcheap_next_participant(ipcheap_heap *heap, uint32_t *cursor, ipcheap_holde
     uint32_t used = (uint32_t)least(get(&heap->header->slots_used), PARTICIPANTS);
     while (*cursor < used) {
         uint32_t slot = (*cursor)++;
+        if (!slot_exists(heap, slot)) continue;
         if ((get(&slot_at(heap, slot)->word) & 0xFF) == SLOT_FREE) continue;
         participant_describe(heap, slot, holder);
         return 1;
@@ -343,6 +370,7 @@ void participants_count(ipcheap_heap *heap, uint32_t *living, uint32_t *dead) {
     *living = *dead = 0;
     uint32_t used = (uint32_t)least(get(&heap->header->slots_used), PARTICIPANTS);
     for (uint32_t slot = 0; slot < used; slot++) {
+        if (!slot_exists(heap, slot)) continue;
         uint64_t word = get(&slot_at(heap, slot)->word);
         if ((word & 0xFF) == SLOT_FREE) continue;
         if (participant_alive(heap, slot, (uint32_t)(word >> 8)))

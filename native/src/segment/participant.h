@@ -47,8 +47,16 @@ static inline void participant_leave(struct participant *me) {
 /* Waits a little until a participant is outside; false when it is not. */
 bool participant_settled(ipcheap_heap *heap, uint32_t slot);
 
+/* The slot that a tag or a holder names, whatever it says; NULL for one that has never been. */
+struct participant_slot *participant_record(ipcheap_heap *heap, uint64_t tag);
 /* Is the occupant of a slot, in that generation, alive? */
 bool participant_alive(ipcheap_heap *heap, uint32_t slot, uint32_t generation);
+/* The generation of a slot's occupant, or of its last one; false when there is no such slot. */
+bool participant_latest(ipcheap_heap *heap, uint32_t slot, uint32_t *generation);
+/* Was there ever an occupant of that generation? */
+bool participant_has_been(ipcheap_heap *heap, uint32_t slot, uint32_t generation);
+/* Does no process hold the slot's byte, whatever the slot says? */
+bool participant_absent(ipcheap_heap *heap, uint32_t slot);
 /* Gives the slot back; for one that holds nothing any more. */
 void participant_retire(struct participant *me);
 /* Retires those whose threads have ended and whose records have all been given back. */

@@ -16,6 +16,11 @@ static int header_check(const struct header *header, uint64_t bytes, struct geom
     return 0;
 }
 
+/* A file is as long as its capacity says: another capacity, and everything would be elsewhere. */
+static int length_check(uint64_t bytes, const struct geometry *geometry, bool sysv) {
+    return sysv || bytes == geometry->bytes ? 0 : IPCHEAP_FORMAT_MISMATCH;
+}
+
 uint64_t ipcheap_segment_bytes(uint64_t capacity) {
     struct geometry geometry;
     return geometry_of(capacity, &geometry) ? geometry.bytes : 0;
@@ -85,13 +90,17 @@ static void header_fill(struct header *header, const ipcheap_options *options) {
 }
 
 /* One page run a zone, free from end to end; written before the magic makes it visible. */
-static void zones_fill(unsigned char *base, const struct geometry *g) {
-    struct page *pages = (struct page *)(base + g->pages_at);
+static int zones_fill(ipcheap_heap *heap) {
     for (int z = 0; z < ZONES; z++) {
-        uint64_t first = g->zone_first[z], length = g->zone_pages[z];
-        put(&pages[first + length - 1].word, page_word(PAGE_TAIL, KIND_NONE, length));
-        put(&pages[first].word, page_word(PAGE_FREE, KIND_NONE, length));
+        uint64_t length = heap->geometry.zone_pages[z];
+        struct page *first = &heap->pages[heap->geometry.zone_first[z]], *last = first + length - 1;
+        int error = segment_commit_meta(heap, first, sizeof *first);
+        if (!error) error = segment_commit_meta(heap, last, sizeof *last);
+        if (error) return error;
+        put(&last->word, page_word(PAGE_TAIL, KIND_NONE, length));
+        put(&first->word, page_word(PAGE_FREE, KIND_NONE, length));
     }
+    return 0;
 }
 
 int segment_format(int fd, int shmid, const ipcheap_options *options,
@@ -111,12 +120,6 @@ int segment_format(int fd, int shmid, const ipcheap_options *options,
         error = os_file_resize(fd, 0);
         if (!error) error = os_file_resize(fd, g.bytes);
         if (!error) error = os_commit(fd, 0, g.always);
-        for (int z = 0; z < ZONES && !error; z++) {
-            uint64_t first = g.pages_at + g.zone_first[z] * sizeof(struct page);
-            uint64_t last = first + (g.zone_pages[z] - 1) * sizeof(struct page);
-            error = os_commit(fd, first & ~(PAGE - 1), PAGE);
-            if (!error) error = os_commit(fd, last & ~(PAGE - 1), PAGE);
-        }
         if (!error) error = os_map(fd, g.bytes, &base);
         if (error) {
             os_file_resize(fd, 0);
@@ -126,20 +129,23 @@ int segment_format(int fd, int shmid, const ipcheap_options *options,
     if (error) return error;
     struct header *header = (struct header *)base;
     header_fill(header, options);
-    zones_fill(base, &g);
-    ipcheap_heap half = {.base = base, .header = header, .geometry = g};
+    ipcheap_heap half = {.base = base, .header = header, .geometry = g, .fd = fd, .sysv = sysv};
     half.pages = at_offset(&half, g.pages_at);
-    error = fill(&half);
+    error = zones_fill(&half);
+    if (!error) error = fill(&half);
     if (!error) put_release(&header->magic, MAGIC); /* pairs with header_check() */
     if (sysv)
         os_unmap_sysv(base);
     else
         os_unmap(base, g.bytes);
+    if (error && !sysv) os_file_resize(fd, 0);
     return error;
 }
 
 static int semaphore_open(ipcheap_heap *heap) {
-    if (get(&heap->header->sem_kind) != IPCHEAP_SEM_POSIX) return 0;
+    heap->sem_kind = get(&heap->header->sem_kind);
+    heap->sem_id = (int)get(&heap->header->sem_id);
+    if (heap->sem_kind != IPCHEAP_SEM_POSIX) return 0;
     uint64_t words[8];
     char name[sizeof words + 1] = {0};
     for (int i = 0; i < 8; i++) words[i] = get(&heap->header->sem_name[i]);
@@ -163,6 +169,7 @@ int segment_open(int fd, int shmid, ipcheap_heap **result) {
     int error = header_map(fd, shmid, &base, &bytes);
     if (error) goto fail;
     error = header_check((struct header *)base, bytes, &heap->geometry);
+    if (!error) error = length_check(bytes, &heap->geometry, heap->sysv);
     if (heap->sysv)
         heap->base = base;
     else
@@ -218,15 +225,14 @@ int segment_commit_meta(ipcheap_heap *heap, const void *start, uint64_t bytes) {
     return 0;
 }
 
-bool segment_meta_is_committed(const ipcheap_heap *heap, const void *start, uint64_t bytes) {
+bool segment_meta_committed(const ipcheap_heap *heap, const void *start, uint64_t bytes) {
     if (heap->sysv) return true;
     const struct geometry *g = &heap->geometry;
     uint64_t first = (offset_of(heap, start) - g->always) >> PAGE_SHIFT;
     uint64_t last = (offset_of(heap, start) + bytes - 1 - g->always) >> PAGE_SHIFT;
     const shared64 *bits = at_offset(heap, g->metabits_at);
-    for (uint64_t page = first; page <= last; page++)
-        if (!(get(&bits[page / 64]) >> (page & 63) & 1)) return false;
-    return true;
+    while (first <= last && get(&bits[first / 64]) >> (first & 63) & 1) first++;
+    return first > last;
 }
 
 void segment_uncommit_meta(ipcheap_heap *heap, const void *start, uint64_t bytes) {
