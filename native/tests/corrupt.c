@@ -1,0 +1,482 @@
+#include "corrupt.h"
+
+#include <pthread.h>
+
+#include "corrupt_image.h"
+#include "segment/heap.h"
+#include "testing.h"
+
+void corrupt_prepare(void) { images_prepare(); }
+
+/* Reading a case -------------------------------------------------------------------------- */
+
+static uint8_t byte_at(const unsigned char *bytes, size_t size, size_t at) {
+    return at < size ? bytes[at] : 0;
+}
+
+static struct edit edit_at(const unsigned char *bytes, size_t size, size_t at) {
+    struct edit e = {byte_at(bytes, size, at), byte_at(bytes, size, at + 1), 0, 0};
+    for (size_t i = 0; i < 2; i++)
+        e.where |= (uint16_t)(byte_at(bytes, size, at + 2 + i) << (8 * i));
+    for (size_t i = 0; i < 8; i++)
+        e.value |= (uint64_t)byte_at(bytes, size, at + 4 + i) << (8 * i);
+    return e;
+}
+
+size_t corrupt_random(uint64_t seed, unsigned char bytes[CASE_MOST]) {
+    uint64_t state = seed * UINT64_C(0x9E3779B97F4A7C15) + 1;
+    for (int i = 0; i < 8; i++) next_random(&state);
+    size_t edits = 1 + next_random(&state) % (next_random(&state) % 4 ? 6 : 64);
+    size_t size = CASE_HEADER + edits * CASE_EDIT;
+    for (size_t i = 0; i < size; i++) bytes[i] = (unsigned char)(next_random(&state) >> 24);
+    bytes[3] = (next_random(&state) % 8 == 0) | (seed & 1) << 1;
+    bytes[2] = (unsigned char)(next_random(&state) % 3 ? bytes[2] % (edits + 1) : edits);
+    return size;
+}
+
+/* Going on ---------------------------------------------------------------------------------- */
+
+enum { OPERATIONS = 1000, ENDS = 12, HELD = 32 };
+
+/* A participant that does whatever the generator says. */
+struct user {
+    ipcheap_heap *heap;
+    ipcheap_endpoint *ends[ENDS];
+    int sides[ENDS];
+    ipcheap_record held[HELD];
+    int count;
+};
+
+struct play {
+    const struct copy *copy;
+    uint64_t random, more; /* `more`: of what is done besides, where a case asks for it */
+    bool besides;
+    struct user users[2];
+    struct user *touching; /* whose turn it is */
+    struct corrupt_result result;
+};
+
+static uint64_t draw(struct play *p, uint64_t below) { return next_random(&p->random) % below; }
+
+static void note(struct play *p, int64_t code) {
+    p->result.operations++;
+    p->result.succeeded += code >= 0;
+    p->result.corrupt += code == IPCHEAP_CORRUPT;
+}
+
+/*
+ * May the user touch this byte? Where there is no memory behind it and none to be had, his
+ * touch is a signal that nobody can help: a bit, or an offset, has lied about his own memory.
+ */
+static bool backed(const struct play *p, const void *byte) {
+    return has_memory(p->copy->fd, offset_of(p->touching->heap, byte));
+}
+
+/* Reads where a record begins and ends, as whoever got it would. */
+static void look(const struct play *p, const ipcheap_record *record) {
+    volatile unsigned char sum = 0;
+    if (!record->nbytes) return;
+    const unsigned char *first = record->data, *last = first + record->nbytes - 1;
+    if (backed(p, first)) sum = *first;
+    if (backed(p, last)) sum = *last;
+    (void)sum;
+}
+
+static void hold(struct play *p, struct user *u, const ipcheap_record *record) {
+    look(p, record);
+    if (u->count < HELD)
+        u->held[u->count++] = *record;
+    else
+        ipcheap_free(u->heap, &(ipcheap_record){record->data, record->nbytes, record->offset,
+                                                record->position, record->consumer, record->form});
+}
+
+static void drop(struct user *u, int i) { u->held[i] = u->held[--u->count]; }
+
+static int64_t do_allocate(struct play *p, struct user *u) {
+    static const uint64_t sizes[] = {0, 1, 64, 100, 500, 1000, 3000, 4096, 5000, 9000, 40000, 300000};
+    uint64_t nbytes = sizes[draw(p, draw(p, 8) ? 8 : sizeof sizes / sizeof *sizes)];
+    if (draw(p, 300) == 0) nbytes = p->copy->image->geometry.capacity - draw(p, 3) * 4096;
+    ipcheap_record record;
+    int error = ipcheap_allocate(u->heap, nbytes, &record);
+    if (error) return error;
+    for (uint64_t at = 0; at < nbytes && at < 5 * PAGE; at += PAGE / 4) {
+        unsigned char *byte = (unsigned char *)record.data + at;
+        if (backed(p, byte)) *byte = 0x5A;
+    }
+    hold(p, u, &record);
+    return 0;
+}
+
+static int64_t do_free(struct play *p, struct user *u) {
+    if (!u->count) return 0;
+    int i = (int)draw(p, (uint64_t)u->count);
+    ipcheap_record record = u->held[i];
+    int error = ipcheap_free(u->heap, &record);
+    drop(u, i);
+    return error;
+}
+
+static int64_t do_keep(struct play *p, struct user *u) {
+    if (!u->count) return 0;
+    return ipcheap_keep(u->heap, &u->held[draw(p, (uint64_t)u->count)]);
+}
+
+static ipcheap_key key_of(struct play *p) {
+    ipcheap_key key;
+    uint64_t pick = draw(p, 10);
+    if (pick < 6)
+        ipcheap_key_int(&key, draw(p, RECORD_CHANNELS));
+    else if (pick < 8)
+        ipcheap_key_int(&key, 100 + draw(p, 200));
+    else if (pick < 9)
+        ipcheap_key_int(&key, 500 + draw(p, 8));
+    else
+        ipcheap_key_text(&key, "removed", 7);
+    return key;
+}
+
+static void drop_end(struct user *u, int i) {
+    for (int r = 0; r < u->count;)
+        if (u->held[r].consumer == u->ends[i])
+            drop(u, r);
+        else
+            r++;
+    ipcheap_endpoint_release(u->ends[i]);
+    u->ends[i] = NULL;
+}
+
+static int64_t do_claim(struct play *p, struct user *u) {
+    ipcheap_key key = key_of(p);
+    ipcheap_channel channel;
+    int i = (int)draw(p, ENDS), side = (int)draw(p, 2);
+    if (u->ends[i]) drop_end(u, i);
+    int error = draw(p, 4) ? ipcheap_find_channel(u->heap, &key, &channel)
+                           : ipcheap_add_record_channel(u->heap, &key, 0, &channel);
+    if (error) return error;
+    error = ipcheap_claim(u->heap, &channel, side, &u->ends[i]);
+    if (error) {
+        ipcheap_holder holder;
+        u->ends[i] = NULL;
+        ipcheap_side_holder(u->heap, &channel, side, &holder);
+    } else {
+        u->sides[i] = side;
+    }
+    return error;
+}
+
+static int pick_end(struct play *p, struct user *u, int side) {
+    int first = (int)draw(p, ENDS);
+    for (int k = 0; k < ENDS; k++) {
+        int i = (first + k) % ENDS;
+        if (u->ends[i] && u->sides[i] == side) return i;
+    }
+    return -1;
+}
+
+static int64_t do_send(struct play *p, struct user *u) {
+    int i = pick_end(p, u, IPCHEAP_PRODUCER);
+    if (i < 0) return do_claim(p, u);
+    if (!u->count) return do_allocate(p, u);
+    int r = (int)draw(p, (uint64_t)u->count), error;
+    if (draw(p, 20) == 0)
+        error = ipcheap_send(u->ends[i], &u->held[r], 10000);
+    else
+        error = ipcheap_try_send(u->ends[i], &u->held[r]);
+    if (!error) drop(u, r);
+    return error;
+}
+
+static int64_t do_receive(struct play *p, struct user *u) {
+    int i = pick_end(p, u, IPCHEAP_CONSUMER);
+    if (i < 0) return do_claim(p, u);
+    ipcheap_record records[4];
+    if (draw(p, 10) == 0) {
+        int64_t got = ipcheap_try_receive_many(u->ends[i], records, 4);
+        for (int64_t k = 0; k < got; k++) hold(p, u, &records[k]);
+        return got;
+    }
+    int error = draw(p, 20) == 0 ? ipcheap_receive(u->ends[i], records, 10000)
+                                 : ipcheap_try_receive(u->ends[i], records);
+    if (!error) hold(p, u, records);
+    return error;
+}
+
+static int64_t do_end(struct play *p, struct user *u) {
+    int i = (int)draw(p, ENDS);
+    ipcheap_endpoint_statistics s;
+    if (!u->ends[i]) return 0;
+    switch (draw(p, 5)) {
+    case 0:
+        return ipcheap_endpoint_describe(u->ends[i], &s);
+    case 1:
+        return ipcheap_pending(u->ends[i]);
+    case 2:
+        return ipcheap_wait(u->ends[i], 10000);
+    case 3:
+        return ipcheap_wait_peer(u->ends[i], 10000);
+    default:
+        drop_end(u, i);
+        return 0;
+    }
+}
+
+static int64_t do_directory(struct play *p, struct user *u) {
+    ipcheap_key key = key_of(p);
+    ipcheap_channel channel;
+    switch (draw(p, 6)) {
+    case 0:
+        return ipcheap_remove_channel(u->heap, &key, (int)draw(p, 2));
+    case 1: {
+        uint32_t cursor = 0;
+        int n = 0;
+        while (ipcheap_next_channel(u->heap, &cursor, &key, &channel) == 1) n++;
+        return n;
+    }
+    case 2:
+        return ipcheap_wait_directory(u->heap, ipcheap_directory_version(u->heap), 10000);
+    default:
+        return ipcheap_add_record_channel(u->heap, &key, UINT64_C(1) << draw(p, 6), &channel);
+    }
+}
+
+static int64_t do_static(struct play *p, struct user *u) {
+    ipcheap_key key = key_of(p);
+    ipcheap_channel channel;
+    int error = ipcheap_add_static_segment(u->heap, &key, draw(p, 2) ? 0 : 64, &channel);
+    if (error < 0) return error;
+    unsigned char *data = ipcheap_static_data(u->heap, &channel);
+    bool usable = data && channel.shape && backed(p, data) && backed(p, data + channel.shape - 1);
+    if (usable) {
+        data[0] ^= 1;
+        data[channel.shape - 1] ^= 1;
+    }
+    if (usable && channel.shape >= 64) {
+        uint32_t generation;
+        ipcheap_lock_acquire(u->heap, data, 10000);
+        ipcheap_lock_release(u->heap, data);
+        ipcheap_event_wait(u->heap, data, 10000);
+        ipcheap_barrier_arrive(data, 2, &generation);
+        ipcheap_barrier_reset(data);
+    }
+    return error == 1 ? ipcheap_static_ready(u->heap, &channel, (int)draw(p, 2)) : 0;
+}
+
+static int64_t do_heap(struct play *p, struct user *u) {
+    ipcheap_statistics statistics;
+    ipcheap_recovery recovery;
+    ipcheap_heap_info info;
+    ipcheap_holder holder;
+    switch (draw(p, 12)) {
+    case 0:
+        return ipcheap_check(u->heap, NULL, NULL);
+    case 1:
+        return ipcheap_heap_statistics(u->heap, &statistics);
+    case 2:
+        return ipcheap_recover(u->heap, &recovery);
+    case 3:
+        return ipcheap_trim(u->heap, draw(p, 2) * MIB / 2);
+    case 4:
+        return ipcheap_heap_describe(u->heap, &info);
+    case 5:
+        return ipcheap_inspect(p->copy->fd, -1, &info);
+    default:
+        return ipcheap_lock_holder(u->heap, &holder);
+    }
+}
+
+/* Besides ----------------------------------------------------------------------------------- */
+
+static int64_t more_arrays(struct play *p, struct user *u, uint64_t pick) {
+    ipcheap_array array = {.itemsize = 4, .dimensions = 2, .shape = {1 + pick % 9, 200}, .type = "<f4"};
+    ipcheap_record record;
+    if (memory_is_short()) return 0; /* it writes where a bit may lie, as look() must not */
+    int error = ipcheap_allocate_array(u->heap, &array, &record);
+    if (!error) hold(p, u, &record);
+    return error;
+}
+
+static int64_t more_headers(const struct play *p, const struct user *u) {
+    int64_t worst = 0;
+    for (int i = 0; i < u->count; i++) {
+        ipcheap_record record = u->held[i];
+        ipcheap_array array;
+        unsigned char *header = (unsigned char *)record.data + round_up(record.nbytes, BLOCK_ALIGN);
+        record.form = IPCHEAP_ARRAY; /* whatever the slot said */
+        if (!backed(p, header) || !backed(p, header + 4 * sizeof array)) continue;
+        int error = ipcheap_array_of(u->heap, &record, &array);
+        if (error) worst = error;
+    }
+    return worst;
+}
+
+static int64_t more_waiting(const struct user *u, int64_t timeout_ns) {
+    ipcheap_waitable items[ENDS] = {0};
+    size_t count = 0;
+    for (int i = 0; i < ENDS; i++)
+        if (u->ends[i]) items[count++].endpoint = u->ends[i];
+    return ipcheap_wait_any(items, count, timeout_ns);
+}
+
+static int64_t more_participants(const struct user *u) {
+    ipcheap_holder holder;
+    uint32_t cursor = 0;
+    int64_t n = 0;
+    while (ipcheap_next_participant(u->heap, &cursor, &holder) == 1) n++;
+    return n;
+}
+
+/* Of a generator of its own, so that the operations are the same with it and without. */
+static int64_t operate_besides(struct play *p, struct user *u) {
+    uint64_t pick = next_random(&p->more), nbytes;
+    uint32_t form;
+    ipcheap_endpoint *end = u->ends[pick / 8 % ENDS];
+    switch (pick % 8) {
+    case 0:
+    case 1:
+        return more_arrays(p, u, pick / 8);
+    case 2:
+        return more_headers(p, u);
+    case 3:
+        return more_waiting(u, pick / 8 % 4 ? 0 : 10000);
+    case 4:
+        return more_participants(u);
+    case 5:
+        return end ? ipcheap_endpoint_descriptor(end) : 0;
+    default:
+        return end ? ipcheap_peek(end, &nbytes, &form) : 0;
+    }
+}
+
+/* Users ------------------------------------------------------------------------------------- */
+
+static void user_leave(struct user *u) {
+    if (!u->heap) return;
+    ipcheap_close(u->heap);
+    for (int i = 0; i < ENDS; i++)
+        if (u->ends[i]) ipcheap_endpoint_release(u->ends[i]);
+    ipcheap_release(u->heap);
+    *u = (struct user){0};
+}
+
+static int user_join(struct play *p, struct user *u) {
+    int error = ipcheap_attach(p->copy->fd, -1, &u->heap);
+    if (error) {
+        u->heap = NULL;
+        return error;
+    }
+    /* A lock whose word names a living participant is waited for this long, each time. */
+    ipcheap_set_lock_timeout(u->heap, 100000);
+    p->result.attached++;
+    return 0;
+}
+
+static void operate(struct play *p, struct user *u) {
+    uint64_t what = draw(p, 100);
+    int64_t code;
+    p->touching = u;
+    if (!u->heap)
+        code = what < 90 ? 0 : user_join(p, u);
+    else if (what < 24)
+        code = do_allocate(p, u);
+    else if (what < 42)
+        code = do_free(p, u);
+    else if (what < 46)
+        code = do_keep(p, u);
+    else if (what < 64)
+        code = do_send(p, u);
+    else if (what < 82)
+        code = do_receive(p, u);
+    else if (what < 87)
+        code = do_claim(p, u);
+    else if (what < 91)
+        code = do_end(p, u);
+    else if (what < 95)
+        code = do_directory(p, u);
+    else if (what < 97)
+        code = do_static(p, u);
+    else
+        code = do_heap(p, u);
+    note(p, code);
+    if (p->besides && u->heap && next_random(&p->more) % 4 == 0) note(p, operate_besides(p, u));
+    if (draw(p, 500) == 0) user_leave(u);
+}
+
+/* A peer that scribbles at any moment, again and again. */
+struct scribbler {
+    const struct copy *copy;
+    const unsigned char *bytes;
+    size_t size, first, end;
+    _Atomic bool done;
+};
+
+static void *scribble(void *argument) {
+    struct scribbler *s = argument;
+    for (size_t i = s->first; !s->done; i = i + 1 < s->end ? i + 1 : s->first) {
+        struct edit e = edit_at(s->bytes, s->size, CASE_HEADER + i * CASE_EDIT);
+        spoil(s->copy, &e);
+        for (int k = 0; k < 500 && !s->done; k++) os_pause();
+    }
+    return NULL;
+}
+
+/* Attach, recover, check, statistics, and then a thousand operations with edits between. */
+static void play(struct play *p, const unsigned char *bytes, size_t size) {
+    size_t edits = size > CASE_HEADER ? (size - CASE_HEADER + CASE_EDIT - 1) / CASE_EDIT : 0;
+    size_t before = byte_at(bytes, size, 2), next = 0;
+    for (; next < edits && next < before; next++) {
+        struct edit e = edit_at(bytes, size, CASE_HEADER + next * CASE_EDIT);
+        spoil(p->copy, &e);
+    }
+    size_t rest = edits - next, step = OPERATIONS / (rest + 1);
+    for (int i = 0; i < 2; i++) note(p, user_join(p, &p->users[i]));
+    if (p->users[0].heap) {
+        ipcheap_recovery recovery;
+        ipcheap_statistics statistics;
+        note(p, ipcheap_recover(p->users[0].heap, &recovery));
+        note(p, ipcheap_check(p->users[0].heap, NULL, NULL));
+        note(p, ipcheap_heap_statistics(p->users[0].heap, &statistics));
+    }
+    struct scribbler s = {p->copy, bytes, size, next, edits, false};
+    pthread_t thread;
+    bool beside = byte_at(bytes, size, 3) & 1 && rest;
+    if (beside) EXPECT_EQ(pthread_create(&thread, NULL, scribble, &s), 0);
+    for (size_t i = 0; i < OPERATIONS; i++) {
+        if (!beside && next < edits && i % (step ? step : 1) == 0) {
+            struct edit e = edit_at(bytes, size, CASE_HEADER + next++ * CASE_EDIT);
+            spoil(p->copy, &e);
+        }
+        operate(p, &p->users[draw(p, 4) == 0]);
+    }
+    s.done = true;
+    if (beside) EXPECT_EQ(pthread_join(thread, NULL), 0);
+    for (int i = 0; i < 2; i++) user_leave(&p->users[i]);
+}
+
+struct call {
+    struct play play;
+    const unsigned char *bytes;
+    size_t size;
+};
+
+static void *call_play(void *argument) {
+    struct call *call = argument;
+    play(&call->play, call->bytes, call->size);
+    return NULL;
+}
+struct corrupt_result corrupt_run(const unsigned char *bytes, size_t size) {
+    if (size > CASE_MOST) size = CASE_MOST;
+    struct copy copy = copy_open(byte_at(bytes, size, 0), byte_at(bytes, size, 1));
+    uint64_t seed = UINT64_C(0x1234567);
+    for (size_t i = 0; i < 4; i++) seed = seed * 257 + byte_at(bytes, size, 4 + i);
+    struct call call = {{.copy = &copy, .random = seed}, bytes, size};
+    for (int i = 0; i < 4; i++) next_random(&call.play.random);
+    call.play.more = ~seed;
+    call.play.besides = byte_at(bytes, size, 3) & 2;
+    /* A thread of its own: what the library keeps of a thread goes with it. */
+    pthread_t thread;
+    EXPECT_EQ(pthread_create(&thread, NULL, call_play, &call), 0);
+    EXPECT_EQ(pthread_join(thread, NULL), 0);
+    copy_close(&copy);
+    return call.play.result;
+}

@@ -1,0 +1,344 @@
+#include "corrupt_image.h"
+
+#include <fcntl.h>
+
+#include "channel/endpoint.h"
+#include "testing.h"
+
+/* Building ------------------------------------------------------------------------------- */
+
+enum { WORKERS = 4 };
+
+static struct image images[KINDS];
+static const char *folder; /* a tmpfs to be filled up */
+static const uint64_t capacities[KINDS] = {MIB, 24 * MIB};
+
+struct worker {
+    ipcheap_heap *heap;
+    ipcheap_record records[48];
+    ipcheap_endpoint *ends[16];
+    int count, end_count;
+};
+
+static ipcheap_endpoint *take_side(struct worker *w, const ipcheap_channel *channel, int side) {
+    return w->ends[w->end_count++] = claim(w->heap, channel, side);
+}
+
+static void allocate(struct worker *w, uint64_t nbytes) {
+    ipcheap_record *record = &w->records[w->count];
+    if (ipcheap_allocate(w->heap, nbytes, record) == 0) w->count++;
+}
+
+static void send_some(struct worker *w, ipcheap_endpoint *out, int count, uint64_t nbytes) {
+    for (int i = 0; i < count; i++) {
+        ipcheap_record record;
+        EXPECT_EQ(ipcheap_allocate(w->heap, nbytes, &record), 0);
+        if (ipcheap_try_send(out, &record)) ipcheap_free(w->heap, &record);
+    }
+}
+
+/* Receives, holds the last one, and frees the others. */
+static void receive_some(struct worker *w, ipcheap_endpoint *in, int count) {
+    for (int i = 0; i < count; i++) {
+        ipcheap_record record;
+        if (ipcheap_try_receive(in, &record)) break;
+        if (i + 1 < count) EXPECT_EQ(ipcheap_free(w->heap, &record), 0);
+    }
+}
+
+static void populate_channels(struct worker w[WORKERS]) {
+    for (uint64_t id = 0; id < RECORD_CHANNELS; id++) {
+        struct worker *from = &w[id % 3], *to = &w[(id + 1) % WORKERS];
+        uint64_t slots = UINT64_C(1) << (id % 6);
+        ipcheap_channel channel = record_channel(from->heap, id, slots);
+        ipcheap_endpoint *out = take_side(from, &channel, IPCHEAP_PRODUCER);
+        ipcheap_endpoint *in = take_side(to, &channel, IPCHEAP_CONSUMER);
+        for (int round = 0; round < 5; round++) {
+            send_some(from, out, 1 + (int)id, round == 3 ? 9000 : 100 + 200 * id);
+            receive_some(to, in, (int)id);
+        }
+        send_some(from, out, (int)slots, 64);
+        if (id % 4 == 3) ipcheap_endpoint_close(out);
+        if (id % 4 == 2) ipcheap_endpoint_close(in);
+    }
+}
+
+static void populate_directory(struct worker *w) {
+    ipcheap_key key;
+    ipcheap_channel channel;
+    for (uint64_t id = 100; id < 240; id++) record_channel(w->heap, id, 4);
+    for (uint64_t id = 100; id < 240; id += 9) {
+        ipcheap_key_int(&key, id);
+        EXPECT_EQ(ipcheap_remove_channel(w->heap, &key, 0), 0);
+    }
+    for (uint64_t id = 500; id < 504; id++) {
+        ipcheap_key_int(&key, id);
+        EXPECT_EQ(ipcheap_add_static_segment(w->heap, &key, 100 + 5000 * (id % 2), &channel), 1);
+        if (id < 503) EXPECT_EQ(ipcheap_static_ready(w->heap, &channel, 1), 0);
+    }
+    ipcheap_key_text(&key, "removed", 7);
+    EXPECT_EQ(ipcheap_add_record_channel(w->heap, &key, 8, &channel), 0);
+    ipcheap_endpoint *out = take_side(w, &channel, IPCHEAP_PRODUCER);
+    send_some(w, out, 5, 128);
+    EXPECT_EQ(ipcheap_remove_channel(w->heap, &key, 1), 0); /* stays until `out` is closed */
+}
+
+static void populate_memory(struct worker w[WORKERS]) {
+    for (int i = 0; i < 24; i++)
+        for (int k = 0; k < 3; k++) allocate(&w[k], (uint64_t)(i % 3 ? 64 << (i % 6) : 4096 * (1 + i % 5)));
+    for (int k = 0; k < 3; k++)
+        for (int i = k; i < w[k].count; i += 3) {
+            EXPECT_EQ(ipcheap_free(w[k].heap, &w[k].records[i]), 0);
+            w[k].records[i] = w[k].records[--w[k].count];
+        }
+    /* Somebody leaves with records out: his slabs are orphans, with blocks in use. */
+    for (int i = 0; i < 20; i++) allocate(&w[3], 64 + 64 * (unsigned)i);
+    for (int i = 0; i < 20; i += 2) EXPECT_EQ(ipcheap_free(w[3].heap, &w[3].records[i]), 0);
+}
+
+/* Copies what the file holds, and notes where things are. */
+static void snapshot(struct image *image, int fd, ipcheap_heap *heap) {
+    const struct geometry *g = &heap->geometry;
+    image->geometry = *g;
+    image->bytes = g->bytes;
+    off_t at = 0;
+    while ((at = lseek(fd, at, SEEK_DATA)) >= 0) {
+        EXPECT(image->count < sizeof image->pages / sizeof *image->pages);
+        unsigned char *data = malloc(PAGE);
+        EXPECT_EQ(pread(fd, data, PAGE, at), PAGE);
+        image->pages[image->count].offset = (uint64_t)at;
+        image->pages[image->count++].data = data;
+        at += (off_t)PAGE;
+    }
+    const struct header *header = heap->header;
+    image->chunk = get(&header->chunks[0]);
+    image->table = get(&header->table) & ((UINT64_C(1) << 56) - 1);
+    image->table_cells = UINT64_C(1) << (get(&header->table) >> 56);
+    image->slots_used = get(&header->slots_used);
+    for (uint32_t s = 0; s < image->slots_used && s < 64; s++)
+        image->generation[s] = (uint32_t)(get(&slot_at(heap, s)->word) >> 8);
+    for (uint32_t i = 0; i < RECORD_CHANNELS; i++) {
+        struct ring ring;
+        EXPECT(ring_of(heap, i, &ring));
+        image->rings[i] = offset_of(heap, ring.slots);
+        image->slots[i] = ring.count;
+    }
+    for (int zone = 0; zone < ZONES; zone++)
+        for (uint64_t page = g->zone_first[zone]; page < g->zone_first[zone] + g->zone_pages[zone];) {
+            uint64_t word = get(&heap->pages[page].word);
+            bool slab = word_state(word) == PAGE_USED && word_kind(word) == KIND_SLAB;
+            if (image->run_count < RUNS) image->runs[image->run_count++] = page;
+            if (slab && image->slab_count < RUNS)
+                image->slabs[image->slab_count++] = granule_of_page(heap, page);
+            page += word_length(word);
+        }
+    EXPECT(image->slab_count > 4 && image->run_count > 16);
+}
+
+void images_prepare(void) {
+    folder = getenv("IPCHEAP_CORRUPT_FOLDER");
+    for (int kind = 0; kind < KINDS; kind++) {
+        int fd = new_segment(capacities[kind]);
+        struct worker *w = calloc(WORKERS, sizeof *w);
+        for (int i = 0; i < WORKERS; i++) w[i].heap = attach(fd);
+        populate_channels(w);
+        populate_directory(&w[0]);
+        populate_memory(w);
+        expect_sound(w[0].heap);
+        ipcheap_close(w[3].heap);
+        snapshot(&images[kind], fd, w[0].heap);
+        for (int i = 0; i < WORKERS; i++) {
+            while (w[i].end_count) ipcheap_endpoint_release(w[i].ends[--w[i].end_count]);
+            ipcheap_release(w[i].heap);
+        }
+        free(w);
+        close(fd);
+    }
+}
+
+/* Spoiling ---------------------------------------------------------------------------------- */
+
+/* Where edits go: a field, or any word, of one of `count` things. */
+enum region {
+    ANYWHERE, ANY_META, HEADER, LOCK, ROOTS, LISTS, BINS_OF_ZONE, COMMITTED, META_COMMITTED,
+    PARTICIPANT, HEAD, LINKS, TAIL, SLAB, REMOTE, TAGS, CHANNEL, HOLDERS, SIDES, TABLE, RING,
+    RING_WORD, REGIONS
+};
+
+/* A multiple of four inside the segment. */
+static uint64_t target(const struct image *image, const struct edit *e) {
+    const struct geometry *g = &image->geometry;
+    uint64_t n = e->where, page = image->runs[n % image->run_count], more = n / 64;
+    uint64_t slab = g->slabs_at + image->slabs[n % image->slab_count] * g->slab_stride;
+    uint64_t ring = n % RECORD_CHANNELS;
+    uint64_t descriptor = image->chunk + n % 24 * sizeof(struct channel);
+    uint64_t page_at = g->pages_at + page * sizeof(struct page);
+#define AT(type, field) offsetof(struct type, field)
+    switch (e->region % REGIONS) {
+    case ANY_META:
+        return image->pages[n % image->count].offset + e->value % PAGE / 4 * 4;
+    case HEADER:
+        return n * 4 % sizeof(struct header);
+    case LOCK:
+        return AT(header, lock);
+    case ROOTS:
+        return AT(header, directory_version) + n % 64 * 4;
+    case LISTS:
+        return AT(header, orphans) + n % CLASSES * 4;
+    case BINS_OF_ZONE:
+        return AT(header, zones) + n * 4 % (ZONES * sizeof(struct zone));
+    case COMMITTED:
+        return g->committed_at + n * 4 % 64;
+    case META_COMMITTED:
+        return g->metabits_at + n * 4 % 512;
+    case PARTICIPANT:
+        return g->participants_at + n % 8 * sizeof(struct participant_slot) + more % 32 * 4;
+    case HEAD:
+        return page_at + more % 2 * 8;
+    case LINKS:
+        return page_at + AT(page, child) + more % 3 * 4;
+    case TAIL:
+        return page_at > g->pages_at ? page_at - sizeof(struct page) : page_at;
+    case SLAB:
+        return slab + more % 4 * 4;
+    case REMOTE:
+        return slab + AT(slab, remote) + more % 16 * 8;
+    case TAGS:
+        return slab + AT(slab, tags) + more % 64 * 8;
+    case CHANNEL:
+        return descriptor + more % 128 * 4;
+    case HOLDERS:
+        return descriptor + AT(channel, holder) + more % 2 * 8;
+    case SIDES:
+        return descriptor + AT(channel, sides) + more % 2 * sizeof(struct side) + more / 2 % 3 * 8;
+    case TABLE:
+        return image->table + n % image->table_cells * 4;
+    case RING:
+        return image->rings[ring] + n / RECORD_CHANNELS % (image->slots[ring] * 4) * 4;
+    case RING_WORD:
+        return image->rings[ring] + n / RECORD_CHANNELS % image->slots[ring] * 16;
+    default:
+        return e->value % image->bytes / 4 * 4;
+    }
+#undef AT
+}
+
+/* What a word could say that is nearly right. */
+static uint64_t plausible(const struct image *image, const struct edit *e, uint64_t at) {
+    const struct geometry *g = &image->geometry;
+    uint64_t n = e->value >> 8, small = n >> 40;
+    uint32_t slot = (uint32_t)(n >> 4) % (image->slots_used + 1);
+    uint32_t generation = image->generation[slot % 64] + (uint32_t)(n >> 8) % 3 - 1;
+    uint64_t page = image->runs[(n >> 4) % image->run_count];
+    uint64_t own = own_tag(slot, generation);
+    switch (e->value % 24) {
+    case 0: return 0;
+    case 1: return ~UINT64_C(0);
+    case 2: return small;
+    case 3: return UINT64_C(1) << (n & 63);
+    case 4: return page;
+    case 5: return page + 1;
+    case 6: return g->total_pages + small % 3 - 1;
+    case 7: return g->zone_pages[DATA_ZONE] + small % 3 - 1;
+    case 8: return g->data_at + (page << PAGE_SHIFT);
+    case 9: return g->data_at + (n & 0xFFFFFF) / 64 * 64;
+    case 10: return g->bytes - small % 4 * PAGE;
+    case 11: return at;
+    case 12: return (at - g->pages_at) / sizeof(struct page) + 1; /* itself, as a link */
+    case 13: return own;
+    case 14: return own | UINT64_C(3) << 62;
+    case 15: return sent_tag((uint32_t)small % 16, n & 63);
+    case 16: return slab_owner_word(own, (uint32_t)small % 32);
+    case 17: return slot_word(generation, (enum participant_state)(small & 1));
+    case 18: return (generation & 0x3FFFF) << 13 | (slot + 1) | UINT64_C(0x80000000) * (small & 1);
+    case 19:
+        return page_word((enum page_state)(small % 6), (enum page_kind)(small / 6 % 7), n & 0xFFF);
+    case 20:
+        return page_word((enum page_state)(1 + small % 2), (enum page_kind)(small / 6 % 7),
+                         g->total_pages - page);
+    case 21: return ring_word(n & 7, (enum slot_state)(small & 3), g->data_at + (page << PAGE_SHIFT));
+    case 22: return (10 + small % 40) << 56 | (g->data_at + (page << PAGE_SHIFT));
+    default: return small << 62 | (own & ~(UINT64_C(3) << 62));
+    }
+}
+
+bool memory_is_short(void) { return folder != NULL; }
+
+bool has_memory(int fd, uint64_t at) {
+    return !folder || lseek(fd, (off_t)at, SEEK_DATA) == (off_t)at;
+}
+
+void spoil(const struct copy *copy, const struct edit *e) {
+    const struct image *image = copy->image;
+    unsigned char *base = copy->base;
+    uint64_t at = target(image, e);
+    if (at + 8 > image->bytes) return;
+    if (!has_memory(copy->fd, at)) return;
+    bool wide = at % 8 == 0 && e->how & 8;
+    shared32 *half = (shared32 *)(base + at);
+    shared64 *word = (shared64 *)(base + (at & ~UINT64_C(7)));
+    switch (e->how % 8) {
+    case 0:
+        atomic_fetch_xor(half, UINT32_C(1) << (e->value >> 56 & 31));
+        break;
+    case 1:
+        atomic_store(word, e->value);
+        break;
+    case 2:
+        atomic_fetch_add(half, (uint32_t)(e->value & 15) - 7);
+        break;
+    case 3: { /* what stands in another place of the same sort */
+        struct edit other = *e;
+        other.where = (uint16_t)(e->value >> 16);
+        uint64_t from = target(image, &other);
+        if (from + 8 <= image->bytes && has_memory(copy->fd, from))
+            atomic_store(half, atomic_load((shared32 *)(base + from)));
+        break;
+    }
+    default:
+        if (wide || e->how % 8 > 5)
+            atomic_store(word, plausible(image, e, at));
+        else
+            atomic_store(half, (uint32_t)plausible(image, e, at));
+    }
+}
+
+/* Copying ---------------------------------------------------------------------------------- */
+
+
+/* Takes what room a tmpfs has left, so that whoever touches a hole gets SIGBUS. */
+static int fill_up(void) {
+    int fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    EXPECT(fd >= 0);
+    for (off_t at = 0, step = (off_t)MIB; step >= (off_t)PAGE;)
+        if (fallocate(fd, 0, at, step) == 0)
+            at += step;
+        else
+            step /= 2;
+    return fd;
+}
+
+struct copy copy_open(unsigned kind, uint8_t living) {
+    struct copy copy = {.image = &images[kind % KINDS], .ballast = -1};
+    const struct image *image = copy.image;
+    copy.fd = folder ? open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600)
+                     : memfd_create("ipcheap-corrupt", MFD_CLOEXEC);
+    EXPECT(copy.fd >= 0);
+    EXPECT_EQ(ftruncate(copy.fd, (off_t)image->bytes), 0);
+    for (uint64_t i = 0; i < image->count; i++)
+        EXPECT_EQ(pwrite(copy.fd, image->pages[i].data, PAGE, (off_t)image->pages[i].offset), PAGE);
+    EXPECT_EQ(os_map(copy.fd, image->bytes, &copy.base), 0);
+    if (folder) copy.ballast = fill_up();
+    copy.life = os_reopen(copy.fd); /* another open file description than the users will have */
+    EXPECT(copy.life >= 0);
+    for (uint32_t slot = 0; slot < 8; slot++)
+        if (living >> slot & 1) EXPECT_EQ(os_byte_lock(copy.life, slot), 0);
+    return copy;
+}
+
+void copy_close(struct copy *copy) {
+    os_unmap(copy->base, copy->image->bytes);
+    os_close(copy->life);
+    os_close(copy->ballast);
+    os_close(copy->fd);
+}

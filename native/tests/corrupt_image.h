@@ -1,0 +1,57 @@
+/*
+ * corrupt_image.h - a heap to spoil, and what spoiling is.
+ *
+ * It is built once by four attachments of this process, each a participant, and copied as it
+ * stands, with all of them inside. In a copy nobody holds their bytes, so all are dead but
+ * those whose bytes the copy takes.
+ *
+ * With IPCHEAP_CORRUPT_FOLDER, a directory on a small tmpfs, copies lie there and the rest
+ * of it is filled: then whoever touches a page without memory gets SIGBUS.
+ */
+#ifndef IPCHEAP_TESTS_CORRUPT_IMAGE_H
+#define IPCHEAP_TESTS_CORRUPT_IMAGE_H
+
+#include "segment/layout.h"
+
+enum { KINDS = 2, RECORD_CHANNELS = 8, RUNS = 64 };
+
+struct image {
+    uint64_t bytes;
+    uint64_t count;
+    struct { uint64_t offset; unsigned char *data; } pages[4096];
+    struct geometry geometry;
+    uint64_t chunk, table, table_cells;           /* offsets */
+    uint64_t rings[RECORD_CHANNELS], slots[RECORD_CHANNELS];
+    uint64_t runs[RUNS], run_count;               /* pages of heads */
+    uint64_t slabs[RUNS], slab_count;             /* granules */
+    uint32_t slots_used;
+    uint32_t generation[64];
+};
+
+
+struct copy {
+    const struct image *image;
+    int fd;
+    unsigned char *base;
+    int life;    /* holds the bytes of the living */
+    int ballast; /* holds what room the folder had left */
+};
+
+/* One store of a peer's that runs wild. */
+struct edit {
+    uint8_t region, how;
+    uint16_t where;
+    uint64_t value;
+};
+
+void images_prepare(void);
+/* A bit of `living` for each participant of the image. */
+struct copy copy_open(unsigned kind, uint8_t living);
+void copy_close(struct copy *copy);
+void spoil(const struct copy *copy, const struct edit *edit);
+/* False where touching a page would be SIGBUS. */
+bool has_memory(int fd, uint64_t at);
+/* Is the file system full, so that whoever touches what has no memory gets a signal? */
+bool memory_is_short(void);
+
+#endif
