@@ -298,6 +298,11 @@ def error(
         if code == lib.IPCHEAP_HEAP_BUSY:
             owner = _lock_holder_text(heap)
             return errors.HeapBusy(f"{it}: the heap lock is held by {owner}; nothing has changed")
+    if code == lib.IPCHEAP_CORRUPT and channel is not None:
+        return errors.CorruptHeap(
+            f"{it} holds what no participant would have written; the others go on, and this one "
+            "can be used again after remove_channel(id, force=True) and adding it anew"
+        )
     if code in _PLAIN:
         kind, text = _PLAIN[code]
         peer = {"producer": "consumer", "consumer": "producer"}.get(side, "peer")
