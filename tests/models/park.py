@@ -118,6 +118,11 @@ def telling(me: str) -> tuple[tuple[Any, Any], ...]:
     return ((("way", me), True), (("calm",), None))
 
 
+def claiming(me: str) -> tuple[tuple[Any, Any], ...]:
+    """Return the ghosts of the store that claims."""
+    return ((("way", me), "claims"), (("calm",), None))
+
+
 # What wakers do -----------------------------------------------------------------------------------
 
 
@@ -393,8 +398,7 @@ def claim(e: Endpoint, side_taken: Any = side_taken) -> Steps:
     yield put(("parked", e.channel, e.side), AWAKE)
     if e.side == PRODUCER:
         yield put_and(("flags", e.channel), ~DESERTED)
-    claiming = ((("way", e.me), "claims"), (("calm",), None))
-    yield put_release(("holder", e.channel, e.side), (OPEN, e.me), claiming)
+    yield put_release(("holder", e.channel, e.side), (OPEN, e.me), claiming(e.me))
     yield full_fence()
     if not (yield from unpark(e.channel, 1 - e.side)):
         yield from bell_ring(e.channel, 1 - e.side)
@@ -933,11 +937,15 @@ def recover_without_ringing(channel: str, side: int, dead: str, me: str) -> Step
 
 
 def claim_without_ringing(e: Endpoint) -> Steps:
-    silent = partial(recover_if_dead, recover_channel=recover_without_ringing)
-    yield from side_taken(e, e.side, recover_if_dead=silent)
-    yield put_release(("holder", e.channel, e.side), (OPEN, e.me), telling(e.me))
+    yield from side_taken(e, e.side)
+    yield put_release(("holder", e.channel, e.side), (OPEN, e.me), claiming(e.me))
     yield full_fence()
     yield from unpark(e.channel, 1 - e.side)
+
+
+def claim_recovering_without_ringing(e: Endpoint) -> Steps:
+    silent = partial(recover_if_dead, recover_channel=recover_without_ringing)
+    yield from claim(e, side_taken=partial(side_taken, recover_if_dead=silent))
 
 
 def settling(**how: Any) -> Any:
@@ -954,7 +962,15 @@ MODELS: dict[str, Callable[[], Model]] = {
     "bell": lambda: bell("bell"),
     "bell, fences": lambda: bell("bell, fences", fences=True),
     "bell, who also parks": lambda: bell("bell", ways=("polls", "parks")),
-    "bell, wakers die": lambda: bell("bell, wakers die", kills=2, records=1, ways=("polls",)),
+    "bell, wakers die": lambda: bell("bell, wakers die", kills=1, records=1, ways=("polls",)),
+    "bell, two claimants die": lambda: bell(
+        "bell, two claimants die",
+        kills=2,
+        records=0,
+        claims=True,
+        ways=("polls",),
+        producer={"stays": True},
+    ),
     "bell, a claimant dies": lambda: bell(
         "bell, claims",
         kills=1,
@@ -1012,8 +1028,20 @@ CONTROLS: dict[str, Callable[[], Model]] = {
     "bell: a due byte counted upon": lambda: bell(
         "control", kills=1, records=1, settles=settling(ring_self=ring_self_unless_due)
     ),
-    "bell: a dead claimant's byte counted upon": lambda: bell(
-        "control", kills=1, records=1, claims=True, producer={"claim": claim_without_ringing}
+    "bell: the byte of a dead predecessor counted upon": lambda: bell(
+        "control",
+        kills=1,
+        records=1,
+        ways=("polls",),
+        producer={"claim": claim_without_ringing},
+    ),
+    "bell: the byte of a recovered claimant counted upon": lambda: bell(
+        "control",
+        kills=2,
+        records=0,
+        claims=True,
+        ways=("polls",),
+        producer={"claim": claim_recovering_without_ringing, "stays": True},
     ),
     "bell: no descriptor, and the word not put back": lambda: bell(
         "control", records=1, poor=True, producer={"notifies": notify_giving_up}
