@@ -118,7 +118,7 @@ def change(source: Path, before: str, after: str) -> None:
         (park, "channel/park.h", "    full_fence();\n}", "}"),
         (park, "channel/park.h", "if (UNLIKELY(!os_membarrier()))", "if (heap)"),
         (park, "channel/park.c", "put(word, PARKED_HERE);", "put_release(word, PARKED_HERE);"),
-        (park, "channel/park.c", "put_add(word, 1);", ""),
+        (park, "channel/park.c", "put_add(&record->knock, 1);", ""),
         (park, "channel/bell.c", "    os_pipe_ring(b->pipe);\n", ""),
         (park, "channel/bell.c", "sleeper_fence(e->heap);", "full_fence();"),
         (park, "channel/bell.c", "bool late = has_late_byte(b);", "bool late = false;"),

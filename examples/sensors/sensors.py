@@ -53,7 +53,6 @@ def plot(readings: ipcheap.Consumer) -> str:
 def listen(heap: ipcheap.Heap, name: str) -> None:
     """Be one of the listeners."""
     with heap, heap.consumer(name) as readings:
-        readings.wait_peer(timeout=60)
         print(f"{name}: {globals()[name](readings)}\n", end="", flush=True)  # one write
 
 

@@ -477,7 +477,8 @@ MIRRORS = (
     Mirror(ANY, sleep_a_while, calls=frozenset({"gather"})),
     Mirror("channel/ring.c", side_end),
     Mirror("channel/recover.c", recover_channel, ignored=frozenset({"ready"})),
-    Mirror(END, side_taken),
+    # It also ends the side of one who never was, which only a spoilt heap has.
+    Mirror(END, side_taken, ignored=frozenset({"side_end"})),
     Mirror(END, claim),
     Mirror(END, ipcheap_remove_channel, ignored=frozenset({"side_taken", "heap_lock"})),
     Mirror(END, start_closing),
