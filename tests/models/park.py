@@ -459,7 +459,7 @@ MIRRORS = (
     Mirror(PARK, wake_peer),
     Mirror("channel/park.h", endpoint_notify, ignored=frozenset({"wakes"})),
     Mirror("channel/park.h", sleeper_fence),
-    Mirror(PARK, park, aliases=WORD, ignored=frozenset({"parks"})),
+    Mirror(PARK, park, aliases=WORD, ignored=frozenset({"parks", "core"})),
     Mirror("channel/endpoint.h", endpoint_is_closing),
     Mirror(END, endpoint_ready),
     Mirror(BELL, bell_ring),

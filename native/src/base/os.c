@@ -80,9 +80,12 @@ uint64_t os_random(void) {
     return value ? value : 1;
 }
 
-int os_usable_cores(void) {
+uint32_t os_only_core(void) {
     cpu_set_t set;
-    return sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
+    if (sched_getaffinity(0, sizeof set, &set) || CPU_COUNT(&set) != 1) return 0;
+    uint32_t core = 0;
+    while (!CPU_ISSET(core, &set)) core++;
+    return core + 1;
 }
 
 /* Sleeping on a shared word */

@@ -29,7 +29,7 @@ uint32_t os_process_id(void);
 uint32_t os_thread_id(void);
 void os_process_name(char name[16]);
 uint64_t os_random(void);
-int os_usable_cores(void);
+uint32_t os_only_core(void); /* 1 + the only one this thread may run on; 0 when there are several */
 
 /* Sleeping on a shared word -------------------------------------------------------- */
 int os_futex_wait(const shared32 *word, uint32_t expected, int64_t timeout_ns);

@@ -142,7 +142,6 @@ int ipcheap_claim(ipcheap_heap *heap, const ipcheap_channel *handle, int side,
     e->me = me;
     e->index = handle->index;
     e->side = side;
-    e->cores = heap->cores;
     error = channel_of(heap, handle, &e->channel);
     if (!error && get(&e->channel->kind) != IPCHEAP_RECORD_CHANNEL) error = IPCHEAP_CHANNEL_TYPE;
     if (!error) error = claim(e, handle->shape);

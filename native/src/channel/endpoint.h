@@ -46,7 +46,6 @@ struct ipcheap_endpoint {
     bool writable;     /* a producer's next slot was seen to be, and its garbage is collected */
     uint32_t spins;    /* how long to spin before parking, learnt from recent waits */
     uint32_t short_sleeps;
-    uint32_t cores;    /* that its thread may run on: on one, nobody would make us ready */
     uint32_t idle;     /* tries in a row that found nothing */
     int depth;       /* of endpoint_enter(), by its own thread */
     _Atomic int use; /* endpoint_use: whoever closes it, it is closed once */

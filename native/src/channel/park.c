@@ -3,15 +3,16 @@
 #include "channel/bell.h"
 #include "channel/recover.h"
 
-#define MOST_SPINS 2000 /* about 20 us */
+#define MOST_SPINS 2000 /* 20 to 50 us: about what it costs to be woken */
 #define FEWEST_SPINS 20
 #define SPINS_IN_COMPANY 60
 /*
- * A sleep this short was hardly more than falling asleep and waking, on both sides. Two that
- * answer each other at once and both sleep would go on so for ever, for neither is back within
- * the other's short spin: so now and then spin as if it had succeeded before.
+ * A sleep this short was not much more than falling asleep and waking, on both sides: the
+ * longest spin might have been enough. Two that answer each other at once and both sleep would
+ * go on so for ever, for neither is back within the other's short spin: so now and then spin
+ * as if it had succeeded before.
  */
-#define SHORT_SLEEP (MILLISECOND / 20)
+#define SHORT_SLEEP (MILLISECOND / 5)
 #define PROBE_EVERY 32
 
 static void knock(ipcheap_heap *heap, uint64_t holder) {
@@ -43,8 +44,17 @@ static bool has_company(const ipcheap_heap *heap) {
     return get(&heap->members_here) > 1;
 }
 
+/* Is the other side confined to the one core that we are? Then it cannot go on while we spin. */
+static bool shares_its_core(const ipcheap_endpoint *e) {
+    uint32_t core = get(&e->me->record->core);
+    if (LIKELY(core == 0)) return false;
+    struct participant_slot *peer =
+        participant_record(e->heap, get_acquire(&e->channel->holder[!e->side]));
+    return !peer || get(&peer->core) == core;
+}
+
 bool endpoint_spin(ipcheap_endpoint *e) {
-    if (e->cores < 2) return false;
+    if (shares_its_core(e)) return false;
     if (e->spins < FEWEST_SPINS) e->spins = FEWEST_SPINS;
     bool probe = e->short_sleeps % PROBE_EVERY == PROBE_EVERY - 1;
     uint32_t most = probe ? MOST_SPINS : e->spins;
@@ -84,7 +94,7 @@ int park(ipcheap_endpoint *e, bool (*ready)(const ipcheap_endpoint *), int64_t t
         int64_t left = os_remaining(deadline);
         if (!ready(e) && !endpoint_is_closing(e) && left > 0) {
             put(parks, get(parks) + 1);
-            e->cores = (uint32_t)os_usable_cores(); /* this thread may have been confined */
+            put(&e->me->record->core, os_only_core()); /* it may have been confined meanwhile */
             int64_t span = (int64_t)least((uint64_t)left, LOOK_AFTER_PEER);
             result = os_futex_wait(word, PARKED_HERE, span);
         }

@@ -48,7 +48,9 @@ void note_taken(ipcheap_heap *heap, uint64_t missing) {
     if (missing == 0) return;
     uint64_t now = (uint64_t)os_now(), most = heap->geometry.zone_pages[DATA_ZONE];
     if (now - get(&header->trimmed_at) > (uint64_t)calm / 4) return;
-    put(&header->slack, least(most, get(&header->slack) + 2 * missing));
+    /* By half as much again each time, so that it is found out in a few. */
+    uint64_t slack = get(&header->slack);
+    put(&header->slack, least(most, slack + slack / 2 + 2 * missing));
     put(&header->idle_lowest, 0);
     put(&header->slack_since, now);
 }

@@ -71,7 +71,6 @@ struct ipcheap_heap {
     struct participant *_Atomic by_slot[PARTICIPANTS];
     struct channel *_Atomic chunks[DIRECTORY_CHUNKS]; /* they never move: see channel_at() */
     struct ipcheap_heap *next_of_process;
-    uint32_t cores;
 };
 
 /* segment.c: the bytes */

@@ -153,7 +153,7 @@ struct participant_slot {
     shared64 name[2]; /* the process's name, for messages */
     shared64 namespace; /* of its process id */
     shared32 knock;     /* counts up to wake it while it waits for any of many endpoints */
-    shared32 unused;
+    shared32 core;      /* 1 + the only one it may run on; 0: several */
     shared64 busy; /* 1 while the occupant is inside a slab or a ring that others could revoke */
     shared64 unused_tail[7];
 };

@@ -144,6 +144,7 @@ static void slot_fill(ipcheap_heap *heap, uint32_t slot, uint32_t generation) {
     put(&record->name[0], name[0]);
     put(&record->name[1], name[1]);
     put(&record->namespace, os_process_namespace());
+    put(&record->core, os_only_core());
     put_release(&record->word, slot_word(generation, SLOT_LIVE)); /* pairs with _alive() */
 }
 

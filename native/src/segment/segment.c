@@ -162,7 +162,6 @@ int segment_open(int fd, int shmid, ipcheap_heap **result) {
     heap->sysv = shmid >= 0;
     heap->lock_timeout = default_lock_timeout;
     heap->process = os_random();
-    heap->cores = (uint32_t)os_usable_cores();
     pthread_mutex_init(&heap->mutex, NULL);
     unsigned char *base;
     uint64_t bytes = 0;
