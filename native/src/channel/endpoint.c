@@ -322,6 +322,8 @@ static enum side_state peer_state(const ipcheap_endpoint *e) {
 }
 
 int endpoint_poison(ipcheap_endpoint *e) {
+    /* Who removes the channel frees what lies in it: that looks broken, and is only gone. */
+    if (get_acquire(&e->channel->flags) & CHANNEL_GONE) return IPCHEAP_ENDPOINT_CLOSED;
     put_or(&e->channel->flags, CHANNEL_POISONED);
     full_fence(); /* pairs with park() */
     unpark(e->heap, e->channel, 0, NULL);
@@ -372,6 +374,8 @@ int endpoint_end(ipcheap_endpoint *e, uint64_t word) {
     if (peer == SIDE_CLOSED || peer == SIDE_DIED) {
         /* The slot first, then the state: whatever was sent before the end comes before it. */
         if (endpoint_can_go_on(e)) return 0;
+        /* He may have closed because the channel was removed meanwhile. */
+        if (get(&e->channel->flags) & CHANNEL_GONE) return IPCHEAP_ENDPOINT_CLOSED;
         return peer == SIDE_CLOSED ? IPCHEAP_CHANNEL_CLOSED : IPCHEAP_PEER_DIED;
     }
     bool held = e->side == IPCHEAP_CONSUMER && ring_state(word) == SLOT_FULL;
