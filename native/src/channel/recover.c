@@ -216,6 +216,8 @@ static int recover_every(struct participant *me, ipcheap_recovery *report,
         uint64_t word = get_acquire(&slot_at(heap, slot)->word);
         if ((word & 0xFF) == SLOT_FREE || participant_alive(heap, slot, generation)) continue;
         if (!participant_absent(heap, slot)) continue; /* his slot is spoilt, he is not dead */
+        /* Who leaves says so before he lets go of his byte: then he was not dead, only leaving. */
+        if (get_acquire(&slot_at(heap, slot)->word) != word) continue;
         int error = recover_one(me, slot, generation, report, witness);
         if (error) return error;
     }
