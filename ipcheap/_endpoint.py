@@ -8,7 +8,7 @@ import time
 import warnings
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
+from typing import TYPE_CHECKING, ClassVar, NoReturn, Self
 
 from . import _arguments, _native
 from ._core import ffi, lib
@@ -67,13 +67,7 @@ class Endpoint:
         self._pid = os.getpid()
         self._thread = threading.get_ident()
         self._pointer = ffi.gc(pointer, partial(_release, handle, self._pid))
-        self._core = ffi.new("py_endpoint *")
-        self._core.heap = handle.pointer
-        self._core.endpoint = self._pointer
-        self._box: list[Any] = [None]  # in which objects go to and come from the core
-        self._core.box = id(self._box)
         self._closed = False
-        self._spare = handle.spare
         self._readiness: Readiness | None = None
         self._turns = 0  # awaits, to tell when it is time to give way
         self._is_ready = partial(lib.py_ready, self._pointer)
@@ -209,7 +203,7 @@ class Endpoint:
 
     def _has_left_over(self) -> bool:
         """Whether something has been received already that was not handed out."""
-        return bool(lib.py_waiting(self._core))
+        return False
 
     def _wait(self, seconds: float) -> int:
         """Sleep until the other side has done something; 0, TIMED_OUT or an error."""

@@ -8,11 +8,12 @@ import os
 import sys
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from . import errors
 from ._arguments import show_size
 from ._core import ffi, lib
+from ._types import MemoryCore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 def text_of(chars: CData) -> str:
     """Return a C string."""
     return ffi.string(chars).decode(errors="replace")
+
+
+def address(pointer: CData) -> int:
+    """Return where a pointer points to."""
+    return int(ffi.cast("uintptr_t", pointer))
 
 
 __version__: str = text_of(lib.ipcheap_version_string())
@@ -42,33 +48,32 @@ class Poller(Protocol):
         """Let go of it."""
 
 
-class Handle:
+class Handle(MemoryCore):
     """This process's hold on a heap, shared by all that lives in it.
 
     Whatever has memory of the heap in use keeps a reference to `pointer`; the mapping goes
     with the last of them.
     """
 
-    __slots__ = ("__weakref__", "closed", "name", "path", "pointer", "pollers", "spare")
+    __slots__ = ("__weakref__", "closed", "name", "path", "pointer", "pollers")
 
     name: str | None
     path: str | None
     closed: bool
     pointer: CData
-    spare: list[CData]  # py_records to be used again
     pollers: weakref.WeakSet[Poller]
 
     def __init__(self, fd: int, shmid: int, name: str | None, path: str | None) -> None:
         self.name = name
         self.path = path
         self.closed = False
-        self.spare = []
         self.pollers = weakref.WeakSet()
         place = ffi.new("ipcheap_heap **")
         code = lib.py_attach(fd, shmid, place)
         if code:
             raise error(code, self)
         self.pointer = ffi.gc(place[0], lib.py_release)
+        self.bind(address(self.pointer))
         # Take part from now on, and not from the first use: the heap is not stale any more.
         lib.py_heap_statistics(self.pointer, ffi.new("ipcheap_statistics *"))
         _attached.add(self)
@@ -90,17 +95,17 @@ class Handle:
         """Return what a closed heap keeps of it: its name, and no hold on the memory."""
         rest = Handle.__new__(Handle)
         rest.name, rest.path, rest.closed = self.name, self.path, True
-        rest.pointer, rest.spare, rest.pollers = ffi.NULL, [], weakref.WeakSet()
+        rest.pointer, rest.pollers = ffi.NULL, weakref.WeakSet()
         return rest
 
-    def new_record(self) -> CData:
-        """Return a py_record that nobody uses."""
-        try:
-            return self.spare.pop()
-        except IndexError:
-            record = ffi.new("py_record *")
-            record.heap = self.pointer
-            return record
+    def allocation_error(self, code: int, nbytes: int) -> Exception:
+        """Make the exception for an allocation of so many bytes that failed."""
+        if code == lib.IPCHEAP_BAD_VALUE:
+            return ValueError(f"nbytes must be from 0 to what a heap can hold, not {nbytes}")
+        return error(code, self, asked=nbytes)
+
+    def _allocation_failed(self, code: int, nbytes: int) -> NoReturn:
+        raise self.allocation_error(code, nbytes)
 
     # What a Record asks of where it came from, a heap or a consumer.
 

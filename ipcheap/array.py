@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     import numpy
     import numpy.typing
 
-    from ._core import CData
-
 Shape: TypeAlias = "int | tuple[int, ...]"
 
 _KINDS = "biufcSUVMm"  # all but what holds Python objects, or has no fixed size
@@ -65,8 +63,15 @@ class Layout(NamedTuple):
 # Giving -------------------------------------------------------------------------------------
 
 
-def core_layout(shape: Shape, dtype: numpy.typing.DTypeLike, order: str) -> CData:
-    """Return the core's ipcheap_array for an array that is to be allocated.
+class CoreLayout(NamedTuple):
+    """What the core is told of an array: the bytes of its ipcheap_array, and its size."""
+
+    core: bytes
+    nbytes: int
+
+
+def core_layout(shape: Shape, dtype: numpy.typing.DTypeLike, order: str) -> CoreLayout:
+    """Return what the core is told of an array that is to be allocated.
 
     Raises TypeError for a dtype that holds Python objects or that no text describes, and
     ValueError for one without a size and for a shape that no array can have.
@@ -79,7 +84,7 @@ def core_layout(shape: Shape, dtype: numpy.typing.DTypeLike, order: str) -> CDat
 
 
 @lru_cache(256)
-def _core_layout(shape: tuple[int, ...], dtype: numpy.dtype[Any], order: str) -> CData:
+def _core_layout(shape: tuple[int, ...], dtype: numpy.dtype[Any], order: str) -> CoreLayout:
     if dtype.subdtype is not None:
         dtype, inner = dtype.subdtype
         shape += inner
@@ -93,7 +98,7 @@ def _core_layout(shape: tuple[int, ...], dtype: numpy.dtype[Any], order: str) ->
         raise ValueError(f"an array has at most {most} dimensions, not {len(shape)}")
     if any(length < 0 for length in shape) or math.prod(shape) * dtype.itemsize >= 2**55:
         raise ValueError(f"no array can have the shape {shape}")
-    return ffi.new(
+    made = ffi.new(
         "ipcheap_array *",
         {
             "itemsize": dtype.itemsize,
@@ -103,6 +108,7 @@ def _core_layout(shape: tuple[int, ...], dtype: numpy.dtype[Any], order: str) ->
             "type": text,
         },
     )
+    return CoreLayout(bytes(ffi.buffer(made)), math.prod(shape) * dtype.itemsize)
 
 
 def _text_of(dtype: numpy.dtype[Any]) -> str:
@@ -129,7 +135,7 @@ def _text_of_fields(dtype: numpy.dtype[Any]) -> str:
 
 @lru_cache(256)
 def read_layout(described: bytes) -> Layout:
-    """Return the layout that py_describe() told of; ValueError if there is no such dtype.
+    """Return the layout that a block told of; ValueError if there is no such dtype.
 
     A stream of arrays that are all alike reads it once.
     """

@@ -4,33 +4,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
 
-from . import _arguments
+from . import _arguments, _native
 from ._core import lib
 from ._endpoint import FAIR, Endpoint
+from ._types import ConsumerCore
 from .errors import ChannelClosed, RecordError
 from .objects import PICKLE
 from .record import Record, array_of, object_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     import numpy.typing
 
     from ._arguments import ChannelId
     from ._core import CData
     from ._native import Handle
+    from ._types import Block
     from .objects import Codec
 
-_receive = lib.py_receive
-_try_receive = lib.py_try_receive
-_try_receive_many = lib.py_try_receive_many
-_receive_bytes = lib.py_receive_bytes
-_receive_many_bytes = lib.py_receive_many_bytes
-_receive_form = lib.py_receive_form
+T = TypeVar("T")
+
 _WOULD_BLOCK = lib.IPCHEAP_WOULD_BLOCK
-_BATCH = lib.PY_BATCH
 _ARRAY, _OBJECT = lib.IPCHEAP_ARRAY, lib.IPCHEAP_OBJECT
 
 
@@ -43,7 +40,25 @@ class _Source:
     pointer: CData
 
 
-class Consumer(Endpoint):
+class _Attempt(Generic[T]):
+    """Calls what returns a result or a code; returns 0 and keeps the result, or the code."""
+
+    __slots__ = ("_call", "result")
+
+    result: T
+
+    def __init__(self, call: Callable[[], T | int]) -> None:
+        self._call = call
+
+    def __call__(self) -> int:
+        found = self._call()
+        if isinstance(found, int):
+            return found
+        self.result = found
+        return 0
+
+
+class Consumer(Endpoint, ConsumerCore):
     """The receiving side of a record channel; see `Heap.consumer`.
 
     Records come in the order sent, each once. One that has been received is the caller's to
@@ -60,7 +75,9 @@ class Consumer(Endpoint):
 
     def __init__(self, handle: Handle, channel: ChannelId, pointer: CData) -> None:
         super().__init__(handle, channel, pointer)
-        self._source = _Source(handle, channel, self._pointer)
+        source = _Source(handle, channel, self._pointer)
+        self._bind(_native.address(pointer), handle, source)
+        self._source = source
 
     @property
     def pending(self) -> int:
@@ -68,94 +85,7 @@ class Consumer(Endpoint):
         count = lib.ipcheap_pending(self._pointer)
         if count < 0:
             raise self._error(count)
-        return int(count) + lib.py_waiting(self._core)
-
-    def recv_record(self, timeout: float | None = None) -> Record:
-        """Return the next record; RecordError if this consumer holds every slot itself."""
-        core = self._spare.pop() if self._spare else self._handle.new_record()
-        code = _receive(self._core, core)
-        if code:
-            try:
-                if code != _WOULD_BLOCK:
-                    raise self._error(code)
-                self._insist(partial(_receive, self._core, core), timeout)
-            except BaseException:
-                self._spare.append(core)
-                raise
-        return Record(self._source, core)
-
-    def try_recv_record(self) -> Record | None:
-        """Return the next record, None when there is none yet; raises as `recv_record` does."""
-        core = self._spare.pop() if self._spare else self._handle.new_record()
-        code = _try_receive(self._core, core)
-        if code == 0:
-            return Record(self._source, core)
-        self._spare.append(core)
-        if code == _WOULD_BLOCK:
-            return None
-        raise self._error(code)
-
-    def recv_records(self, limit: int, timeout: float | None = None) -> list[Record]:
-        """Return up to `limit` records: as many as there are, but at least one.
-
-        ValueError for a limit below 1.
-        """
-        limit = _arguments.count(limit, "limit", least=1)
-        found: list[CData] = []
-
-        def attempt() -> int:
-            while len(found) < limit:
-                size = min(limit - len(found), _BATCH)
-                batch = [self._handle.new_record() for _ in range(size)]
-                got = int(_try_receive_many(self._core, batch, size))
-                found.extend(batch[: max(got, 0)])
-                self._spare.extend(batch[max(got, 0) :])
-                if got < size:
-                    return 0 if found else got
-            return 0
-
-        code = attempt()
-        if code:
-            if code != _WOULD_BLOCK:
-                raise self._error(code)
-            self._insist(attempt, timeout)
-        source = self._source
-        return [Record(source, core) for core in found]
-
-    def recv(self, timeout: float | None = None) -> bytes:
-        """Return a copy of the next record, which is given back at once."""
-        code = _receive_bytes(self._core)
-        if code:
-            self._receive_later(code, timeout)
-        box = self._box
-        data: bytes = box[0]
-        box[0] = None
-        return data
-
-    def recv_many(self, limit: int = 256, timeout: float | None = None) -> list[bytes]:
-        """Return copies of up to `limit` records: as many as there are, but at least one.
-
-        ValueError for a limit below 1.
-        """
-        limit = _arguments.count(limit, "limit", least=1)
-        box = self._box
-
-        def attempt() -> int:
-            while len(box) <= limit:
-                size = min(limit + 1 - len(box), _BATCH)
-                got = int(_receive_many_bytes(self._core, size))
-                if got < size:
-                    return 0 if len(box) > 1 else got
-            return 0
-
-        code = attempt()
-        if code:
-            if code != _WOULD_BLOCK:
-                raise self._error(code)
-            self._insist(attempt, timeout)
-        found = box[1:]
-        del box[1:]
-        return found
+        return int(count) + self._left_over
 
     def recv_array(self, timeout: float | None = None) -> numpy.typing.NDArray[Any]:
         """Return the next record as the array it was allocated as, without a copy.
@@ -164,7 +94,7 @@ class Consumer(Endpoint):
         record was not made by `allocate_array` or `loan`: it is left where it is, for
         `recv_record`. Waits `timeout` seconds for a record, None for ever.
         """
-        return array_of(self._source, self._receive_form(_ARRAY, timeout))
+        return array_of(self._receive(_ARRAY, timeout), self._source)
 
     def recv_object(self, timeout: float | None = None, *, codec: Codec = PICKLE) -> Any:
         """Return the next object, made by the codec that it was sent by; unpickling runs code.
@@ -173,7 +103,7 @@ class Consumer(Endpoint):
         when there are none. RecordError if the next record was not made by `send_object`: it
         is left where it is. An error of the codec's comes through, and the record is freed.
         """
-        return object_of(self._source, self._receive_form(_OBJECT, timeout), codec)
+        return object_of(self._receive(_OBJECT, timeout), self._source, codec)
 
     def __iter__(self) -> Iterator[Record]:
         while True:
@@ -192,66 +122,83 @@ class Consumer(Endpoint):
         self._turns += 1
         if self._turns % FAIR == 0:
             await self._give_way()
-        core = self._spare.pop() if self._spare else self._handle.new_record()
-        code = _try_receive(self._core, core)
-        if code:
-            await self._receive_eventually(core, code)
-        return Record(self._source, core)
+        record = self._attempt()
+        return record if isinstance(record, Record) else await self._receive_eventually(record)
 
     async def arecv(self) -> bytes:
         """Return a copy of the next record; asyncio's `recv()`."""
         self._turns += 1
         if self._turns % FAIR == 0:
             await self._give_way()
-        code = _receive_bytes(self._core)
-        if code:
-            await self._eventually(partial(_receive_bytes, self._core), code)
-        data: bytes = self._box[0]
-        self._box[0] = None
-        return data
+        data = self._attempt_bytes()
+        if isinstance(data, bytes):
+            return data
+        attempt = _Attempt(self._attempt_bytes)
+        await self._eventually(attempt, data)
+        return attempt.result
 
     async def __aiter__(self) -> AsyncIterator[Record]:
         while True:  # arecv_record(), but for the cost of a coroutine
             self._turns += 1
             if self._turns % FAIR == 0:
                 await self._give_way()
-            core = self._spare.pop() if self._spare else self._handle.new_record()
-            code = _try_receive(self._core, core)
-            if code:
+            record = self._attempt()
+            if not isinstance(record, Record):
                 try:
-                    await self._receive_eventually(core, code)
+                    record = await self._receive_eventually(record)
                 except ChannelClosed:
                     return
-            record = Record(self._source, core)
             yield record
             record._done_with()
 
-    async def _receive_eventually(self, core: CData, code: int) -> None:
-        try:
-            await self._eventually(partial(_try_receive, self._core, core), code)
-        except BaseException:
-            self._spare.append(core)
-            raise
+    # Inside -------------------------------------------------------------------------------
 
-    def _receive_later(self, code: int, timeout: float | None) -> None:
+    def _has_left_over(self) -> bool:
+        return self._left_over > 0
+
+    async def _receive_eventually(self, code: int) -> Record:
+        attempt = _Attempt(self._attempt)
+        await self._eventually(attempt, code)
+        return attempt.result
+
+    def _receive_when_ready(self, code: int, timeout: float | None) -> Record:
+        return self._when_ready(self._attempt, code, timeout)
+
+    def _receive_later(self, code: int, timeout: float | None) -> bytes:
+        return self._when_ready(self._attempt_bytes, code, timeout)
+
+    def _receive_records_later(self, code: int, limit: int, timeout: float | None) -> list[Record]:
+        return self._list_later(self._receive_some, code, limit, timeout)
+
+    def _receive_many_later(self, code: int, limit: int, timeout: float | None) -> list[bytes]:
+        return self._list_later(self._receive_some_bytes, code, limit, timeout)
+
+    def _list_later(
+        self, receive: Callable[[list[T], int], int], code: int, limit: int, timeout: float | None
+    ) -> list[T]:
+        _arguments.count(limit, "limit", least=1)
         if code != _WOULD_BLOCK:
             raise self._error(code)
-        self._insist(partial(_receive_bytes, self._core), timeout)
+        found: list[T] = []
+        self._insist(partial(receive, found, limit), timeout)
+        return found
 
-    def _receive_form(self, form: int, timeout: float | None) -> CData:
-        """Receive a record of that form, or leave it."""
-        core = self._spare.pop() if self._spare else self._handle.new_record()
-        code = _receive_form(self._core, core, form)
-        if code:
-            try:
-                if code == _WOULD_BLOCK:
-                    self._insist(partial(_receive_form, self._core, core, form), timeout)
-                else:
-                    raise self._error(code)
-            except BaseException:
-                self._spare.append(core)
-                raise
-        return core
+    def _receive(self, form: int, timeout: float | None) -> Block:
+        """Receive what a record of that form is made of, or leave it."""
+        block = self._receive_form(form)
+        if not isinstance(block, int):
+            return block
+        return self._when_ready(partial(self._receive_form, form), block, timeout)
+
+    def _when_ready(self, receive: Callable[[], T | int], code: int, timeout: float | None) -> T:
+        if code != _WOULD_BLOCK:
+            raise self._error(code)
+        attempt = _Attempt(receive)
+        self._insist(attempt, timeout)
+        return attempt.result
+
+    def _refuse(self, code: int) -> NoReturn:
+        raise self._error(code)
 
     def _error(self, code: int, doing: str = "not done", asked: int | None = None) -> Exception:
         if code == lib.PY_OTHER_FORM:

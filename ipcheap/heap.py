@@ -16,7 +16,6 @@ from .channel import Channel, RecordChannel, id_of, key_of
 from .consumer import Consumer
 from .errors import HeapNotFound
 from .producer import Producer
-from .record import Record, allocate
 from .static import StaticSegment, is_being_initialised
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from ._arguments import ChannelId, Size
     from ._core import CData
     from ._segments import Segment
+    from .record import Record
 
 DEFAULT_SLOTS = 1024
 
@@ -396,7 +396,7 @@ class Heap:
 
         ValueError for a size that no heap can have.
         """
-        return allocate(self._open_handle(), nbytes)
+        return self._open_handle().allocate(nbytes)
 
     def add_record_channel(self, id: ChannelId, capacity: int | None = None) -> RecordChannel:
         """Add a channel of records, or take the one of that shape that is there.

@@ -5,38 +5,33 @@ from __future__ import annotations
 import contextlib
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias
 
-from . import _arguments
-from . import record as _record
+from . import _arguments, _native
 from ._core import lib
 from ._endpoint import FAIR, Endpoint
+from ._types import ProducerCore
 from .errors import RecordError
 from .objects import PICKLE
-from .record import Record, allocate_array, allocate_many, allocate_packed, allocation_error
+from .record import Record, allocate_array, allocate_many, allocate_packed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     import numpy.typing
 
+    from ._arguments import ChannelId
     from ._core import CData
+    from ._native import Handle
     from .array import Shape
     from .objects import Codec
 
 BytesLike: TypeAlias = Any  # bytes, bytearray, memoryview, a C-contiguous ndarray, ...
 
-_allocate = lib.py_allocate
-_send = lib.py_send
-_try_send = lib.py_try_send
-_try_send_many = lib.py_try_send_many
-_send_bytes = lib.py_send_bytes
-_send_many_bytes = lib.py_send_many_bytes
 _WOULD_BLOCK = lib.IPCHEAP_WOULD_BLOCK
-_BAD_VALUE = lib.IPCHEAP_BAD_VALUE
 
 
-class Producer(Endpoint):
+class Producer(Endpoint, ProducerCore):
     """The sending side of a record channel; see `Heap.producer`.
 
     A send waits `timeout` seconds for room in the ring, None for ever. It either hands the record
@@ -49,17 +44,9 @@ class Producer(Endpoint):
     _side: ClassVar[str] = "producer"
     _stalled: ClassVar[str] = "there was no room in the ring"
 
-    def allocate_record(self, nbytes: int) -> Record:
-        """Return a record of so many bytes, not initialised; HeapFull if there is no room."""
-        core = self._spare.pop() if self._spare else self._handle.new_record()
-        try:
-            code = _allocate(core, nbytes)
-        except OverflowError:
-            code = _BAD_VALUE
-        if code:
-            self._spare.append(core)
-            raise allocation_error(code, self._handle, nbytes)
-        return Record(self._handle, core)
+    def __init__(self, handle: Handle, channel: ChannelId, pointer: CData) -> None:
+        super().__init__(handle, channel, pointer)
+        self._bind(_native.address(pointer), handle, handle)
 
     def allocate_records(self, nbytes: int, count: int) -> list[Record]:
         """Return so many records of `nbytes` bytes each, or raise HeapFull and allocate none."""
@@ -99,117 +86,19 @@ class Producer(Endpoint):
         finally:
             record._done_with()
 
-    def send_record(self, record: Record, timeout: float | None = None) -> None:
-        """Send a record, allocated or received on any channel of this heap; it is then dead.
-
-        RecordError for one that has been freed or sent, or is of another heap.
-        """
-        try:
-            core, viewed = record._core, record._block is not None
-            if core is None or (viewed and _record.DEBUG):
-                core = record._outgoing()
-        except AttributeError:
-            raise _not_a_record(record) from None
-        code = _send(self._core, core)
-        if code:
-            self._send_when_ready(code, record, core, timeout)
-        record._core = record._block = None  # as _end() does
-        record._fate = "sent"
-        self._spare.append(core)
-
-    def try_send_record(self, record: Record) -> bool:
-        """Send a record if there is room for it; return whether it was sent.
-
-        Raises as `send_record` does, but for TimeoutError.
-        """
-        try:
-            core = record._outgoing()
-        except AttributeError:
-            raise _not_a_record(record) from None
-        code = _try_send(self._core, core)
-        if code == 0:
-            record._end("sent", core)
-            return True
-        if code == _WOULD_BLOCK:
-            return False
-        raise self._not_sent(code, record)
-
-    def send_records(self, records: Iterable[Record], timeout: float | None = None) -> int:
-        """Send records in order; return how many went, those after them stay the caller's.
-
-        Waits for room for all of them; TimeoutError if not one went in time. RecordError, with
-        none sent, for one that cannot be sent or stands in the list twice.
-        """
-        records = list(records)
-        cores = [_outgoing(record) for record in records]
-        if len(set(records)) < len(records):
-            raise RecordError("a record stands in the list more than once: sent twice")
-
-        def attempt(sent: int) -> int:
-            batch = cores[sent : sent + _BATCH]
-            went = int(_try_send_many(self._core, batch, len(batch)))
-            for i in range(sent, sent + went):
-                records[i]._end("sent", cores[i])
-            return went
-
-        return self._send_all(attempt, len(records), timeout)
-
-    def send(self, data: BytesLike, timeout: float | None = None) -> None:
-        """Send a copy of a bytes-like object, which must be C-contiguous.
-
-        HeapFull when there is no room for the copy; TypeError for what has no buffer.
-        """
-        self._box[0] = data
-        code = _send_bytes(self._core)
-        if code:
-            self._send_later(code, data, timeout)
-
-    def send_many(self, buffers: Iterable[BytesLike], timeout: float | None = None) -> int:
-        """Send copies of bytes-like objects in order; return how many went.
-
-        Waits for room for all of them; TimeoutError if not one went in time.
-        """
-        box = self._box
-        box[:] = buffers
-
-        def attempt(sent: int) -> int:
-            went = _send_many_bytes(self._core, sent)
-            if went < 0 and sent == 0 and went != _WOULD_BLOCK:
-                raise self._refusal(went, box[0])
-            return int(went)
-
-        try:
-            return self._send_all(attempt, len(box), timeout)
-        finally:
-            box[:] = (None,)
-
     async def asend_record(self, record: Record) -> None:
         """Send a record as soon as there is room; asyncio's `send_record()`.
 
         One that is cancelled has sent nothing; `asyncio.timeout()` limits how long it waits.
         """
-        core = _outgoing(record)
-
-        def attempt() -> int:
-            code = _try_send(self._core, record._outgoing())
-            if code not in (0, _WOULD_BLOCK):
-                raise self._not_sent(code, record)
-            return code
-
-        await self._soon(attempt)
-        record._end("sent", core)
+        code = self._sendable(record)
+        if code:
+            raise self._not_sent(code, record)
+        await self._soon(partial(self._try, record))
 
     async def asend(self, data: BytesLike) -> None:
         """Send a copy of a bytes-like object as soon as there is room; asyncio's `send()`."""
-
-        def attempt() -> int:
-            self._box[0] = data
-            code = _send_bytes(self._core)
-            if code not in (0, _WOULD_BLOCK):
-                raise self._refusal(code, data)
-            return code
-
-        await self._soon(attempt)
+        await self._soon(partial(self._try_bytes, data))
 
     def send_object(self, obj: Any, timeout: float | None = None, *, codec: Codec = PICKLE) -> None:
         """Send an object; pickled, unless by another codec.
@@ -233,32 +122,51 @@ class Producer(Endpoint):
         if code:
             await self._eventually(attempt, code)
 
-    def _not_sent(self, code: int, record: Record) -> Exception:
-        if code == lib.IPCHEAP_RECORD and record._source.handle is not self._handle:
-            return RecordError(f"{record!r} cannot be sent in another heap, {self._handle}")
-        return self._error(code)
+    def _try(self, record: Record) -> int:
+        code = self._attempt(record)
+        if code not in (0, _WOULD_BLOCK):
+            raise self._not_sent(code, record)
+        return code
 
-    def _send_when_ready(
-        self, code: int, record: Record, core: CData, timeout: float | None
-    ) -> None:
+    def _try_bytes(self, data: BytesLike) -> int:
+        code = self._attempt_bytes(data)
+        if code not in (0, _WOULD_BLOCK):
+            raise self._refusal(code, data)
+        return code
+
+    def _send_when_ready(self, code: int, record: Record, timeout: float | None) -> None:
         if code != _WOULD_BLOCK:
             raise self._not_sent(code, record)
-        self._insist(partial(_send, self._core, core), timeout)
+        self._insist(partial(self._try, record), timeout)
 
     def _send_later(self, code: int, data: BytesLike, timeout: float | None) -> None:
         if code != _WOULD_BLOCK:
             raise self._refusal(code, data)
+        self._insist(partial(self._try_bytes, data), timeout)
 
-        def attempt() -> int:
-            self._box[0] = data
-            return _send_bytes(self._core)
+    def _send_records_rest(self, sent: int, records: list[Record], timeout: float | None) -> int:
+        def attempt(sent: int) -> int:
+            code = self._send_some(records, sent)
+            if code < 0 and sent == 0 and code != _WOULD_BLOCK:
+                raise self._not_sent(code, records[0])
+            return code
 
-        self._insist(attempt, timeout)
+        return self._send_all(attempt, sent, len(records), timeout)
 
-    def _send_all(self, attempt: Callable[[int], int], total: int, timeout: float | None) -> int:
+    def _send_rest(self, sent: int, buffers: list[Any], timeout: float | None) -> int:
+        def attempt(sent: int) -> int:
+            code = self._send_some_bytes(buffers, sent)
+            if code < 0 and sent == 0 and code != _WOULD_BLOCK:
+                raise self._refusal(code, buffers[0])
+            return code
+
+        return self._send_all(attempt, sent, len(buffers), timeout)
+
+    def _send_all(
+        self, attempt: Callable[[int], int], sent: int, total: int, timeout: float | None
+    ) -> int:
         """Send from a position on, again and again; an error counts only if nothing went."""
         deadline = time.monotonic() + _arguments.timeout(timeout)
-        sent = 0
         while sent < total:
             code = attempt(sent)
             if code > 0:
@@ -273,6 +181,20 @@ class Producer(Endpoint):
             raise self._error(code, doing=self._stalled)
         return sent
 
+    def _refuse(self, code: int, record: Record) -> NoReturn:
+        raise self._not_sent(code, record)
+
+    def _not_sent(self, code: int, record: Record) -> Exception:
+        if code == lib.PY_TWICE:
+            return RecordError("a record stands in the list more than once: sent twice")
+        if code == lib.PY_NOT_A_RECORD:
+            return TypeError(f"a Record can be sent so, not {type(record).__name__}")
+        if code in _OF_THE_RECORD:
+            return record._refusal(code, "sent")
+        if code == lib.IPCHEAP_RECORD and record._source.handle is not self._handle:
+            return RecordError(f"{record!r} cannot be sent in another heap, {self._handle}")
+        return self._error(code)
+
     def _refusal(self, code: int, data: BytesLike) -> Exception:
         if code != lib.PY_NOT_BYTES:
             asked = memoryview(data).nbytes if code in _ABOUT_SIZE else None
@@ -285,15 +207,4 @@ class Producer(Endpoint):
 
 
 _ABOUT_SIZE = (lib.IPCHEAP_HEAP_FULL, lib.IPCHEAP_MEMORY_FULL, lib.IPCHEAP_NO_MEMORY)
-_BATCH = lib.PY_BATCH
-
-
-def _outgoing(record: Record) -> CData:
-    try:
-        return record._outgoing()
-    except AttributeError:
-        raise _not_a_record(record) from None
-
-
-def _not_a_record(thing: object) -> TypeError:
-    return TypeError(f"a Record can be sent so, not {type(thing).__name__}")
+_OF_THE_RECORD = (lib.PY_ENDED, lib.PY_VIEWED)

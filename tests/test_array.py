@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 import ipcheap
 from ipcheap import array as array_module
-from ipcheap import record as record_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -280,10 +279,10 @@ def test_a_loan_that_cannot_be_sent_is_freed(heap: ipcheap.Heap) -> None:
         assert len(consumer.recv_many()) == 8
 
 
+@pytest.mark.usefixtures("debugging")
 def test_debugging_lets_a_loan_have_its_one_array(
-    line: tuple[ipcheap.Producer, ipcheap.Consumer], monkeypatch: pytest.MonkeyPatch
+    line: tuple[ipcheap.Producer, ipcheap.Consumer],
 ) -> None:
-    monkeypatch.setattr(record_module, "DEBUG", True)
     producer, consumer = line
     with producer.loan(4, "u1") as lent:
         lent[:] = 1

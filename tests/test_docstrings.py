@@ -42,9 +42,8 @@ def public(thing: Any) -> Iterator[tuple[str, Any]]:
         member = inspect.getattr_static(thing, name)
         if isinstance(member, classmethod | staticmethod):
             member = member.__func__
-        of_package = getattr(member, "__module__", "") or getattr(
-            getattr(member, "fget", None), "__module__", ""
-        )
+        home = getattr(member, "fget", None) or getattr(member, "__objclass__", None)
+        of_package = getattr(member, "__module__", "") or getattr(home, "__module__", "")
         if not name.startswith("_") and of_package.startswith("ipcheap"):
             yield name, member
 
@@ -90,7 +89,7 @@ def test_the_names_in_it_exist(thing: Any, of: str) -> None:
 
 @pytest.mark.parametrize(("thing", "of"), CASES)
 def test_it_says_in_what_its_arguments_are_measured(thing: Any, of: str) -> None:
-    if inspect.isclass(thing) or isinstance(thing, property):
+    if inspect.isclass(thing) or inspect.isdatadescriptor(thing):
         return
     text = f"{thing.__doc__}\n{of}"
     for parameter in inspect.signature(thing).parameters:

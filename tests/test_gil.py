@@ -41,12 +41,12 @@ def parts() -> dict[str, set[str]]:
 
 
 def definitions() -> dict[str, str]:
-    """Return the functions that core.csrc.c defines, with their bodies."""
-    text = (BINDINGS / "core.csrc.c").read_text()
+    """Return the functions that the bindings define, with their bodies."""
+    text = "".join(source.read_text() for source in sorted(BINDINGS.glob("*.c")))
     found = {
         match[1]: match[2]
         for match in re.finditer(
-            r"^static [\w *]*?\b(\w+)\([^;{]*\) \{(.*?)(?:(?<!\n) |\n)\}$",
+            r"^\w[\w *]*?\b(\w+)\([^;{]*\) \{(.*?)(?:(?<!\n) |\n)\}$",
             text,
             re.MULTILINE | re.DOTALL,
         )
@@ -54,11 +54,14 @@ def definitions() -> dict[str, str]:
     found |= {
         f"py_{name}": RELEASE for name in re.findall(r"^RELEASING\(\w+, (\w+)", text, re.MULTILINE)
     }
-    found |= {
-        f"keeping_{name}": "" for name in re.findall(r"^KEEPING\(\w+, (\w+)", text, re.MULTILINE)
-    }
     found |= {f"py_atomic_{name}": "" for name in re.findall(r"^ATOMIC\((\w+)", text, re.MULTILINE)}
     return found
+
+
+def keeping() -> set[str]:
+    """Return the core's functions that are called so that the GIL is kept if it can be."""
+    text = (BINDINGS / "gil.c").read_text()
+    return set(re.findall(r"^KEEPING(?:_ENDPOINT)?\(\w+, (\w+)", text, re.MULTILINE))
 
 
 def test_every_function_stands_in_one_part() -> None:
@@ -82,6 +85,21 @@ def test_what_keeps_it_unless_it_sleeps_goes_through_the_wrapper() -> None:
         assert not re.search(r"\bipcheap_\w+\(", bodies[name]), name
 
 
+def test_types_keep_it_unless_they_sleep() -> None:
+    """What a message passes through gives it up to sleep and for a long copy, and else never."""
+    called = set()
+    for source in ("record.c", "memory.c", "bytes.c", "endpoint.c", "producer.c", "consumer.c"):
+        text = (BINDINGS / source).read_text()
+        called |= set(re.findall(r"\bkeeping_(\w+)\(", text))
+        bounded = re.findall(r"\bipcheap_\w+\([^)]*\)", text)
+        assert set(bounded) <= {
+            "ipcheap_array_of(of->heap, &of->core, &array)",
+            "ipcheap_wait(self->endpoint, 0)",
+        }
+        assert text.count(RELEASE) == (1 if source == "bytes.c" else 0), source
+    assert called == keeping() - {"endpoint_descriptor"}
+
+
 def test_what_releases_the_gil_says_so() -> None:
     bodies = definitions()
     for name in parts()["releases"]:
@@ -91,6 +109,7 @@ def test_what_releases_the_gil_says_so() -> None:
 def test_nothing_else_calls_what_may_sleep() -> None:
     """A core function that has a wrapper is not in the cdef as well."""
     wrapped = {name.split("_", 1)[1] for part in ("mostly", "releases") for name in parts()[part]}
+    wrapped |= keeping()
     assert not {name.removeprefix("ipcheap_") for name in parts()["keeps"]} & wrapped
 
 

@@ -24,7 +24,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import ipcheap
-from ipcheap import record as record_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,7 +126,7 @@ class Lifetimes(RuleBasedStateMachine):
     @rule(number=numbers)
     def send(self, number: int) -> None:
         held = self.pick(number)
-        kind = "array" if held.record._usable().form else "plain"
+        kind = "array" if held.record._export().form else "plain"
         if held.heap is not self.heap:
             with pytest.raises((ipcheap.RecordError, ipcheap.HeapClosed)):
                 self.producer.try_send_record(held.record)
@@ -458,8 +457,8 @@ def test_the_interpreter_ends_quietly_whatever_lives(heap_name: str, ending: str
 # Debugging ---------------------------------------------------------------------------------------
 
 
-def test_debugging_tells_of_records_never_freed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record_module, "DEBUG", True)
+@pytest.mark.usefixtures("debugging")
+def test_debugging_tells_of_records_never_freed() -> None:
     with ipcheap.Heap.create(None, "1MiB", shm="memfd") as heap:
         heap.add_record_channel("a", 4)
         with heap.producer("a") as producer, heap.consumer("a") as consumer:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import ipcheap
-from ipcheap import record as record_module
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -198,10 +197,8 @@ def test_views_of_a_received_record_hold_its_slot(heap: ipcheap.Heap) -> None:
     assert heap.statistics().in_use == 0
 
 
-def test_debugging_refuses_to_send_what_has_views(
-    heap: ipcheap.Heap, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(record_module, "DEBUG", True)
+@pytest.mark.usefixtures("debugging")
+def test_debugging_refuses_to_send_what_has_views(heap: ipcheap.Heap) -> None:
     with heap.producer("a") as producer, producer.allocate_record(8) as record:
         array = record.array()
         with pytest.raises(BufferError, match="live views"):

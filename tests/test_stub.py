@@ -1,16 +1,18 @@
-"""ipcheap/_core.pyi says of the extension module what the extension module is."""
+"""ipcheap/_core.pyi and _types.py say of the extension module what the extension module is."""
 
 from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ipcheap import _core
+import ipcheap
+from ipcheap import _core, _types
 
 STUB = Path(__file__).resolve().parents[1] / "ipcheap" / "_core.pyi"
 NUMBERS = ("int", "float", "bool", "None")
@@ -101,6 +103,55 @@ def test_a_false_stub_is_caught(before: str, after: str, fault: str) -> None:
     text = STUB.read_text()
     assert before in text
     assert any(fault in found for found in stub_faults(text.replace(before, after)))
+
+
+# The types ---------------------------------------------------------------------------------
+
+
+def written_types() -> dict[str, ast.ClassDef]:
+    """Return the classes that _types.py shows to type checkers."""
+    tree = ast.parse((STUB.parent / "_types.py").read_text())
+    return {node.name: node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+
+
+def written_members(written: ast.ClassDef) -> dict[str, tuple[str, ...] | None]:
+    """Return what a class has: the parameters of a method, None for all else."""
+    members: dict[str, tuple[str, ...] | None] = {}
+    for node in written.body:
+        if isinstance(node, ast.AnnAssign):
+            members[ast.unparse(node.target)] = None
+        elif isinstance(node, ast.FunctionDef):
+            names = [a.arg for a in (*node.args.posonlyargs, *node.args.args)][1:]
+            names += [node.args.vararg.arg] if node.args.vararg else []
+            members[node.name] = None if node.decorator_list else tuple(names)
+    return members
+
+
+def built_members(built: type) -> dict[str, tuple[str, ...] | None]:
+    """Return the same of a type that is there."""
+    members: dict[str, tuple[str, ...] | None] = {}
+    for name, member in vars(built).items():
+        if name == "__len__":
+            members[name] = ()
+        elif inspect.ismethoddescriptor(member):
+            members[name] = tuple(inspect.signature(member).parameters)[1:]
+        elif not name.startswith("__"):
+            members[name] = None
+    return members
+
+
+@pytest.mark.parametrize("name", ["MemoryCore", "RecordCore", "ProducerCore", "ConsumerCore"])
+def test_the_types_are_as_written(name: str) -> None:
+    built: type = getattr(_types, name)
+    assert written_members(written_types()[name]) == built_members(built)
+
+
+def test_the_block_is_as_written() -> None:
+    with ipcheap.Heap.create(None, "1MiB", shm="memfd") as heap:
+        built = type(heap.allocate_record(1)._export())
+    written = written_members(written_types()["Block"])
+    del written["__buffer__"]  # before Python 3.12 that is in the C slot only
+    assert written == built_members(built)
 
 
 # The two packages without type hints ------------------------------------------------------

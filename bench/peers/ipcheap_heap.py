@@ -5,7 +5,7 @@ import os
 import ipcheap
 from peers.peer import Peer, Receiver, Sender
 
-COPIED = 8192  # bytes up to which a copy on either side costs less than a record and its view
+COPIED = 512  # bytes up to which a copy on either side costs less than a record and its view
 
 
 class HeapSender(Sender):
@@ -21,19 +21,40 @@ class HeapSender(Sender):
 class RecordSender(HeapSender):
     """Records written in place, for what is larger; arrays and objects."""
 
-    def loan(self, nbytes):
-        self.record = self.producer.allocate_record(nbytes)
-        return self.record.view
+    def __init__(self, producer):
+        super().__init__(producer)
+        allocate, send, send_all = (
+            producer.allocate_record,
+            producer.send_record,
+            producer.send_records,
+        )
+        allocate_all, allocate_array = producer.allocate_records, producer.allocate_array
+        record = records = None
 
-    def commit(self):
-        self.producer.send_record(self.record)
+        def loan(nbytes):
+            nonlocal record
+            record = allocate(nbytes)
+            return record.view
 
-    def loan_array(self, shape, dtype):
-        self.record = self.producer.allocate_array(shape, dtype)
-        return self.record.array()
+        def commit():
+            send(record)
 
-    def send_object(self, obj):
-        self.producer.send_object(obj)
+        def loan_many(nbytes, count):
+            nonlocal records
+            records = allocate_all(nbytes, count)
+            return [record.view for record in records]
+
+        def commit_many():
+            send_all(records)
+
+        def loan_array(shape, dtype):
+            nonlocal record
+            record = allocate_array(shape, dtype)
+            return record.array()
+
+        self.loan, self.commit, self.loan_array = loan, commit, loan_array
+        self.loan_many, self.commit_many = loan_many, commit_many
+        self.send_object = producer.send_object
 
 
 class HeapReceiver(Receiver):
@@ -52,22 +73,37 @@ class HeapReceiver(Receiver):
 class RecordReceiver(HeapReceiver):
     """Records read in place, arrays and objects."""
 
-    record = None
+    def __init__(self, consumer):
+        super().__init__(consumer)
+        receive, receive_all = consumer.recv_record, consumer.recv_records
+        receive_array = consumer.recv_array
+        record = None
+        records = ()
 
-    def take(self):
-        self.record = self.consumer.recv_record()
-        return self.record.view
+        def take():
+            nonlocal record
+            record = receive()
+            return record.view
 
-    def done(self):
-        if self.record is not None:  # an array gives its record back when it dies
-            self.record.free()
-            self.record = None
+        def done():
+            if record is not None:  # an array gives its record back when it dies
+                record.free()
 
-    def take_array(self, shape, dtype):
-        return self.consumer.recv_array()
+        def take_many(limit):
+            nonlocal records
+            records = receive_all(limit)
+            return [record.view for record in records]
 
-    def recv_object(self):
-        return self.consumer.recv_object()
+        def done_many():
+            for record in records:
+                record.free()
+
+        def take_array(_shape, _dtype):
+            return receive_array()
+
+        self.take, self.done, self.take_array = take, done, take_array
+        self.take_many, self.done_many = take_many, done_many
+        self.recv_object = consumer.recv_object
 
 
 class IpcheapHeap(Peer):

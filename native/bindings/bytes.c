@@ -1,0 +1,126 @@
+/* bytes.c - bytes-like objects, copied into records and out of them. */
+#include "types.h"
+
+#include <string.h>
+
+#include "gil.h"
+
+/* More than this is copied without the GIL. */
+#define LONG_COPY ((size_t)256 << 10)
+
+struct plain_bytes {
+    const char *data;
+    size_t nbytes;
+    Py_buffer buffer;
+    PyObject *owner; /* or else there is a buffer */
+};
+
+static int plain_bytes_open(struct plain_bytes *bytes, PyObject *object) {
+    bytes->owner = NULL;
+    if (PyBytes_Check(object)) {
+        bytes->owner = Py_NewRef(object);
+        bytes->data = PyBytes_AsString(object);
+        bytes->nbytes = (size_t)PyBytes_Size(object);
+        return 0;
+    }
+    if (PyObject_GetBuffer(object, &bytes->buffer, PyBUF_SIMPLE) != 0) {
+        PyErr_Clear(); /* the caller finds out what is wrong with it */
+        return PY_NOT_BYTES;
+    }
+    bytes->data = bytes->buffer.buf;
+    bytes->nbytes = (size_t)bytes->buffer.len;
+    return 0;
+}
+
+static void plain_bytes_close(struct plain_bytes *bytes) {
+    if (bytes->owner)
+        Py_DECREF(bytes->owner);
+    else
+        PyBuffer_Release(&bytes->buffer);
+}
+
+static void copy(void *to, const void *from, size_t nbytes) {
+    if (nbytes < LONG_COPY) {
+        memcpy(to, from, nbytes);
+        return;
+    }
+    PyThreadState *state = PyEval_SaveThread();
+    memcpy(to, from, nbytes);
+    PyEval_RestoreThread(state);
+}
+
+/* A new record with what is in the object. */
+int copy_in(ipcheap_heap *heap, PyObject *object, ipcheap_record *record) {
+    struct plain_bytes bytes;
+    int error = plain_bytes_open(&bytes, object);
+    if (error) return error;
+    error = keeping_allocate(heap, bytes.nbytes, record);
+    if (!error) copy(record->data, bytes.data, bytes.nbytes);
+    plain_bytes_close(&bytes);
+    return error;
+}
+
+/*
+ * What send_object() sends: a magic number 4, a count 4, the pieces' lengths in 8 each; then
+ * the pieces, each at the next multiple of 64.
+ */
+static uint64_t next_piece(uint64_t end) { return (end + 63) / 64 * 64; }
+
+static int measure_pieces(PyObject *pieces, uint64_t *nbytes) {
+    Py_ssize_t count = PyList_Size(pieces);
+    *nbytes = 8 + 8 * (uint64_t)count;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        struct plain_bytes bytes;
+        int error = plain_bytes_open(&bytes, PyList_GetItem(pieces, i));
+        if (error) return error;
+        *nbytes = next_piece(*nbytes) + bytes.nbytes;
+        plain_bytes_close(&bytes);
+    }
+    return 0;
+}
+
+/* Another thread may have made one of them longer meanwhile. */
+static int copy_pieces(const ipcheap_record *record, PyObject *pieces) {
+    Py_ssize_t count = PyList_Size(pieces);
+    const uint32_t head[2] = {PY_PIECES, (uint32_t)count};
+    uint64_t *lengths = (uint64_t *)record->data + 1, end = 8 + 8 * (uint64_t)count;
+    int error = 0;
+    memcpy(record->data, head, sizeof head);
+    for (Py_ssize_t i = 0; i < count && !error; i++) {
+        struct plain_bytes bytes;
+        error = plain_bytes_open(&bytes, PyList_GetItem(pieces, i));
+        if (error) return error;
+        uint64_t at = next_piece(end);
+        if (at > record->nbytes || bytes.nbytes > record->nbytes - at) {
+            error = PY_NOT_BYTES;
+        } else {
+            copy((char *)record->data + at, bytes.data, bytes.nbytes);
+            lengths[i] = bytes.nbytes;
+            end = at + bytes.nbytes;
+        }
+        plain_bytes_close(&bytes);
+    }
+    return error;
+}
+
+/* A new record with copies of the bytes-like objects in a list. */
+int pack(ipcheap_heap *heap, PyObject *pieces, ipcheap_record *record) {
+    uint64_t nbytes;
+    int error = measure_pieces(pieces, &nbytes);
+    if (!error) error = keeping_allocate(heap, nbytes, record);
+    if (error) return error;
+    error = copy_pieces(record, pieces);
+    if (error) keeping_free(heap, record);
+    record->form = IPCHEAP_OBJECT;
+    return error;
+}
+
+/* A copy of the record's bytes. */
+PyObject *copy_out(const ipcheap_record *record) {
+    size_t nbytes = (size_t)record->nbytes;
+    int long_one = nbytes >= LONG_COPY;
+    PyObject *bytes = PyBytes_FromStringAndSize(long_one ? NULL : record->data,
+                                                (Py_ssize_t)nbytes);
+    if (bytes && long_one) copy(PyBytes_AsString(bytes), record->data, nbytes);
+    return bytes;
+}

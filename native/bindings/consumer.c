@@ -1,0 +1,289 @@
+/* consumer.c - the receiving side of a record channel as a Python object. */
+#include "endpoint.h"
+#include "gil.h"
+
+typedef struct py_consumer {
+    py_endpoint side;
+    /* Received and not yet passed on: the rest of a batch, when Python's memory gave out. */
+    size_t first, end;
+    ipcheap_record waiting[PY_BATCH];
+} py_consumer;
+
+static const char *const timeout_only[] = {"timeout", NULL};
+static const char *const limit_and_timeout[] = {"limit", "timeout", NULL};
+
+static int received(py_consumer *self, ipcheap_record *record) {
+    if (self->first == self->end) return keeping_try_receive(self->side.endpoint, record);
+    *record = self->waiting[self->first++];
+    return 0;
+}
+
+static int receive_core(py_consumer *self, ipcheap_record *record, int spinning) {
+    int error = received(self, record);
+    if (error != IPCHEAP_WOULD_BLOCK || !spinning || !soon(&self->side)) return error;
+    return received(self, record);
+}
+
+/* One that there was no memory for stays the next one. */
+static void take_back(py_consumer *self, const ipcheap_record *record) {
+    if (self->first == self->end) self->first = self->end = 1;
+    self->waiting[--self->first] = *record;
+}
+
+typedef int filler(PyObject *self, PyObject *list, Py_ssize_t limit);
+
+/* A list of what there is up to a limit; when there is nothing, what a method makes of that. */
+static PyObject *receive_list(PyObject *self, PyObject *const *arguments, filler *fill,
+                              const char *otherwise) {
+    Py_ssize_t limit = arguments[0] ? PyNumber_AsSsize_t(arguments[0], NULL) : 256;
+    if (limit == -1 && PyErr_Occurred()) return NULL;
+    PyObject *list = PyList_New(0);
+    if (!list) return NULL;
+    int error = limit < 1 ? IPCHEAP_BAD_VALUE : fill(self, list, limit);
+    if (error == 0) return list;
+    Py_DECREF(list);
+    if (error == PY_RAISED) return NULL;
+    return PyObject_CallMethod(self, otherwise, "inO", error, limit, or_none(arguments[1]));
+}
+
+/* For who waits by himself: into a list of his, up to a limit; 0 or an error. */
+static PyObject *receive_into(PyObject *self, PyObject *arguments, filler *fill) {
+    PyObject *list;
+    Py_ssize_t limit;
+    if (!PyArg_ParseTuple(arguments, "On", &list, &limit)) return NULL;
+    int error = fill(self, list, limit);
+    return error == PY_RAISED ? NULL : PyLong_FromLong(error);
+}
+
+/* Records -------------------------------------------------------------------------------- */
+
+/* A record, or NULL with an error of the core's, or with an exception and no error. */
+static PyObject *receive(py_consumer *self, int spinning, int *error) {
+    ipcheap_record core;
+    *error = receive_core(self, &core, spinning);
+    if (*error) return NULL;
+    PyObject *made = record_new(self->side.heap, self->side.source);
+    if (!made) {
+        take_back(self, &core);
+        return NULL;
+    }
+    ((py_record *)made)->core = core;
+    return record_finish(made);
+}
+
+static PyObject *consumer_recv_record(PyObject *self, PyObject *const *given, Py_ssize_t count,
+                                      PyObject *names) {
+    PyObject *timeout;
+    int error;
+    if (arguments_of(given, count, names, timeout_only, 0, &timeout)) return NULL;
+    PyObject *made = receive((py_consumer *)self, 1, &error);
+    if (made || !error) return made;
+    return PyObject_CallMethod(self, "_receive_when_ready", "iO", error, or_none(timeout));
+}
+
+static PyObject *consumer_try_recv_record(PyObject *self, PyObject *unused) {
+    (void)unused;
+    int error;
+    PyObject *made = receive((py_consumer *)self, 0, &error);
+    if (made || !error) return made;
+    if (error == IPCHEAP_WOULD_BLOCK) Py_RETURN_NONE;
+    return PyObject_CallMethod(self, "_refuse", "i", error);
+}
+
+/* For who waits by himself: a record or an error. */
+static PyObject *consumer_attempt(PyObject *self, PyObject *unused) {
+    (void)unused;
+    int error;
+    PyObject *made = receive((py_consumer *)self, 0, &error);
+    return made || !error ? made : PyLong_FromLong(error);
+}
+
+/* What a record of that form is made into; an error if the next one is of another. */
+static PyObject *consumer_receive_form(PyObject *object, PyObject *number) {
+    py_consumer *self = (py_consumer *)object;
+    long form = PyLong_AsLong(number);
+    uint64_t nbytes;
+    uint32_t next;
+    ipcheap_record core;
+    if (form == -1 && PyErr_Occurred()) return NULL;
+    if (self->first < self->end) {
+        next = self->waiting[self->first].form;
+    } else {
+        int error = keeping_peek(self->side.endpoint, &nbytes, &next);
+        if (error == IPCHEAP_WOULD_BLOCK && soon(&self->side))
+            error = keeping_peek(self->side.endpoint, &nbytes, &next);
+        if (error) return PyLong_FromLong(error);
+    }
+    if (next != (uint32_t)form) return PyLong_FromLong(PY_OTHER_FORM);
+    int error = received(self, &core);
+    if (error) return PyLong_FromLong(error);
+    PyObject *made = block_new(&core, self->side.heap, self->side.source);
+    if (!made) take_back(self, &core);
+    return made;
+}
+
+/* Receives what there is, into a list, until it has so many: 0, or an error with none. */
+static int receive_records(PyObject *self, PyObject *list, Py_ssize_t limit) {
+    int error = 0;
+    while (PyList_Size(list) < limit) {
+        PyObject *next = receive((py_consumer *)self, 0, &error);
+        if (!next) return error ? (PyList_Size(list) ? 0 : error) : PY_RAISED;
+        int lost = PyList_Append(list, next);
+        Py_DECREF(next);
+        if (lost) return PY_RAISED;
+    }
+    return 0;
+}
+
+static PyObject *consumer_recv_records(PyObject *self, PyObject *const *given, Py_ssize_t count,
+                                       PyObject *names) {
+    PyObject *arguments[2];
+    if (arguments_of(given, count, names, limit_and_timeout, 1, arguments)) return NULL;
+    return receive_list(self, arguments, receive_records, "_receive_records_later");
+}
+
+static PyObject *consumer_receive_some(PyObject *self, PyObject *arguments) {
+    return receive_into(self, arguments, receive_records);
+}
+
+/* Bytes ---------------------------------------------------------------------------------- */
+
+static PyObject *receive_bytes(py_consumer *self, int spinning, int *error) {
+    ipcheap_record record;
+    *error = receive_core(self, &record, spinning);
+    if (*error) return NULL;
+    PyObject *bytes = copy_out(&record);
+    if (bytes)
+        keeping_free(self->side.heap, &record);
+    else
+        take_back(self, &record);
+    return bytes;
+}
+
+static PyObject *consumer_recv(PyObject *self, PyObject *const *given, Py_ssize_t count,
+                               PyObject *names) {
+    PyObject *timeout;
+    int error;
+    if (arguments_of(given, count, names, timeout_only, 0, &timeout)) return NULL;
+    PyObject *bytes = receive_bytes((py_consumer *)self, 1, &error);
+    if (bytes || !error) return bytes;
+    return PyObject_CallMethod(self, "_receive_later", "iO", error, or_none(timeout));
+}
+
+static PyObject *consumer_attempt_bytes(PyObject *self, PyObject *unused) {
+    (void)unused;
+    int error;
+    PyObject *bytes = receive_bytes((py_consumer *)self, 0, &error);
+    return bytes || !error ? bytes : PyLong_FromLong(error);
+}
+
+/* As many as there are up to a batch, into a list: 1 if that was a whole one, 0 or an error. */
+static int receive_batch(py_consumer *self, PyObject *list, Py_ssize_t limit) {
+    size_t most = limit < PY_BATCH ? (size_t)limit : PY_BATCH, passed = 0;
+    if (self->first == self->end) {
+        int64_t got = keeping_try_receive_many(self->side.endpoint, self->waiting, most);
+        if (got <= 0) return got ? (int)got : IPCHEAP_WOULD_BLOCK;
+        self->first = 0;
+        self->end = (size_t)got;
+    }
+    for (; self->first < self->end && passed < most; passed++) {
+        ipcheap_record *record = &self->waiting[self->first];
+        PyObject *bytes = copy_out(record);
+        int lost = !bytes || PyList_Append(list, bytes) != 0;
+        Py_XDECREF(bytes);
+        if (lost) return PY_RAISED;
+        self->first++;
+        keeping_free(self->side.heap, record);
+    }
+    return passed == PY_BATCH;
+}
+
+/* The same as receive_records(). */
+static int receive_many(PyObject *self, PyObject *list, Py_ssize_t limit) {
+    int more = 1;
+    while (more == 1 && PyList_Size(list) < limit)
+        more = receive_batch((py_consumer *)self, list, limit - PyList_Size(list));
+    if (PyList_Size(list) == 0) return more;
+    if (more == PY_RAISED) PyErr_Clear(); /* what there is of it goes first */
+    return 0;
+}
+
+static PyObject *consumer_recv_many(PyObject *self, PyObject *const *given, Py_ssize_t count,
+                                    PyObject *names) {
+    PyObject *arguments[2];
+    if (arguments_of(given, count, names, limit_and_timeout, 0, arguments)) return NULL;
+    return receive_list(self, arguments, receive_many, "_receive_many_later");
+}
+
+static PyObject *consumer_receive_some_bytes(PyObject *self, PyObject *arguments) {
+    return receive_into(self, arguments, receive_many);
+}
+
+/* The type ------------------------------------------------------------------------------- */
+
+static PyObject *consumer_left_over(PyObject *object, void *unused) {
+    (void)unused;
+    py_consumer *self = (py_consumer *)object;
+    return PyLong_FromSize_t(self->end - self->first);
+}
+
+PyDoc_STRVAR(recv_record_text,
+             "recv_record($self, /, timeout=None)\n--\n\n"
+             "Return the next record; RecordError if this consumer holds every slot itself.\n\n"
+             "Waits `timeout` seconds for one, None for ever.");
+PyDoc_STRVAR(try_recv_record_text,
+             "try_recv_record($self, /)\n--\n\n"
+             "Return the next record, None when there is none yet; raises as `recv_record` "
+             "does.");
+PyDoc_STRVAR(recv_records_text,
+             "recv_records($self, /, limit, timeout=None)\n--\n\n"
+             "Return up to `limit` records: as many as there are, but at least one.\n\n"
+             "Waits `timeout` seconds for that, None for ever. ValueError for a limit below 1.");
+PyDoc_STRVAR(recv_text,
+             "recv($self, /, timeout=None)\n--\n\n"
+             "Return a copy of the next record, which is given back at once.\n\n"
+             "Waits `timeout` seconds for one, None for ever.");
+PyDoc_STRVAR(recv_many_text,
+             "recv_many($self, /, limit=256, timeout=None)\n--\n\n"
+             "Return copies of up to `limit` records: as many as there are, but at least one.\n\n"
+             "Waits `timeout` seconds for that, None for ever. ValueError for a limit below 1.");
+
+PyObject *consumer_type(void) {
+    static PyObject *type;
+    static PyMethodDef methods[] = {
+        {"recv_record", NAMED(consumer_recv_record), recv_record_text},
+        {"try_recv_record", consumer_try_recv_record, METH_NOARGS, try_recv_record_text},
+        {"recv_records", NAMED(consumer_recv_records), recv_records_text},
+        {"recv", NAMED(consumer_recv), recv_text},
+        {"recv_many", NAMED(consumer_recv_many), recv_many_text},
+        {"_bind", endpoint_bind, METH_VARARGS,
+         SIGNATURE("_bind($self, address, memory, source, /)")},
+        {"_attempt", consumer_attempt, METH_NOARGS, SIGNATURE("_attempt($self, /)")},
+        {"_attempt_bytes", consumer_attempt_bytes, METH_NOARGS,
+         SIGNATURE("_attempt_bytes($self, /)")},
+        {"_receive_form", consumer_receive_form, METH_O,
+         SIGNATURE("_receive_form($self, form, /)")},
+        {"_receive_some", consumer_receive_some, METH_VARARGS,
+         SIGNATURE("_receive_some($self, records, limit, /)")},
+        {"_receive_some_bytes", consumer_receive_some_bytes, METH_VARARGS,
+         SIGNATURE("_receive_some_bytes($self, buffers, limit, /)")},
+        {NULL, NULL, 0, NULL},
+    };
+    static PyGetSetDef properties[] = {
+        {"_left_over", consumer_left_over, NULL, NULL, NULL},
+        {NULL, NULL, NULL, NULL, NULL},
+    };
+    static PyType_Slot slots[] = {
+        {Py_tp_dealloc, (void *)endpoint_dealloc},
+        {Py_tp_methods, methods},
+        {Py_tp_getset, properties},
+        {0, NULL},
+    };
+    static PyType_Spec spec = {
+        .name = "ipcheap._core.ConsumerCore",
+        .basicsize = sizeof(py_consumer),
+        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+        .slots = slots,
+    };
+    return make_type(&type, &spec);
+}

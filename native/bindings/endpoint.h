@@ -1,0 +1,28 @@
+/* endpoint.h - what producers and consumers have in common as Python objects. */
+#ifndef BINDINGS_ENDPOINT_H
+#define BINDINGS_ENDPOINT_H
+
+#include "types.h"
+
+typedef struct py_endpoint {
+    PyObject_HEAD
+    ipcheap_heap *heap;
+    ipcheap_endpoint *endpoint; /* kept by the Python class */
+    PyObject *memory;           /* the heap's, of which records are made */
+    PyObject *source;           /* what received records are to keep */
+} py_endpoint;
+
+/* (address, memory, source): once, before anything else. */
+PyObject *endpoint_bind(PyObject *self, PyObject *arguments);
+void endpoint_dealloc(PyObject *self);
+
+/* Will it be worth while to try once more? A peer that is about as fast needs no sleep. */
+int soon(const py_endpoint *self);
+
+/* Sorts a vector call's arguments by name; those not given are NULL. */
+int arguments_of(PyObject *const *given, Py_ssize_t count, PyObject *given_names,
+                 const char *const *names, int required, PyObject **into);
+
+static inline PyObject *or_none(PyObject *object) { return object ? object : Py_None; }
+
+#endif

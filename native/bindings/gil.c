@@ -1,0 +1,23 @@
+/* gil.c - the core's calls that keep the GIL unless they have to sleep. */
+#include "gil.h"
+
+KEEPING(int, allocate, (ipcheap_heap *heap, uint64_t nbytes, ipcheap_record *record),
+        (heap, nbytes, record))
+KEEPING(int, allocate_array,
+        (ipcheap_heap *heap, const ipcheap_array *array, ipcheap_record *record),
+        (heap, array, record))
+KEEPING(int, free, (ipcheap_heap *heap, ipcheap_record *record), (heap, record))
+KEEPING(int, keep, (ipcheap_heap *heap, ipcheap_record *record), (heap, record))
+KEEPING_ENDPOINT(int, try_send, (ipcheap_endpoint *producer, ipcheap_record *record), producer,
+                 (producer, record))
+KEEPING_ENDPOINT(int64_t, try_send_many,
+                 (ipcheap_endpoint *producer, ipcheap_record *records, size_t count), producer,
+                 (producer, records, count))
+KEEPING_ENDPOINT(int, try_receive, (ipcheap_endpoint *consumer, ipcheap_record *record), consumer,
+                 (consumer, record))
+KEEPING_ENDPOINT(int64_t, try_receive_many,
+                 (ipcheap_endpoint *consumer, ipcheap_record *records, size_t limit), consumer,
+                 (consumer, records, limit))
+KEEPING_ENDPOINT(int, peek, (ipcheap_endpoint *consumer, uint64_t *nbytes, uint32_t *form),
+                 consumer, (consumer, nbytes, form))
+KEEPING_ENDPOINT(int, endpoint_descriptor, (ipcheap_endpoint *endpoint), endpoint, (endpoint))

@@ -1,0 +1,69 @@
+/*
+ * gil.h - calls into the core that fit the GIL.
+ *
+ *   RELEASING  may sleep or run long: gives the GIL up
+ *   KEEPING    keeps it, unless the core says WOULD_SLEEP: then once more without the GIL
+ *
+ * A call that gives it up costs tens of microseconds beside a busy Python thread, one that
+ * keeps it 50 ns.
+ */
+#ifndef BINDINGS_GIL_H
+#define BINDINGS_GIL_H
+
+#include <Python.h>
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <ipcheap/ipcheap.h>
+
+#define RELEASING(result, name, parameters, arguments) \
+    static result py_##name parameters {               \
+        PyThreadState *state = PyEval_SaveThread();     \
+        result value = ipcheap_##name arguments;        \
+        PyEval_RestoreThread(state);                    \
+        return value;                                   \
+    }
+
+#define KEEPING(result, name, parameters, arguments)    \
+    result keeping_##name parameters {                  \
+        ipcheap_allow_sleep(0);                         \
+        result value = ipcheap_##name arguments;        \
+        ipcheap_allow_sleep(1);                         \
+        if (value != IPCHEAP_WOULD_SLEEP) return value; \
+        PyThreadState *state = PyEval_SaveThread();     \
+        value = ipcheap_##name arguments;               \
+        PyEval_RestoreThread(state);                    \
+        return value;                                   \
+    }
+
+/* The same with an endpoint, which another thread's closing of the heap then leaves to us. */
+#define KEEPING_ENDPOINT(result, name, parameters, endpoint, arguments) \
+    result keeping_##name parameters {                                  \
+        ipcheap_allow_sleep(0);                                         \
+        result value = ipcheap_##name arguments;                        \
+        ipcheap_allow_sleep(1);                                         \
+        if (value != IPCHEAP_WOULD_SLEEP) return value;                 \
+        int error = ipcheap_endpoint_enter(endpoint);                   \
+        if (error) return error;                                        \
+        PyThreadState *state = PyEval_SaveThread();                     \
+        value = ipcheap_##name arguments;                               \
+        ipcheap_endpoint_leave(endpoint);                               \
+        PyEval_RestoreThread(state);                                    \
+        return value;                                                   \
+    }
+
+int keeping_allocate(ipcheap_heap *heap, uint64_t nbytes, ipcheap_record *record);
+int keeping_allocate_array(ipcheap_heap *heap, const ipcheap_array *array,
+                           ipcheap_record *record);
+int keeping_free(ipcheap_heap *heap, ipcheap_record *record);
+int keeping_keep(ipcheap_heap *heap, ipcheap_record *record);
+int keeping_try_send(ipcheap_endpoint *producer, ipcheap_record *record);
+int64_t keeping_try_send_many(ipcheap_endpoint *producer, ipcheap_record *records, size_t count);
+int keeping_try_receive(ipcheap_endpoint *consumer, ipcheap_record *record);
+int64_t keeping_try_receive_many(ipcheap_endpoint *consumer, ipcheap_record *records,
+                                 size_t limit);
+int keeping_peek(ipcheap_endpoint *consumer, uint64_t *nbytes, uint32_t *form);
+int keeping_endpoint_descriptor(ipcheap_endpoint *endpoint);
+
+#endif

@@ -1,0 +1,145 @@
+/* memory.c - a heap as a Python object, of which records are made. */
+#include "types.h"
+
+#include <string.h>
+
+#include "gil.h"
+
+static PyObject *fail(PyObject *self, int error, PyObject *nbytes) {
+    return PyObject_CallMethod(self, "_allocation_failed", "iO", error, nbytes);
+}
+
+/* A size, or an error of the core's, or PY_RAISED. */
+static int size_of(PyObject *number, uint64_t *nbytes) {
+    PyObject *whole = PyNumber_Index(number);
+    if (!whole) return PY_RAISED;
+    *nbytes = PyLong_AsUnsignedLongLong(whole);
+    Py_DECREF(whole);
+    if (*nbytes != UINT64_MAX || !PyErr_Occurred()) return 0;
+    if (!PyErr_ExceptionMatches(PyExc_OverflowError)) return PY_RAISED;
+    PyErr_Clear();
+    return IPCHEAP_BAD_VALUE;
+}
+
+static int allocate(py_memory *self, uint64_t nbytes, ipcheap_record *record) {
+    if (!self->heap) return IPCHEAP_HEAP_CLOSED;
+    return keeping_allocate(self->heap, nbytes, record);
+}
+
+PyObject *memory_allocate(PyObject *self, PyObject *number) {
+    py_memory *from = (py_memory *)self;
+    uint64_t nbytes;
+    int error = size_of(number, &nbytes);
+    if (error == PY_RAISED) return NULL;
+    if (error) return fail(self, error, number);
+    PyObject *made = record_new(from->heap, self);
+    if (!made) return NULL;
+    error = allocate(from, nbytes, &((py_record *)made)->core);
+    if (!error) return record_finish(made);
+    record_drop(made);
+    return fail(self, error, number);
+}
+
+/* So many of so many bytes each, or none. */
+static PyObject *memory_allocate_many(PyObject *self, PyObject *arguments) {
+    py_memory *from = (py_memory *)self;
+    PyObject *number, *made;
+    Py_ssize_t count;
+    uint64_t nbytes;
+    if (!PyArg_ParseTuple(arguments, "On", &number, &count)) return NULL;
+    int error = size_of(number, &nbytes);
+    if (error == PY_RAISED) return NULL;
+    if (error) return fail(self, error, number);
+    if (!(made = PyList_New(0))) return NULL;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *next = record_new(from->heap, self);
+        if (next && (error = allocate(from, nbytes, &((py_record *)next)->core)) != 0) {
+            record_drop(next);
+            break;
+        }
+        next = next ? record_finish(next) : NULL;
+        int lost = !next || PyList_Append(made, next) != 0;
+        Py_XDECREF(next);
+        if (lost) {
+            Py_DECREF(made);
+            return NULL;
+        }
+    }
+    if (!error) return made;
+    /* Freed, and not left to the garbage collector, of which a debugging program hears. */
+    for (Py_ssize_t i = 0; i < PyList_Size(made); i++)
+        Py_XDECREF(PyObject_CallMethod(PyList_GetItem(made, i), "free", NULL));
+    Py_DECREF(made);
+    return fail(self, error, number);
+}
+
+/* Of an ipcheap_array in bytes; an error of the core's if there is no room. */
+static PyObject *memory_allocate_array(PyObject *self, PyObject *layout) {
+    py_memory *from = (py_memory *)self;
+    const char *array = PyBytes_AsString(layout);
+    if (!array) return NULL;
+    if (PyBytes_Size(layout) != sizeof(ipcheap_array)) {
+        PyErr_SetString(PyExc_ValueError, "not a layout");
+        return NULL;
+    }
+    PyObject *made = record_new(from->heap, self);
+    if (!made) return NULL;
+    ipcheap_array copy; /* bytes lie as they please */
+    memcpy(&copy, array, sizeof copy);
+    int error = from->heap
+                    ? keeping_allocate_array(from->heap, &copy, &((py_record *)made)->core)
+                    : IPCHEAP_HEAP_CLOSED;
+    if (!error) return record_finish(made);
+    record_drop(made);
+    return PyLong_FromLong(error);
+}
+
+/* Of copies of the bytes-like objects in a list; an error of the core's if there is no room. */
+static PyObject *memory_pack(PyObject *self, PyObject *pieces) {
+    py_memory *from = (py_memory *)self;
+    PyObject *made = record_new(from->heap, self);
+    if (!made) return NULL;
+    int error = from->heap ? pack(from->heap, pieces, &((py_record *)made)->core)
+                           : IPCHEAP_HEAP_CLOSED;
+    if (!error) return record_finish(made);
+    record_drop(made);
+    return PyLong_FromLong(error);
+}
+
+static PyObject *memory_bind(PyObject *self, PyObject *address) {
+    ((py_memory *)self)->heap = PyLong_AsVoidPtr(address);
+    if (PyErr_Occurred()) return NULL;
+    Py_RETURN_NONE;
+}
+
+static void memory_dealloc(PyObject *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
+    Py_DECREF(type);
+}
+
+PyObject *memory_type(void) {
+    static PyObject *type;
+    static PyMethodDef methods[] = {
+        {"allocate", memory_allocate, METH_O, SIGNATURE("allocate($self, nbytes, /)")},
+        {"allocate_many", memory_allocate_many, METH_VARARGS,
+         SIGNATURE("allocate_many($self, nbytes, count, /)")},
+        {"allocate_array", memory_allocate_array, METH_O,
+         SIGNATURE("allocate_array($self, layout, /)")},
+        {"pack", memory_pack, METH_O, SIGNATURE("pack($self, pieces, /)")},
+        {"bind", memory_bind, METH_O, SIGNATURE("bind($self, address, /)")},
+        {NULL, NULL, 0, NULL},
+    };
+    static PyType_Slot slots[] = {
+        {Py_tp_dealloc, (void *)memory_dealloc},
+        {Py_tp_methods, methods},
+        {0, NULL},
+    };
+    static PyType_Spec spec = {
+        .name = "ipcheap._core.MemoryCore",
+        .basicsize = sizeof(py_memory),
+        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+        .slots = slots,
+    };
+    return make_type(&type, &spec);
+}

@@ -1,0 +1,274 @@
+/* producer.c - the sending side of a record channel as a Python object. */
+#include "endpoint.h"
+#include "gil.h"
+
+static const char *const record_and_timeout[] = {"record", "timeout", NULL};
+static const char *const records_and_timeout[] = {"records", "timeout", NULL};
+static const char *const data_and_timeout[] = {"data", "timeout", NULL};
+static const char *const buffers_and_timeout[] = {"buffers", "timeout", NULL};
+
+/* Records -------------------------------------------------------------------------------- */
+
+/* One that is being sent is so to whoever looks while this has given the GIL up. */
+static int try_send(py_endpoint *self, PyObject *object) {
+    int error = record_outgoing(object, self->heap);
+    if (error) return error;
+    py_record *sending = (py_record *)object;
+    enum fate before = sending->fate;
+    sending->fate = SENT;
+    error = keeping_try_send(self->endpoint, &sending->core);
+    if (error)
+        sending->fate = before;
+    else
+        record_sent(object);
+    return error;
+}
+
+static PyObject *producer_send_record(PyObject *self, PyObject *const *given, Py_ssize_t count,
+                                      PyObject *names) {
+    PyObject *arguments[2];
+    if (arguments_of(given, count, names, record_and_timeout, 1, arguments)) return NULL;
+    int error = try_send((py_endpoint *)self, arguments[0]);
+    if (error == IPCHEAP_WOULD_BLOCK && soon((py_endpoint *)self))
+        error = try_send((py_endpoint *)self, arguments[0]);
+    if (!error) Py_RETURN_NONE;
+    return PyObject_CallMethod(self, "_send_when_ready", "iOO", error, arguments[0],
+                               or_none(arguments[1]));
+}
+
+static PyObject *producer_try_send_record(PyObject *self, PyObject *const *given,
+                                          Py_ssize_t count, PyObject *names) {
+    static const char *const record_only[] = {"record", NULL};
+    PyObject *object;
+    if (arguments_of(given, count, names, record_only, 1, &object)) return NULL;
+    int error = try_send((py_endpoint *)self, object);
+    if (!error) Py_RETURN_TRUE;
+    if (error == IPCHEAP_WOULD_BLOCK) Py_RETURN_FALSE;
+    return PyObject_CallMethod(self, "_refuse", "iO", error, object);
+}
+
+/* For who waits by himself: 0 or an error. */
+static PyObject *producer_attempt(PyObject *self, PyObject *object) {
+    return PyLong_FromLong(try_send((py_endpoint *)self, object));
+}
+
+/* Whether it could be sent if there is room: 0 or an error. */
+static PyObject *producer_sendable(PyObject *self, PyObject *object) {
+    return PyLong_FromLong(record_outgoing(object, ((py_endpoint *)self)->heap));
+}
+
+/* Finds what cannot be sent, or stands there twice: its place in the list, with the error. */
+static Py_ssize_t find_unsendable(py_endpoint *self, PyObject *list, int *error) {
+    Py_ssize_t total = PyList_Size(list), seen = 0;
+    for (*error = 0; seen < total; seen++) {
+        PyObject *object = PyList_GetItem(list, seen);
+        *error = record_outgoing(object, self->heap);
+        if (!*error && ((py_record *)object)->listed) *error = PY_TWICE;
+        if (*error) break;
+        ((py_record *)object)->listed = 1;
+    }
+    for (Py_ssize_t i = 0; i < seen; i++) ((py_record *)PyList_GetItem(list, i))->listed = 0;
+    return seen;
+}
+
+/*
+ * Sends the records of a list from one on, a batch at most; returns how many went, or an
+ * error. Another thread may have freed one since they were looked at.
+ */
+static int64_t send_some(py_endpoint *self, PyObject *list, Py_ssize_t first) {
+    PyObject *records[PY_BATCH];
+    ipcheap_record batch[PY_BATCH];
+    Py_ssize_t n = 0;
+    for (; n < PY_BATCH && first + n < PyList_Size(list); n++) {
+        records[n] = PyList_GetItem(list, first + n);
+        int error = record_outgoing(records[n], self->heap);
+        if (error) return error;
+        batch[n] = ((py_record *)records[n])->core;
+    }
+    int64_t went = keeping_try_send_many(self->endpoint, batch, (size_t)n);
+    for (int64_t i = 0; i < went; i++) record_sent(records[i]);
+    return went;
+}
+
+static PyObject *producer_send_records(PyObject *object, PyObject *const *given,
+                                       Py_ssize_t count, PyObject *names) {
+    py_endpoint *self = (py_endpoint *)object;
+    PyObject *arguments[2];
+    int error;
+    if (arguments_of(given, count, names, records_and_timeout, 1, arguments)) return NULL;
+    PyObject *list = PySequence_List(arguments[0]); /* nobody else has it */
+    if (!list) return NULL;
+    Py_ssize_t sent = find_unsendable(self, list, &error);
+    PyObject *result;
+    if (error) {
+        result = PyObject_CallMethod(object, "_refuse", "iO", error, PyList_GetItem(list, sent));
+    } else {
+        Py_ssize_t total = sent;
+        int64_t went = 1;
+        for (sent = 0; sent < total && went > 0; sent += went > 0 ? (Py_ssize_t)went : 0) {
+            went = send_some(self, list, sent);
+            if (went == IPCHEAP_WOULD_BLOCK && soon(self)) went = send_some(self, list, sent);
+        }
+        result = sent == total ? PyLong_FromSsize_t(sent)
+                               : PyObject_CallMethod(object, "_send_records_rest", "nOO", sent,
+                                                     list, or_none(arguments[1]));
+    }
+    Py_DECREF(list);
+    return result;
+}
+
+static PyObject *producer_send_some(PyObject *self, PyObject *arguments) {
+    PyObject *list;
+    Py_ssize_t first;
+    if (!PyArg_ParseTuple(arguments, "On", &list, &first)) return NULL;
+    return PyLong_FromLongLong(send_some((py_endpoint *)self, list, first));
+}
+
+/* Bytes ---------------------------------------------------------------------------------- */
+
+static int send_bytes(py_endpoint *self, PyObject *data, int spinning) {
+    ipcheap_record record;
+    int error = copy_in(self->heap, data, &record);
+    if (error) return error;
+    error = keeping_try_send(self->endpoint, &record);
+    if (error == IPCHEAP_WOULD_BLOCK && spinning && soon(self))
+        error = keeping_try_send(self->endpoint, &record);
+    if (error) keeping_free(self->heap, &record);
+    return error;
+}
+
+static PyObject *producer_send(PyObject *self, PyObject *const *given, Py_ssize_t count,
+                               PyObject *names) {
+    PyObject *arguments[2];
+    if (arguments_of(given, count, names, data_and_timeout, 1, arguments)) return NULL;
+    int error = send_bytes((py_endpoint *)self, arguments[0], 1);
+    if (!error) Py_RETURN_NONE;
+    return PyObject_CallMethod(self, "_send_later", "iOO", error, arguments[0],
+                               or_none(arguments[1]));
+}
+
+static PyObject *producer_attempt_bytes(PyObject *self, PyObject *data) {
+    return PyLong_FromLong(send_bytes((py_endpoint *)self, data, 0));
+}
+
+/* Sends the objects of a list from one on, a batch at most; returns how many, or an error. */
+static int64_t send_some_bytes(py_endpoint *self, PyObject *list, Py_ssize_t first) {
+    ipcheap_record batch[PY_BATCH];
+    size_t made = 0;
+    int error = 0;
+    while (made < PY_BATCH && first + (Py_ssize_t)made < PyList_Size(list)) {
+        PyObject *object = PyList_GetItem(list, first + (Py_ssize_t)made);
+        error = copy_in(self->heap, object, &batch[made]);
+        if (error) break;
+        made++;
+    }
+    if (made == 0) return error;
+    int64_t went = keeping_try_send_many(self->endpoint, batch, made);
+    for (size_t i = went > 0 ? (size_t)went : 0; i < made; i++)
+        keeping_free(self->heap, &batch[i]);
+    return went;
+}
+
+static PyObject *producer_send_many(PyObject *object, PyObject *const *given, Py_ssize_t count,
+                                    PyObject *names) {
+    py_endpoint *self = (py_endpoint *)object;
+    PyObject *arguments[2];
+    if (arguments_of(given, count, names, buffers_and_timeout, 1, arguments)) return NULL;
+    PyObject *list = PySequence_List(arguments[0]); /* nobody else has it */
+    if (!list) return NULL;
+    Py_ssize_t sent = 0, total = PyList_Size(list);
+    int64_t went = 1;
+    while (sent < total && went > 0) {
+        went = send_some_bytes(self, list, sent);
+        if (went == IPCHEAP_WOULD_BLOCK && soon(self)) went = send_some_bytes(self, list, sent);
+        if (went > 0) sent += (Py_ssize_t)went;
+    }
+    PyObject *result = sent == total ? PyLong_FromSsize_t(sent)
+                                     : PyObject_CallMethod(object, "_send_rest", "nOO", sent, list,
+                                                           or_none(arguments[1]));
+    Py_DECREF(list);
+    return result;
+}
+
+static PyObject *producer_send_some_bytes(PyObject *object, PyObject *arguments) {
+    PyObject *list;
+    Py_ssize_t first;
+    if (!PyArg_ParseTuple(arguments, "On", &list, &first)) return NULL;
+    return PyLong_FromLongLong(send_some_bytes((py_endpoint *)object, list, first));
+}
+
+/* The type ------------------------------------------------------------------------------- */
+
+static PyObject *producer_allocate(PyObject *self, PyObject *const *given, Py_ssize_t count,
+                                   PyObject *names) {
+    static const char *const nbytes_only[] = {"nbytes", NULL};
+    PyObject *nbytes;
+    if (arguments_of(given, count, names, nbytes_only, 1, &nbytes)) return NULL;
+    return memory_allocate(((py_endpoint *)self)->memory, nbytes);
+}
+
+PyDoc_STRVAR(allocate_text,
+             "allocate_record($self, /, nbytes)\n--\n\n"
+             "Return a record of so many bytes, not initialised; HeapFull if there is no room.");
+PyDoc_STRVAR(send_record_text,
+             "send_record($self, /, record, timeout=None)\n--\n\n"
+             "Send a record, allocated or received on any channel of this heap; it is then "
+             "dead.\n\n"
+             "RecordError for one that has been freed or sent, or is of another heap. Waits\n"
+             "`timeout` seconds for room in the ring, None for ever.");
+PyDoc_STRVAR(try_send_record_text,
+             "try_send_record($self, /, record)\n--\n\n"
+             "Send a record if there is room for it; return whether it was sent.\n\n"
+             "Raises as `send_record` does, but for TimeoutError.");
+PyDoc_STRVAR(send_records_text,
+             "send_records($self, /, records, timeout=None)\n--\n\n"
+             "Send records in order; return how many went, those after them stay the caller's."
+             "\n\n"
+             "Waits `timeout` seconds for room for all of them, None for ever; TimeoutError if\n"
+             "not one went in time. RecordError, with none sent, for one that cannot be sent or\n"
+             "stands in the list twice.");
+PyDoc_STRVAR(send_text,
+             "send($self, /, data, timeout=None)\n--\n\n"
+             "Send a copy of a bytes-like object, which must be C-contiguous.\n\n"
+             "HeapFull when there is no room for the copy; TypeError for what has no buffer.\n"
+             "Waits `timeout` seconds for room in the ring, None for ever.");
+PyDoc_STRVAR(send_many_text,
+             "send_many($self, /, buffers, timeout=None)\n--\n\n"
+             "Send copies of bytes-like objects in order; return how many went.\n\n"
+             "Waits `timeout` seconds for room for all of them; TimeoutError if not one went in\n"
+             "time.");
+
+PyObject *producer_type(void) {
+    static PyObject *type;
+    static PyMethodDef methods[] = {
+        {"allocate_record", NAMED(producer_allocate), allocate_text},
+        {"send_record", NAMED(producer_send_record), send_record_text},
+        {"try_send_record", NAMED(producer_try_send_record), try_send_record_text},
+        {"send_records", NAMED(producer_send_records), send_records_text},
+        {"send", NAMED(producer_send), send_text},
+        {"send_many", NAMED(producer_send_many), send_many_text},
+        {"_bind", endpoint_bind, METH_VARARGS,
+         SIGNATURE("_bind($self, address, memory, source, /)")},
+        {"_attempt", producer_attempt, METH_O, SIGNATURE("_attempt($self, record, /)")},
+        {"_attempt_bytes", producer_attempt_bytes, METH_O,
+         SIGNATURE("_attempt_bytes($self, data, /)")},
+        {"_sendable", producer_sendable, METH_O, SIGNATURE("_sendable($self, record, /)")},
+        {"_send_some", producer_send_some, METH_VARARGS,
+         SIGNATURE("_send_some($self, records, first, /)")},
+        {"_send_some_bytes", producer_send_some_bytes, METH_VARARGS,
+         SIGNATURE("_send_some_bytes($self, buffers, first, /)")},
+        {NULL, NULL, 0, NULL},
+    };
+    static PyType_Slot slots[] = {
+        {Py_tp_dealloc, (void *)endpoint_dealloc},
+        {Py_tp_methods, methods},
+        {0, NULL},
+    };
+    static PyType_Spec spec = {
+        .name = "ipcheap._core.ProducerCore",
+        .basicsize = sizeof(py_endpoint),
+        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+        .slots = slots,
+    };
+    return make_type(&type, &spec);
+}

@@ -1,0 +1,344 @@
+/* record.c - records as Python objects, and the blocks that their views are made of. */
+#include "types.h"
+
+#include <string.h>
+#include <structmember.h>
+
+#include "gil.h"
+
+uint32_t py_process;
+int py_debugging;
+
+static PyTypeObject *record_class; /* the Python class that records are instances of */
+static PyObject *record_made;      /* told of each, when debugging */
+
+PyObject *make_type(PyObject **type, PyType_Spec *spec) {
+    if (!*type) *type = PyType_FromSpec(spec);
+    return *type;
+}
+
+/* For heap types: their memory, and the reference that every instance has to its type. */
+static void give_back(PyObject *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
+    Py_DECREF(type);
+}
+
+/* Blocks --------------------------------------------------------------------------------- */
+
+static int block_get_buffer(PyObject *self, Py_buffer *view, int flags) {
+    py_block *from = (py_block *)self;
+    return PyBuffer_FillInfo(view, self, from->core.data, (Py_ssize_t)from->core.nbytes, 0, flags);
+}
+
+static Py_ssize_t block_length(PyObject *self) { return (Py_ssize_t)((py_block *)self)->core.nbytes; }
+
+static void block_dealloc(PyObject *self) {
+    py_block *gone = (py_block *)self;
+    if (gone->armed && gone->process == py_process) keeping_free(gone->heap, &gone->core);
+    Py_XDECREF(gone->source);
+    give_back(self);
+}
+
+static PyObject *block_form(PyObject *self, void *unused) {
+    (void)unused;
+    return PyLong_FromUnsignedLong(((py_block *)self)->core.form);
+}
+
+/*
+ * What array it holds: itemsize 8, dimensions 4, order 4, the shape in 8 each, the type's
+ * text; or an error of the core's.
+ */
+static PyObject *block_layout(PyObject *self, PyObject *unused) {
+    (void)unused;
+    ipcheap_array array;
+    char text[sizeof array];
+    py_block *of = (py_block *)self;
+    int error = of->process == py_process ? ipcheap_array_of(of->heap, &of->core, &array)
+                                          : IPCHEAP_WRONG_PROCESS;
+    if (error) return PyLong_FromLong(error);
+    size_t type_at = offsetof(ipcheap_array, shape) + array.dimensions * sizeof *array.shape;
+    size_t length = strlen(array.type);
+    memcpy(text, &array, type_at);
+    memcpy(text + type_at, array.type, length);
+    return PyBytes_FromStringAndSize(text, (Py_ssize_t)(type_at + length));
+}
+
+static PyObject *block_type(void) {
+    static PyObject *type;
+    static PyMethodDef methods[] = {
+        {"layout", block_layout, METH_NOARGS, SIGNATURE("layout($self, /)")},
+        {NULL, NULL, 0, NULL},
+    };
+    static PyGetSetDef properties[] = {
+        {"form", block_form, NULL, NULL, NULL},
+        {NULL, NULL, NULL, NULL, NULL},
+    };
+    static PyType_Slot slots[] = {
+        {Py_tp_dealloc, (void *)block_dealloc},
+        {Py_bf_getbuffer, (void *)block_get_buffer},
+        {Py_sq_length, (void *)block_length},
+        {Py_tp_methods, methods},
+        {Py_tp_getset, properties},
+        {0, NULL},
+    };
+    static PyType_Spec spec = {
+        .name = "ipcheap._core.Block",
+        .basicsize = sizeof(py_block),
+        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+        .slots = slots,
+    };
+    return make_type(&type, &spec);
+}
+
+PyObject *block_new(const ipcheap_record *core, ipcheap_heap *heap, PyObject *source) {
+    PyObject *type = block_type();
+    PyObject *made = type ? PyType_GenericAlloc((PyTypeObject *)type, 0) : NULL;
+    if (!made) return NULL;
+    py_block *of = (py_block *)made;
+    of->core = *core;
+    of->heap = heap;
+    of->process = py_process;
+    of->source = Py_NewRef(source);
+    of->armed = 1;
+    return made;
+}
+
+/* Records -------------------------------------------------------------------------------- */
+
+static PyObject *refuse(py_record *self, int error, const char *asked) {
+    return PyObject_CallMethod((PyObject *)self, "_refuse", "is", error, asked);
+}
+
+static int unusable(const py_record *self) {
+    if (self->fate >= FREED) return PY_ENDED;
+    return self->process == py_process ? 0 : IPCHEAP_WRONG_PROCESS;
+}
+
+/* How many views there are, not counting slices of views. */
+static Py_ssize_t views(const py_record *self) {
+    return self->block ? Py_REFCNT((PyObject *)self->block) - 1 : 0;
+}
+
+/* What all views and arrays are made of, once there is one; a new reference. */
+static PyObject *block_of(py_record *self) {
+    int error = unusable(self);
+    if (error) return refuse(self, error, "used");
+    if (!self->block) {
+        self->block = (py_block *)block_new(&self->core, self->heap, self->source);
+        if (!self->block) return NULL;
+    }
+    return Py_NewRef((PyObject *)self->block);
+}
+
+static PyObject *record_view(PyObject *self, void *unused) {
+    (void)unused;
+    PyObject *of = block_of((py_record *)self);
+    PyObject *view = of ? PyMemoryView_FromObject(of) : NULL;
+    Py_XDECREF(of);
+    return view;
+}
+
+static PyObject *record_block(PyObject *self, PyObject *unused) {
+    (void)unused;
+    return block_of((py_record *)self);
+}
+
+static PyObject *record_nbytes(PyObject *self, void *unused) {
+    (void)unused;
+    py_record *of = (py_record *)self;
+    if (of->fate >= FREED) return refuse(of, PY_ENDED, "used");
+    return PyLong_FromUnsignedLongLong(of->core.nbytes);
+}
+
+static Py_ssize_t record_length(PyObject *self) {
+    py_record *of = (py_record *)self;
+    if (of->fate < FREED) return (Py_ssize_t)of->core.nbytes;
+    Py_XDECREF(refuse(of, PY_ENDED, "used"));
+    return -1;
+}
+
+static int keep(py_record *self) {
+    int error = keeping_keep(self->heap, &self->core);
+    if (!error && self->block) self->block->core = self->core;
+    return error;
+}
+
+/*
+ * One that has a block is freed with that. While there are views its memory stays, but not
+ * the slot of a ring that it came in.
+ */
+static int release(py_record *self) {
+    if (!self->block) return keeping_free(self->heap, &self->core);
+    return views(self) && self->core.consumer ? keep(self) : 0;
+}
+
+static PyObject *record_free(PyObject *object, PyObject *unused) {
+    (void)unused;
+    py_record *self = (py_record *)object;
+    int error = unusable(self);
+    if (error) return refuse(self, error, "freed");
+    enum fate before = self->fate;
+    self->fate = FREED; /* to whoever looks while this has given the GIL up */
+    error = release(self);
+    if (error && error != IPCHEAP_HEAP_BUSY) {
+        self->fate = before;
+        return refuse(self, error, "freed");
+    }
+    Py_CLEAR(self->block);
+    Py_RETURN_NONE;
+}
+
+static PyObject *record_keep(PyObject *object, PyObject *unused) {
+    (void)unused;
+    py_record *self = (py_record *)object;
+    int error = unusable(self);
+    if (!error) error = keep(self);
+    if (error) return refuse(self, error, "used");
+    self->fate = KEPT;
+    Py_RETURN_NONE;
+}
+
+/* Frees it, unless it has been freed, sent or kept. */
+static PyObject *record_done_with(PyObject *object, PyObject *unused) {
+    if (((py_record *)object)->fate != OURS) Py_RETURN_NONE;
+    return record_free(object, unused);
+}
+
+static PyObject *record_enter(PyObject *object, PyObject *unused) {
+    (void)unused;
+    py_record *self = (py_record *)object;
+    if (self->fate >= FREED) return refuse(self, PY_ENDED, "used");
+    return Py_NewRef(object);
+}
+
+static PyObject *record_exit(PyObject *object, PyObject *exception) {
+    (void)exception;
+    return record_done_with(object, NULL);
+}
+
+static PyObject *record_fate(PyObject *object, void *unused) {
+    static const char *const names[] = {"", "kept", "freed", "sent"};
+    (void)unused;
+    return PyUnicode_FromString(names[((py_record *)object)->fate]);
+}
+
+static void record_dealloc(PyObject *object) {
+    py_record *self = (py_record *)object;
+    if (self->weak_references) PyObject_ClearWeakRefs(object);
+    /* With a block, that frees it, and acknowledges it only then. */
+    if (self->block)
+        Py_DECREF((PyObject *)self->block);
+    else if (self->source && !unusable(self))
+        keeping_free(self->heap, &self->core);
+    Py_XDECREF(self->source);
+    give_back(object);
+}
+
+PyDoc_STRVAR(nbytes_text, "Its size in bytes, as asked for.");
+PyDoc_STRVAR(view_text, "A writable memoryview of its bytes; uninitialised after allocation.");
+PyDoc_STRVAR(free_text,
+             "free($self, /)\n--\n\n"
+             "Give it back; of a received one this acknowledges it. RecordError the second "
+             "time.");
+PyDoc_STRVAR(keep_text,
+             "keep($self, /)\n--\n\n"
+             "Take it out of the channel it came from, whose slot is then free again.\n\n"
+             "It stays the caller's beyond the consumer's end, and beyond a `with` around it.");
+
+PyObject *record_type(void) {
+    static PyObject *type;
+    static PyMethodDef methods[] = {
+        {"free", record_free, METH_NOARGS, free_text},
+        {"keep", record_keep, METH_NOARGS, keep_text},
+        {"__enter__", record_enter, METH_NOARGS, SIGNATURE("__enter__($self, /)")},
+        {"__exit__", record_exit, METH_VARARGS, SIGNATURE("__exit__($self, /, *_)")},
+        {"_done_with", record_done_with, METH_NOARGS, SIGNATURE("_done_with($self, /)")},
+        {"_export", record_block, METH_NOARGS, SIGNATURE("_export($self, /)")},
+        {NULL, NULL, 0, NULL},
+    };
+    static PyGetSetDef properties[] = {
+        {"nbytes", record_nbytes, NULL, nbytes_text, NULL},
+        {"view", record_view, NULL, view_text, NULL},
+        {"_fate", record_fate, NULL, NULL, NULL},
+        {NULL, NULL, NULL, NULL, NULL},
+    };
+    static PyMemberDef members[] = {
+        {"__weaklistoffset__", T_PYSSIZET, offsetof(py_record, weak_references), READONLY, NULL},
+        {"_source", T_OBJECT_EX, offsetof(py_record, source), READONLY, NULL},
+        {"_lent", T_INT, offsetof(py_record, lent), 0, NULL},
+        {NULL, 0, 0, 0, NULL},
+    };
+    static PyType_Slot slots[] = {
+        {Py_tp_dealloc, (void *)record_dealloc},
+        {Py_sq_length, (void *)record_length},
+        {Py_tp_methods, methods},
+        {Py_tp_getset, properties},
+        {Py_tp_members, members},
+        {0, NULL},
+    };
+    static PyType_Spec spec = {
+        .name = "ipcheap._core.RecordCore",
+        .basicsize = sizeof(py_record),
+        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+        .slots = slots,
+    };
+    return make_type(&type, &spec);
+}
+
+int record_check(PyObject *object) {
+    return Py_TYPE(object) == record_class ||
+           PyObject_TypeCheck(object, (PyTypeObject *)record_type());
+}
+
+/* The class of all records, and what is told of each that is made, or None. */
+void record_use_class(PyObject *subclass, PyObject *made) {
+    Py_XDECREF((PyObject *)record_class);
+    Py_XDECREF(record_made);
+    record_class = (PyTypeObject *)Py_NewRef(subclass);
+    record_made = made == Py_None ? NULL : Py_NewRef(made);
+    py_debugging = made != Py_None;
+}
+
+PyObject *record_new(ipcheap_heap *heap, PyObject *source) {
+    PyObject *object = PyType_GenericAlloc(record_class, 0);
+    if (!object) return NULL;
+    py_record *self = (py_record *)object;
+    self->heap = heap;
+    self->source = Py_NewRef(source);
+    self->process = py_process;
+    return object;
+}
+
+void record_drop(PyObject *object) {
+    ((py_record *)object)->fate = FREED;
+    Py_DECREF(object);
+}
+
+/* Once its core is filled in. */
+PyObject *record_finish(PyObject *object) {
+    if (!record_made) return object;
+    PyObject *told = PyObject_CallFunctionObjArgs(record_made, object, NULL);
+    if (!told) Py_CLEAR(object);
+    Py_XDECREF(told);
+    return object;
+}
+
+/* Whether it can be sent in a heap; an error if not. */
+int record_outgoing(PyObject *object, ipcheap_heap *heap) {
+    if (!record_check(object)) return PY_NOT_A_RECORD;
+    py_record *self = (py_record *)object;
+    int error = unusable(self);
+    if (error) return error;
+    if (self->heap != heap) return IPCHEAP_RECORD;
+    return py_debugging && views(self) > self->lent ? PY_VIEWED : 0;
+}
+
+/* Views there may be, but they keep the memory no longer. */
+void record_sent(PyObject *object) {
+    py_record *self = (py_record *)object;
+    self->fate = SENT;
+    if (!self->block) return;
+    self->block->armed = 0;
+    Py_CLEAR(self->block);
+}

@@ -1,0 +1,108 @@
+/*
+ * types.h - the Python types of the core: what a message passes through.
+ *
+ *   MemoryCore     a heap, of which records are made       ipcheap._native.Handle
+ *   RecordCore     a record                                ipcheap.Record
+ *   ProducerCore   the sending side of a record channel    ipcheap.Producer
+ *   ConsumerCore   the receiving side                      ipcheap.Consumer
+ *
+ * A Python class builds on each. Here is what has to be fast: one call for a message, no
+ * Python frame in it. All that is rare stands in the Python class, which the methods here
+ * ask when something is not as usual: to wait, and for the exception to raise.
+ *
+ * The GIL keeps their members; where a call gives it up, a record says so in its state.
+ */
+#ifndef BINDINGS_TYPES_H
+#define BINDINGS_TYPES_H
+
+#include <Python.h>
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <ipcheap/ipcheap.h>
+
+/* Not errors of the core's. */
+enum {
+    PY_NOT_BYTES = -100,    /* the object gives no plain run of bytes */
+    PY_OTHER_FORM = -101,   /* the next record is of another form than the one wanted */
+    PY_NOT_A_RECORD = -102, /* a record was wanted */
+    PY_ENDED = -103,        /* the record is not ours any more: freed or sent */
+    PY_VIEWED = -104,       /* it has views, which a debugging program is told of */
+    PY_TWICE = -105,        /* it stands in a list twice */
+    PY_RAISED = -106,       /* a Python exception has been set */
+};
+enum { PY_BATCH = 64, PY_PIECES = 0x316A626F /* "obj1" in memory */ };
+
+/* Which process this is, counting forks: a child may not touch its parent's records. */
+extern uint32_t py_process;
+
+/* Whether sending a record that has views is an error. */
+extern int py_debugging;
+
+typedef struct py_memory {
+    PyObject_HEAD
+    ipcheap_heap *heap; /* kept by the Python class; NULL for what is left of a closed heap */
+} py_memory;
+
+/* What becomes of a record, in this order. */
+enum fate { OURS, KEPT, FREED, SENT };
+
+typedef struct py_record {
+    PyObject_HEAD
+    ipcheap_record core;
+    ipcheap_heap *heap;
+    PyObject *source;    /* keeps the heap, and the consumer it came from */
+    struct py_block *block; /* what its views are made of, once there are any */
+    PyObject *weak_references;
+    uint32_t process;
+    enum fate fate;
+    int lent;   /* views that a loan has given out */
+    int listed; /* while a list is looked at: it has been met */
+} py_record;
+
+/*
+ * What views and arrays of a record are made of and keep alive: a plain exporter of the
+ * buffer protocol, with whose end the memory goes back, unless it has been sent.
+ */
+typedef struct py_block {
+    PyObject_HEAD
+    ipcheap_record core;
+    ipcheap_heap *heap;
+    PyObject *source;
+    uint32_t process;
+    int armed;
+} py_block;
+
+/* record.c */
+PyObject *record_type(void);
+int record_check(PyObject *object);
+void record_use_class(PyObject *subclass, PyObject *made);
+PyObject *record_new(ipcheap_heap *heap, PyObject *source); /* its core to be filled in */
+void record_drop(PyObject *object); /* one that was never filled in */
+PyObject *record_finish(PyObject *object);
+PyObject *block_new(const ipcheap_record *core, ipcheap_heap *heap, PyObject *source);
+int record_outgoing(PyObject *object, ipcheap_heap *heap);
+void record_sent(PyObject *object);
+
+/* memory.c */
+PyObject *memory_type(void);
+PyObject *memory_allocate(PyObject *memory, PyObject *nbytes);
+
+/* bytes.c */
+int copy_in(ipcheap_heap *heap, PyObject *object, ipcheap_record *record);
+PyObject *copy_out(const ipcheap_record *record);
+int pack(ipcheap_heap *heap, PyObject *pieces, ipcheap_record *record);
+
+/* producer.c, consumer.c */
+PyObject *producer_type(void);
+PyObject *consumer_type(void);
+
+/* For tables of methods: one of keywords, and what inspect is told of one. */
+#define NAMED(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS
+#define SIGNATURE(text) text "\n--\n\n"
+
+/* A type, made when it is first asked for; with the GIL held. */
+PyObject *make_type(PyObject **type, PyType_Spec *spec);
+
+#endif
