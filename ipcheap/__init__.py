@@ -19,6 +19,8 @@ Sizes are bytes, or strings like "64MiB"; timeouts are seconds, None for ever, 0
 all. An endpoint belongs to the thread that claimed it.
 """
 
+from typing import TYPE_CHECKING
+
 try:
     from ._core import lib as _lib  # noqa: F401
 except ModuleNotFoundError as _error:
@@ -27,9 +29,8 @@ except ModuleNotFoundError as _error:
         "installed package. Start Python elsewhere, or build with: pip install -e ."
     ) from _error
 
-from ._endpoint import EndpointStatistics
 from ._native import __version__
-from ._segments import HeapInfo, heaps
+from ._segments import heaps
 from .channel import Channel, RecordChannel
 from .consumer import Consumer
 from .errors import (
@@ -51,13 +52,22 @@ from .errors import (
     WrongProcess,
     WrongThread,
 )
-from .heap import Heap, HeapStatistics, Participant, RecoveryReport, unlink
+from .heap import Heap, unlink
 from .objects import Codec
 from .producer import Producer
 from .record import Record
 from .static import Atomic, StaticSegment
 from .sync import Barrier, BarrierTimeout, Event, Lock
 from .waiting import wait
+
+if TYPE_CHECKING:
+    from .results import (
+        EndpointStatistics,
+        HeapInfo,
+        HeapStatistics,
+        Participant,
+        RecoveryReport,
+    )
 
 __all__ = [
     "Atomic",
@@ -100,3 +110,26 @@ __all__ = [
     "unlink",
     "wait",
 ]
+
+# What the first message does without, and where it is: imported when it is asked for.
+_LATER = {
+    "EndpointStatistics": "results",
+    "HeapInfo": "results",
+    "HeapStatistics": "results",
+    "Participant": "results",
+    "RecoveryReport": "results",
+}
+
+if not TYPE_CHECKING:  # which would take any name for one of ours
+
+    def __getattr__(name):
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        value = getattr(import_module(f".{_LATER[name]}", __name__), name)
+        globals()[name] = value
+        return value
+
+    def __dir__():
+        return sorted({*globals(), *__all__})

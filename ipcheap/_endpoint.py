@@ -6,7 +6,6 @@ import os
 import threading
 import time
 import warnings
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, NoReturn, Self
 
@@ -20,23 +19,7 @@ if TYPE_CHECKING:
     from ._arguments import ChannelId
     from ._core import CData
     from ._native import Handle
-
-
-@dataclass(frozen=True)
-class EndpointStatistics:
-    """What has gone through an endpoint's channel, and how this side waited.
-
-    `capacity` slots; `sent` and `received` records since the channel was added; `held`
-    received and not given back, which only a consumer knows; `parks` times this side went to
-    sleep, `wakes` times it woke the other.
-    """
-
-    capacity: int
-    sent: int
-    received: int
-    held: int
-    parks: int
-    wakes: int
+    from .results import EndpointStatistics
 
 
 def _release(handle: Handle, pid: int, pointer: CData) -> None:
@@ -80,7 +63,7 @@ class Endpoint:
     @property
     def capacity(self) -> int:
         """How many records may be in flight and held."""
-        return self.statistics().capacity
+        return int(self._numbers().capacity)
 
     @property
     def closed(self) -> bool:
@@ -127,10 +110,9 @@ class Endpoint:
 
     def statistics(self) -> EndpointStatistics:
         """Return how much has gone through, and how it waited."""
-        numbers = ffi.new("ipcheap_endpoint_statistics *")
-        code = lib.ipcheap_endpoint_describe(self._pointer, numbers)
-        if code:
-            raise self._error(code)
+        from .results import EndpointStatistics
+
+        numbers = self._numbers()
         return EndpointStatistics(
             capacity=numbers.capacity,
             sent=numbers.sent,
@@ -139,6 +121,13 @@ class Endpoint:
             parks=numbers.parks,
             wakes=numbers.wakes,
         )
+
+    def _numbers(self) -> CData:
+        numbers = ffi.new("ipcheap_endpoint_statistics *")
+        code = lib.ipcheap_endpoint_describe(self._pointer, numbers)
+        if code:
+            raise self._error(code)
+        return numbers
 
     def __enter__(self) -> Self:
         return self

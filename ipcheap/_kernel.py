@@ -11,7 +11,6 @@ import errno
 import os
 import re
 import stat
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -148,7 +147,6 @@ def remove_posix_semaphore(name: str, path: str) -> None:
         posix_ipc.unlink_semaphore(name)
 
 
-@dataclass
 class Objects:
     """What belongs to a heap besides its file, written down before it is made.
 
@@ -156,11 +154,19 @@ class Objects:
     a System V heap this is what its file holds, and the ids are how others find it.
     """
 
-    shm_key: int = 0
-    shm_id: int = -1
-    sem_key: int = 0
-    sem_id: int = -1
-    sem_name: str = ""
+    def __init__(
+        self,
+        shm_key: int = 0,
+        shm_id: int = -1,
+        sem_key: int = 0,
+        sem_id: int = -1,
+        sem_name: str = "",
+    ) -> None:
+        self.shm_key = shm_key
+        self.shm_id = shm_id
+        self.sem_key = sem_key
+        self.sem_id = sem_id
+        self.sem_name = sem_name
 
     @classmethod
     def chosen(cls, shm: str, sem: str) -> Objects:
@@ -189,7 +195,7 @@ class Objects:
         """Write it all in one go, over what was written before."""
         import json
 
-        text = _MAGIC + json.dumps(asdict(self)).encode()
+        text = _MAGIC + json.dumps(vars(self)).encode()
         os.pwrite(fd, text.ljust(_ROOM), 0)
 
     def make(self, nbytes: int, mode: int, path: str) -> bool:

@@ -14,7 +14,6 @@ import errno
 import os
 import stat
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import _kernel, _native, errors
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ._core import CData
+    from .results import HeapInfo
 
 PATIENCE = 10.0  # seconds for somebody else's creation or removal
 _SHORTEST_NAP = 0.0005
@@ -31,14 +31,14 @@ _LONGEST_NAP = 0.01
 _FULL = (errno.ENOSPC, errno.ENOMEM, errno.EDQUOT)
 
 
-@dataclass(frozen=True)
 class Segment:
     """A formatted segment, open: to be attached and then closed."""
 
-    fd: int
-    shmid: int
-    name: str | None
-    is_new: bool = False
+    def __init__(self, fd: int, shmid: int, name: str | None, is_new: bool = False) -> None:
+        self.fd = fd
+        self.shmid = shmid
+        self.name = name
+        self.is_new = is_new
 
     @property
     def path(self) -> str | None:
@@ -48,27 +48,6 @@ class Segment:
     def close(self) -> None:
         """Close the descriptor."""
         os.close(self.fd)
-
-
-@dataclass(frozen=True)
-class HeapInfo:
-    """What can be seen of a heap from outside, without taking part in it.
-
-    `stale` says that no living participant has it open; `created` is in seconds since the
-    epoch; sizes are bytes. Of a heap that is not ready, `capacity` and `created` are 0.
-    """
-
-    name: str
-    path: str
-    shm: str
-    sem: str
-    capacity: int
-    committed: int
-    mode: int
-    uid: int
-    participants: int
-    stale: bool
-    created: float
 
 
 def _label(name: str) -> str:
@@ -455,6 +434,8 @@ def _look_at(name: str) -> HeapInfo | None:
             abandoned = info.participants == 0
     finally:
         os.close(fd)
+    from .results import HeapInfo
+
     return HeapInfo(
         name=name,
         path=path,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
 
@@ -31,13 +30,15 @@ _WOULD_BLOCK = lib.IPCHEAP_WOULD_BLOCK
 _ARRAY, _OBJECT = lib.IPCHEAP_ARRAY, lib.IPCHEAP_OBJECT
 
 
-@dataclass(frozen=True, slots=True)
 class _Source:
     """What records keep of the consumer that received them."""
 
-    handle: Handle
-    channel: ChannelId
-    pointer: CData
+    __slots__ = ("channel", "handle", "pointer")
+
+    def __init__(self, handle: Handle, channel: ChannelId, pointer: CData) -> None:
+        self.handle = handle
+        self.channel = channel
+        self.pointer = pointer
 
 
 class _Attempt(Generic[T]):
@@ -207,6 +208,6 @@ class Consumer(Endpoint, ConsumerCore):
                 "kind: recv_array() takes what allocate_array() and loan() made, recv_object() "
                 "what send_object() did, recv_record() any"
             )
-        if code == lib.IPCHEAP_TIMED_OUT and (held := self.statistics().held):
+        if code == lib.IPCHEAP_TIMED_OUT and (held := self._numbers().held):
             doing = f"{doing} (this consumer holds {held} records, which keep their slots)"
         return super()._error(code, doing, asked)

@@ -17,7 +17,8 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from . import _arguments, _kernel, _segments, errors
-from .heap import Heap, Participant, RecoveryReport
+from .heap import Heap
+from .results import Participant, RecoveryReport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from . import _arguments, _native, _segments
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
     from ._core import CData
     from ._segments import Segment
     from .record import Record
+    from .results import HeapStatistics, Participant, RecoveryReport
 
 DEFAULT_SLOTS = 1024
 
@@ -32,75 +31,6 @@ DEFAULT_SLOTS = 1024
 _LOOK_AGAIN = 0.1
 
 _MOST_WITNESSED = 4096  # the dead, and channels, that a report of recovery has room for
-
-
-@dataclass(frozen=True)
-class HeapStatistics:
-    """What a heap holds; sizes are bytes.
-
-    `capacity` is for users' data, `committed` what of it has memory behind it, `in_use` what
-    is allocated or sent and not freed, `largest_free` the largest record that fits.
-    `records`, `extents` and `slabs` are in use; `participants` live; `recoveries` is how
-    often somebody who died was cleaned up after.
-    """
-
-    capacity: int
-    committed: int
-    in_use: int
-    largest_free: int
-    records: int
-    extents: int
-    slabs: int
-    participants: int
-    channels: int
-    recoveries: int
-
-
-@dataclass(frozen=True)
-class Participant:
-    """A thread of a process that takes part in a heap.
-
-    `state` is "alive", "dead" (and awaits recovery), "stopped" or "stopped by a debugger".
-    `pid` and `thread` count in the PID namespace that it lives in; `elsewhere` says that this
-    is another one than ours. `name` is the process's, `since` seconds since the epoch.
-    """
-
-    name: str
-    pid: int
-    thread: int
-    state: str
-    elsewhere: bool
-    since: float
-
-    @classmethod
-    def _of(cls, holder: CData) -> Self:
-        return cls(
-            name=_native.text_of(holder.name),
-            pid=int(holder.pid),
-            thread=int(holder.tid),
-            state=_native.holder_state(holder),
-            elsewhere=bool(holder.elsewhere),
-            since=holder.since_ns / 1e9,
-        )
-
-
-@dataclass(frozen=True)
-class RecoveryReport:
-    """What a recovery found, and did.
-
-    So many dead `participants` had held so many `endpoints`; so many `blocks` of theirs,
-    `bytes` in all, were freed; so many records that they had received and not freed are
-    `redelivered`. `dead` says who they were, `channels` how many records come again on which.
-    What others had recovered before is not in it.
-    """
-
-    participants: int
-    endpoints: int
-    blocks: int
-    bytes: int
-    redelivered: int
-    dead: tuple[Participant, ...] = ()
-    channels: Mapping[ChannelId, int] = field(default_factory=dict["ChannelId", int])
 
 
 class _Channels(Mapping["ChannelId", Channel]):
@@ -329,6 +259,8 @@ class Heap:
         """Return how full it is, and of what; HeapBusy if the heap lock cannot be had."""
         numbers = ffi.new("ipcheap_statistics *")
         self._check(lib.py_heap_statistics(self._open_handle().pointer, numbers))
+        from .results import HeapStatistics
+
         return HeapStatistics(
             **{name: int(getattr(numbers, name)) for name in HeapStatistics.__dataclass_fields__}
         )
@@ -367,17 +299,20 @@ class Heap:
         witness.dead, witness.channels = dead, channels
         witness.dead_room = witness.channel_room = _MOST_WITNESSED
         self._check(lib.py_recover(self._open_handle().pointer, report, witness))
-        again: Counter[ChannelId] = Counter()
+        from .results import RecoveryReport
+
+        again: dict[ChannelId, int] = {}
         for n in range(witness.channel_count):
-            again[id_of(channels[n].key)] += int(channels[n].records)
+            channel_id = id_of(channels[n].key)
+            again[channel_id] = again.get(channel_id, 0) + int(channels[n].records)
         return RecoveryReport(
             participants=int(report.participants),
             endpoints=int(report.endpoints),
             blocks=int(report.blocks),
             bytes=int(report.bytes),
             redelivered=int(report.redelivered),
-            dead=tuple(Participant._of(dead[n]) for n in range(witness.dead_count)),
-            channels=dict(again),
+            dead=tuple(_participant(dead[n]) for n in range(witness.dead_count)),
+            channels=again,
         )
 
     def participants(self) -> list[Participant]:
@@ -386,7 +321,7 @@ class Heap:
         cursor, holder = ffi.new("uint32_t *"), ffi.new("ipcheap_holder *")
         found: list[Participant] = []
         while lib.ipcheap_next_participant(handle.pointer, cursor, holder) == 1:
-            found.append(Participant._of(holder))
+            found.append(_participant(holder))
         return found
 
     # Records and channels ---------------------------------------------------------------------
@@ -592,6 +527,19 @@ class Heap:
         if entry.kind == lib.IPCHEAP_RECORD_CHANNEL:
             return f"a record channel of {entry.shape} slots"
         return f"a static segment of {entry.shape} bytes"
+
+
+def _participant(holder: CData) -> Participant:
+    from .results import Participant
+
+    return Participant(
+        name=_native.text_of(holder.name),
+        pid=int(holder.pid),
+        thread=int(holder.tid),
+        state=_native.holder_state(holder),
+        elsewhere=bool(holder.elsewhere),
+        since=holder.since_ns / 1e9,
+    )
 
 
 def _attach_same(kind: type[Heap], name: str, identity: int) -> Heap:

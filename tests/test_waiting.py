@@ -213,6 +213,7 @@ def spin_as_producer(heap: ipcheap.Heap) -> None:
     with heap.producer("d", timeout=peers.PATIENCE) as producer:
         producer.wait_peer(peers.PATIENCE)
         record = producer.allocate_record(64)
+        producer.statistics()  # the first one reads the module that it is made by
         peers.say("ready")
         peers.listen()
         seccomp.forbid(*SLEEPING)
