@@ -32,6 +32,7 @@ except ModuleNotFoundError as _error:
 from ._native import __version__
 from ._segments import heaps
 from .channel import Channel, RecordChannel
+from .codec import Codec
 from .consumer import Consumer
 from .errors import (
     ChannelBusy,
@@ -53,7 +54,6 @@ from .errors import (
     WrongThread,
 )
 from .heap import Heap, unlink
-from .objects import Codec
 from .producer import Producer
 from .record import Record
 from .static import Atomic, StaticSegment

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import operator
-import re
 from typing import TypeAlias
 
 ChannelId: TypeAlias = int | str
@@ -17,8 +16,8 @@ _UNITS = {
     "KB": 1000,
     "kiB": 1024,
 }
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", re.ASCII)
-_NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,200}", re.ASCII)
+_UNIT_LETTERS = "".join(_UNITS)
+_NAME_MARKS = str.maketrans(dict.fromkeys("._-", "0"))
 
 SMALLEST_CAPACITY = 64 << 10
 LARGEST_ID = 2**63 - 1
@@ -47,11 +46,17 @@ def size(value: Size, what: str = "size") -> int:
     """Accept bytes as an integer, or a string such as "64MiB", "1.5GiB", "10kB"."""
     if not isinstance(value, str):
         return count(value, what)
-    match = _SIZE.fullmatch(value.strip())
-    if match is None or match[2] not in _UNITS:
+    text = value.strip()
+    number = text.rstrip(_UNIT_LETTERS)
+    unit = _UNITS.get(text[len(number) :])
+    number = number.rstrip()
+    if unit is None or not all(map(_is_digits, number.split(".", 1))):
         raise ValueError(f'{what} must be bytes, or a string like "64MiB" or "10kB", not {value!r}')
-    unit = _UNITS[match[2]]
-    return int(float(match[1]) * unit) if "." in match[1] else int(match[1]) * unit
+    return int(float(number) * unit) if "." in number else int(number) * unit
+
+
+def _is_digits(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def capacity(value: Size) -> int:
@@ -83,11 +88,16 @@ def heap_name(name: object) -> str:
         parts = name.split("/")
         if parts[-1] in ("", ".") or ".." in parts or "\0" in name:
             raise ValueError(f"heap path {name!r} must lead to a file, without '..'")
-    elif not _NAME.fullmatch(name):
+    elif not _is_plain_name(name):
         raise ValueError(
             f"heap name {name!r} must be 1 to 200 of A-Z a-z 0-9 . _ -, not starting with a dot"
         )
     return name
+
+
+def _is_plain_name(name: str) -> bool:
+    rest = name.translate(_NAME_MARKS)
+    return 1 <= len(name) <= 200 and rest.isascii() and rest.isalnum() and name[0] != "."
 
 
 def choice(value: object, what: str, among: tuple[str, ...]) -> str:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import stat
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import ModuleType
 
 SHM_FOLDER = "/dev/shm"
 PREFIX = "ipcheap."
@@ -22,20 +22,17 @@ PREFIX = "ipcheap."
 _MAGIC = b"ipcheap objects 1\n"
 _ROOM = 512
 _TRIES = 100
-_HEX = re.compile("[0-9a-f]+")
+_HEX = frozenset("0123456789abcdef")
 
 
 @contextlib.contextmanager
-def _as_os_error(path: str) -> Iterator[None]:
-    """Turn the errors of the two packages into the operating system's own."""
-    import posix_ipc
-    import sysv_ipc
-
+def _as_os_error(package: ModuleType, path: str) -> Iterator[None]:
+    """Turn the errors of one of the two packages into the operating system's own."""
     try:
         yield
-    except (posix_ipc.PermissionsError, sysv_ipc.PermissionsError):
+    except package.PermissionsError:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path) from None
-    except (posix_ipc.ExistentialError, sysv_ipc.ExistentialError):
+    except package.ExistentialError:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
 
 
@@ -55,7 +52,7 @@ def open_file(name: str, *, create: bool = False) -> int:
         return os.open(path, flags, 0o600)
     import posix_ipc
 
-    with _as_os_error(path):
+    with _as_os_error(posix_ipc, path):
         flags = posix_ipc.O_CREAT if create else 0
         return int(posix_ipc.SharedMemory(f"/{PREFIX}{name}", flags, mode=0o600).fd)
 
@@ -68,7 +65,7 @@ def remove_file(name: str) -> None:
             return
         import posix_ipc
 
-        with _as_os_error(path_of(name)):
+        with _as_os_error(posix_ipc, path_of(name)):
             posix_ipc.unlink_shared_memory(f"/{PREFIX}{name}")
 
 
@@ -78,7 +75,7 @@ def remove_pipes(name: str) -> None:
     with contextlib.suppress(FileNotFoundError), os.scandir(folder or ".") as entries:
         for entry in entries:
             stem, _, suffix = entry.name.rpartition("~")
-            if stem == file and _HEX.fullmatch(suffix):
+            if stem == file and suffix and _HEX.issuperset(suffix):
                 with contextlib.suppress(FileNotFoundError, PermissionError):
                     if stat.S_ISFIFO(entry.stat(follow_symlinks=False).st_mode):
                         os.unlink(entry.path)
@@ -96,7 +93,7 @@ def find_sysv_segment(key: int) -> int | None:
     import sysv_ipc
 
     try:
-        with _as_os_error(f"System V key {key}"):
+        with _as_os_error(sysv_ipc, f"System V key {key}"):
             segment = sysv_ipc.SharedMemory(key)
     except FileNotFoundError:
         return None
@@ -109,7 +106,7 @@ def _make_sysv_segment(key: int, nbytes: int, mode: int, path: str) -> int | Non
     import sysv_ipc
 
     # IPC_CREX would have the package write to every byte of it, and so fill the memory.
-    with _as_os_error(path):
+    with _as_os_error(sysv_ipc, path):
         if find_sysv_segment(key) is not None:
             return None
         segment = sysv_ipc.SharedMemory(key, sysv_ipc.IPC_CREAT, mode=mode, size=nbytes)
@@ -122,7 +119,7 @@ def make_sysv_semaphore(path: str) -> int:
     """Make a System V semaphore with a key of its own; return its id."""
     import sysv_ipc
 
-    with _as_os_error(path):
+    with _as_os_error(sysv_ipc, path):
         return int(sysv_ipc.Semaphore(None, sysv_ipc.IPC_CREX, mode=0o600).id)
 
 
@@ -130,7 +127,7 @@ def remove_sysv_semaphore(semaphore: int, path: str) -> None:
     """Remove a System V semaphore; it may be gone already."""
     import sysv_ipc
 
-    with contextlib.suppress(FileNotFoundError), _as_os_error(path):
+    with contextlib.suppress(FileNotFoundError), _as_os_error(sysv_ipc, path):
         sysv_ipc.remove_semaphore(semaphore)
 
 
@@ -143,7 +140,7 @@ def remove_posix_semaphore(name: str, path: str) -> None:
     """Remove a POSIX semaphore; it may be gone already."""
     import posix_ipc
 
-    with contextlib.suppress(FileNotFoundError), _as_os_error(path):
+    with contextlib.suppress(FileNotFoundError), _as_os_error(posix_ipc, path):
         posix_ipc.unlink_semaphore(name)
 
 
@@ -203,7 +200,7 @@ class Objects:
         if self.sem_name:
             import posix_ipc
 
-            with _as_os_error(path):
+            with _as_os_error(posix_ipc, path):
                 made = posix_ipc.Semaphore(self.sem_name, posix_ipc.O_CREX, mode=mode)
                 made.close()
             os.chmod(f"{SHM_FOLDER}/sem.{self.sem_name[1:]}", mode)
@@ -235,12 +232,12 @@ class Objects:
         if self.sem_key:
             import sysv_ipc
 
-            with contextlib.suppress(FileNotFoundError), _as_os_error(path):
+            with contextlib.suppress(FileNotFoundError), _as_os_error(sysv_ipc, path):
                 sysv_ipc.Semaphore(self.sem_key).remove()
         if self.shm_key:
             import sysv_ipc
 
-            with contextlib.suppress(FileNotFoundError), _as_os_error(path):
+            with contextlib.suppress(FileNotFoundError), _as_os_error(sysv_ipc, path):
                 segment = sysv_ipc.SharedMemory(self.shm_key)
                 segment.detach()
                 segment.remove()

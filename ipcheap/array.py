@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import math
 import operator
-import re
 import struct
-import warnings
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ._core import ffi, lib
 
@@ -20,7 +17,7 @@ if TYPE_CHECKING:
 Shape: TypeAlias = "int | tuple[int, ...]"
 
 _KINDS = "biufcSUVMm"  # all but what holds Python objects, or has no fixed size
-_SIMPLE = re.compile(rf"[<>|][{_KINDS}]\d+(\[\w+\])?")
+_SIMPLE = rf"[<>|][{_KINDS}]\d+(\[\w+\])?"
 _HEAD = struct.Struct("=QII")
 _numpy: Any = None  # imported on first use
 
@@ -48,12 +45,15 @@ def make_array(buffer: Any, dtype: numpy.typing.DTypeLike) -> numpy.typing.NDArr
         raise ValueError(f"{kind!r} does not divide {len(buffer)} bytes") from None
 
 
-class Layout(NamedTuple):
+class Layout:
     """What an array is beside its bytes; the arguments of `numpy.ndarray`."""
 
-    shape: tuple[int, ...]
-    dtype: numpy.dtype[Any]
-    order: str
+    __slots__ = ("dtype", "order", "shape")
+
+    def __init__(self, shape: tuple[int, ...], dtype: numpy.dtype[Any], order: str) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self.order = order
 
     def array(self, buffer: Any) -> numpy.typing.NDArray[Any]:
         """Return such an array over a buffer, which it keeps alive."""
@@ -125,6 +125,8 @@ def _text_of(dtype: numpy.dtype[Any]) -> str:
 
 
 def _text_of_fields(dtype: numpy.dtype[Any]) -> str:
+    import warnings
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of metadata, which stay here
         return repr(_numpy.lib.format.dtype_to_descr(dtype))
@@ -152,10 +154,14 @@ def read_layout(described: bytes) -> Layout:
 
 def _dtype_of(text: str) -> numpy.dtype[Any]:
     """Read what `_text_of` wrote; a peer may have written anything."""
+    import re  # NumPy has it by now
+
     try:
-        if _SIMPLE.fullmatch(text):
+        if re.fullmatch(_SIMPLE, text):
             dtype = _numpy.dtype(text)
         else:
+            import ast
+
             fields = ast.literal_eval(text)
             if not isinstance(fields, list):
                 raise TypeError(text)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ._core import CData
     from ._native import Handle
     from ._types import Block
-    from .objects import Codec
+    from .codec import Codec
 
 T = TypeVar("T")
 

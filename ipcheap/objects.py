@@ -1,34 +1,18 @@
-"""Objects as records: codecs, and the pieces that they make of an object."""
+"""Objects as records: pickled, and the pieces that a codec makes of an object."""
 
 from __future__ import annotations
 
 import contextlib
 import struct
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ._core import lib
 
+if TYPE_CHECKING:
+    from .codec import Codec
+
 _HEAD = struct.Struct("=II")
 _ALIGN = 64
-
-
-class Codec(Protocol):
-    """How objects become bytes and come back.
-
-    Any object with these two methods will do. Both sides of a channel must use the same one;
-    nothing in a record tells which it was.
-    """
-
-    def encode(self, obj: Any, /) -> list[Any]:
-        """Return bytes-like objects, each of them in one piece; each is copied once."""
-        ...
-
-    def decode(self, pieces: list[memoryview], /) -> Any:
-        """Make the object of the same pieces.
-
-        They alias the record, each at a multiple of 64 bytes, and may be kept: the record is
-        freed when nothing refers to them any more.
-        """
 
 
 class PickleCodec:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ._core import CData
     from ._native import Handle
     from .array import Shape
-    from .objects import Codec
+    from .codec import Codec
 
 BytesLike: TypeAlias = Any  # bytes, bytearray, memoryview, a C-contiguous ndarray, ...
 

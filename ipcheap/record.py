@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ._native import Handle
     from ._types import Block
     from .array import Shape
-    from .objects import Codec
+    from .codec import Codec
 
 _ARRAY = lib.IPCHEAP_ARRAY
 

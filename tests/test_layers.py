@@ -48,7 +48,7 @@ PYTHON_HEADERS = frozenset({"Python.h", "structmember.h"})
 # A Python module imports modules of earlier rows only; those of one row do not know each
 # other. Every module of the package stands here. Imports under `if TYPE_CHECKING` are free.
 PYTHON_LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_core", "errors", "results"),
+    ("_core", "errors", "codec", "results"),
     ("_arguments", "_types"),
     ("_native", "_kernel", "array", "objects", "_aio"),
     ("_segments", "_endpoint", "record"),
