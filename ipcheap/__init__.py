@@ -19,8 +19,6 @@ Sizes are bytes, or strings like "64MiB"; timeouts are seconds, None for ever, 0
 all. An endpoint belongs to the thread that claimed it.
 """
 
-from typing import TYPE_CHECKING
-
 try:
     from ._core import lib as _lib  # noqa: F401
 except ModuleNotFoundError as _error:
@@ -32,7 +30,6 @@ except ModuleNotFoundError as _error:
 from ._native import __version__
 from ._segments import heaps
 from .channel import Channel, RecordChannel
-from .codec import Codec
 from .consumer import Consumer
 from .errors import (
     ChannelBusy,
@@ -57,10 +54,10 @@ from .heap import Heap, unlink
 from .producer import Producer
 from .record import Record
 from .static import Atomic, StaticSegment
-from .sync import Barrier, BarrierTimeout, Event, Lock
-from .waiting import wait
 
+TYPE_CHECKING = False  # which type checkers know; to import typing takes longer than all of this
 if TYPE_CHECKING:
+    from .codec import Codec
     from .results import (
         EndpointStatistics,
         HeapInfo,
@@ -68,6 +65,8 @@ if TYPE_CHECKING:
         Participant,
         RecoveryReport,
     )
+    from .sync import Barrier, BarrierTimeout, Event, Lock
+    from .waiting import wait
 
 __all__ = [
     "Atomic",
@@ -111,16 +110,22 @@ __all__ = [
     "wait",
 ]
 
-# What the first message does without, and where it is: imported when it is asked for.
+# What a first message does without, and where it is: imported when it is asked for.
 _LATER = {
+    "Barrier": "sync",
+    "BarrierTimeout": "sync",
+    "Codec": "codec",
     "EndpointStatistics": "results",
+    "Event": "sync",
     "HeapInfo": "results",
     "HeapStatistics": "results",
+    "Lock": "sync",
     "Participant": "results",
     "RecoveryReport": "results",
+    "wait": "waiting",
 }
 
-if not TYPE_CHECKING:  # which would take any name for one of ours
+if not TYPE_CHECKING:  # to a type checker this would mean that there is any name one likes
 
     def __getattr__(name):
         if name not in _LATER:

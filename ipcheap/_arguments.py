@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import TypeAlias
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeAlias
 
 ChannelId: TypeAlias = int | str
 Size: TypeAlias = int | str

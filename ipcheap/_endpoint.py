@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 import warnings
+from _thread import get_ident  # threading takes its time, and is not needed
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, NoReturn, Self
 
 from . import _arguments, _native
 from ._core import ffi, lib
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import ClassVar, NoReturn, Self
 
     from ._aio import Readiness
     from ._arguments import ChannelId
@@ -48,7 +49,7 @@ class Endpoint:
         self._handle = handle
         self._channel = channel
         self._pid = os.getpid()
-        self._thread = threading.get_ident()
+        self._thread = get_ident()
         self._pointer = ffi.gc(pointer, partial(_release, handle, self._pid))
         self._closed = False
         self._readiness: Readiness | None = None
@@ -76,7 +77,7 @@ class Endpoint:
             raise self._error(lib.IPCHEAP_WRONG_PROCESS)
         if self.closed:
             return
-        if self._thread != threading.get_ident():
+        if self._thread != get_ident():
             code = lib.py_wait(self._pointer, 0)
             if code == lib.IPCHEAP_WRONG_THREAD:  # and not closed by that thread's end
                 raise self._error(code)

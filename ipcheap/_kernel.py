@@ -10,11 +10,12 @@ import contextlib
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
+    from typing import Any
 
 SHM_FOLDER = "/dev/shm"
 PREFIX = "ipcheap."

@@ -8,18 +8,25 @@ import os
 import sys
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from . import errors
 from ._arguments import show_size
 from ._core import ffi, lib
 from ._types import MemoryCore
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any, NoReturn, Protocol
 
     from ._arguments import ChannelId
     from ._core import CData
+
+    class Poller(Protocol):
+        """Has the descriptor of an endpoint in use, and is to let go of it first."""
+
+        def close(self) -> None:
+            """Let go of it."""
 
 
 def text_of(chars: CData) -> str:
@@ -39,13 +46,6 @@ LONGEST_SLEEP = 0.5
 
 SHM_KINDS = ("posix", "sysv", "file", "memfd")
 SEM_KINDS = ("futex", "posix", "sysv")
-
-
-class Poller(Protocol):
-    """Has the descriptor of an endpoint in use, and is to let go of it first."""
-
-    def close(self) -> None:
-        """Let go of it."""
 
 
 class Handle(MemoryCore):

@@ -14,11 +14,11 @@ import errno
 import os
 import stat
 import time
-from typing import TYPE_CHECKING
 
 from . import _kernel, _native, errors
 from ._core import ffi, lib
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

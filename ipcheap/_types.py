@@ -7,13 +7,12 @@ is held against the types by tests/test_stub.py.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from ._core import lib
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Self
+    from typing import Any, Self
 
     from .record import Record, Source
 

@@ -6,11 +6,13 @@ import math
 import operator
 import struct
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ._core import ffi, lib
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
     import numpy
     import numpy.typing
 
@@ -50,6 +52,10 @@ class Layout:
 
     __slots__ = ("dtype", "order", "shape")
 
+    shape: tuple[int, ...]
+    dtype: numpy.dtype[Any]
+    order: str
+
     def __init__(self, shape: tuple[int, ...], dtype: numpy.dtype[Any], order: str) -> None:
         self.shape = shape
         self.dtype = dtype
@@ -63,15 +69,8 @@ class Layout:
 # Giving -------------------------------------------------------------------------------------
 
 
-class CoreLayout(NamedTuple):
-    """What the core is told of an array: the bytes of its ipcheap_array, and its size."""
-
-    core: bytes
-    nbytes: int
-
-
-def core_layout(shape: Shape, dtype: numpy.typing.DTypeLike, order: str) -> CoreLayout:
-    """Return what the core is told of an array that is to be allocated.
+def core_layout(shape: Shape, dtype: numpy.typing.DTypeLike, order: str) -> tuple[bytes, int]:
+    """Return the core's ipcheap_array of an array to be allocated, and how many bytes it has.
 
     Raises TypeError for a dtype that holds Python objects or that no text describes, and
     ValueError for one without a size and for a shape that no array can have.
@@ -84,7 +83,7 @@ def core_layout(shape: Shape, dtype: numpy.typing.DTypeLike, order: str) -> Core
 
 
 @lru_cache(256)
-def _core_layout(shape: tuple[int, ...], dtype: numpy.dtype[Any], order: str) -> CoreLayout:
+def _core_layout(shape: tuple[int, ...], dtype: numpy.dtype[Any], order: str) -> tuple[bytes, int]:
     if dtype.subdtype is not None:
         dtype, inner = dtype.subdtype
         shape += inner
@@ -108,7 +107,7 @@ def _core_layout(shape: tuple[int, ...], dtype: numpy.dtype[Any], order: str) ->
             "type": text,
         },
     )
-    return CoreLayout(bytes(ffi.buffer(made)), math.prod(shape) * dtype.itemsize)
+    return bytes(ffi.buffer(made)), math.prod(shape) * dtype.itemsize
 
 
 def _text_of(dtype: numpy.dtype[Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
 
 from . import _arguments, _native
 from ._core import lib
@@ -13,8 +12,10 @@ from .errors import ChannelClosed, RecordError
 from .objects import PICKLE
 from .record import Record, array_of, object_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+    from typing import Any, ClassVar, NoReturn, TypeVar
 
     import numpy.typing
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ._types import Block
     from .codec import Codec
 
-T = TypeVar("T")
+    T = TypeVar("T")
 
 _WOULD_BLOCK = lib.IPCHEAP_WOULD_BLOCK
 _ARRAY, _OBJECT = lib.IPCHEAP_ARRAY, lib.IPCHEAP_OBJECT
@@ -41,14 +42,14 @@ class _Source:
         self.pointer = pointer
 
 
-class _Attempt(Generic[T]):
+class _Attempt:
     """Calls what returns a result or a code; returns 0 and keeps the result, or the code."""
 
     __slots__ = ("_call", "result")
 
-    result: T
+    result: Any
 
-    def __init__(self, call: Callable[[], T | int]) -> None:
+    def __init__(self, call: Callable[[], Any]) -> None:
         self._call = call
 
     def __call__(self) -> int:
@@ -136,7 +137,7 @@ class Consumer(Endpoint, ConsumerCore):
             return data
         attempt = _Attempt(self._attempt_bytes)
         await self._eventually(attempt, data)
-        return attempt.result
+        return attempt.result  # type: ignore[no-any-return]
 
     async def __aiter__(self) -> AsyncIterator[Record]:
         while True:  # arecv_record(), but for the cost of a coroutine
@@ -160,7 +161,7 @@ class Consumer(Endpoint, ConsumerCore):
     async def _receive_eventually(self, code: int) -> Record:
         attempt = _Attempt(self._attempt)
         await self._eventually(attempt, code)
-        return attempt.result
+        return attempt.result  # type: ignore[no-any-return]
 
     def _receive_when_ready(self, code: int, timeout: float | None) -> Record:
         return self._when_ready(self._attempt, code, timeout)
@@ -196,7 +197,7 @@ class Consumer(Endpoint, ConsumerCore):
             raise self._error(code)
         attempt = _Attempt(receive)
         self._insist(attempt, timeout)
-        return attempt.result
+        return attempt.result  # type: ignore[no-any-return]
 
     def _refuse(self, code: int) -> NoReturn:
         raise self._error(code)

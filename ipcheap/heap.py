@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
 
 from . import _arguments, _native, _segments
 from ._core import ffi, lib
@@ -16,8 +15,10 @@ from .errors import HeapNotFound
 from .producer import Producer
 from .static import StaticSegment, is_being_initialised
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any, Self
 
     from ._arguments import ChannelId, Size
     from ._core import CData

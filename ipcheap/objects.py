@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from typing import TYPE_CHECKING, Any
 
 from ._core import lib
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .codec import Codec
 
 _HEAD = struct.Struct("=II")

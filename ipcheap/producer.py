@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias
 
 from . import _arguments, _native
 from ._core import lib
@@ -15,8 +14,10 @@ from .errors import RecordError
 from .objects import PICKLE
 from .record import Record, allocate_array, allocate_many, allocate_packed
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any, ClassVar, NoReturn, TypeAlias
 
     import numpy.typing
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from .array import Shape
     from .codec import Codec
 
-BytesLike: TypeAlias = Any  # bytes, bytearray, memoryview, a C-contiguous ndarray, ...
+    BytesLike: TypeAlias = Any  # bytes, bytearray, memoryview, a C-contiguous ndarray, ...
 
 _WOULD_BLOCK = lib.IPCHEAP_WOULD_BLOCK
 

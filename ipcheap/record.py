@@ -7,7 +7,6 @@ import os
 import sys
 import warnings
 import weakref
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from . import _arguments, _native
 from ._core import lib
@@ -16,7 +15,10 @@ from .array import core_layout, make_array, read_layout
 from .errors import CorruptHeap, RecordError
 from .objects import decode, pieces_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, NoReturn, Protocol
+
     import numpy
     import numpy.typing
 
@@ -26,23 +28,23 @@ if TYPE_CHECKING:
     from .array import Shape
     from .codec import Codec
 
+    class Source(Protocol):
+        """Where a record comes from, and what must outlive it: a heap, or what is of a consumer."""
+
+        @property
+        def handle(self) -> Handle:  # pyright: ignore[reportReturnType]
+            """The heap."""
+
+        @property
+        def channel(self) -> ChannelId | None:
+            """The channel, if it was received."""
+
+
 _ARRAY = lib.IPCHEAP_ARRAY
 
 # Report what is legal and yet most often a mistake; what that costs is paid by nobody else.
 DEBUG = os.environ.get("IPCHEAP_DEBUG", "") not in ("", "0")
 _alive: weakref.WeakSet[_DebugRecord] = weakref.WeakSet()
-
-
-class Source(Protocol):
-    """Where a record comes from, and what must outlive it: a heap, or what is of a consumer."""
-
-    @property
-    def handle(self) -> Handle:  # pyright: ignore[reportReturnType]
-        """The heap."""
-
-    @property
-    def channel(self) -> ChannelId | None:
-        """The channel, if it was received."""
 
 
 class Record(RecordCore):
@@ -127,10 +129,10 @@ def allocate_array(
     handle: Handle, shape: Shape, dtype: numpy.typing.DTypeLike, order: str
 ) -> Record:
     """Return a new record that knows its shape and dtype."""
-    layout = core_layout(shape, dtype, order)
-    made = handle.allocate_array(layout.core)
+    layout, nbytes = core_layout(shape, dtype, order)
+    made = handle.allocate_array(layout)
     if isinstance(made, int):
-        raise handle.allocation_error(made, layout.nbytes)
+        raise handle.allocation_error(made, nbytes)
     return made
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
 from . import _arguments, _native
 from ._core import ffi, lib
 from .array import make_array
 from .channel import Channel
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     import numpy.typing
 
     from ._arguments import ChannelId

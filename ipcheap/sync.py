@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
 
 from . import _arguments, _native
 from ._core import ffi, lib
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import ClassVar
+
     from .static import StaticSegment
 
 

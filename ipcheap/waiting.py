@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from . import _arguments, _native
 from ._core import ffi, lib
@@ -12,13 +11,15 @@ from ._endpoint import Endpoint
 from .static import Atomic
 from .sync import Event
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any, TypeAlias, TypeVar
 
     from ._core import CData
 
-Waitable: TypeAlias = Endpoint | Event | tuple[Atomic, int]
-W = TypeVar("W", bound=Waitable)
+    Waitable: TypeAlias = Endpoint | Event | tuple[Atomic, int]
+    W = TypeVar("W", bound=Waitable)
 
 
 def wait(objects: Iterable[W], timeout: float | None = None) -> list[W]:

@@ -42,6 +42,7 @@ def heaps() -> None:
     ipcheap.Heap.open(None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     heap.capacity = 5  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
     heap.statistics().records = 0  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    ipcheap.Hep()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
 
 class MyHeap(ipcheap.Heap):
