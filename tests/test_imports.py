@@ -1,0 +1,140 @@
+"""What `import ipcheap` and a first message take with them, and what comes later."""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+import ipcheap
+from ipcheap import testing
+
+# Each takes as long to import as all that a first message needs, or brings such with it.
+# Records and static segments do without them, too; arrays, objects and asyncio need some.
+HEAVY = {
+    "argparse",
+    "ast",
+    "asyncio",
+    "cffi",
+    "ctypes",
+    "dataclasses",
+    "enum",
+    "inspect",
+    "json",
+    "logging",
+    "multiprocessing",
+    "numpy",
+    "pathlib",
+    "pickle",
+    "re",
+    "selectors",
+    "socket",
+    "subprocess",
+    "sysv_ipc",
+    "tempfile",
+    "threading",
+    "typing",
+}
+
+FIRST_MESSAGE = """
+import sys
+before = set(sys.modules)
+import ipcheap
+
+with ipcheap.Heap.create(sys.argv[1], "1MiB") as heap:
+    heap.add_record_channel("frames")
+    with heap.consumer("frames") as consumer, heap.producer("frames") as producer:
+        producer.send(b"first")
+        assert consumer.recv() == b"first"
+        producer.send_record(producer.allocate_record(5))
+        consumer.recv_record().free()
+        try:
+            consumer.recv(timeout=0)
+        except TimeoutError:
+            pass
+    heap.add_static_segment("state", 64).atomic(0).store(1)
+    heap.unlink()
+{more}
+print(*(set(sys.modules) - before))
+"""
+
+LATER = {
+    "Barrier": "sync",
+    "BarrierTimeout": "sync",
+    "Codec": "codec",
+    "EndpointStatistics": "results",
+    "Event": "sync",
+    "HeapInfo": "results",
+    "HeapStatistics": "results",
+    "Lock": "sync",
+    "Participant": "results",
+    "RecoveryReport": "results",
+    "wait": "waiting",
+}
+
+
+def imported(heap_name: str, more: str = "") -> set[str]:
+    """Return what a new interpreter imports for a first message and for what comes after."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", FIRST_MESSAGE.replace("{more}", more), heap_name],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=testing.PATIENCE,
+        check=True,
+    )
+    return set(done.stdout.split())
+
+
+def test_a_first_message_imports_nothing_heavy(heap_name: str) -> None:
+    found = imported(heap_name)
+    assert {"ipcheap.heap", "ipcheap.producer", "ipcheap.consumer"} < found
+    assert found & HEAVY == set()
+    assert found & {f"ipcheap.{module}" for module in LATER.values()} == set()
+
+
+def test_a_heavy_import_would_be_seen(heap_name: str) -> None:
+    assert {"dataclasses", "typing"} < imported(heap_name, more="ipcheap.HeapInfo") & HEAVY
+
+
+@pytest.mark.parametrize(("name", "module"), LATER.items())
+def test_a_name_that_comes_later_is_the_one_of_its_module(name: str, module: str) -> None:
+    namespace = vars(ipcheap)
+    namespace.pop(name, None)  # another test may have asked for it
+    assert name in dir(ipcheap)
+    found = getattr(ipcheap, name)
+    assert found is getattr(importlib.import_module(f"ipcheap.{module}"), name)
+    assert namespace[name] is found  # so that nobody asks twice
+
+
+def test_all_names_are_there_and_no_others() -> None:
+    assert set(ipcheap.__all__) <= set(dir(ipcheap))
+    namespace: dict[str, object] = {}
+    exec("from ipcheap import *", namespace)
+    assert set(ipcheap.__all__) == namespace.keys() - {"__builtins__"}
+    with pytest.raises(AttributeError, match="has no attribute 'HeapInformation'"):
+        getattr(ipcheap, "HeapInformation")  # noqa: B009
+
+
+def test_results_pickle(heap_name: str) -> None:
+    with ipcheap.Heap.create(heap_name, "1MiB") as heap:
+        heap.add_record_channel(1)
+        with heap.producer(1) as producer:
+            results = [
+                heap.statistics(),
+                producer.statistics(),
+                heap.recover(),
+                *heap.participants(),
+                *(info for info in ipcheap.heaps() if info.name == heap_name),
+            ]
+        heap.unlink()
+    assert {type(result).__name__ for result in results} == {
+        "HeapStatistics",
+        "EndpointStatistics",
+        "RecoveryReport",
+        "Participant",
+        "HeapInfo",
+    }
+    assert pickle.loads(pickle.dumps(results)) == results
