@@ -5,6 +5,7 @@ sphinx-build -W -n docs build/docs
 
 from __future__ import annotations
 
+import ast
 import builtins
 import re
 import sys
@@ -79,6 +80,28 @@ def hide_constructor(
     return ("", None) if hidden else None
 
 
+def annotated() -> dict[str, tuple[str, str]]:
+    """Return what _types.py says of the methods in C, by class and name: arguments, result."""
+    tree = ast.parse((Path(ipcheap.__file__).parent / "_types.py").read_text())
+    found = {}
+    for kind in ast.walk(tree):
+        if not isinstance(kind, ast.ClassDef):
+            continue
+        for method in kind.body:
+            if isinstance(method, ast.FunctionDef) and method.returns:
+                del method.args.args[:1]
+                name = f"ipcheap.{kind.name.removesuffix('Core')}.{method.name}"
+                found[name] = f"({ast.unparse(method.args)})", ast.unparse(method.returns)
+    return found
+
+
+def annotate(
+    app: Sphinx, what: str, name: str, obj: object, options: object, signature: str, returns: str
+) -> tuple[str, str] | None:
+    """Show the types of methods in C."""
+    return annotated().get(name) if what == "method" else None
+
+
 def mark_code(
     app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
 ) -> None:
@@ -102,6 +125,7 @@ def setup(app: Sphinx) -> None:
     app.connect("missing-reference", find_public)
     app.connect("autodoc-process-bases", hide_private_bases)
     app.connect("autodoc-process-signature", hide_constructor)
+    app.connect("autodoc-process-signature", annotate)
     app.connect("autodoc-process-docstring", mark_code)
     app.connect("include-read", unlink_files)
 
