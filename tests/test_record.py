@@ -13,7 +13,7 @@ import pytest
 import ipcheap
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 @pytest.fixture
@@ -280,3 +280,35 @@ def test_a_freed_record_gives_its_slot_back_while_views_are_left() -> None:
             assert heap.statistics().records == 1
             del view
             assert heap.statistics().records == 0
+
+
+def test_what_no_heap_made_is_refused() -> None:
+    """The types in C hold pointers, and trust nobody that these are there."""
+    with pytest.raises(TypeError):
+        ipcheap.Record()
+    with pytest.raises(TypeError):
+        object.__new__(ipcheap.Record)
+    producer = ipcheap.Producer.__new__(ipcheap.Producer)
+    consumer = ipcheap.Consumer.__new__(ipcheap.Consumer)
+    with ipcheap.Heap.create(None, "1MiB", shm="memfd") as heap:
+        record = heap.allocate_record(1)
+        calls: list[Callable[[], object]] = [
+            lambda: producer.send(b"a"),
+            lambda: producer.send_many([b"a"]),
+            lambda: producer.send_record(record),
+            lambda: producer.try_send_record(record),
+            lambda: producer.send_records([record]),
+            lambda: producer.allocate_record(1),
+            consumer.recv,
+            consumer.recv_many,
+            consumer.recv_record,
+            consumer.try_recv_record,
+            consumer.recv_array,
+            lambda: consumer.recv_records(1),
+        ]
+        for call in calls:
+            with pytest.raises((AttributeError, TypeError, ipcheap.EndpointClosed)):
+                call()
+        record.free()
+    with pytest.raises(TypeError):
+        producer._bind(0, object(), heap)  # type: ignore[arg-type]

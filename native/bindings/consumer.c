@@ -13,6 +13,7 @@ static const char *const timeout_only[] = {"timeout", NULL};
 static const char *const limit_and_timeout[] = {"limit", "timeout", NULL};
 
 static int received(py_consumer *self, ipcheap_record *record) {
+    if (!self->side.endpoint) return IPCHEAP_ENDPOINT_CLOSED;
     if (self->first == self->end) return keeping_try_receive(self->side.endpoint, record);
     *record = self->waiting[self->first++];
     return 0;
@@ -106,6 +107,7 @@ static PyObject *consumer_receive_form(PyObject *object, PyObject *number) {
     uint32_t next;
     ipcheap_record core;
     if (form == -1 && PyErr_Occurred()) return NULL;
+    if (!self->side.endpoint) return PyLong_FromLong(IPCHEAP_ENDPOINT_CLOSED);
     if (self->first < self->end) {
         next = self->waiting[self->first].form;
     } else {
@@ -180,6 +182,7 @@ static PyObject *consumer_attempt_bytes(PyObject *self, PyObject *unused) {
 /* As many as there are up to a batch, into a list: 1 if that was a whole one, 0 or an error. */
 static int receive_batch(py_consumer *self, PyObject *list, Py_ssize_t limit) {
     size_t most = limit < PY_BATCH ? (size_t)limit : PY_BATCH, passed = 0;
+    if (!self->side.endpoint) return IPCHEAP_ENDPOINT_CLOSED;
     if (self->first == self->end) {
         int64_t got = keeping_try_receive_many(self->side.endpoint, self->waiting, most);
         if (got <= 0) return got ? (int)got : IPCHEAP_WOULD_BLOCK;

@@ -7,7 +7,7 @@
 typedef struct py_endpoint {
     PyObject_HEAD
     ipcheap_heap *heap;
-    ipcheap_endpoint *endpoint; /* kept by the Python class */
+    ipcheap_endpoint *endpoint; /* kept by the Python class; NULL until it has been bound */
     PyObject *memory;           /* the heap's, of which records are made */
     PyObject *source;           /* what received records are to keep */
 } py_endpoint;

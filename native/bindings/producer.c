@@ -11,6 +11,7 @@ static const char *const buffers_and_timeout[] = {"buffers", "timeout", NULL};
 
 /* One that is being sent is so to whoever looks while this has given the GIL up. */
 static int try_send(py_endpoint *self, PyObject *object) {
+    if (!self->endpoint) return IPCHEAP_ENDPOINT_CLOSED;
     int error = record_outgoing(object, self->heap);
     if (error) return error;
     py_record *sending = (py_record *)object;
@@ -76,6 +77,7 @@ static Py_ssize_t find_unsendable(py_endpoint *self, PyObject *list, int *error)
  * error. Another thread may have freed one since they were looked at.
  */
 static int64_t send_some(py_endpoint *self, PyObject *list, Py_ssize_t first) {
+    if (!self->endpoint) return IPCHEAP_ENDPOINT_CLOSED;
     PyObject *records[PY_BATCH];
     ipcheap_record batch[PY_BATCH];
     Py_ssize_t n = 0;
@@ -128,6 +130,7 @@ static PyObject *producer_send_some(PyObject *self, PyObject *arguments) {
 
 static int send_bytes(py_endpoint *self, PyObject *data, int spinning) {
     ipcheap_record record;
+    if (!self->endpoint) return IPCHEAP_ENDPOINT_CLOSED;
     int error = copy_in(self->heap, data, &record);
     if (error) return error;
     error = keeping_try_send(self->endpoint, &record);
@@ -156,6 +159,7 @@ static int64_t send_some_bytes(py_endpoint *self, PyObject *list, Py_ssize_t fir
     ipcheap_record batch[PY_BATCH];
     size_t made = 0;
     int error = 0;
+    if (!self->endpoint) return IPCHEAP_ENDPOINT_CLOSED;
     while (made < PY_BATCH && first + (Py_ssize_t)made < PyList_Size(list)) {
         PyObject *object = PyList_GetItem(list, first + (Py_ssize_t)made);
         error = copy_in(self->heap, object, &batch[made]);
@@ -204,7 +208,10 @@ static PyObject *producer_allocate(PyObject *self, PyObject *const *given, Py_ss
     static const char *const nbytes_only[] = {"nbytes", NULL};
     PyObject *nbytes;
     if (arguments_of(given, count, names, nbytes_only, 1, &nbytes)) return NULL;
-    return memory_allocate(((py_endpoint *)self)->memory, nbytes);
+    PyObject *memory = ((py_endpoint *)self)->memory;
+    if (memory) return memory_allocate(memory, nbytes);
+    PyErr_SetString(PyExc_TypeError, "a producer is made by Heap.producer()");
+    return NULL;
 }
 
 PyDoc_STRVAR(allocate_text,
