@@ -262,17 +262,18 @@ static void trips_there(double *result) {
     ipcheap_heap *heap = attached();
     ipcheap_endpoint *out = endpoint(heap, 2, RING, IPCHEAP_PRODUCER);
     ipcheap_endpoint *in = endpoint(heap, 3, RING, IPCHEAP_CONSUMER);
-    ipcheap_record record;
+    ipcheap_record request, answer;
     both_start();
     double begin = now();
     for (uint64_t i = 0; i < TRIPS; i++) {
-        MUST(ipcheap_allocate(heap, 64, &record));
-        memcpy(record.data, &i, sizeof i);
-        give(out, &record);
-        take(in, &record);
-        sink = *(uint64_t *)record.data;
-        MUST(ipcheap_free(heap, &record));
+        MUST(ipcheap_allocate(heap, 64, &request));
+        memcpy(request.data, &i, sizeof i);
+        give(out, &request);
+        if (i > 0) MUST(ipcheap_free(heap, &answer));
+        take(in, &answer);
+        sink = *(uint64_t *)answer.data;
     }
+    MUST(ipcheap_free(heap, &answer));
     *result = (now() - begin) / TRIPS;
     ipcheap_endpoint_release(out);
     ipcheap_endpoint_release(in);
@@ -283,15 +284,14 @@ static void trips_back(void) {
     ipcheap_heap *heap = attached();
     ipcheap_endpoint *in = endpoint(heap, 2, RING, IPCHEAP_CONSUMER);
     ipcheap_endpoint *out = endpoint(heap, 3, RING, IPCHEAP_PRODUCER);
-    ipcheap_record record;
+    ipcheap_record request, answer;
     both_start();
     for (uint64_t i = 0; i < TRIPS; i++) {
-        take(in, &record);
-        uint64_t value = *(uint64_t *)record.data;
-        MUST(ipcheap_free(heap, &record));
-        MUST(ipcheap_allocate(heap, 64, &record));
-        memcpy(record.data, &value, sizeof value);
-        give(out, &record);
+        take(in, &request);
+        MUST(ipcheap_allocate(heap, 64, &answer));
+        memcpy(answer.data, request.data, sizeof i);
+        give(out, &answer);
+        MUST(ipcheap_free(heap, &request));
     }
     ipcheap_endpoint_release(in);
     ipcheap_endpoint_release(out);
