@@ -12,7 +12,6 @@
 #include "corrupt.h"
 
 #include <dirent.h>
-#include <errno.h>
 #include <time.h>
 
 #include "testing.h"

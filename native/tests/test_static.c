@@ -1,7 +1,5 @@
 /* Static segments and what stands in them: once-only initialisation, events, barriers, locks. */
 
-#include <errno.h>
-#include <pthread.h>
 #include <stdatomic.h>
 
 #include "testing.h"

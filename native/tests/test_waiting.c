@@ -2,8 +2,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
-#include <sys/stat.h>
-#include <time.h>
 
 #include "testing.h"
 

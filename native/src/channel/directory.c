@@ -4,7 +4,6 @@
 
 #include "heap/extent.h"
 #include "segment/commit.h"
-#include "segment/lock.h"
 
 #define FIRST_TABLE_LOG 10
 #define TOMBSTONE UINT32_MAX

@@ -4,7 +4,6 @@
 #include "channel/recover.h"
 #include "heap/extent.h"
 #include "heap/trim.h"
-#include "segment/lock.h"
 
 /*
  * The owner of the heap lock died: nothing that is only an index can be trusted. Where the

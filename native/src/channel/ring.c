@@ -1,6 +1,5 @@
 #include "channel/endpoint.h"
 #include "channel/park.h"
-#include "segment/lock.h"
 
 bool ring_of(ipcheap_heap *heap, uint32_t index, struct ring *ring) {
     struct channel *channel = channel_at(heap, index);

@@ -7,7 +7,6 @@
  * kernel has none, the sleep is short and what is left over is looked at in between.
  */
 
-#include <stdlib.h>
 
 #include "base/os.h"
 #include "channel/bell.h"
