@@ -94,7 +94,8 @@ static void hold(struct play *p, struct user *u, const ipcheap_record *record) {
 static void drop(struct user *u, int i) { u->held[i] = u->held[--u->count]; }
 
 static int64_t do_allocate(struct play *p, struct user *u) {
-    static const uint64_t sizes[] = {0, 1, 64, 100, 500, 1000, 3000, 4096, 5000, 9000, 40000, 300000};
+    static const uint64_t sizes[] = {0,    1,    64,   100,  500,   1000,
+                                     3000, 4096, 5000, 9000, 40000, 300000};
     uint64_t nbytes = sizes[draw(p, draw(p, 8) ? 8 : sizeof sizes / sizeof *sizes)];
     if (draw(p, 300) == 0) nbytes = p->copy->image->geometry.capacity - draw(p, 3) * 4096;
     ipcheap_record record;
@@ -288,7 +289,8 @@ static int64_t do_heap(struct play *p, struct user *u) {
 /* Besides ----------------------------------------------------------------------------------- */
 
 static int64_t more_arrays(struct play *p, struct user *u, uint64_t pick) {
-    ipcheap_array array = {.itemsize = 4, .dimensions = 2, .shape = {1 + pick % 9, 200}, .type = "<f4"};
+    uint64_t rows = 1 + pick % 9;
+    ipcheap_array array = {.itemsize = 4, .dimensions = 2, .shape = {rows, 200}, .type = "<f4"};
     ipcheap_record record;
     if (memory_is_short()) return 0; /* it writes where a bit may lie, as look() must not */
     int error = ipcheap_allocate_array(u->heap, &array, &record);

@@ -85,7 +85,8 @@ static void populate_directory(struct worker *w) {
 
 static void populate_memory(struct worker w[WORKERS]) {
     for (int i = 0; i < 24; i++)
-        for (int k = 0; k < 3; k++) allocate(&w[k], (uint64_t)(i % 3 ? 64 << (i % 6) : 4096 * (1 + i % 5)));
+        for (int k = 0; k < 3; k++)
+            allocate(&w[k], (uint64_t)(i % 3 ? 64 << (i % 6) : 4096 * (1 + i % 5)));
     for (int k = 0; k < 3; k++)
         for (int i = k; i < w[k].count; i += 3) {
             EXPECT_EQ(ipcheap_free(w[k].heap, &w[k].records[i]), 0);
@@ -123,8 +124,9 @@ static void snapshot(struct image *image, int fd, ipcheap_heap *heap) {
         image->rings[i] = offset_of(heap, ring.slots);
         image->slots[i] = ring.count;
     }
-    for (int zone = 0; zone < ZONES; zone++)
-        for (uint64_t page = g->zone_first[zone]; page < g->zone_first[zone] + g->zone_pages[zone];) {
+    for (int zone = 0; zone < ZONES; zone++) {
+        uint64_t end = g->zone_first[zone] + g->zone_pages[zone];
+        for (uint64_t page = g->zone_first[zone]; page < end;) {
             uint64_t word = get(&heap->pages[page].word);
             bool slab = word_state(word) == PAGE_USED && word_kind(word) == KIND_SLAB;
             if (image->run_count < RUNS) image->runs[image->run_count++] = page;
@@ -132,6 +134,7 @@ static void snapshot(struct image *image, int fd, ipcheap_heap *heap) {
                 image->slabs[image->slab_count++] = granule_of_page(heap, page);
             page += word_length(word);
         }
+    }
     EXPECT(image->slab_count > 4 && image->run_count > 16);
 }
 
@@ -256,7 +259,8 @@ static uint64_t plausible(const struct image *image, const struct edit *e, uint6
     case 20:
         return page_word((enum page_state)(1 + small % 2), (enum page_kind)(small / 6 % 7),
                          g->total_pages - page);
-    case 21: return ring_word(n & 7, (enum slot_state)(small & 3), g->data_at + (page << PAGE_SHIFT));
+    case 21:
+        return ring_word(n & 7, (enum slot_state)(small & 3), g->data_at + (page << PAGE_SHIFT));
     case 22: return (10 + small % 40) << 56 | (g->data_at + (page << PAGE_SHIFT));
     default: return small << 62 | (own & ~(UINT64_C(3) << 62));
     }

@@ -125,7 +125,8 @@ static void a_slot_that_names_another_record_does_not_give_it_away(void) {
     ipcheap_record mine, record;
     EXPECT_EQ(ipcheap_allocate(heap, 5000, &mine), 0);
     for (int i = 0; i < 3; i++) EXPECT_EQ(send_bytes(heap, p.out, 100), 0);
-    for (uint64_t i = 0; i < 3; i++) put(&p.in->slots[i].word, ring_word(0, SLOT_FULL, mine.offset));
+    for (uint64_t i = 0; i < 3; i++)
+        put(&p.in->slots[i].word, ring_word(0, SLOT_FULL, mine.offset));
     EXPECT_EQ(ipcheap_try_receive(p.in, &record), 0);
     EXPECT_EQ(ipcheap_keep(heap, &record), IPCHEAP_CORRUPT);
     EXPECT_EQ(ipcheap_try_send(other.out, &record), IPCHEAP_CORRUPT);

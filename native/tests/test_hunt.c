@@ -139,7 +139,8 @@ static void consume(struct lane *l, ipcheap_endpoint *in, ipcheap_endpoint *idle
 
 static void *run_lane(void *argument) {
     struct lane *l = argument;
-    ipcheap_channel nothing = record_channel(l->heap, (uint64_t)(1000 + l->number * 2 + l->side), 1);
+    uint64_t unused = (uint64_t)(1000 + l->number * 2 + l->side);
+    ipcheap_channel nothing = record_channel(l->heap, unused, 1);
     ipcheap_endpoint *idle = claim(l->heap, &nothing, IPCHEAP_CONSUMER);
     uint64_t rounds = (uint64_t)((l->messages + ROUND - 1) / ROUND);
     for (uint64_t round = 0; round < rounds; round++) {

@@ -6,7 +6,8 @@
 
 static const int64_t second = 1000000000;
 
-static ipcheap_channel static_segment(ipcheap_heap *heap, uint64_t id, uint64_t nbytes, int wanted) {
+static ipcheap_channel static_segment(ipcheap_heap *heap, uint64_t id, uint64_t nbytes,
+                                      int wanted) {
     ipcheap_key key;
     ipcheap_channel channel;
     EXPECT_EQ(ipcheap_key_int(&key, id), 0);
@@ -66,8 +67,9 @@ static char *shared_by(ipcheap_heap *heap) {
     ipcheap_key key;
     ipcheap_channel channel;
     EXPECT_EQ(ipcheap_key_text(&key, "sync", 4), 0);
-    int made = ipcheap_add_static_segment(heap, &key, 256, &channel);
-    while (made == IPCHEAP_WOULD_BLOCK) made = ipcheap_add_static_segment(heap, &key, 256, &channel);
+    int made;
+    do made = ipcheap_add_static_segment(heap, &key, 256, &channel);
+    while (made == IPCHEAP_WOULD_BLOCK);
     EXPECT(made >= 0);
     if (made == 1) EXPECT_EQ(ipcheap_static_ready(heap, &channel, 1), 0);
     return ipcheap_static_data(heap, &channel);

@@ -65,7 +65,7 @@ static uint64_t number_in(const ipcheap_record *record) {
     return number;
 }
 
-/* Sending, receiving, forwarding, keeping, freeing ------------------------------------------- */
+/* Sending, receiving, forwarding, keeping, freeing ---------------------------------------- */
 
 static void *send_numbers(void *argument) {
     struct scene *scene = argument;
@@ -226,7 +226,7 @@ static void a_consumer_is_closed_while_another_thread_frees_for_it(void) {
     expect_empty(&scene);
 }
 
-/* Memory --------------------------------------------------------------------------------------- */
+/* Memory ---------------------------------------------------------------------------------- */
 
 static void *allocate_and_free(void *argument) {
     struct scene *scene = argument;
@@ -235,7 +235,8 @@ static void *allocate_and_free(void *argument) {
     for (int i = 0; i < ROUNDS * 4; i++) {
         ipcheap_record *record = &records[next_random(&state) % 16];
         if (record->data) {
-            EXPECT_EQ(((unsigned char *)record->data)[record->nbytes - 1], (unsigned char)record->offset);
+            const unsigned char *data = record->data;
+            EXPECT_EQ(data[record->nbytes - 1], (unsigned char)record->offset);
             EXPECT_EQ(ipcheap_free(scene->heap, record), 0);
             record->data = NULL;
             continue;
@@ -272,7 +273,7 @@ static void memory_is_short_for_three(void) {
     expect_empty(&scene);
 }
 
-/* Channels --------------------------------------------------------------------------------------- */
+/* Channels -------------------------------------------------------------------------------- */
 
 static void *add_and_remove(void *argument) {
     struct scene *scene = argument;
@@ -384,7 +385,7 @@ static void a_channel_is_removed_while_it_is_used(void) {
     }
 }
 
-/* Static segments ---------------------------------------------------------------------------------- */
+/* Static segments ------------------------------------------------------------------------- */
 
 static void *meet_and_count(void *argument) {
     struct scene *scene = argument;
@@ -394,7 +395,8 @@ static void *meet_and_count(void *argument) {
     for (int i = 0; i < ROUNDS / 10; i++) {
         int order = ipcheap_barrier_arrive(bytes, 2, &generation);
         EXPECT(order >= 0);
-        if (order == 0) EXPECT_EQ(ipcheap_barrier_wait(scene->heap, bytes, generation, long_enough), 0);
+        if (order == 0)
+            EXPECT_EQ(ipcheap_barrier_wait(scene->heap, bytes, generation, long_enough), 0);
         EXPECT_EQ(ipcheap_lock_acquire(scene->heap, bytes + 64, long_enough), 0);
         ++*plain; /* the lock is all that guards it */
         EXPECT_EQ(ipcheap_lock_release(scene->heap, bytes + 64), 0);
@@ -419,7 +421,7 @@ static void two_meet_on_a_static_segment(void) {
     expect_empty(&scene);
 }
 
-/* Closing the heap ----------------------------------------------------------------------------------- */
+/* Closing the heap ------------------------------------------------------------------------ */
 
 static void *allocate_until_closed(void *argument) {
     struct scene *scene = argument;
@@ -482,7 +484,8 @@ static void the_heap_is_closed_while_it_is_used(void) {
         for (int i = 0; i < 5; i++) pthread_join(threads[i], NULL);
         ipcheap_release(scene.heap);
         ipcheap_endpoint *rest = claim(witness, &scene.first, IPCHEAP_CONSUMER);
-        while (ipcheap_try_receive(rest, &record) == 0) EXPECT_EQ(ipcheap_free(witness, &record), 0);
+        while (ipcheap_try_receive(rest, &record) == 0)
+            EXPECT_EQ(ipcheap_free(witness, &record), 0);
         ipcheap_endpoint_release(rest);
         ipcheap_statistics s = statistics(witness);
         EXPECT_EQ(s.participants, 1);

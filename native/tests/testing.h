@@ -71,7 +71,8 @@ static inline ipcheap_channel record_channel(ipcheap_heap *heap, uint64_t id, ui
     return channel;
 }
 
-static inline ipcheap_endpoint *claim(ipcheap_heap *heap, const ipcheap_channel *channel, int side) {
+static inline ipcheap_endpoint *claim(ipcheap_heap *heap, const ipcheap_channel *channel,
+                                      int side) {
     ipcheap_endpoint *endpoint = NULL;
     EXPECT_EQ(ipcheap_claim(heap, channel, side, &endpoint), 0);
     return endpoint;

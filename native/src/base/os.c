@@ -111,7 +111,8 @@ int os_futex_wait_any(const struct awaited *words, size_t count, int64_t timeout
     if (errno == EINTR) return IPCHEAP_INTERRUPTED;
     if (errno == EAGAIN) return 0; /* a word has changed already */
     /* An old kernel has no such call, a sandbox may refuse it. */
-    return os_futex_wait(words->word, words->expected, (int64_t)least((uint64_t)timeout_ns, MILLISECOND));
+    int64_t moment = (int64_t)least((uint64_t)timeout_ns, MILLISECOND);
+    return os_futex_wait(words->word, words->expected, moment);
 }
 
 int os_futex_wake(const shared32 *word, int count) {

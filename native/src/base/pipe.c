@@ -125,7 +125,8 @@ void os_pipe_ring(int fd) {
 bool os_pipe_clear(int fd) {
     char bytes[256];
     ssize_t first = read(fd, bytes, sizeof bytes), got = first;
-    for (int i = 0; i < 256 && got == (ssize_t)sizeof bytes; i++) got = read(fd, bytes, sizeof bytes);
+    for (int i = 0; i < 256 && got == (ssize_t)sizeof bytes; i++)
+        got = read(fd, bytes, sizeof bytes);
     return first > 0;
 }
 

@@ -3,8 +3,8 @@
  *
  * A pipe lies beside a file, as `<path of the file>~<suffix>`, so that the directory's
  * permissions decide who may use it; without a path (a memfd, or a file whose name has been
- * removed), or where something else has that name, it has none and is reached through /proc. Either way its inode number says
- * whether what was opened is the right one.
+ * removed), or where something else has that name, it has none and is reached through /proc.
+ * Either way its inode number says whether what was opened is the right one.
  */
 #ifndef IPCHEAP_BASE_PIPE_H
 #define IPCHEAP_BASE_PIPE_H

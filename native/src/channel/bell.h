@@ -11,8 +11,10 @@
  * Every call on the endpoint ends with bell_settle(), which takes it from rung to armed as
  * soon as nothing is left to do: a poller sees a level, while the other side pays only for
  * the edge. A waker may be stopped between taking the word and writing the byte, so that one
- * comes when nobody expects it: settling an armed bell empties the pipe, too. The number of the pipe's inode stands in the channel; before the pipe comes
- * BELL_MAKING, so that whoever recovers us knows that there may be one to remove.
+ * comes when nobody expects it: settling an armed bell empties the pipe, too.
+ *
+ * The number of the pipe's inode stands in the channel; before the pipe comes BELL_MAKING, so
+ * that whoever recovers us knows that there may be one to remove.
  */
 #ifndef IPCHEAP_CHANNEL_BELL_H
 #define IPCHEAP_CHANNEL_BELL_H

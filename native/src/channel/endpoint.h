@@ -112,7 +112,8 @@ static inline bool slot_is_readable(const ipcheap_endpoint *e, uint64_t position
  * instead of after it. The word may say anything: a prefetch does not fault.
  */
 static inline void expect_block(const ipcheap_endpoint *e, uint64_t word) {
-    if (ring_state(word) == SLOT_RELEASED) __builtin_prefetch(at_offset(e->heap, ring_offset(word)));
+    if (ring_state(word) == SLOT_RELEASED)
+        __builtin_prefetch(at_offset(e->heap, ring_offset(word)));
 }
 
 /* Is there a record to receive, or room to send one? */

@@ -143,7 +143,8 @@ static void recover_slab(struct recovery *r, uint32_t granule) {
         /* The bit first: its owner may collect just now what one who died before us freed. */
         if (block_is_remote_free(slab, i) || !owned_by_dead(r, get_acquire(&slab->tags[i])))
             continue;
-        put_or(&slab->remote[i / 64], UINT64_C(1) << (i & 63)); /* idempotent; pairs with collect() */
+        /* Idempotent; pairs with collect(). */
+        put_or(&slab->remote[i / 64], UINT64_C(1) << (i & 63));
         r->report->blocks++;
         r->report->bytes += size_class_bytes(size_class);
     }

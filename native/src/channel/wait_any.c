@@ -7,7 +7,6 @@
  * kernel has none, the sleep is short and what is left over is looked at in between.
  */
 
-
 #include "base/os.h"
 #include "channel/bell.h"
 #include "channel/park.h"
@@ -115,7 +114,8 @@ static int sleep_a_while(struct gathering *g, int64_t left) {
     lie_down(g);
     if (!look(g) && !is_closing(g)) {
         int64_t most = g->crowded ? GLANCE : LOOK_AFTER_PEER;
-        result = os_futex_wait_any(g->words, g->used, (int64_t)least((uint64_t)left, (uint64_t)most));
+        most = (int64_t)least((uint64_t)left, (uint64_t)most);
+        result = os_futex_wait_any(g->words, g->used, most);
     }
     get_up(g);
     return result;

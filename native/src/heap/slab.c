@@ -12,7 +12,8 @@
 
 static uint64_t slab_bytes(const ipcheap_heap *heap, uint32_t size_class) {
     const struct geometry *g = &heap->geometry;
-    return UINT64_C(1) << (size_class_is_large(g, size_class) ? g->large_slab_shift : g->slab_shift);
+    bool large = size_class_is_large(g, size_class);
+    return UINT64_C(1) << (large ? g->large_slab_shift : g->slab_shift);
 }
 
 uint32_t slab_blocks(const ipcheap_heap *heap, uint32_t size_class) {
@@ -499,7 +500,8 @@ static bool revoke(struct participant *me, uint64_t page) {
     if (owner == 0 || slab_owner_tag(owner) == me->tag) return false;
     if (!all_free(me->heap, shared, size_class)) return false;
     put(&shared->owner, slab_owner_word(me->tag, MAX_LOCAL_SLABS - 1));
-    bool settled = os_membarrier() && participant_settled(me->heap, tag_slot(slab_owner_tag(owner)));
+    uint32_t his_slot = tag_slot(slab_owner_tag(owner));
+    bool settled = os_membarrier() && participant_settled(me->heap, his_slot);
     if (settled && all_free(me->heap, shared, size_class)) {
         put(&me->heap->header->revoked, 1);
         return true;

@@ -52,7 +52,9 @@ struct slab_cache {
 /* A slab other than the current one got a block back: that may change where it stands. */
 void slab_move(struct participant *me, struct local_slab *s);
 
-static inline bool is_mine(const struct local_slab *s) { return get(&s->shared->owner) == s->owner; }
+static inline bool is_mine(const struct local_slab *s) {
+    return get(&s->shared->owner) == s->owner;
+}
 
 /* Exact, because units * size stays below 2^32. */
 static inline uint32_t block_index(const struct local_slab *s, uint64_t offset) {
@@ -103,7 +105,8 @@ static inline uint64_t slab_take(struct participant *me, uint32_t size_class) {
 }
 
 /* The slab of the caller's that an offset leads to, and the block in it. */
-static inline struct local_slab *find_mine(struct participant *me, uint64_t offset, uint32_t *index) {
+static inline struct local_slab *find_mine(struct participant *me, uint64_t offset,
+                                           uint32_t *index) {
     struct slab_cache *cache = me->slabs;
     if (LIKELY(cache && cache->last_offset == offset && is_mine(cache->last_slab))) {
         *index = cache->last_index;
@@ -115,7 +118,9 @@ static inline struct local_slab *find_mine(struct participant *me, uint64_t offs
     struct local_slab *s = cache->by_granule[granule];
     if (UNLIKELY(!s || !is_mine(s))) return NULL;
     *index = block_index(s, offset);
-    return LIKELY((uint64_t)*index * s->bytes == offset - s->offset && *index < s->blocks) ? s : NULL;
+    return LIKELY((uint64_t)*index * s->bytes == offset - s->offset && *index < s->blocks)
+               ? s
+               : NULL;
 }
 
 static inline shared64 *slab_my_tag(struct participant *me, uint64_t offset) {

@@ -15,7 +15,8 @@ static const int64_t calm = SECOND;
 static uint64_t idle_pages(ipcheap_heap *heap) {
     uint64_t committed = get(&heap->header->committed);
     uint64_t used = get(&heap->header->zones[DATA_ZONE].used);
-    if (UNLIKELY(committed > heap->geometry.zone_pages[DATA_ZONE])) return 0; /* nobody counted that */
+    /* Nobody counted that. */
+    if (UNLIKELY(committed > heap->geometry.zone_pages[DATA_ZONE])) return 0;
     return committed > used ? committed - used : 0;
 }
 

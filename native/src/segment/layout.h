@@ -207,7 +207,9 @@ static inline uint64_t ring_offset(uint64_t word) { return (word & OFFSET_UNITS)
 /* A side's holder: state << 62 | the generation and slot of an OWN tag. */
 enum side_state { SIDE_NEVER = 0, SIDE_OPEN = 1, SIDE_CLOSED = 2, SIDE_DIED = 3 };
 
-static inline enum side_state side_state(uint64_t holder) { return (enum side_state)(holder >> 62); }
+static inline enum side_state side_state(uint64_t holder) {
+    return (enum side_state)(holder >> 62);
+}
 
 /* What one side writes with every record; only its holder, and whoever recovers that. */
 struct side {

@@ -19,7 +19,7 @@ static inline uint32_t lock_word_of(uint32_t slot, uint32_t generation) {
     return (generation & 0x3FFFF) << 13 | (slot + 1);
 }
 
-/* May be nested. HEAP_BUSY after the heap's lock time-out; WOULD_SLEEP where that is not allowed. */
+/* Nests. HEAP_BUSY after the heap's lock time-out; WOULD_SLEEP where that is not allowed. */
 int heap_lock(struct participant *me);
 void heap_unlock(struct participant *me);
 

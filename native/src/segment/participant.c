@@ -331,7 +331,8 @@ bool participant_has_been(ipcheap_heap *heap, uint32_t slot, uint32_t generation
 bool participant_settled(ipcheap_heap *heap, uint32_t slot) {
     if (!slot_exists(heap, slot)) return true;
     for (int i = 0; i < 1000; i++) {
-        if (get_acquire(&slot_at(heap, slot)->busy) == 0) return true; /* with participant_leave() */
+        /* Pairs with participant_leave(). */
+        if (get_acquire(&slot_at(heap, slot)->busy) == 0) return true;
         os_pause();
     }
     return false;

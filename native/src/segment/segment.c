@@ -262,7 +262,9 @@ static void info_fill(const struct header *header, ipcheap_heap_info *info) {
     info->sem_name[sizeof info->sem_name - 1] = 0;
 }
 
-static bool participant_bytes_locked(int fd, uint64_t slot) { return os_byte_locked(fd, slot) == 1; }
+static bool participant_bytes_locked(int fd, uint64_t slot) {
+    return os_byte_locked(fd, slot) == 1;
+}
 
 int ipcheap_inspect(int fd, int shmid, ipcheap_heap_info *info) {
     unsigned char *base;
