@@ -1,29 +1,25 @@
 /*
- * bench.h - what the benchmarks have in common: clock, pinning, medians, lines of output.
+ * bench.h - what the benchmarks have in common: clock, pinning, medians, lines of output; two
+ * processes that take part in a measurement; a heap and what is done with it.
  */
 #ifndef IPCHEAP_BENCH_H
 #define IPCHEAP_BENCH_H
 
-#include <sched.h>
-#include <stdio.h>
-#include <stdlib.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <time.h>
 
 #include "ipcheap/ipcheap.h"
 
 enum { MOST = 99 }; /* repetitions */
 
+/* Time ------------------------------------------------------------------------------------- */
+
 static inline double now(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
-
-static inline void pin(size_t cpu) {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    CPU_SET(cpu, &set);
-    sched_setaffinity(0, sizeof set, &set);
 }
 
 static inline void pause_briefly(void) {
@@ -32,10 +28,11 @@ static inline void pause_briefly(void) {
 #endif
 }
 
-static inline void die(const char *what, int error) {
-    fprintf(stderr, "%s: %s\n", what, ipcheap_error_text(error));
-    exit(1);
-}
+void pin(size_t cpu);
+
+/* The run ---------------------------------------------------------------------------------- */
+
+_Noreturn void die(const char *what, int error);
 
 #define MUST(call)                              \
     do {                                        \
@@ -43,26 +40,52 @@ static inline void die(const char *what, int error) {
         if (error_ < 0) die(#call, error_);     \
     } while (0)
 
-static inline int repetitions_of(int count, char **arguments) {
-    int repetitions = count > 1 ? atoi(arguments[1]) : 7;
-    return repetitions < 1 || repetitions > MOST ? 7 : repetitions;
-}
-
-static inline int compare_doubles(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static inline double median(double *values, int count) {
-    qsort(values, (size_t)count, sizeof *values, compare_doubles);
-    return values[count / 2];
-}
+int repetitions_of(int count, char **arguments);
+double median(double *values, int count);
 
 /* A name, or "" for another ratio of the line before; a floor, or NULL for none. */
-static inline void row(const char *what, double ns, double floor, const char *of) {
-    printf("%-46s %9.1f ns", what, ns);
-    if (of) printf("   %5.2f x %s", ns / floor, of);
-    printf("\n");
+void row(const char *what, double ns, double floor, const char *of);
+
+/* Two processes ---------------------------------------------------------------------------- */
+
+/* What they meet by, and count; it is zero when they begin. */
+struct meeting {
+    _Alignas(128) _Atomic uint64_t sent;
+    _Alignas(128) _Atomic uint64_t received;
+    _Alignas(128) _Atomic uint32_t start;
+};
+
+extern struct meeting *meeting;
+
+/* Returns zeroed memory that they share. */
+void *shared_memory(size_t nbytes);
+/* Runs the second one in a child on another processor, until both have returned. */
+void in_two_processes(void (*first)(double *result), void (*second)(void), double *result);
+/* What is timed begins here, in both at once. */
+void both_start(void);
+
+/* A heap ----------------------------------------------------------------------------------- */
+
+extern volatile uint64_t sink; /* for what is read, so that it is */
+
+int new_segment(uint64_t capacity);
+ipcheap_heap *attached(int segment);
+/* One side of a channel, whose other side is there too. */
+ipcheap_endpoint *endpoint(ipcheap_heap *heap, uint64_t id, uint64_t slots, int side);
+
+static inline void give(ipcheap_endpoint *producer, ipcheap_record *record) {
+    int error;
+    while ((error = ipcheap_try_send(producer, record)) == IPCHEAP_WOULD_BLOCK) {}
+    MUST(error);
 }
+
+static inline void take(ipcheap_endpoint *consumer, ipcheap_record *record) {
+    int error;
+    while ((error = ipcheap_try_receive(consumer, record)) == IPCHEAP_WOULD_BLOCK) {}
+    MUST(error);
+}
+
+/* Nanoseconds for allocating and freeing. */
+double pairs(ipcheap_heap *heap, uint64_t nbytes, int count);
 
 #endif

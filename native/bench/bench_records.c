@@ -7,56 +7,34 @@
  * machine; medians of the repetitions. Two processes, each pinned to a processor.
  */
 
-#include <stdatomic.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "bench.h"
+#include "bulk.h"
 
 enum { RECORDS = 1 << 20, TRIPS = 200000, PAIRS = 1 << 22, RING = 1024 };
+enum { BULK = 40000, BULK_BYTES = 65536, BULK_SLOTS = 16, BULK_BUFFERS = 1024 };
 
 /* What both processes share besides the heap. */
 struct arena {
     _Alignas(128) _Atomic uint32_t ping;
     _Alignas(128) _Atomic uint32_t pong;
-    _Alignas(128) _Atomic uint64_t sent;
-    _Alignas(128) _Atomic uint64_t received;
-    _Alignas(128) _Atomic uint32_t start;
     _Alignas(128) unsigned char slots[RING][64];
     struct there_and_back {
         _Alignas(128) _Atomic uint64_t slots[RING];
         _Alignas(128) unsigned char payload[RING][64];
     } trip[2];
-    _Alignas(4096) unsigned char bulk[1024][65536];
 };
 
 static struct arena *arena;
 static int segment;
 
-static void in_two_processes(void (*first)(double *), void (*second)(void), double *result) {
-    memset(arena, 0, offsetof(struct arena, slots));
-    pid_t pid = fork();
-    if (pid == 0) {
-        pin(1);
-        second();
-        _exit(0);
-    }
-    first(result);
-    waitpid(pid, NULL, 0);
-}
-
-static void both_start(void) {
-    atomic_fetch_add(&arena->start, 1);
-    while (atomic_load(&arena->start) < 2) pause_briefly();
-}
-
 /* Floors ----------------------------------------------------------------------------------- */
 
 static void line_there(double *result) {
+    atomic_store(&arena->ping, 0);
+    atomic_store(&arena->pong, 0);
     both_start();
     double begin = now();
     for (uint32_t i = 1; i <= TRIPS; i++) {
@@ -73,8 +51,6 @@ static void line_back(void) {
         atomic_store_explicit(&arena->pong, i, memory_order_release);
     }
 }
-
-static volatile uint64_t sink;
 
 /*
  * The same with a payload in a line of its own, as every exchange of memory by offset has
@@ -118,12 +94,12 @@ static void ring_out(double *result) {
     double begin = now();
     for (uint64_t i = 0; i < RECORDS; i++) {
         while (i - seen >= RING)
-            seen = atomic_load_explicit(&arena->received, memory_order_acquire);
+            seen = atomic_load_explicit(&meeting->received, memory_order_acquire);
         memcpy(payload, &i, sizeof i);
         memcpy(arena->slots[i % RING], payload, 64);
-        atomic_store_explicit(&arena->sent, i + 1, memory_order_release);
+        atomic_store_explicit(&meeting->sent, i + 1, memory_order_release);
     }
-    while (atomic_load_explicit(&arena->received, memory_order_acquire) != RECORDS) {}
+    while (atomic_load_explicit(&meeting->received, memory_order_acquire) != RECORDS) {}
     *result = (now() - begin) / RECORDS;
 }
 
@@ -138,92 +114,17 @@ static void ring_in(void) {
     uint64_t seen = 0, sum = 0;
     both_start();
     for (uint64_t i = 0; i < RECORDS; i++) {
-        while (seen == i) seen = atomic_load_explicit(&arena->sent, memory_order_acquire);
+        while (seen == i) seen = atomic_load_explicit(&meeting->sent, memory_order_acquire);
         sum += sum64(arena->slots[i % RING]);
-        atomic_store_explicit(&arena->received, i + 1, memory_order_release);
-    }
-    sink = sum;
-}
-
-/* 64 KiB: each written whole; the reader looks at one byte a page, as the peers' figures do. */
-enum { BULK = 40000, BULK_BYTES = 65536, BULK_SLOTS = 16, BULK_HOT = 4 };
-
-static unsigned char source[BULK_BYTES];
-
-/* memcpy round so many buffers: a few stay in the cache, all of them do not. */
-static double copies(size_t buffers) {
-    for (size_t i = 0; i < buffers; i++) memcpy(arena->bulk[i], source, BULK_BYTES);
-    double begin = now();
-    for (size_t i = 0; i < BULK / 2; i++) {
-        memcpy(arena->bulk[i % buffers], source, BULK_BYTES);
-        __asm__ volatile("" ::: "memory");
-    }
-    return (now() - begin) / (BULK / 2);
-}
-
-static uint64_t look_at_pages(const unsigned char *data) {
-    uint64_t sum = 0;
-    for (int at = 0; at < BULK_BYTES; at += 4096) sum += data[at];
-    return sum;
-}
-
-/* memcpy into a few buffers that another process reads in between. */
-static void copies_out(double *result) {
-    both_start();
-    double begin = now();
-    for (uint64_t i = 0; i < BULK; i++) {
-        while (i - atomic_load_explicit(&arena->received, memory_order_acquire) >= BULK_HOT) {}
-        memcpy(arena->bulk[i % BULK_HOT], source, BULK_BYTES);
-        atomic_store_explicit(&arena->sent, i + 1, memory_order_release);
-    }
-    while (atomic_load_explicit(&arena->received, memory_order_acquire) != BULK) {}
-    *result = (now() - begin) / BULK;
-}
-
-static void copies_in(void) {
-    uint64_t sum = 0;
-    both_start();
-    for (uint64_t i = 0; i < BULK; i++) {
-        while (atomic_load_explicit(&arena->sent, memory_order_acquire) == i) {}
-        sum += look_at_pages(arena->bulk[i % BULK_HOT]);
-        atomic_store_explicit(&arena->received, i + 1, memory_order_release);
+        atomic_store_explicit(&meeting->received, i + 1, memory_order_release);
     }
     sink = sum;
 }
 
 /* The heap --------------------------------------------------------------------------------- */
 
-static ipcheap_heap *attached(void) {
-    ipcheap_heap *heap;
-    MUST(ipcheap_attach(segment, -1, &heap));
-    return heap;
-}
-
-static ipcheap_endpoint *endpoint(ipcheap_heap *heap, uint64_t id, uint64_t slots, int side) {
-    ipcheap_key key;
-    ipcheap_channel channel;
-    ipcheap_endpoint *e;
-    MUST(ipcheap_key_int(&key, id));
-    MUST(ipcheap_add_record_channel(heap, &key, slots, &channel));
-    MUST(ipcheap_claim(heap, &channel, side, &e));
-    MUST(ipcheap_wait_peer(e, -1));
-    return e;
-}
-
-static void take(ipcheap_endpoint *consumer, ipcheap_record *record) {
-    int error;
-    while ((error = ipcheap_try_receive(consumer, record)) == IPCHEAP_WOULD_BLOCK) {}
-    MUST(error);
-}
-
-static void give(ipcheap_endpoint *producer, ipcheap_record *record) {
-    int error;
-    while ((error = ipcheap_try_send(producer, record)) == IPCHEAP_WOULD_BLOCK) {}
-    MUST(error);
-}
-
 static void records_out(double *result) {
-    ipcheap_heap *heap = attached();
+    ipcheap_heap *heap = attached(segment);
     ipcheap_endpoint *out = endpoint(heap, 1, RING, IPCHEAP_PRODUCER);
     unsigned char payload[64] = {1};
     ipcheap_record record;
@@ -235,14 +136,14 @@ static void records_out(double *result) {
         memcpy(record.data, payload, 64);
         give(out, &record);
     }
-    while (atomic_load(&arena->received) == 0) {}
+    while (atomic_load(&meeting->received) == 0) {}
     *result = (now() - begin) / RECORDS;
     ipcheap_endpoint_release(out);
     ipcheap_release(heap);
 }
 
 static void records_in(void) {
-    ipcheap_heap *heap = attached();
+    ipcheap_heap *heap = attached(segment);
     ipcheap_endpoint *in = endpoint(heap, 1, RING, IPCHEAP_CONSUMER);
     ipcheap_record record;
     uint64_t sum = 0;
@@ -253,13 +154,13 @@ static void records_in(void) {
         MUST(ipcheap_free(heap, &record));
     }
     sink = sum;
-    atomic_store(&arena->received, 1);
+    atomic_store(&meeting->received, 1);
     ipcheap_endpoint_release(in);
     ipcheap_release(heap);
 }
 
 static void trips_there(double *result) {
-    ipcheap_heap *heap = attached();
+    ipcheap_heap *heap = attached(segment);
     ipcheap_endpoint *out = endpoint(heap, 2, RING, IPCHEAP_PRODUCER);
     ipcheap_endpoint *in = endpoint(heap, 3, RING, IPCHEAP_CONSUMER);
     ipcheap_record request, answer;
@@ -281,7 +182,7 @@ static void trips_there(double *result) {
 }
 
 static void trips_back(void) {
-    ipcheap_heap *heap = attached();
+    ipcheap_heap *heap = attached(segment);
     ipcheap_endpoint *in = endpoint(heap, 2, RING, IPCHEAP_CONSUMER);
     ipcheap_endpoint *out = endpoint(heap, 3, RING, IPCHEAP_PRODUCER);
     ipcheap_record request, answer;
@@ -298,66 +199,28 @@ static void trips_back(void) {
     ipcheap_release(heap);
 }
 
-static double pairs(uint64_t nbytes) {
-    ipcheap_heap *heap = attached();
-    ipcheap_record record;
-    MUST(ipcheap_allocate(heap, nbytes, &record));
-    MUST(ipcheap_free(heap, &record));
-    double begin = now();
-    for (int i = 0; i < PAIRS; i++) {
-        MUST(ipcheap_allocate(heap, nbytes, &record));
-        MUST(ipcheap_free(heap, &record));
-    }
-    double result = (now() - begin) / PAIRS;
+static double pairs_of(uint64_t nbytes) {
+    ipcheap_heap *heap = attached(segment);
+    double ns = pairs(heap, nbytes, PAIRS);
     ipcheap_release(heap);
-    return result;
-}
-
-static void bulk_out(double *result) {
-    ipcheap_heap *heap = attached();
-    ipcheap_endpoint *out = endpoint(heap, 4, BULK_SLOTS, IPCHEAP_PRODUCER);
-    ipcheap_record record;
-    both_start();
-    double begin = now();
-    for (int i = 0; i < BULK; i++) {
-        MUST(ipcheap_allocate(heap, BULK_BYTES, &record));
-        memcpy(record.data, source, BULK_BYTES);
-        give(out, &record);
-    }
-    while (atomic_load(&arena->received) == 0) {}
-    *result = (now() - begin) / BULK;
-    ipcheap_endpoint_release(out);
-    ipcheap_release(heap);
-}
-
-static void bulk_in(void) {
-    ipcheap_heap *heap = attached();
-    ipcheap_endpoint *in = endpoint(heap, 4, BULK_SLOTS, IPCHEAP_CONSUMER);
-    ipcheap_record record;
-    uint64_t sum = 0;
-    both_start();
-    for (int i = 0; i < BULK; i++) {
-        take(in, &record);
-        sum += look_at_pages(record.data);
-        MUST(ipcheap_free(heap, &record));
-    }
-    sink = sum;
-    atomic_store(&arena->received, 1);
-    ipcheap_endpoint_release(in);
-    ipcheap_release(heap);
+    return ns;
 }
 
 /* The run ---------------------------------------------------------------------------------- */
 
 int main(int count, char **arguments) {
     int repetitions = repetitions_of(count, arguments);
-    arena = mmap(NULL, sizeof *arena, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (arena == MAP_FAILED) return 1;
-    segment = memfd_create("bench", MFD_CLOEXEC);
-    ipcheap_options options = {.capacity = UINT64_C(64) << 20, .shm_kind = IPCHEAP_SHM_MEMFD};
-    MUST(ipcheap_format(segment, -1, &options));
+    arena = shared_memory(sizeof *arena);
+    segment = new_segment(UINT64_C(64) << 20);
     pin(0);
-    memset(source, 1, sizeof source);
+    bulk_prepare(&(struct bulk){
+        .nbytes = BULK_BYTES,
+        .buffers = BULK_BUFFERS,
+        .count = BULK,
+        .segment = segment,
+        .channel = 4,
+        .slots = BULK_SLOTS,
+    });
     static double line[MOST], payload[MOST], ring[MOST], cached[MOST], memory[MOST],
         handed[MOST], record[MOST], trip[MOST], pair[MOST], extent[MOST], bulk[MOST];
     for (int r = 0; r < repetitions; r++) {
@@ -366,11 +229,11 @@ int main(int count, char **arguments) {
         in_two_processes(trips_there, trips_back, &trip[r]);
         in_two_processes(ring_out, ring_in, &ring[r]);
         in_two_processes(records_out, records_in, &record[r]);
-        pair[r] = pairs(64);
-        extent[r] = pairs(BULK_BYTES);
-        cached[r] = copies(BULK_HOT);
-        memory[r] = copies(sizeof arena->bulk / BULK_BYTES);
-        in_two_processes(copies_out, copies_in, &handed[r]);
+        pair[r] = pairs_of(64);
+        extent[r] = pairs_of(BULK_BYTES);
+        cached[r] = bulk_copies(BULK_HOT, BULK / 2);
+        memory[r] = bulk_copies(BULK_BUFFERS, BULK / 2);
+        in_two_processes(bulk_copies_out, bulk_copies_in, &handed[r]);
         in_two_processes(bulk_out, bulk_in, &bulk[r]);
     }
     double line_ns = median(line, repetitions), ring_ns = median(ring, repetitions);

@@ -1,0 +1,112 @@
+#include "bench.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+void pin(size_t cpu) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    sched_setaffinity(0, sizeof set, &set);
+}
+
+/* The run ---------------------------------------------------------------------------------- */
+
+void die(const char *what, int error) {
+    fprintf(stderr, "%s: %s\n", what, ipcheap_error_text(error));
+    exit(1);
+}
+
+int repetitions_of(int count, char **arguments) {
+    int repetitions = count > 1 ? atoi(arguments[1]) : 7;
+    return repetitions < 1 || repetitions > MOST ? 7 : repetitions;
+}
+
+static int compare_doubles(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+double median(double *values, int count) {
+    qsort(values, (size_t)count, sizeof *values, compare_doubles);
+    return values[count / 2];
+}
+
+void row(const char *what, double ns, double floor, const char *of) {
+    printf("%-46s %9.1f ns", what, ns);
+    if (of) printf("   %5.2f x %s", ns / floor, of);
+    printf("\n");
+}
+
+/* Two processes ---------------------------------------------------------------------------- */
+
+struct meeting *meeting;
+
+void *shared_memory(size_t nbytes) {
+    void *memory = mmap(NULL, nbytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) exit(1);
+    return memory;
+}
+
+void in_two_processes(void (*first)(double *result), void (*second)(void), double *result) {
+    if (!meeting) meeting = shared_memory(sizeof *meeting);
+    memset(meeting, 0, sizeof *meeting);
+    pid_t pid = fork();
+    if (pid == 0) {
+        pin(1);
+        second();
+        _exit(0);
+    }
+    first(result);
+    waitpid(pid, NULL, 0);
+}
+
+void both_start(void) {
+    atomic_fetch_add(&meeting->start, 1);
+    while (atomic_load(&meeting->start) < 2) pause_briefly();
+}
+
+/* A heap ----------------------------------------------------------------------------------- */
+
+volatile uint64_t sink;
+
+int new_segment(uint64_t capacity) {
+    int fd = memfd_create("bench", MFD_CLOEXEC);
+    ipcheap_options options = {.capacity = capacity, .shm_kind = IPCHEAP_SHM_MEMFD};
+    MUST(ipcheap_format(fd, -1, &options));
+    return fd;
+}
+
+ipcheap_heap *attached(int segment) {
+    ipcheap_heap *heap;
+    MUST(ipcheap_attach(segment, -1, &heap));
+    return heap;
+}
+
+ipcheap_endpoint *endpoint(ipcheap_heap *heap, uint64_t id, uint64_t slots, int side) {
+    ipcheap_key key;
+    ipcheap_channel channel;
+    ipcheap_endpoint *e;
+    MUST(ipcheap_key_int(&key, id));
+    MUST(ipcheap_add_record_channel(heap, &key, slots, &channel));
+    MUST(ipcheap_claim(heap, &channel, side, &e));
+    MUST(ipcheap_wait_peer(e, -1));
+    return e;
+}
+
+double pairs(ipcheap_heap *heap, uint64_t nbytes, int count) {
+    ipcheap_record record;
+    MUST(ipcheap_allocate(heap, nbytes, &record));
+    MUST(ipcheap_free(heap, &record));
+    double begin = now();
+    for (int i = 0; i < count; i++) {
+        MUST(ipcheap_allocate(heap, nbytes, &record));
+        MUST(ipcheap_free(heap, &record));
+    }
+    return (now() - begin) / count;
+}
