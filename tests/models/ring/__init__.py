@@ -1,0 +1,51 @@
+"""The ring of a record channel: killed anywhere, nothing is lost, repeated or leaked.
+
+Producers send numbered records in blocks of a small pool; consumers free, keep or forward
+them, hold one while they take the next, and are killed before any store, as is who recovers
+them. Successors claim the side and go on. At the end somebody recovers what is left, takes
+what is pending, and everything must add up. The heap lock is one step; freeing a block is one
+store to its tag.
+
+    word     (state, lap, block)        tag     FREE, (OWN, who) or (SENT, channel, position)
+    done     what has become of a record: "", (SENT, channel), (RECEIVED, channel, who), DONE
+
+`record`, `ring`, `recover` and `endpoint` mirror the C sources of these names, on what `world`
+describes. `processes` are those who call them, `setups` puts them together, and `mistakes` has
+what must fail.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import endpoint, record, recover, ring
+from .mistakes import CONTROLS
+from .setups import one_channel, two_channels
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..explorer import Model
+
+__all__ = ["CONTROLS", "MIRRORS", "MODELS"]
+
+MIRRORS = (*record.MIRRORS, *ring.MIRRORS, *recover.MIRRORS, *endpoint.MIRRORS)
+
+MODELS: dict[str, Callable[[], Model]] = {
+    "one slot, two die": lambda: one_channel(
+        "one slot, two die", slots=1, records=2, kills=2, watchful=True
+    ),
+    "one slot, three laps": lambda: one_channel(
+        "one slot, three laps", slots=1, records=3, kills=1, watchful=True
+    ),
+    "two slots, consumers die": lambda: one_channel(
+        "two slots, consumers die", slots=2, records=4, kills=1, mortal="C"
+    ),
+    "two slots, producers die": lambda: one_channel(
+        "two slots, producers die", slots=2, records=4, kills=2, mortal="P", fast="C"
+    ),
+    "forwarding": lambda: two_channels("forwarding", records=2, kills=2),
+    "forwarding, two threads": lambda: two_channels(
+        "forwarding, two threads", records=2, kills=1, threads=True
+    ),
+}

@@ -1,0 +1,203 @@
+"""Who sends, receives and forwards: step by step, or in one step a record."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..explorer import View, Violation, choose, get, when
+from .endpoint import claim, close_producer
+from .record import (
+    deliver,
+    free,
+    readable,
+    receive_one,
+    send_one,
+    sent_now,
+    settle_doubtful,
+    take_out,
+)
+from .ring import side_end
+from .world import (
+    CLOSED,
+    CONSUMER,
+    DESERTED,
+    DONE,
+    EMPTY,
+    FREE,
+    FULL,
+    PRODUCER,
+    RELEASED,
+    Channel,
+    World,
+    block_free,
+    take_block,
+)
+
+if TYPE_CHECKING:
+    from ..explorer import Steps
+
+
+def has_died(view: View, who: str) -> Any:
+    return None if view["alive", who] else ({}, None)
+
+
+def produces(
+    world: World, me: str, c: Channel, after: str = "", claim: Any = claim, **how: Any
+) -> Steps:
+    """Send what has not been sent yet, then close."""
+    position, writable = 0, False
+    if after:
+        yield when(f"{after} has died", has_died, after, rest=True)
+        position, _ = yield from claim(world, me, c, PRODUCER)
+    number = yield get(("published", c.name))
+    while number < world.records:
+        block = yield when(f"allocates for {number}", take_block, world, me, number, rest=True)
+        writable = yield from send_one(world, me, c, position, writable, block, number, **how)
+        position += 1
+        number += 1
+    yield from close_producer(me, c)
+
+
+def ways(number: int, holds: bool, slots: int) -> tuple[str, ...]:
+    """Return what a consumer may do with a record: little, but each of it somewhere."""
+    if holds:
+        return ("free",)
+    return ("free", "hold") if slots > 1 else ("free", "keep")
+
+
+def consumes(
+    world: World,
+    me: str,
+    c: Channel,
+    after: str = "",
+    take_out: Any = take_out,
+    settle_doubtful: Any = settle_doubtful,
+    claim: Any = claim,
+) -> Steps:
+    """Free or keep what comes; hold one while the next is taken, and free them in disorder."""
+    position = doubtful = 0
+    held: Any = None
+    if after:
+        yield when(f"{after} has died", has_died, after, rest=True)
+        position, doubtful = yield from claim(world, me, c, CONSUMER)
+    while True:
+        if held is not None:
+            word = yield get(("word", *c.slot(position)))
+            if word[0] != FULL or word[1] != c.lap(position):
+                yield from free(me, c, *held)
+                held = None
+        got = yield from receive_one(
+            world, me, c, position, doubtful, settle_doubtful=settle_doubtful
+        )
+        if got is None:
+            break
+        position = got[0] + 1
+        way = yield choose(*ways(got[2], held is not None, c.slots))
+        if way == "hold":
+            held = got
+            continue
+        if way == "keep":
+            yield from take_out(me, c, *got)
+            yield from block_free(got[1])
+        else:
+            yield from free(me, c, *got)
+            if held is not None:
+                yield from free(me, c, *held)
+                held = None
+    yield from side_end(c, CONSUMER, CLOSED)
+
+
+def forwards(
+    world: World,
+    me: str,
+    into: Channel,
+    out: Channel,
+    after: str = "",
+    threads: bool = False,
+    claim: Any = claim,
+    **how: Any,
+) -> Steps:
+    """Pass on what comes, or free it. With `threads` each side is a participant of its own."""
+    reader, writer = (f"{me}.in", f"{me}.out") if threads else (me, me)
+    position = doubtful = onward = 0
+    writable = False
+    if after:
+        yield when(f"{after} has died", has_died, after, rest=True)
+        reads_first = yield choose(True, False)
+        if reads_first:
+            position, doubtful = yield from claim(world, reader, into, CONSUMER)
+        onward, _ = yield from claim(world, writer, out, PRODUCER)
+        if not reads_first:
+            position, doubtful = yield from claim(world, reader, into, CONSUMER)
+    while True:
+        got = yield from receive_one(world, reader, into, position, doubtful)
+        if got is None:
+            break
+        position, block, number = got
+        if (yield choose("forward", "free")) == "free":
+            yield from free(reader, into, position, block, number)
+        else:
+            writable = yield from send_one(
+                world, writer, out, onward, writable, block, number, (into, position), **how
+            )
+            onward += 1
+        position += 1
+    yield from side_end(into, CONSUMER, CLOSED)
+    yield from close_producer(writer, out)
+
+
+# Both ends of what is forwarded, in one step a record: one_channel() has looked at them.
+
+
+def feed(view: View, c: Channel, number: int) -> Any:
+    word = view["word", *c.slot(number)]
+    if word[0] == FULL or word[1] != c.lap(number):
+        return None
+    stores: dict[Any, Any] = {}
+    if word[0] == RELEASED and view["tag", word[2]] == c.sent_tag(number - c.slots):
+        stores["tag", word[2]] = FREE
+    blocks = [n[1] for n in view.names("tag") if FREE in (view[n], stores.get(n))]
+    if not blocks:
+        return None
+    block = blocks[0]
+    stores |= {("tag", block): c.sent_tag(number), ("data", block): number}
+    stores |= {("size", *c.slot(number)): number, ("position", c.name, PRODUCER): number + 1}
+    stores |= {("word", *c.slot(number)): c.full(number, block), **dict(sent_now(c, number))}
+    return stores, None
+
+
+def feeds(world: World, me: str, c: Channel) -> Steps:
+    for number in range(world.records):
+        yield when(f"sends {number}", feed, c, number, rest=True)
+    yield from close_producer(me, c)
+
+
+def eat(view: View, c: Channel, me: str, position: int) -> Any:
+    """Receive and free, in one step."""
+    found = readable(view, c, position)
+    if found is None or found[1] != "a record":
+        return ({}, None) if found and found[1] == "the end" else None
+    word, number = view["word", *c.slot(position)], view["size", *c.slot(position)]
+    stores, fault = deliver(view, c, me, word[2], number)
+    if fault:
+        return {}, fault
+    deserted = view["flags", c.name] & DESERTED
+    stores = {("done", number): DONE, ("position", c.name, CONSUMER): position + 1}
+    stores["word", *c.slot(position)] = (
+        (EMPTY, word[1] + 1, None) if deserted else (RELEASED, word[1] + 1, word[2])
+    )
+    if deserted:
+        stores["tag", word[2]] = FREE
+    return stores, ""
+
+
+def eats(world: World, me: str, c: Channel) -> Steps:
+    position = 0
+    while True:
+        fault = yield when(f"takes what is at {position}", eat, c, me, position, rest=True)
+        if fault is None:
+            break
+        if fault:
+            raise Violation(fault)
+        position += 1
+    yield from side_end(c, CONSUMER, CLOSED)

@@ -1,0 +1,238 @@
+"""Sending and receiving."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..explorer import View, Violation, compiler_fence, get, get_acquire, put, put_release, when
+from ..mirror import Mirror
+from .recover import recover_if_dead
+from .world import (
+    CLOSED,
+    CONSUMER,
+    DESERTED,
+    DONE,
+    EMPTY,
+    FULL,
+    GONE,
+    OPEN,
+    OWN,
+    PRODUCER,
+    RECEIVED,
+    RELEASED,
+    SENT,
+    Channel,
+    World,
+    block_free,
+    is_alive,
+    place_is,
+)
+
+if TYPE_CHECKING:
+    from ..explorer import Steps
+
+
+# Sending ------------------------------------------------------------------------------------------
+
+
+def collect_slot(c: Channel, position: int, word: Any) -> Steps:
+    if (yield from place_is(word[2], c.sent_tag(position - c.slots))):
+        yield from block_free(word[2])
+
+
+def look_at_slot(c: Channel, position: int) -> Steps:
+    word = yield get_acquire(("word", *c.slot(position)))
+    writable = word[0] != FULL and word[1] == c.lap(position)
+    if writable and word[0] == RELEASED:
+        yield from collect_slot(c, position, word)
+    return writable
+
+
+def fill_slot(c: Channel, position: int, block: int, number: int) -> Steps:
+    tag = yield get(("tag", block))
+    yield put(("from", c.name), tag)
+    yield put(("intent", c.name), block)
+    yield put_release(("tag", block), c.sent_tag(position))
+    yield put(("size", *c.slot(position)), number)
+    yield put_release(("word", *c.slot(position)), c.full(position, block), sent_now(c, number))
+    yield put(("intent", c.name), None)
+    yield put(("position", c.name, PRODUCER), position + 1)
+
+
+def sent_now(c: Channel, number: int) -> Any:
+    """Return the ghosts of the store that sends a record."""
+    published = ((("published", c.name), number + 1),)
+    return (*published, (("done", number), (SENT, c.name)))
+
+
+def room(view: View, c: Channel, position: int) -> Any:
+    """The producer waits: what for?"""
+    word = view["word", *c.slot(position)]
+    if word[0] != FULL and word[1] == c.lap(position):
+        return {}, "room"
+    state, holder = view["holder", c.name, CONSUMER]
+    return ({}, "dead") if state == OPEN and not is_alive(view, holder) else None
+
+
+def not_dead(view: View, c: Channel, side: int) -> Any:
+    state, holder = view["holder", c.name, side]
+    return None if state == OPEN and not is_alive(view, holder) else ({}, None)
+
+
+def enter_slot(world: World, me: str, c: Channel, position: int, writable: bool) -> Steps:
+    while not writable:
+        writable = yield from look_at_slot(c, position)
+        if writable:
+            return
+        found = yield when("waits for room", room, c, position, rest=True)
+        if found == "dead":
+            if not world.watchful:
+                yield when("waits for the next consumer", not_dead, c, CONSUMER, rest=True)
+            yield from recover_if_dead(world, me, c, CONSUMER)
+
+
+def send_one(
+    world: World,
+    me: str,
+    c: Channel,
+    position: int,
+    writable: bool,
+    block: int,
+    number: int,
+    held: Any = None,
+    fill_slot: Any = fill_slot,
+) -> Steps:
+    """Return whether the next slot is writable."""
+    yield from enter_slot(world, me, c, position, writable)
+    yield from fill_slot(c, position, block, number)
+    writable = yield from look_at_slot(c, position + 1)
+    if held is not None:
+        origin, at = held
+        yield from slot_let_go(origin, at, EMPTY, None)
+    return writable
+
+
+# Receiving ----------------------------------------------------------------------------------------
+
+
+def slot_let_go(
+    c: Channel, position: int, state: str, block: int | None, number: int | None = None
+) -> Steps:
+    ghosts = () if number is None else ((("done", number), DONE),)
+    yield put_release(("word", *c.slot(position)), (state, c.lap(position) + 1, block), ghosts)
+
+
+def take_out(me: str, c: Channel, position: int, block: int, number: int) -> Steps:
+    yield put(("tag", block), (OWN, me), ((("done", number), DONE),))
+    yield from slot_let_go(c, position, EMPTY, None)
+
+
+def free(me: str, c: Channel, position: int, block: int, number: int) -> Steps:
+    """Mirror ipcheap_free() of a received record."""
+    flags = yield get(("flags", c.name))
+    if not flags & (DESERTED | GONE):
+        yield from slot_let_go(c, position, RELEASED, block, number)
+        return
+    yield from take_out(me, c, position, block, number)
+    yield from block_free(block)
+
+
+def settle_doubtful(c: Channel, position: int, word: Any) -> Steps:
+    if word[0] != FULL or word[1] != c.lap(position):
+        return False
+    if (yield get(("tag", word[2]))) == c.sent_tag(position):
+        return True
+    yield from slot_let_go(c, position, EMPTY, None)
+    return False
+
+
+def readable(view: View, c: Channel, position: int) -> Any:
+    """The consumer waits: what for?"""
+    word = view["word", *c.slot(position)]
+    if word[0] == FULL and word[1] == c.lap(position):
+        return {}, "a record"
+    state, holder = view["holder", c.name, PRODUCER]
+    if state == CLOSED:
+        return {}, "the end"
+    return ({}, "dead") if state == OPEN and not is_alive(view, holder) else None
+
+
+def deliver(view: View, c: Channel, me: str, block: int, number: int) -> Any:
+    """The user has it. Is it his turn?"""
+    if view["data", block] != number:
+        return {}, f"length {number} came with record {view['data', block]}"
+    state = view["done", number]
+    again = state[0] == RECEIVED and state[1] == c.name and not is_alive(view, state[2])
+    if state != (SENT, c.name) and not again:
+        return {}, f"{me} gets record {number}, which is {state}"
+    for _, earlier in view.names("done"):
+        passed = view["done", earlier]
+        on_its_way = passed == (SENT, c.name)
+        if passed and passed[:2] == (RECEIVED, c.name):
+            on_its_way = not is_alive(view, passed[2])
+        if earlier < number and on_its_way:
+            return {}, f"{me} gets record {number} before {earlier}"
+    return {("done", number): (RECEIVED, c.name, me)}, None
+
+
+def find_record(
+    world: World,
+    me: str,
+    c: Channel,
+    position: int,
+    doubtful: int,
+    settle_doubtful: Any = settle_doubtful,
+) -> Steps:
+    """Return the position and the word of the next record; None at the end."""
+    word = yield get_acquire(("word", *c.slot(position)))
+    while position < doubtful and not (yield from settle_doubtful(c, position, word)):
+        position += 1
+        word = yield get_acquire(("word", *c.slot(position)))
+    while word[0] != FULL or word[1] != c.lap(position):
+        found = yield when("waits for a record", readable, c, position, rest=True)
+        if found == "the end":
+            return None
+        if found == "dead":
+            if not world.watchful:
+                yield when("waits for the next producer", not_dead, c, PRODUCER, rest=True)
+            yield from recover_if_dead(world, me, c, PRODUCER)
+        word = yield get_acquire(("word", *c.slot(position)))
+    return position, word
+
+
+def receive_one(
+    world: World,
+    me: str,
+    c: Channel,
+    position: int,
+    doubtful: int,
+    settle_doubtful: Any = settle_doubtful,
+) -> Steps:
+    """Return position, block and number; None at the end."""
+    found = yield from find_record(world, me, c, position, doubtful, settle_doubtful)
+    if found is None:
+        return None
+    position, word = found
+    number = yield get(("size", *c.slot(position)))
+    yield put(("position", c.name, CONSUMER), position + 1)
+    yield compiler_fence()
+    if (yield get(("flags", c.name))) & GONE:
+        yield put(("position", c.name, CONSUMER), position)
+        return None
+    fault = yield when(f"has record {number}", deliver, c, me, word[2], number)
+    if fault:
+        raise Violation(fault)
+    return position, word[2], number
+
+
+RECORD = "channel/record.c"
+MIRRORS = (
+    Mirror(RECORD, fill_slot),
+    Mirror(RECORD, look_at_slot),
+    Mirror(RECORD, send_one, calls=frozenset({"enter_slot"})),
+    Mirror(RECORD, slot_let_go),
+    Mirror(RECORD, take_out),
+    Mirror(RECORD, settle_doubtful),
+    Mirror(RECORD, find_record),
+    Mirror(RECORD, receive_one),
+)
