@@ -1,0 +1,102 @@
+"""Claiming, removing, closing: endpoint.c."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..explorer import View, full_fence, put, put_and, put_or, put_release, when
+from ..mirror import Mirror
+from .park import bell_ring, unpark
+from .recover import heap_lock, heap_unlock, recover_if_dead
+from .words import (
+    AWAKE,
+    CLOSING,
+    CONSUMER,
+    DESERTED,
+    GONE,
+    INSIDE,
+    OPEN,
+    PRODUCER,
+    SHUT,
+    Endpoint,
+    atomic_compare_exchange_strong,
+    atomic_fetch_and,
+    atomic_fetch_or,
+    claiming,
+    tells,
+)
+
+if TYPE_CHECKING:
+    from ..explorer import Steps
+
+
+def side_taken(e: Endpoint, side: int, recover_if_dead: Any = recover_if_dead) -> Steps:
+    yield from recover_if_dead(e, side, locked=True)
+
+
+def claim(e: Endpoint, side_taken: Any = side_taken) -> Steps:
+    """Under the lock."""
+    yield from side_taken(e, e.side)
+    yield put(("parked", e.channel, e.side), AWAKE)
+    if e.side == PRODUCER:
+        yield put_and(("flags", e.channel), ~DESERTED)
+    yield put_release(("holder", e.channel, e.side), (OPEN, e.me), claiming(e.me))
+    yield full_fence()
+    if not (yield from unpark(e.channel, 1 - e.side)):
+        yield from bell_ring(e.channel, 1 - e.side)
+
+
+def ipcheap_remove_channel(e: Endpoint) -> Steps:
+    yield from heap_lock(e.me)
+    yield when("removes the channel", tells, e.me)
+    yield put_or(("flags", e.channel), GONE)
+    yield full_fence()
+    yield from unpark(e.channel, PRODUCER)
+    yield from unpark(e.channel, CONSUMER)
+    yield from heap_unlock()
+
+
+def count_closing(view: View) -> Any:
+    return {("closings",): view["closings",] + 1}, None
+
+
+def finish_closing() -> Steps:
+    yield when("closes it", count_closing)
+    yield atomic_fetch_or(("use",), SHUT)
+
+
+def start_closing(e: Endpoint) -> Steps:
+    """By another thread: true when the caller is the one who closes it."""
+    use = yield atomic_fetch_or(("use",), CLOSING)
+    if use & CLOSING:
+        return False
+    if not use & INSIDE:
+        return True
+    yield from unpark(e.channel, e.side)
+    return False
+
+
+def ipcheap_endpoint_enter(e: Endpoint) -> Steps:
+    """Return whether one may; where nobody else can close it, that is not looked at."""
+    return not e.shared or (yield atomic_compare_exchange_strong(("use",), 0, INSIDE)) == 0
+
+
+def ipcheap_endpoint_leave(e: Endpoint) -> Steps:
+    """Return whether it was to be closed meanwhile."""
+    if not e.shared or not (yield atomic_fetch_and(("use",), ~INSIDE)) & CLOSING:
+        return False
+    yield from finish_closing()
+    return True
+
+
+END = "channel/endpoint.c"
+MIRRORS = (
+    # It also ends the side of one who never was, which only a spoilt heap has.
+    Mirror(END, side_taken, ignored=frozenset({"side_end"})),
+    Mirror(END, claim),
+    Mirror(END, ipcheap_remove_channel, ignored=frozenset({"side_taken", "heap_lock"})),
+    Mirror(END, start_closing),
+    Mirror(END, finish_closing),
+    Mirror(END, ipcheap_endpoint_enter),
+    Mirror(END, ipcheap_endpoint_leave),
+)
