@@ -1,0 +1,90 @@
+/*
+ * crash.h - what a crash test is made of: a world with a survivor and a victim in it, and
+ * scenarios of what the victim is killed in.
+ *
+ *            A: numbers 0, 1, ...            C: what came on B, forwarded
+ *   victim ------------------> survivor     victim ------------------> survivor
+ *          <------------------
+ *            B: numbers 0, 1, ...            X: of the scenario
+ */
+#ifndef IPCHEAP_TESTS_CRASH_H
+#define IPCHEAP_TESTS_CRASH_H
+
+#include "testing.h"
+
+#include "heap/size_class.h"
+#include "segment/heap.h"
+
+enum { SLOTS = 4, MOST = 64, OWN = 4 };
+enum { A = 1, B = 2, C = 3, X = 9 }; /* ids: victim to survivor, back, forwarded, of a scenario */
+
+/* What became of a record of channel B in the victim's hands. */
+enum fate { UNTOUCHED, GIVING, GIVEN, FORWARDING, FORWARDED };
+
+/* What the victim tells before it dies; shared by fork. */
+struct told {
+    const char *file;
+    int line;
+    int done; /* it got to the end */
+    uint64_t sending, sent; /* on A */
+    enum fate fate[MOST];   /* of what came on B */
+    int progress;           /* as the scenario likes */
+};
+
+struct world {
+    int fd;
+    ipcheap_heap *heap;
+    struct told *told;
+    ipcheap_channel a, b, c;
+    ipcheap_endpoint *a_out, *a_in, *b_out, *b_in, *c_out, *c_in, *x_in, *x_out;
+    uint64_t a_received, b_sent;
+    ipcheap_record own[OWN], mine[MOST];
+    int meet[2]; /* the survivor's end, the victim's */
+    int bell; /* the descriptor of a_in, if it was asked for: armed when the victim acts */
+};
+
+struct scenario {
+    const char *name;
+    uint64_t capacity;
+    void (*before)(struct world *w);     /* survivor: before the victim comes */
+    void (*prepare)(struct world *w);    /* victim */
+    void (*meanwhile)(struct world *w);  /* survivor, between the two */
+    void (*act)(struct world *w);        /* victim: killed in here */
+    uint64_t (*verify)(struct world *w); /* survivor: bytes in use beyond the ordinary */
+    bool joins;                          /* it is in act() that the victim attaches */
+};
+
+/* Each ends with one that has no name. */
+extern const struct scenario memory_scenarios[], directory_scenarios[], static_scenarios[],
+    channel_scenarios[];
+
+/* Records: what is in each follows from its number. */
+uint64_t bytes_of(uint64_t number);
+uint64_t room_of(struct world *w, uint64_t nbytes);
+void fill(const ipcheap_record *record, uint64_t number);
+void expect_filled(const ipcheap_record *record, uint64_t number);
+ipcheap_record make(struct world *w, uint64_t nbytes, uint64_t number);
+void give_back(struct world *w, ipcheap_record *record);
+
+/* Channels, by id. */
+ipcheap_key key_of(uint64_t id);
+bool find_id(struct world *w, uint64_t id, ipcheap_channel *channel);
+void remove_id(struct world *w, uint64_t id, int force);
+
+/* The usual worlds of a survivor. */
+void listen_a(struct world *w);
+void send_b_full(struct world *w); /* as many as there are slots */
+void all_channels(struct world *w);
+bool bell_rings(const struct world *w);
+
+/* The usual preparations of a victim. */
+void claim_a(struct world *w);
+void claim_b(struct world *w);
+void fill_a(struct world *w);
+
+/* One record more. */
+void send_a(struct world *w);
+/* Returns its number. */
+uint64_t receive_b(struct world *w, ipcheap_record *record);
+
+#endif

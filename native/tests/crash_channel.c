@@ -1,0 +1,233 @@
+/* crash_channel.c - killed while claiming, sending, receiving, waiting, closing, leaving. */
+#include "crash.h"
+
+static void unclaimed(struct world *w) {
+    w->a = record_channel(w->heap, A, SLOTS);
+    w->b = record_channel(w->heap, B, SLOTS);
+}
+
+static void claim_all(struct world *w) {
+    claim_a(w);
+    claim_b(w);
+    w->c_out = claim(w->heap, &w->c, IPCHEAP_PRODUCER);
+}
+
+static void claim_both(struct world *w) {
+    claim_a(w);
+    claim_b(w);
+}
+
+static struct told *told_by_the_dead;
+
+static void die_with_all(ipcheap_heap *heap) {
+    struct world w = {.heap = heap, .told = told_by_the_dead};
+    EXPECT(find_id(&w, A, &w.a) && find_id(&w, B, &w.b));
+    claim_both(&w);
+    ipcheap_record record;
+    for (int i = 0; i < SLOTS - 1; i++) send_a(&w);
+    for (int i = 0; i < 3; i++) receive_b(&w, &record);
+    EXPECT_EQ(ipcheap_keep(heap, &record), 0);
+    w.told->fate[2] = GIVEN;
+    make(&w, 100, 0);
+    make(&w, 50000, 0);
+    raise(SIGKILL);
+}
+
+static void somebody_died(struct world *w) {
+    listen_a(w);
+    send_b_full(w);
+    told_by_the_dead = w->told;
+    pid_t pid = run_peer(w->fd, die_with_all);
+    int status;
+    EXPECT_EQ(waitpid(pid, &status, 0), pid);
+    EXPECT(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+}
+
+static void recover_somebody(struct world *w) {
+    ipcheap_recovery report;
+    EXPECT_EQ(ipcheap_recover(w->heap, &report), 0);
+    EXPECT_EQ(report.participants, 1);
+}
+
+/* Receives all that is on A; frees it through the ring. */
+static void empty_a(struct world *w) {
+    ipcheap_record record;
+    while (ipcheap_try_receive(w->a_in, &record) == 0) {
+        expect_filled(&record, w->a_received++);
+        give_back(w, &record);
+    }
+}
+
+static void send_again(struct world *w) {
+    for (int i = 0; i < SLOTS; i++) send_a(w);
+}
+
+static void receive_and_free(struct world *w) {
+    ipcheap_record records[SLOTS];
+    uint64_t numbers[SLOTS];
+    for (int i = 0; i < SLOTS; i++) numbers[i] = receive_b(w, &records[i]);
+    const int order[SLOTS] = {1, 0, 3, 2};
+    for (int i = 0; i < SLOTS; i++) {
+        enum fate *fate = &w->told->fate[numbers[order[i]]];
+        *fate = GIVING;
+        give_back(w, &records[order[i]]);
+        *fate = GIVEN;
+    }
+}
+
+static void keep_and_free(struct world *w) {
+    ipcheap_record records[SLOTS];
+    uint64_t numbers[SLOTS];
+    for (int i = 0; i < SLOTS; i++) {
+        numbers[i] = receive_b(w, &records[i]);
+        enum fate *fate = &w->told->fate[numbers[i]];
+        *fate = GIVING;
+        EXPECT_EQ(ipcheap_keep(w->heap, &records[i]), 0);
+        *fate = GIVEN;
+    }
+    for (int i = SLOTS - 1; i >= 0; i--) give_back(w, &records[i]);
+}
+
+static void close_b(struct world *w) {
+    ipcheap_endpoint_release(w->b_out);
+    w->b_out = NULL;
+}
+
+static void deserted(struct world *w) {
+    all_channels(w);
+    close_b(w);
+}
+
+/* The channel that is forwarded to comes before the one that is forwarded from. */
+static void all_channels_backwards(struct world *w) {
+    w->c = record_channel(w->heap, C, SLOTS);
+    w->c_in = claim(w->heap, &w->c, IPCHEAP_CONSUMER);
+    listen_a(w);
+    send_b_full(w);
+}
+
+static void forward(struct world *w) {
+    ipcheap_record records[SLOTS];
+    uint64_t numbers[SLOTS];
+    for (int i = 0; i < SLOTS; i++) numbers[i] = receive_b(w, &records[i]);
+    for (int i = 0; i < SLOTS; i++) {
+        enum fate *fate = &w->told->fate[numbers[i]];
+        *fate = FORWARDING;
+        EXPECT_EQ(ipcheap_try_send(w->c_out, &records[i]), 0);
+        *fate = FORWARDED;
+    }
+}
+
+/* Kept first, and then sent on. */
+static void send_on(struct world *w) {
+    for (int i = 0; i < SLOTS; i++) {
+        ipcheap_record record;
+        enum fate *fate = &w->told->fate[receive_b(w, &record)];
+        *fate = GIVING;
+        EXPECT_EQ(ipcheap_keep(w->heap, &record), 0);
+        EXPECT_EQ(ipcheap_try_send(w->c_out, &record), 0);
+        *fate = FORWARDED;
+    }
+}
+
+static void close_producer(struct world *w) { ipcheap_endpoint_release(w->a_out); }
+
+static void hold_some(struct world *w) {
+    claim_b(w);
+    for (int i = 0; i < SLOTS - 1; i++) receive_b(w, &w->mine[i]);
+}
+
+static void close_consumer(struct world *w) {
+    for (int i = 0; i < SLOTS - 1; i++) w->told->fate[i] = GIVING;
+    EXPECT_EQ(ipcheap_endpoint_close(w->b_in), 0);
+    for (int i = 0; i < SLOTS - 1; i++) w->told->fate[i] = GIVEN;
+    for (int i = 0; i < SLOTS - 1; i++) give_back(w, &w->mine[i]);
+}
+
+static void join(struct world *w) {
+    w->heap = attach(w->fd);
+    w->mine[0] = make(w, 100, 0);
+}
+
+static void own_everything(struct world *w) {
+    fill_a(w);
+    hold_some(w);
+    w->mine[10] = make(w, 100, 0);
+    w->mine[11] = make(w, 30000, 0);
+}
+
+static void leave(struct world *w) {
+    for (int i = 0; i < SLOTS - 1; i++) w->told->fate[i] = GIVING;
+    ipcheap_release(w->heap);
+    for (int i = 0; i < SLOTS - 1; i++) w->told->fate[i] = GIVEN;
+}
+
+static void leave_with_nothing(struct world *w) {
+    w->mine[0] = make(w, 100, 0);
+    w->mine[1] = make(w, 30000, 0);
+    for (int i = 0; i < 2; i++) give_back(w, &w->mine[i]);
+    ipcheap_release(w->heap);
+}
+
+static void wait_in_vain(struct world *w) {
+    ipcheap_record record;
+    receive_and_free(w);
+    EXPECT_EQ(ipcheap_receive(w->b_in, &record, 100000), IPCHEAP_TIMED_OUT);
+}
+
+static void wait_for_many_in_vain(struct world *w) {
+    ipcheap_waitable items[] = {{.endpoint = w->b_in}, {.endpoint = w->b_in}};
+    receive_and_free(w);
+    EXPECT_EQ(ipcheap_wait_any(items, 2, 100000), 0);
+}
+
+/* Bells -------------------------------------------------------------------------------- */
+
+static void bell_comes_and_goes(struct world *w) {
+    EXPECT(ipcheap_endpoint_descriptor(w->b_in) >= 0);
+    receive_and_free(w);
+    EXPECT_EQ(ipcheap_wait(w->b_in, 100000), IPCHEAP_TIMED_OUT);
+    EXPECT_EQ(ipcheap_endpoint_close(w->b_in), 0);
+}
+
+static void listen_a_by_bell(struct world *w) {
+    listen_a(w);
+    w->bell = ipcheap_endpoint_descriptor(w->a_in);
+    EXPECT(w->bell > 0);
+}
+
+static void arm_bell(struct world *w) {
+    ipcheap_record record;
+    EXPECT_EQ(ipcheap_try_receive(w->a_in, &record), IPCHEAP_WOULD_BLOCK);
+    EXPECT(!bell_rings(w));
+}
+
+const struct scenario channel_scenarios[] = {
+    {"remote free", MIB, .before = deserted, .prepare = claim_b, .act = keep_and_free},
+    {"free where deserted", MIB, .before = deserted, .prepare = claim_b, .act = receive_and_free},
+    {"claim", MIB, .before = unclaimed, .act = claim_both},
+    {"claim from the dead", MIB, .before = somebody_died, .act = claim_both},
+    {"recover", MIB, .before = somebody_died, .act = recover_somebody},
+    {"send", MIB, .before = listen_a, .prepare = claim_a, .act = send_again},
+    {"send over garbage", MIB, .before = listen_a, .prepare = fill_a, .meanwhile = empty_a,
+     .act = send_again},
+    {"receive and free", MIB, .before = all_channels, .prepare = claim_b, .act = receive_and_free},
+    {"keep", MIB, .before = all_channels, .prepare = claim_b, .act = keep_and_free},
+    {"forward", MIB, .before = all_channels, .prepare = claim_all, .act = forward},
+    {"forward backwards", MIB, .before = all_channels_backwards, .prepare = claim_all,
+     .act = forward},
+    {"keep and send on", MIB, .before = all_channels, .prepare = claim_all, .act = send_on},
+    {"close a producer", MIB, .before = listen_a, .prepare = fill_a, .meanwhile = empty_a,
+     .act = close_producer},
+    {"close a consumer", MIB, .before = all_channels, .prepare = hold_some, .act = close_consumer},
+    {"join", MIB, .before = listen_a, .act = join, .joins = true},
+    {"leave", MIB, .before = all_channels, .prepare = own_everything, .act = leave},
+    {"leave with nothing", MIB, .before = listen_a, .act = leave_with_nothing},
+    {"wait", MIB, .before = all_channels, .prepare = claim_b, .act = wait_in_vain},
+    {"wait for many", MIB, .before = all_channels, .prepare = claim_b,
+     .act = wait_for_many_in_vain},
+    {"bell", MIB, .before = all_channels, .prepare = claim_b, .act = bell_comes_and_goes},
+    {"ring a bell", MIB, .before = listen_a_by_bell, .prepare = claim_a, .meanwhile = arm_bell,
+     .act = send_again},
+    {0},
+};

@@ -1,0 +1,134 @@
+/* crash_memory.c - killed while allocating and freeing: slabs, extents, what others hold. */
+#include "crash.h"
+
+static void small_come_and_go(struct world *w) {
+    for (int i = 0; i < 36; i++) w->mine[i] = make(w, 1000, 0);
+    for (int i = 0; i < 36; i++) give_back(w, &w->mine[i * 5 % 36]);
+    w->mine[0] = make(w, 64, 0);
+    statistics(w->heap);
+}
+
+static void large_slabs_come_and_go(struct world *w) {
+    for (int i = 0; i < 2; i++) w->mine[i] = make(w, 30000, 0);
+    w->mine[2] = make(w, 40000, 0);
+    for (int i = 0; i < 2; i++) give_back(w, &w->mine[i]);
+    statistics(w->heap);
+    w->mine[0] = make(w, 30000, 0);
+}
+
+static void extents_come_and_go(struct world *w) {
+    for (uint64_t i = 0; i < 5; i++) w->mine[i] = make(w, 5000 + 4096 * i, 0);
+    const int order[] = {1, 3, 2, 0};
+    for (int i = 0; i < 4; i++) give_back(w, &w->mine[order[i]]);
+    w->mine[0] = make(w, 4096, 0);
+    w->mine[1] = make(w, 1, 0); /* an aligned one */
+    w->mine[2] = make(w, 300000, 0);
+    give_back(w, &w->mine[2]); /* beyond the reserve */
+}
+
+static void leave_orphans(ipcheap_heap *heap) {
+    ipcheap_channel channel = record_channel(heap, X, 32);
+    ipcheap_endpoint *producer = claim(heap, &channel, IPCHEAP_PRODUCER);
+    for (int i = 0; i < 20; i++) {
+        ipcheap_record record;
+        EXPECT_EQ(ipcheap_allocate(heap, 1000, &record), 0);
+        fill(&record, 0);
+        EXPECT_EQ(ipcheap_try_send(producer, &record), 0);
+    }
+    ipcheap_endpoint_release(producer);
+}
+
+/* Orphans with used, free and remotely freed blocks. */
+static void adopt_before(struct world *w) {
+    expect_success(run_peer(w->fd, leave_orphans));
+    ipcheap_channel channel = record_channel(w->heap, X, 32);
+    ipcheap_endpoint *consumer = claim(w->heap, &channel, IPCHEAP_CONSUMER);
+    for (int i = 0; i < 20; i++) {
+        EXPECT_EQ(ipcheap_try_receive(consumer, &w->mine[i]), 0);
+        EXPECT_EQ(ipcheap_keep(w->heap, &w->mine[i]), 0);
+    }
+    for (int i = 0; i < 20; i += 2) give_back(w, &w->mine[i]);
+    ipcheap_endpoint_release(consumer);
+    remove_id(w, X, 0);
+}
+
+static void adopt(struct world *w) {
+    for (int i = 20; i < 40; i++) w->mine[i] = make(w, 1000, 0);
+    for (int i = 20; i < 40; i++) give_back(w, &w->mine[i]);
+}
+
+static uint64_t adopted(struct world *w) {
+    uint64_t bytes = 0;
+    for (int i = 1; i < 20; i += 2) {
+        expect_filled(&w->mine[i], 0);
+        bytes += room_of(w, 1000);
+        give_back(w, &w->mine[i]);
+    }
+    return bytes;
+}
+
+/* The same, but keeps them first, so that the frees are remote. */
+static void empty_a_keeping(struct world *w) {
+    ipcheap_record record;
+    while (ipcheap_try_receive(w->a_in, &record) == 0) {
+        expect_filled(&record, w->a_received++);
+        EXPECT_EQ(ipcheap_keep(w->heap, &record), 0);
+        give_back(w, &record);
+    }
+}
+
+/* A full slab, all sent, kept and freed by the survivor; the victim collects. */
+static void all_sent_and_freed(struct world *w) {
+    for (int i = 0; i < 40; i++) w->mine[i] = make(w, 64, 0);
+    fill_a(w);
+}
+
+static void collect_all(struct world *w) {
+    for (int i = 40; i < 48; i++) w->mine[i] = make(w, 64 + (uint64_t)(i & 1), 0);
+    statistics(w->heap);
+}
+
+/* The survivor sits on empty slabs, the ring on garbage; the victim needs all of it. */
+static void hoard(struct world *w) {
+    listen_a(w);
+    send_b_full(w);
+    w->mine[0] = make(w, 700, 0);
+    w->mine[1] = make(w, 900, 0);
+    for (int i = 0; i < 2; i++) give_back(w, &w->mine[i]);
+    ipcheap_channel b = w->b;
+    ipcheap_endpoint *consumer = claim(w->heap, &b, IPCHEAP_CONSUMER);
+    for (uint64_t i = 0; i < SLOTS; i++) {
+        EXPECT_EQ(ipcheap_try_receive(consumer, &w->mine[i]), 0);
+        give_back(w, &w->mine[i]);
+        w->told->fate[i] = GIVEN;
+    }
+    ipcheap_endpoint_release(consumer);
+}
+
+static void take_everything(struct world *w) {
+    ipcheap_record record;
+    for (uint64_t bytes = 960 * 1024; bytes > 4096; bytes = bytes / 8 * 7)
+        if (ipcheap_allocate(w->heap, bytes, &record) == 0) break;
+}
+
+static void use_much(struct world *w) {
+    for (int i = 0; i < 6; i++) w->mine[i] = make(w, 9000, 0);
+    for (int i = 0; i < 6; i += 2) give_back(w, &w->mine[i]);
+}
+
+static void trim(struct world *w) {
+    EXPECT(ipcheap_trim(w->heap, 4096) >= 0);
+    EXPECT(ipcheap_trim(w->heap, 0) >= 0);
+}
+
+const struct scenario memory_scenarios[] = {
+    {"small", MIB, .before = listen_a, .act = small_come_and_go},
+    {"large slabs", 16 * MIB, .before = listen_a, .act = large_slabs_come_and_go},
+    {"extents", MIB, .before = listen_a, .act = extents_come_and_go},
+    {"adopt", MIB, .before = adopt_before, .act = adopt, .verify = adopted},
+    {"collect", MIB, .before = listen_a, .prepare = all_sent_and_freed,
+     .meanwhile = empty_a_keeping, .act = collect_all},
+    {"reclaim", MIB, .before = hoard, .act = take_everything},
+    {"trim", MIB, .before = listen_a, .prepare = use_much, .act = trim},
+    {0},
+};
