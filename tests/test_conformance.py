@@ -6,6 +6,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+import apart
 import kinds
 import peers
 import pytest
@@ -210,7 +211,7 @@ def test_it_is_listed_while_it_is_there(heap: ipcheap.Heap, kind: kinds.Kind) ->
 
 @each_kind
 def test_unlink_leaves_nothing_of_it(kind: kinds.Kind, tmp_path: Path) -> None:
-    seen = kinds.call_apart(workers.make_use_and_unlink, *kind, str(tmp_path))
+    seen = kinds.call_apart(apart.make_use_and_unlink, *kind, str(tmp_path))
     assert seen["before"] == []
     # A memfd heap has no name; only a System V semaphore of it can be seen.
     assert bool(seen["while"]) == (kind.shm != "memfd" or kind.sem == "sysv")

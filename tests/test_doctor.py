@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import apart
 import kinds
 import peers
 import pytest
@@ -213,7 +214,7 @@ def test_a_heap_that_is_being_made_is_not_half_made(heap_name: str) -> None:
 
 @pytest.mark.parametrize("kind", kinds.NAMED[::4], ids=str)
 def test_what_a_killed_creator_left_is_found_and_repaired(kind: kinds.Kind, tmp_path: Path) -> None:
-    found = kinds.call_apart(workers.kill_creators_and_repair, *kind, str(tmp_path))
+    found = kinds.call_apart(apart.kill_creators_and_repair, *kind, str(tmp_path))
     assert found["half-made"] > 10
     assert found["ready"] > 0
 
@@ -222,11 +223,11 @@ def test_what_a_killed_creator_left_is_found_and_repaired(kind: kinds.Kind, tmp_
 def test_an_unlink_killed_anywhere_is_completed_by_whoever_comes_next(
     kind: kinds.Kind, tmp_path: Path
 ) -> None:
-    assert kinds.call_apart(workers.kill_removers_everywhere, *kind, str(tmp_path)) > 10
+    assert kinds.call_apart(apart.kill_removers_everywhere, *kind, str(tmp_path)) > 10
 
 
 def test_without_a_name_all_heaps_are_looked_at(tmp_path: Path) -> None:
-    first, repair, again = kinds.call_apart(workers.examine_everything, str(tmp_path))
+    first, repair, again = kinds.call_apart(apart.examine_everything, str(tmp_path))
     states = {heap["name"]: (heap["state"], heap["code"]) for heap in first[1]["heaps"]}
     assert states == {
         "foreign": ("foreign", 2),

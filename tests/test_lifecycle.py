@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import apart
 import kinds
 import peers
 import pytest
@@ -114,12 +115,12 @@ def test_ten_processes_that_race_to_open_have_one_heap(heap_name: str, tmp_path:
 def test_a_creator_killed_anywhere_leaves_a_heap_that_the_next_one_makes(
     kind: kinds.Kind, tmp_path: Path
 ) -> None:
-    assert kinds.call_apart(workers.kill_creators_everywhere, *kind, str(tmp_path)) > 30
+    assert kinds.call_apart(apart.kill_creators_everywhere, *kind, str(tmp_path)) > 30
 
 
 @pytest.mark.parametrize("kind", kinds.NAMED[::4], ids=str)
 def test_what_a_killed_creator_left_can_be_unlinked(kind: kinds.Kind, tmp_path: Path) -> None:
-    assert kinds.call_apart(workers.kill_creators_and_unlink, *kind, str(tmp_path)) > 30
+    assert kinds.call_apart(apart.kill_creators_and_unlink, *kind, str(tmp_path)) > 30
 
 
 def test_a_heap_of_the_same_name_is_another_one(heap: ipcheap.Heap, heap_name: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import peers
 import pytest
+import static_workers
 import workers
 
 import ipcheap
@@ -162,7 +163,7 @@ def initialise_for_ever(heap: ipcheap.Heap) -> None:
 
 def test_who_waits_for_a_lock_whose_owner_dies_gets_it(heap: ipcheap.Heap) -> None:
     segment = heap.add_static_segment("cells", 64)
-    with peers.run(workers.die_with_lock, heap) as peer:
+    with peers.run(static_workers.die_with_lock, heap) as peer:
         assert peer.hear() == "locked"
         threading.Timer(0.2, peer.kill).start()
         lock = ipcheap.Lock(segment, 0)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import peers
 import pytest
-import workers
+import static_workers
 
 import ipcheap
 
@@ -41,7 +41,7 @@ def cells(heap: ipcheap.Heap) -> ipcheap.StaticSegment:
 
 def test_of_many_who_add_a_segment_one_initialises_it(heap: ipcheap.Heap) -> None:
     rounds = 30
-    crowd = [peers.run(workers.race_to_initialise, heap, rounds) for _ in range(4)]
+    crowd = [peers.run(static_workers.race_to_initialise, heap, rounds) for _ in range(4)]
     with crowd[0], crowd[1], crowd[2], crowd[3]:
         for _ in range(rounds):
             for peer in crowd:
@@ -55,7 +55,7 @@ def test_of_many_who_add_a_segment_one_initialises_it(heap: ipcheap.Heap) -> Non
 
 
 def test_an_initialiser_that_was_killed_is_run_again_on_zeros(heap: ipcheap.Heap) -> None:
-    with peers.run(workers.die_while_initialising, heap, "s") as peer:
+    with peers.run(static_workers.die_while_initialising, heap, "s") as peer:
         assert peer.hear() == "half"
         peer.wait()
     with pytest.raises(ipcheap.ChannelNotFound):
@@ -83,7 +83,7 @@ def test_who_waits_for_an_initialiser_that_is_killed_does_it_himself(heap: ipche
         started.set()
         found.append(bytes(heap.add_static_segment("s", 4096, add).view[:2]))
 
-    with peers.run(workers.die_while_initialising, heap, "s") as peer:
+    with peers.run(static_workers.die_while_initialising, heap, "s") as peer:
         assert peer.hear() == "half"
         thread = threading.Thread(target=wait_and_add)
         thread.start()
@@ -154,7 +154,7 @@ def test_cells_that_several_processes_change_lose_nothing(
     count, rounds = 3, 20_000
     cells.atomic(0, "u4").store(2**32 - 10)  # it will wrap around
     cells.atomic(8, "i8").store(10)  # it will go below zero
-    crowd = [peers.run(workers.hammer_cells, heap, rounds) for _ in range(count)]
+    crowd = [peers.run(static_workers.hammer_cells, heap, rounds) for _ in range(count)]
     with crowd[0], crowd[1], crowd[2]:
         for peer in crowd:
             peer.hear()
@@ -229,8 +229,8 @@ def test_waiting_ends_when_the_cell_changes(
     cell = cells.atomic(64, dtype)
     cell.store(LIMITS[dtype][1])
     with (
-        peers.run(workers.wait_for_change, heap, 64, dtype, LIMITS[dtype][1]) as one,
-        peers.run(workers.wait_for_change, heap, 64, dtype, LIMITS[dtype][1]) as other,
+        peers.run(static_workers.wait_for_change, heap, 64, dtype, LIMITS[dtype][1]) as one,
+        peers.run(static_workers.wait_for_change, heap, 64, dtype, LIMITS[dtype][1]) as other,
     ):
         assert one.hear() == other.hear() == "waiting"
         time.sleep(0.05)
@@ -246,8 +246,8 @@ def test_waiting_ends_when_the_cell_changes(
 def test_as_many_are_woken_as_was_said(heap: ipcheap.Heap, cells: ipcheap.StaticSegment) -> None:
     cell = cells.atomic(64, "u4")
     with (
-        peers.run(workers.wait_for_change, heap, 64, "u4", 0) as one,
-        peers.run(workers.wait_for_change, heap, 64, "u4", 0) as other,
+        peers.run(static_workers.wait_for_change, heap, 64, "u4", 0) as one,
+        peers.run(static_workers.wait_for_change, heap, 64, "u4", 0) as other,
     ):
         assert one.hear() == other.hear() == "waiting"
         assert [cell.notify(0) for _ in range(50)] == [0] * 50
@@ -268,8 +268,8 @@ def test_an_event_wakes_all_who_wait_for_it(
     event = ipcheap.Event(cells, 0)
     assert event.wait(timeout=0.02) is False
     with (
-        peers.run(workers.wait_for_event, heap) as one,
-        peers.run(workers.wait_for_event, heap) as two,
+        peers.run(static_workers.wait_for_event, heap) as one,
+        peers.run(static_workers.wait_for_event, heap) as two,
     ):
         assert one.hear() == two.hear() == "waiting"
         time.sleep(0.05)
@@ -287,7 +287,7 @@ def test_nobody_passes_a_barrier_before_all_have_come(
     heap: ipcheap.Heap, cells: ipcheap.StaticSegment
 ) -> None:
     parties, rounds = 4, 200
-    crowd = [peers.run(workers.pass_barriers, heap, parties, rounds) for _ in range(parties)]
+    crowd = [peers.run(static_workers.pass_barriers, heap, parties, rounds) for _ in range(parties)]
     with crowd[0], crowd[1], crowd[2], crowd[3]:
         orders = [peer.result() for peer in crowd]
     for turn in zip(*orders, strict=True):
@@ -300,7 +300,7 @@ def test_a_barrier_that_takes_too_long_breaks_for_all(
     heap: ipcheap.Heap, cells: ipcheap.StaticSegment
 ) -> None:
     barrier = ipcheap.Barrier(cells, 0, 3)
-    with peers.run(workers.break_barrier, heap) as peer:
+    with peers.run(static_workers.break_barrier, heap) as peer:
         peer.hear()
         peers.until(lambda: barrier.n_waiting == 1)
         with pytest.raises(threading.BrokenBarrierError) as caught:
@@ -320,7 +320,7 @@ def test_who_waits_at_a_barrier_hears_of_its_end(
     heap: ipcheap.Heap, cells: ipcheap.StaticSegment, how: str
 ) -> None:
     barrier = ipcheap.Barrier(cells, 0, 3)
-    with peers.run(workers.break_barrier, heap) as peer:
+    with peers.run(static_workers.break_barrier, heap) as peer:
         peer.hear()
         peers.until(lambda: barrier.n_waiting == 1)
         getattr(barrier, how)()
@@ -330,7 +330,7 @@ def test_who_waits_at_a_barrier_hears_of_its_end(
 
 def test_a_lock_is_held_by_one_thread(heap: ipcheap.Heap, cells: ipcheap.StaticSegment) -> None:
     lock = ipcheap.Lock(cells, 0)
-    with peers.run(workers.hold_lock_for_a_while, heap) as peer:
+    with peers.run(static_workers.hold_lock_for_a_while, heap) as peer:
         assert peer.hear() == "locked"
         assert lock.locked()
         assert lock.acquire(blocking=False) is False
@@ -370,7 +370,7 @@ def test_a_lock_whose_owner_died_is_had_and_says_so(
     heap: ipcheap.Heap, cells: ipcheap.StaticSegment
 ) -> None:
     lock = ipcheap.Lock(cells, 0)
-    with peers.run(workers.die_with_lock, heap) as peer:
+    with peers.run(static_workers.die_with_lock, heap) as peer:
         assert peer.hear() == "locked"
         assert lock.acquire(timeout=0) is False
         threading.Timer(0.1, peer.kill).start()
@@ -386,7 +386,7 @@ def test_a_lock_is_not_robbed_of_its_owner_by_recovery(
     heap: ipcheap.Heap, cells: ipcheap.StaticSegment
 ) -> None:
     lock = ipcheap.Lock(cells, 0)
-    with peers.run(workers.die_with_lock, heap) as peer:
+    with peers.run(static_workers.die_with_lock, heap) as peer:
         assert peer.hear() == "locked"
         peer.kill()
         peer.wait()
@@ -402,7 +402,7 @@ def test_a_lock_whose_owner_died_is_locked_no_more(
     heap: ipcheap.Heap, cells: ipcheap.StaticSegment
 ) -> None:
     lock = ipcheap.Lock(cells, 0)
-    with peers.run(workers.die_with_lock, heap) as peer:
+    with peers.run(static_workers.die_with_lock, heap) as peer:
         assert peer.hear() == "locked"
         assert lock.locked()
         peer.kill()
