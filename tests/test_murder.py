@@ -1,4 +1,4 @@
-"""Kill anything, anywhere, at random: a short run of tests/murder.py, which says how it judges."""
+"""Kill anything, anywhere, at random: a short run of tests/murder/, which says how it judges."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-PROGRAM = Path(__file__).with_name("murder.py")
+HERE = Path(__file__).parent
 
 
 def test_after_random_murder_every_record_is_accounted_for() -> None:
     done = subprocess.run(
-        [sys.executable, "-P", PROGRAM, "--seconds", "10"],
+        [sys.executable, "-m", "murder", "--seconds", "10"],
+        cwd=HERE,
         capture_output=True,
         text=True,
         timeout=110,

@@ -1,0 +1,253 @@
+"""Who starts everybody, kills and replaces them, and accounts for all of it."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import random
+import secrets
+import signal
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import NoReturn
+
+import ipcheap
+
+from .notes import GONE, RINGS, SOURCES, Notes, insist
+from .victims import CAPACITY, GUARDED, PATIENCE, Worker, consume, forward, idle, produce
+
+STALLED = 30.0  # seconds without any progress after which something is waited on for ever
+RESIGNED = 3  # exit code of a child whose work is not done
+
+Work = Callable[[Worker], bool]
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a child is for; the further works are for threads of their own."""
+
+    name: str
+    works: tuple[Work, ...]
+
+
+def roles() -> list[Role]:
+    """Return who there is at any time."""
+    return [
+        Role("producer", (partial(produce, channel=0),)),
+        Role("consumer and producer", (partial(consume, channel=0), partial(produce, channel=1))),
+        Role("forwarder", (partial(forward, channel=1, onward=2),)),
+        Role("consumer", (partial(consume, channel=2),)),
+        Role("producer", (partial(produce, channel=3),)),
+        Role("forwarder", (partial(forward, channel=3, onward=4),)),
+        Role("forwarder", (partial(forward, channel=4, onward=5),)),
+        Role("consumer", (partial(consume, channel=5),)),
+        *(Role("idler", (idle,)) for _ in range(3)),
+    ]
+
+
+class Killer:
+    """Starts everybody, kills, replaces, and looks what became of it."""
+
+    def __init__(self, seconds: float, seed: int) -> None:
+        self.seconds = seconds
+        self.seed = seed
+        self.dice = random.Random(seed)
+        self.notes = Notes(seconds)
+        self.name = f"murder.{os.getpid()}.{secrets.token_hex(4)}"
+        self.counts: Counter[str] = Counter()
+        self.children: dict[int, Role] = {}
+        self.missing: list[tuple[float, Role]] = []  # to be started, and when
+        self.stopped: dict[int, float] = {}  # to be continued, and when
+        self.killed: set[int] = set()
+        self.started = 0
+        self.complaints, self._complaints_in = os.pipe()
+        os.set_blocking(self.complaints, False)
+        self.heap = ipcheap.Heap.create(self.name, CAPACITY)
+
+    def run(self) -> None:
+        """Do all of it; raise Wrong if a promise was not kept."""
+        for channel, slots in enumerate(RINGS):
+            self.heap.add_record_channel(channel, slots)
+        self.heap.add_static_segment(GUARDED, 128)
+        before = self.heap.statistics()
+        self.missing = [(0.0, role) for role in roles()]
+        end = time.monotonic() + self.seconds
+        try:
+            self.work(lambda: time.monotonic() >= end, murder=True)
+            self.notes.stop[0] = 1
+            late = time.monotonic() + PATIENCE
+            self.work(lambda: self.is_over(late), murder=False)
+            self.account(before)
+        finally:
+            for pid in self.children:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+
+    def is_over(self, late: float) -> bool:
+        insist(time.monotonic() < late, f"not done after {PATIENCE:.0f} s: {self.left()}")
+        return not self.children and not self.missing
+
+    def left(self) -> list[str]:
+        return [f"{role.name} {pid}" for pid, role in self.children.items()]
+
+    def work(self, done: Callable[[], bool], *, murder: bool) -> None:
+        """Keep everybody at work until it is done."""
+        next_kill = time.monotonic() + 0.2
+        moved, progress = time.monotonic(), -1
+        while not done():
+            now = time.monotonic()
+            self.reap()
+            self.resume(now)
+            for due, role in list(self.missing):
+                if due <= now:
+                    self.missing.remove((due, role))
+                    self.start(role)
+            if murder and now >= next_kill:
+                self.strike(now)
+                next_kill = now + 0.15 * self.dice.random() ** 2
+            made = sum(self.notes.fresh) + sum(self.notes.sent)
+            if made != progress:
+                moved, progress = now, made
+            insist(now - moved < STALLED, f"nothing has moved for {STALLED:.0f} s")
+            time.sleep(0.002)
+
+    def start(self, role: Role) -> None:
+        self.started += 1
+        number, anew = self.started, self.dice.random() < 0.5
+        pid = os.fork()
+        if pid == 0:
+            self.be(role, number, anew)
+        self.children[pid] = role
+
+    def be(self, role: Role, number: int, anew: bool) -> NoReturn:
+        """Work, in a child, with a heap attached to anew or the one that was inherited."""
+        faulthandler.enable()
+        heap = ipcheap.Heap.attach(self.name) if anew else self.heap
+        done = []
+
+        def work(which: int) -> None:
+            try:
+                worker = Worker(heap, self.notes, number, f"{self.seed}.{number}.{which}")
+                done.append(role.works[which](worker))
+            except BaseException:
+                text = f"{role.name} {os.getpid()}:\n{traceback.format_exc()}"
+                os.write(self._complaints_in, text.encode()[:60_000])
+                os._exit(1)
+
+        others = [threading.Thread(target=work, args=(n,)) for n in range(1, len(role.works))]
+        for thread in others:
+            thread.start()
+        work(0)
+        if not done[0]:
+            os._exit(RESIGNED)  # whatever the others are doing
+        for thread in others:
+            thread.join()
+        heap.close()
+        os._exit(0 if all(done) else RESIGNED)
+
+    def strike(self, now: float) -> None:
+        if not self.children:
+            return
+        pid = self.dice.choice(list(self.children))
+        if self.dice.random() < 0.15:
+            os.kill(pid, signal.SIGSTOP)
+            self.stopped[pid] = now + self.dice.random() * 0.5
+            self.counts["stops"] += 1
+        elif pid not in self.killed:
+            os.kill(pid, signal.SIGKILL)
+            self.killed.add(pid)
+            self.counts["kills"] += 1
+            self.counts[f"kills of a {self.children[pid].name}"] += 1
+
+    def resume(self, now: float) -> None:
+        for pid, due in list(self.stopped.items()):
+            if due <= now:
+                del self.stopped[pid]
+                if pid in self.children:
+                    os.kill(pid, signal.SIGCONT)
+
+    def reap(self) -> None:
+        while self.children:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            role = self.children.pop(pid)
+            self.stopped.pop(pid, None)
+            code = os.waitstatus_to_exitcode(status)
+            if pid in self.killed and code == -signal.SIGKILL:
+                self.killed.discard(pid)
+            else:
+                ended = code in (0, RESIGNED)
+                insist(ended, f"a {role.name} ended with {code}:\n{self.complaint()}")
+                self.counts["ends"] += 1
+                if code == 0:
+                    continue
+            wait = self.dice.choice((0.0, 0.0, 0.01, 0.05, 0.6))
+            self.missing.append((time.monotonic() + wait, role))
+
+    def complaint(self) -> str:
+        try:
+            return os.read(self.complaints, 1 << 16).decode(errors="replace")
+        except BlockingIOError:
+            return "(it said nothing)"
+
+    def account(self, before: ipcheap.HeapStatistics) -> None:
+        """Look whether all is as it must be in the end."""
+        notes, heap = self.notes, self.heap
+        heap.recover()
+        for channel, source in SOURCES.items():
+            sent = notes.sent[source]
+            with heap.consumer(channel) as consumer:
+                insist(consumer.pending == 0, f"channel {channel}: {consumer.pending} pending")
+                found = consumer.statistics().sent
+            insist(found == sent, f"channel {channel}: {found} of {sent} records were sent")
+            insist(notes.fresh[channel] == sent, f"channel {channel}: not all were received")
+            gone = sum(word & 3 == GONE for word in notes.records[channel][:sent])
+            insist(gone == sent, f"channel {channel}: {sent - gone} records were not let go")
+        for channel_id in list(heap.channels):
+            if isinstance(channel_id, str) and channel_id != GUARDED:
+                heap.remove_channel(channel_id)
+        faults = heap.check()
+        insist(not faults, f"check() says: {faults}")
+        after = heap.statistics()
+        for what in ("in_use", "records", "extents", "channels", "participants"):
+            was, now = getattr(before, what), getattr(after, what)
+            insist(now == was, f"{what} was {was} and is {now}")
+        heap.close()
+        heap.unlink()
+        left = [name for name in os.listdir("/dev/shm") if self.name in name]
+        insist(not left, f"{left} is left in /dev/shm")
+
+    def figures(self) -> str:
+        notes = self.notes
+        records = sum(notes.sent[channel] for channel in (0, 1, 3))
+        passed = sum(notes.fresh[channel] for channel in range(len(RINGS)))
+        killed = ", ".join(
+            f"{count} {what.removeprefix('kills of a ')}"
+            for what, count in sorted(self.counts.items())
+            if what.startswith("kills of a ")
+        )
+        return (
+            f"seed {self.seed}: {self.seconds:g} s, {self.counts['kills']} kills ({killed}), "
+            f"{self.counts['stops']} stops, {self.counts['ends']} ends; {records:,} records sent, "
+            f"{passed:,} received, {sum(notes.again):,} of them again, "
+            f"{sum(notes.undecided):,} killed while being let go"
+        )
+
+    def state(self) -> str:
+        """Describe how things stand, for whoever has to find out why."""
+        notes = self.notes
+        lines = [
+            f"channel {c}: sending {notes.sending[SOURCES[c]]}, sent {notes.sent[SOURCES[c]]}, "
+            f"received {notes.fresh[c]}, unsettled {notes.unsettled(c)}"
+            for c in range(len(RINGS))
+        ]
+        with contextlib.suppress(Exception):
+            lines += [str(self.heap.statistics()), *self.heap.check()]
+        return "\n".join([*lines, f"heap {self.name} is left as it is"])

@@ -1,0 +1,354 @@
+"""Who works and is killed: producers, consumers, forwarders, idle participants."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import time
+from typing import TYPE_CHECKING
+
+import ipcheap
+
+from .notes import GONE, LEAVING, NONE, RECEIVED, RINGS, SOURCES, Notes, Wrong, content_of, insist
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CAPACITY = 64 << 20
+PATIENCE = 60.0  # seconds for everybody to finish
+
+IDLE_SEGMENTS = 4
+GUARDED = "guarded"  # a static segment: a lock, and two words that it keeps equal
+
+
+class Worker:
+    """What a child does, with a heap, notes and dice of its own."""
+
+    def __init__(self, heap: ipcheap.Heap, notes: Notes, number: int, seed: str) -> None:
+        self.heap = heap
+        self.notes = notes
+        self.number = number
+        self.dice = random.Random(seed)
+        self.killer = os.getppid()
+
+    @property
+    def stopping(self) -> bool:
+        return bool(self.notes.stop[0])
+
+    def resigns(self) -> bool:
+        """Now and then one goes of its own accord, and is replaced as well."""
+        self.obey()
+        return self.dice.random() < 0.0005
+
+    def obey(self) -> None:
+        """End with the killer, if somebody kills him."""
+        if os.getppid() != self.killer:
+            os._exit(1)
+
+    def patience(self) -> float:
+        self.obey()
+        return self.dice.choice((0.0, 0.001, 0.05, 1.0))
+
+    def nap(self) -> None:
+        time.sleep(self.dice.random() * 0.004)
+
+
+# Each of these returns whether its work is done; if not, somebody else is to go on with it.
+
+
+def produce(worker: Worker, channel: int) -> bool:
+    """Send records in their order, going on behind the last one that was sent."""
+    notes, heap, dice = worker.notes, worker.heap, worker.dice
+    with heap.producer(channel, timeout=PATIENCE) as producer:
+        at = producer.statistics().sent
+        insist(
+            notes.sent[channel] <= at <= notes.sending[channel],
+            f"channel {channel} has {at} records sent, which should be from "
+            f"{notes.sent[channel]} to {notes.sending[channel]}",
+        )
+        notes.sent[channel] = at
+        while not worker.stopping and not worker.resigns():
+            records: list[ipcheap.Record] = []
+            for number in range(at, at + dice.choice((1, 1, 1, 2, 5))):
+                content = content_of(channel, number)
+                while not worker.stopping:
+                    try:
+                        record = heap.allocate_record(len(content))
+                    except ipcheap.HeapFull:
+                        if records:
+                            break
+                        worker.nap()
+                        continue
+                    record.view[:] = content
+                    records.append(record)
+                    break
+                if len(records) <= number - at:
+                    break
+            at = _send(worker, producer, channel, at, records)
+        notes.done[channel] = worker.stopping
+        return worker.stopping
+
+
+def _send(
+    worker: Worker,
+    producer: ipcheap.Producer,
+    channel: int,
+    at: int,
+    records: list[ipcheap.Record],
+) -> int:
+    """Send records one by one or together; return the number of the next one."""
+    notes = worker.notes
+    while records and not worker.stopping:
+        notes.sending[channel] = at + len(records)
+        try:
+            if worker.dice.random() < 0.5:
+                producer.send_record(records[0], timeout=worker.patience())
+                went = 1
+            else:
+                went = producer.send_records(records, timeout=worker.patience())
+        except (TimeoutError, ipcheap.PeerDied, ipcheap.ChannelClosed):
+            worker.nap()
+            continue
+        at += went
+        notes.sent[channel] = at
+        del records[:went]
+    for record in records:
+        record.free()
+    notes.sending[channel] = at
+    return at
+
+
+class Intake:
+    """A consumer, and what it must get and must not."""
+
+    def __init__(self, worker: Worker, consumer: ipcheap.Consumer, channel: int) -> None:
+        self.worker = worker
+        self.notes = worker.notes
+        self.consumer = consumer
+        self.channel = channel
+        self.source = SOURCES[channel]
+        self.owed, self.undecided = self.notes.unsettled(channel)
+        self.notes.undecided[channel] += len(self.undecided)
+        self.held: list[tuple[int, ipcheap.Record]] = []
+        self.last = -1
+        self.ended = False
+
+    def receive(self) -> None:
+        """Take a record, if one comes."""
+        try:
+            record = self.consumer.recv_record(timeout=self.worker.patience())
+        except (TimeoutError, ipcheap.RecordError):
+            return  # nothing came; or all slots are held
+        except ipcheap.PeerDied:
+            self.worker.nap()
+            return
+        except ipcheap.ChannelClosed:
+            self.ended = bool(self.notes.done[self.channel])
+            self.worker.nap()
+            return
+        self.judge(record)
+
+    def judge(self, record: ipcheap.Record) -> None:
+        """Look whether it is one that had to come now, and all of it."""
+        channel, notes = self.channel, self.notes
+        name = int.from_bytes(record.view[:8], "little")
+        source, number = name >> 48, name & (1 << 48) - 1
+        what = f"record {number} on channel {channel}"
+        insist(source == self.source, f"{what} is of channel {source}")
+        insist(number > self.last, f"{what} came after {self.last}")
+        self.last = number
+        fresh, state = notes.fresh[channel], notes.state(channel, number)
+        insist(state != GONE, f"{what} came again though it was freed or forwarded")
+        if number in self.owed:
+            self.owed.remove(number)
+            notes.again[channel] += 1
+        elif number in self.undecided:
+            self.undecided.remove(number)
+            notes.again[channel] += 1
+        else:
+            insist(number == fresh, f"{what} came, not {fresh}")
+            insist(state == NONE, f"{what} came again though nobody was killed with it")
+            insist(not self.owed, f"{what} came, but {self.owed} did not come again")
+        if number >= fresh:
+            self.settle()
+        notes.put(channel, number, RECEIVED, self.worker.number)
+        notes.fresh[channel] = max(fresh, number + 1)
+        insist(bytes(record) == content_of(source, number), f"{what} is not what was sent")
+        self.held.append((number, record))
+
+    def settle(self) -> None:
+        """What may have come again, and did not, is done with."""
+        for number in self.undecided:
+            self.notes.put(self.channel, number, GONE, self.worker.number)
+        self.undecided.clear()
+
+    def let_go(self, at: int, act: Callable[[ipcheap.Record], object]) -> None:
+        """Do what ends a held record, writing it down before and after."""
+        number, record = self.held[at]
+        self.notes.put(self.channel, number, LEAVING, self.worker.number)
+        act(record)
+        self.notes.put(self.channel, number, GONE, self.worker.number)
+        del self.held[at]
+
+    def finish(self) -> bool:
+        """Return whether this is the end; if it is, all that had to come has come."""
+        if self.ended:
+            insist(not self.owed, f"channel {self.channel}: {self.owed} did not come again")
+            self.settle()
+        return self.ended
+
+
+def consume(worker: Worker, channel: int) -> bool:
+    """Receive, hold some, and free them in any order."""
+    dice = worker.dice
+    with worker.heap.consumer(channel, timeout=PATIENCE) as consumer:
+        intake = Intake(worker, consumer, channel)
+        most = dice.randrange(1, RINGS[channel] + 1)
+        while not intake.ended and not worker.resigns():
+            intake.receive()
+            while intake.held and (len(intake.held) >= most or dice.random() < 0.5):
+                act = free_kept if dice.random() < 0.1 else ipcheap.Record.free
+                intake.let_go(dice.randrange(len(intake.held)), act)
+        while intake.held:
+            intake.let_go(0, ipcheap.Record.free)
+        return intake.finish()
+
+
+def free_kept(record: ipcheap.Record) -> None:
+    """Take it out of its channel before it is freed."""
+    record.keep()
+    record.free()
+
+
+def forward(worker: Worker, channel: int, onward: int) -> bool:
+    """Send on what comes, in its order."""
+    dice = worker.dice
+    with (
+        worker.heap.consumer(channel, timeout=PATIENCE) as consumer,
+        worker.heap.producer(onward, timeout=PATIENCE) as producer,
+    ):
+        intake = Intake(worker, consumer, channel)
+        most = dice.randrange(1, RINGS[channel] + 1)
+        while not intake.ended and not worker.resigns():
+            intake.receive()
+            while intake.held and (len(intake.held) >= most or dice.random() < 0.5):
+                _send_on(worker, producer, intake)
+        while intake.held:
+            _send_on(worker, producer, intake)
+        worker.notes.done[onward] = intake.ended
+        return intake.finish()
+
+
+def _send_on(worker: Worker, producer: ipcheap.Producer, intake: Intake) -> None:
+    def act(record: ipcheap.Record) -> None:
+        while True:
+            try:
+                producer.send_record(record, timeout=worker.patience())
+                return
+            except (TimeoutError, ipcheap.PeerDied, ipcheap.ChannelClosed):
+                worker.nap()
+
+    intake.let_go(0, act)
+
+
+def idle(worker: Worker) -> bool:
+    """Have memory, look around, add and remove channels, use locks; send nothing."""
+    acts = (hold_memory, look_around, make_channels, use_lock, initialise, fork_a_user)
+    while not worker.stopping and not worker.resigns():
+        worker.dice.choice(acts)(worker)
+        worker.nap()
+    return worker.stopping
+
+
+def hold_memory(worker: Worker) -> None:
+    dice = worker.dice
+    with contextlib.suppress(ipcheap.HeapFull):
+        held = []
+        try:
+            for _ in range(dice.randrange(1, 20)):
+                content = content_of(9, dice.randrange(1 << 32))
+                record = worker.heap.allocate_record(len(content))
+                record.view[:] = content
+                held.append((record, content))
+        finally:
+            worker.nap()
+            for record, content in held:
+                insist(bytes(record) == content, "somebody wrote into a record that is not his")
+                record.free()
+
+
+def look_around(worker: Worker) -> None:
+    heap = worker.heap
+    what = worker.dice.randrange(5)
+    if what == 0:
+        faults = heap.check()
+        insist(not faults, f"check() says: {faults}")
+    elif what == 1:
+        heap.recover()
+    elif what == 2:
+        heap.trim(worker.dice.randrange(CAPACITY))
+    else:
+        heap.statistics()
+
+
+def make_channels(worker: Worker) -> None:
+    heap, dice, own = worker.heap, worker.dice, f"own of {worker.number}"
+    with contextlib.suppress(ipcheap.HeapFull):
+        heap.add_record_channel(own, dice.choice((1, 8, 100)))
+        with heap.producer(own) as producer, heap.consumer(own) as consumer:
+            for content in (b"1", bytes(5000), bytes(100_000)):
+                producer.send(content, timeout=0)
+                insist(consumer.recv(timeout=0) == content, "a record is not what was sent")
+            producer.send(b"left behind", timeout=0)
+    with contextlib.suppress(ipcheap.ChannelNotFound):
+        heap.remove_channel(own)
+
+
+def use_lock(worker: Worker) -> None:
+    segment = worker.heap.channel(GUARDED)
+    assert isinstance(segment, ipcheap.StaticSegment)
+    lock, pair = ipcheap.Lock(segment, 0), segment.view[64:80].cast("Q")
+    if not lock.acquire(timeout=PATIENCE):
+        raise Wrong("a lock could not be had")
+    if not lock.owner_died:
+        insist(pair[0] == pair[1], "what the lock guards is half-made and nobody said so")
+    pair[0] += 1
+    if worker.dice.random() < 0.1:
+        worker.nap()
+    pair[1] = pair[0]
+    lock.release()
+
+
+def initialise(worker: Worker) -> None:
+    def fill(view: memoryview) -> None:
+        for at in range(0, len(view), 256):
+            view[at : at + 256] = b"i" * 256
+            if worker.dice.random() < 0.05:
+                worker.nap()
+
+    name = f"segment {worker.dice.randrange(IDLE_SEGMENTS)}"
+    with contextlib.suppress(ipcheap.HeapFull):
+        segment = worker.heap.add_static_segment(name, 4096, fill)
+        insist(bytes(segment.view) == b"i" * 4096, "a static segment is half-initialised")
+
+
+def fork_a_user(worker: Worker) -> None:
+    if worker.dice.random() > 0.1:
+        return
+    record = None
+    with contextlib.suppress(ipcheap.HeapFull):
+        record = worker.heap.allocate_record(1000)
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            with contextlib.suppress(ipcheap.HeapFull):
+                worker.heap.allocate_record(2000)  # and dies with it
+            worker.heap.statistics()
+            code = 0
+        finally:
+            os._exit(code)
+    insist(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, "a forked user failed")
+    if record is not None:
+        record.free()
