@@ -6,12 +6,13 @@ import contextlib
 import dataclasses
 import os
 import pickle
-import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import kinds
 import peers
 import pytest
+import threads
 import workers
 
 import ipcheap
@@ -47,22 +48,6 @@ def refused(
         assert word in str(caught.value), str(caught.value)
     assert state() == before
     assert heap.check() == []
-
-
-def in_another_thread(function: Callable[[], Any]) -> BaseException | None:
-    """Return what a function raises in a thread of its own."""
-    caught: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            function()
-        except BaseException as error:
-            caught.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    return caught[0] if caught else None
 
 
 # Records ----------------------------------------------------------------------------------
@@ -356,7 +341,8 @@ def test_a_taken_side(heap: ipcheap.Heap, heap_name: str, side: str) -> None:
             claim("c")
         with refused(heap, ipcheap.ChannelBusy):
             claim("c", timeout=0.02)
-        assert isinstance(in_another_thread(lambda: claim("c")), ipcheap.ChannelBusy)
+        with pytest.raises(ipcheap.ChannelBusy):
+            threads.call(lambda: claim("c"))
         heap.recover()
     claim("c").close()
 
@@ -468,11 +454,10 @@ def test_another_thread(heap: ipcheap.Heap, heap_name: str) -> None:
         ]
         before = heap.statistics().records
         for call in calls:
-            error = in_another_thread(call)
-            assert type(error) is ipcheap.WrongThread
-            assert isinstance(error, RuntimeError)
-            assert heap_name in str(error)
-            assert "'c'" in str(error)
+            with pytest.raises(RuntimeError, match=heap_name) as caught:
+                threads.call(call)
+            assert caught.type is ipcheap.WrongThread
+            assert "'c'" in str(caught.value)
         heap.recover()
         assert heap.statistics().records == before
         producer.send_record(record)
@@ -484,16 +469,10 @@ def test_another_thread(heap: ipcheap.Heap, heap_name: str) -> None:
 def test_a_record_may_be_freed_and_sent_by_any_thread(heap: ipcheap.Heap) -> None:
     with heap.producer("c") as producer, heap.consumer("c") as consumer:
         for nbytes in (8, 100_000):
-            assert in_another_thread(heap.allocate_record(nbytes).free) is None
+            threads.call(heap.allocate_record(nbytes).free)
             producer.send(bytes(nbytes))
-            assert in_another_thread(consumer.recv_record(timeout=0).free) is None
-            records: list[ipcheap.Record] = []
-            in_another_thread(
-                lambda nbytes=nbytes, records=records: records.append(  # type: ignore[misc]
-                    heap.allocate_record(nbytes)
-                )
-            )
-            producer.send_record(records[0])
+            threads.call(consumer.recv_record(timeout=0).free)
+            producer.send_record(threads.call(partial(heap.allocate_record, nbytes)))
             consumer.recv_record(timeout=0).free()
         assert heap.statistics().records == 0
         assert heap.check() == []
@@ -604,31 +583,3 @@ def test_something_else_under_the_name_is_left_untouched(heap_name: str) -> None
         assert heap_name not in [info.name for info in ipcheap.heaps()]
     finally:
         os.unlink(path)
-
-
-def test_all_errors_pickle_and_are_built_in_ones_too() -> None:
-    pairs = {
-        "HeapExists": FileExistsError,
-        "HeapNotFound": FileNotFoundError,
-        "HeapFull": MemoryError,
-        "HeapClosed": ValueError,
-        "HeapBusy": TimeoutError,
-        "EndpointClosed": ValueError,
-        "ChannelNotFound": KeyError,
-        "ChannelTypeError": TypeError,
-        "ChannelBusy": BlockingIOError,
-        "ChannelClosed": EOFError,
-        "PeerDied": ConnectionResetError,
-        "RecordError": ValueError,
-        "WrongThread": RuntimeError,
-        "WrongProcess": RuntimeError,
-        "CorruptHeap": Exception,
-        "FormatMismatch": Exception,
-    }
-    for name, built_in in pairs.items():
-        kind = getattr(ipcheap, name)
-        assert issubclass(kind, ipcheap.Error)
-        assert issubclass(kind, built_in)
-        error = pickle.loads(pickle.dumps(kind("heap 'x' says why")))
-        assert type(error) is kind
-        assert str(error) == "heap 'x' says why"

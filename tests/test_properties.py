@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
-from typing import TYPE_CHECKING
 
 import pytest
+import threads
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -18,9 +17,6 @@ from hypothesis.stateful import (
 )
 
 import ipcheap
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 EXAMPLES = settings(
     max_examples=50,
@@ -43,13 +39,6 @@ def pattern(number: int, nbytes: int) -> bytes:
     """Return what the record of that number holds."""
     word = (number * 2_654_435_761 & 0xFFFF_FFFF).to_bytes(4, "little")
     return (word * (nbytes // 4 + 1))[:nbytes]
-
-
-def in_a_thread(function: Callable[[], object]) -> None:
-    """Call a function in a thread of its own, which is another participant."""
-    thread = threading.Thread(target=function)
-    thread.start()
-    thread.join()
 
 
 class Allocator(RuleBasedStateMachine):
@@ -94,7 +83,7 @@ class Allocator(RuleBasedStateMachine):
             except ipcheap.HeapFull:
                 pass
 
-        in_a_thread(work)
+        threads.call(work)
         for record in made:
             self.write(record)
 
@@ -115,7 +104,7 @@ class Allocator(RuleBasedStateMachine):
     @rule(pick=picks, count=st.integers(1, 40))
     def free_elsewhere(self, pick: int, count: int) -> None:
         records = [self.take(pick) for _ in range(min(count, len(self.live)))]
-        in_a_thread(lambda: deque(map(ipcheap.Record.free, records)))
+        threads.call(lambda: deque(map(ipcheap.Record.free, records)))
 
     @rule(keep=st.sampled_from([0, 100_000]))
     def trim(self, keep: int) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import peers
 import pytest
+import threads
 
 import ipcheap
 from ipcheap import _kernel, _segments
@@ -216,23 +217,14 @@ def test_those_who_open_at_once_get_the_same_heap(name: str, shm: str) -> None:
 
 def test_a_name_that_is_removed_and_made_again_and_again(heap_name: str) -> None:
     stop = threading.Event()
-    errors: list[BaseException] = []
 
     def churn() -> None:
-        try:
-            while not stop.is_set():
-                with ipcheap.Heap.open(heap_name, "64KiB") as heap:
-                    heap.allocate_record(100).free()
-                with contextlib.suppress(ipcheap.HeapNotFound):
-                    ipcheap.unlink(heap_name)
-        except BaseException as error:
-            errors.append(error)
+        while not stop.is_set():
+            with ipcheap.Heap.open(heap_name, "64KiB") as heap:
+                heap.allocate_record(100).free()
+            with contextlib.suppress(ipcheap.HeapNotFound):
+                ipcheap.unlink(heap_name)
 
-    threads = [threading.Thread(target=churn) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    time.sleep(0.5)
-    stop.set()
-    for thread in threads:
-        thread.join()
-    assert not errors
+    with threads.run(churn), threads.run(churn), threads.run(churn):
+        time.sleep(0.5)
+        stop.set()

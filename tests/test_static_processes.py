@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import peers
 import pytest
 import static_workers
+import threads
 
 import ipcheap
 
@@ -342,28 +343,11 @@ def test_a_lock_is_held_by_one_thread(heap: ipcheap.Heap, cells: ipcheap.StaticS
         assert lock.owner_died is False
         assert peer.hear() == "released"
     with pytest.raises(RuntimeError):
-        threading_error(lock.release)
+        threads.call(lock.release)
     lock.release()
     assert not lock.locked()
     with pytest.raises(RuntimeError):
         lock.release()
-
-
-def threading_error(function: object) -> None:
-    """Call a function in another thread and raise here what it raised there."""
-    caught: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            function()  # type: ignore[operator]
-        except BaseException as error:
-            caught.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if caught:
-        raise caught[0]
 
 
 def test_a_lock_whose_owner_died_is_had_and_says_so(
@@ -392,7 +376,7 @@ def test_a_lock_is_not_robbed_of_its_owner_by_recovery(
         peer.wait()
         heap.recover()
         for _ in range(3):  # others come and go, in the dead owner's place
-            threading_error(lambda: heap.allocate_record(100_000).free())
+            threads.call(lambda: heap.allocate_record(100_000).free())
         assert lock.acquire(timeout=peers.PATIENCE) is True
         assert lock.owner_died is True
         lock.release()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
 import kinds
 import peers
 import pytest
+import threads
 import workers
 
 import ipcheap
@@ -77,49 +77,27 @@ def test_one_process_feeds_two_threads_of_another(heap_name: str) -> None:
 
 
 def test_a_million_records_pass_between_two_threads(heap_name: str) -> None:
-    wrong: list[BaseException] = []
-
     def produce() -> None:
-        try:
-            workers.produce_numbers(ipcheap.Heap.attach(heap_name), "numbers", MANY)
-        except BaseException as error:
-            wrong.append(error)
+        workers.produce_numbers(ipcheap.Heap.attach(heap_name), "numbers", MANY)
 
     with ipcheap.Heap.create(heap_name, CAPACITY) as heap:
         heap.add_record_channel("numbers", 4096)
-        thread = threading.Thread(target=produce)
-        thread.start()
-        try:
-            with heap.consumer("numbers") as consumer:
-                workers.take_numbers(consumer, MANY)
-        finally:
-            thread.join()
-        assert wrong == []
+        with threads.run(produce), heap.consumer("numbers") as consumer:
+            workers.take_numbers(consumer, MANY)
         look_over(heap)
 
 
 def test_two_threads_share_one_heap_object(heap_name: str) -> None:
     count = 1 << 18
-    wrong: list[BaseException] = []
-
     with ipcheap.Heap.create(heap_name, CAPACITY) as heap:
         heap.add_record_channel("numbers", 1024)
 
         def produce() -> None:
-            try:
-                with heap.producer("numbers") as producer:
-                    workers.give_numbers(producer, 0, count)
-            except BaseException as error:
-                wrong.append(error)
+            with heap.producer("numbers") as producer:
+                workers.give_numbers(producer, 0, count)
 
-        thread = threading.Thread(target=produce)
-        thread.start()
-        try:
-            with heap.consumer("numbers") as consumer:
-                workers.take_numbers(consumer, count)
-        finally:
-            thread.join()
-        assert wrong == []
+        with threads.run(produce), heap.consumer("numbers") as consumer:
+            workers.take_numbers(consumer, count)
         look_over(heap)
 
 

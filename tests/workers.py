@@ -7,6 +7,7 @@ import os
 import random
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -150,31 +151,18 @@ def produce_records(heap: ipcheap.Heap, channel: str, count: int) -> None:
 
 def consume_with_two_threads(heap: ipcheap.Heap, count: int) -> list[int]:
     """Receive even numbers in one thread and odd ones in another; return how many."""
-    got = [0, 0]
-    wrong: list[BaseException] = []
 
-    def work(side: int) -> None:
-        try:
-            with heap.consumer(side, timeout=10) as consumer:
-                take_numbers(consumer, count // 2, step=2, first=side)
-                got[side] = count // 2
-                try:
-                    consumer.recv(timeout=peers.PATIENCE)
-                except ipcheap.ChannelClosed:
-                    return
-                raise AssertionError("more than was sent")
-        except BaseException as error:
-            wrong.append(error)
+    def work(side: int) -> int:
+        with heap.consumer(side, timeout=10) as consumer:
+            take_numbers(consumer, count // 2, step=2, first=side)
+            try:
+                consumer.recv(timeout=peers.PATIENCE)
+            except ipcheap.ChannelClosed:
+                return count // 2
+            raise AssertionError("more than was sent")
 
-    with heap:
-        threads = [threading.Thread(target=work, args=(side,)) for side in (0, 1)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    if wrong:
-        raise wrong[0]
-    return got
+    with heap, ThreadPoolExecutor(2) as pool:
+        return list(pool.map(work, (0, 1)))
 
 
 # Beginnings and ends ----------------------------------------------------------------------
