@@ -384,17 +384,8 @@ def double(heap: ipcheap.Heap) -> None:
 
 
 def test_arrays_go_to_another_process_and_back(heap_name: str) -> None:
-    with ipcheap.Heap.create(heap_name, "16MiB") as heap:
-        heap.add_record_channel("there", 4)
-        heap.add_record_channel("back", 4)
-        with (
-            peers.run(double, heap) as peer,
-            heap.producer("there") as outbox,
-            heap.consumer("back") as inbox,
-        ):
-            for n in range(100):
-                with outbox.loan((n, 7), "i8") as lent:
-                    lent[:] = n
-                assert (inbox.recv_array(timeout=10) == 2 * n).all()
-            peer.result()
-        assert heap.statistics().in_use == 0
+    with peers.answers(double, heap_name) as (outbox, inbox):
+        for n in range(100):
+            with outbox.loan((n, 7), "i8") as lent:
+                lent[:] = n
+            assert (inbox.recv_array(timeout=10) == 2 * n).all()

@@ -360,19 +360,10 @@ def answer(heap: ipcheap.Heap) -> None:
 
 
 def test_objects_go_to_another_process_and_back(heap_name: str) -> None:
-    with ipcheap.Heap.create(heap_name, "16MiB") as heap:
-        heap.add_record_channel("there", 4)
-        heap.add_record_channel("back", 4)
-        with (
-            peers.run(answer, heap) as peer,
-            heap.producer("there") as outbox,
-            heap.consumer("back") as inbox,
-        ):
-            for n in range(50):
-                outbox.send_object({"frame": np.full(1000 * n, n)})
-                assert inbox.recv_object(timeout=10) == {"sum": 1000 * n * n}
-            peer.result()
-        assert heap.statistics().in_use == 0
+    with peers.answers(answer, heap_name) as (outbox, inbox):
+        for n in range(50):
+            outbox.send_object({"frame": np.full(1000 * n, n)})
+            assert inbox.recv_object(timeout=10) == {"sum": 1000 * n * n}
 
 
 def test_endpoints_and_records_do_not_pickle(heap: ipcheap.Heap) -> None:
