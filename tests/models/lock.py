@@ -237,40 +237,37 @@ def unlocked_by_a_store() -> Steps:
         yield wake_one()
 
 
+def had_or_slept(mine: Word) -> Steps:
+    """Do as lock_slowly() does until it wakes; return "had", or how it woke."""
+    while True:
+        seen = yield get("lock")
+        if seen == 0:
+            if (yield put_if("lock", seen, mine)) == seen:
+                return "had"
+            continue
+        if seen[0] != WAITERS:
+            if (yield put_if("lock", seen, waited(seen))) != seen:
+                continue
+            seen = waited(seen)
+        return (yield sleep_on(seen))
+
+
 def lock_forgetting_others(me: Member) -> Steps:
     if (yield from try_lock(me.lock_word)):
         return
-    while True:
-        seen = yield get("lock")
-        if seen == 0:
-            if (yield put_if("lock", seen, me.lock_word)) == seen:
-                return
-            continue
-        if seen[0] != WAITERS:
-            if (yield put_if("lock", seen, waited(seen))) != seen:
-                continue
-            seen = waited(seen)
-        yield sleep_on(seen)
+    while (yield from had_or_slept(me.lock_word)) != "had":
+        pass
 
 
 def slowly_by_slot_alone(me: Member) -> Steps:
-    while True:
-        seen = yield get("lock")
-        if seen == 0:
-            if (yield put_if("lock", seen, waited(me.lock_word))) == seen:
-                return False
-            continue
-        if seen[0] != WAITERS:
-            if (yield put_if("lock", seen, waited(seen))) != seen:
-                continue
-            seen = waited(seen)
-        result = yield sleep_on(seen)
+    while (result := (yield from had_or_slept(waited(me.lock_word)))) != "had":
         seen = yield get("lock")
         if seen == 0 or result != "timed out":
             continue
         alive = yield when(f"is byte {seen[2]} locked?", byte_is_locked, seen[2])
         if not alive and (yield put_if("lock", seen, waited(me.lock_word))) == seen:
             return True
+    return False
 
 
 def slowly_from_the_living(me: Member) -> Steps:
@@ -288,17 +285,7 @@ def slowly_from_the_living(me: Member) -> Steps:
 def robbed_by_a_store(me: Member) -> Steps:
     if (yield from try_lock(me.lock_word)):
         return
-    while True:
-        seen = yield get("lock")
-        if seen == 0:
-            if (yield put_if("lock", seen, waited(me.lock_word))) == seen:
-                return
-            continue
-        if seen[0] != WAITERS:
-            if (yield put_if("lock", seen, waited(seen))) != seen:
-                continue
-            seen = waited(seen)
-        result = yield sleep_on(seen)
+    while (result := (yield from had_or_slept(waited(me.lock_word)))) != "had":
         seen = yield get("lock")
         if seen != 0 and result == "timed out" and not (yield from lock_owner_alive(seen)):
             yield put("lock", waited(me.lock_word))
