@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import ipcheap
-from ipcheap import errors, pytest_plugin, testing
+from ipcheap import pytest_plugin, testing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +61,6 @@ def everything() -> Iterator[tuple[str, Any, str]]:
                 yield f"{name}.{member}", method, thing.__doc__ or ""
 
 
-MODULES = [ipcheap, errors, testing, pytest_plugin]
 EVERYTHING = list(everything())
 CASES = [pytest.param(thing, of, id=name) for name, thing, of in EVERYTHING]
 

@@ -245,12 +245,6 @@ def hold_side(heap: ipcheap.Heap, channel: str, side: str) -> None:
         peers.listen()
 
 
-def receive_and_end(heap: ipcheap.Heap, channel: str, count: int) -> list[int]:
-    """Receive some, then end without closing anything, by returning."""
-    consumer = heap.consumer(channel, timeout=10)
-    return [number_of(data) for data in consumer.recv_many(count, timeout=peers.PATIENCE)]
-
-
 def exit_without_closing(heap: ipcheap.Heap, channel: str) -> None:
     """Send one record and end the ordinary way, with the producer open."""
     producer = heap.producer(channel, timeout=10)

@@ -47,7 +47,7 @@ struct ipcheap_endpoint {
     uint32_t spins;    /* how long to spin before parking, learnt from recent waits */
     uint32_t short_sleeps;
     uint32_t idle;     /* tries in a row that found nothing */
-    int depth;       /* of endpoint_enter(), by its own thread */
+    int depth;       /* of ipcheap_endpoint_enter(), by its own thread */
     _Atomic int use; /* endpoint_use: whoever closes it, it is closed once */
     struct own_bell *bell; /* once its descriptor was asked for: bell.h */
     struct bell_pull pull;
