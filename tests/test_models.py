@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from models import FAMILIES, mirror, park, ring
-from models.explorer import Model, Process, Violation, explore, get, put
+from models.explorer import Model, Process, explore
+from models.steps import Violation, get, put
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from models.explorer import Steps
+    from models.steps import Steps
 
 
 def of(table: str) -> list[Any]:

@@ -1,15 +1,10 @@
 """Explores every interleaving of a few small processes over shared words.
 
-A process is a generator: it yields steps and gets back what they found.
-
-    def put_one(me):
-        word = yield get(("word", 0))
-        yield put(("word", 0), word + 1)
-
-Each step is one transition. With `tso`, stores go through a first-in-first-out buffer of
-their process, as on x86: a process sees its own at once, others when they are flushed, which
-may be at any later time; fences and read-modify-writes wait for the own buffer, membarrier
-flushes the buffers of others. With `kills`, mortal processes may die before any step.
+A process is a generator of steps (steps.py), each of them one transition. With `tso`, stores go
+through a first-in-first-out buffer of their process, as on x86: a process sees its own at once,
+others when they are flushed, which may be at any later time; fences and read-modify-writes wait
+for the own buffer, membarrier flushes the buffers of others. With `kills`, mortal processes may
+die before any step.
 
 A generator's future follows from where it stands and from its local variables. So each
 process is turned into a table, (local state, result) -> local state, filled as it is needed,
@@ -25,162 +20,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .steps import Step, View, Violation, show, stuck
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Hashable, Iterable
+    from collections.abc import Callable, Hashable, Iterable
 
-    Name = Hashable
-    Steps = Generator["Step", Any, Any]
-    Memory = tuple[Any, ...]
-
-
-class Violation(Exception):
-    """A property does not hold; raised by processes, found by the explorer."""
-
-
-class Step(NamedTuple):
-    """What a process is about to do."""
-
-    kind: str
-    name: Any = None
-    value: Any = None
-    also: Any = ()  # ghosts written in the same instant; what put_if() expects
-
-    def __str__(self) -> str:
-        where = show(self.name)
-        match self.kind:
-            case "store" | "exchange":
-                return f"{where} = {show(self.value)}"
-            case "or" | "and" | "add":
-                sign = {"or": "|", "and": "&", "add": "+"}[self.kind]
-                return f"{where} {sign}= {self.value}"
-            case "if":
-                return f"{where}: {show(self.also)} -> {show(self.value)}"
-            case "load":
-                return f"reads {where}"
-            case "when" | "flush":
-                return where
-            case "sleep":
-                return f"sleeps while {where} is {show(self.value)}"
-            case _:
-                return f"{self.kind} {where}".rstrip()
-
-
-def show(value: object) -> str:
-    """Return a name or a value as one would write it."""
-    if isinstance(value, tuple):
-        return " ".join(show(part) for part in value)
-    return "" if value is None else str(value)
-
-
-# Steps, named as in the C sources -----------------------------------------------------------
-
-
-def get(name: Name) -> Step:
-    """Load a word."""
-    return Step("load", name)
-
-
-get_acquire = get
-
-
-def put(name: Name, value: Any, also: tuple[tuple[Name, Any], ...] = ()) -> Step:
-    """Store a word, and ghosts that only the properties look at."""
-    return Step("store", name, value, also)
-
-
-put_release = put
-
-
-def put_exchange(name: Name, value: Any) -> Step:
-    """Store a word and return what it was."""
-    return Step("exchange", name, value)
-
-
-def put_add(name: Name, number: int) -> Step:
-    """Add to a word and return what it was."""
-    return Step("add", name, number)
-
-
-def put_or(name: Name, bits: int) -> Step:
-    """Set bits and return what the word was."""
-    return Step("or", name, bits)
-
-
-def put_and(name: Name, bits: int) -> Step:
-    """Keep only these bits and return what the word was."""
-    return Step("and", name, bits)
-
-
-def put_if(name: Name, expected: Any, value: Any) -> Step:
-    """Store if the word is as expected; return what it was."""
-    return Step("if", name, value, expected)
-
-
-def full_fence() -> Step:
-    """Wait until the own stores are visible."""
-    return Step("fence")
-
-
-def compiler_fence() -> Step:
-    """Nothing: the processor does not see it."""
-    return Step("nothing")
-
-
-def os_membarrier(*others: str) -> Steps:
-    """Have a full fence run by everybody, one after the other."""
-    yield full_fence()
-    for other in others:
-        yield Step("interrupt", other)
-
-
-def os_futex_wait(name: Name, value: Any, *, timed: Callable[[View], bool] | None = None) -> Step:
-    """Sleep while the word has that value: "woken", "changed", or "timed out" if that may be."""
-    return Step("sleep", name, value, timed)
-
-
-def os_futex_wake(name: Name) -> Step:
-    """Wake one who sleeps on the word, whichever."""
-    return Step("wake", name)
-
-
-def choose(*options: Any) -> Step:
-    """Go on in every one of these ways."""
-    return Step("choose", None, options)
-
-
-def when(what: str, do: Callable[..., Any], *arguments: Any, rest: bool = False) -> Step:
-    """Wait until `do(view, *arguments)` is not None: (stores, result), done in one instant.
-
-    For what is not the subject of a model: a poll, a lock that another model is about. A
-    process may `rest` there for ever.
-    """
-    return Step("when", what, (do, arguments), rest)
-
-
-class View:
-    """The shared words by name, read-only."""
-
-    __slots__ = ("index", "memory")
-
-    def __init__(self, index: dict[Name, int], memory: Memory) -> None:
-        self.index = index
-        self.memory = memory
-
-    def __getitem__(self, name: Name) -> Any:
-        return self.memory[self.index[name]]
-
-    def __contains__(self, name: Name) -> bool:
-        return name in self.index
-
-    def names(self, first: str) -> list[Any]:
-        """Return the names that begin with a word."""
-        return [n for n in self.index if isinstance(n, tuple) and n[0] == first]
-
-
-def stuck(what: str, view: View) -> str:
-    """Say what nobody goes on from."""
-    words = ", ".join(f"{show(n)}: {show(view[n])}" for n in view.index)
-    return f"{what} ({words})"
+    from .steps import Memory, Name, Steps
 
 
 # Processes ------------------------------------------------------------------------------------

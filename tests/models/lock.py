@@ -13,9 +13,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .explorer import (
-    Model,
-    Process,
+from .explorer import Model, Process
+from .mirror import Mirror
+from .steps import (
     Step,
     View,
     Violation,
@@ -29,12 +29,11 @@ from .explorer import (
     put_release,
     when,
 )
-from .mirror import Mirror
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .explorer import Steps
+    from .steps import Steps
 
     Word = tuple[int, int, int]
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .explorer import (
-    Model,
-    Process,
+from .explorer import Model, Process
+from .mirror import Mirror
+from .steps import (
     View,
     Violation,
     choose,
@@ -30,12 +30,11 @@ from .explorer import (
     put_release,
     when,
 )
-from .mirror import Mirror
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .explorer import Steps
+    from .steps import Steps
 
 REVOKED, GONE = 1, 2
 FREE, OWN, SENT = "FREE", "OWN", "SENT"

@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..explorer import (
-    Model,
-    Process,
+from ..explorer import Model, Process
+from ..steps import (
     compiler_fence,
     get_acquire,
     os_futex_wake,
@@ -24,7 +23,7 @@ from .words import AWAKE, CONSUMER, OPEN, PRODUCER, Endpoint, os_futex_wait_any,
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..explorer import Steps
+    from ..steps import Steps
 
 
 def sends_and_stays(e: Endpoint, records: int, notifies: Any = endpoint_notify) -> Steps:

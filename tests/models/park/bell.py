@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..explorer import View, get, get_acquire, put, when
 from ..mirror import Mirror
+from ..steps import View, get, get_acquire, put, when
 from .park import bell_disarm, endpoint_ready, sleeper_fence
 from .recover import recover_if_dead
 from .words import (
@@ -23,7 +23,7 @@ from .words import (
 )
 
 if TYPE_CHECKING:
-    from ..explorer import Steps
+    from ..steps import Steps
 
 
 def ring_self(e: Endpoint, b: Bell) -> Steps:

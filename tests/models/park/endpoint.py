@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..explorer import View, full_fence, put, put_and, put_or, put_release, when
 from ..mirror import Mirror
+from ..steps import View, full_fence, put, put_and, put_or, put_release, when
 from .park import bell_ring, unpark
 from .recover import heap_lock, heap_unlock, recover_if_dead
 from .words import (
@@ -27,7 +27,7 @@ from .words import (
 )
 
 if TYPE_CHECKING:
-    from ..explorer import Steps
+    from ..steps import Steps
 
 
 def side_taken(e: Endpoint, side: int, recover_if_dead: Any = recover_if_dead) -> Steps:

@@ -5,16 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..explorer import (
-    Model,
-    Process,
-    Violation,
-    compiler_fence,
-    get_acquire,
-    os_futex_wait,
-    put,
-    put_release,
-)
+from ..explorer import Model, Process
+from ..steps import Violation, compiler_fence, get_acquire, os_futex_wait, put, put_release
 from .endpoint import ipcheap_endpoint_enter, ipcheap_endpoint_leave
 from .park import (
     endpoint_is_closing,
@@ -30,7 +22,7 @@ from .words import AWAKE, CLOSED, CONSUMER, OPEN, PARKED_HERE, PRODUCER, Endpoin
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..explorer import Steps
+    from ..steps import Steps
 
 
 def produce(e: Endpoint, records: int, parks: Any = park, notifies: Any = endpoint_notify) -> Steps:

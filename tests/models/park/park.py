@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..explorer import (
+from ..mirror import Mirror
+from ..steps import (
     compiler_fence,
     full_fence,
     get,
@@ -19,7 +20,6 @@ from ..explorer import (
     put_or,
     put_release,
 )
-from ..mirror import Mirror
 from .words import (
     ARMED,
     ATOMICS,
@@ -44,7 +44,7 @@ from .words import (
 )
 
 if TYPE_CHECKING:
-    from ..explorer import Steps
+    from ..steps import Steps
 
 
 # What wakers do -----------------------------------------------------------------------------------

@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..explorer import (
-    Model,
-    Process,
+from ..explorer import Model, Process, nothing_wrong
+from ..steps import (
     View,
     Violation,
     choose,
@@ -15,7 +14,6 @@ from ..explorer import (
     full_fence,
     get,
     get_acquire,
-    nothing_wrong,
     put,
     put_exchange,
     put_release,
@@ -51,7 +49,7 @@ from .words import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..explorer import Steps
+    from ..steps import Steps
 
 
 # What must hold of the descriptor -----------------------------------------------------------------

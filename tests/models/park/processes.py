@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..explorer import View, get, put_release, when
+from ..steps import View, get, put_release, when
 from .endpoint import claim, finish_closing, start_closing
 from .park import endpoint_notify, side_end
 from .recover import heap_lock, heap_unlock
 from .words import CLOSED, PRODUCER, Endpoint, has_told, telling
 
 if TYPE_CHECKING:
-    from ..explorer import Steps
+    from ..steps import Steps
 
 
 def closes(e: Endpoint) -> Steps:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..explorer import View, get, get_acquire, put, when
 from ..mirror import Mirror
+from ..steps import View, get, get_acquire, put, when
 from .park import bell_ring, side_end
 from .words import AWAKE, DIED, OPEN, Endpoint, ask_alive, telling
 
 if TYPE_CHECKING:
-    from ..explorer import Steps
+    from ..steps import Steps
 
 
 def lock_is_taken(view: View, me: str) -> Any:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..explorer import get_acquire, put
 from ..mirror import Mirror
+from ..steps import get_acquire, put
 from .park import bell_disarm, endpoint_is_closing, endpoint_ready, sleeper_fence
 from .words import AWAKE, PARKED_AMONG, Endpoint, os_futex_wait_any
 
 if TYPE_CHECKING:
-    from ..explorer import Steps
+    from ..steps import Steps
 
 
 # One participant's endpoints, each with the record that it waits for.

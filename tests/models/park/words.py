@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..explorer import Step, View, choose, os_futex_wait, put_and, put_if, put_or
+from ..steps import Step, View, choose, os_futex_wait, put_and, put_if, put_or
 
 if TYPE_CHECKING:
-    from ..explorer import Steps
+    from ..steps import Steps
 
 
 PRODUCER, CONSUMER = 0, 1

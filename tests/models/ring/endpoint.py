@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..explorer import full_fence, put, put_and, put_release
 from ..mirror import Mirror
+from ..steps import full_fence, put, put_and, put_release
 from .recover import recover_if_dead
 from .ring import ring_collect, ring_oldest, ring_sent, side_end
 from .world import CLOSED, DESERTED, OPEN, PRODUCER, Channel, World, heap_lock, heap_unlock
 
 if TYPE_CHECKING:
-    from ..explorer import Steps
+    from ..steps import Steps
 
 
 def take_position(c: Channel, side: int) -> Steps:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..explorer import Model, get, get_acquire, put, put_release, when
+from ..steps import get, get_acquire, put, put_release, when
 from .endpoint import claim
 from .record import readable, sent_now, slot_let_go
 from .recover import (
@@ -34,7 +34,8 @@ from .world import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..explorer import Steps
+    from ..explorer import Model
+    from ..steps import Steps
 
 
 def fill_slot_before_the_tag(c: Channel, position: int, block: int, number: int) -> Steps:

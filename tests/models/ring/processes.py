@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..explorer import View, Violation, choose, get, when
+from ..steps import View, Violation, choose, get, when
 from .endpoint import claim, close_producer
 from .record import (
     deliver,
@@ -34,7 +34,7 @@ from .world import (
 )
 
 if TYPE_CHECKING:
-    from ..explorer import Steps
+    from ..steps import Steps
 
 
 def has_died(view: View, who: str) -> Any:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..explorer import View, Violation, compiler_fence, get, get_acquire, put, put_release, when
 from ..mirror import Mirror
+from ..steps import View, Violation, compiler_fence, get, get_acquire, put, put_release, when
 from .recover import recover_if_dead
 from .world import (
     CLOSED,
@@ -29,7 +29,7 @@ from .world import (
 )
 
 if TYPE_CHECKING:
-    from ..explorer import Steps
+    from ..steps import Steps
 
 
 # Sending ------------------------------------------------------------------------------------------

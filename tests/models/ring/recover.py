@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..explorer import View, get, get_acquire, put, put_release, when
 from ..mirror import Mirror
+from ..steps import View, get, get_acquire, put, put_release, when
 from .ring import ring_collect, ring_holds, ring_oldest, ring_sent, side_end
 from .world import (
     CONSUMER,
@@ -28,7 +28,7 @@ from .world import (
 )
 
 if TYPE_CHECKING:
-    from ..explorer import Steps
+    from ..steps import Steps
 
 
 def side_is_dead(c: Channel, side: int, dead: str) -> Steps:

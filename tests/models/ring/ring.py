@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..explorer import full_fence, get, get_acquire, put_or, put_release
 from ..mirror import Mirror
+from ..steps import full_fence, get, get_acquire, put_or, put_release
 from .world import DESERTED, EMPTY, FULL, PRODUCER, RELEASED, Channel, World, block_free, place_is
 
 if TYPE_CHECKING:
-    from ..explorer import Steps
+    from ..steps import Steps
 
 
 def was_sent(c: Channel, position: int) -> Steps:

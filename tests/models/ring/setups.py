@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..explorer import Model, Process, View, get, when
+from ..explorer import Model, Process
+from ..steps import View, get, when
 from .endpoint import claim
 from .processes import consumes, eats, feeds, forwards, produces
 from .record import free, receive_one
@@ -29,7 +30,7 @@ from .world import (
 )
 
 if TYPE_CHECKING:
-    from ..explorer import Steps
+    from ..steps import Steps
 
 
 # The end ------------------------------------------------------------------------------------------

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..explorer import Process, View, get_acquire, put, when
+from ..steps import View, get_acquire, put, when
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..explorer import Steps
+    from ..explorer import Process
+    from ..steps import Steps
 
 
 EMPTY, FULL, RELEASED = "EMPTY", "FULL", "RELEASED"
