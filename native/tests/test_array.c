@@ -5,26 +5,11 @@
 #include "testing.h"
 
 static const int64_t patience = 10000000000;
+enum { SLOTS = 4 };
 
 static ipcheap_array matrix(uint64_t rows, uint64_t columns) {
     return (ipcheap_array){
         .itemsize = 4, .dimensions = 2, .shape = {rows, columns}, .type = "<f4"};
-}
-
-struct line {
-    ipcheap_heap *heap;
-    ipcheap_endpoint *producer, *consumer;
-};
-
-static struct line new_line(ipcheap_heap *heap, uint64_t id) {
-    ipcheap_channel channel = record_channel(heap, id, 4);
-    return (struct line){heap, claim(heap, &channel, IPCHEAP_PRODUCER),
-                         claim(heap, &channel, IPCHEAP_CONSUMER)};
-}
-
-static void end_line(struct line *line) {
-    ipcheap_endpoint_release(line->producer);
-    ipcheap_endpoint_release(line->consumer);
 }
 
 static void expect_matrix(ipcheap_heap *heap, const ipcheap_record *record, uint64_t rows,
@@ -46,7 +31,7 @@ static void expect_matrix(ipcheap_heap *heap, const ipcheap_record *record, uint
 static void shape_and_type_arrive_and_are_passed_on(void) {
     int fd = new_segment(16 * MIB);
     ipcheap_heap *heap = attach(fd);
-    struct line line = new_line(heap, 1), onward = new_line(heap, 2);
+    struct pair line = pair_of(heap, 1, SLOTS), onward = pair_of(heap, 2, SLOTS);
     const uint64_t rows[] = {0, 1, 16, 256, 1024, 3000};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         ipcheap_array array = matrix(rows[i], 16);
@@ -54,11 +39,11 @@ static void shape_and_type_arrive_and_are_passed_on(void) {
         EXPECT_EQ(ipcheap_allocate_array(heap, &array, &record), 0);
         expect_matrix(heap, &record, rows[i], 16);
         memset(record.data, 7, record.nbytes);
-        EXPECT_EQ(ipcheap_send(line.producer, &record, patience), 0);
-        EXPECT_EQ(ipcheap_receive(line.consumer, &record, patience), 0);
+        EXPECT_EQ(ipcheap_send(line.out, &record, patience), 0);
+        EXPECT_EQ(ipcheap_receive(line.in, &record, patience), 0);
         expect_matrix(heap, &record, rows[i], 16);
-        EXPECT_EQ(ipcheap_send(onward.producer, &record, patience), 0);
-        EXPECT_EQ(ipcheap_receive(onward.consumer, &record, patience), 0);
+        EXPECT_EQ(ipcheap_send(onward.out, &record, patience), 0);
+        EXPECT_EQ(ipcheap_receive(onward.in, &record, patience), 0);
         expect_matrix(heap, &record, rows[i], 16);
         EXPECT_EQ(ipcheap_keep(heap, &record), 0);
         expect_matrix(heap, &record, rows[i], 16);
@@ -67,8 +52,8 @@ static void shape_and_type_arrive_and_are_passed_on(void) {
     }
     EXPECT_EQ(statistics(heap).in_use, 0);
     expect_sound(heap);
-    end_line(&line);
-    end_line(&onward);
+    pair_release(&line);
+    pair_release(&onward);
     ipcheap_release(heap);
     close(fd);
 }
@@ -76,7 +61,7 @@ static void shape_and_type_arrive_and_are_passed_on(void) {
 static void a_plain_record_cannot_look_like_an_array(void) {
     int fd = new_segment(MIB);
     ipcheap_heap *heap = attach(fd);
-    struct line line = new_line(heap, 1);
+    struct pair line = pair_of(heap, 1, SLOTS);
     ipcheap_array array = matrix(4, 4), found;
     ipcheap_record record, plain;
     EXPECT_EQ(ipcheap_allocate_array(heap, &array, &record), 0);
@@ -84,13 +69,13 @@ static void a_plain_record_cannot_look_like_an_array(void) {
     memcpy(plain.data, record.data, 128); /* data and header: what it would take */
     plain.nbytes = 64;
     EXPECT_EQ(ipcheap_array_of(heap, &plain, &found), IPCHEAP_RECORD);
-    EXPECT_EQ(ipcheap_send(line.producer, &plain, patience), 0);
-    EXPECT_EQ(ipcheap_receive(line.consumer, &plain, patience), 0);
+    EXPECT_EQ(ipcheap_send(line.out, &plain, patience), 0);
+    EXPECT_EQ(ipcheap_receive(line.in, &plain, patience), 0);
     EXPECT_EQ(plain.form, IPCHEAP_PLAIN);
     EXPECT_EQ(ipcheap_array_of(heap, &plain, &found), IPCHEAP_RECORD);
     EXPECT_EQ(ipcheap_free(heap, &plain), 0);
     EXPECT_EQ(ipcheap_free(heap, &record), 0);
-    end_line(&line);
+    pair_release(&line);
     ipcheap_release(heap);
     close(fd);
 }
@@ -183,33 +168,33 @@ static void a_spoilt_header_is_an_error(void) {
 static void looking_ahead_takes_nothing(void) {
     int fd = new_segment(MIB);
     ipcheap_heap *heap = attach(fd);
-    struct line line = new_line(heap, 1);
+    struct pair line = pair_of(heap, 1, SLOTS);
     ipcheap_array array = matrix(2, 3);
     ipcheap_record record;
     uint64_t nbytes;
     uint32_t form;
-    EXPECT_EQ(ipcheap_peek(line.consumer, &nbytes, &form), IPCHEAP_WOULD_BLOCK);
-    EXPECT_EQ(ipcheap_peek(line.producer, &nbytes, &form), IPCHEAP_BAD_VALUE);
+    EXPECT_EQ(ipcheap_peek(line.in, &nbytes, &form), IPCHEAP_WOULD_BLOCK);
+    EXPECT_EQ(ipcheap_peek(line.out, &nbytes, &form), IPCHEAP_BAD_VALUE);
     EXPECT_EQ(ipcheap_allocate(heap, 5, &record), 0);
-    EXPECT_EQ(ipcheap_send(line.producer, &record, patience), 0);
+    EXPECT_EQ(ipcheap_send(line.out, &record, patience), 0);
     EXPECT_EQ(ipcheap_allocate_array(heap, &array, &record), 0);
-    EXPECT_EQ(ipcheap_send(line.producer, &record, patience), 0);
+    EXPECT_EQ(ipcheap_send(line.out, &record, patience), 0);
     for (int i = 0; i < 3; i++) {
-        EXPECT_EQ(ipcheap_peek(line.consumer, &nbytes, &form), 0);
+        EXPECT_EQ(ipcheap_peek(line.in, &nbytes, &form), 0);
         EXPECT_EQ(nbytes, 5);
         EXPECT_EQ(form, IPCHEAP_PLAIN);
-        EXPECT_EQ(ipcheap_pending(line.consumer), 2);
+        EXPECT_EQ(ipcheap_pending(line.in), 2);
     }
-    EXPECT_EQ(ipcheap_receive(line.consumer, &record, patience), 0);
+    EXPECT_EQ(ipcheap_receive(line.in, &record, patience), 0);
     EXPECT_EQ(ipcheap_free(heap, &record), 0);
-    EXPECT_EQ(ipcheap_peek(line.consumer, &nbytes, &form), 0);
+    EXPECT_EQ(ipcheap_peek(line.in, &nbytes, &form), 0);
     EXPECT_EQ(nbytes, 24);
     EXPECT_EQ(form, IPCHEAP_ARRAY);
-    ipcheap_endpoint_close(line.producer);
-    EXPECT_EQ(ipcheap_receive(line.consumer, &record, patience), 0);
+    ipcheap_endpoint_close(line.out);
+    EXPECT_EQ(ipcheap_receive(line.in, &record, patience), 0);
     EXPECT_EQ(ipcheap_free(heap, &record), 0);
-    EXPECT_EQ(ipcheap_peek(line.consumer, &nbytes, &form), IPCHEAP_CHANNEL_CLOSED);
-    end_line(&line);
+    EXPECT_EQ(ipcheap_peek(line.in, &nbytes, &form), IPCHEAP_CHANNEL_CLOSED);
+    pair_release(&line);
     ipcheap_release(heap);
     close(fd);
 }

@@ -6,25 +6,6 @@
 
 enum { SLOTS = 8 };
 
-
-
-struct pair {
-    ipcheap_channel channel;
-    ipcheap_endpoint *out, *in;
-};
-
-static struct pair pair_of(ipcheap_heap *heap, uint64_t id) {
-    struct pair p = {.channel = record_channel(heap, id, SLOTS)};
-    p.out = claim(heap, &p.channel, IPCHEAP_PRODUCER);
-    p.in = claim(heap, &p.channel, IPCHEAP_CONSUMER);
-    return p;
-}
-
-static void pair_release(struct pair *p) {
-    ipcheap_endpoint_release(p->out);
-    ipcheap_endpoint_release(p->in);
-}
-
 static int send_bytes(ipcheap_heap *heap, ipcheap_endpoint *out, uint64_t nbytes) {
     ipcheap_record record;
     EXPECT_EQ(ipcheap_allocate(heap, nbytes, &record), 0);
@@ -47,7 +28,7 @@ static void expect_to_work_anew(ipcheap_heap *heap, uint64_t id) {
     ipcheap_key key;
     EXPECT_EQ(ipcheap_key_int(&key, id), 0);
     EXPECT_EQ(ipcheap_remove_channel(heap, &key, 1), 0);
-    struct pair p = pair_of(heap, id);
+    struct pair p = pair_of(heap, id, SLOTS);
     expect_to_work(heap, &p);
     pair_release(&p);
 }
@@ -57,7 +38,7 @@ static void expect_to_work_anew(ipcheap_heap *heap, uint64_t id) {
 static void a_broken_slot_stops_its_channel_and_no_other(void) {
     int fd = new_segment(MIB);
     ipcheap_heap *heap = attach(fd);
-    struct pair broken = pair_of(heap, 1), whole = pair_of(heap, 2);
+    struct pair broken = pair_of(heap, 1, SLOTS), whole = pair_of(heap, 2, SLOTS);
     ipcheap_record record;
     ipcheap_endpoint *again;
     EXPECT_EQ(send_bytes(heap, broken.out, 100), 0);
@@ -104,7 +85,7 @@ static void a_length_beyond_the_record_is_not_believed(void) {
     int fd = new_segment(MIB);
     ipcheap_heap *heap = attach(fd);
     for (uint64_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
-        struct pair p = pair_of(heap, i);
+        struct pair p = pair_of(heap, i, SLOTS);
         ipcheap_record record;
         EXPECT_EQ(send_bytes(heap, p.out, 100), 0);
         put(&p.in->slots[0].size, lengths[i]);
@@ -121,7 +102,7 @@ static void a_length_beyond_the_record_is_not_believed(void) {
 static void a_slot_that_names_another_record_does_not_give_it_away(void) {
     int fd = new_segment(MIB);
     ipcheap_heap *heap = attach(fd);
-    struct pair p = pair_of(heap, 1), other = pair_of(heap, 2);
+    struct pair p = pair_of(heap, 1, SLOTS), other = pair_of(heap, 2, SLOTS);
     ipcheap_record mine, record;
     EXPECT_EQ(ipcheap_allocate(heap, 5000, &mine), 0);
     for (int i = 0; i < 3; i++) EXPECT_EQ(send_bytes(heap, p.out, 100), 0);
@@ -141,7 +122,7 @@ static void a_slot_that_names_another_record_does_not_give_it_away(void) {
 static void a_position_that_lies_is_found_out_by_the_next_claim(void) {
     int fd = new_segment(MIB);
     ipcheap_heap *heap = attach(fd);
-    struct pair p = pair_of(heap, 1);
+    struct pair p = pair_of(heap, 1, SLOTS);
     ipcheap_endpoint *again;
     expect_to_work(heap, &p);
     struct channel *channel = p.out->channel;
@@ -180,7 +161,7 @@ static void a_holder_who_never_was_keeps_no_side(void) {
 static void roots_of_the_directory_are_found_again(void) {
     int fd = new_segment(MIB);
     ipcheap_heap *heap = attach(fd);
-    struct pair p = pair_of(heap, 7);
+    struct pair p = pair_of(heap, 7, SLOTS);
     for (uint64_t id = 100; id < 300; id++) record_channel(heap, id, SLOTS);
     EXPECT_EQ(send_bytes(heap, p.out, 100), 0);
     for (int i = 0; i < 2; i++) put(&heap->header->chunks[i], 12345);
@@ -210,7 +191,7 @@ static void roots_of_the_directory_are_found_again(void) {
 static void a_channel_in_use_is_not_given_twice(void) {
     int fd = new_segment(MIB);
     ipcheap_heap *heap = attach(fd);
-    struct pair p = pair_of(heap, 1);
+    struct pair p = pair_of(heap, 1, SLOTS);
     put(&heap->header->entries, 0);
     put(&heap->header->free_entry, p.channel.index + 1);
     for (uint64_t id = 2; id < 6; id++)
@@ -285,7 +266,7 @@ static void a_lock_that_nobody_holds_is_taken_over(void) {
 static void heads_that_do_not_add_up_are_told_to_those_who_need_them(void) {
     int fd = new_segment(MIB);
     ipcheap_heap *heap = attach(fd);
-    struct pair p = pair_of(heap, 1);
+    struct pair p = pair_of(heap, 1, SLOTS);
     expect_to_work(heap, &p);
     ipcheap_record record, large;
     ipcheap_recovery recovery;
@@ -295,7 +276,7 @@ static void heads_that_do_not_add_up_are_told_to_those_who_need_them(void) {
     put(&heap->header->lock, 0x1FFF); /* and whoever had the lock is dead */
     /* Whoever takes the lock over makes of the indices what can be made, and goes on. */
     for (uint64_t id = 2; id < 4; id++) {
-        struct pair more = pair_of(heap, id);
+        struct pair more = pair_of(heap, id, SLOTS);
         expect_to_work(heap, &more);
         pair_release(&more);
     }

@@ -78,6 +78,24 @@ static inline ipcheap_endpoint *claim(ipcheap_heap *heap, const ipcheap_channel 
     return endpoint;
 }
 
+/* A channel of one's own, and both its sides. */
+struct pair {
+    ipcheap_channel channel;
+    ipcheap_endpoint *out, *in;
+};
+
+static inline struct pair pair_of(ipcheap_heap *heap, uint64_t id, uint64_t slots) {
+    struct pair p = {.channel = record_channel(heap, id, slots)};
+    p.out = claim(heap, &p.channel, IPCHEAP_PRODUCER);
+    p.in = claim(heap, &p.channel, IPCHEAP_CONSUMER);
+    return p;
+}
+
+static inline void pair_release(struct pair *p) {
+    ipcheap_endpoint_release(p->out);
+    ipcheap_endpoint_release(p->in);
+}
+
 /* Runs `body` in a child with its own attachment; returns the pid. */
 static inline pid_t run_peer(int fd, void (*body)(ipcheap_heap *heap)) {
     pid_t pid = fork();
