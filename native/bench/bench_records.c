@@ -159,22 +159,26 @@ static void records_in(void) {
     ipcheap_release(heap);
 }
 
+/* As one who wants it fast does: allocate while waiting, free when the answer is on its way. */
 static void trips_there(double *result) {
     ipcheap_heap *heap = attached(segment);
     ipcheap_endpoint *out = endpoint(heap, 2, RING, IPCHEAP_PRODUCER);
     ipcheap_endpoint *in = endpoint(heap, 3, RING, IPCHEAP_CONSUMER);
-    ipcheap_record request, answer;
+    ipcheap_record request, answer, next;
     both_start();
     double begin = now();
+    MUST(ipcheap_allocate(heap, 64, &next));
     for (uint64_t i = 0; i < TRIPS; i++) {
-        MUST(ipcheap_allocate(heap, 64, &request));
+        request = next;
         memcpy(request.data, &i, sizeof i);
         give(out, &request);
         if (i > 0) MUST(ipcheap_free(heap, &answer));
+        MUST(ipcheap_allocate(heap, 64, &next));
         take(in, &answer);
         sink = *(uint64_t *)answer.data;
     }
     MUST(ipcheap_free(heap, &answer));
+    MUST(ipcheap_free(heap, &next));
     *result = (now() - begin) / TRIPS;
     ipcheap_endpoint_release(out);
     ipcheap_endpoint_release(in);
@@ -188,8 +192,8 @@ static void trips_back(void) {
     ipcheap_record request, answer;
     both_start();
     for (uint64_t i = 0; i < TRIPS; i++) {
-        take(in, &request);
         MUST(ipcheap_allocate(heap, 64, &answer));
+        take(in, &request);
         memcpy(answer.data, request.data, sizeof i);
         give(out, &answer);
         MUST(ipcheap_free(heap, &request));
