@@ -17,12 +17,43 @@ PyObject *make_type(PyObject **type, PyType_Spec *spec) {
     return *type;
 }
 
-/* For heap types: their memory, and the reference that every instance has to its type. */
-static void give_back(PyObject *self) {
-    PyTypeObject *type = Py_TYPE(self);
-    ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
+/* Pools ---------------------------------------------------------------------------------- */
+
+/*
+ * Objects that come and go with every message wait here to be used again, under the GIL.
+ * Only those of one type, which is plain: without a garbage collector's head or a dict.
+ */
+#if defined(Py_GIL_DISABLED) || defined(__SANITIZE_ADDRESS__)
+enum { POOLING = 0 }; /* no GIL; or somebody looks for what is used after its end */
+#else
+enum { POOLING = 1 };
+#endif
+
+struct pool {
+    PyTypeObject *type;
+    Py_ssize_t size; /* of an object */
+    size_t count;
+    PyObject *objects[64];
+};
+
+static PyObject *pool_take(struct pool *pool, PyTypeObject *type) {
+    if (type != pool->type || pool->count == 0) return PyType_GenericAlloc(type, 0);
+    PyObject *object = pool->objects[--pool->count];
+    memset((char *)object + sizeof *object, 0, (size_t)pool->size - sizeof *object);
+    return PyObject_Init(object, type); /* which counts one more instance of the type */
+}
+
+static void pool_return(struct pool *pool, PyObject *object) {
+    PyTypeObject *type = Py_TYPE(object);
+    if (POOLING && type == pool->type && pool->count < sizeof pool->objects / sizeof *pool->objects)
+        pool->objects[pool->count++] = object;
+    else
+        ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
     Py_DECREF(type);
 }
+
+static struct pool blocks = {.size = sizeof(py_block)};
+static struct pool records = {.size = sizeof(py_record)};
 
 /* Blocks --------------------------------------------------------------------------------- */
 
@@ -37,7 +68,7 @@ static void block_dealloc(PyObject *self) {
     py_block *gone = (py_block *)self;
     if (gone->armed && gone->process == py_process) keeping_free(gone->heap, &gone->core);
     Py_XDECREF(gone->source);
-    give_back(self);
+    pool_return(&blocks, self);
 }
 
 static PyObject *block_form(PyObject *self, void *unused) {
@@ -92,8 +123,8 @@ static PyObject *block_type(void) {
 }
 
 PyObject *block_new(const ipcheap_record *core, ipcheap_heap *heap, PyObject *source) {
-    PyObject *type = block_type();
-    PyObject *made = type ? PyType_GenericAlloc((PyTypeObject *)type, 0) : NULL;
+    if (!blocks.type && !(blocks.type = (PyTypeObject *)block_type())) return NULL;
+    PyObject *made = pool_take(&blocks, blocks.type);
     if (!made) return NULL;
     py_block *of = (py_block *)made;
     of->core = *core;
@@ -232,7 +263,7 @@ static void record_dealloc(PyObject *object) {
     else if (self->source && !unusable(self))
         keeping_free(self->heap, &self->core);
     Py_XDECREF(self->source);
-    give_back(object);
+    pool_return(&records, object);
 }
 
 PyDoc_STRVAR(nbytes_text, "Its size in bytes, as asked for.");
@@ -298,10 +329,12 @@ void record_use_class(PyObject *subclass, PyObject *made) {
     record_class = (PyTypeObject *)Py_NewRef(subclass);
     record_made = made == Py_None ? NULL : Py_NewRef(made);
     py_debugging = made != Py_None;
+    /* The first one, ipcheap.Record: it stays for ever, and no other is pooled. */
+    if (!records.type && !py_debugging) records.type = record_class;
 }
 
 PyObject *record_new(ipcheap_heap *heap, PyObject *source) {
-    PyObject *object = PyType_GenericAlloc(record_class, 0);
+    PyObject *object = pool_take(&records, record_class);
     if (!object) return NULL;
     py_record *self = (py_record *)object;
     self->heap = heap;
