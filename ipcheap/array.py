@@ -75,11 +75,22 @@ def core_layout(shape: Shape, dtype: numpy.typing.DTypeLike, order: str) -> tupl
     Raises TypeError for a dtype that holds Python objects or that no text describes, and
     ValueError for one without a size and for a shape that no array can have.
     """
+    global _latest  # noqa: PLW0603
+    latest = _latest
+    if shape is latest[0] and dtype is latest[1] and order is latest[2]:
+        return latest[3]
     np = _numpy or numpy_module()
     if order not in ("C", "F"):
         raise ValueError(f"order must be 'C' or 'F', not {order!r}")
     lengths = (shape,) if isinstance(shape, int) else tuple(shape)
-    return _core_layout(tuple(map(operator.index, lengths)), np.dtype(dtype), order)
+    made = _core_layout(tuple(map(operator.index, lengths)), np.dtype(dtype), order)
+    if type(shape) is tuple and {*map(type, shape)} == {int} and type(dtype) in (str, type):
+        _latest = shape, dtype, order, made
+    return made
+
+
+# What was asked for last, if that cannot change: a stream asks for the same again and again.
+_latest: tuple[Any, Any, Any, tuple[bytes, int]] = (object(), None, None, (b"", 0))
 
 
 @lru_cache(256)

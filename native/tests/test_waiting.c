@@ -2,7 +2,9 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sys/time.h>
 
+#include "channel/park.h"
 #include "testing.h"
 
 enum { SLOTS = 4, MANY = 300 };
@@ -225,6 +227,91 @@ static void events_and_cells_among_endpoints(void) {
     close(fd);
 }
 
+/* Dozing ------------------------------------------------------------------------------------ */
+
+#define MICROSECOND (MILLISECOND / 1000)
+
+static void one_dozes_for_less_than_half_of_waits_that_are_alike(void) {
+    int fd = new_segment(MIB);
+    ipcheap_heap *heap = attach(fd);
+    struct pair p = pair_of(heap, 1, SLOTS);
+    EXPECT_EQ(p.in->doze, 0);
+    for (int i = 0; i < 20; i++) {
+        int64_t before = p.in->doze;
+        endpoint_expect(p.in, 200 * MICROSECOND);
+        EXPECT(p.in->doze >= before && p.in->doze <= before + before / 4 + 5 * MICROSECOND);
+    }
+    EXPECT_EQ(p.in->doze, 90 * MICROSECOND);
+    endpoint_expect(p.in, 120 * MICROSECOND);
+    EXPECT_EQ(p.in->doze, 50 * MICROSECOND);
+    endpoint_expect(p.in, 0); /* it was there sooner */
+    EXPECT_EQ(p.in->doze, 25 * MICROSECOND);
+    for (int i = 0; i < 3; i++) endpoint_expect(p.in, SECOND);
+    EXPECT_EQ(p.in->doze, 0);
+    for (int i = 0; i < 20; i++) endpoint_expect(p.in, 20 * MICROSECOND);
+    EXPECT_EQ(p.in->doze, 0); /* spinning does */
+    pair_release(&p);
+    ipcheap_release(heap);
+    close(fd);
+}
+
+static void ignore_alarm(int number) { (void)number; }
+
+static void send_while_the_other_dozes(ipcheap_heap *heap) {
+    ipcheap_channel channel = record_channel(heap, 1, SLOTS);
+    ipcheap_endpoint *out = claim(heap, &channel, IPCHEAP_PRODUCER);
+    for (int i = 0; i < 3; i++) {
+        usleep(2000);
+        send_one(heap, out);
+    }
+    EXPECT_EQ(ipcheap_endpoint_close(out), 0);
+    ipcheap_endpoint_release(out);
+}
+
+static void a_doze_ends_as_a_wait_does(void) {
+    int fd = new_segment(MIB);
+    ipcheap_heap *heap = attach(fd);
+    struct pair p = pair_of(heap, 1, SLOTS);
+
+    p.in->doze = MILLISECOND;
+    int64_t begin = os_now();
+    EXPECT_EQ(ipcheap_wait(p.in, 5 * MILLISECOND), IPCHEAP_TIMED_OUT);
+    EXPECT(os_now() - begin >= 5 * MILLISECOND);
+
+    p.in->doze = 3600 * SECOND; /* not at all: neither with less time, nor with a record there */
+    EXPECT_EQ(ipcheap_wait(p.in, MILLISECOND), IPCHEAP_TIMED_OUT);
+    send_one(heap, p.out);
+    p.in->doze = 3600 * SECOND;
+    EXPECT_EQ(ipcheap_wait(p.in, -1), 0);
+    receive_one(heap, p.in);
+
+    struct sigaction action = {.sa_handler = ignore_alarm}, before;
+    struct itimerval soon = {.it_value = {.tv_usec = 2000}, .it_interval = {.tv_usec = 2000}};
+    EXPECT_EQ(sigaction(SIGALRM, &action, &before), 0);
+    EXPECT_EQ(setitimer(ITIMER_REAL, &soon, NULL), 0);
+    EXPECT_EQ(ipcheap_wait(p.in, -1), IPCHEAP_INTERRUPTED);
+    EXPECT_EQ(setitimer(ITIMER_REAL, &(struct itimerval){0}, NULL), 0);
+    EXPECT_EQ(sigaction(SIGALRM, &before, NULL), 0);
+
+    EXPECT_EQ(ipcheap_endpoint_close(p.out), 0);
+    ipcheap_endpoint_release(p.out);
+    pid_t child = run_peer(fd, send_while_the_other_dozes);
+    EXPECT_EQ(ipcheap_wait_peer(p.in, 10 * SECOND), 0);
+    for (int i = 0; i < 3; i++) {
+        p.in->doze = MILLISECOND;
+        EXPECT_EQ(ipcheap_wait(p.in, -1), 0);
+        receive_one(heap, p.in);
+    }
+    p.in->doze = MILLISECOND;
+    EXPECT_EQ(ipcheap_wait(p.in, -1), 0); /* there is an end to report */
+    ipcheap_record record;
+    EXPECT_EQ(ipcheap_try_receive(p.in, &record), IPCHEAP_CHANNEL_CLOSED);
+    expect_success(child);
+    ipcheap_endpoint_release(p.in);
+    ipcheap_release(heap);
+    close(fd);
+}
+
 int main(void) {
     int fd = new_segment(MIB);
     a_descriptor_is_readable_while_there_is_something_to_do(fd);
@@ -233,5 +320,7 @@ int main(void) {
     pipes_go_with_their_endpoints();
     one_sleep_for_many_channels();
     events_and_cells_among_endpoints();
+    one_dozes_for_less_than_half_of_waits_that_are_alike();
+    a_doze_ends_as_a_wait_does();
     return 0;
 }

@@ -12,6 +12,7 @@
 #include <sys/ipc.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/sem.h>
 #include <sys/shm.h>
@@ -47,6 +48,15 @@ uint64_t os_wall_clock(void) { return (uint64_t)clock_ns(CLOCK_REALTIME); }
 void os_nap(int64_t ns) {
     struct timespec span = timespec_of(ns);
     nanosleep(&span, NULL);
+}
+
+int os_doze(int64_t ns) {
+    struct timespec span = timespec_of(ns);
+    int slack = prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0);
+    if (slack > 1) prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
+    int error = nanosleep(&span, NULL);
+    if (slack > 1) prctl(PR_SET_TIMERSLACK, slack, 0, 0, 0);
+    return error ? IPCHEAP_INTERRUPTED : 0;
 }
 
 int64_t os_deadline(int64_t timeout_ns) {

@@ -21,6 +21,7 @@
 int64_t os_now(void);                        /* monotonic, ns */
 uint64_t os_wall_clock(void);                /* since the epoch, ns */
 void os_nap(int64_t ns);
+int os_doze(int64_t ns);                     /* the same, to the microsecond; INTERRUPTED */
 int64_t os_deadline(int64_t timeout_ns);     /* INT64_MAX for a negative time-out */
 int64_t os_remaining(int64_t deadline);      /* 0 when past, INT64_MAX for ever */
 

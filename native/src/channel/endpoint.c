@@ -383,17 +383,28 @@ int endpoint_end(ipcheap_endpoint *e, uint64_t word) {
                                                              : IPCHEAP_WOULD_BLOCK;
 }
 
+static int sleep_and_learn(ipcheap_endpoint *e, bool (*ready)(const ipcheap_endpoint *),
+                           int64_t timeout_ns) {
+    int64_t begin = os_now();
+    int error = park(e, ready, timeout_ns);
+    int64_t slept = error ? SECOND : os_now() - begin;
+    endpoint_learn(e, slept);
+    if (ready == endpoint_ready) endpoint_expect(e, slept);
+    return error;
+}
+
 static int wait_inside(ipcheap_endpoint *e, bool (*ready)(const ipcheap_endpoint *),
                        int64_t timeout_ns) {
     int error = endpoint_check(e);
     if (error) return error;
     if (timeout_ns == 0) return ready(e) ? 0 : IPCHEAP_TIMED_OUT;
-    if (ready == endpoint_ready && endpoint_spin(e)) return 0;
+    bool dozing = ready == endpoint_ready && e->doze;
+    if (ready == endpoint_ready && !dozing && endpoint_spin(e)) return 0;
     error = ipcheap_endpoint_enter(e);
     if (error) return error;
-    int64_t begin = os_now();
-    error = park(e, ready, timeout_ns);
-    endpoint_learn(e, error ? SECOND : os_now() - begin);
+    int64_t deadline = os_deadline(timeout_ns);
+    error = dozing ? endpoint_doze(e, timeout_ns) : IPCHEAP_WOULD_BLOCK;
+    if (error == IPCHEAP_WOULD_BLOCK) error = sleep_and_learn(e, ready, os_remaining(deadline));
     bell_settle(e);
     int closed = ipcheap_endpoint_leave(e);
     return closed ? closed : error;

@@ -46,6 +46,7 @@ struct ipcheap_endpoint {
     bool writable;     /* a producer's next slot was seen to be, and its garbage is collected */
     uint32_t spins;    /* how long to spin before parking, learnt from recent waits */
     uint32_t short_sleeps;
+    int64_t doze;      /* ns to sleep before looking, learnt from recent waits; 0: not at all */
     uint32_t idle;     /* tries in a row that found nothing */
     int depth;       /* of ipcheap_endpoint_enter(), by its own thread */
     _Atomic int use; /* endpoint_use: whoever closes it, it is closed once */

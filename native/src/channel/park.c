@@ -14,6 +14,8 @@
  */
 #define SHORT_SLEEP (MILLISECOND / 5)
 #define PROBE_EVERY 32
+#define SHORTEST_DOZE (MILLISECOND / 100) /* what a timer is good for */
+#define LONGEST_WAIT MILLISECOND          /* to doze in: longer ones are slept through */
 
 static void knock(ipcheap_heap *heap, uint64_t holder) {
     struct participant_slot *record = participant_record(heap, holder);
@@ -69,6 +71,26 @@ bool endpoint_spin(ipcheap_endpoint *e) {
         os_pause();
     }
     return false;
+}
+
+int endpoint_doze(ipcheap_endpoint *e, int64_t timeout_ns) {
+    if (endpoint_can_go_on(e)) return 0;
+    if (timeout_ns >= 0 && timeout_ns / 2 < e->doze) return IPCHEAP_WOULD_BLOCK;
+    int64_t start = os_now();
+    int error = os_doze(e->doze);
+    if (error) return error;
+    bool early = endpoint_can_go_on(e);
+    if (!early && !endpoint_spin(e)) return IPCHEAP_WOULD_BLOCK;
+    endpoint_expect(e, early ? 0 : os_now() - start);
+    return 0;
+}
+
+/* Quickly less and slowly more, so that who waits now so, now so, does not doze. */
+void endpoint_expect(ipcheap_endpoint *e, int64_t waited) {
+    int64_t most = waited > LONGEST_WAIT ? 0 : waited / 2 - SHORTEST_DOZE;
+    int64_t doze = e->doze + e->doze / 4 + SHORTEST_DOZE / 2;
+    if (most < doze) doze = most > e->doze / 2 ? most : e->doze / 2;
+    e->doze = doze < SHORTEST_DOZE / 2 ? 0 : doze;
 }
 
 void endpoint_learn(ipcheap_endpoint *e, int64_t slept) {

@@ -54,6 +54,16 @@ static inline void sleeper_fence(ipcheap_heap *heap) {
 int look_after_peer(ipcheap_endpoint *e);
 /* Looks at the slot for as long as recent waits took: true when the endpoint can go on. */
 bool endpoint_spin(ipcheap_endpoint *e);
+/*
+ * Who waits about as long each time, as one does who takes what a busy producer makes, is not
+ * to be woken each time: waking costs the waker microseconds, and a membarrier him as well.
+ * So he sleeps for less than half of it without anyone's help, and then spins. Were the record
+ * there sooner than ever, he sees it no later than one who is woken. 0 when the endpoint can
+ * go on, WOULD_BLOCK when it is time to park, INTERRUPTED.
+ */
+int endpoint_doze(ipcheap_endpoint *e, int64_t timeout_ns);
+/* How long to doze from now on, having waited for so long in all. */
+void endpoint_expect(ipcheap_endpoint *e, int64_t waited);
 /* How long to spin from now on, having had to sleep for so long after it. */
 void endpoint_learn(ipcheap_endpoint *e, int64_t slept);
 /* An event that is not set is to wake who sleeps on it: sync.c. */
