@@ -15,7 +15,7 @@
 #define SHORT_SLEEP (MILLISECOND / 5)
 #define PROBE_EVERY 32
 #define SHORTEST_DOZE (MILLISECOND / 100) /* what a timer is good for */
-#define LONGEST_WAIT MILLISECOND          /* to doze in: longer ones are slept through */
+#define LONGEST_WAIT (MILLISECOND / 3)    /* to doze in: longer ones are slept through */
 
 static void knock(ipcheap_heap *heap, uint64_t holder) {
     struct participant_slot *record = participant_record(heap, holder);
@@ -76,6 +76,8 @@ bool endpoint_spin(ipcheap_endpoint *e) {
 int endpoint_doze(ipcheap_endpoint *e, int64_t timeout_ns) {
     if (endpoint_can_go_on(e)) return 0;
     if (timeout_ns >= 0 && timeout_ns / 2 < e->doze) return IPCHEAP_WOULD_BLOCK;
+    /* How long a wait takes depends on them, too, and the other side may wait for us all. */
+    if (has_company(e->heap)) return IPCHEAP_WOULD_BLOCK;
     int64_t start = os_now();
     int error = os_doze(e->doze);
     if (error) return error;
