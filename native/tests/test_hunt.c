@@ -4,6 +4,9 @@
  *
  *   test_hunt [messages] [seed]      prints what it did; with no argument, a few seconds of it
  *
+ * Half of it with the two threads of a process as each other's company, half as strangers who
+ * happen to live in one process: each with an attachment of its own, so that they doze.
+ *
  * Records must come in order, each once. A sleeper looks around every half second by itself,
  * which would hide a wake-up that was lost: so a wait that takes longer than the pauses of the
  * other side explain counts as a stall, whatever ended it.
@@ -166,18 +169,35 @@ static void *run_lane(void *argument) {
 }
 
 /* One process: lane 0 goes one way, lane 1 the other. */
-static void run_process(int fd, int process, long messages, uint64_t seed) {
-    ipcheap_heap *heap = attach(fd);
+static void run_process(int fd, int process, bool strangers, long messages, uint64_t seed) {
+    ipcheap_heap *heaps[LANES] = {attach(fd)};
     pthread_t threads[LANES];
     struct lane lanes[LANES];
     for (int i = 0; i < LANES; i++) {
-        lanes[i] = (struct lane){heap, i, (i + process) % 2, messages / LANES,
+        if (i > 0) heaps[i] = strangers ? attach(fd) : heaps[0];
+        lanes[i] = (struct lane){heaps[i], i, (i + process) % 2, messages / LANES,
                                  seed * 977 + (uint64_t)(process * LANES + i + 1) * 7919};
         EXPECT_EQ(pthread_create(&threads[i], NULL, run_lane, &lanes[i]), 0);
     }
     for (int i = 0; i < LANES; i++) pthread_join(threads[i], NULL);
-    expect_sound(heap);
-    ipcheap_release(heap);
+    expect_sound(heaps[0]);
+    for (int i = 0; i < LANES; i++)
+        if (i == 0 || strangers) ipcheap_release(heaps[i]);
+}
+
+static pid_t process_of(int fd, int process, bool strangers, long messages, uint64_t seed) {
+    pid_t pid = fork();
+    EXPECT(pid >= 0);
+    if (pid) return pid;
+    run_process(fd, process, strangers, messages, seed);
+    _exit(0);
+}
+
+static void run_both(int fd, bool strangers, long messages, uint64_t seed) {
+    pid_t one = process_of(fd, 0, strangers, messages, seed);
+    pid_t other = process_of(fd, 1, strangers, messages, seed);
+    expect_success(one);
+    expect_success(other);
 }
 
 int main(int argc, char **argv) {
@@ -187,11 +207,8 @@ int main(int argc, char **argv) {
     EXPECT(tally != MAP_FAILED);
     int fd = new_segment(4 * MIB);
     int64_t begin = now();
-    pid_t other = fork();
-    EXPECT(other >= 0);
-    run_process(fd, other == 0, messages, seed);
-    if (other == 0) _exit(0);
-    expect_success(other);
+    run_both(fd, false, messages / 2, seed);
+    run_both(fd, true, messages / 2, seed);
     printf("%ld messages, seed %llu, %.1f s; consumers slept %ld times and woke producers %ld "
            "times; longest wait %.1f ms, %ld over 490 ms, %ld over 1 s\n",
            messages, (unsigned long long)seed, (double)(now() - begin) / 1e9, tally->parks,
