@@ -89,6 +89,8 @@ class Consumer(Endpoint, ConsumerCore):
             raise self._error(count)
         return int(count) + self._left_over
 
+    # recv_record(), recv() and what else a message passes through: _types.py.
+
     def recv_array(self, timeout: float | None = None) -> numpy.typing.NDArray[Any]:
         """Return the next record as the array it was allocated as, without a copy.
 

@@ -49,6 +49,8 @@ class Producer(Endpoint, ProducerCore):
         super().__init__(handle, channel, pointer)
         self._bind(_native.address(pointer), handle, handle)
 
+    # allocate_record(), send_record() and what else a message passes through: _types.py.
+
     def allocate_records(self, nbytes: int, count: int) -> list[Record]:
         """Return so many records of `nbytes` bytes each, or raise HeapFull and allocate none."""
         return allocate_many(self._handle, nbytes, count)
