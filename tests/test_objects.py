@@ -12,6 +12,7 @@ import numpy as np
 import peers
 import pyarrow as pa
 import pytest
+import threads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -374,3 +375,44 @@ def test_endpoints_and_records_do_not_pickle(heap: ipcheap.Heap) -> None:
                     pickle.dumps(thing)
         channel: Any = heap.channel("a")
         assert pickle.loads(pickle.dumps(channel)).capacity == 4
+
+
+class Changing:
+    """A codec whose list gets shorter while it is copied."""
+
+    def __init__(self) -> None:
+        self.copying = threading.Event()
+
+    def encode(self, obj: Any, /) -> list[Any]:
+        self.pieces: list[Any] = [bytes(32 * MIB), b"b", obj]
+        self.copying.set()
+        return self.pieces
+
+    def decode(self, pieces: list[memoryview], /) -> Any:
+        return bytes(pieces[2])
+
+
+def test_what_a_codec_gave_may_change_while_it_is_copied(
+    line: tuple[ipcheap.Producer, ipcheap.Consumer],
+) -> None:
+    producer, consumer = line
+    for _ in range(5):
+        codec = Changing()
+
+        def shorten(codec: Changing = codec) -> None:
+            codec.copying.wait(peers.PATIENCE)
+            del codec.pieces[1:]
+
+        with threads.run(shorten):
+            producer.send_object(b"c", codec=codec)
+        assert consumer.recv_object(codec=codec) == b"c"
+
+
+def test_pieces_may_come_in_any_sequence(line: tuple[ipcheap.Producer, ipcheap.Consumer]) -> None:
+    class Tuples(Changing):
+        def encode(self, obj: Any, /) -> Any:
+            return (b"a", b"b", obj)
+
+    producer, consumer = line
+    producer.send_object(b"c", codec=Tuples())
+    assert consumer.recv_object(codec=Tuples()) == b"c"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import threading
 import weakref
@@ -9,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import threads
 
 import ipcheap
+from ipcheap._core import lib
+from ipcheap.record import DEBUG, debug
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -312,3 +316,53 @@ def test_what_no_heap_made_is_refused() -> None:
         record.free()
     with pytest.raises(TypeError):
         producer._bind(0, object(), heap)  # type: ignore[arg-type]
+
+
+def test_a_batch_half_copied_is_nobody_elses(heap: ipcheap.Heap) -> None:
+    """Copying long messages gives the GIL up: the others still have the wrong thread."""
+    done = threading.Event()
+    refused = 0
+
+    def take_some() -> None:
+        nonlocal refused
+        while not done.is_set():
+            for receive in (consumer.try_recv_record, lambda: consumer.recv_many(2, 0)):
+                with pytest.raises(ipcheap.WrongThread):
+                    receive()
+                refused += 1
+
+    with heap.producer("a") as producer, heap.consumer("a") as consumer:
+        messages = [bytes([n]) * (512 << 10) for n in range(6)]
+        with threads.run(take_some), contextlib.ExitStack() as finally_do:
+            finally_do.callback(done.set)
+            for _ in range(50):
+                producer.send_many(messages)
+                found: list[bytes] = []
+                while len(found) < len(messages):
+                    found += consumer.recv_many()
+                assert found == messages
+    assert refused
+
+
+def test_what_memory_has_given_out_for_comes_next(heap: ipcheap.Heap) -> None:
+    """A record that there was no object for is not lost, nor are those before it."""
+    made = 0
+
+    def run_out(_: object) -> None:
+        nonlocal made
+        made += 1
+        if made == 3:
+            raise MemoryError
+
+    with heap.producer("a") as producer, heap.consumer("a") as consumer:
+        producer.send_many([b"1", b"2", b"3", b"4"])
+        lib.py_use_records(id(ipcheap.Record), id(run_out))
+        try:
+            first = consumer.recv_records(10)
+        finally:
+            debug(DEBUG)
+        rest = [consumer.recv(timeout=0), consumer.recv(timeout=0)]
+        assert [bytes(record) for record in first] == [b"1", b"2"]
+        assert rest == [b"3", b"4"]
+        for record in first:
+            record.free()

@@ -12,11 +12,21 @@ typedef struct py_consumer {
 static const char *const timeout_only[] = {"timeout", NULL};
 static const char *const limit_and_timeout[] = {"limit", "timeout", NULL};
 
+/* Is something left over, and may the caller have it? The core is not asked for it again. */
+static int left_over(const py_consumer *self, int *error) {
+    *error = self->side.endpoint ? 0 : IPCHEAP_ENDPOINT_CLOSED;
+    if (*error || self->first == self->end) return 0;
+    *error = endpoint_refuses(&self->side);
+    return !*error;
+}
+
 static int received(py_consumer *self, ipcheap_record *record) {
-    if (!self->side.endpoint) return IPCHEAP_ENDPOINT_CLOSED;
-    if (self->first == self->end) return keeping_try_receive(self->side.endpoint, record);
-    *record = self->waiting[self->first++];
-    return 0;
+    int error;
+    if (left_over(self, &error))
+        *record = self->waiting[self->first++];
+    else if (!error)
+        error = keeping_try_receive(self->side.endpoint, record);
+    return error;
 }
 
 static int receive_core(py_consumer *self, ipcheap_record *record, int spinning) {
@@ -29,6 +39,13 @@ static int receive_core(py_consumer *self, ipcheap_record *record, int spinning)
 static void take_back(py_consumer *self, const ipcheap_record *record) {
     if (self->first == self->end) self->first = self->end = 1;
     self->waiting[--self->first] = *record;
+}
+
+/* After an exception: where memory gave out, what has come before that goes first. */
+static int what_there_is(PyObject *list) {
+    if (PyList_Size(list) == 0 || !PyErr_ExceptionMatches(PyExc_MemoryError)) return PY_RAISED;
+    PyErr_Clear();
+    return 0;
 }
 
 typedef int filler(PyObject *self, PyObject *list, Py_ssize_t limit);
@@ -69,7 +86,10 @@ static PyObject *receive(py_consumer *self, int spinning, int *error) {
         return NULL;
     }
     ((py_record *)made)->core = core;
-    return record_finish(made);
+    if (record_announce(made) == 0) return made;
+    take_back(self, &core);
+    record_drop(made);
+    return NULL;
 }
 
 static PyObject *consumer_recv_record(PyObject *self, PyObject *const *given, Py_ssize_t count,
@@ -106,18 +126,17 @@ static PyObject *consumer_receive_form(PyObject *object, PyObject *number) {
     uint64_t nbytes;
     uint32_t next;
     ipcheap_record core;
+    int error;
     if (form == -1 && PyErr_Occurred()) return NULL;
-    if (!self->side.endpoint) return PyLong_FromLong(IPCHEAP_ENDPOINT_CLOSED);
-    if (self->first < self->end) {
+    if (left_over(self, &error)) {
         next = self->waiting[self->first].form;
-    } else {
-        int error = keeping_peek(self->side.endpoint, &nbytes, &next);
+    } else if (!error) {
+        error = keeping_peek(self->side.endpoint, &nbytes, &next);
         if (error == IPCHEAP_WOULD_BLOCK && soon(&self->side))
             error = keeping_peek(self->side.endpoint, &nbytes, &next);
-        if (error) return PyLong_FromLong(error);
     }
-    if (next != (uint32_t)form) return PyLong_FromLong(PY_OTHER_FORM);
-    int error = received(self, &core);
+    if (!error && next != (uint32_t)form) error = PY_OTHER_FORM;
+    if (!error) error = received(self, &core);
     if (error) return PyLong_FromLong(error);
     PyObject *made = block_new(&core, self->side.heap, self->side.source);
     if (!made) take_back(self, &core);
@@ -129,10 +148,14 @@ static int receive_records(PyObject *self, PyObject *list, Py_ssize_t limit) {
     int error = 0;
     while (PyList_Size(list) < limit) {
         PyObject *next = receive((py_consumer *)self, 0, &error);
-        if (!next) return error ? (PyList_Size(list) ? 0 : error) : PY_RAISED;
-        int lost = PyList_Append(list, next);
+        if (!next && error) return PyList_Size(list) ? 0 : error;
+        if (!next) return what_there_is(list);
+        if (PyList_Append(list, next) != 0) {
+            take_back((py_consumer *)self, &((py_record *)next)->core);
+            record_drop(next);
+            return what_there_is(list);
+        }
         Py_DECREF(next);
-        if (lost) return PY_RAISED;
     }
     return 0;
 }
@@ -182,21 +205,25 @@ static PyObject *consumer_attempt_bytes(PyObject *self, PyObject *unused) {
 /* As many as there are up to a batch, into a list: 1 if that was a whole one, 0 or an error. */
 static int receive_batch(py_consumer *self, PyObject *list, Py_ssize_t limit) {
     size_t most = limit < PY_BATCH ? (size_t)limit : PY_BATCH, passed = 0;
-    if (!self->side.endpoint) return IPCHEAP_ENDPOINT_CLOSED;
-    if (self->first == self->end) {
+    int error;
+    if (!left_over(self, &error)) {
+        if (error) return error;
         int64_t got = keeping_try_receive_many(self->side.endpoint, self->waiting, most);
         if (got <= 0) return got ? (int)got : IPCHEAP_WOULD_BLOCK;
         self->first = 0;
         self->end = (size_t)got;
     }
     for (; self->first < self->end && passed < most; passed++) {
-        ipcheap_record *record = &self->waiting[self->first];
-        PyObject *bytes = copy_out(record);
+        /* Out of there first: a long copy gives the GIL up. */
+        ipcheap_record record = self->waiting[self->first++];
+        PyObject *bytes = copy_out(&record);
         int lost = !bytes || PyList_Append(list, bytes) != 0;
         Py_XDECREF(bytes);
-        if (lost) return PY_RAISED;
-        self->first++;
-        keeping_free(self->side.heap, record);
+        if (lost) {
+            take_back(self, &record);
+            return PY_RAISED;
+        }
+        keeping_free(self->side.heap, &record);
     }
     return passed == PY_BATCH;
 }
@@ -206,9 +233,8 @@ static int receive_many(PyObject *self, PyObject *list, Py_ssize_t limit) {
     int more = 1;
     while (more == 1 && PyList_Size(list) < limit)
         more = receive_batch((py_consumer *)self, list, limit - PyList_Size(list));
-    if (PyList_Size(list) == 0) return more;
-    if (more == PY_RAISED) PyErr_Clear(); /* what there is of it goes first */
-    return 0;
+    if (more == PY_RAISED) return what_there_is(list);
+    return PyList_Size(list) ? 0 : more;
 }
 
 static PyObject *consumer_recv_many(PyObject *self, PyObject *const *given, Py_ssize_t count,

@@ -31,6 +31,11 @@ void endpoint_dealloc(PyObject *object) {
     Py_DECREF(type);
 }
 
+int endpoint_refuses(const py_endpoint *self) {
+    int error = ipcheap_wait(self->endpoint, 0);
+    return error == IPCHEAP_TIMED_OUT ? 0 : error;
+}
+
 int soon(const py_endpoint *self) {
     for (int i = 0; i < SPINS; i++) {
         if (ipcheap_wait(self->endpoint, 0) != IPCHEAP_TIMED_OUT) return 1;

@@ -16,6 +16,9 @@ typedef struct py_endpoint {
 PyObject *endpoint_bind(PyObject *self, PyObject *arguments);
 void endpoint_dealloc(PyObject *self);
 
+/* Why the caller may not use it just now: closed, another's thread, a child; else 0. */
+int endpoint_refuses(const py_endpoint *self);
+
 /* Will it be worth while to try once more? A peer that is about as fast needs no sleep. */
 int soon(const py_endpoint *self);
 

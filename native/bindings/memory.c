@@ -26,6 +26,11 @@ static int allocate(py_memory *self, uint64_t nbytes, ipcheap_record *record) {
     return keeping_allocate(self->heap, nbytes, record);
 }
 
+static PyObject *announced(PyObject *made) {
+    if (record_announce(made) != 0) Py_CLEAR(made);
+    return made;
+}
+
 PyObject *memory_allocate(PyObject *self, PyObject *number) {
     py_memory *from = (py_memory *)self;
     uint64_t nbytes;
@@ -35,7 +40,7 @@ PyObject *memory_allocate(PyObject *self, PyObject *number) {
     PyObject *made = record_new(from->heap, self);
     if (!made) return NULL;
     error = allocate(from, nbytes, &((py_record *)made)->core);
-    if (!error) return record_finish(made);
+    if (!error) return announced(made);
     record_drop(made);
     return fail(self, error, number);
 }
@@ -57,7 +62,7 @@ static PyObject *memory_allocate_many(PyObject *self, PyObject *arguments) {
             record_drop(next);
             break;
         }
-        next = next ? record_finish(next) : NULL;
+        next = next ? announced(next) : NULL;
         int lost = !next || PyList_Append(made, next) != 0;
         Py_XDECREF(next);
         if (lost) {
@@ -67,8 +72,10 @@ static PyObject *memory_allocate_many(PyObject *self, PyObject *arguments) {
     }
     if (!error) return made;
     /* Freed, and not left to the garbage collector, of which a debugging program hears. */
-    for (Py_ssize_t i = 0; i < PyList_Size(made); i++)
+    for (Py_ssize_t i = 0; i < PyList_Size(made); i++) {
         Py_XDECREF(PyObject_CallMethod(PyList_GetItem(made, i), "free", NULL));
+        PyErr_Clear();
+    }
     Py_DECREF(made);
     return fail(self, error, number);
 }
@@ -89,19 +96,21 @@ static PyObject *memory_allocate_array(PyObject *self, PyObject *layout) {
     int error = from->heap
                     ? keeping_allocate_array(from->heap, &copy, &((py_record *)made)->core)
                     : IPCHEAP_HEAP_CLOSED;
-    if (!error) return record_finish(made);
+    if (!error) return announced(made);
     record_drop(made);
     return PyLong_FromLong(error);
 }
 
-/* Of copies of the bytes-like objects in a list; an error of the core's if there is no room. */
+/* Of copies of bytes-like objects in a sequence; an error of the core's if there is no room. */
 static PyObject *memory_pack(PyObject *self, PyObject *pieces) {
     py_memory *from = (py_memory *)self;
-    PyObject *made = record_new(from->heap, self);
+    PyObject *list = PySequence_List(pieces); /* nobody else has it */
+    PyObject *made = list ? record_new(from->heap, self) : NULL;
+    int error = IPCHEAP_HEAP_CLOSED;
+    if (made && from->heap) error = pack(from->heap, list, &((py_record *)made)->core);
+    Py_XDECREF(list);
     if (!made) return NULL;
-    int error = from->heap ? pack(from->heap, pieces, &((py_record *)made)->core)
-                           : IPCHEAP_HEAP_CLOSED;
-    if (!error) return record_finish(made);
+    if (!error) return announced(made);
     record_drop(made);
     return PyLong_FromLong(error);
 }

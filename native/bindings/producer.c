@@ -78,17 +78,27 @@ static Py_ssize_t find_unsendable(py_endpoint *self, PyObject *list, int *error)
  */
 static int64_t send_some(py_endpoint *self, PyObject *list, Py_ssize_t first) {
     if (!self->endpoint) return IPCHEAP_ENDPOINT_CLOSED;
-    PyObject *records[PY_BATCH];
+    py_record *records[PY_BATCH];
     ipcheap_record batch[PY_BATCH];
+    enum fate before[PY_BATCH];
     Py_ssize_t n = 0;
     for (; n < PY_BATCH && first + n < PyList_Size(list); n++) {
-        records[n] = PyList_GetItem(list, first + n);
-        int error = record_outgoing(records[n], self->heap);
+        PyObject *object = PyList_GetItem(list, first + n);
+        int error = record_outgoing(object, self->heap);
         if (error) return error;
-        batch[n] = ((py_record *)records[n])->core;
+        records[n] = (py_record *)object;
+        batch[n] = records[n]->core;
+        before[n] = records[n]->fate;
     }
+    /* As in try_send(): sent to whoever looks meanwhile. */
+    for (Py_ssize_t i = 0; i < n; i++) records[i]->fate = SENT;
     int64_t went = keeping_try_send_many(self->endpoint, batch, (size_t)n);
-    for (int64_t i = 0; i < went; i++) record_sent(records[i]);
+    for (Py_ssize_t i = 0; i < n; i++) {
+        if (i < went)
+            record_sent((PyObject *)records[i]);
+        else
+            records[i]->fate = before[i];
+    }
     return went;
 }
 
@@ -109,7 +119,7 @@ static PyObject *producer_send_records(PyObject *object, PyObject *const *given,
         int64_t went = 1;
         for (sent = 0; sent < total && went > 0; sent += went > 0 ? (Py_ssize_t)went : 0) {
             went = send_some(self, list, sent);
-            if (went == IPCHEAP_WOULD_BLOCK && soon(self)) went = send_some(self, list, sent);
+            if (went == 0 && soon(self)) went = send_some(self, list, sent);
         }
         result = sent == total ? PyLong_FromSsize_t(sent)
                                : PyObject_CallMethod(object, "_send_records_rest", "nOO", sent,
@@ -184,7 +194,7 @@ static PyObject *producer_send_many(PyObject *object, PyObject *const *given, Py
     int64_t went = 1;
     while (sent < total && went > 0) {
         went = send_some_bytes(self, list, sent);
-        if (went == IPCHEAP_WOULD_BLOCK && soon(self)) went = send_some_bytes(self, list, sent);
+        if (went == 0 && soon(self)) went = send_some_bytes(self, list, sent);
         if (went > 0) sent += (Py_ssize_t)went;
     }
     PyObject *result = sent == total ? PyLong_FromSsize_t(sent)

@@ -224,9 +224,12 @@ static PyObject *record_keep(PyObject *object, PyObject *unused) {
     (void)unused;
     py_record *self = (py_record *)object;
     int error = unusable(self);
-    if (!error) error = keep(self);
     if (error) return refuse(self, error, "used");
-    self->fate = KEPT;
+    enum fate before = self->fate;
+    self->fate = FREED; /* to whoever looks while this has given the GIL up */
+    error = keep(self);
+    self->fate = error ? before : KEPT;
+    if (error) return refuse(self, error, "used");
     Py_RETURN_NONE;
 }
 
@@ -330,7 +333,7 @@ void record_use_class(PyObject *subclass, PyObject *made) {
     record_made = made == Py_None ? NULL : Py_NewRef(made);
     py_debugging = made != Py_None;
     /* The first one, ipcheap.Record: it stays for ever, and no other is pooled. */
-    if (!records.type && !py_debugging) records.type = record_class;
+    if (!records.type && !py_debugging) records.type = (PyTypeObject *)Py_NewRef(subclass);
 }
 
 PyObject *record_new(ipcheap_heap *heap, PyObject *source) {
@@ -348,13 +351,11 @@ void record_drop(PyObject *object) {
     Py_DECREF(object);
 }
 
-/* Once its core is filled in. */
-PyObject *record_finish(PyObject *object) {
-    if (!record_made) return object;
+int record_announce(PyObject *object) {
+    if (!record_made) return 0;
     PyObject *told = PyObject_CallFunctionObjArgs(record_made, object, NULL);
-    if (!told) Py_CLEAR(object);
     Py_XDECREF(told);
-    return object;
+    return told ? 0 : -1;
 }
 
 /* Whether it can be sent in a heap; an error if not. */

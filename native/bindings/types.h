@@ -79,8 +79,8 @@ PyObject *record_type(void);
 int record_check(PyObject *object);
 void record_use_class(PyObject *subclass, PyObject *made);
 PyObject *record_new(ipcheap_heap *heap, PyObject *source); /* its core to be filled in */
-void record_drop(PyObject *object); /* one that was never filled in */
-PyObject *record_finish(PyObject *object);
+void record_drop(PyObject *object); /* one whose core is not, or not any more, its own */
+int record_announce(PyObject *object); /* once its core is filled in; or an exception is set */
 PyObject *block_new(const ipcheap_record *core, ipcheap_heap *heap, PyObject *source);
 int record_outgoing(PyObject *object, ipcheap_heap *heap);
 void record_sent(PyObject *object);

@@ -80,7 +80,10 @@ int endpoint_doze(ipcheap_endpoint *e, int64_t timeout_ns) {
     if (has_company(e->heap)) return IPCHEAP_WOULD_BLOCK;
     int64_t start = os_now();
     int error = os_doze(e->doze);
-    if (error) return error;
+    if (error) {
+        e->doze = 0; /* next time look at everything, not at the slot alone */
+        return error;
+    }
     bool early = endpoint_can_go_on(e);
     if (!early && !endpoint_spin(e)) return IPCHEAP_WOULD_BLOCK;
     endpoint_expect(e, early ? 0 : os_now() - start);
