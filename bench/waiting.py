@@ -17,6 +17,7 @@ import json
 import mmap
 import multiprocessing
 import os
+import statistics
 import struct
 import threading
 import time
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 MESSAGE = bytes(64)
 PAGE = bytes(4096)
+THREAD_SLOTS = 256  # of the rings that two threads receive from
 CONTEXT: Any = multiprocessing.get_context("spawn")
 
 
@@ -323,7 +325,7 @@ def feed(name: str, count: int, batch: int) -> None:
 
 
 def feed_ring(name: str, count: int) -> None:
-    rings = [SemaphoreRing(f"{name}.{n}", len(PAGE)) for n in range(2)]
+    rings = [SemaphoreRing(f"{name}.{n}", len(PAGE), THREAD_SLOTS) for n in range(2)]
     for _ in range(count // 2):
         for ring in rings:
             ring.send(PAGE)
@@ -331,27 +333,33 @@ def feed_ring(name: str, count: int) -> None:
         ring.close()
 
 
-def in_threads(receive: Callable[[int, list[int]], None]) -> tuple[float, list[int]]:
-    """Run one for each of two threads; return seconds, and how long each call took."""
+def in_threads(receive: Callable[[int, list[int], list[int]], None]) -> tuple[float, list[int]]:
+    """Run one for each of two threads; return seconds, and how long each call took.
+
+    Time runs from the first of the moments that they note down: until then the producer's
+    interpreter starts.
+    """
     spans: list[list[int]] = [[], []]
-    threads = [threading.Thread(target=receive, args=(n, spans[n])) for n in range(2)]
-    begin = time.perf_counter()
+    begin: list[int] = []
+    threads = [threading.Thread(target=receive, args=(n, spans[n], begin)) for n in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return time.perf_counter() - begin, spans[0] + spans[1]
+    return (time.perf_counter_ns() - min(begin)) / 1e9, spans[0] + spans[1]
 
 
 def receive_ours(name: str, count: int, batch: int) -> tuple[float, list[int]]:
     with ipcheap.Heap.create(name, "64MiB") as heap:
-        heap.add_record_channel(0, 64)
-        heap.add_record_channel(1, 64)
+        heap.add_record_channel(0, THREAD_SLOTS)
+        heap.add_record_channel(1, THREAD_SLOTS)
         clock = time.perf_counter_ns
 
-        def receive(number: int, spans: list[int]) -> None:
+        def receive(number: int, spans: list[int], first: list[int]) -> None:
             with heap.consumer(number) as consumer, contextlib.suppress(ipcheap.ChannelClosed):
                 consumer.wait_peer(30)
+                consumer.recv_record().free()
+                first.append(clock())
                 while True:
                     begin = clock()
                     if batch > 1:
@@ -373,20 +381,20 @@ def receive_ours(name: str, count: int, batch: int) -> tuple[float, list[int]]:
 
 
 def receive_ring(name: str, count: int) -> tuple[float, list[int]]:
-    rings = [SemaphoreRing(f"{name}.{n}", len(PAGE), create=True) for n in range(2)]
+    rings = [SemaphoreRing(f"{name}.{n}", len(PAGE), THREAD_SLOTS, create=True) for n in range(2)]
     clock = time.perf_counter_ns
 
-    def receive(number: int, spans: list[int]) -> None:
+    def receive(number: int, spans: list[int], first: list[int]) -> None:
         ring = rings[number]
-        for _ in range(count // 2):
+        ring.recv()
+        first.append(clock())
+        for _ in range(count // 2 - 1):
             begin = clock()
             data = ring.recv()
             spans.append(clock() - begin)
             assert data[0] == 0
 
     with helper(feed_ring, name, count):
-        while rings[0].full.value == 0:
-            time.sleep(0.001)
         result = in_threads(receive)
     for ring in rings:
         ring.close(unlink=True)
@@ -412,10 +420,16 @@ def computing() -> Iterator[None]:
 
 
 def threads(name: str, seconds: float) -> list[Line]:
-    count = int(60_000 * seconds)
-    ring_time, _ = receive_ring(name, count)
-    ours_time, ours = receive_ours(name, count, 1)
-    batch_time, _ = receive_ours(name, count, 64)
+    count = int(20_000 * seconds) // 128 * 128
+    ring_times, ours_times, batch_times = [], [], []
+    ours: list[int] = []
+    for _ in range(5):  # interleaved, for the machine is not always the same
+        ring_times.append(receive_ring(name, count)[0])
+        ours_time, spans = receive_ours(name, count, 1)
+        ours_times.append(ours_time)
+        ours += spans
+        batch_times.append(receive_ours(name, count, 64)[0])
+    ring_time, ours_time, batch_time = map(statistics.median, (ring_times, ours_times, batch_times))
     with computing():
         busy_time, busy = receive_ours(name, count // 20, 1)
     slow = sum(span > 1_000_000 for span in busy)
