@@ -312,13 +312,13 @@ def feed(name: str, count: int, batch: int) -> None:
                 for out in outs:
                     records = out.allocate_records(len(PAGE), batch)
                     for record in records:
-                        record.view[:] = PAGE
+                        record[:] = PAGE
                     out.send_records(records)
         else:
             for _ in range(count // 2):
                 for out in outs:
                     record = out.allocate_record(len(PAGE))
-                    record.view[:] = PAGE
+                    record[:] = PAGE
                     out.send_record(record)
         for out in outs:
             out.close()
@@ -366,12 +366,12 @@ def receive_ours(name: str, count: int, batch: int) -> tuple[float, list[int]]:
                         records = consumer.recv_records(batch)
                         spans.append(clock() - begin)
                         for record in records:
-                            assert record.view[0] == 0
+                            assert record[0] == 0
                             record.free()
                     else:
                         record = consumer.recv_record()
                         spans.append(clock() - begin)
-                        assert record.view[0] == 0
+                        assert record[0] == 0
                         record.free()
 
         with helper(feed, name, count, batch):

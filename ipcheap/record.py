@@ -56,7 +56,9 @@ class Record(RecordCore):
     freed. After `free()` or a send every further use raises `RecordError`.
 
     Records come from `allocate_record()` and `recv_record()`; `len(record)` and
-    `record.nbytes` are its size in bytes, `bytes(record)` copies it. One that
+    `record.nbytes` are its size in bytes, `bytes(record)` copies it. `record[i]` is a byte,
+    `record[i:j]` a view, and what is assigned to either is written there: `record[:] = data`
+    fills it with bytes of its size. One that
     `allocate_array()` made knows its shape and dtype wherever it is received.
     """
 

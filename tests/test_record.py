@@ -366,3 +366,74 @@ def test_what_memory_has_given_out_for_comes_next(heap: ipcheap.Heap) -> None:
         assert rest == [b"3", b"4"]
         for record in first:
             record.free()
+
+
+def test_a_record_has_items_as_its_view_does(heap: ipcheap.Heap) -> None:
+    with heap.allocate_record(6) as record:
+        record[:] = b"abcdef"
+        assert bytes(record) == b"abcdef"
+        assert record[0] == record[-6] == ord("a")
+        assert bytes(record[1:3]) == b"bc"
+        assert bytes(record[::2]) == b"ace"
+        record[1] = ord("B")
+        record[2:4] = bytearray(b"CD")
+        record[-2:] = b"EF"
+        record[::5] = b"AF"
+        assert list(record) == list(b"ABCDEF")
+        assert ord("C") in record
+        part = record[2:4]
+        assert isinstance(part, memoryview)
+        part[0] = 0
+        assert record[2] == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "error"),
+    [
+        (6, 1, IndexError),
+        (-7, 1, IndexError),
+        (1 << 70, 1, IndexError),
+        (0, 256, ValueError),
+        (0, b"a", TypeError),
+        (slice(None), b"abcde", ValueError),
+        (slice(0, 2), b"abc", ValueError),
+        (slice(0, 6, 0), b"", ValueError),
+        (slice(None), "abcdef", TypeError),
+        ("a", 1, TypeError),
+    ],
+)
+def test_items_that_are_not_there(
+    heap: ipcheap.Heap, key: Any, value: Any, error: type[Exception]
+) -> None:
+    with heap.allocate_record(6) as record:
+        record[:] = b"abcdef"
+        with pytest.raises(error):
+            record[key] = value
+        with pytest.raises(TypeError):
+            del record[key]  # type: ignore[attr-defined]
+        assert bytes(record) == b"abcdef"
+        if not isinstance(key, slice) and key != 0:
+            with pytest.raises(error):
+                record[key]
+
+
+@pytest.mark.parametrize("nbytes", [0, 1, 64 << 10, (64 << 10) + 1, 1 << 20])
+def test_a_record_is_filled_in_one_go(heap: ipcheap.Heap, nbytes: int) -> None:
+    data = bytes(range(256)) * (nbytes // 256 + 1)
+    with heap.allocate_record(nbytes) as record:
+        record[:] = data[:nbytes]
+        assert bytes(record) == data[:nbytes]
+
+
+def test_what_an_index_does_meanwhile_is_seen(heap: ipcheap.Heap) -> None:
+    class Freeing:
+        def __index__(self) -> int:
+            record.free()
+            return 0
+
+    record = heap.allocate_record(4)
+    with pytest.raises(ipcheap.RecordError):
+        record[Freeing() :] = b"abcd"
+    for use in (lambda: record[0], lambda: record[:], lambda: iter(record), lambda: len(record)):
+        with pytest.raises(ipcheap.RecordError):
+            use()

@@ -123,7 +123,8 @@ def written_members(written: ast.ClassDef) -> dict[str, tuple[str, ...] | None]:
         elif isinstance(node, ast.FunctionDef):
             names = [a.arg for a in (*node.args.posonlyargs, *node.args.args)][1:]
             names += [node.args.vararg.arg] if node.args.vararg else []
-            members[node.name] = None if node.decorator_list else tuple(names)
+            is_property = any(ast.unparse(each) == "property" for each in node.decorator_list)
+            members[node.name] = None if is_property else tuple(names)
     return members
 
 
@@ -131,8 +132,10 @@ def built_members(built: type) -> dict[str, tuple[str, ...] | None]:
     """Return the same of a type that is there."""
     members: dict[str, tuple[str, ...] | None] = {}
     for name, member in vars(built).items():
-        if name == "__len__":
+        if name in ("__len__", "__iter__"):
             members[name] = ()
+        elif name == "__delitem__":  # comes with __setitem__, and raises TypeError
+            continue
         elif inspect.ismethoddescriptor(member):
             members[name] = tuple(inspect.signature(member).parameters)[1:]
         elif not name.startswith("__"):

@@ -34,7 +34,7 @@ class RecordSender(HeapSender):
         def loan(nbytes):
             nonlocal record
             record = allocate(nbytes)
-            return record.view
+            return record
 
         def commit():
             send(record)
@@ -42,7 +42,7 @@ class RecordSender(HeapSender):
         def loan_many(nbytes, count):
             nonlocal records
             records = allocate_all(nbytes, count)
-            return [record.view for record in records]
+            return records
 
         def commit_many():
             send_all(records)
@@ -83,7 +83,7 @@ class RecordReceiver(HeapReceiver):
         def take():
             nonlocal record
             record = receive()
-            return record.view
+            return record
 
         def done():
             if record is not None:  # an array gives its record back when it dies
@@ -92,7 +92,7 @@ class RecordReceiver(HeapReceiver):
         def take_many(limit):
             nonlocal records
             records = receive_all(limit)
-            return [record.view for record in records]
+            return records
 
         def done_many():
             for record in records:

@@ -6,6 +6,8 @@
 
 #include "gil.h"
 
+#define SHORT_COPY (64 << 10) /* so much is copied with the GIL and without a view */
+
 uint32_t py_process;
 int py_debugging;
 
@@ -189,6 +191,59 @@ static Py_ssize_t record_length(PyObject *self) {
     return -1;
 }
 
+/* Items ---------------------------------------------------------------------------------- */
+
+/* Where one byte is; NULL when `key` is not such an index, for the view to say why. */
+static unsigned char *byte_at(const py_record *self, PyObject *key) {
+    if (!PyLong_Check(key) || unusable(self)) return NULL;
+    Py_ssize_t nbytes = (Py_ssize_t)self->core.nbytes, at = PyNumber_AsSsize_t(key, NULL);
+    if (at < 0) at += nbytes;
+    return at >= 0 && at < nbytes ? (unsigned char *)self->core.data + at : NULL;
+}
+
+static PyObject *record_get_item(PyObject *self, PyObject *key) {
+    const unsigned char *byte = byte_at((py_record *)self, key);
+    if (byte) return PyLong_FromLong(*byte);
+    PyObject *view = record_view(self, NULL);
+    PyObject *item = view ? PyObject_GetItem(view, key) : NULL;
+    Py_XDECREF(view);
+    return item;
+}
+
+/* Copies bytes over a slice of the same length; false when it is anything else. */
+static int set_slice(py_record *self, PyObject *key, PyObject *value) {
+    Py_ssize_t start, stop, step;
+    if (!PySlice_Check(key) || !PyBytes_Check(value) || unusable(self)) return 0;
+    if (PySlice_Unpack(key, &start, &stop, &step) != 0) {
+        PyErr_Clear();
+        return 0;
+    }
+    Py_ssize_t length = PySlice_AdjustIndices((Py_ssize_t)self->core.nbytes, &start, &stop, step);
+    /* What an index's __index__() may have done; and a long copy would give the GIL up. */
+    if (step != 1 || length != PyBytes_Size(value) || length > SHORT_COPY || unusable(self))
+        return 0;
+    memcpy((char *)self->core.data + start, PyBytes_AsString(value), (size_t)length);
+    return 1;
+}
+
+static int record_set_item(PyObject *object, PyObject *key, PyObject *value) {
+    if (value && set_slice((py_record *)object, key, value)) return 0;
+    PyObject *view = record_view(object, NULL);
+    if (!view) return -1;
+    int error = value ? PyObject_SetItem(view, key, value) : PyObject_DelItem(view, key);
+    Py_DECREF(view);
+    return error;
+}
+
+static PyObject *record_iterate(PyObject *self) {
+    PyObject *view = record_view(self, NULL);
+    PyObject *iterator = view ? PyObject_GetIter(view) : NULL;
+    Py_XDECREF(view);
+    return iterator;
+}
+
+/* Its end -------------------------------------------------------------------------------- */
+
 static int keep(py_record *self) {
     int error = keeping_keep(self->heap, &self->core);
     if (!error && self->block) self->block->core = self->core;
@@ -305,7 +360,10 @@ PyObject *record_type(void) {
     };
     static PyType_Slot slots[] = {
         {Py_tp_dealloc, (void *)record_dealloc},
-        {Py_sq_length, (void *)record_length},
+        {Py_mp_length, (void *)record_length},
+        {Py_mp_subscript, (void *)record_get_item},
+        {Py_mp_ass_subscript, (void *)record_set_item},
+        {Py_tp_iter, (void *)record_iterate},
         {Py_tp_methods, methods},
         {Py_tp_getset, properties},
         {Py_tp_members, members},

@@ -113,6 +113,9 @@ def records(heap: ipcheap.Heap) -> None:
         assert_type(record.nbytes, int)
         assert_type(len(record), int)
         assert_type(bytes(record), bytes)
+        assert_type(record[0], int)
+        assert_type(record[1:2], memoryview)
+        record[:] = b""
         assert_type(record.view, memoryview)
         assert_type(record.array("f8", (3,)), npt.NDArray[Any])
         assert_type(record.array(np.float64, -1), npt.NDArray[Any])
