@@ -127,7 +127,9 @@ class Consumer(Endpoint, ConsumerCore):
         if self._turns % FAIR == 0:
             await self._give_way()
         record = self._attempt()
-        return record if isinstance(record, Record) else await self._receive_eventually(record)
+        if isinstance(record, Record):
+            return record
+        return await self._receive_eventually(self._attempt, record)
 
     async def arecv(self) -> bytes:
         """Return a copy of the next record; asyncio's `recv()`."""
@@ -137,9 +139,7 @@ class Consumer(Endpoint, ConsumerCore):
         data = self._attempt_bytes()
         if isinstance(data, bytes):
             return data
-        attempt = _Attempt(self._attempt_bytes)
-        await self._eventually(attempt, data)
-        return attempt.result  # type: ignore[no-any-return]
+        return await self._receive_eventually(self._attempt_bytes, data)
 
     async def __aiter__(self) -> AsyncIterator[Record]:
         while True:  # arecv_record(), but for the cost of a coroutine
@@ -149,7 +149,7 @@ class Consumer(Endpoint, ConsumerCore):
             record = self._attempt()
             if not isinstance(record, Record):
                 try:
-                    record = await self._receive_eventually(record)
+                    record = await self._receive_eventually(self._attempt, record)
                 except ChannelClosed:
                     return
             yield record
@@ -160,8 +160,8 @@ class Consumer(Endpoint, ConsumerCore):
     def _has_left_over(self) -> bool:
         return self._left_over > 0
 
-    async def _receive_eventually(self, code: int) -> Record:
-        attempt = _Attempt(self._attempt)
+    async def _receive_eventually(self, receive: Callable[[], T | int], code: int) -> T:
+        attempt = _Attempt(receive)
         await self._eventually(attempt, code)
         return attempt.result  # type: ignore[no-any-return]
 

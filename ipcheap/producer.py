@@ -12,7 +12,7 @@ from ._endpoint import FAIR, Endpoint
 from ._types import ProducerCore
 from .errors import RecordError
 from .objects import PICKLE
-from .record import Record, allocate_array, allocate_many, allocate_packed
+from .record import Record, allocate_array, allocate_packed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Producer(Endpoint, ProducerCore):
 
     def allocate_records(self, nbytes: int, count: int) -> list[Record]:
         """Return so many records of `nbytes` bytes each, or raise HeapFull and allocate none."""
-        return allocate_many(self._handle, nbytes, count)
+        return self._handle.allocate_many(nbytes, _arguments.count(count, "count"))
 
     def allocate_array(
         self, shape: Shape, dtype: numpy.typing.DTypeLike, *, order: str = "C"
@@ -148,33 +148,28 @@ class Producer(Endpoint, ProducerCore):
         self._insist(partial(self._try_bytes, data), timeout)
 
     def _send_records_rest(self, sent: int, records: list[Record], timeout: float | None) -> int:
-        def attempt(sent: int) -> int:
-            code = self._send_some(records, sent)
-            if code < 0 and sent == 0 and code != _WOULD_BLOCK:
-                raise self._not_sent(code, records[0])
-            return code
-
-        return self._send_all(attempt, sent, len(records), timeout)
+        return self._send_all(self._send_some, self._not_sent, sent, records, timeout)
 
     def _send_rest(self, sent: int, buffers: list[Any], timeout: float | None) -> int:
-        def attempt(sent: int) -> int:
-            code = self._send_some_bytes(buffers, sent)
-            if code < 0 and sent == 0 and code != _WOULD_BLOCK:
-                raise self._refusal(code, buffers[0])
-            return code
-
-        return self._send_all(attempt, sent, len(buffers), timeout)
+        return self._send_all(self._send_some_bytes, self._refusal, sent, buffers, timeout)
 
     def _send_all(
-        self, attempt: Callable[[int], int], sent: int, total: int, timeout: float | None
+        self,
+        send: Callable[[list[Any], int], int],
+        refusal: Callable[[int, Any], Exception],
+        sent: int,
+        things: list[Any],
+        timeout: float | None,
     ) -> int:
         """Send from a position on, again and again; an error counts only if nothing went."""
         deadline = time.monotonic() + _arguments.timeout(timeout)
-        while sent < total:
-            code = attempt(sent)
+        while sent < len(things):
+            code = send(things, sent)
             if code > 0:
                 sent += code
                 continue
+            if code not in (0, _WOULD_BLOCK) and sent == 0:
+                raise refusal(code, things[0])
             if code in (0, _WOULD_BLOCK):
                 code = self._wait(deadline - time.monotonic())
                 if code == 0:

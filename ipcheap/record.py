@@ -8,7 +8,7 @@ import sys
 import warnings
 import weakref
 
-from . import _arguments, _native
+from . import _native
 from ._core import lib
 from ._types import RecordCore
 from .array import core_layout, make_array, read_layout
@@ -149,11 +149,6 @@ def allocate_packed(handle: Handle, pieces: list[Any]) -> Record:
                 raise ValueError(f"{type(piece).__name__} of bytes that do not lie in one piece")
         raise BufferError("what was to be sent changed its size meanwhile")
     raise handle.allocation_error(made, sum(memoryview(piece).nbytes for piece in pieces))
-
-
-def allocate_many(handle: Handle, nbytes: int, count: int) -> list[Record]:
-    """Return so many new records, or raise and leave none."""
-    return handle.allocate_many(nbytes, _arguments.count(count, "count"))
 
 
 def array_of(block: Block, source: Source) -> numpy.typing.NDArray[Any]:

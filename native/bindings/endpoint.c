@@ -24,11 +24,9 @@ PyObject *endpoint_bind(PyObject *object, PyObject *arguments) {
 
 void endpoint_dealloc(PyObject *object) {
     py_endpoint *self = (py_endpoint *)object;
-    PyTypeObject *type = Py_TYPE(object);
     Py_XDECREF(self->memory);
     Py_XDECREF(self->source);
-    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
-    Py_DECREF(type);
+    give_back(object);
 }
 
 int endpoint_refuses(const py_endpoint *self) {

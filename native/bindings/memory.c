@@ -31,6 +31,13 @@ static PyObject *announced(PyObject *made) {
     return made;
 }
 
+/* The record, or the error as a number, for the Python class to make of it what fits. */
+static PyObject *made_or_error(PyObject *made, int error) {
+    if (!error) return announced(made);
+    record_drop(made);
+    return PyLong_FromLong(error);
+}
+
 PyObject *memory_allocate(PyObject *self, PyObject *number) {
     py_memory *from = (py_memory *)self;
     uint64_t nbytes;
@@ -96,9 +103,7 @@ static PyObject *memory_allocate_array(PyObject *self, PyObject *layout) {
     int error = from->heap
                     ? keeping_allocate_array(from->heap, &copy, &((py_record *)made)->core)
                     : IPCHEAP_HEAP_CLOSED;
-    if (!error) return announced(made);
-    record_drop(made);
-    return PyLong_FromLong(error);
+    return made_or_error(made, error);
 }
 
 /* Of copies of bytes-like objects in a sequence; an error of the core's if there is no room. */
@@ -110,21 +115,13 @@ static PyObject *memory_pack(PyObject *self, PyObject *pieces) {
     if (made && from->heap) error = pack(from->heap, list, &((py_record *)made)->core);
     Py_XDECREF(list);
     if (!made) return NULL;
-    if (!error) return announced(made);
-    record_drop(made);
-    return PyLong_FromLong(error);
+    return made_or_error(made, error);
 }
 
 static PyObject *memory_bind(PyObject *self, PyObject *address) {
     ((py_memory *)self)->heap = PyLong_AsVoidPtr(address);
     if (PyErr_Occurred()) return NULL;
     Py_RETURN_NONE;
-}
-
-static void memory_dealloc(PyObject *self) {
-    PyTypeObject *type = Py_TYPE(self);
-    ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
-    Py_DECREF(type);
 }
 
 PyObject *memory_type(void) {
@@ -140,7 +137,7 @@ PyObject *memory_type(void) {
         {NULL, NULL, 0, NULL},
     };
     static PyType_Slot slots[] = {
-        {Py_tp_dealloc, (void *)memory_dealloc},
+        {Py_tp_dealloc, (void *)give_back},
         {Py_tp_methods, methods},
         {0, NULL},
     };

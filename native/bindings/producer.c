@@ -7,6 +7,22 @@ static const char *const records_and_timeout[] = {"records", "timeout", NULL};
 static const char *const data_and_timeout[] = {"data", "timeout", NULL};
 static const char *const buffers_and_timeout[] = {"buffers", "timeout", NULL};
 
+typedef int64_t sender(py_endpoint *self, PyObject *list, Py_ssize_t first);
+
+/* Sends a list, batch after batch; what is left of it when that stops is for a method to send. */
+static PyObject *send_all(py_endpoint *self, PyObject *list, sender *send, const char *rest,
+                          PyObject *timeout) {
+    Py_ssize_t sent = 0, total = PyList_Size(list);
+    int64_t went = 1;
+    while (sent < total && went > 0) {
+        went = send(self, list, sent);
+        if (went == 0 && soon(self)) went = send(self, list, sent);
+        if (went > 0) sent += (Py_ssize_t)went;
+    }
+    if (sent == total) return PyLong_FromSsize_t(sent);
+    return PyObject_CallMethod((PyObject *)self, rest, "nOO", sent, list, or_none(timeout));
+}
+
 /* Records -------------------------------------------------------------------------------- */
 
 /* One that is being sent is so to whoever looks while this has given the GIL up. */
@@ -110,21 +126,10 @@ static PyObject *producer_send_records(PyObject *object, PyObject *const *given,
     if (arguments_of(given, count, names, records_and_timeout, 1, arguments)) return NULL;
     PyObject *list = PySequence_List(arguments[0]); /* nobody else has it */
     if (!list) return NULL;
-    Py_ssize_t sent = find_unsendable(self, list, &error);
-    PyObject *result;
-    if (error) {
-        result = PyObject_CallMethod(object, "_refuse", "iO", error, PyList_GetItem(list, sent));
-    } else {
-        Py_ssize_t total = sent;
-        int64_t went = 1;
-        for (sent = 0; sent < total && went > 0; sent += went > 0 ? (Py_ssize_t)went : 0) {
-            went = send_some(self, list, sent);
-            if (went == 0 && soon(self)) went = send_some(self, list, sent);
-        }
-        result = sent == total ? PyLong_FromSsize_t(sent)
-                               : PyObject_CallMethod(object, "_send_records_rest", "nOO", sent,
-                                                     list, or_none(arguments[1]));
-    }
+    Py_ssize_t at = find_unsendable(self, list, &error);
+    PyObject *result =
+        error ? PyObject_CallMethod(object, "_refuse", "iO", error, PyList_GetItem(list, at))
+              : send_all(self, list, send_some, "_send_records_rest", arguments[1]);
     Py_DECREF(list);
     return result;
 }
@@ -190,16 +195,7 @@ static PyObject *producer_send_many(PyObject *object, PyObject *const *given, Py
     if (arguments_of(given, count, names, buffers_and_timeout, 1, arguments)) return NULL;
     PyObject *list = PySequence_List(arguments[0]); /* nobody else has it */
     if (!list) return NULL;
-    Py_ssize_t sent = 0, total = PyList_Size(list);
-    int64_t went = 1;
-    while (sent < total && went > 0) {
-        went = send_some_bytes(self, list, sent);
-        if (went == 0 && soon(self)) went = send_some_bytes(self, list, sent);
-        if (went > 0) sent += (Py_ssize_t)went;
-    }
-    PyObject *result = sent == total ? PyLong_FromSsize_t(sent)
-                                     : PyObject_CallMethod(object, "_send_rest", "nOO", sent, list,
-                                                           or_none(arguments[1]));
+    PyObject *result = send_all(self, list, send_some_bytes, "_send_rest", arguments[1]);
     Py_DECREF(list);
     return result;
 }

@@ -9,14 +9,19 @@
 #define SHORT_COPY (64 << 10) /* so much is copied with the GIL and without a view */
 
 uint32_t py_process;
-int py_debugging;
 
 static PyTypeObject *record_class; /* the Python class that records are instances of */
-static PyObject *record_made;      /* told of each, when debugging */
+static PyObject *record_made;      /* told of each; when debugging, and only then */
 
 PyObject *make_type(PyObject **type, PyType_Spec *spec) {
     if (!*type) *type = PyType_FromSpec(spec);
     return *type;
+}
+
+void give_back(PyObject *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
+    Py_DECREF(type);
 }
 
 /* Pools ---------------------------------------------------------------------------------- */
@@ -47,10 +52,12 @@ static PyObject *pool_take(struct pool *pool, PyTypeObject *type) {
 
 static void pool_return(struct pool *pool, PyObject *object) {
     PyTypeObject *type = Py_TYPE(object);
-    if (POOLING && type == pool->type && pool->count < sizeof pool->objects / sizeof *pool->objects)
-        pool->objects[pool->count++] = object;
-    else
-        ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
+    size_t room = sizeof pool->objects / sizeof *pool->objects;
+    if (!POOLING || type != pool->type || pool->count == room) {
+        give_back(object);
+        return;
+    }
+    pool->objects[pool->count++] = object;
     Py_DECREF(type);
 }
 
@@ -378,7 +385,7 @@ PyObject *record_type(void) {
     return make_type(&type, &spec);
 }
 
-int record_check(PyObject *object) {
+static int is_record(PyObject *object) {
     return Py_TYPE(object) == record_class ||
            PyObject_TypeCheck(object, (PyTypeObject *)record_type());
 }
@@ -389,9 +396,8 @@ void record_use_class(PyObject *subclass, PyObject *made) {
     Py_XDECREF(record_made);
     record_class = (PyTypeObject *)Py_NewRef(subclass);
     record_made = made == Py_None ? NULL : Py_NewRef(made);
-    py_debugging = made != Py_None;
     /* The first one, ipcheap.Record: it stays for ever, and no other is pooled. */
-    if (!records.type && !py_debugging) records.type = (PyTypeObject *)Py_NewRef(subclass);
+    if (!records.type && !record_made) records.type = (PyTypeObject *)Py_NewRef(subclass);
 }
 
 PyObject *record_new(ipcheap_heap *heap, PyObject *source) {
@@ -418,12 +424,12 @@ int record_announce(PyObject *object) {
 
 /* Whether it can be sent in a heap; an error if not. */
 int record_outgoing(PyObject *object, ipcheap_heap *heap) {
-    if (!record_check(object)) return PY_NOT_A_RECORD;
+    if (!is_record(object)) return PY_NOT_A_RECORD;
     py_record *self = (py_record *)object;
     int error = unusable(self);
     if (error) return error;
     if (self->heap != heap) return IPCHEAP_RECORD;
-    return py_debugging && views(self) > self->lent ? PY_VIEWED : 0;
+    return record_made && views(self) > self->lent ? PY_VIEWED : 0;
 }
 
 /* Views there may be, but they keep the memory no longer. */

@@ -37,9 +37,6 @@ enum { PY_BATCH = 64, PY_PIECES = 0x316A626F /* "obj1" in memory */ };
 /* Which process this is, counting forks: a child may not touch its parent's records. */
 extern uint32_t py_process;
 
-/* Whether sending a record that has views is an error. */
-extern int py_debugging;
-
 typedef struct py_memory {
     PyObject_HEAD
     ipcheap_heap *heap; /* kept by the Python class; NULL for what is left of a closed heap */
@@ -52,7 +49,7 @@ typedef struct py_record {
     PyObject_HEAD
     ipcheap_record core;
     ipcheap_heap *heap;
-    PyObject *source;    /* keeps the heap, and the consumer it came from */
+    PyObject *source;       /* keeps the heap, and the consumer it came from */
     struct py_block *block; /* what its views are made of, once there are any */
     PyObject *weak_references;
     uint32_t process;
@@ -76,7 +73,6 @@ typedef struct py_block {
 
 /* record.c */
 PyObject *record_type(void);
-int record_check(PyObject *object);
 void record_use_class(PyObject *subclass, PyObject *made);
 PyObject *record_new(ipcheap_heap *heap, PyObject *source); /* its core to be filled in */
 void record_drop(PyObject *object); /* one whose core is not, or not any more, its own */
@@ -104,5 +100,7 @@ PyObject *consumer_type(void);
 
 /* A type, made when it is first asked for; with the GIL held. */
 PyObject *make_type(PyObject **type, PyType_Spec *spec);
+/* Their instances' memory, and the reference that each of them has to its type. */
+void give_back(PyObject *self);
 
 #endif

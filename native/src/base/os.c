@@ -12,7 +12,6 @@
 #include <sys/ipc.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/sem.h>
 #include <sys/shm.h>
