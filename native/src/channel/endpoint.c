@@ -5,6 +5,7 @@
 #include "channel/bell.h"
 #include "channel/park.h"
 #include "channel/recover.h"
+#include "heap/trim.h"
 #include "segment/lock.h"
 
 /* Adding and removing channels ------------------------------------------------------------ */
@@ -80,6 +81,7 @@ int ipcheap_remove_channel(ipcheap_heap *heap, const ipcheap_key *key, int force
         }
     }
     heap_unlock(me);
+    extents_settle(me);
     return error;
 }
 

@@ -2,6 +2,7 @@
 
 #include "channel/bell.h"
 #include "channel/recover.h"
+#include "heap/deferred.h"
 #include "heap/extent.h"
 #include "heap/trim.h"
 
@@ -29,7 +30,7 @@ static void reclaim(struct participant *me) {
 static void leave(struct participant *me) {
     endpoints_close(me, me);
     slabs_abandon(me);
-    blocks_free_deferred(me);
+    deferred_settle(me);
 }
 
 static const struct hooks hooks = {

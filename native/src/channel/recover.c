@@ -2,6 +2,7 @@
 
 #include "channel/bell.h"
 #include "heap/extent.h"
+#include "heap/trim.h"
 #include "segment/lock.h"
 
 struct recovery {
@@ -263,5 +264,6 @@ int ipcheap_recover_witnessed(ipcheap_heap *heap, ipcheap_recovery *report,
     slabs_rebuild(heap);
     directory_rebuild(me);
     heap_unlock(me);
+    extents_settle(me);
     return error ? error : undone;
 }

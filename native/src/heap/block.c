@@ -1,7 +1,6 @@
 #include "heap/block.h"
 
-#include <stdlib.h>
-
+#include "heap/deferred.h"
 #include "heap/extent.h"
 #include "heap/trim.h"
 #include "segment/lock.h"
@@ -88,43 +87,34 @@ static int allocate_again(struct participant *me, uint64_t nbytes, uint64_t *off
 }
 
 int block_allocate(struct participant *me, uint64_t nbytes, uint64_t *offset) {
-    if (me->deferred_count) blocks_free_deferred(me);
+    if (me->deferred_count) deferred_settle(me);
     int error = allocate_once(me, nbytes, offset);
     if (error) error = allocate_again(me, nbytes, offset, error);
     if (!error) me->held++;
     return error;
 }
 
-static int defer(struct participant *me, uint64_t page) {
-    if (me->deferred_count == me->deferred_room) {
-        size_t room = me->deferred_room ? 2 * me->deferred_room : 16;
-        uint64_t *list = realloc(me->deferred, room * sizeof *list);
-        if (!list) return IPCHEAP_NO_MEMORY;
-        me->deferred = list;
-        me->deferred_room = room;
-    }
-    me->deferred[me->deferred_count++] = page;
-    return 0;
-}
-
-void blocks_free_deferred(struct participant *me) {
-    while (me->deferred_count) {
-        int error = extent_free(me, me->deferred[me->deferred_count - 1]);
-        if (error && error != IPCHEAP_CORRUPT) return;
-        me->deferred_count--;
-    }
-}
-
-int block_free(struct participant *me, const struct place *place) {
-    if (LIKELY(place->in_slab)) return slab_free(me, &place->block);
+static int block_free_extent(struct participant *me, const struct place *place) {
+    uint64_t before = get(place->tag);
+    int error = deferred_reserve(me, 1);
+    if (error) return error;
     put(place->tag, me->tag);
-    int error = extent_free(me, place->page);
-    if (error == IPCHEAP_HEAP_BUSY) return defer(me, place->page);
+    error = extent_free(me, place->page);
+    if (LIKELY(!error)) return 0;
+    if (error == IPCHEAP_HEAP_BUSY) {
+        deferred_add(me, place->page);
+        return 0;
+    }
+    put(place->tag, before); /* its owner's, as the counts of what is held have it */
     return error;
 }
 
+int block_free(struct participant *me, const struct place *place) {
+    return LIKELY(place->in_slab) ? slab_free(me, &place->block) : block_free_extent(me, place);
+}
+
 int heap_reclaim(struct participant *me, bool give_back) {
-    blocks_free_deferred(me);
+    deferred_settle(me);
     slabs_release_empty(me);
     int error = heap_lock(me);
     if (error) return error;
@@ -137,5 +127,6 @@ int heap_reclaim(struct participant *me, bool give_back) {
         int64_t given = extents_trim(me, 0);
         if (given < 0) return (int)given;
     }
+    extents_settle(me);
     return 0;
 }

@@ -27,11 +27,9 @@ uint64_t place_bytes(ipcheap_heap *heap, const struct place *place);
 int block_allocate(struct participant *me, uint64_t nbytes, uint64_t *offset);
 /*
  * Frees what the tag has been judged for. An extent that cannot be freed because the heap
- * lock cannot be had becomes the caller's and is freed later.
+ * lock cannot be had becomes the caller's and is freed later. WOULD_SLEEP changes nothing.
  */
 int block_free(struct participant *me, const struct place *place);
-/* Frees what could not be freed before. */
-void blocks_free_deferred(struct participant *me);
 
 /* The participant of this process that owns the block outright, or NULL. */
 struct participant *block_owner(ipcheap_heap *heap, const struct place *place);

@@ -1,5 +1,6 @@
 #include "heap/extent.h"
 
+#include "heap/deferred.h"
 #include "heap/extent_index.h"
 #include "heap/trim.h"
 #include "segment/commit.h"
@@ -114,7 +115,8 @@ int extent_allocate(struct participant *me, int zone, uint64_t pages, uint64_t a
     /* Another processor had these last: fetch them together, and while the lock comes. */
     index_prefetch(heap, zone, pages);
     prefetch_to_write(&heap->pages[me->recent_page]);
-    int error = heap_lock(me);
+    int error = deferred_reserve(me, 1); /* for who has to give it back again */
+    if (!error) error = heap_lock(me);
     if (error) return error;
     struct fit fit;
     error = find(heap, zone, pages, align, &fit);
@@ -126,7 +128,7 @@ int extent_allocate(struct participant *me, int zone, uint64_t pages, uint64_t a
     if (error) return error;
     error = commit_pages(heap, fit.start, pages);
     if (error) {
-        extent_free(me, fit.start);
+        deferred_extent_free(me, fit.start);
         return error;
     }
     me->recent_page = fit.start;
@@ -181,10 +183,15 @@ int extent_free(struct participant *me, uint64_t first) {
     uint64_t word = get(&heap->pages[first].word), length = word_length(word);
     bool valid = word_state(word) == PAGE_USED && length >= 1 &&
                  length <= zone_end(heap, zone) - first;
-    if (valid) release_run(heap, zone, first, length);
+    /* What is given back to the system takes its time, which not everybody has. */
+    bool trim = valid && zone == DATA_ZONE && word_kind(word) != KIND_TRIM &&
+                me->lock_depth == 1 && trim_is_due(heap, length);
+    bool later = trim && !may_sleep();
+    if (valid && !later) release_run(heap, zone, first, length);
     heap_unlock(me);
     if (!valid) return IPCHEAP_CORRUPT;
-    if (word_kind(word) != KIND_TRIM && zone == DATA_ZONE) extents_settle(me);
+    if (later) return IPCHEAP_WOULD_SLEEP;
+    if (trim) extents_settle(me);
     return 0;
 }
 

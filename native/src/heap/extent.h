@@ -23,7 +23,10 @@
  */
 int extent_allocate(struct participant *me, int zone, uint64_t pages, uint64_t align,
                     enum page_kind kind, uint64_t tag, uint64_t *first);
-/* Frees a used run; takes the lock itself. */
+/*
+ * Frees a used run; takes the lock itself. WOULD_SLEEP, too, where as much is free then that
+ * some of it is to be given back to the system.
+ */
 int extent_free(struct participant *me, uint64_t first);
 /*
  * Under the lock: makes the index of free runs again, and merges neighbours. CORRUPT when the

@@ -2,8 +2,10 @@
 
 #include <stdlib.h>
 
+#include "heap/deferred.h"
 #include "heap/extent.h"
 #include "heap/slab_local.h"
+#include "heap/trim.h"
 #include "segment/lock.h"
 
 #define PROBES 16 /* full slabs looked at for remote frees before a new slab is made */
@@ -220,6 +222,7 @@ static int slab_release(struct participant *me, struct bin *bin, struct local_sl
     heap_unlock(me);
     bin_remove(bin, s);
     local_drop(me, s);
+    extents_settle(me);
     return 0;
 }
 
@@ -238,7 +241,7 @@ static int slab_create(struct participant *me, uint32_t size_class, struct local
         error = segment_commit_meta(heap, &heap->pages[part], sizeof(struct page));
     struct local_slab *s = error ? NULL : local_new(me, granule, size_class);
     if (!s) {
-        extent_free(me, first);
+        deferred_extent_free(me, first);
         return error ? error : IPCHEAP_NO_MEMORY;
     }
     put(&shared->size_class, size_class);

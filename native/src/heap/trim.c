@@ -1,5 +1,6 @@
 #include "heap/trim.h"
 
+#include "heap/deferred.h"
 #include "heap/extent.h"
 #include "heap/slab.h"
 #include "segment/commit.h"
@@ -56,10 +57,15 @@ void note_taken(ipcheap_heap *heap, uint64_t missing) {
     put(&header->slack_since, now);
 }
 
+bool trim_is_due(ipcheap_heap *heap, uint64_t more) {
+    uint64_t idle = idle_pages(heap) + more;
+    return idle > extents_reserve(heap) >> PAGE_SHIFT && idle > idle_limit(heap, idle);
+}
+
 void extents_settle(struct participant *me) {
     ipcheap_heap *heap = me->heap;
     uint64_t idle = idle_pages(heap), limit = extents_reserve(heap) >> PAGE_SHIFT;
-    if (idle <= limit || heap_lock(me)) return;
+    if (idle <= limit || me->lock_depth || heap_lock(me)) return;
     limit = idle_limit(heap, idle);
     heap_unlock(me);
     if (idle <= limit) return;
@@ -139,9 +145,11 @@ static void uncommit_tags(ipcheap_heap *heap, const struct cut *cut) {
 int64_t extents_trim(struct participant *me, uint64_t keep) {
     ipcheap_heap *heap = me->heap;
     uint64_t given = 0;
+    bool sleepless = !may_sleep();
     for (;;) {
         struct cut cuts[TRIM_BATCH];
-        int error = heap_lock(me);
+        int error = deferred_reserve(me, TRIM_BATCH);
+        if (!error) error = heap_lock(me);
         if (error) return error == IPCHEAP_WOULD_SLEEP ? error : (int64_t)given << PAGE_SHIFT;
         uint64_t shortest = keep ? SMALLEST_GIVE_BACK : 1;
         int count = collect_cuts(me, keep >> PAGE_SHIFT, shortest, cuts);
@@ -151,7 +159,10 @@ int64_t extents_trim(struct participant *me, uint64_t keep) {
             given += uncommit_pages(heap, cuts[i].first, cuts[i].pages);
             uncommit_tags(heap, &cuts[i]);
         }
-        for (int i = 0; i < count; i++) extent_free(me, cuts[i].first);
+        /* Others may wait for these: so soon, even if we have to wait for the lock ourselves. */
+        ipcheap_allow_sleep(1);
+        for (int i = 0; i < count; i++) deferred_extent_free(me, cuts[i].first);
+        ipcheap_allow_sleep(!sleepless);
     }
 }
 

@@ -13,7 +13,9 @@
 
 /* Gives back free memory beyond `keep` bytes; returns bytes or an error. */
 int64_t extents_trim(struct participant *me, uint64_t keep);
-/* Gives back what lies idle beyond reserve and slack. */
+/* Under the lock: with so many more pages idle, would that be beyond reserve and slack? */
+bool trim_is_due(ipcheap_heap *heap, uint64_t more);
+/* Gives back what lies idle beyond reserve and slack; not under the lock, where it does nothing. */
 void extents_settle(struct participant *me);
 /* Under the lock: `missing` pages of a run just taken have no memory yet. */
 void note_taken(ipcheap_heap *heap, uint64_t missing);
