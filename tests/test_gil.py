@@ -87,10 +87,11 @@ def test_what_keeps_it_unless_it_sleeps_goes_through_the_wrapper() -> None:
 
 def test_types_keep_it_unless_they_sleep() -> None:
     """What a message passes through gives it up to sleep and for a long copy, and else never."""
-    called = set()
+    called, holding = set(), set()
     for source in ("record.c", "memory.c", "bytes.c", "endpoint.c", "producer.c", "consumer.c"):
         text = (BINDINGS / source).read_text()
         called |= set(re.findall(r"\bkeeping_(\w+)\(", text))
+        holding |= set(re.findall(r"\bholding_(\w+)\(", text))
         bounded = re.findall(r"\bipcheap_\w+\([^)]*\)", text)
         assert set(bounded) <= {
             "ipcheap_array_of(of->heap, &of->core, &array)",
@@ -98,6 +99,8 @@ def test_types_keep_it_unless_they_sleep() -> None:
         }
         assert text.count(RELEASE) == (1 if source == "bytes.c" else 0), source
     assert called == keeping() - {"endpoint_descriptor"}
+    assert holding == {"try_receive_copies"}  # its taker makes Python objects
+    assert RELEASE not in (BINDINGS / "gil.c").read_text().partition("holding_")[2]
 
 
 def test_what_releases_the_gil_says_so() -> None:

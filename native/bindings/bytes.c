@@ -5,34 +5,22 @@
 
 #include "gil.h"
 
-/* More than this is copied without the GIL. */
-#define LONG_COPY ((size_t)256 << 10)
-
-struct plain_bytes {
-    const char *data;
-    size_t nbytes;
-    Py_buffer buffer;
-    PyObject *owner; /* or else there is a buffer */
-};
-
-static int plain_bytes_open(struct plain_bytes *bytes, PyObject *object) {
+int bytes_open(py_bytes *bytes, PyObject *object) {
     bytes->owner = NULL;
     if (PyBytes_Check(object)) {
         bytes->owner = Py_NewRef(object);
-        bytes->data = PyBytes_AsString(object);
-        bytes->nbytes = (size_t)PyBytes_Size(object);
+        bytes->plain = (ipcheap_bytes){PyBytes_AsString(object), (uint64_t)PyBytes_Size(object)};
         return 0;
     }
     if (PyObject_GetBuffer(object, &bytes->buffer, PyBUF_SIMPLE) != 0) {
         PyErr_Clear(); /* the caller finds out what is wrong with it */
         return PY_NOT_BYTES;
     }
-    bytes->data = bytes->buffer.buf;
-    bytes->nbytes = (size_t)bytes->buffer.len;
+    bytes->plain = (ipcheap_bytes){bytes->buffer.buf, (uint64_t)bytes->buffer.len};
     return 0;
 }
 
-static void plain_bytes_close(struct plain_bytes *bytes) {
+void bytes_close(py_bytes *bytes) {
     if (bytes->owner)
         Py_DECREF(bytes->owner);
     else
@@ -51,12 +39,12 @@ static void copy(void *to, const void *from, size_t nbytes) {
 
 /* A new record with what is in the object. */
 int copy_in(ipcheap_heap *heap, PyObject *object, ipcheap_record *record) {
-    struct plain_bytes bytes;
-    int error = plain_bytes_open(&bytes, object);
+    py_bytes bytes;
+    int error = bytes_open(&bytes, object);
     if (error) return error;
-    error = keeping_allocate(heap, bytes.nbytes, record);
-    if (!error) copy(record->data, bytes.data, bytes.nbytes);
-    plain_bytes_close(&bytes);
+    error = keeping_allocate(heap, bytes.plain.nbytes, record);
+    if (!error) copy(record->data, bytes.plain.data, bytes.plain.nbytes);
+    bytes_close(&bytes);
     return error;
 }
 
@@ -70,11 +58,11 @@ static int measure_pieces(PyObject *pieces, uint64_t *nbytes) {
     Py_ssize_t count = PyList_Size(pieces);
     *nbytes = 8 + 8 * (uint64_t)count;
     for (Py_ssize_t i = 0; i < count; i++) {
-        struct plain_bytes bytes;
-        int error = plain_bytes_open(&bytes, PyList_GetItem(pieces, i));
+        py_bytes bytes;
+        int error = bytes_open(&bytes, PyList_GetItem(pieces, i));
         if (error) return error;
-        *nbytes = next_piece(*nbytes) + bytes.nbytes;
-        plain_bytes_close(&bytes);
+        *nbytes = next_piece(*nbytes) + bytes.plain.nbytes;
+        bytes_close(&bytes);
     }
     return 0;
 }
@@ -87,18 +75,18 @@ static int copy_pieces(const ipcheap_record *record, PyObject *pieces) {
     int error = 0;
     memcpy(record->data, head, sizeof head);
     for (Py_ssize_t i = 0; i < count && !error; i++) {
-        struct plain_bytes bytes;
-        error = plain_bytes_open(&bytes, PyList_GetItem(pieces, i));
+        py_bytes bytes;
+        error = bytes_open(&bytes, PyList_GetItem(pieces, i));
         if (error) return error;
         uint64_t at = next_piece(end);
-        if (at > record->nbytes || bytes.nbytes > record->nbytes - at) {
+        if (at > record->nbytes || bytes.plain.nbytes > record->nbytes - at) {
             error = PY_NOT_BYTES;
         } else {
-            copy((char *)record->data + at, bytes.data, bytes.nbytes);
-            lengths[i] = bytes.nbytes;
-            end = at + bytes.nbytes;
+            copy((char *)record->data + at, bytes.plain.data, bytes.plain.nbytes);
+            lengths[i] = bytes.plain.nbytes;
+            end = at + bytes.plain.nbytes;
         }
-        plain_bytes_close(&bytes);
+        bytes_close(&bytes);
     }
     return error;
 }

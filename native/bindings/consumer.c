@@ -4,28 +4,30 @@
 
 typedef struct py_consumer {
     py_endpoint side;
-    /* Received and not yet passed on: the rest of a batch, when Python's memory gave out. */
-    size_t first, end;
-    ipcheap_record waiting[PY_BATCH];
+    /* Received, and not passed on because Python's memory gave out: it is the next one. */
+    ipcheap_record waiting;
+    int waits;
 } py_consumer;
 
 static const char *const timeout_only[] = {"timeout", NULL};
 static const char *const limit_and_timeout[] = {"limit", "timeout", NULL};
 
-/* Is something left over, and may the caller have it? The core is not asked for it again. */
+/* Is one left over, and may the caller have it? The core is not asked for it again. */
 static int left_over(const py_consumer *self, int *error) {
     *error = self->side.endpoint ? 0 : IPCHEAP_ENDPOINT_CLOSED;
-    if (*error || self->first == self->end) return 0;
+    if (*error || !self->waits) return 0;
     *error = endpoint_refuses(&self->side);
     return !*error;
 }
 
 static int received(py_consumer *self, ipcheap_record *record) {
     int error;
-    if (left_over(self, &error))
-        *record = self->waiting[self->first++];
-    else if (!error)
+    if (left_over(self, &error)) {
+        *record = self->waiting;
+        self->waits = 0;
+    } else if (!error) {
         error = keeping_try_receive(self->side.endpoint, record);
+    }
     return error;
 }
 
@@ -35,10 +37,9 @@ static int receive_core(py_consumer *self, ipcheap_record *record, int spinning)
     return received(self, record);
 }
 
-/* One that there was no memory for stays the next one. */
 static void take_back(py_consumer *self, const ipcheap_record *record) {
-    if (self->first == self->end) self->first = self->end = 1;
-    self->waiting[--self->first] = *record;
+    self->waiting = *record;
+    self->waits = 1;
 }
 
 /* After an exception: where memory gave out, what has come before that goes first. */
@@ -129,7 +130,7 @@ static PyObject *consumer_receive_form(PyObject *object, PyObject *number) {
     int error;
     if (form == -1 && PyErr_Occurred()) return NULL;
     if (left_over(self, &error)) {
-        next = self->waiting[self->first].form;
+        next = self->waiting.form;
     } else if (!error) {
         error = keeping_peek(self->side.endpoint, &nbytes, &next);
         if (error == IPCHEAP_WOULD_BLOCK && soon(&self->side))
@@ -173,15 +174,52 @@ static PyObject *consumer_receive_some(PyObject *self, PyObject *arguments) {
 
 /* Bytes ---------------------------------------------------------------------------------- */
 
-static PyObject *receive_bytes(py_consumer *self, int spinning, int *error) {
+/* Copies what is received, one after the other, until a taker has enough of it. */
+static int64_t copy_some(py_consumer *self, ipcheap_taker *take, void *context, size_t limit) {
+    int error;
+    if (left_over(self, &error)) return IPCHEAP_WOULD_SLEEP; /* that one is for receive_long() */
+    if (error) return error;
+    return holding_try_receive_copies(self->side.endpoint, take, context, limit);
+}
+
+static int keep_one(void *context, PyObject *bytes) {
+    *(PyObject **)context = bytes;
+    return bytes ? 0 : PY_RAISED;
+}
+
+static int take_one(void *context, const void *data, uint64_t nbytes) {
+    if (nbytes >= LONG_COPY) return IPCHEAP_WOULD_SLEEP;
+    return keep_one(context, PyBytes_FromStringAndSize(data, (Py_ssize_t)nbytes));
+}
+
+typedef int keeper(void *context, PyObject *bytes);
+
+/* One that is copied without the GIL, or cannot be freed with it; freed once it is kept. */
+static int receive_long(py_consumer *self, keeper *keep, void *context) {
     ipcheap_record record;
-    *error = receive_core(self, &record, spinning);
-    if (*error) return NULL;
-    PyObject *bytes = copy_out(&record);
-    if (bytes)
-        keeping_free(self->side.heap, &record);
-    else
+    int error = received(self, &record);
+    if (error) return error;
+    error = keep(context, copy_out(&record));
+    if (error)
         take_back(self, &record);
+    else
+        keeping_free(self->side.heap, &record);
+    return error;
+}
+
+static int try_receive_bytes(py_consumer *self, PyObject **bytes) {
+    int64_t got = copy_some(self, take_one, bytes, 1);
+    if (got == IPCHEAP_WOULD_SLEEP) return receive_long(self, keep_one, bytes);
+    return got > 0 ? 0 : got ? (int)got : IPCHEAP_WOULD_BLOCK;
+}
+
+/* A copy of the next one, or NULL with an error of the core's, or an exception and no error. */
+static PyObject *receive_bytes(py_consumer *self, int spinning, int *error) {
+    PyObject *bytes = NULL;
+    *error = try_receive_bytes(self, &bytes);
+    if (*error == IPCHEAP_WOULD_BLOCK && spinning && soon(&self->side))
+        *error = try_receive_bytes(self, &bytes);
+    if (*error == PY_RAISED) *error = 0;
     return bytes;
 }
 
@@ -202,39 +240,30 @@ static PyObject *consumer_attempt_bytes(PyObject *self, PyObject *unused) {
     return bytes || !error ? bytes : PyLong_FromLong(error);
 }
 
-/* As many as there are up to a batch, into a list: 1 if that was a whole one, 0 or an error. */
-static int receive_batch(py_consumer *self, PyObject *list, Py_ssize_t limit) {
-    size_t most = limit < PY_BATCH ? (size_t)limit : PY_BATCH, passed = 0;
-    int error;
-    if (!left_over(self, &error)) {
-        if (error) return error;
-        int64_t got = keeping_try_receive_many(self->side.endpoint, self->waiting, most);
-        if (got <= 0) return got ? (int)got : IPCHEAP_WOULD_BLOCK;
-        self->first = 0;
-        self->end = (size_t)got;
-    }
-    for (; self->first < self->end && passed < most; passed++) {
-        /* Out of there first: a long copy gives the GIL up. */
-        ipcheap_record record = self->waiting[self->first++];
-        PyObject *bytes = copy_out(&record);
-        int lost = !bytes || PyList_Append(list, bytes) != 0;
-        Py_XDECREF(bytes);
-        if (lost) {
-            take_back(self, &record);
-            return PY_RAISED;
-        }
-        keeping_free(self->side.heap, &record);
-    }
-    return passed == PY_BATCH;
+static int keep_in_list(void *list, PyObject *bytes) {
+    int error = bytes && PyList_Append(list, bytes) == 0 ? 0 : PY_RAISED;
+    Py_XDECREF(bytes);
+    return error;
+}
+
+static int take_into_list(void *list, const void *data, uint64_t nbytes) {
+    if (nbytes >= LONG_COPY) return IPCHEAP_WOULD_SLEEP;
+    return keep_in_list(list, PyBytes_FromStringAndSize(data, (Py_ssize_t)nbytes));
 }
 
 /* The same as receive_records(). */
-static int receive_many(PyObject *self, PyObject *list, Py_ssize_t limit) {
-    int more = 1;
-    while (more == 1 && PyList_Size(list) < limit)
-        more = receive_batch((py_consumer *)self, list, limit - PyList_Size(list));
-    if (more == PY_RAISED) return what_there_is(list);
-    return PyList_Size(list) ? 0 : more;
+static int receive_many(PyObject *object, PyObject *list, Py_ssize_t limit) {
+    py_consumer *self = (py_consumer *)object;
+    int64_t got = 1;
+    while (got > 0 && PyList_Size(list) < limit) {
+        got = copy_some(self, take_into_list, list, (size_t)(limit - PyList_Size(list)));
+        if (got != IPCHEAP_WOULD_SLEEP) continue;
+        got = receive_long(self, keep_in_list, list);
+        if (got == 0) got = 1;
+    }
+    if (got == PY_RAISED) return what_there_is(list);
+    if (PyList_Size(list)) return 0;
+    return got ? (int)got : IPCHEAP_WOULD_BLOCK;
 }
 
 static PyObject *consumer_recv_many(PyObject *self, PyObject *const *given, Py_ssize_t count,
@@ -253,7 +282,7 @@ static PyObject *consumer_receive_some_bytes(PyObject *self, PyObject *arguments
 static PyObject *consumer_left_over(PyObject *object, void *unused) {
     (void)unused;
     py_consumer *self = (py_consumer *)object;
-    return PyLong_FromSize_t(self->end - self->first);
+    return PyLong_FromLong(self->waits);
 }
 
 PyDoc_STRVAR(recv_record_text,

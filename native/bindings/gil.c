@@ -13,11 +13,19 @@ KEEPING_ENDPOINT(int, try_send, (ipcheap_endpoint *producer, ipcheap_record *rec
 KEEPING_ENDPOINT(int64_t, try_send_many,
                  (ipcheap_endpoint *producer, ipcheap_record *records, size_t count), producer,
                  (producer, records, count))
+KEEPING_ENDPOINT(int64_t, try_send_copies,
+                 (ipcheap_endpoint *producer, const ipcheap_bytes *copied, size_t count), producer,
+                 (producer, copied, count))
 KEEPING_ENDPOINT(int, try_receive, (ipcheap_endpoint *consumer, ipcheap_record *record), consumer,
                  (consumer, record))
-KEEPING_ENDPOINT(int64_t, try_receive_many,
-                 (ipcheap_endpoint *consumer, ipcheap_record *records, size_t limit), consumer,
-                 (consumer, records, limit))
 KEEPING_ENDPOINT(int, peek, (ipcheap_endpoint *consumer, uint64_t *nbytes, uint32_t *form),
                  consumer, (consumer, nbytes, form))
 KEEPING_ENDPOINT(int, endpoint_descriptor, (ipcheap_endpoint *endpoint), endpoint, (endpoint))
+
+int64_t holding_try_receive_copies(ipcheap_endpoint *consumer, ipcheap_taker *take, void *context,
+                                   size_t limit) {
+    ipcheap_allow_sleep(0);
+    int64_t value = ipcheap_try_receive_copies(consumer, take, context, limit);
+    ipcheap_allow_sleep(1);
+    return value;
+}

@@ -3,6 +3,7 @@
  *
  *   RELEASING  may sleep or run long: gives the GIL up
  *   KEEPING    keeps it, unless the core says WOULD_SLEEP: then once more without the GIL
+ *   HOLDING    keeps it, and says WOULD_SLEEP
  *
  * A call that gives it up costs tens of microseconds beside a busy Python thread, one that
  * keeps it 50 ns.
@@ -60,9 +61,12 @@ int keeping_free(ipcheap_heap *heap, ipcheap_record *record);
 int keeping_keep(ipcheap_heap *heap, ipcheap_record *record);
 int keeping_try_send(ipcheap_endpoint *producer, ipcheap_record *record);
 int64_t keeping_try_send_many(ipcheap_endpoint *producer, ipcheap_record *records, size_t count);
+int64_t keeping_try_send_copies(ipcheap_endpoint *producer, const ipcheap_bytes *copied,
+                                size_t count);
 int keeping_try_receive(ipcheap_endpoint *consumer, ipcheap_record *record);
-int64_t keeping_try_receive_many(ipcheap_endpoint *consumer, ipcheap_record *records,
-                                 size_t limit);
+/* Here the taker is called with the GIL, and WOULD_SLEEP is for the caller to deal with. */
+int64_t holding_try_receive_copies(ipcheap_endpoint *consumer, ipcheap_taker *take, void *context,
+                                   size_t limit);
 int keeping_peek(ipcheap_endpoint *consumer, uint64_t *nbytes, uint32_t *form);
 int keeping_endpoint_descriptor(ipcheap_endpoint *endpoint);
 

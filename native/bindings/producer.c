@@ -143,9 +143,14 @@ static PyObject *producer_send_some(PyObject *self, PyObject *arguments) {
 
 /* Bytes ---------------------------------------------------------------------------------- */
 
-static int send_bytes(py_endpoint *self, PyObject *data, int spinning) {
+static int send_short(py_endpoint *self, const ipcheap_bytes *plain) {
+    int64_t went = keeping_try_send_copies(self->endpoint, plain, 1);
+    return went > 0 ? 0 : went ? (int)went : IPCHEAP_WOULD_BLOCK;
+}
+
+/* A long copy is made without the GIL, and before there is room, not to hold that up. */
+static int send_long(py_endpoint *self, PyObject *data, int spinning) {
     ipcheap_record record;
-    if (!self->endpoint) return IPCHEAP_ENDPOINT_CLOSED;
     int error = copy_in(self->heap, data, &record);
     if (error) return error;
     error = keeping_try_send(self->endpoint, &record);
@@ -153,6 +158,19 @@ static int send_bytes(py_endpoint *self, PyObject *data, int spinning) {
         error = keeping_try_send(self->endpoint, &record);
     if (error) keeping_free(self->heap, &record);
     return error;
+}
+
+static int send_bytes(py_endpoint *self, PyObject *data, int spinning) {
+    py_bytes bytes;
+    if (!self->endpoint) return IPCHEAP_ENDPOINT_CLOSED;
+    int error = bytes_open(&bytes, data);
+    if (error) return error;
+    int is_long = bytes.plain.nbytes >= LONG_COPY;
+    if (!is_long) error = send_short(self, &bytes.plain);
+    if (error == IPCHEAP_WOULD_BLOCK && spinning && soon(self))
+        error = send_short(self, &bytes.plain);
+    bytes_close(&bytes);
+    return is_long ? send_long(self, data, spinning) : error;
 }
 
 static PyObject *producer_send(PyObject *self, PyObject *const *given, Py_ssize_t count,
@@ -171,21 +189,29 @@ static PyObject *producer_attempt_bytes(PyObject *self, PyObject *data) {
 
 /* Sends the objects of a list from one on, a batch at most; returns how many, or an error. */
 static int64_t send_some_bytes(py_endpoint *self, PyObject *list, Py_ssize_t first) {
-    ipcheap_record batch[PY_BATCH];
-    size_t made = 0;
-    int error = 0;
+    ipcheap_bytes plain[PY_BATCH];
+    py_bytes other[PY_BATCH]; /* what is not bytes, which the list keeps */
+    Py_ssize_t most = PyList_Size(list) - first, n = 0, others = 0;
+    int64_t went = 0;
     if (!self->endpoint) return IPCHEAP_ENDPOINT_CLOSED;
-    while (made < PY_BATCH && first + (Py_ssize_t)made < PyList_Size(list)) {
-        PyObject *object = PyList_GetItem(list, first + (Py_ssize_t)made);
-        error = copy_in(self->heap, object, &batch[made]);
-        if (error) break;
-        made++;
+    for (; n < most && n < PY_BATCH; n++) {
+        PyObject *object = PyList_GetItem(list, first + n);
+        if (PyBytes_CheckExact(object)) {
+            plain[n].data = PyBytes_AsString(object);
+            plain[n].nbytes = (uint64_t)PyBytes_Size(object);
+        } else {
+            int error = bytes_open(&other[others], object);
+            if (error && n == 0) return error;
+            if (error) break;
+            plain[n] = other[others++].plain;
+        }
+        if (plain[n].nbytes >= LONG_COPY) break;
     }
-    if (made == 0) return error;
-    int64_t went = keeping_try_send_many(self->endpoint, batch, made);
-    for (size_t i = went > 0 ? (size_t)went : 0; i < made; i++)
-        keeping_free(self->heap, &batch[i]);
-    return went;
+    if (n > 0) went = keeping_try_send_copies(self->endpoint, plain, (size_t)n);
+    while (others > 0) bytes_close(&other[--others]);
+    if (n > 0) return went;
+    went = send_long(self, PyList_GetItem(list, first), 0);
+    return went == 0 ? 1 : went == IPCHEAP_WOULD_BLOCK ? 0 : went;
 }
 
 static PyObject *producer_send_many(PyObject *object, PyObject *const *given, Py_ssize_t count,

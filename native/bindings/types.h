@@ -86,6 +86,19 @@ PyObject *memory_type(void);
 PyObject *memory_allocate(PyObject *memory, PyObject *nbytes);
 
 /* bytes.c */
+
+/* More than this is copied without the GIL. */
+#define LONG_COPY ((size_t)256 << 10)
+
+/* The bytes of an object, which is kept and cannot change its size until they are closed. */
+typedef struct py_bytes {
+    ipcheap_bytes plain;
+    Py_buffer buffer;
+    PyObject *owner; /* or else there is a buffer */
+} py_bytes;
+int bytes_open(py_bytes *bytes, PyObject *object); /* 0 or PY_NOT_BYTES */
+void bytes_close(py_bytes *bytes);
+
 int copy_in(ipcheap_heap *heap, PyObject *object, ipcheap_record *record);
 PyObject *copy_out(const ipcheap_record *record);
 int pack(ipcheap_heap *heap, PyObject *pieces, ipcheap_record *record);

@@ -62,6 +62,44 @@ static void send_again(struct world *w) {
     for (int i = 0; i < SLOTS; i++) send_a(w);
 }
 
+/* All at once; the third of four is of a size of its own. */
+static void send_copies(struct world *w) {
+    static unsigned char bytes[SLOTS][20000];
+    ipcheap_bytes copied[SLOTS];
+    for (uint64_t i = 0; i < SLOTS; i++) {
+        uint64_t number = w->told->sent + i;
+        uint64_t nbytes = number % SLOTS == 2 ? 20000 : 100 + number;
+        ipcheap_record as = {.data = bytes[i], .nbytes = nbytes};
+        fill(&as, number);
+        copied[i] = (ipcheap_bytes){as.data, as.nbytes};
+    }
+    w->told->sending = w->told->sent + SLOTS;
+    EXPECT_EQ(ipcheap_try_send_copies(w->a_out, copied, SLOTS), SLOTS);
+    w->told->sent += SLOTS;
+}
+
+static void fill_a_with_copies(struct world *w) {
+    claim_a(w);
+    send_copies(w);
+}
+
+static int take_copy(void *context, const void *data, uint64_t nbytes) {
+    struct world *w = context;
+    ipcheap_record as = {.data = (void *)(uintptr_t)data, .nbytes = nbytes};
+    uint64_t number;
+    memcpy(&number, data, sizeof number);
+    expect_filled(&as, number);
+    w->told->fate[number] = GIVING;
+    return w->told->progress++ == 1 ? -77 : 0; /* the second one not at first */
+}
+
+static void read_copies(struct world *w) {
+    EXPECT_EQ(ipcheap_try_receive_copies(w->b_in, take_copy, w, SLOTS), 1);
+    w->told->fate[0] = GIVEN;
+    EXPECT_EQ(ipcheap_try_receive_copies(w->b_in, take_copy, w, SLOTS), SLOTS - 1);
+    for (int i = 1; i < SLOTS; i++) w->told->fate[i] = GIVEN;
+}
+
 static void receive_and_free(struct world *w) {
     ipcheap_record records[SLOTS];
     uint64_t numbers[SLOTS];
@@ -211,6 +249,10 @@ const struct scenario channel_scenarios[] = {
     {"send", MIB, .before = listen_a, .prepare = claim_a, .act = send_again},
     {"send over garbage", MIB, .before = listen_a, .prepare = fill_a, .meanwhile = empty_a,
      .act = send_again},
+    {"send copies", MIB, .before = listen_a, .prepare = claim_a, .act = send_copies},
+    {"send copies over garbage", MIB, .before = listen_a, .prepare = fill_a_with_copies,
+     .meanwhile = empty_a, .act = send_copies},
+    {"read copies", MIB, .before = all_channels, .prepare = claim_b, .act = read_copies},
     {"receive and free", MIB, .before = all_channels, .prepare = claim_b, .act = receive_and_free},
     {"keep", MIB, .before = all_channels, .prepare = claim_b, .act = keep_and_free},
     {"forward", MIB, .before = all_channels, .prepare = claim_all, .act = forward},

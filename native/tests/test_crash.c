@@ -72,7 +72,7 @@ static uint64_t drain_a(struct world *w) {
         expect_filled(&records[count], w->a_received++);
         bytes += room_of(w, records[count++].nbytes);
     }
-    EXPECT(w->a_received == w->told->sent || w->a_received == limit);
+    EXPECT(w->a_received >= w->told->sent && w->a_received <= limit);
     for (int i = 0; i < count; i++) give_back(w, &records[i]);
     return bytes;
 }

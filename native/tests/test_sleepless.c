@@ -6,7 +6,7 @@
 
 #include "testing.h"
 
-enum { ROUNDS = 2000, EXTENTS = 6, EXTENT = 200 * 4096 };
+enum { ROUNDS = 500, EXTENTS = 6, EXTENT = 200 * 4096 };
 
 /* The heap, seen from a process of its own that uses the lock all the time until it is killed. */
 struct scene {

@@ -273,6 +273,47 @@ static void memory_is_short_for_three(void) {
     expect_empty(&scene);
 }
 
+static void *send_copies(void *argument) {
+    struct scene *scene = argument;
+    static const unsigned char bytes[600];
+    ipcheap_bytes copied[7];
+    ipcheap_endpoint *producer = claim(scene->heap, &scene->first, IPCHEAP_PRODUCER);
+    for (uint64_t i = 0; i < ROUNDS * 4;) {
+        for (uint64_t n = 0; n < 7; n++)
+            copied[n] = (ipcheap_bytes){bytes, 1 + (i + n) / 100 * 97 % sizeof bytes};
+        int64_t went = ipcheap_try_send_copies(producer, copied, 1 + i % 7);
+        EXPECT(went >= 0);
+        if (went == 0) EXPECT_EQ(ipcheap_wait(producer, long_enough), 0);
+        i += (uint64_t)went;
+    }
+    ipcheap_endpoint_release(producer);
+    return NULL;
+}
+
+static int count_copy(void *count, const void *data, uint64_t nbytes) {
+    const unsigned char *bytes = data;
+    for (uint64_t i = 0; i < nbytes; i++) EXPECT_EQ(bytes[i], 0);
+    ++*(uint64_t *)count;
+    return 0;
+}
+
+/* What comes back in the ring is sent again, unless somebody has collected it. */
+static void copies_are_sent_while_garbage_is_collected(void) {
+    struct scene scene = new_scene(4 * MIB);
+    ipcheap_endpoint *consumer = claim(scene.heap, &scene.first, IPCHEAP_CONSUMER);
+    pthread_t threads[2] = {start(send_copies, &scene), start(allocate_and_free, &scene)};
+    EXPECT_EQ(ipcheap_wait_peer(consumer, long_enough), 0);
+    int64_t got;
+    uint64_t count = 0;
+    while ((got = ipcheap_try_receive_copies(consumer, count_copy, &count, 5)) >= 0)
+        if (got == 0) ipcheap_wait(consumer, long_enough);
+    EXPECT_EQ(got, IPCHEAP_CHANNEL_CLOSED);
+    EXPECT(count >= ROUNDS * 4);
+    for (int i = 0; i < 2; i++) pthread_join(threads[i], NULL);
+    ipcheap_endpoint_release(consumer);
+    expect_empty(&scene);
+}
+
 /* Channels -------------------------------------------------------------------------------- */
 
 static void *add_and_remove(void *argument) {
@@ -503,6 +544,7 @@ int main(void) {
     another_thread_frees();
     a_consumer_is_closed_while_another_thread_frees_for_it();
     memory_is_short_for_three();
+    copies_are_sent_while_garbage_is_collected();
     two_add_and_remove_channels();
     a_channel_is_removed_while_it_is_used();
     two_meet_on_a_static_segment();

@@ -218,7 +218,7 @@ def ring_collect() -> Steps:
     word = yield get_acquire(("word",))
     if word[0] != RELEASED:
         return
-    if (yield get_acquire(("tag",))) == (SENT, word[1] - 1):
+    if (yield get_acquire(("tag",))) in ((SENT, word[1] - 1), (SENT, word[1])):
         yield put(("tag",), FREE)
         yield when("the block is free", freed, word[1] - 1, "collector")
     yield put_release(("word",), (EMPTY, word[1]))
@@ -248,6 +248,31 @@ def sends(laps: int, enter_ring: Any = enter_ring) -> Steps:
         yield from participant_leave()
 
 
+def still_his(view: View, position: int) -> Any:
+    """Is what is sent again as `position` the producer's block?"""
+    if view["freed", position - 1]:
+        raise Violation(f"what the {view['freed', position - 1]} has freed is sent again")
+    return {}, None
+
+
+def sends_again(laps: int, enter_ring: Any = enter_ring, looks: bool = True) -> Steps:
+    """Send what comes back without freeing it, by what was seen of the slot a lap before."""
+    word = yield get_acquire(("word",))
+    for position in range(1, laps + 1):
+        yield from enter_ring()
+        again = word[0] == RELEASED
+        if again and looks:
+            again = (yield get(("tag",))) == (SENT, position - 1)
+        if again:
+            yield when("is it his?", still_his, position)
+        else:
+            yield put(("tag",), OWN)
+        yield put(("tag",), (SENT, position))
+        yield put_release(("word",), (RELEASED, position + 1))
+        yield from participant_leave()
+        word = (RELEASED, position + 1)
+
+
 def collects(times: int, others: tuple[str, ...] = ("producer",), collect: Any = None) -> Steps:
     for _ in range(times):
         yield from heap_lock("collector")
@@ -255,7 +280,9 @@ def collects(times: int, others: tuple[str, ...] = ("producer",), collect: Any =
         yield from heap_unlock()
 
 
-def garbage_model(name: str, laps: int = 3, times: int = 2, **how: Any) -> Model:
+def garbage_model(
+    name: str, laps: int = 3, times: int = 2, sends: Any = sends, **how: Any
+) -> Model:
     entering = {"enter_ring": how.pop("enter_ring")} if "enter_ring" in how else {}
     memory: dict[Any, Any] = {
         "lock": 0,
@@ -412,6 +439,7 @@ def receive_before_telling(position: int) -> Steps:
 MODELS: dict[str, Callable[[], Model]] = {
     "slab": lambda: slab_model("slab", times=3),
     "garbage": lambda: garbage_model("garbage"),
+    "garbage sent again": lambda: garbage_model("garbage sent again", sends=sends_again),
     "removal": lambda: removal_model("removal"),
 }
 
@@ -432,6 +460,12 @@ CONTROLS: dict[str, Callable[[], Model]] = {
     ),
     "garbage: a dead collector's flag stays": lambda: garbage_model(
         "control", enter_ring=enter_without_clearing
+    ),
+    "garbage sent again: no look at the tag": lambda: garbage_model(
+        "control", sends=partial(sends_again, looks=False)
+    ),
+    "garbage sent again: not waiting until busy is 0": lambda: garbage_model(
+        "control", sends=sends_again, collect=collect_without_settling
     ),
     "removal: no membarrier": lambda: removal_model("control", others=()),
     "removal: the flag before the position": lambda: removal_model(

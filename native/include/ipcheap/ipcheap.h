@@ -296,6 +296,29 @@ IPCHEAP_API int ipcheap_send(ipcheap_endpoint *producer, ipcheap_record *record,
 /* As many as there is room for, in order, with one wake: returns how many, 0 if none fit. */
 IPCHEAP_API int64_t ipcheap_try_send_many(ipcheap_endpoint *producer, ipcheap_record *records,
                                           size_t count);
+
+/* Bytes to be copied from. */
+typedef struct ipcheap_bytes {
+    const void *data;
+    uint64_t nbytes;
+} ipcheap_bytes;
+
+/*
+ * Sends records that are copies of bytes, in order, as many as there is room for, with one
+ * wake: returns how many, 0 if none fit, or an error if none went. The quickest way for what
+ * is there already: a copy goes, as a rule, into the block that came back in its slot.
+ */
+IPCHEAP_API int64_t ipcheap_try_send_copies(ipcheap_endpoint *producer,
+                                            const ipcheap_bytes *copied, size_t count);
+/* Takes a record's bytes: 0, or why it cannot. The endpoint is not to be used meanwhile. */
+typedef int ipcheap_taker(void *context, const void *data, uint64_t nbytes);
+/*
+ * Receives up to `limit` records, in order, shows the bytes of each and frees it: returns how
+ * many, 0 if there are none, or an error if not one came. One that is not taken is the next
+ * one again and ends the call, whose error is then the taker's.
+ */
+IPCHEAP_API int64_t ipcheap_try_receive_copies(ipcheap_endpoint *consumer, ipcheap_taker *take,
+                                               void *context, size_t limit);
 IPCHEAP_API int ipcheap_try_receive(ipcheap_endpoint *consumer, ipcheap_record *record);
 IPCHEAP_API int ipcheap_receive(ipcheap_endpoint *consumer, ipcheap_record *record,
                                 int64_t timeout_ns);

@@ -9,6 +9,8 @@
  *     slot = FULL(lap, block)     <- sent
  *     intent = 0
  *
+ * Copies go into the RELEASED block itself: tag = SENT(channel, position), slot = FULL(lap, block).
+ *
  * The slot alone says what has happened; positions are hints. A slot's claim on a block
  * counts only while the block's tag names that slot, so that a forwarded or kept record is
  * never delivered twice. Extents do not wait in a ring to be freed: the consumer does that.
@@ -43,7 +45,8 @@ struct ipcheap_endpoint {
     _Atomic bool closed;
     uint64_t position; /* the next to send or to receive */
     uint64_t doubtful; /* received positions below this one are checked against tags */
-    bool writable;     /* a producer's next slot was seen to be, and its garbage is collected */
+    bool writable;     /* a producer's next slot was seen to be */
+    uint64_t released; /* what it said then, if a block came back in it; 0 once that is freed */
     uint32_t spins;    /* how long to spin before parking, learnt from recent waits */
     uint32_t short_sleeps;
     int64_t doze;      /* ns to sleep before looking, learnt from recent waits; 0: not at all */

@@ -1,6 +1,9 @@
 /* record.c - allocating, sending, receiving and freeing: the calls that have to be fast. */
 
 #include "channel/endpoint.h"
+
+#include <string.h>
+
 #include "channel/bell.h"
 #include "channel/park.h"
 #include "heap/slab_local.h"
@@ -222,13 +225,19 @@ static int judge(ipcheap_endpoint *e, const ipcheap_record *record, struct parce
 }
 
 /*
- * Inside enter_ring(): is the next slot writable? If so, the block that came home in it is
- * freed. Nobody but us makes it anything else then.
+ * Inside enter_ring(): is the next slot writable, and what came back in it? Nobody but us makes it
+ * anything else then, except who collects garbage: what came back is ours while its tag says so.
  */
 static void look_at_slot(ipcheap_endpoint *e) {
     uint64_t word = get_acquire(&slot_of(e, e->position)->word); /* pairs with slot_let_go() */
     e->writable = slot_is_writable(e, e->position, word);
-    if (e->writable && ring_state(word) == SLOT_RELEASED) collect_slot(e, word);
+    e->released = e->writable && ring_state(word) == SLOT_RELEASED ? word : 0;
+}
+
+/* Inside enter_ring(). */
+static void free_released(ipcheap_endpoint *e) {
+    if (e->released) collect_slot(e, e->released);
+    e->released = 0;
 }
 
 /* Inside enter_slot(). */
@@ -247,13 +256,16 @@ static void fill_slot(ipcheap_endpoint *e, const ipcheap_record *record, shared6
     put(&side->position, e->position);
 }
 
-/* Enters the ring with a writable slot, or says why there is none. */
+/* Enters the ring with a writable slot and nothing in it, or says why there is none. */
 static int enter_slot(ipcheap_endpoint *e) {
     for (;;) {
         int error = enter_ring(e);
         if (UNLIKELY(error)) return error;
         if (UNLIKELY(!e->writable)) look_at_slot(e);
-        if (LIKELY(e->writable)) return 0;
+        if (LIKELY(e->writable)) {
+            free_released(e);
+            return 0;
+        }
         participant_leave(e->me);
         error = endpoint_end(e, get(&slot_of(e, e->position)->word));
         if (error) return error;
@@ -268,7 +280,9 @@ static int send_one(ipcheap_endpoint *e, ipcheap_record *record) {
     error = enter_slot(e);
     if (UNLIKELY(error)) return error;
     fill_slot(e, record, parcel.tag);
-    look_at_slot(e); /* for the next one, while the consumer has this one to look at */
+    /* For the next one, while the consumer has this one to look at. */
+    look_at_slot(e);
+    free_released(e);
     participant_leave(e->me);
     if (LIKELY(parcel.owner != NULL))
         participant_holds(e->me, parcel.owner, -1);
@@ -328,6 +342,114 @@ int ipcheap_send(ipcheap_endpoint *e, ipcheap_record *record, int64_t timeout_ns
         error = ipcheap_wait(e, left);
         if (error) return error;
     }
+}
+
+/* Sending copies ---------------------------------------------------------------------------- */
+
+#define BURST 16 /* slots: four lines */
+
+/* The tag of the block that came back in a slot, if a copy of so many bytes fits it. */
+static shared64 *tag_to_reuse(const ipcheap_endpoint *e, uint64_t position, uint64_t word,
+                              uint64_t nbytes) {
+    if (UNLIKELY(ring_state(word) != SLOT_RELEASED)) return NULL;
+    if (UNLIKELY(!slot_is_writable(e, position, word))) return NULL;
+    shared64 *tag = slab_my_tag_for(e->me, ring_offset(word), nbytes);
+    if (UNLIKELY(!tag || get(tag) != my_sent_tag(e, position - e->mask - 1))) return NULL;
+    return tag;
+}
+
+/* Inside enter_ring(). Copies into the block that came back in a slot; false if it does not fit. */
+static bool refill_slot(ipcheap_endpoint *e, uint64_t position, uint64_t word,
+                        const ipcheap_bytes *copied) {
+    struct ring_slot *slot = slot_of(e, position);
+    shared64 *tag = tag_to_reuse(e, position, word, copied->nbytes);
+    if (UNLIKELY(!tag)) return false;
+    memcpy(at_offset(e->heap, ring_offset(word)), copied->data, copied->nbytes);
+    /* Until the slot is FULL it is garbage, by its old tag or this: see ring_collect(). */
+    put(tag, my_sent_tag(e, position));
+    uint64_t size = ring_size(copied->nbytes, IPCHEAP_PLAIN);
+    if (UNLIKELY(get(&slot->size) != size)) put(&slot->size, size);
+    return true;
+}
+
+/*
+ * Inside enter_ring(), with something released in the next slot. Returns how many were sent. Their
+ * slots become FULL together: the consumer, who polls the first, fetches the line after that.
+ */
+static size_t refill_slots(ipcheap_endpoint *e, const ipcheap_bytes *copied, size_t count) {
+    uint64_t words[BURST], most = least(least(count, BURST), e->mask + 1), n = 0;
+    words[0] = e->released;
+    while (refill_slot(e, e->position + n, words[n], &copied[n])) {
+        if (++n == most) break;
+        words[n] = get_acquire(&slot_of(e, e->position + n)->word); /* with slot_let_go() */
+    }
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t position = e->position + i;
+        /* Release: pairs with the consumer's acquire; the copy goes with it. */
+        put_release(&slot_of(e, position)->word,
+                    ring_word(lap_of(e, position), SLOT_FULL, ring_offset(words[i])));
+    }
+    if (UNLIKELY(!n)) return 0;
+    e->position += n;
+    put(&e->channel->sides[IPCHEAP_PRODUCER].position, e->position);
+    /* For the next one, while the consumer has these to look at. */
+    look_at_slot(e);
+    if (e->released) prefetch_to_write(at_offset(e->heap, ring_offset(e->released)));
+    return n;
+}
+
+/* Nothing that fits came back in the slot: a block of its own. */
+static int send_new(ipcheap_endpoint *e, const ipcheap_bytes *copied) {
+    ipcheap_record record;
+    struct parcel parcel;
+    int error = ipcheap_allocate(e->heap, copied->nbytes, &record);
+    if (error) return error;
+    memcpy(record.data, copied->data, copied->nbytes);
+    error = judge(e, &record, &parcel);
+    if (!error) error = enter_slot(e);
+    if (error) {
+        bool sleepless = !may_sleep();
+        ipcheap_allow_sleep(1); /* or it might stay */
+        ipcheap_free(e->heap, &record);
+        ipcheap_allow_sleep(!sleepless);
+        return error;
+    }
+    fill_slot(e, &record, parcel.tag);
+    look_at_slot(e);
+    participant_leave(e->me);
+    participant_holds(e->me, parcel.owner, -1);
+    return 0;
+}
+
+/* The next ones; returns how many, one at least, or an error. */
+static int64_t send_copies(ipcheap_endpoint *e, const ipcheap_bytes *copied, size_t count) {
+    for (;;) {
+        size_t went = 0;
+        int error = enter_ring(e);
+        if (UNLIKELY(error)) return error;
+        if (UNLIKELY(!e->writable)) look_at_slot(e);
+        if (LIKELY(e->released)) went = refill_slots(e, copied, count);
+        participant_leave(e->me);
+        if (LIKELY(went)) return (int64_t)went;
+        if (e->writable) {
+            error = send_new(e, copied);
+            return error ? error : 1;
+        }
+        error = endpoint_end(e, get(&slot_of(e, e->position)->word));
+        if (error) return error;
+    }
+}
+
+int64_t ipcheap_try_send_copies(ipcheap_endpoint *e, const ipcheap_bytes *copied, size_t count) {
+    int error = sender_check(e);
+    if (UNLIKELY(error)) return error;
+    size_t done = 0;
+    int64_t went = 0;
+    while (done < count && (went = send_copies(e, &copied[done], count - done)) > 0)
+        done += (size_t)went;
+    if (done) endpoint_notify(e);
+    bell_settle(e);
+    return done || went == IPCHEAP_WOULD_BLOCK ? (int64_t)done : went;
 }
 
 /* Receiving --------------------------------------------------------------------------------- */
@@ -428,6 +550,45 @@ int64_t ipcheap_try_receive_many(ipcheap_endpoint *e, ipcheap_record *records, s
         error = receive_one(e, &records[done]);
         done += !error;
     }
+    bell_settle(e);
+    if (done || error == IPCHEAP_WOULD_BLOCK) return (int64_t)done;
+    return error;
+}
+
+/*
+ * One record that somebody copies out of its slot, which it leaves at once. Where its end is not
+ * as simple as that, it may take the lock.
+ */
+static int receive_copy(ipcheap_endpoint *e, ipcheap_taker *take, void *context) {
+    ipcheap_record record;
+    int error = receive_one(e, &record);
+    if (UNLIKELY(error)) return error;
+    bool collects = producer_collects(e, &record);
+    bool later = UNLIKELY(!collects) && !may_sleep();
+    error = later ? IPCHEAP_WOULD_SLEEP : take(context, record.data, record.nbytes);
+    if (UNLIKELY(error)) {
+        e->position--;
+        put(&e->channel->sides[IPCHEAP_CONSUMER].position, e->position);
+    } else if (LIKELY(collects)) {
+        /* Release: pairs with the producer's acquire of the slot. Our reads are over. */
+        put_release(&slot_of(e, record.position)->word,
+                    ring_word(lap_of(e, record.position) + 1, SLOT_RELEASED, record.offset));
+    } else {
+        ipcheap_free(e->heap, &record);
+    }
+    return error;
+}
+
+int64_t ipcheap_try_receive_copies(ipcheap_endpoint *e, ipcheap_taker *take, void *context,
+                                   size_t limit) {
+    int error = receiver_check(e);
+    if (UNLIKELY(error)) return error;
+    size_t done = 0;
+    while (!error && done < limit) {
+        error = receive_copy(e, take, context);
+        done += !error;
+    }
+    if (done) endpoint_notify(e);
     bell_settle(e);
     if (done || error == IPCHEAP_WOULD_BLOCK) return (int64_t)done;
     return error;

@@ -80,8 +80,10 @@ uint64_t ring_collect(struct participant *me, uint32_t index) {
         uint64_t word = get_acquire(&slot->word), lap = lap_at(&ring, position);
         if (ring_state(word) != SLOT_RELEASED || ring_lap(word) != lap) continue;
         struct place place;
+        /* By the second tag it was just being sent again; see refill_slot(). */
         bool ours = place_find(heap, ring_offset(word), &place) &&
-                    place_is(&place, sent_tag(index, position - ring.count));
+                    (place_is(&place, sent_tag(index, position - ring.count)) ||
+                     place_is(&place, sent_tag(index, position)));
         /* The block first: were we killed in between, its tag tells that it is done with. */
         if (ours && block_free(me, &place) == 0) freed++;
         put_release(&slot->word, ring_word(lap, SLOT_EMPTY, 0));

@@ -7,6 +7,7 @@
 #ifndef IPCHEAP_HEAP_SLAB_LOCAL_H
 #define IPCHEAP_HEAP_SLAB_LOCAL_H
 
+#include "heap/size_class.h"
 #include "heap/slab.h"
 
 /* The owner's half of a slab. */
@@ -128,6 +129,15 @@ static inline shared64 *slab_my_tag(struct participant *me, uint64_t offset) {
     struct local_slab *s = find_mine(me, offset, &index);
     if (!s || UNLIKELY(block_is_remote_free(s->shared, index))) return NULL;
     return &s->shared->tags[index];
+}
+
+/* The tag of a block of the caller's, if one of so many bytes would be as large. */
+static inline shared64 *slab_my_tag_for(struct participant *me, uint64_t offset,
+                                        uint64_t nbytes) {
+    uint32_t index;
+    struct local_slab *s = find_mine(me, offset, &index);
+    if (UNLIKELY(!s || s->size_class != size_class_of(nbytes))) return NULL;
+    return LIKELY(!block_is_remote_free(s->shared, index)) ? &s->shared->tags[index] : NULL;
 }
 
 static inline void free_mine(struct participant *me, struct local_slab *s, uint32_t index,

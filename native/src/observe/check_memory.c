@@ -8,7 +8,7 @@ typedef unsigned long long number;
 
 /* Blocks and records --------------------------------------------------------------------- */
 
-/* Sent, waiting in the ring to be used again, or just being sent. */
+/* Sent, waiting in the ring to be used again, or just being sent: perhaps again. */
 static bool ring_accounts_for(ipcheap_heap *heap, uint64_t tag, uint64_t offset) {
     struct ring ring;
     uint32_t index = tag_channel(tag);
@@ -18,6 +18,7 @@ static bool ring_accounts_for(ipcheap_heap *heap, uint64_t tag, uint64_t offset)
     uint64_t lap = (position >> ring.shift) & LAP_MASK;
     return word == ring_word(lap, SLOT_FULL, offset) ||
            word == ring_word(lap + 1, SLOT_RELEASED, offset) ||
+           word == ring_word(lap, SLOT_RELEASED, offset) ||
            get(&channel_at(heap, index)->sides[IPCHEAP_PRODUCER].intent) == offset;
 }
 

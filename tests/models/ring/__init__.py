@@ -44,6 +44,21 @@ MODELS: dict[str, Callable[[], Model]] = {
     "two slots, producers die": lambda: one_channel(
         "two slots, producers die", slots=2, records=4, kills=2, mortal="P", fast="C"
     ),
+    "copies, one slot": lambda: one_channel(
+        "copies, one slot", slots=1, records=3, kills=1, watchful=True, copies=True
+    ),
+    "copies, two slots, producers die": lambda: one_channel(
+        "copies, two slots, producers die",
+        slots=2,
+        records=5,
+        kills=2,
+        mortal="P",
+        fast="C",
+        copies=True,
+    ),
+    "copies, two slots, consumers die": lambda: one_channel(
+        "copies, two slots, consumers die", slots=2, records=4, kills=1, mortal="C", copies=True
+    ),
     "forwarding": lambda: two_channels("forwarding", records=2, kills=2),
     "forwarding, two threads": lambda: two_channels(
         "forwarding, two threads", records=2, kills=1, threads=True

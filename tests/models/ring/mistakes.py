@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..steps import get, get_acquire, put, put_release, when
 from .endpoint import claim
-from .record import readable, sent_now, slot_let_go
+from .record import copied, readable, refill_slots, sent_now, slot_let_go
 from .recover import (
     recover_channels,
     recover_consumer,
@@ -100,6 +100,29 @@ def collect_slot_first(c: Channel) -> Steps:
         position += 1
 
 
+def collect_by_the_old_tag(c: Channel) -> Steps:
+    sent = yield from ring_sent(c)
+    position = sent
+    while position < sent + c.slots:
+        word = yield get_acquire(("word", *c.slot(position)))
+        lap = c.lap(position)
+        if word[0] == RELEASED and word[1] == lap:
+            if (yield from place_is(word[2], c.sent_tag(position - c.slots))):
+                yield from block_free(word[2])
+            yield put_release(("word", *c.slot(position)), (EMPTY, lap, None))
+        position += 1
+
+
+def refill_slot_tag_kept(c: Channel, position: int, word: Any, number: int) -> Steps:
+    if word[0] != RELEASED or word[1] != c.lap(position):
+        return False
+    if (yield get(("tag", word[2]))) != c.sent_tag(position - c.slots):
+        return False
+    yield when(f"copies {number}", copied, word[2], number)
+    yield put(("size", *c.slot(position)), number)
+    return True
+
+
 def never_half_forwarded(world: World, dead: str, tag: Any, block: int, here: Any) -> Steps:
     yield from ()
     return False
@@ -119,6 +142,9 @@ not_put_back = partial(recover_consumer, is_half_forwarded=never_half_forwarded)
 slots_first = with_channels(
     recover_producer=partial(recover_producer, ring_collect=collect_slot_first)
 )
+old_tag_only = with_channels(
+    recover_producer=partial(recover_producer, ring_collect=collect_by_the_old_tag)
+)
 never_put_back = with_channels(recover_consumer=not_put_back)
 
 
@@ -134,7 +160,26 @@ def sending(fill_slot: Any) -> Callable[[], Model]:
     )
 
 
+def copying(refill_slot: Any) -> Callable[[], Model]:
+    how = {"refill_slots": partial(refill_slots, refill_slot=refill_slot)}
+    return lambda: one_channel(
+        "control", slots=1, records=3, kills=1, producer=how, consumer={}, copies=True
+    )
+
+
 CONTROLS: dict[str, Callable[[], Model]] = {
+    "copies: the tag stays": copying(refill_slot_tag_kept),
+    "copies: garbage by its old tag only": lambda: one_channel(
+        "control",
+        slots=1,
+        records=2,
+        kills=1,
+        producer=recovering(old_tag_only),
+        consumer=recovering(old_tag_only),
+        watchful=False,
+        copies=True,
+        settle=partial(settle, recover_participant=old_tag_only),
+    ),
     "FULL before the tag": sending(fill_slot_before_the_tag),
     "intent cleared before FULL": sending(fill_slot_without_intent),
     "the length after FULL": sending(fill_slot_length_last),

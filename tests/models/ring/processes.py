@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 from ..steps import View, Violation, choose, get, when
 from .endpoint import claim, close_producer
 from .record import (
+    Seen,
     deliver,
     free,
     readable,
     receive_one,
+    send_copies,
     send_one,
     sent_now,
     settle_doubtful,
@@ -45,16 +47,33 @@ def produces(
     world: World, me: str, c: Channel, after: str = "", claim: Any = claim, **how: Any
 ) -> Steps:
     """Send what has not been sent yet, then close."""
-    position, writable = 0, False
+    position, seen = 0, Seen()
     if after:
         yield when(f"{after} has died", has_died, after, rest=True)
         position, _ = yield from claim(world, me, c, PRODUCER)
     number = yield get(("published", c.name))
     while number < world.records:
         block = yield when(f"allocates for {number}", take_block, world, me, number, rest=True)
-        writable = yield from send_one(world, me, c, position, writable, block, number, **how)
+        seen = yield from send_one(world, me, c, position, seen, block, number, **how)
         position += 1
         number += 1
+    yield from close_producer(me, c)
+
+
+def produces_copies(
+    world: World, me: str, c: Channel, after: str = "", claim: Any = claim, **how: Any
+) -> Steps:
+    """The same with copies, as many at a time as there are left."""
+    position, seen = 0, Seen()
+    if after:
+        yield when(f"{after} has died", has_died, after, rest=True)
+        position, _ = yield from claim(world, me, c, PRODUCER)
+    number = yield get(("published", c.name))
+    while number < world.records:
+        most = world.records - number
+        went, seen = yield from send_copies(world, me, c, position, seen, number, most, **how)
+        position += went
+        number += went
     yield from close_producer(me, c)
 
 
@@ -120,7 +139,7 @@ def forwards(
     """Pass on what comes, or free it. With `threads` each side is a participant of its own."""
     reader, writer = (f"{me}.in", f"{me}.out") if threads else (me, me)
     position = doubtful = onward = 0
-    writable = False
+    seen = Seen()
     if after:
         yield when(f"{after} has died", has_died, after, rest=True)
         reads_first = yield choose(True, False)
@@ -137,8 +156,8 @@ def forwards(
         if (yield choose("forward", "free")) == "free":
             yield from free(reader, into, position, block, number)
         else:
-            writable = yield from send_one(
-                world, writer, out, onward, writable, block, number, (into, position), **how
+            seen = yield from send_one(
+                world, writer, out, onward, seen, block, number, (into, position), **how
             )
             onward += 1
         position += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..mirror import Mirror
 from ..steps import View, Violation, compiler_fence, get, get_acquire, put, put_release, when
@@ -26,6 +26,7 @@ from .world import (
     block_free,
     is_alive,
     place_is,
+    take_block,
 )
 
 if TYPE_CHECKING:
@@ -35,17 +36,28 @@ if TYPE_CHECKING:
 # Sending ------------------------------------------------------------------------------------------
 
 
+class Seen(NamedTuple):
+    """What a producer knows of its next slot."""
+
+    writable: bool = False
+    released: Any = None
+
+
 def collect_slot(c: Channel, position: int, word: Any) -> Steps:
     if (yield from place_is(word[2], c.sent_tag(position - c.slots))):
         yield from block_free(word[2])
 
 
 def look_at_slot(c: Channel, position: int) -> Steps:
+    """Return whether it is writable, and its word if something came back in it."""
     word = yield get_acquire(("word", *c.slot(position)))
     writable = word[0] != FULL and word[1] == c.lap(position)
-    if writable and word[0] == RELEASED:
-        yield from collect_slot(c, position, word)
-    return writable
+    return Seen(writable, word if writable and word[0] == RELEASED else None)
+
+
+def free_released(c: Channel, position: int, seen: Seen) -> Steps:
+    if seen.released:
+        yield from collect_slot(c, position, seen.released)
 
 
 def fill_slot(c: Channel, position: int, block: int, number: int) -> Steps:
@@ -79,16 +91,23 @@ def not_dead(view: View, c: Channel, side: int) -> Any:
     return None if state == OPEN and not is_alive(view, holder) else ({}, None)
 
 
-def enter_slot(world: World, me: str, c: Channel, position: int, writable: bool) -> Steps:
-    while not writable:
-        writable = yield from look_at_slot(c, position)
-        if writable:
-            return
+def wait_for_slot(world: World, me: str, c: Channel, position: int, seen: Seen) -> Steps:
+    """Return what is seen of the slot once it is writable."""
+    while not seen.writable:
+        seen = yield from look_at_slot(c, position)
+        if seen.writable:
+            break
         found = yield when("waits for room", room, c, position, rest=True)
         if found == "dead":
             if not world.watchful:
                 yield when("waits for the next consumer", not_dead, c, CONSUMER, rest=True)
             yield from recover_if_dead(world, me, c, CONSUMER)
+    return seen
+
+
+def enter_slot(world: World, me: str, c: Channel, position: int, seen: Seen) -> Steps:
+    seen = yield from wait_for_slot(world, me, c, position, seen)
+    yield from free_released(c, position, seen)
 
 
 def send_one(
@@ -96,20 +115,95 @@ def send_one(
     me: str,
     c: Channel,
     position: int,
-    writable: bool,
+    seen: Seen,
     block: int,
     number: int,
     held: Any = None,
     fill_slot: Any = fill_slot,
 ) -> Steps:
-    """Return whether the next slot is writable."""
-    yield from enter_slot(world, me, c, position, writable)
+    """Return what is seen of the next slot."""
+    yield from enter_slot(world, me, c, position, seen)
     yield from fill_slot(c, position, block, number)
-    writable = yield from look_at_slot(c, position + 1)
+    seen = yield from look_at_slot(c, position + 1)
+    yield from free_released(c, position + 1, seen)
     if held is not None:
         origin, at = held
         yield from slot_let_go(origin, at, EMPTY, None)
-    return writable
+    return Seen(seen.writable)
+
+
+# Sending copies -----------------------------------------------------------------------------------
+
+
+def copied(view: View, block: int, number: int) -> Any:
+    """What is in a block is private to who fills it: in one step."""
+    return {("data", block): number}, None
+
+
+def refill_slot(c: Channel, position: int, word: Any, number: int) -> Steps:
+    """Return whether there was something to fill."""
+    if word[0] != RELEASED or word[1] != c.lap(position):
+        return False
+    if (yield get(("tag", word[2]))) != c.sent_tag(position - c.slots):
+        return False
+    yield when(f"copies {number}", copied, word[2], number)
+    yield put(("tag", word[2]), c.sent_tag(position))
+    yield put(("size", *c.slot(position)), number)
+    return True
+
+
+def refill_slots(
+    c: Channel,
+    position: int,
+    released: Any,
+    number: int,
+    most: int,
+    refill_slot: Any = refill_slot,
+) -> Steps:
+    """Return how many were sent, and what is seen of the slot after them."""
+    words: tuple[Any, ...] = ()
+    word = released
+    while (yield from refill_slot(c, position + len(words), word, number + len(words))):
+        words = (*words, word)
+        if len(words) == min(most, c.slots):
+            break
+        word = yield get_acquire(("word", *c.slot(position + len(words))))
+    i = 0
+    while i < len(words):
+        full = c.full(position + i, words[i][2])
+        yield put_release(("word", *c.slot(position + i)), full, sent_now(c, number + i))
+        i += 1
+    if not words:
+        return 0, Seen()
+    yield put(("position", c.name, PRODUCER), position + len(words))
+    return len(words), (yield from look_at_slot(c, position + len(words)))
+
+
+def send_new(world: World, me: str, c: Channel, position: int, seen: Seen, number: int) -> Steps:
+    """Return what is seen of the next slot."""
+    block = yield when(f"allocates for {number}", take_block, world, me, number, rest=True)
+    yield from enter_slot(world, me, c, position, seen)
+    yield from fill_slot(c, position, block, number)
+    return (yield from look_at_slot(c, position + 1))
+
+
+def send_copies(
+    world: World,
+    me: str,
+    c: Channel,
+    position: int,
+    seen: Seen,
+    number: int,
+    most: int,
+    refill_slots: Any = refill_slots,
+) -> Steps:
+    """Return how many were sent, one at least, and what is seen of the slot after them."""
+    seen = yield from wait_for_slot(world, me, c, position, seen)
+    if seen.released:
+        went, after = yield from refill_slots(c, position, seen.released, number, most)
+        if went:
+            return went, after
+    return 1, (yield from send_new(world, me, c, position, seen, number))
 
 
 # Receiving ----------------------------------------------------------------------------------------
@@ -229,7 +323,10 @@ RECORD = "channel/record.c"
 MIRRORS = (
     Mirror(RECORD, fill_slot),
     Mirror(RECORD, look_at_slot),
-    Mirror(RECORD, send_one, calls=frozenset({"enter_slot"})),
+    Mirror(RECORD, send_one, calls=frozenset({"enter_slot", "free_released"})),
+    Mirror(RECORD, refill_slot),
+    Mirror(RECORD, refill_slots),
+    Mirror(RECORD, send_new, calls=frozenset({"enter_slot"})),
     Mirror(RECORD, slot_let_go),
     Mirror(RECORD, take_out),
     Mirror(RECORD, settle_doubtful),

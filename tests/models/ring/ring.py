@@ -52,6 +52,7 @@ def ring_collect(c: Channel) -> Steps:
         lap = c.lap(position)
         if word[0] == RELEASED and word[1] == lap:
             ours = yield from place_is(word[2], c.sent_tag(position - c.slots))
+            ours = ours or (yield from place_is(word[2], c.sent_tag(position)))
             if ours:
                 yield from block_free(word[2])
             yield put_release(("word", *c.slot(position)), (EMPTY, lap, None))

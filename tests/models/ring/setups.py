@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..explorer import Model, Process
 from ..steps import View, get, when
 from .endpoint import claim
-from .processes import consumes, eats, feeds, forwards, produces
+from .processes import consumes, eats, feeds, forwards, produces, produces_copies
 from .record import free, receive_one
 from .recover import recover_participant
 from .ring import ring_collect, ring_sent
@@ -98,12 +98,14 @@ def one_channel(
     private: tuple[str, ...] = ("intent", "from"),
     fast: str = "",
     mortal: str = "PC",
+    copies: bool = False,
     settle: Any = settle,
 ) -> Model:
     """One channel; producer P and consumer C, and who comes after them.
 
-    `fast` are those who take one step a record, and live.
+    `fast` are those who take one step a record, and live. Producers may send `copies`.
     """
+    produces_them = produces_copies if copies else produces
     c = Channel("X", slots, trusting)
     world = World((c,), slots + 2, records, watchful)
     sending, receiving = producer or {}, consumer or {}
@@ -111,7 +113,7 @@ def one_channel(
     if fast == "P":
         processes += [Process("P", partial(feeds, world, "P", c))]
     else:
-        body = partial(produces, world, c=c, **sending)
+        body = partial(produces_them, world, c=c, **sending)
         processes += [Process("P", partial(body, me="P"), "P" in mortal)]
     if fast == "C":
         processes += [Process("C", partial(eats, world, "C", c))]
@@ -119,7 +121,7 @@ def one_channel(
         body = partial(consumes, world, c=c, **receiving)
         processes += [Process("C", partial(body, me="C"), "C" in mortal)]
     if "P" in mortal:
-        body = partial(produces, world, c=c, **sending)
+        body = partial(produces_them, world, c=c, **sending)
         processes += [Process("P2", partial(body, me="P2", after="P"), True)]
     if "C" in mortal:
         body = partial(consumes, world, c=c, **receiving)
