@@ -226,6 +226,70 @@ static void a_consumer_is_closed_while_another_thread_frees_for_it(void) {
     expect_empty(&scene);
 }
 
+static void *free_or_send_handed(void *argument) {
+    struct scene *scene = argument;
+    ipcheap_record record = scene->handed;
+    if (atomic_load(&scene->turn) == 0) {
+        EXPECT_EQ(ipcheap_free(scene->heap, &record), 0);
+        return NULL;
+    }
+    ipcheap_endpoint *producer = claim(scene->heap, &scene->first, IPCHEAP_PRODUCER);
+    EXPECT_EQ(ipcheap_send(producer, &record, long_enough), 0);
+    ipcheap_endpoint_release(producer);
+    return NULL;
+}
+
+/* Who allocated a block keeps account of it; what another thread does with it he is told. */
+static void what_another_thread_has_given_away_is_gone(void) {
+    for (int send = 0; send < 2; send++) {
+        struct scene scene = new_scene(4 * MIB);
+        atomic_store(&scene.turn, send);
+        ipcheap_record mine[2];
+        for (int i = 0; i < 2; i++) EXPECT_EQ(ipcheap_allocate(scene.heap, 100, &mine[i]), 0);
+        EXPECT_EQ(ipcheap_free(scene.heap, &mine[1]), 0);
+        EXPECT_EQ(ipcheap_free(scene.heap, &mine[1]), IPCHEAP_RECORD);
+        scene.handed = mine[0];
+        pthread_join(start(free_or_send_handed, &scene), NULL);
+        EXPECT_EQ(ipcheap_free(scene.heap, &mine[0]), IPCHEAP_RECORD);
+        EXPECT_EQ(ipcheap_keep(scene.heap, &mine[0]), IPCHEAP_RECORD);
+        expect_sound(scene.heap);
+        if (send) {
+            ipcheap_record record;
+            ipcheap_endpoint *consumer = claim(scene.heap, &scene.first, IPCHEAP_CONSUMER);
+            EXPECT_EQ(ipcheap_receive(consumer, &record, long_enough), 0);
+            EXPECT_EQ(record.offset, mine[0].offset);
+            EXPECT_EQ(ipcheap_free(scene.heap, &record), 0);
+            EXPECT_EQ(ipcheap_free(scene.heap, &record), IPCHEAP_RECORD);
+            ipcheap_endpoint_release(consumer);
+        }
+        EXPECT_EQ(ipcheap_allocate(scene.heap, 100, &mine[0]), 0);
+        EXPECT_EQ(ipcheap_free(scene.heap, &mine[0]), 0);
+        expect_empty(&scene);
+    }
+}
+
+/* The same of one's own: sent, received, kept, sent on. */
+static void what_one_has_given_away_is_gone(void) {
+    struct scene scene = new_scene(4 * MIB);
+    struct pair pair = pair_of(scene.heap, OTHER, 4);
+    ipcheap_record record, old;
+    EXPECT_EQ(ipcheap_allocate(scene.heap, 100, &record), 0);
+    for (int round = 0; round < 3; round++) {
+        old = record;
+        EXPECT_EQ(ipcheap_send(pair.out, &record, long_enough), 0);
+        EXPECT_EQ(ipcheap_free(scene.heap, &old), IPCHEAP_RECORD);
+        EXPECT_EQ(ipcheap_receive(pair.in, &record, long_enough), 0);
+        EXPECT_EQ(ipcheap_free(scene.heap, &old), IPCHEAP_RECORD);
+        EXPECT_EQ(ipcheap_keep(scene.heap, &record), 0);
+        expect_sound(scene.heap);
+    }
+    old = record;
+    EXPECT_EQ(ipcheap_free(scene.heap, &record), 0);
+    EXPECT_EQ(ipcheap_free(scene.heap, &old), IPCHEAP_RECORD);
+    pair_release(&pair);
+    expect_empty(&scene);
+}
+
 /* Memory ---------------------------------------------------------------------------------- */
 
 static void *allocate_and_free(void *argument) {
@@ -543,6 +607,8 @@ int main(void) {
     consumers_come_and_go_while_a_producer_sends();
     another_thread_frees();
     a_consumer_is_closed_while_another_thread_frees_for_it();
+    what_another_thread_has_given_away_is_gone();
+    what_one_has_given_away_is_gone();
     memory_is_short_for_three();
     copies_are_sent_while_garbage_is_collected();
     two_add_and_remove_channels();

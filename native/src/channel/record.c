@@ -63,7 +63,7 @@ static int nobody_here_owns(ipcheap_heap *heap, uint64_t offset) {
 }
 
 static int free_owned(struct participant *me, uint64_t offset) {
-    if (LIKELY(slab_free_mine(me, offset, me->tag))) {
+    if (LIKELY(slab_free_held(me, offset))) {
         me->held--;
         return 0;
     }
@@ -71,6 +71,7 @@ static int free_owned(struct participant *me, uint64_t offset) {
     struct participant *owner = NULL;
     if (LIKELY(place_find(me->heap, offset, &place))) owner = block_owner(me->heap, &place);
     if (UNLIKELY(!owner)) return nobody_here_owns(me->heap, offset);
+    if (owner != me) owner->helped = true; /* before he can think that he holds it still */
     int error = block_free(me, &place);
     if (LIKELY(!error)) participant_holds(me, owner, -1);
     return error;
@@ -169,7 +170,7 @@ int ipcheap_keep(ipcheap_heap *heap, ipcheap_record *record) {
 static void collect_slot(ipcheap_endpoint *e, uint64_t word) {
     uint64_t offset = ring_offset(word), tag = my_sent_tag(e, e->position - e->mask - 1);
     struct place place;
-    if (LIKELY(slab_free_mine(e->me, offset, tag))) return;
+    if (LIKELY(slab_free_sent(e->me, offset, tag))) return;
     if (place_find(e->heap, offset, &place) && place_is(&place, tag)) block_free(e->me, &place);
 }
 
@@ -199,19 +200,21 @@ static int enter_ring(ipcheap_endpoint *e) {
 struct parcel {
     shared64 *tag;
     struct participant *owner;
+    struct local_slab *slab; /* the owner's, if that is the sender */
     struct ring_slot *held;
 };
 
 static int judge(ipcheap_endpoint *e, const ipcheap_record *record, struct parcel *parcel) {
     struct place place;
-    *parcel = (struct parcel){NULL, e->me, NULL};
+    *parcel = (struct parcel){.owner = e->me};
     if (UNLIKELY(record->data != at_offset(e->heap, record->offset))) return IPCHEAP_RECORD;
     if (LIKELY(!consumer_is_open(record))) {
-        parcel->tag = slab_my_tag(e->me, record->offset);
+        parcel->tag = slab_my_tag(e->me, record->offset, &parcel->slab);
         if (LIKELY(parcel->tag && get(parcel->tag) == e->me->tag)) return 0;
     }
     if (!place_find(e->heap, record->offset, &place)) return IPCHEAP_RECORD;
     parcel->tag = place.tag;
+    parcel->slab = NULL;
     if (consumer_is_open(record)) {
         if (record->consumer->me->abandoned) return IPCHEAP_WRONG_PROCESS;
         parcel->owner = NULL;
@@ -221,7 +224,15 @@ static int judge(ipcheap_endpoint *e, const ipcheap_record *record, struct parce
         return right ? 0 : endpoint_poison(record->consumer);
     }
     parcel->owner = block_owner(e->heap, &place);
-    return LIKELY(parcel->owner != NULL) ? 0 : nobody_here_owns(e->heap, record->offset);
+    if (UNLIKELY(!parcel->owner)) return nobody_here_owns(e->heap, record->offset);
+    if (parcel->owner != e->me) parcel->owner->helped = true; /* as in free_owned() */
+    return 0;
+}
+
+/* Its owner had it until now. */
+static void account_for(const ipcheap_endpoint *e, const struct parcel *parcel) {
+    if (LIKELY(parcel->slab != NULL)) slab_let_go(parcel->slab, parcel->tag);
+    participant_holds(e->me, parcel->owner, -1);
 }
 
 /*
@@ -285,7 +296,7 @@ static int send_one(ipcheap_endpoint *e, ipcheap_record *record) {
     free_released(e);
     participant_leave(e->me);
     if (LIKELY(parcel.owner != NULL))
-        participant_holds(e->me, parcel.owner, -1);
+        account_for(e, &parcel);
     else
         slot_let_go(record->consumer, parcel.held, record->position, SLOT_EMPTY, 0);
     record->consumer = NULL;
@@ -417,7 +428,7 @@ static int send_new(ipcheap_endpoint *e, const ipcheap_bytes *copied) {
     fill_slot(e, &record, parcel.tag);
     look_at_slot(e);
     participant_leave(e->me);
-    participant_holds(e->me, parcel.owner, -1);
+    account_for(e, &parcel);
     return 0;
 }
 

@@ -143,8 +143,10 @@ static struct local_slab *local_new(struct participant *me, uint32_t granule, ui
         cache->table = table;
         cache->room = room;
     }
-    struct local_slab *s = index < MAX_LOCAL_SLABS - 1 ? calloc(1, sizeof *s) : NULL;
+    struct local_slab *s = NULL;
+    if (index < MAX_LOCAL_SLABS - 1) s = aligned_alloc(_Alignof(struct local_slab), sizeof *s);
     if (!s) return NULL;
+    *s = (struct local_slab){0};
     if (index == cache->count) cache->count++;
     cache->table[index] = s;
     s->shared = slab_at(me->heap, granule);
@@ -178,7 +180,7 @@ static uint32_t collect(struct local_slab *s) {
         uint64_t bits = get_acquire(&s->shared->remote[w]); /* pairs with slab_free() */
         if (!bits) continue;
         /* What we know to be free nobody else has freed: counted once is enough. */
-        uint64_t fresh = bits & ~s->free[w];
+        uint64_t fresh = bits & ~s->words[w].free;
         if (s->hot && s->hot_index / 64 == w) fresh &= ~(UINT64_C(1) << (s->hot_index & 63));
         for (uint64_t left = fresh; left; left &= left - 1) {
             uint32_t index = w * 64 + (uint32_t)__builtin_ctzll(left);
@@ -272,7 +274,8 @@ static struct local_slab *slab_adopt(struct participant *me, uint32_t granule,
         }
     /* A block with its remote bit set whose tag a dead owner had cleared already counts once. */
     for (uint32_t w = 0; w < REMOTE_WORDS; w++)
-        if (s->free[w] & get(&shared->remote[w])) put_and(&shared->remote[w], ~s->free[w]);
+        if (s->words[w].free & get(&shared->remote[w]))
+            put_and(&shared->remote[w], ~s->words[w].free);
     collect(s);
     return s;
 }

@@ -10,22 +10,25 @@
 #include "heap/size_class.h"
 #include "heap/slab.h"
 
-/* The owner's half of a slab. */
+/* The owner's half of a slab. In its first line is what every call wants. */
 struct local_slab {
-    struct slab *shared;
-    uint64_t owner;    /* what `shared` says as long as it is ours */
+    _Alignas(64) struct slab *shared;
     uint64_t offset;   /* of block 0 */
     uint64_t hot;      /* offset of a block freed lately that is not in `free`: the first to go */
-    uint32_t hot_index;
-    uint64_t free[REMOTE_WORDS];
-    uint32_t filled;   /* which words of `free` are not zero */
-    uint32_t blocks, free_blocks;
-    uint32_t size_class, bytes;
     uint64_t reciprocal; /* 2^32 / units, rounded up */
-    uint32_t granule;
+    uint32_t hot_index;
+    uint32_t bytes, blocks, free_blocks;
+    uint32_t filled;   /* which words of `free` are not zero */
     enum { CURRENT, AVAILABLE, FULL } list; /* where it stands in its bin */
+    uint64_t owner;    /* what `shared` says as long as it is ours */
+    struct {
+        uint64_t free;
+        uint64_t held; /* allocated here, and neither freed nor sent here since */
+    } words[REMOTE_WORDS];
+    uint32_t size_class, granule;
     struct local_slab *next, *previous;
 };
+static_assert(offsetof(struct local_slab, words) == 64, "one line, and then that of the block");
 
 struct list {
     struct local_slab *first, *last;
@@ -57,21 +60,30 @@ static inline bool is_mine(const struct local_slab *s) {
     return get(&s->shared->owner) == s->owner;
 }
 
+/*
+ * The same of a slab in which a block has a tag of ours: with that it cannot be taken away, but it
+ * may have been before, and be another's by now who passed us the block. Another line to fetch.
+ */
+static inline bool is_still_mine(const struct participant *me, const struct local_slab *s) {
+    return LIKELY(!get(&me->heap->header->revoked)) || is_mine(s);
+}
+
 /* Exact, because units * size stays below 2^32. */
 static inline uint32_t block_index(const struct local_slab *s, uint64_t offset) {
     return (uint32_t)((offset - s->offset) / BLOCK_ALIGN * s->reciprocal >> 32);
 }
 
 static inline void mark_free(struct local_slab *s, uint32_t index) {
-    s->free[index / 64] |= UINT64_C(1) << (index & 63);
+    s->words[index / 64].free |= UINT64_C(1) << (index & 63);
     s->filled |= 1u << (index / 64);
 }
 
 static inline uint32_t pop_free(struct local_slab *s) {
     uint32_t word = (uint32_t)__builtin_ctz(s->filled);
-    uint32_t index = word * 64 + (uint32_t)__builtin_ctzll(s->free[word]);
-    s->free[word] &= s->free[word] - 1;
-    if (!s->free[word]) s->filled &= ~(1u << word);
+    uint64_t *bits = &s->words[word].free;
+    uint32_t index = word * 64 + (uint32_t)__builtin_ctzll(*bits);
+    *bits &= *bits - 1;
+    if (!*bits) s->filled &= ~(1u << word);
     return index;
 }
 
@@ -97,6 +109,7 @@ static inline uint64_t slab_take(struct participant *me, uint32_t size_class) {
         offset = s->offset + (uint64_t)index * s->bytes;
     }
     s->free_blocks--;
+    s->words[index / 64].held |= UINT64_C(1) << (index & 63);
     me->slabs->last_offset = offset;
     me->slabs->last_slab = s;
     me->slabs->last_index = index;
@@ -109,7 +122,7 @@ static inline uint64_t slab_take(struct participant *me, uint32_t size_class) {
 static inline struct local_slab *find_mine(struct participant *me, uint64_t offset,
                                            uint32_t *index) {
     struct slab_cache *cache = me->slabs;
-    if (LIKELY(cache && cache->last_offset == offset && is_mine(cache->last_slab))) {
+    if (LIKELY(cache && cache->last_offset == offset && is_still_mine(me, cache->last_slab))) {
         *index = cache->last_index;
         return cache->last_slab;
     }
@@ -117,18 +130,26 @@ static inline struct local_slab *find_mine(struct participant *me, uint64_t offs
     uint64_t granule = (offset - g->data_at) >> g->slab_shift;
     if (UNLIKELY(!cache || granule >= g->granules)) return NULL;
     struct local_slab *s = cache->by_granule[granule];
-    if (UNLIKELY(!s || !is_mine(s))) return NULL;
+    if (UNLIKELY(!s || !is_still_mine(me, s))) return NULL;
     *index = block_index(s, offset);
     return LIKELY((uint64_t)*index * s->bytes == offset - s->offset && *index < s->blocks)
                ? s
                : NULL;
 }
 
-static inline shared64 *slab_my_tag(struct participant *me, uint64_t offset) {
+/* The tag of a block of the caller's, and where he keeps account of it. */
+static inline shared64 *slab_my_tag(struct participant *me, uint64_t offset,
+                                    struct local_slab **slab) {
     uint32_t index;
-    struct local_slab *s = find_mine(me, offset, &index);
+    struct local_slab *s = *slab = find_mine(me, offset, &index);
     if (!s || UNLIKELY(block_is_remote_free(s->shared, index))) return NULL;
     return &s->shared->tags[index];
+}
+
+/* He has sent it. */
+static inline void slab_let_go(struct local_slab *s, const shared64 *tag) {
+    uint64_t index = (uint64_t)(tag - s->shared->tags);
+    s->words[index / 64].held &= ~(UINT64_C(1) << (index & 63));
 }
 
 /* The tag of a block of the caller's, if one of so many bytes would be as large. */
@@ -144,6 +165,7 @@ static inline void free_mine(struct participant *me, struct local_slab *s, uint3
                       uint64_t offset) {
     /* Release: what its user did is over before revoke() can give the memory to another. */
     put_release(&s->shared->tags[index], TAG_FREE);
+    s->words[index / 64].held &= ~(UINT64_C(1) << (index & 63));
     if (s->hot) {
         mark_free(s, index);
     } else {
@@ -151,10 +173,25 @@ static inline void free_mine(struct participant *me, struct local_slab *s, uint3
         s->hot_index = index;
     }
     s->free_blocks++;
-    if (UNLIKELY(s->list != CURRENT)) slab_move(me, s);
+    bool moves = s->list == FULL || s->free_blocks == s->blocks;
+    if (UNLIKELY(moves && s->list != CURRENT)) slab_move(me, s);
 }
 
-static inline bool slab_free_mine(struct participant *me, uint64_t offset, uint64_t tag) {
+/*
+ * A block that the caller holds: as he keeps account of those himself, he need not wait for its tag,
+ * unless other threads of his process have done something with what he holds.
+ */
+static inline bool slab_free_held(struct participant *me, uint64_t offset) {
+    uint32_t index;
+    struct local_slab *s = find_mine(me, offset, &index);
+    if (UNLIKELY(!s || me->helped)) return false;
+    if (UNLIKELY(!(s->words[index / 64].held >> (index & 63) & 1))) return false;
+    free_mine(me, s, index, offset);
+    return true;
+}
+
+/* A block of the caller's that has been sent. */
+static inline bool slab_free_sent(struct participant *me, uint64_t offset, uint64_t tag) {
     uint32_t index;
     struct local_slab *s = find_mine(me, offset, &index);
     if (UNLIKELY(!s || get(&s->shared->tags[index]) != tag)) return false;

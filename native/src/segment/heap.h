@@ -24,6 +24,7 @@ struct participant {
     struct participant_slot *record; /* its slot */
     _Atomic uintptr_t thread;  /* thread_marker() of its thread; 0 when that has ended */
     bool abandoned;            /* belongs to the parent of a fork */
+    _Atomic bool helped;       /* other threads have freed or sent what it holds */
     struct slab_cache *slabs;  /* the private halves of its slabs */
     uint64_t recent_page;      /* the extent allocated last, to prefetch its descriptor */
     struct ipcheap_endpoint *endpoints;
