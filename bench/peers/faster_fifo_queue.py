@@ -30,11 +30,11 @@ class FifoSender(Sender):
             self._own = bytearray(nbytes)
         return self._own
 
-    def commit(self):
-        self.queue.put(bytes(self._own), timeout=FOR_EVER)
+    def commit(self, memory):
+        self.queue.put(bytes(memory), timeout=FOR_EVER)
 
-    def commit_many(self):
-        self.queue.put_many([bytes(each) for each in self._own], timeout=FOR_EVER)
+    def commit_many(self, memories):
+        self.queue.put_many([bytes(each) for each in memories], timeout=FOR_EVER)
 
 
 class FifoReceiver(Receiver):

@@ -17,8 +17,8 @@ class EventSender(PollingSender):
         super().send(data)
         self.notify()
 
-    def commit(self):
-        super().commit()
+    def commit(self, memory):
+        super().commit(memory)
         self.notify()
 
 

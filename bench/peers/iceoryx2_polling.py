@@ -30,7 +30,7 @@ class PollingSender(Sender):
         self.sample = self.publisher.loan_slice_uninit(nbytes)
         return self.sample.payload().as_memory_view().cast("B")
 
-    def commit(self):
+    def commit(self, memory):
         self.sample.assume_init().send()
         self.sample = None
 
@@ -62,7 +62,7 @@ class PollingReceiver(Receiver):
             if self.sample is not None:
                 return self.sample.payload().as_memory_view().cast("B")
 
-    def done(self):
+    def done(self, memory):
         self.sample.delete()
         self.sample = None
 

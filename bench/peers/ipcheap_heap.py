@@ -23,38 +23,16 @@ class RecordSender(HeapSender):
 
     def __init__(self, producer):
         super().__init__(producer)
-        allocate, send, send_all = (
-            producer.allocate_record,
-            producer.send_record,
-            producer.send_records,
-        )
-        allocate_all, allocate_array = producer.allocate_records, producer.allocate_array
-        record = records = None
-
-        def loan(nbytes):
-            nonlocal record
-            record = allocate(nbytes)
-            return record
-
-        def commit():
-            send(record)
-
-        def loan_many(nbytes, count):
-            nonlocal records
-            records = allocate_all(nbytes, count)
-            return records
-
-        def commit_many():
-            send_all(records)
-
-        def loan_array(shape, dtype):
-            nonlocal record
-            record = allocate_array(shape, dtype)
-            return record.array()
-
-        self.loan, self.commit, self.loan_array = loan, commit, loan_array
-        self.loan_many, self.commit_many = loan_many, commit_many
+        self.loan, self.commit = producer.allocate_record, producer.send_record
+        self.loan_many, self.commit_many = producer.allocate_records, producer.send_records
         self.send_object = producer.send_object
+
+    def loan_array(self, shape, dtype):
+        self.record = self.producer.allocate_array(shape, dtype)
+        return self.record.array()
+
+    def commit_array(self):
+        self.producer.send_record(self.record)
 
 
 class HeapReceiver(Receiver):
@@ -71,39 +49,23 @@ class HeapReceiver(Receiver):
 
 
 class RecordReceiver(HeapReceiver):
-    """Records read in place, arrays and objects."""
+    """Records read in place, arrays and objects, which give theirs back when they die."""
 
     def __init__(self, consumer):
         super().__init__(consumer)
-        receive, receive_all = consumer.recv_record, consumer.recv_records
-        receive_array = consumer.recv_array
-        record = None
-        records = ()
-
-        def take():
-            nonlocal record
-            record = receive()
-            return record
-
-        def done():
-            if record is not None:  # an array gives its record back when it dies
-                record.free()
-
-        def take_many(limit):
-            nonlocal records
-            records = receive_all(limit)
-            return records
-
-        def done_many():
-            for record in records:
-                record.free()
-
-        def take_array(_shape, _dtype):
-            return receive_array()
-
-        self.take, self.done, self.take_array = take, done, take_array
-        self.take_many, self.done_many = take_many, done_many
+        self.take, self.take_many = consumer.recv_record, consumer.recv_records
+        self.done = ipcheap.Record.free
         self.recv_object = consumer.recv_object
+
+    def done_many(self, memories):
+        for record in memories:
+            record.free()
+
+    def take_array(self, shape, dtype):
+        return self.consumer.recv_array()
+
+    def done_array(self):
+        pass
 
 
 class IpcheapHeap(Peer):

@@ -13,15 +13,17 @@ class QueueSender(Sender):
         self.queue = queue
         self.send = self.send_object = queue.put
 
-    def commit(self):
-        self.queue.put(bytes(self._own))
+    def commit(self, memory):
+        self.queue.put(bytes(memory))
 
     def loan_array(self, shape, dtype):
         import numpy as np
 
         self._array = np.empty(shape, dtype)
-        self.commit = lambda: self.queue.put(self._array)
         return self._array
+
+    def commit_array(self):
+        self.queue.put(self._array)
 
     def close(self):
         self.queue.close()

@@ -44,9 +44,9 @@ class Sender:
             self._own = bytearray(nbytes)
         return self._own
 
-    def commit(self):
+    def commit(self, memory):
         """Send what was lent."""
-        self.send(self._own)
+        self.send(memory)
 
     def loan_many(self, nbytes, count):
         """Return memory for so many messages, for `commit_many`."""
@@ -54,19 +54,23 @@ class Sender:
             self._own = [bytearray(nbytes) for _ in range(count)]
         return self._own
 
-    def commit_many(self):
+    def commit_many(self, memories):
         """Send all of what was lent."""
-        self.send_many(self._own)
+        self.send_many(memories)
 
     def loan_array(self, shape, dtype):
-        """Return a NumPy array for the next message, for `commit`."""
+        """Return a NumPy array for the next message, to be filled and let go of."""
         import math
 
         import numpy as np
 
         dtype = np.dtype(dtype)
-        memory = self.loan(math.prod(shape) * dtype.itemsize)
-        return np.frombuffer(memory, dtype).reshape(shape)
+        self._memory = self.loan(math.prod(shape) * dtype.itemsize)
+        return np.frombuffer(self._memory, dtype).reshape(shape)
+
+    def commit_array(self):
+        """Send the array that was lent."""
+        self.commit(self._memory)
 
     def send_object(self, obj):
         """Send an object: pickle 5 with the buffers beside it, written once into the loan."""
@@ -76,7 +80,8 @@ class Sender:
         head = pickle.dumps(obj, 5, buffer_callback=buffers.append)
         parts = [head, *(buffer.raw() for buffer in buffers)]
         sizes = [len(part) for part in parts]
-        memory = memoryview(self.loan(8 * (1 + len(sizes)) + sum(sizes)))
+        lent = self.loan(8 * (1 + len(sizes)) + sum(sizes))
+        memory = memoryview(lent)
         table = memory[: 8 * (1 + len(sizes))].cast("Q")
         table[0] = len(sizes)
         at = len(table) * 8
@@ -84,7 +89,7 @@ class Sender:
             table[i] = sizes[i - 1]
             memory[at : at + len(part)] = part
             at += len(part)
-        self.commit()
+        self.commit(lent)
 
     def ready(self):
         """Whether the other end is there; called until it is."""
@@ -96,6 +101,8 @@ class Sender:
 
 class Receiver:
     """The receiving end of a link."""
+
+    _memory = None
 
     def recv(self):
         """Return a copy of the next message as bytes; sleep until there is one."""
@@ -120,29 +127,35 @@ class Receiver:
         """Return the next message where it lies, good until `done`."""
         return self.recv()
 
-    def done(self):
+    def done(self, memory):
         """Give back what was taken."""
 
     def take_many(self, limit):
         """Return a list of up to so many messages where they lie, good until `done_many`."""
         return self.recv_many(limit)
 
-    def done_many(self):
+    def done_many(self, memories):
         """Give back what was taken."""
 
     def take_array(self, shape, dtype):
-        """Return the next message as a NumPy array, good until `done`."""
+        """Return the next message as a NumPy array, to be let go of before `done_array`."""
         import math
 
         import numpy as np
 
-        return np.frombuffer(self.take(), dtype, math.prod(shape)).reshape(shape)
+        self._memory = self.take()
+        return np.frombuffer(self._memory, dtype, math.prod(shape)).reshape(shape)
+
+    def done_array(self):
+        """Give back what the last array, or the arrays of the last object, lay in."""
+        self.done(self._memory)
 
     def recv_object(self):
-        """Return the next object; its arrays alias the message, and are good until `done`."""
+        """Return the next object; its arrays alias the message, until `done_array`."""
         import pickle
 
-        memory = memoryview(self.take())
+        self._memory = self.take()
+        memory = memoryview(self._memory)
         (count,) = memory[:8].cast("Q")
         sizes = memory[8 : 8 * (1 + count)].cast("Q")
         at = 8 * (1 + count)

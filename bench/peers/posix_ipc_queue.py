@@ -25,8 +25,8 @@ class QueueSender(Sender):
         self.send = queue.send
         self.close = queue.close
 
-    def commit(self):
-        self.send(bytes(self._own))
+    def commit(self, memory):
+        self.send(bytes(memory))
 
 
 class QueueReceiver(Receiver):

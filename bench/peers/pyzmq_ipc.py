@@ -23,11 +23,10 @@ class PyzmqSender(Sender):
     def loan(self, nbytes):
         if nbytes < COPY_FROM:
             return super().loan(nbytes)
-        self._own = bytearray(nbytes)  # the context reads it later, so it cannot be used again
-        return self._own
+        return bytearray(nbytes)  # the context reads it later, so it cannot be used again
 
-    def commit(self):
-        self.socket.send(self._own, copy=len(self._own) < COPY_FROM)
+    def commit(self, memory):
+        self.socket.send(memory, copy=len(memory) < COPY_FROM)
 
     def send_object(self, obj):
         import pickle

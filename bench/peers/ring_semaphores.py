@@ -25,7 +25,7 @@ class SemaphoreSender(Sender):
             acquire()
             return views[head & mask][:nbytes]
 
-        def commit():
+        def commit(_memory):
             nonlocal head
             head += 1
             release()
@@ -63,7 +63,7 @@ class SemaphoreReceiver(Receiver):
             acquire()
             return views[tail & mask]
 
-        def done():
+        def done(_memory):
             nonlocal tail
             tail += 1
             release()

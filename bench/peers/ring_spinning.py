@@ -47,7 +47,7 @@ class SpinningSender(Sender):
                 limit = tail_word[0] + slots
             return views[head & mask][:nbytes]
 
-        def commit():
+        def commit(_memory):
             nonlocal head
             head += 1
             head_word[0] = head
@@ -58,21 +58,14 @@ class SpinningSender(Sender):
                 limit = tail_word[0] + slots
             return [views[i & mask] for i in range(head, head + count)]
 
-        def commit_many(count):
+        def commit_many(memories):
             nonlocal head
-            head += count
+            head += len(memories)
             head_word[0] = head
 
         self.send, self.send_many = send, send_many
         self.loan, self.commit = loan, commit
-        self._loan_many, self._commit_many = loan_many, commit_many
-
-    def loan_many(self, nbytes, count):
-        self._count = count
-        return self._loan_many(nbytes, count)
-
-    def commit_many(self):
-        self._commit_many(self._count)
+        self.loan_many, self.commit_many = loan_many, commit_many
 
 
 class SpinningReceiver(Receiver):
@@ -112,7 +105,7 @@ class SpinningReceiver(Receiver):
                 limit = head_word[0]
             return views[tail & mask]
 
-        def done():
+        def done(_memory):
             nonlocal tail
             tail += 1
             tail_word[0] = tail
@@ -123,22 +116,14 @@ class SpinningReceiver(Receiver):
                 limit = head_word[0]
             return [views[i & mask] for i in range(tail, min(tail + most, limit))]
 
-        def done_many(count):
+        def done_many(memories):
             nonlocal tail
-            tail += count
+            tail += len(memories)
             tail_word[0] = tail
 
         self.recv = self.spin = recv
         self.recv_many, self.take, self.done = recv_many, take, done
-        self._take_many, self._done_many = take_many, done_many
-
-    def take_many(self, limit):
-        found = self._take_many(limit)
-        self._count = len(found)
-        return found
-
-    def done_many(self):
-        self._done_many(self._count)
+        self.take_many, self.done_many = take_many, done_many
 
 
 class RingSpinning(Peer):

@@ -46,26 +46,23 @@ class ZenohSender(Sender):
 
     def loan(self, nbytes):
         if self.large:
-            self._lent = self.provider.alloc(nbytes, policy=self.policy)
-        else:
-            self._lent = super().loan(nbytes)
-        return self._lent  # takes slices of bytes, but is no buffer
+            # Takes slices of bytes, but is no buffer.
+            return self.provider.alloc(nbytes, policy=self.policy)
+        return super().loan(nbytes)
 
-    def commit(self):
-        self.publisher.put(self._lent if self.large else bytes(self._lent))
+    def commit(self, memory):
+        self.publisher.put(memory if self.large else bytes(memory))
 
     def loan_array(self, shape, dtype):
         import numpy as np
 
         self._array = np.empty(shape, dtype)
-
-        def commit():
-            lent = self.provider.alloc(self._array.nbytes, policy=self.policy)
-            lent[:] = self._array.tobytes()
-            self.publisher.put(lent)
-
-        self.commit = commit
         return self._array
+
+    def commit_array(self):
+        lent = self.provider.alloc(self._array.nbytes, policy=self.policy)
+        lent[:] = self._array.tobytes()
+        self.publisher.put(lent)
 
     def send_object(self, obj):
         import pickle

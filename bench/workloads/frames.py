@@ -33,14 +33,14 @@ class Frames(Flow):
             picture = sender.loan_array(SHAPE, "u1")
             picture[:] = i & 127
             del picture
-            sender.commit()
+            sender.commit_array()
 
     def absorb(self, receiver, sender, count):
         for i in range(count):
             picture = receiver.take_array(SHAPE, "u1")
             found = sparse_sum(picture)
             del picture
-            receiver.done()
+            receiver.done_array()
             check(found, (i & 127) * SPARSE)
 
     def report(self, count, ns, cpu_ns):

@@ -36,7 +36,7 @@ class Objects(Flow):
             found = receiver.recv_object()
             seen = sparse_sum(found["frame"]), found["meta"]["number"]
             del found
-            receiver.done()
+            receiver.done_array()
             check(seen, ((i & 127) * SPARSE, i))
 
     def report(self, count, ns, cpu_ns):

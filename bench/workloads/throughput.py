@@ -37,15 +37,16 @@ class Throughput(Flow):
             for payload in payloads:
                 memory = loan(nbytes)
                 memory[:] = payload
-                commit()
+                commit(memory)
 
     def absorb(self, receiver, sender, count):
         take, done = receiver.take, receiver.done
         expected = [look(payload) for payload in patterns(self.nbytes, self.grain)]
         for _ in range(count // self.grain):
             for each in expected:
-                check(look(take()), each)
-                done()
+                memory = take()
+                check(look(memory), each)
+                done(memory)
 
     def report(self, count, ns, cpu_ns):
         return {"mb_s": count * self.nbytes / ns * 1e3, "per_second": count / ns * 1e9}

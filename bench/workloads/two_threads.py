@@ -30,14 +30,15 @@ class TwoThreads(Flow):
                 for loan, commit in ends:
                     memory = loan(NBYTES)
                     memory[:] = record
-                    commit()
+                    commit(memory)
 
     def absorb(self, receiver, sender, count):
         take, done = receiver.take, receiver.done
         for _ in range(count // BATCH):
             for seen in SEEN:
-                check(look(take()), seen)
-                done()
+                memory = take()
+                check(look(memory), seen)
+                done(memory)
 
     def report(self, count, ns, cpu_ns):
         return {"per_second": count / ns * 1e9}
@@ -55,9 +56,10 @@ class TwoThreadsBatches(TwoThreads):
     def transmit(self, senders, receivers, count):
         for _ in range(count // (BATCH * len(senders))):
             for sender in senders:
-                for memory, record in zip(sender.loan_many(NBYTES, BATCH), RECORDS, strict=True):
+                lent = sender.loan_many(NBYTES, BATCH)
+                for memory, record in zip(lent, RECORDS, strict=True):
                     memory[:] = record
-                sender.commit_many()
+                sender.commit_many(lent)
 
     def absorb(self, receiver, sender, count):
         take_many, done_many = receiver.take_many, receiver.done_many
@@ -67,8 +69,8 @@ class TwoThreadsBatches(TwoThreads):
             for memory in batch:
                 check(look(memory), SEEN[got % BATCH])
                 got += 1
-            del batch, memory
-            done_many()
+            del memory
+            done_many(batch)
 
 
 WORKLOADS = (TwoThreads(), TwoThreadsBatches())

@@ -1,10 +1,11 @@
-/* record.c - records as Python objects, and the blocks that their views are made of. */
+/* record.c - records as Python objects. */
 #include "types.h"
 
 #include <string.h>
 #include <structmember.h>
 
 #include "gil.h"
+#include "pool.h"
 
 #define SHORT_COPY (64 << 10) /* so much is copied with the GIL and without a view */
 
@@ -13,136 +14,7 @@ uint32_t py_process;
 static PyTypeObject *record_class; /* the Python class that records are instances of */
 static PyObject *record_made;      /* told of each; when debugging, and only then */
 
-PyObject *make_type(PyObject **type, PyType_Spec *spec) {
-    if (!*type) *type = PyType_FromSpec(spec);
-    return *type;
-}
-
-void give_back(PyObject *self) {
-    PyTypeObject *type = Py_TYPE(self);
-    ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
-    Py_DECREF(type);
-}
-
-/* Pools ---------------------------------------------------------------------------------- */
-
-/*
- * Objects that come and go with every message wait here to be used again, under the GIL.
- * Only those of one type, which is plain: without a garbage collector's head or a dict.
- */
-#if defined(Py_GIL_DISABLED) || defined(__SANITIZE_ADDRESS__)
-enum { POOLING = 0 }; /* no GIL; or somebody looks for what is used after its end */
-#else
-enum { POOLING = 1 };
-#endif
-
-struct pool {
-    PyTypeObject *type;
-    Py_ssize_t size; /* of an object */
-    size_t count;
-    PyObject *objects[64];
-};
-
-static PyObject *pool_take(struct pool *pool, PyTypeObject *type) {
-    if (type != pool->type || pool->count == 0) return PyType_GenericAlloc(type, 0);
-    PyObject *object = pool->objects[--pool->count];
-    memset((char *)object + sizeof *object, 0, (size_t)pool->size - sizeof *object);
-    return PyObject_Init(object, type); /* which counts one more instance of the type */
-}
-
-static void pool_return(struct pool *pool, PyObject *object) {
-    PyTypeObject *type = Py_TYPE(object);
-    size_t room = sizeof pool->objects / sizeof *pool->objects;
-    if (!POOLING || type != pool->type || pool->count == room) {
-        give_back(object);
-        return;
-    }
-    pool->objects[pool->count++] = object;
-    Py_DECREF(type);
-}
-
-static struct pool blocks = {.size = sizeof(py_block)};
 static struct pool records = {.size = sizeof(py_record)};
-
-/* Blocks --------------------------------------------------------------------------------- */
-
-static int block_get_buffer(PyObject *self, Py_buffer *view, int flags) {
-    py_block *from = (py_block *)self;
-    return PyBuffer_FillInfo(view, self, from->core.data, (Py_ssize_t)from->core.nbytes, 0, flags);
-}
-
-static Py_ssize_t block_length(PyObject *self) { return (Py_ssize_t)((py_block *)self)->core.nbytes; }
-
-static void block_dealloc(PyObject *self) {
-    py_block *gone = (py_block *)self;
-    if (gone->armed && gone->process == py_process) keeping_free(gone->heap, &gone->core);
-    Py_XDECREF(gone->source);
-    pool_return(&blocks, self);
-}
-
-static PyObject *block_form(PyObject *self, void *unused) {
-    (void)unused;
-    return PyLong_FromUnsignedLong(((py_block *)self)->core.form);
-}
-
-/*
- * What array it holds: itemsize 8, dimensions 4, order 4, the shape in 8 each, the type's
- * text; or an error of the core's.
- */
-static PyObject *block_layout(PyObject *self, PyObject *unused) {
-    (void)unused;
-    ipcheap_array array;
-    char text[sizeof array];
-    py_block *of = (py_block *)self;
-    int error = of->process == py_process ? ipcheap_array_of(of->heap, &of->core, &array)
-                                          : IPCHEAP_WRONG_PROCESS;
-    if (error) return PyLong_FromLong(error);
-    size_t type_at = offsetof(ipcheap_array, shape) + array.dimensions * sizeof *array.shape;
-    size_t length = strlen(array.type);
-    memcpy(text, &array, type_at);
-    memcpy(text + type_at, array.type, length);
-    return PyBytes_FromStringAndSize(text, (Py_ssize_t)(type_at + length));
-}
-
-static PyObject *block_type(void) {
-    static PyObject *type;
-    static PyMethodDef methods[] = {
-        {"layout", block_layout, METH_NOARGS, SIGNATURE("layout($self, /)")},
-        {NULL, NULL, 0, NULL},
-    };
-    static PyGetSetDef properties[] = {
-        {"form", block_form, NULL, NULL, NULL},
-        {NULL, NULL, NULL, NULL, NULL},
-    };
-    static PyType_Slot slots[] = {
-        {Py_tp_dealloc, (void *)block_dealloc},
-        {Py_bf_getbuffer, (void *)block_get_buffer},
-        {Py_sq_length, (void *)block_length},
-        {Py_tp_methods, methods},
-        {Py_tp_getset, properties},
-        {0, NULL},
-    };
-    static PyType_Spec spec = {
-        .name = "ipcheap._core.Block",
-        .basicsize = sizeof(py_block),
-        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-        .slots = slots,
-    };
-    return make_type(&type, &spec);
-}
-
-PyObject *block_new(const ipcheap_record *core, ipcheap_heap *heap, PyObject *source) {
-    if (!blocks.type && !(blocks.type = (PyTypeObject *)block_type())) return NULL;
-    PyObject *made = pool_take(&blocks, blocks.type);
-    if (!made) return NULL;
-    py_block *of = (py_block *)made;
-    of->core = *core;
-    of->heap = heap;
-    of->process = py_process;
-    of->source = Py_NewRef(source);
-    of->armed = 1;
-    return made;
-}
 
 /* Records -------------------------------------------------------------------------------- */
 
@@ -208,9 +80,22 @@ static unsigned char *byte_at(const py_record *self, PyObject *key) {
     return at >= 0 && at < nbytes ? (unsigned char *)self->core.data + at : NULL;
 }
 
+static PyObject *view_of_slice(py_record *self, PyObject *key) {
+    Py_ssize_t start, stop, step;
+    if (PySlice_Unpack(key, &start, &stop, &step) != 0) return NULL;
+    Py_ssize_t length = PySlice_AdjustIndices((Py_ssize_t)self->core.nbytes, &start, &stop, step);
+    PyObject *of = block_of(self); /* which says so if an index's __index__() has freed it */
+    PyObject *slice = of ? block_slice((py_block *)of, start, length, step) : NULL;
+    PyObject *view = slice ? PyMemoryView_FromObject(slice) : NULL;
+    Py_XDECREF(slice);
+    Py_XDECREF(of);
+    return view;
+}
+
 static PyObject *record_get_item(PyObject *self, PyObject *key) {
     const unsigned char *byte = byte_at((py_record *)self, key);
     if (byte) return PyLong_FromLong(*byte);
+    if (PySlice_Check(key)) return view_of_slice((py_record *)self, key);
     PyObject *view = record_view(self, NULL);
     PyObject *item = view ? PyObject_GetItem(view, key) : NULL;
     Py_XDECREF(view);

@@ -77,9 +77,12 @@ void record_use_class(PyObject *subclass, PyObject *made);
 PyObject *record_new(ipcheap_heap *heap, PyObject *source); /* its core to be filled in */
 void record_drop(PyObject *object); /* one whose core is not, or not any more, its own */
 int record_announce(PyObject *object); /* once its core is filled in; or an exception is set */
-PyObject *block_new(const ipcheap_record *core, ipcheap_heap *heap, PyObject *source);
 int record_outgoing(PyObject *object, ipcheap_heap *heap);
 void record_sent(PyObject *object);
+
+/* block.c */
+PyObject *block_new(const ipcheap_record *core, ipcheap_heap *heap, PyObject *source);
+PyObject *block_slice(py_block *block, Py_ssize_t start, Py_ssize_t length, Py_ssize_t step);
 
 /* memory.c */
 PyObject *memory_type(void);

@@ -1,0 +1,39 @@
+/* pool.c - types, and the memory of their instances. */
+#include "pool.h"
+
+#include <string.h>
+
+PyObject *make_type(PyObject **type, PyType_Spec *spec) {
+    if (!*type) *type = PyType_FromSpec(spec);
+    return *type;
+}
+
+void give_back(PyObject *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
+    Py_DECREF(type);
+}
+
+#if defined(Py_GIL_DISABLED) || defined(__SANITIZE_ADDRESS__)
+enum { POOLING = 0 }; /* no GIL; or somebody looks for what is used after its end */
+#else
+enum { POOLING = 1 };
+#endif
+
+PyObject *pool_take(struct pool *pool, PyTypeObject *type) {
+    if (type != pool->type || pool->count == 0) return PyType_GenericAlloc(type, 0);
+    PyObject *object = pool->objects[--pool->count];
+    memset((char *)object + sizeof *object, 0, (size_t)pool->size - sizeof *object);
+    return PyObject_Init(object, type); /* which counts one more instance of the type */
+}
+
+void pool_return(struct pool *pool, PyObject *object) {
+    PyTypeObject *type = Py_TYPE(object);
+    size_t room = sizeof pool->objects / sizeof *pool->objects;
+    if (!POOLING || type != pool->type || pool->count == room) {
+        give_back(object);
+        return;
+    }
+    pool->objects[pool->count++] = object;
+    Py_DECREF(type);
+}
