@@ -88,7 +88,16 @@ def test_what_keeps_it_unless_it_sleeps_goes_through_the_wrapper() -> None:
 def test_types_keep_it_unless_they_sleep() -> None:
     """What a message passes through gives it up to sleep and for a long copy, and else never."""
     called, holding = set(), set()
-    for source in ("pool.c", "block.c", "record.c", "memory.c", "bytes.c", "endpoint.c", "producer.c", "consumer.c"):
+    for source in (
+        "pool.c",
+        "block.c",
+        "record.c",
+        "memory.c",
+        "bytes.c",
+        "endpoint.c",
+        "producer.c",
+        "consumer.c",
+    ):
         text = (BINDINGS / source).read_text()
         called |= set(re.findall(r"\bkeeping_(\w+)\(", text))
         holding |= set(re.findall(r"\bholding_(\w+)\(", text))

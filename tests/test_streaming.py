@@ -118,3 +118,31 @@ def test_one_at_a_time_is_in_order_too(heap_name: str) -> None:
             producer.close()
             assert peer.result() == count
         look_over(heap)
+
+
+# Out of memory -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nbytes", [64, 1000, 300_000])
+def test_what_there_is_no_memory_for_stays_in_the_ring(heap_name: str, nbytes: int) -> None:
+    testcapi = pytest.importorskip("_testcapi")
+    sent = [bytes([n]) * nbytes for n in range(6)]
+    failed = 0
+    with ipcheap.Heap.create(heap_name, "16MiB") as heap:
+        channel = heap.add_record_channel(1, 16)
+        with channel.producer() as producer, channel.consumer() as consumer:
+            for nth in range(1, 30):
+                assert producer.send_many(sent) == 6
+                received: list[bytes] = []
+                testcapi.set_nomemory(nth, nth + 1)  # the nth allocation fails, and no other
+                try:
+                    received = consumer.recv_many(10)
+                except MemoryError:
+                    failed += 1
+                finally:
+                    testcapi.remove_mem_hooks()
+                failed += 0 < len(received) < 6
+                while len(received) < 6:
+                    received += consumer.recv_many(10, timeout=1)
+                assert received == sent
+    assert failed

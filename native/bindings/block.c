@@ -15,7 +15,9 @@ static int block_get_buffer(PyObject *self, Py_buffer *view, int flags) {
     return PyBuffer_FillInfo(view, self, from->core.data, (Py_ssize_t)from->core.nbytes, 0, flags);
 }
 
-static Py_ssize_t block_length(PyObject *self) { return (Py_ssize_t)((py_block *)self)->core.nbytes; }
+static Py_ssize_t block_length(PyObject *self) {
+    return (Py_ssize_t)((py_block *)self)->core.nbytes;
+}
 
 static void block_dealloc(PyObject *self) {
     py_block *gone = (py_block *)self;

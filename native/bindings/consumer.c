@@ -240,25 +240,36 @@ static PyObject *consumer_attempt_bytes(PyObject *self, PyObject *unused) {
     return bytes || !error ? bytes : PyLong_FromLong(error);
 }
 
-static int keep_in_list(void *list, PyObject *bytes) {
-    int error = bytes && PyList_Append(list, bytes) == 0 ? 0 : PY_RAISED;
+/* A list of bytes, and why the last of them was not taken. */
+struct bytes_list {
+    PyObject *list;
+    int error;
+};
+
+static int keep_in_list(void *context, PyObject *bytes) {
+    struct bytes_list *into = context;
+    into->error = bytes && PyList_Append(into->list, bytes) == 0 ? 0 : PY_RAISED;
     Py_XDECREF(bytes);
-    return error;
+    return into->error;
 }
 
-static int take_into_list(void *list, const void *data, uint64_t nbytes) {
-    if (nbytes >= LONG_COPY) return IPCHEAP_WOULD_SLEEP;
-    return keep_in_list(list, PyBytes_FromStringAndSize(data, (Py_ssize_t)nbytes));
+static int take_into_list(void *context, const void *data, uint64_t nbytes) {
+    struct bytes_list *into = context;
+    into->error = IPCHEAP_WOULD_SLEEP;
+    if (nbytes >= LONG_COPY) return into->error;
+    return keep_in_list(into, PyBytes_FromStringAndSize(data, (Py_ssize_t)nbytes));
 }
 
 /* The same as receive_records(). */
 static int receive_many(PyObject *object, PyObject *list, Py_ssize_t limit) {
     py_consumer *self = (py_consumer *)object;
+    struct bytes_list into = {list, 0};
     int64_t got = 1;
     while (got > 0 && PyList_Size(list) < limit) {
-        got = copy_some(self, take_into_list, list, (size_t)(limit - PyList_Size(list)));
+        got = copy_some(self, take_into_list, &into, (size_t)(limit - PyList_Size(list)));
+        if (into.error == PY_RAISED) got = PY_RAISED;
         if (got != IPCHEAP_WOULD_SLEEP) continue;
-        got = receive_long(self, keep_in_list, list);
+        got = receive_long(self, keep_in_list, &into);
         if (got == 0) got = 1;
     }
     if (got == PY_RAISED) return what_there_is(list);

@@ -6,6 +6,10 @@
 
 #include "testing.h"
 
+#include "channel/directory.h"
+#include "segment/lock.h"
+#include "segment/participant.h"
+
 enum { ROUNDS = 500, EXTENTS = 6, EXTENT = 200 * 4096 };
 
 /* The heap, seen from a process of its own that uses the lock all the time until it is killed. */
@@ -104,7 +108,112 @@ static void slabs_come_and_go(void) {
     expect_nothing_left(&scene);
 }
 
+/* What they do not do ---------------------------------------------------------------------- */
+
+static bool sleepless;
+static unsigned punches;
+
+static void count_punches(const char *file, int line) {
+    (void)line;
+    punches += sleepless && strstr(file, "commit.c");
+}
+
+/* A trim is put off until somebody may sleep: the next call is refused until then. */
+static void nothing_is_trimmed(void) {
+    enum { MANY = 6000 };
+    static ipcheap_record records[MANY];
+    ipcheap_heap *heap = attach(new_segment(16 * MIB));
+    for (int i = 0; i < MANY; i++) EXPECT_EQ(ipcheap_allocate(heap, 1000, &records[i]), 0);
+    uint64_t most = statistics(heap).committed;
+    unsigned refused = 0;
+    ipcheap_step_hook = count_punches;
+    for (int i = 0; i < MANY; i++) {
+        sleepless = true;
+        ipcheap_allow_sleep(0);
+        int error = ipcheap_free(heap, &records[i]);
+        ipcheap_allow_sleep(1);
+        sleepless = false;
+        refused += error == IPCHEAP_WOULD_SLEEP;
+        if (error == IPCHEAP_WOULD_SLEEP) error = ipcheap_free(heap, &records[i]);
+        EXPECT_EQ(error, 0);
+    }
+    ipcheap_step_hook = NULL;
+    EXPECT(refused > 0);
+    EXPECT_EQ(punches, 0);
+    EXPECT(statistics(heap).committed + 4 * MIB < most);
+    expect_sound(heap);
+    ipcheap_release(heap);
+}
+
+struct meeting {
+    struct participant *me;
+    struct channel *channel;
+    pthread_t sender;
+    pthread_barrier_t begin, locked, end;
+    bool allocated, met;
+};
+static struct meeting meeting;
+
+/* Collects garbage, as far as the sender can see, until he has given up. */
+static void *hold_the_ring(void *heap) {
+    struct participant *me;
+    EXPECT_EQ(participant_current(heap, &me), 0);
+    pthread_barrier_wait(&meeting.begin);
+    EXPECT_EQ(heap_lock(me), 0);
+    put_or(&meeting.channel->flags, CHANNEL_REVOKED);
+    pthread_barrier_wait(&meeting.locked);
+    pthread_barrier_wait(&meeting.end);
+    put_and(&meeting.channel->flags, ~(uint32_t)CHANNEL_REVOKED);
+    heap_unlock(me);
+    return NULL;
+}
+
+/* Between the allocation and the slot that it is for. */
+static void meet(const char *file, int line) {
+    (void)line;
+    if (!pthread_equal(pthread_self(), meeting.sender)) return;
+    meeting.allocated |= strstr(file, "extent.c") != NULL;
+    if (!meeting.allocated || meeting.met || !strstr(file, "participant.h")) return;
+    meeting.met = true;
+    pthread_barrier_wait(&meeting.begin);
+    pthread_barrier_wait(&meeting.locked);
+}
+
+/* What was allocated for a copy that cannot be sent just now is given back without the lock. */
+static void a_copy_is_dropped(void) {
+    static char bytes[40000];
+    ipcheap_bytes copied = {bytes, sizeof bytes};
+    ipcheap_heap *heap = attach(new_segment(16 * MIB));
+    ipcheap_channel channel = record_channel(heap, 1, 8);
+    ipcheap_endpoint *producer = claim(heap, &channel, IPCHEAP_PRODUCER);
+    pthread_t thread;
+    meeting.sender = pthread_self();
+    meeting.channel = channel_at(heap, channel.index);
+    pthread_barrier_init(&meeting.begin, NULL, 2);
+    pthread_barrier_init(&meeting.locked, NULL, 2);
+    pthread_barrier_init(&meeting.end, NULL, 2);
+    EXPECT_EQ(pthread_create(&thread, NULL, hold_the_ring, heap), 0);
+    ipcheap_step_hook = meet;
+    ipcheap_allow_sleep(0);
+    EXPECT_EQ(ipcheap_try_send_copies(producer, &copied, 1), IPCHEAP_WOULD_SLEEP);
+    ipcheap_allow_sleep(1);
+    ipcheap_step_hook = NULL;
+    EXPECT(meeting.met);
+    pthread_barrier_wait(&meeting.end);
+    pthread_join(thread, NULL);
+    EXPECT_EQ(ipcheap_try_send_copies(producer, &copied, 1), 1);
+    ipcheap_endpoint_release(producer);
+    ipcheap_key key;
+    ipcheap_key_int(&key, 1);
+    EXPECT_EQ(ipcheap_remove_channel(heap, &key, 0), 0);
+    EXPECT_EQ(statistics(heap).in_use, 0);
+    expect_sound(heap);
+    ipcheap_release(heap);
+}
+
 int main(void) {
+    nothing_is_trimmed();
+    a_copy_is_dropped();
     memory_is_trimmed();
     another_thread_frees_extents();
     slabs_come_and_go();

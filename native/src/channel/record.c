@@ -6,7 +6,9 @@
 
 #include "channel/bell.h"
 #include "channel/park.h"
+#include "heap/deferred.h"
 #include "heap/slab_local.h"
+#include "heap/trim.h"
 #include "segment/lock.h"
 
 static ipcheap_record owned_record(ipcheap_heap *heap, uint64_t offset, uint64_t nbytes) {
@@ -71,8 +73,11 @@ static int free_owned(struct participant *me, uint64_t offset) {
     struct participant *owner = NULL;
     if (LIKELY(place_find(me->heap, offset, &place))) owner = block_owner(me->heap, &place);
     if (UNLIKELY(!owner)) return nobody_here_owns(me->heap, offset);
-    if (owner != me) owner->helped = true; /* before he can think that he holds it still */
-    int error = block_free(me, &place);
+    int error = pay_attention(me);
+    if (UNLIKELY(error)) return error;
+    /* Before he can think that he holds it still. */
+    if (owner != me) owner->attention |= ATTENTION_HELPED;
+    error = block_free(me, &place);
     if (LIKELY(!error)) participant_holds(me, owner, -1);
     return error;
 }
@@ -225,7 +230,7 @@ static int judge(ipcheap_endpoint *e, const ipcheap_record *record, struct parce
     }
     parcel->owner = block_owner(e->heap, &place);
     if (UNLIKELY(!parcel->owner)) return nobody_here_owns(e->heap, record->offset);
-    if (parcel->owner != e->me) parcel->owner->helped = true; /* as in free_owned() */
+    if (parcel->owner != e->me) parcel->owner->attention |= ATTENTION_HELPED; /* free_owned() */
     return 0;
 }
 
@@ -264,7 +269,7 @@ static void fill_slot(ipcheap_endpoint *e, const ipcheap_record *record, shared6
     put_release(&slot->word, ring_word(lap_of(e, e->position), SLOT_FULL, record->offset));
     put(&side->intent, 0);
     e->position++;
-    put(&side->position, e->position);
+    put_release(&side->position, e->position); /* pairs with ring_sent(): after the slot */
 }
 
 /* Enters the ring with a writable slot and nothing in it, or says why there is none. */
@@ -359,6 +364,10 @@ int ipcheap_send(ipcheap_endpoint *e, ipcheap_record *record, int64_t timeout_ns
 
 #define BURST 16 /* slots: four lines */
 
+static void copy(void *to, const ipcheap_bytes *copied) {
+    if (LIKELY(copied->nbytes)) memcpy(to, copied->data, copied->nbytes);
+}
+
 /* The tag of the block that came back in a slot, if a copy of so many bytes fits it. */
 static shared64 *tag_to_reuse(const ipcheap_endpoint *e, uint64_t position, uint64_t word,
                               uint64_t nbytes) {
@@ -375,7 +384,7 @@ static bool refill_slot(ipcheap_endpoint *e, uint64_t position, uint64_t word,
     struct ring_slot *slot = slot_of(e, position);
     shared64 *tag = tag_to_reuse(e, position, word, copied->nbytes);
     if (UNLIKELY(!tag)) return false;
-    memcpy(at_offset(e->heap, ring_offset(word)), copied->data, copied->nbytes);
+    copy(at_offset(e->heap, ring_offset(word)), copied);
     /* Until the slot is FULL it is garbage, by its old tag or this: see ring_collect(). */
     put(tag, my_sent_tag(e, position));
     uint64_t size = ring_size(copied->nbytes, IPCHEAP_PLAIN);
@@ -402,7 +411,8 @@ static size_t refill_slots(ipcheap_endpoint *e, const ipcheap_bytes *copied, siz
     }
     if (UNLIKELY(!n)) return 0;
     e->position += n;
-    put(&e->channel->sides[IPCHEAP_PRODUCER].position, e->position);
+    /* Release: pairs with ring_sent(), so that no slot is seen later than its position. */
+    put_release(&e->channel->sides[IPCHEAP_PRODUCER].position, e->position);
     /* For the next one, while the consumer has these to look at. */
     look_at_slot(e);
     if (e->released) prefetch_to_write(at_offset(e->heap, ring_offset(e->released)));
@@ -413,16 +423,14 @@ static size_t refill_slots(ipcheap_endpoint *e, const ipcheap_bytes *copied, siz
 static int send_new(ipcheap_endpoint *e, const ipcheap_bytes *copied) {
     ipcheap_record record;
     struct parcel parcel;
-    int error = ipcheap_allocate(e->heap, copied->nbytes, &record);
+    int error = deferred_reserve(e->me, 1);
+    if (!error) error = ipcheap_allocate(e->heap, copied->nbytes, &record);
     if (error) return error;
-    memcpy(record.data, copied->data, copied->nbytes);
+    copy(record.data, copied);
     error = judge(e, &record, &parcel);
     if (!error) error = enter_slot(e);
     if (error) {
-        bool sleepless = !may_sleep();
-        ipcheap_allow_sleep(1); /* or it might stay */
-        ipcheap_free(e->heap, &record);
-        ipcheap_allow_sleep(!sleepless);
+        block_drop(e->me, record.offset);
         return error;
     }
     fill_slot(e, &record, parcel.tag);
@@ -456,9 +464,10 @@ int64_t ipcheap_try_send_copies(ipcheap_endpoint *e, const ipcheap_bytes *copied
     if (UNLIKELY(error)) return error;
     size_t done = 0;
     int64_t went = 0;
-    while (done < count && (went = send_copies(e, &copied[done], count - done)) > 0)
+    while (done < count && (went = send_copies(e, &copied[done], count - done)) > 0) {
         done += (size_t)went;
-    if (done) endpoint_notify(e);
+        endpoint_notify(e); /* now: the next ones may have to wait for memory */
+    }
     bell_settle(e);
     return done || went == IPCHEAP_WOULD_BLOCK ? (int64_t)done : went;
 }
@@ -566,28 +575,32 @@ int64_t ipcheap_try_receive_many(ipcheap_endpoint *e, ipcheap_record *records, s
     return error;
 }
 
-/*
- * One record that somebody copies out of its slot, which it leaves at once. Where its end is not
- * as simple as that, it may take the lock.
- */
+/* The producer does not collect it, or no more: the receiver's own, and freed with the next. */
+static int receive_extent(ipcheap_endpoint *e, ipcheap_record *record) {
+    int error = take_out(e->me, record, slot_of(e, record->position));
+    if (!error) block_drop(e->me, record->offset);
+    return error;
+}
+
+/* One record that somebody copies out of its slot, which it leaves at once. */
 static int receive_copy(ipcheap_endpoint *e, ipcheap_taker *take, void *context) {
     ipcheap_record record;
     int error = receive_one(e, &record);
     if (UNLIKELY(error)) return error;
-    bool collects = producer_collects(e, &record);
-    bool later = UNLIKELY(!collects) && !may_sleep();
-    error = later ? IPCHEAP_WOULD_SLEEP : take(context, record.data, record.nbytes);
+    /* Where its end is not as simple as that, it may take the lock. */
+    if (UNLIKELY(!producer_collects(e, &record)) && !may_sleep()) error = IPCHEAP_WOULD_SLEEP;
+    if (LIKELY(!error)) error = deferred_reserve(e->me, 1);
+    if (LIKELY(!error)) error = take(context, record.data, record.nbytes);
     if (UNLIKELY(error)) {
         e->position--;
         put(&e->channel->sides[IPCHEAP_CONSUMER].position, e->position);
-    } else if (LIKELY(collects)) {
-        /* Release: pairs with the producer's acquire of the slot. Our reads are over. */
-        put_release(&slot_of(e, record.position)->word,
-                    ring_word(lap_of(e, record.position) + 1, SLOT_RELEASED, record.offset));
-    } else {
-        ipcheap_free(e->heap, &record);
+        return error < 0 ? error : IPCHEAP_BAD_VALUE;
     }
-    return error;
+    if (UNLIKELY(!producer_collects(e, &record))) return receive_extent(e, &record);
+    /* Release: pairs with the producer's acquire of the slot. Our reads are over. */
+    put_release(&slot_of(e, record.position)->word,
+                ring_word(lap_of(e, record.position) + 1, SLOT_RELEASED, record.offset));
+    return 0;
 }
 
 int64_t ipcheap_try_receive_copies(ipcheap_endpoint *e, ipcheap_taker *take, void *context,
@@ -598,6 +611,7 @@ int64_t ipcheap_try_receive_copies(ipcheap_endpoint *e, ipcheap_taker *take, voi
     while (!error && done < limit) {
         error = receive_copy(e, take, context);
         done += !error;
+        if (!error && done % BURST == 0) endpoint_notify(e);
     }
     if (done) endpoint_notify(e);
     bell_settle(e);

@@ -36,7 +36,8 @@ uint64_t ring_sent(ipcheap_heap *heap, uint32_t index) {
         while (position - first < ring.count && was_sent(&ring, position)) position++;
         /*
          * A living producer may have gone round the ring since we read his hint, and then the
-         * slots tell of another lap. He moves it between any two sends, so look at it again.
+         * slots tell of another lap. He moves it between any two sends, or bursts of no more than
+         * a ring, so look at it again.
          */
     } while (get(hint) != first && tries++ < ring.count);
     return position;
@@ -73,17 +74,22 @@ uint64_t ring_collect(struct participant *me, uint32_t index) {
     ipcheap_heap *heap = me->heap;
     struct ring ring;
     if (!ring_of(heap, index, &ring)) return 0;
-    uint64_t freed = 0, sent = ring_sent(heap, index);
+    const struct side *producer = &channel_at(heap, index)->sides[IPCHEAP_PRODUCER];
+    uint64_t freed = 0, sent = ring_sent(heap, index), intent = get(&producer->intent);
     for (uint64_t i = 0; i < ring.count; i++) {
         uint64_t position = sent + i; /* to be sent next in its slot */
         struct ring_slot *slot = &ring.slots[position & (ring.count - 1)];
         uint64_t word = get_acquire(&slot->word), lap = lap_at(&ring, position);
         if (ring_state(word) != SLOT_RELEASED || ring_lap(word) != lap) continue;
         struct place place;
-        /* By the second tag it was just being sent again; see refill_slot(). */
-        bool ours = place_find(heap, ring_offset(word), &place) &&
+        uint64_t offset = ring_offset(word);
+        /*
+         * By the second tag it was just being sent again; see refill_slot(). But with an intent it
+         * was sent as something else, a forwarded record perhaps: recover_producer() knows.
+         */
+        bool ours = place_find(heap, offset, &place) &&
                     (place_is(&place, sent_tag(index, position - ring.count)) ||
-                     place_is(&place, sent_tag(index, position)));
+                     (offset != intent && place_is(&place, sent_tag(index, position))));
         /* The block first: were we killed in between, its tag tells that it is done with. */
         if (ours && block_free(me, &place) == 0) freed++;
         put_release(&slot->word, ring_word(lap, SLOT_EMPTY, 0));

@@ -88,25 +88,41 @@ static int allocate_again(struct participant *me, uint64_t nbytes, uint64_t *off
 
 int block_allocate(struct participant *me, uint64_t nbytes, uint64_t *offset) {
     if (me->deferred_count) deferred_settle(me);
-    int error = allocate_once(me, nbytes, offset);
+    int error = pay_attention(me);
+    if (!error) error = allocate_once(me, nbytes, offset);
     if (error) error = allocate_again(me, nbytes, offset, error);
     if (!error) me->held++;
     return error;
 }
 
+/* Ours, and nobody's record any more: to be freed later. */
+static void block_defer(struct participant *me, const struct place *place) {
+    shared64 *word = &me->heap->pages[place->page].word;
+    put(word, page_word(PAGE_USED, KIND_TRIM, word_length(get(word))));
+    deferred_add(me, place->page);
+}
+
 static int block_free_extent(struct participant *me, const struct place *place) {
     uint64_t before = get(place->tag);
+    if (me->deferred_count) deferred_settle(me);
     int error = deferred_reserve(me, 1);
     if (error) return error;
     put(place->tag, me->tag);
     error = extent_free(me, place->page);
     if (LIKELY(!error)) return 0;
     if (error == IPCHEAP_HEAP_BUSY) {
-        deferred_add(me, place->page);
+        block_defer(me, place);
         return 0;
     }
     put(place->tag, before); /* its owner's, as the counts of what is held have it */
     return error;
+}
+
+void block_drop(struct participant *me, uint64_t offset) {
+    struct place place;
+    if (!place_find(me->heap, offset, &place)) return;
+    if (block_free(me, &place) == IPCHEAP_WOULD_SLEEP) block_defer(me, &place);
+    me->held--;
 }
 
 int block_free(struct participant *me, const struct place *place) {

@@ -24,11 +24,18 @@ static bool freed(struct participant *me, uint64_t page) {
     return error == 0 || error == IPCHEAP_CORRUPT;
 }
 
-void deferred_extent_free(struct participant *me, uint64_t page) {
-    if (!freed(me, page)) deferred_add(me, page);
+bool deferred_extent_free(struct participant *me, uint64_t page) {
+    bool now = freed(me, page);
+    if (!now) deferred_add(me, page);
+    return now;
 }
 
 void deferred_settle(struct participant *me) {
-    while (me->deferred_count && freed(me, me->deferred[me->deferred_count - 1]))
-        me->deferred_count--;
+    bool go_on = true;
+    while (go_on && me->deferred_count) {
+        /* Off the list first: freeing one may trim, and what is trimmed be added. */
+        uint64_t page = me->deferred[--me->deferred_count];
+        go_on = freed(me, page);
+        if (!go_on) deferred_add(me, page);
+    }
 }

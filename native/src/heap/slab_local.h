@@ -178,13 +178,14 @@ static inline void free_mine(struct participant *me, struct local_slab *s, uint3
 }
 
 /*
- * A block that the caller holds: as he keeps account of those himself, he need not wait for its tag,
- * unless other threads of his process have done something with what he holds.
+ * A block that the caller holds: as he keeps account of those himself, he need not wait for its
+ * tag, unless other threads of his process have done something with what he holds. Or there is
+ * something else to be done first.
  */
 static inline bool slab_free_held(struct participant *me, uint64_t offset) {
     uint32_t index;
     struct local_slab *s = find_mine(me, offset, &index);
-    if (UNLIKELY(!s || me->helped)) return false;
+    if (UNLIKELY(!s || me->attention)) return false;
     if (UNLIKELY(!(s->words[index / 64].held >> (index & 63) & 1))) return false;
     free_mine(me, s, index, offset);
     return true;

@@ -65,12 +65,24 @@ bool trim_is_due(ipcheap_heap *heap, uint64_t more) {
 void extents_settle(struct participant *me) {
     ipcheap_heap *heap = me->heap;
     uint64_t idle = idle_pages(heap), limit = extents_reserve(heap) >> PAGE_SHIFT;
-    if (idle <= limit || me->lock_depth || heap_lock(me)) return;
+    if (idle <= limit || heap_lock(me)) return;
     limit = idle_limit(heap, idle);
     heap_unlock(me);
     if (idle <= limit) return;
+    if (!may_sleep() || me->lock_depth || get(&me->record->busy)) {
+        me->attention |= ATTENTION_TRIM;
+        return;
+    }
     put(&heap->header->trimmed_at, (uint64_t)os_now());
     extents_trim(me, (limit / 4 * 3) << PAGE_SHIFT);
+}
+
+int pay_attention(struct participant *me) {
+    if (LIKELY(!(me->attention & ATTENTION_TRIM))) return 0;
+    if (!may_sleep()) return IPCHEAP_WOULD_SLEEP;
+    me->attention &= (uint8_t)~ATTENTION_TRIM;
+    extents_settle(me);
+    return 0;
 }
 
 struct cut {
@@ -145,7 +157,7 @@ static void uncommit_tags(ipcheap_heap *heap, const struct cut *cut) {
 int64_t extents_trim(struct participant *me, uint64_t keep) {
     ipcheap_heap *heap = me->heap;
     uint64_t given = 0;
-    bool sleepless = !may_sleep();
+    if (!may_sleep()) return IPCHEAP_WOULD_SLEEP;
     for (;;) {
         struct cut cuts[TRIM_BATCH];
         int error = deferred_reserve(me, TRIM_BATCH);
@@ -159,10 +171,14 @@ int64_t extents_trim(struct participant *me, uint64_t keep) {
             given += uncommit_pages(heap, cuts[i].first, cuts[i].pages);
             uncommit_tags(heap, &cuts[i]);
         }
-        /* Others may wait for these: so soon, even if we have to wait for the lock ourselves. */
-        ipcheap_allow_sleep(1);
-        for (int i = 0; i < count; i++) deferred_extent_free(me, cuts[i].first);
-        ipcheap_allow_sleep(!sleepless);
+        bool free_now = true; /* who has waited in vain for the lock does not wait for it again */
+        for (int i = 0; i < count; i++) {
+            if (free_now)
+                free_now = deferred_extent_free(me, cuts[i].first);
+            else
+                deferred_add(me, cuts[i].first);
+        }
+        if (!free_now) return (int64_t)(given << PAGE_SHIFT);
     }
 }
 

@@ -14,6 +14,11 @@
 
 struct slab_cache;
 
+enum participant_attention {
+    ATTENTION_HELPED = 1,  /* other threads have freed or sent what it holds */
+    ATTENTION_TRIM = 2,    /* a trim was due when it could not be made */
+};
+
 /* One thread of this process using one heap. */
 struct participant {
     struct ipcheap_heap *heap; /* NULL once the heap is released */
@@ -24,7 +29,7 @@ struct participant {
     struct participant_slot *record; /* its slot */
     _Atomic uintptr_t thread;  /* thread_marker() of its thread; 0 when that has ended */
     bool abandoned;            /* belongs to the parent of a fork */
-    _Atomic bool helped;       /* other threads have freed or sent what it holds */
+    _Atomic uint8_t attention; /* participant_attention: a free takes the long way */
     struct slab_cache *slabs;  /* the private halves of its slabs */
     uint64_t recent_page;      /* the extent allocated last, to prefetch its descriptor */
     struct ipcheap_endpoint *endpoints;

@@ -239,6 +239,9 @@ void participants_tidy(ipcheap_heap *heap) {
     struct participant **link = &heap->members;
     while (*link) {
         struct participant *p = *link;
+        /* Its thread could not free what is deferred. */
+        bool left = !p->thread && !p->abandoned && heap->by_slot[p->slot] == p;
+        if (left && p->deferred_count) heap->hooks->leave(p);
         if (p->thread || p->abandoned || (heap->by_slot[p->slot] == p && !done(p))) {
             link = &p->next_of_heap;
             continue;

@@ -68,7 +68,7 @@ def fill_slot(c: Channel, position: int, block: int, number: int) -> Steps:
     yield put(("size", *c.slot(position)), number)
     yield put_release(("word", *c.slot(position)), c.full(position, block), sent_now(c, number))
     yield put(("intent", c.name), None)
-    yield put(("position", c.name, PRODUCER), position + 1)
+    yield put_release(("position", c.name, PRODUCER), position + 1)
 
 
 def sent_now(c: Channel, number: int) -> Any:
@@ -175,7 +175,7 @@ def refill_slots(
         i += 1
     if not words:
         return 0, Seen()
-    yield put(("position", c.name, PRODUCER), position + len(words))
+    yield put_release(("position", c.name, PRODUCER), position + len(words))
     return len(words), (yield from look_at_slot(c, position + len(words)))
 
 

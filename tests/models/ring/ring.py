@@ -46,13 +46,15 @@ def ring_holds(world: World, tag: Any, block: int) -> Steps:
 
 def ring_collect(c: Channel) -> Steps:
     sent = yield from ring_sent(c)
+    intent = yield get(("intent", c.name))
     position = sent
     while position < sent + c.slots:
         word = yield get_acquire(("word", *c.slot(position)))
         lap = c.lap(position)
         if word[0] == RELEASED and word[1] == lap:
             ours = yield from place_is(word[2], c.sent_tag(position - c.slots))
-            ours = ours or (yield from place_is(word[2], c.sent_tag(position)))
+            if not ours and word[2] != intent:
+                ours = yield from place_is(word[2], c.sent_tag(position))
             if ours:
                 yield from block_free(word[2])
             yield put_release(("word", *c.slot(position)), (EMPTY, lap, None))
