@@ -440,8 +440,9 @@ static int send_new(ipcheap_endpoint *e, const ipcheap_bytes *copied) {
     return 0;
 }
 
-/* The next ones; returns how many, one at least, or an error. */
-static int64_t send_copies(ipcheap_endpoint *e, const ipcheap_bytes *copied, size_t count) {
+/* The next ones, after `done` others; returns how many, one at least, or an error. */
+static int64_t send_copies(ipcheap_endpoint *e, const ipcheap_bytes *copied, size_t count,
+                           size_t done) {
     for (;;) {
         size_t went = 0;
         int error = enter_ring(e);
@@ -451,6 +452,7 @@ static int64_t send_copies(ipcheap_endpoint *e, const ipcheap_bytes *copied, siz
         participant_leave(e->me);
         if (LIKELY(went)) return (int64_t)went;
         if (e->writable) {
+            if (done && may_sleep()) endpoint_notify(e); /* this one may have to wait for memory */
             error = send_new(e, copied);
             return error ? error : 1;
         }
@@ -464,10 +466,9 @@ int64_t ipcheap_try_send_copies(ipcheap_endpoint *e, const ipcheap_bytes *copied
     if (UNLIKELY(error)) return error;
     size_t done = 0;
     int64_t went = 0;
-    while (done < count && (went = send_copies(e, &copied[done], count - done)) > 0) {
+    while (done < count && (went = send_copies(e, &copied[done], count - done, done)) > 0)
         done += (size_t)went;
-        endpoint_notify(e); /* now: the next ones may have to wait for memory */
-    }
+    if (done) endpoint_notify(e);
     bell_settle(e);
     return done || went == IPCHEAP_WOULD_BLOCK ? (int64_t)done : went;
 }
