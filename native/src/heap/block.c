@@ -96,10 +96,10 @@ int block_allocate(struct participant *me, uint64_t nbytes, uint64_t *offset) {
 }
 
 /* Ours, and nobody's record any more: to be freed later. */
-static void block_defer(struct participant *me, const struct place *place) {
-    shared64 *word = &me->heap->pages[place->page].word;
+static void extent_defer(struct participant *me, uint64_t page) {
+    shared64 *word = &me->heap->pages[page].word;
     put(word, page_word(PAGE_USED, KIND_TRIM, word_length(get(word))));
-    deferred_add(me, place->page);
+    deferred_add(me, page);
 }
 
 static int block_free_extent(struct participant *me, const struct place *place) {
@@ -111,7 +111,7 @@ static int block_free_extent(struct participant *me, const struct place *place) 
     error = extent_free(me, place->page);
     if (LIKELY(!error)) return 0;
     if (error == IPCHEAP_HEAP_BUSY) {
-        block_defer(me, place);
+        extent_defer(me, place->page);
         return 0;
     }
     put(place->tag, before); /* its owner's, as the counts of what is held have it */
@@ -121,7 +121,8 @@ static int block_free_extent(struct participant *me, const struct place *place) 
 void block_drop(struct participant *me, uint64_t offset) {
     struct place place;
     if (!place_find(me->heap, offset, &place)) return;
-    if (block_free(me, &place) == IPCHEAP_WOULD_SLEEP) block_defer(me, &place);
+    uint64_t page = place.page;
+    if (block_free(me, &place) == IPCHEAP_WOULD_SLEEP) extent_defer(me, page);
     me->held--;
 }
 
