@@ -185,10 +185,13 @@ static inline void free_mine(struct participant *me, struct local_slab *s, uint3
 static inline bool slab_free_held(struct participant *me, uint64_t offset) {
     uint32_t index;
     struct local_slab *s = find_mine(me, offset, &index);
-    if (UNLIKELY(!s || me->attention)) return false;
-    if (UNLIKELY(!(s->words[index / 64].held >> (index & 63) & 1))) return false;
-    free_mine(me, s, index, offset);
-    return true;
+    uint8_t attention = me->attention;
+    if (UNLIKELY(!s || attention & ATTENTION_TRIM)) return false;
+    bool held = LIKELY(!attention) ? s->words[index / 64].held >> (index & 63) & 1
+                                   : get(&s->shared->tags[index]) == me->tag &&
+                                         !block_is_remote_free(s->shared, index);
+    if (LIKELY(held)) free_mine(me, s, index, offset);
+    return held;
 }
 
 /* A block of the caller's that has been sent. */
