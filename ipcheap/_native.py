@@ -252,7 +252,10 @@ _PLAIN: dict[int, tuple[type[Exception], str]] = {
     lib.IPCHEAP_CHANNEL_TYPE: (errors.ChannelTypeError, "{it} is {holder}"),
     lib.IPCHEAP_CHANNEL_BUSY: (errors.ChannelBusy, "{it}: {holder}"),
     lib.IPCHEAP_CHANNEL_CLOSED: (errors.ChannelClosed, "{it}: the {peer} has closed"),
-    lib.IPCHEAP_PEER_DIED: (errors.PeerDied, "{it}: the {peer} has died"),
+    lib.IPCHEAP_PEER_DIED: (
+        errors.PeerDied,
+        "{it}: the {peer} has died; wait_peer() waits for the next one",
+    ),
     lib.IPCHEAP_ENDPOINT_CLOSED: (errors.EndpointClosed, "{it}: this {side} is closed"),
     lib.IPCHEAP_RECORD: (
         errors.RecordError,

@@ -31,7 +31,7 @@ def numpy_module() -> Any:
         try:
             import numpy as _numpy
         except ImportError:
-            raise ImportError("arrays need NumPy: pip install 'ipcheap[numpy]'") from None
+            raise ImportError("arrays need NumPy: pip install numpy") from None
     return _numpy
 
 

@@ -212,5 +212,5 @@ class Consumer(Endpoint, ConsumerCore):
                 "what send_object() did, recv_record() any"
             )
         if code == lib.IPCHEAP_TIMED_OUT and (held := self._numbers().held):
-            doing = f"{doing} (this consumer holds {held} records, which keep their slots)"
+            doing = f"{doing} (this consumer holds {held}; slots are used in turn: free the oldest)"
         return super()._error(code, doing, asked)

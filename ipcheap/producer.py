@@ -199,8 +199,9 @@ class Producer(Endpoint, ProducerCore):
             return self._error(code, asked=asked)
         try:
             memoryview(data)
-        except TypeError as error:
-            return error
+        except TypeError:
+            name = type(data).__name__
+            return TypeError(f"bytes-like objects are sent so, not {name}: try send_object()")
         return ValueError(f"{type(data).__name__} of bytes that do not lie in one piece")
 
 

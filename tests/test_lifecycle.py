@@ -191,7 +191,7 @@ def test_a_producer_that_sleeps_hears_of_the_consumers_death(heap: ipcheap.Heap)
         with heap.producer("numbers") as producer:
             workers.give_numbers(producer, 0, 64)
             threading.Timer(0.3, peer.kill).start()
-            with pytest.raises(ipcheap.PeerDied, match="consumer has died"):
+            with pytest.raises(ipcheap.PeerDied, match="consumer has died; wait_peer"):
                 producer.send(b"no room", timeout=peers.PATIENCE)
     assert heap.statistics().records == 64
 
@@ -259,7 +259,9 @@ def test_what_a_killed_consumer_held_comes_again(heap: ipcheap.Heap) -> None:
         assert heap.recover().redelivered == 6
         with heap.consumer("numbers") as consumer:
             workers.give_numbers(producer, 30, 5)
+            assert consumer.pending == len(held) + 25
             assert drain(consumer) == held + list(range(10, 35))
+            assert consumer.pending == 0
     assert heap.statistics().records == 0
     assert heap.check() == []
 

@@ -444,8 +444,17 @@ int ipcheap_endpoint_describe(ipcheap_endpoint *e, ipcheap_endpoint_statistics *
     return 0;
 }
 
+/* What a former consumer had received and freed out of order lies in between. */
+static int64_t freed_already(const ipcheap_endpoint *e, uint64_t received) {
+    int64_t count = 0;
+    for (uint64_t p = received; p < e->doubtful; p++)
+        count += !slot_is_readable(e, p, get_acquire(&slot_of(e, p)->word));
+    return count;
+}
+
 int64_t ipcheap_pending(ipcheap_endpoint *e) {
     uint64_t sent = get(&e->channel->sides[IPCHEAP_PRODUCER].position);
     uint64_t received = get(&e->channel->sides[IPCHEAP_CONSUMER].position);
-    return sent > received ? (int64_t)(sent - received) : 0;
+    int64_t pending = sent > received ? (int64_t)(sent - received) : 0;
+    return UNLIKELY(received < e->doubtful) ? pending - freed_already(e, received) : pending;
 }

@@ -48,9 +48,14 @@ static void slot_let_go(ipcheap_endpoint *e, struct ring_slot *slot, uint64_t po
     endpoint_notify(e);
 }
 
+/* Will nobody collect what is released? */
+static bool is_deserted(const ipcheap_endpoint *e) {
+    return get(&e->channel->flags) & (CHANNEL_DESERTED | CHANNEL_GONE);
+}
+
 /* Is the record a block that its producer can be left to free? */
 static bool producer_collects(const ipcheap_endpoint *e, const ipcheap_record *record) {
-    if (get(&e->channel->flags) & (CHANNEL_DESERTED | CHANNEL_GONE)) return false;
+    if (is_deserted(e)) return false;
     /* Extents start with a page. */
     return record->offset % PAGE || slab_covers(e->heap, record->offset);
 }
@@ -588,16 +593,16 @@ static int receive_copy(ipcheap_endpoint *e, ipcheap_taker *take, void *context)
     ipcheap_record record;
     int error = receive_one(e, &record);
     if (UNLIKELY(error)) return error;
+    bool collects = producer_collects(e, &record);
     /* Where its end is not as simple as that, it may take the lock. */
-    if (UNLIKELY(!producer_collects(e, &record)) && !may_sleep()) error = IPCHEAP_WOULD_SLEEP;
-    if (LIKELY(!error)) error = deferred_reserve(e->me, 1);
+    if (UNLIKELY(!collects)) error = may_sleep() ? deferred_reserve(e->me, 1) : IPCHEAP_WOULD_SLEEP;
     if (LIKELY(!error)) error = take(context, record.data, record.nbytes);
     if (UNLIKELY(error)) {
         e->position--;
         put(&e->channel->sides[IPCHEAP_CONSUMER].position, e->position);
         return error < 0 ? error : IPCHEAP_BAD_VALUE;
     }
-    if (UNLIKELY(!producer_collects(e, &record))) return receive_extent(e, &record);
+    if (UNLIKELY(!collects || is_deserted(e))) return receive_extent(e, &record);
     /* Release: pairs with the producer's acquire of the slot. Our reads are over. */
     put_release(&slot_of(e, record.position)->word,
                 ring_word(lap_of(e, record.position) + 1, SLOT_RELEASED, record.offset));
