@@ -241,7 +241,8 @@ static int judge(ipcheap_endpoint *e, const ipcheap_record *record, struct parce
 
 /* Its owner had it until now. */
 static void account_for(const ipcheap_endpoint *e, const struct parcel *parcel) {
-    if (LIKELY(parcel->slab != NULL)) slab_let_go(parcel->slab, parcel->tag);
+    struct local_slab *s = parcel->slab;
+    if (LIKELY(s != NULL)) slab_let_go(s, (uint64_t)(parcel->tag - s->shared->tags));
     participant_holds(e->me, parcel->owner, -1);
 }
 

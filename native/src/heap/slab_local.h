@@ -146,26 +146,24 @@ static inline shared64 *slab_my_tag(struct participant *me, uint64_t offset,
     return &s->shared->tags[index];
 }
 
-/* He has sent it. */
-static inline void slab_let_go(struct local_slab *s, const shared64 *tag) {
-    uint64_t index = (uint64_t)(tag - s->shared->tags);
+/* He does not hold it any more: it is sent, or free. */
+static inline void slab_let_go(struct local_slab *s, uint64_t index) {
     s->words[index / 64].held &= ~(UINT64_C(1) << (index & 63));
 }
 
 /* The tag of a block of the caller's, if one of so many bytes would be as large. */
 static inline shared64 *slab_my_tag_for(struct participant *me, uint64_t offset,
                                         uint64_t nbytes) {
-    uint32_t index;
-    struct local_slab *s = find_mine(me, offset, &index);
-    if (UNLIKELY(!s || s->size_class != size_class_of(nbytes))) return NULL;
-    return LIKELY(!block_is_remote_free(s->shared, index)) ? &s->shared->tags[index] : NULL;
+    struct local_slab *s;
+    shared64 *tag = slab_my_tag(me, offset, &s);
+    return LIKELY(tag && s->size_class == size_class_of(nbytes)) ? tag : NULL;
 }
 
 static inline void free_mine(struct participant *me, struct local_slab *s, uint32_t index,
                       uint64_t offset) {
     /* Release: what its user did is over before revoke() can give the memory to another. */
     put_release(&s->shared->tags[index], TAG_FREE);
-    s->words[index / 64].held &= ~(UINT64_C(1) << (index & 63));
+    slab_let_go(s, index);
     if (s->hot) {
         mark_free(s, index);
     } else {

@@ -43,14 +43,21 @@ def has_died(view: View, who: str) -> Any:
     return None if view["alive", who] else ({}, None)
 
 
+def first_position(world: World, me: str, c: Channel, after: str, claim: Any) -> Steps:
+    """Return where a producer begins: in an empty ring, or where a dead one stood."""
+    if not after:
+        return 0
+    yield when(f"{after} has died", has_died, after, rest=True)
+    position, _ = yield from claim(world, me, c, PRODUCER)
+    return position
+
+
 def produces(
     world: World, me: str, c: Channel, after: str = "", claim: Any = claim, **how: Any
 ) -> Steps:
     """Send what has not been sent yet, then close."""
-    position, seen = 0, Seen()
-    if after:
-        yield when(f"{after} has died", has_died, after, rest=True)
-        position, _ = yield from claim(world, me, c, PRODUCER)
+    position = yield from first_position(world, me, c, after, claim)
+    seen = Seen()
     number = yield get(("published", c.name))
     while number < world.records:
         block = yield when(f"allocates for {number}", take_block, world, me, number, rest=True)
@@ -64,10 +71,8 @@ def produces_copies(
     world: World, me: str, c: Channel, after: str = "", claim: Any = claim, **how: Any
 ) -> Steps:
     """The same with copies, as many at a time as there are left."""
-    position, seen = 0, Seen()
-    if after:
-        yield when(f"{after} has died", has_died, after, rest=True)
-        position, _ = yield from claim(world, me, c, PRODUCER)
+    position = yield from first_position(world, me, c, after, claim)
+    seen = Seen()
     number = yield get(("published", c.name))
     while number < world.records:
         most = world.records - number
