@@ -111,9 +111,9 @@ def change(source: Path, before: str, after: str) -> None:
 @pytest.mark.parametrize(
     ("family", "file", "before", "after"),
     [
-        (ring, "channel/record.c", "put_release(tag,", "put(tag,"),
-        (ring, "channel/record.c", "    put(&side->intent, 0);\n", ""),
-        (ring, "channel/record.c", "void fill_slot(", "void fill_the_slot("),
+        (ring, "channel/send.c", "put_release(tag,", "put(tag,"),
+        (ring, "channel/send.c", "    put(&side->intent, 0);\n", ""),
+        (ring, "channel/send.c", "void fill_slot(", "void fill_the_slot("),
         (ring, "channel/recover.c", "ring_collect(r->me, index);", ""),
         (park, "channel/park.h", "compiler_fence();", ""),
         (park, "channel/park.h", "    full_fence();\n}", "}"),
@@ -145,5 +145,5 @@ def test_a_change_of_the_sources_is_noticed(
 
 def test_a_comment_and_a_rename_of_locals_are_not(sources: Path) -> None:
     before, after = "put(&side->intent, 0);", "/* put(x, 1) */ put(&s->intent, 0);"
-    change(sources / "channel/record.c", before, after)
+    change(sources / "channel/send.c", before, after)
     assert mirror.faults(ring.MIRRORS, sources) == []

@@ -367,10 +367,10 @@ MIRRORS = (
     Mirror("heap/slab.c", revoke),
     Mirror("heap/slab.c", slabs_revoke, calls=frozenset({"extent_free"})),
     Mirror("heap/slab.c", settle_revoked, calls=frozenset({"heap_lock", "heap_unlock"})),
-    Mirror("channel/record.c", wait_for_collector, calls=frozenset({"heap_lock", "heap_unlock"})),
-    Mirror("channel/record.c", enter_ring),
+    Mirror("channel/send.c", wait_for_collector, calls=frozenset({"heap_lock", "heap_unlock"})),
+    Mirror("channel/send.c", enter_ring),
     Mirror("channel/ring.c", collect_from_other),
-    Mirror("channel/record.c", receive_one),
+    Mirror("channel/receive.c", receive_one),
     Mirror("channel/endpoint.c", drain_pending, ignored=frozenset({"participant_settled"})),
 )
 

@@ -319,17 +319,16 @@ def receive_one(
     return position, word[2], number
 
 
-RECORD = "channel/record.c"
 MIRRORS = (
-    Mirror(RECORD, fill_slot),
-    Mirror(RECORD, look_at_slot),
-    Mirror(RECORD, send_one, calls=frozenset({"enter_slot", "free_released"})),
-    Mirror(RECORD, refill_slot),
-    Mirror(RECORD, refill_slots),
-    Mirror(RECORD, send_new, calls=frozenset({"enter_slot"})),
-    Mirror(RECORD, slot_let_go),
-    Mirror(RECORD, take_out),
-    Mirror(RECORD, settle_doubtful),
-    Mirror(RECORD, find_record),
-    Mirror(RECORD, receive_one),
+    Mirror("channel/send.c", fill_slot),
+    Mirror("channel/send.c", look_at_slot),
+    Mirror("channel/send.c", send_one, calls=frozenset({"enter_slot", "free_released"})),
+    Mirror("channel/send.c", refill_slot),
+    Mirror("channel/send.c", refill_slots),
+    Mirror("channel/send.c", send_new, calls=frozenset({"enter_slot"})),
+    Mirror("channel/record.h", slot_let_go),
+    Mirror("channel/record.c", take_out),
+    Mirror("channel/receive.c", settle_doubtful),
+    Mirror("channel/receive.c", find_record),
+    Mirror("channel/receive.c", receive_one),
 )
