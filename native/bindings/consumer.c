@@ -44,23 +44,23 @@ static void take_back(py_consumer *self, const ipcheap_record *record) {
 
 /* After an exception: where memory gave out, what has come before that goes first. */
 static int what_there_is(PyObject *list) {
-    if (PyList_Size(list) == 0 || !PyErr_ExceptionMatches(PyExc_MemoryError)) return PY_RAISED;
+    if (!list || PyList_Size(list) == 0 || !PyErr_ExceptionMatches(PyExc_MemoryError)) return PY_RAISED;
     PyErr_Clear();
     return 0;
 }
 
-typedef int filler(PyObject *self, PyObject *list, Py_ssize_t limit);
+/* Makes a list if there is none, and fills it up to a limit: 0, or an error with none filled. */
+typedef int filler(PyObject *self, PyObject **list, Py_ssize_t limit);
 
 /* A list of what there is up to a limit; when there is nothing, what a method makes of that. */
 static PyObject *receive_list(PyObject *self, PyObject *const *arguments, filler *fill,
                               const char *otherwise) {
     Py_ssize_t limit = arguments[0] ? PyNumber_AsSsize_t(arguments[0], NULL) : 256;
     if (limit == -1 && PyErr_Occurred()) return NULL;
-    PyObject *list = PyList_New(0);
-    if (!list) return NULL;
-    int error = limit < 1 ? IPCHEAP_BAD_VALUE : fill(self, list, limit);
+    PyObject *list = NULL;
+    int error = limit < 1 ? IPCHEAP_BAD_VALUE : fill(self, &list, limit);
     if (error == 0) return list;
-    Py_DECREF(list);
+    Py_XDECREF(list);
     if (error == PY_RAISED) return NULL;
     return PyObject_CallMethod(self, otherwise, "inO", error, limit, or_none(arguments[1]));
 }
@@ -70,7 +70,7 @@ static PyObject *receive_into(PyObject *self, PyObject *arguments, filler *fill)
     PyObject *list;
     Py_ssize_t limit;
     if (!PyArg_ParseTuple(arguments, "On", &list, &limit)) return NULL;
-    int error = fill(self, list, limit);
+    int error = fill(self, &list, limit);
     return error == PY_RAISED ? NULL : PyLong_FromLong(error);
 }
 
@@ -144,9 +144,10 @@ static PyObject *consumer_receive_form(PyObject *object, PyObject *number) {
     return made;
 }
 
-/* Receives what there is, into a list, until it has so many: 0, or an error with none. */
-static int receive_records(PyObject *self, PyObject *list, Py_ssize_t limit) {
+static int receive_records(PyObject *self, PyObject **into, Py_ssize_t limit) {
     int error = 0;
+    if (!*into && !(*into = PyList_New(0))) return PY_RAISED;
+    PyObject *list = *into;
     while (PyList_Size(list) < limit) {
         PyObject *next = receive((py_consumer *)self, 0, &error);
         if (!next && error) return PyList_Size(list) ? 0 : error;
@@ -182,17 +183,19 @@ static int64_t copy_some(py_consumer *self, ipcheap_taker *take, void *context, 
     return holding_try_receive_copies(self->side.endpoint, take, context, limit);
 }
 
+typedef int keeper(void *context, PyObject *bytes);
+
 static int keep_one(void *context, PyObject *bytes) {
     *(PyObject **)context = bytes;
     return bytes ? 0 : PY_RAISED;
 }
 
-static int take_one(void *context, const void *data, uint64_t nbytes) {
-    if (nbytes >= LONG_COPY) return IPCHEAP_WOULD_SLEEP;
-    return keep_one(context, PyBytes_FromStringAndSize(data, (Py_ssize_t)nbytes));
+static int take_one(void *context, const ipcheap_bytes *records, size_t count) {
+    (void)count;
+    if (records->nbytes >= LONG_COPY) return IPCHEAP_WOULD_SLEEP;
+    return keep_one(context,
+                    PyBytes_FromStringAndSize(records->data, (Py_ssize_t)records->nbytes));
 }
-
-typedef int keeper(void *context, PyObject *bytes);
 
 /* One that is copied without the GIL, or cannot be freed with it; freed once it is kept. */
 static int receive_long(py_consumer *self, keeper *keep, void *context) {
@@ -240,40 +243,67 @@ static PyObject *consumer_attempt_bytes(PyObject *self, PyObject *unused) {
     return bytes || !error ? bytes : PyLong_FromLong(error);
 }
 
-/* A list of bytes, and why the last of them was not taken. */
+/* A list of bytes, once there is one, and why the last of them were not taken. */
 struct bytes_list {
     PyObject *list;
     int error;
 };
 
-static int keep_in_list(void *context, PyObject *bytes) {
-    struct bytes_list *into = context;
-    into->error = bytes && PyList_Append(into->list, bytes) == 0 ? 0 : PY_RAISED;
-    Py_XDECREF(bytes);
+/* Adds the items of another list, which it steals, or none of them. */
+static int join(struct bytes_list *into, PyObject *more) {
+    into->error = more ? 0 : PY_RAISED;
+    if (!more || !into->list) {
+        if (more) into->list = more;
+        return into->error;
+    }
+    Py_ssize_t end = PyList_Size(into->list);
+    if (PyList_SetSlice(into->list, end, end, more) != 0) into->error = PY_RAISED;
+    Py_DECREF(more);
     return into->error;
 }
 
-static int take_into_list(void *context, const void *data, uint64_t nbytes) {
+static int keep_in_list(void *context, PyObject *bytes) {
+    PyObject *more = bytes ? PyList_New(1) : NULL;
+    if (more)
+        PyList_SetItem(more, 0, bytes);
+    else
+        Py_XDECREF(bytes);
+    return join(context, more);
+}
+
+static int take_into_list(void *context, const ipcheap_bytes *records, size_t count) {
     struct bytes_list *into = context;
     into->error = IPCHEAP_WOULD_SLEEP;
-    if (nbytes >= LONG_COPY) return into->error;
-    return keep_in_list(into, PyBytes_FromStringAndSize(data, (Py_ssize_t)nbytes));
+    if (records->nbytes >= LONG_COPY) return into->error; /* such a one comes alone */
+    /* Of the right length from the start: to make it longer step by step takes a tenth longer. */
+    PyObject *more = PyList_New((Py_ssize_t)count);
+    for (size_t i = 0; more && i < count; i++) {
+        PyObject *bytes =
+            PyBytes_FromStringAndSize(records[i].data, (Py_ssize_t)records[i].nbytes);
+        if (!bytes || PyList_SetItem(more, (Py_ssize_t)i, bytes) != 0) Py_CLEAR(more);
+    }
+    return join(into, more);
+}
+
+static Py_ssize_t length_of(const struct bytes_list *of) {
+    return of->list ? PyList_Size(of->list) : 0;
 }
 
 /* The same as receive_records(). */
-static int receive_many(PyObject *object, PyObject *list, Py_ssize_t limit) {
+static int receive_many(PyObject *object, PyObject **list, Py_ssize_t limit) {
     py_consumer *self = (py_consumer *)object;
-    struct bytes_list into = {list, 0};
+    struct bytes_list into = {*list, 0};
     int64_t got = 1;
-    while (got > 0 && PyList_Size(list) < limit) {
-        got = copy_some(self, take_into_list, &into, (size_t)(limit - PyList_Size(list)));
+    while (got > 0 && length_of(&into) < limit) {
+        got = copy_some(self, take_into_list, &into, (size_t)(limit - length_of(&into)));
         if (into.error == PY_RAISED) got = PY_RAISED;
         if (got != IPCHEAP_WOULD_SLEEP) continue;
         got = receive_long(self, keep_in_list, &into);
         if (got == 0) got = 1;
     }
-    if (got == PY_RAISED) return what_there_is(list);
-    if (PyList_Size(list)) return 0;
+    *list = into.list;
+    if (got == PY_RAISED) return what_there_is(into.list);
+    if (length_of(&into)) return 0;
     return got ? (int)got : IPCHEAP_WOULD_BLOCK;
 }
 

@@ -83,20 +83,23 @@ static void fill_a_with_copies(struct world *w) {
     send_copies(w);
 }
 
-static int take_copy(void *context, const void *data, uint64_t nbytes) {
+static int take_copies(void *context, const ipcheap_bytes *records, size_t count) {
     struct world *w = context;
-    ipcheap_record as = {.data = (void *)(uintptr_t)data, .nbytes = nbytes};
-    uint64_t number;
-    memcpy(&number, data, sizeof number);
-    expect_filled(&as, number);
-    w->told->fate[number] = GIVING;
-    return w->told->progress++ == 1 ? -77 : 0; /* the second one not at first */
+    for (size_t i = 0; i < count; i++) {
+        ipcheap_record as = {.data = (void *)(uintptr_t)records[i].data,
+                             .nbytes = records[i].nbytes};
+        uint64_t number;
+        memcpy(&number, as.data, sizeof number);
+        expect_filled(&as, number);
+        w->told->fate[number] = GIVING;
+    }
+    return w->told->progress++ == 1 ? -77 : 0; /* the second time not at first */
 }
 
 static void read_copies(struct world *w) {
-    EXPECT_EQ(ipcheap_try_receive_copies(w->b_in, take_copy, w, SLOTS), 1);
+    EXPECT_EQ(ipcheap_try_receive_copies(w->b_in, take_copies, w, SLOTS), 1);
     w->told->fate[0] = GIVEN;
-    EXPECT_EQ(ipcheap_try_receive_copies(w->b_in, take_copy, w, SLOTS), SLOTS - 1);
+    EXPECT_EQ(ipcheap_try_receive_copies(w->b_in, take_copies, w, SLOTS), SLOTS - 1);
     for (int i = 1; i < SLOTS; i++) w->told->fate[i] = GIVEN;
 }
 

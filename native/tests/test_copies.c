@@ -43,10 +43,11 @@ struct reading {
     int left, error;
 };
 
-static int read_number(void *context, const void *data, uint64_t nbytes) {
+static int read_number(void *context, const ipcheap_bytes *records, size_t count) {
     struct reading *reading = context;
     if (reading->left-- == 0) return reading->error;
-    expect_number(data, nbytes, reading->next++);
+    for (size_t i = 0; i < count; i++)
+        expect_number(records[i].data, records[i].nbytes, reading->next++);
     return 0;
 }
 
@@ -185,19 +186,54 @@ static void as_many_go_as_there_is_room_for(void) {
     end(&scene);
 }
 
-static void what_is_not_taken_is_the_next_one(void) {
+static void a_group_that_is_not_taken_comes_again(void) {
     struct scene scene = new_scene(4 * MIB, 8);
-    EXPECT_EQ(send_numbers(scene.pair.out, 0, 8), 8);
-    struct reading reading = {0, 0, -77};
+    EXPECT_EQ(size_of(35049), 35057); /* an extent, which comes alone */
+    EXPECT_EQ(send_numbers(scene.pair.out, 35044, 8), 8);
+    struct reading reading = {35044, 0, -77};
     EXPECT_EQ(ipcheap_try_receive_copies(scene.pair.in, read_number, &reading, 8), -77);
-    reading = (struct reading){0, 5, -77};
+    reading = (struct reading){35044, 0, 77}; /* not an error's number */
+    EXPECT_EQ(ipcheap_try_receive_copies(scene.pair.in, read_number, &reading, 8),
+              IPCHEAP_BAD_VALUE);
+    reading = (struct reading){35044, 1, -77};
     EXPECT_EQ(ipcheap_try_receive_copies(scene.pair.in, read_number, &reading, 8), 5);
+    reading.left = 0;
+    EXPECT_EQ(ipcheap_try_receive_copies(scene.pair.in, read_number, &reading, 8), -77);
     ipcheap_record record;
     EXPECT_EQ(ipcheap_try_receive(scene.pair.in, &record), 0);
-    expect_number(record.data, record.nbytes, 5);
+    expect_number(record.data, record.nbytes, 35049);
     EXPECT_EQ(ipcheap_free(scene.heap, &record), 0);
-    uint64_t next = 6;
+    uint64_t next = 35050;
     EXPECT_EQ(read_numbers(scene.pair.in, &next, 8), 2);
+    end(&scene);
+}
+
+/* What was shown together, in order. */
+struct groups {
+    size_t counts[16];
+    int n;
+};
+
+static int note_group(void *context, const ipcheap_bytes *records, size_t count) {
+    struct groups *groups = context;
+    uint64_t nbytes = 0;
+    for (size_t i = 0; i < count; i++) nbytes += records[i].nbytes;
+    EXPECT(count == 1 || nbytes <= 64 << 10);
+    groups->counts[groups->n++] = count;
+    return 0;
+}
+
+static void groups_are_of_64_records_and_64_kib(void) {
+    static const unsigned char bytes[20000];
+    struct scene scene = new_scene(16 * MIB, 256);
+    ipcheap_bytes copied[200];
+    for (int i = 0; i < 200; i++) copied[i] = (ipcheap_bytes){bytes, i < 150 ? 16 : 20000};
+    EXPECT_EQ(ipcheap_try_send_copies(scene.pair.out, copied, 160), 160);
+    struct groups groups = {{0}, 0};
+    EXPECT_EQ(ipcheap_try_receive_copies(scene.pair.in, note_group, &groups, 200), 160);
+    const size_t expected[] = {64, 64, 22 + 3, 3, 3, 1};
+    EXPECT_EQ(groups.n, 6);
+    for (int i = 0; i < groups.n; i++) EXPECT_EQ(groups.counts[i], expected[i]);
     end(&scene);
 }
 
@@ -303,7 +339,8 @@ int main(void) {
     everything_arrives_in_order_from_another_process();
     a_block_is_sent_again_where_it_came_back();
     as_many_go_as_there_is_room_for();
-    what_is_not_taken_is_the_next_one();
+    a_group_that_is_not_taken_comes_again();
+    groups_are_of_64_records_and_64_kib();
     an_extent_is_not_read_by_who_must_not_sleep();
     what_is_read_after_the_producer_has_gone_is_freed();
     blocks_are_collected_between_two_sends(false);

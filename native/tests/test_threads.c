@@ -354,10 +354,12 @@ static void *send_copies(void *argument) {
     return NULL;
 }
 
-static int count_copy(void *count, const void *data, uint64_t nbytes) {
-    const unsigned char *bytes = data;
-    for (uint64_t i = 0; i < nbytes; i++) EXPECT_EQ(bytes[i], 0);
-    ++*(uint64_t *)count;
+static int count_copies(void *total, const ipcheap_bytes *records, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        const unsigned char *bytes = records[i].data;
+        for (uint64_t at = 0; at < records[i].nbytes; at++) EXPECT_EQ(bytes[at], 0);
+    }
+    *(uint64_t *)total += count;
     return 0;
 }
 
@@ -369,7 +371,7 @@ static void copies_are_sent_while_garbage_is_collected(void) {
     EXPECT_EQ(ipcheap_wait_peer(consumer, long_enough), 0);
     int64_t got;
     uint64_t count = 0;
-    while ((got = ipcheap_try_receive_copies(consumer, count_copy, &count, 5)) >= 0)
+    while ((got = ipcheap_try_receive_copies(consumer, count_copies, &count, 5)) >= 0)
         if (got == 0) ipcheap_wait(consumer, long_enough);
     EXPECT_EQ(got, IPCHEAP_CHANNEL_CLOSED);
     EXPECT(count >= ROUNDS * 4);

@@ -304,13 +304,16 @@ def garbage_model(
 # A removed channel --------------------------------------------------------------------------------
 
 
-def receive_one(position: int) -> Steps:
-    """True when the record is the consumer's."""
-    yield get_acquire(("word",))
-    yield put(("position",), position + 1)
+def move_to(position: int) -> Steps:
+    yield put(("position",), position)
+
+
+def move_on(position: int, count: int) -> Steps:
+    """True when the records are the consumer's."""
+    yield from move_to(position + count)
     yield compiler_fence()
     if (yield get(("flags",))) & GONE:
-        yield put(("position",), position)
+        yield from move_to(position)
         return False
     return True
 
@@ -327,11 +330,14 @@ def has(view: View, position: int, who: str) -> Any:
     return {("record", position): who}, None
 
 
-def receives(records: int, receive_one: Any = receive_one) -> Steps:
-    for position in range(records):
-        if not (yield from receive_one(position)):
+def receives(records: int, group: int, move_on: Any = move_on) -> Steps:
+    for first in range(0, records, group):
+        yield get_acquire(("word",))
+        count = min(group, records - first)
+        if not (yield from move_on(first, count)):
             return
-        yield when(f"has record {position}", has, position, "the consumer")
+        for position in range(first, first + count):
+            yield when(f"has record {position}", has, position, "the consumer")
 
 
 def removes(records: int, others: tuple[str, ...] = ("consumer",)) -> Steps:
@@ -342,12 +348,12 @@ def removes(records: int, others: tuple[str, ...] = ("consumer",)) -> Steps:
         position += 1
 
 
-def removal_model(name: str, records: int = 3, **how: Any) -> Model:
-    receiving = {"receive_one": how.pop("receive_one")} if "receive_one" in how else {}
+def removal_model(name: str, records: int = 3, group: int = 1, **how: Any) -> Model:
+    receiving = {"move_on": how.pop("move_on")} if "move_on" in how else {}
     memory: dict[Any, Any] = {("flags",): 0, ("position",): 0, ("word",): FULL}
     memory |= {("record", position): "pending" for position in range(records)}
     processes = (
-        Process("consumer", partial(receives, records, **receiving)),
+        Process("consumer", partial(receives, records, group, **receiving)),
         Process("remover", partial(removes, records, **how)),
     )
     return Model(f"revoke, {name}", processes, memory, finally_=none_left, tso=True)
@@ -355,8 +361,9 @@ def removal_model(name: str, records: int = 3, **how: Any) -> Model:
 
 def none_left(view: View) -> str | None:
     """Only what the consumer was about to take is left for the last side that closes."""
-    left = [n[1] for n in view.names("record") if view[n] == "pending"]
-    return f"nobody has {left}" if left not in ([], [view[("position",)]]) else None
+    left = sorted(n[1] for n in view.names("record") if view[n] == "pending")
+    first = view[("position",)]
+    return f"nobody has {left}" if left != list(range(first, first + len(left))) else None
 
 
 MIRRORS = (
@@ -370,7 +377,8 @@ MIRRORS = (
     Mirror("channel/send.c", wait_for_collector, calls=frozenset({"heap_lock", "heap_unlock"})),
     Mirror("channel/send.c", enter_ring),
     Mirror("channel/ring.c", collect_from_other),
-    Mirror("channel/receive.c", receive_one),
+    Mirror("channel/receive.c", move_to),
+    Mirror("channel/receive.c", move_on),
     Mirror("channel/endpoint.c", drain_pending, ignored=frozenset({"participant_settled"})),
 )
 
@@ -429,10 +437,10 @@ def wait_without_clearing() -> Steps:
     yield from heap_unlock()
 
 
-def receive_before_telling(position: int) -> Steps:
+def move_on_before_telling(position: int, count: int) -> Steps:
     if (yield get(("flags",))) & GONE:
         return False
-    yield put(("position",), position + 1)
+    yield put(("position",), position + count)
     return True
 
 
@@ -441,6 +449,7 @@ MODELS: dict[str, Callable[[], Model]] = {
     "garbage": lambda: garbage_model("garbage"),
     "garbage sent again": lambda: garbage_model("garbage sent again", sends=sends_again),
     "removal": lambda: removal_model("removal"),
+    "removal, groups": lambda: removal_model("removal, groups", records=5, group=2),
 }
 
 CONTROLS: dict[str, Callable[[], Model]] = {
@@ -469,6 +478,6 @@ CONTROLS: dict[str, Callable[[], Model]] = {
     ),
     "removal: no membarrier": lambda: removal_model("control", others=()),
     "removal: the flag before the position": lambda: removal_model(
-        "control", receive_one=receive_before_telling
+        "control", move_on=move_on_before_telling
     ),
 }

@@ -311,14 +311,15 @@ typedef struct ipcheap_bytes {
 IPCHEAP_API int64_t ipcheap_try_send_copies(ipcheap_endpoint *producer,
                                             const ipcheap_bytes *copied, size_t count);
 /*
- * Takes a record's bytes: 0, or a negative number of its own or the library's if it cannot. The
- * endpoint is not to be used meanwhile.
+ * Takes the bytes of some records, all of them: 0; or a negative number of its own or the
+ * library's. The endpoint is not to be used meanwhile.
  */
-typedef int ipcheap_taker(void *context, const void *data, uint64_t nbytes);
+typedef int ipcheap_taker(void *context, const ipcheap_bytes *records, size_t count);
 /*
- * Receives up to `limit` records, in order, shows the bytes of each and frees it: returns how
- * many, 0 if there are none, or an error if not one came. One that is not taken is the next
- * one again and ends the call; if it was the first, what the taker said is returned.
+ * Receives up to `limit` records, in order, shows their bytes and frees them: returns how many,
+ * 0 if there are none, or an error if not one came. They are shown in groups of at most 64. A
+ * group that is not taken ends the call, and its first is the next one again; if there was none
+ * before it, what the taker said is returned.
  */
 IPCHEAP_API int64_t ipcheap_try_receive_copies(ipcheap_endpoint *consumer, ipcheap_taker *take,
                                                void *context, size_t limit);

@@ -9,16 +9,16 @@ store to its tag.
     word     (state, lap, block)        tag     FREE, (OWN, who) or (SENT, channel, position)
     done     what has become of a record: "", (SENT, channel), (RECEIVED, channel, who), DONE
 
-`record`, `ring`, `recover` and `endpoint` mirror the C sources of these names, on what `world`
-describes. `processes` are those who call them, `setups` puts them together, and `mistakes` has
-what must fail.
+`record` and `group` (sending, receiving, copying), `ring`, `recover` and `endpoint` mirror the C
+sources, on what `world` describes. `processes` are those who call them, `setups` puts them
+together, and `mistakes` has what must fail.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import endpoint, record, recover, ring
+from . import endpoint, group, record, recover, ring
 from .mistakes import CONTROLS
 from .setups import one_channel, two_channels
 
@@ -29,7 +29,13 @@ if TYPE_CHECKING:
 
 __all__ = ["CONTROLS", "MIRRORS", "MODELS"]
 
-MIRRORS = (*record.MIRRORS, *ring.MIRRORS, *recover.MIRRORS, *endpoint.MIRRORS)
+MIRRORS = (
+    *record.MIRRORS,
+    *group.MIRRORS,
+    *ring.MIRRORS,
+    *recover.MIRRORS,
+    *endpoint.MIRRORS,
+)
 
 MODELS: dict[str, Callable[[], Model]] = {
     "one slot, two die": lambda: one_channel(
@@ -58,6 +64,24 @@ MODELS: dict[str, Callable[[], Model]] = {
     ),
     "copies, two slots, consumers die": lambda: one_channel(
         "copies, two slots, consumers die", slots=2, records=4, kills=1, mortal="C", copies=True
+    ),
+    "groups, one slot": lambda: one_channel(
+        "groups, one slot", slots=1, records=3, kills=1, watchful=True, groups=("C", "C2")
+    ),
+    "groups, two slots": lambda: one_channel(
+        "groups, two slots", slots=2, records=4, kills=1, mortal="C", groups=("C", "C2")
+    ),
+    "groups after one by one": lambda: one_channel(
+        "groups after one by one", slots=2, records=4, kills=1, mortal="C", groups=("C2",)
+    ),
+    "groups of copies": lambda: one_channel(
+        "groups of copies",
+        slots=2,
+        records=4,
+        kills=1,
+        mortal="C",
+        copies=True,
+        groups=("C", "C2"),
     ),
     "forwarding": lambda: two_channels("forwarding", records=2, kills=2),
     "forwarding, two threads": lambda: two_channels(

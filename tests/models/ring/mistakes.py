@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..steps import get, get_acquire, put, put_release, when
 from .endpoint import claim
+from .group import Group, group_end, show
 from .record import copied, readable, refill_slots, sent_now, slot_let_go
 from .recover import (
     recover_channels,
@@ -154,6 +155,11 @@ def consumers_first(world: World, dead: str) -> Steps:
     yield from recover_memory(world, dead)
 
 
+def show_given_back(me: str, c: Channel, group: Group) -> Steps:
+    yield from group_end(me, c, group)
+    yield from show(me, c, group)
+
+
 def sending(fill_slot: Any) -> Callable[[], Model]:
     return lambda: one_channel(
         "control", slots=1, records=2, kills=1, producer={"fill_slot": fill_slot}, private=()
@@ -196,6 +202,15 @@ CONTROLS: dict[str, Callable[[], Model]] = {
         kills=1,
         mortal="C",
         consumer={"settle_doubtful": settle_no_doubt},
+    ),
+    "groups: given back before they are looked at": lambda: one_channel(
+        "control",
+        slots=2,
+        records=3,
+        kills=0,
+        mortal="",
+        groups=("C",),
+        consumer={"show": show_given_back},
     ),
     "garbage: slot before block": lambda: one_channel(
         "control",

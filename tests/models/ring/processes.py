@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..steps import View, Violation, choose, get, when
 from .endpoint import claim, close_producer
+from .group import receive_group
 from .record import (
     Seen,
     deliver,
@@ -128,6 +129,22 @@ def consumes(
             if held is not None:
                 yield from free(me, c, *held)
                 held = None
+    yield from side_end(c, CONSUMER, CLOSED)
+
+
+def consumes_groups(
+    world: World, me: str, c: Channel, after: str = "", claim: Any = claim, **how: Any
+) -> Steps:
+    """Copy what comes, as much at a time as there is, and not at the first try."""
+    position: int | None = 0
+    doubtful = 0
+    refuse = not after
+    if after:
+        yield when(f"{after} has died", has_died, after, rest=True)
+        position, doubtful = yield from claim(world, me, c, CONSUMER)
+    while position is not None:
+        position = yield from receive_group(world, me, c, position, doubtful, refuse, **how)
+        refuse = False
     yield from side_end(c, CONSUMER, CLOSED)
 
 

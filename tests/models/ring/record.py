@@ -294,6 +294,20 @@ def find_record(
     return position, word
 
 
+def move_to(c: Channel, position: int) -> Steps:
+    yield put(("position", c.name, CONSUMER), position)
+
+
+def move_on(c: Channel, position: int, count: int) -> Steps:
+    """True when what has been found is the consumer's."""
+    yield from move_to(c, position + count)
+    yield compiler_fence()
+    if (yield get(("flags", c.name))) & GONE:
+        yield from move_to(c, position)
+        return False
+    return True
+
+
 def receive_one(
     world: World,
     me: str,
@@ -308,10 +322,7 @@ def receive_one(
         return None
     position, word = found
     number = yield get(("size", *c.slot(position)))
-    yield put(("position", c.name, CONSUMER), position + 1)
-    yield compiler_fence()
-    if (yield get(("flags", c.name))) & GONE:
-        yield put(("position", c.name, CONSUMER), position)
+    if not (yield from move_on(c, position, 1)):
         return None
     fault = yield when(f"has record {number}", deliver, c, me, word[2], number)
     if fault:
@@ -325,10 +336,17 @@ MIRRORS = (
     Mirror("channel/send.c", send_one, calls=frozenset({"enter_slot", "free_released"})),
     Mirror("channel/send.c", refill_slot),
     Mirror("channel/send.c", refill_slots),
-    Mirror("channel/send.c", send_new, calls=frozenset({"enter_slot"})),
+    Mirror(
+        "channel/send.c",
+        send_new,
+        ignored=frozenset({"block_drop"}),
+        calls=frozenset({"enter_slot"}),
+    ),
     Mirror("channel/record.h", slot_let_go),
     Mirror("channel/record.c", take_out),
     Mirror("channel/receive.c", settle_doubtful),
     Mirror("channel/receive.c", find_record),
+    Mirror("channel/receive.c", move_to),
+    Mirror("channel/receive.c", move_on),
     Mirror("channel/receive.c", receive_one),
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..explorer import Model, Process
 from ..steps import View, get, when
 from .endpoint import claim
-from .processes import consumes, eats, feeds, forwards, produces, produces_copies
+from .processes import consumes, consumes_groups, eats, feeds, forwards, produces, produces_copies
 from .record import free, receive_one
 from .recover import recover_participant
 from .ring import ring_collect, ring_sent
@@ -99,11 +99,13 @@ def one_channel(
     fast: str = "",
     mortal: str = "PC",
     copies: bool = False,
+    groups: tuple[str, ...] = (),
     settle: Any = settle,
 ) -> Model:
     """One channel; producer P and consumer C, and who comes after them.
 
-    `fast` are those who take one step a record, and live. Producers may send `copies`.
+    `fast` are those who take one step a record, and live. Producers may send `copies`;
+    `groups` are the consumers who take what comes in groups.
     """
     produces_them = produces_copies if copies else produces
     c = Channel("X", slots, trusting)
@@ -118,14 +120,14 @@ def one_channel(
     if fast == "C":
         processes += [Process("C", partial(eats, world, "C", c))]
     else:
-        body = partial(consumes, world, c=c, **receiving)
-        processes += [Process("C", partial(body, me="C"), "C" in mortal)]
+        body = partial(consumes_groups if "C" in groups else consumes, world, c=c)
+        processes += [Process("C", partial(body, me="C", **receiving), "C" in mortal)]
     if "P" in mortal:
         body = partial(produces_them, world, c=c, **sending)
         processes += [Process("P2", partial(body, me="P2", after="P"), True)]
     if "C" in mortal:
-        body = partial(consumes, world, c=c, **receiving)
-        processes += [Process("C2", partial(body, me="C2", after="C"), True)]
+        body = partial(consumes_groups if "C2" in groups else consumes, world, c=c)
+        processes += [Process("C2", partial(body, me="C2", after="C", **receiving), True)]
     memory = shared(world, processes, {("X", PRODUCER): "P", ("X", CONSUMER): "C"})
     return Model(
         f"ring, {name}",
