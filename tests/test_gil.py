@@ -91,6 +91,7 @@ def test_types_keep_it_unless_they_sleep() -> None:
     for source in (
         "pool.c",
         "block.c",
+        "slice.c",
         "record.c",
         "memory.c",
         "bytes.c",

@@ -35,6 +35,11 @@ Array = np.ndarray[Any, Any]
 SLOTS, MOST = 8, 24
 sizes = st.sampled_from([1, 16, 100, 1000, 5000, 40_000])
 numbers = st.integers(0, 1 << 16)
+WAYS: dict[str, Callable[[ipcheap.Record], Any]] = {
+    "view": lambda record: record.view,
+    "slice": lambda record: record[:],
+    "array": lambda record: record.array("u1"),
+}
 LOOKS: dict[str, Callable[[Any], Any]] = {
     "itself": lambda thing: thing,
     "memoryview": memoryview,
@@ -191,10 +196,10 @@ class Lifetimes(RuleBasedStateMachine):
         self.views.append(View(seen, bytes(shown), of))
 
     @precondition(lambda self: self.records and len(self.views) < 3 * MOST)
-    @rule(number=numbers, array=st.booleans(), look=st.sampled_from(sorted(LOOKS)))
-    def look(self, number: int, array: bool, look: str) -> None:
+    @rule(number=numbers, way=st.sampled_from(sorted(WAYS)), look=st.sampled_from(sorted(LOOKS)))
+    def look(self, number: int, way: str, look: str) -> None:
         held = self.pick(number)
-        thing = held.record.array("u1") if array else held.record.view
+        thing = WAYS[way](held.record)
         self.add_view(thing, look, held.expected, held)
 
     @precondition(lambda self: self.views and len(self.views) < 3 * MOST)

@@ -1,12 +1,10 @@
-/* block.c - what views and arrays of a record are made of, and slices of that. */
+/* block.c - what arrays of a record are made of. */
 #include "types.h"
 
 #include <string.h>
 
 #include "gil.h"
 #include "pool.h"
-
-/* Whole ones ----------------------------------------------------------------------------- */
 
 static struct pool blocks = {.size = sizeof(py_block)};
 
@@ -87,74 +85,5 @@ PyObject *block_new(const ipcheap_record *core, ipcheap_heap *heap, PyObject *so
     of->process = py_process;
     of->source = Py_NewRef(source);
     of->armed = 1;
-    return made;
-}
-
-/* Slices --------------------------------------------------------------------------------- */
-
-/*
- * Some bytes of a block, in steps of any length. A view of one costs less than one of the block and
- * then a slice of that.
- */
-typedef struct py_slice {
-    PyObject_HEAD
-    py_block *block;
-    char *first;
-    Py_ssize_t length, step;
-} py_slice;
-
-static struct pool slices = {.size = sizeof(py_slice)};
-
-static int slice_get_buffer(PyObject *self, Py_buffer *view, int flags) {
-    py_slice *of = (py_slice *)self;
-    int contiguous = of->step == 1 || of->length <= 1;
-    int any = PyBUF_C_CONTIGUOUS | PyBUF_F_CONTIGUOUS | PyBUF_ANY_CONTIGUOUS;
-    if (!contiguous && ((flags & PyBUF_STRIDES) != PyBUF_STRIDES || flags & any & ~PyBUF_STRIDES)) {
-        PyErr_SetString(PyExc_BufferError, "a slice with a step is not contiguous");
-        return -1;
-    }
-    *view = (Py_buffer){
-        .buf = of->first,
-        .obj = Py_NewRef(self),
-        .len = of->length,
-        .itemsize = 1,
-        .ndim = 1,
-        .format = flags & PyBUF_FORMAT ? (char *)"B" : NULL,
-        .shape = (flags & PyBUF_ND) == PyBUF_ND ? &of->length : NULL,
-        .strides = (flags & PyBUF_STRIDES) == PyBUF_STRIDES ? &of->step : NULL,
-    };
-    return 0;
-}
-
-static void slice_dealloc(PyObject *self) {
-    Py_XDECREF((PyObject *)((py_slice *)self)->block);
-    pool_return(&slices, self);
-}
-
-static PyObject *slice_type(void) {
-    static PyObject *type;
-    static PyType_Slot slots[] = {
-        {Py_tp_dealloc, (void *)slice_dealloc},
-        {Py_bf_getbuffer, (void *)slice_get_buffer},
-        {0, NULL},
-    };
-    static PyType_Spec spec = {
-        .name = "ipcheap._core.Slice",
-        .basicsize = sizeof(py_slice),
-        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-        .slots = slots,
-    };
-    return make_type(&type, &spec);
-}
-
-PyObject *block_slice(py_block *block, Py_ssize_t start, Py_ssize_t length, Py_ssize_t step) {
-    if (!slices.type && !(slices.type = (PyTypeObject *)slice_type())) return NULL;
-    PyObject *made = pool_take(&slices, slices.type);
-    if (!made) return NULL;
-    py_slice *of = (py_slice *)made;
-    of->block = (py_block *)Py_NewRef((PyObject *)block);
-    of->first = (char *)block->core.data + start;
-    of->length = length;
-    of->step = step;
     return made;
 }

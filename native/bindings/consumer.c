@@ -78,17 +78,14 @@ static PyObject *receive_into(PyObject *self, PyObject *arguments, filler *fill)
 
 /* A record, or NULL with an error of the core's, or with an exception and no error. */
 static PyObject *receive(py_consumer *self, int spinning, int *error) {
-    ipcheap_record core;
-    *error = receive_core(self, &core, spinning);
+    *error = self->side.endpoint ? 0 : IPCHEAP_ENDPOINT_CLOSED;
     if (*error) return NULL;
     PyObject *made = record_new(self->side.heap, self->side.source);
-    if (!made) {
-        take_back(self, &core);
-        return NULL;
-    }
-    ((py_record *)made)->core = core;
-    if (record_announce(made) == 0) return made;
-    take_back(self, &core);
+    if (!made) return NULL;
+    ipcheap_record *core = &((py_record *)made)->core;
+    *error = receive_core(self, core, spinning);
+    if (!*error && record_announce(made) == 0) return made;
+    if (!*error) take_back(self, core);
     record_drop(made);
     return NULL;
 }

@@ -59,8 +59,8 @@ static int named(PyObject *name, PyObject *value, const char *const *names, PyOb
     return -1;
 }
 
-int arguments_of(PyObject *const *given, Py_ssize_t count, PyObject *given_names,
-                 const char *const *names, int required, PyObject **into) {
+int sort_arguments(PyObject *const *given, Py_ssize_t count, PyObject *given_names,
+                   const char *const *names, int required, PyObject **into) {
     Py_ssize_t most = 0;
     for (; names[most]; most++) into[most] = most < count ? given[most] : NULL;
     if (count > most) {

@@ -23,8 +23,19 @@ int endpoint_refuses(const py_endpoint *self);
 int soon(const py_endpoint *self);
 
 /* Sorts a vector call's arguments by name; those not given are NULL. */
-int arguments_of(PyObject *const *given, Py_ssize_t count, PyObject *given_names,
-                 const char *const *names, int required, PyObject **into);
+int sort_arguments(PyObject *const *given, Py_ssize_t count, PyObject *given_names,
+                   const char *const *names, int required, PyObject **into);
+
+/* The same; most calls give the first ones only, and in order. */
+static inline int arguments_of(PyObject *const *given, Py_ssize_t count, PyObject *given_names,
+                               const char *const *names, int required, PyObject **into) {
+    if (given_names || count != required)
+        return sort_arguments(given, count, given_names, names, required, into);
+    Py_ssize_t i = 0;
+    for (; i < count; i++) into[i] = given[i];
+    for (; names[i]; i++) into[i] = NULL;
+    return 0;
+}
 
 static inline PyObject *or_none(PyObject *object) { return object ? object : Py_None; }
 

@@ -27,13 +27,23 @@ static int unusable(const py_record *self) {
     return self->process == py_process ? 0 : IPCHEAP_WRONG_PROCESS;
 }
 
-/* How many views there are, not counting slices of views. */
+/* How many views and arrays there are, not counting slices of views. */
 static Py_ssize_t views(const py_record *self) {
-    return self->block ? Py_REFCNT((PyObject *)self->block) - 1 : 0;
+    return self->slices + (self->block ? Py_REFCNT((PyObject *)self->block) - 1 : 0);
 }
 
-/* What all views and arrays are made of, once there is one; a new reference. */
-static PyObject *block_of(py_record *self) {
+static PyObject *record_view(PyObject *object, void *unused) {
+    (void)unused;
+    py_record *self = (py_record *)object;
+    int error = unusable(self);
+    if (error) return refuse(self, error, "used");
+    return slice_view(self, 0, (Py_ssize_t)self->core.nbytes, 1);
+}
+
+/* What all arrays are made of, once there is one; a new reference. */
+static PyObject *record_block(PyObject *object, PyObject *unused) {
+    (void)unused;
+    py_record *self = (py_record *)object;
     int error = unusable(self);
     if (error) return refuse(self, error, "used");
     if (!self->block) {
@@ -41,19 +51,6 @@ static PyObject *block_of(py_record *self) {
         if (!self->block) return NULL;
     }
     return Py_NewRef((PyObject *)self->block);
-}
-
-static PyObject *record_view(PyObject *self, void *unused) {
-    (void)unused;
-    PyObject *of = block_of((py_record *)self);
-    PyObject *view = of ? PyMemoryView_FromObject(of) : NULL;
-    Py_XDECREF(of);
-    return view;
-}
-
-static PyObject *record_block(PyObject *self, PyObject *unused) {
-    (void)unused;
-    return block_of((py_record *)self);
 }
 
 static PyObject *record_nbytes(PyObject *self, void *unused) {
@@ -84,18 +81,14 @@ static PyObject *view_of_slice(py_record *self, PyObject *key) {
     Py_ssize_t start, stop, step;
     if (PySlice_Unpack(key, &start, &stop, &step) != 0) return NULL;
     Py_ssize_t length = PySlice_AdjustIndices((Py_ssize_t)self->core.nbytes, &start, &stop, step);
-    PyObject *of = block_of(self); /* which says so if an index's __index__() has freed it */
-    PyObject *slice = of ? block_slice((py_block *)of, start, length, step) : NULL;
-    PyObject *view = slice ? PyMemoryView_FromObject(slice) : NULL;
-    Py_XDECREF(slice);
-    Py_XDECREF(of);
-    return view;
+    int error = unusable(self); /* an index's __index__() may have freed it */
+    return error ? refuse(self, error, "used") : slice_view(self, start, length, step);
 }
 
 static PyObject *record_get_item(PyObject *self, PyObject *key) {
+    if (PySlice_Check(key)) return view_of_slice((py_record *)self, key);
     const unsigned char *byte = byte_at((py_record *)self, key);
     if (byte) return PyLong_FromLong(*byte);
-    if (PySlice_Check(key)) return view_of_slice((py_record *)self, key);
     PyObject *view = record_view(self, NULL);
     PyObject *item = view ? PyObject_GetItem(view, key) : NULL;
     Py_XDECREF(view);
@@ -142,15 +135,14 @@ static int keep(py_record *self) {
     return error;
 }
 
-/*
- * One that has a block is freed with that. While there are views its memory stays, but not
- * the slot of a ring that it came in.
- */
-static int release(py_record *self) {
+/* Nobody looks at it any more, except arrays: with a block, that frees it. */
+static int end(py_record *self) {
     if (!self->block) return keeping_free(self->heap, &self->core);
-    return views(self) && self->core.consumer ? keep(self) : 0;
+    Py_CLEAR(self->block);
+    return 0;
 }
 
+/* While there are views its memory stays, but not the slot of a ring that it came in. */
 static PyObject *record_free(PyObject *object, PyObject *unused) {
     (void)unused;
     py_record *self = (py_record *)object;
@@ -158,13 +150,20 @@ static PyObject *record_free(PyObject *object, PyObject *unused) {
     if (error) return refuse(self, error, "freed");
     enum fate before = self->fate;
     self->fate = FREED; /* to whoever looks while this has given the GIL up */
-    error = release(self);
+    if (views(self) && self->core.consumer) error = keep(self);
+    if (!error && !self->slices) error = end(self);
     if (error && error != IPCHEAP_HEAP_BUSY) {
         self->fate = before;
         return refuse(self, error, "freed");
     }
-    Py_CLEAR(self->block);
+    self->lingers = self->slices > 0;
     Py_RETURN_NONE;
+}
+
+void record_unview(py_record *self) {
+    if (--self->slices || !self->lingers) return;
+    self->lingers = 0;
+    if (self->process == py_process) end(self);
 }
 
 static PyObject *record_keep(PyObject *object, PyObject *unused) {

@@ -50,17 +50,19 @@ typedef struct py_record {
     ipcheap_record core;
     ipcheap_heap *heap;
     PyObject *source;       /* keeps the heap, and the consumer it came from */
-    struct py_block *block; /* what its views are made of, once there are any */
+    struct py_block *block; /* what its arrays are made of, once there are any */
     PyObject *weak_references;
     uint32_t process;
     enum fate fate;
-    int lent;   /* views that a loan has given out */
-    int listed; /* while a list is looked at: it has been met */
+    Py_ssize_t slices; /* that views are made of; they keep this */
+    int lingers; /* it is freed, and its memory when the last slice goes */
+    int lent;    /* arrays that a loan has given out */
+    int listed;  /* while a list is looked at: it has been met */
 } py_record;
 
 /*
- * What views and arrays of a record are made of and keep alive: a plain exporter of the
- * buffer protocol, with whose end the memory goes back, unless it has been sent.
+ * What arrays of a record are made of and keep alive: a plain exporter of the buffer
+ * protocol, with whose end the memory goes back, unless it has been sent.
  */
 typedef struct py_block {
     PyObject_HEAD
@@ -79,10 +81,13 @@ void record_drop(PyObject *object); /* one whose core is not, or not any more, i
 int record_announce(PyObject *object); /* once its core is filled in; or an exception is set */
 int record_outgoing(PyObject *object, ipcheap_heap *heap);
 void record_sent(PyObject *object);
+void record_unview(py_record *record); /* a slice of it goes */
 
 /* block.c */
 PyObject *block_new(const ipcheap_record *core, ipcheap_heap *heap, PyObject *source);
-PyObject *block_slice(py_block *block, Py_ssize_t start, Py_ssize_t length, Py_ssize_t step);
+
+/* slice.c */
+PyObject *slice_view(py_record *record, Py_ssize_t start, Py_ssize_t length, Py_ssize_t step);
 
 /* memory.c */
 PyObject *memory_type(void);
