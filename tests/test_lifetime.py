@@ -559,3 +559,37 @@ def test_many_threads_drop_views_while_the_ring_turns(heap_name: str) -> None:
         assert received == 2000
         peers.until(lambda: heap.statistics().in_use == 0)
         assert heap.check() == []
+
+
+def fill(record: ipcheap.Record, data: bytes, begun: threading.Event) -> None:
+    begun.set()
+    record[:] = data
+
+
+@pytest.mark.parametrize("end", ["free", "drop", "keep", "consumer"])
+def test_a_record_may_go_while_it_is_being_filled(heap_name: str, end: str) -> None:
+    """A long copy leaves the GIL to others, who have done with the record before it is made."""
+    nbytes = 24 << 20
+    with ipcheap.Heap.create(heap_name, "128MiB") as heap:
+        heap.add_record_channel("a", 4)
+        for number in range(1, 9):
+            data, begun = bytes([number]) * nbytes, threading.Event()
+            with heap.producer("a") as producer, heap.consumer("a") as consumer:
+                producer.send_record(producer.allocate_record(nbytes))
+                record = consumer.recv_record()
+                thread = threading.Thread(target=fill, args=(record, data, begun))
+                thread.start()
+                begun.wait()
+                time.sleep(0.0002 * number)
+                if end == "free":
+                    record.free()
+                elif end == "keep":
+                    record.keep()
+                elif end == "consumer":
+                    consumer.close()
+                del record
+                thread.join()
+                del thread
+            assert heap.check() == []
+        gc.collect()
+        assert heap.statistics().in_use == 0

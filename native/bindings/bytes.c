@@ -27,14 +27,20 @@ void bytes_close(py_bytes *bytes) {
         PyBuffer_Release(&bytes->buffer);
 }
 
-static void copy(void *to, const void *from, size_t nbytes) {
-    if (nbytes < LONG_COPY) {
-        memcpy(to, from, nbytes);
-        return;
-    }
+static void copy_without_gil(void *to, const void *from, size_t nbytes, int far) {
     PyThreadState *state = PyEval_SaveThread();
-    memcpy(to, from, nbytes);
+    if (far)
+        ipcheap_copy(to, from, nbytes);
+    else
+        memcpy(to, from, nbytes);
     PyEval_RestoreThread(state);
+}
+
+void copy_bytes(void *to, const void *from, size_t nbytes) {
+    if (nbytes < LONG_COPY)
+        memcpy(to, from, nbytes);
+    else
+        copy_without_gil(to, from, nbytes, 1);
 }
 
 /* A new record with what is in the object. */
@@ -43,7 +49,7 @@ int copy_in(ipcheap_heap *heap, PyObject *object, ipcheap_record *record) {
     int error = bytes_open(&bytes, object);
     if (error) return error;
     error = keeping_allocate(heap, bytes.plain.nbytes, record);
-    if (!error) copy(record->data, bytes.plain.data, bytes.plain.nbytes);
+    if (!error) copy_bytes(record->data, bytes.plain.data, bytes.plain.nbytes);
     bytes_close(&bytes);
     return error;
 }
@@ -82,7 +88,7 @@ static int copy_pieces(const ipcheap_record *record, PyObject *pieces) {
         if (at > record->nbytes || bytes.plain.nbytes > record->nbytes - at) {
             error = PY_NOT_BYTES;
         } else {
-            copy((char *)record->data + at, bytes.plain.data, bytes.plain.nbytes);
+            copy_bytes((char *)record->data + at, bytes.plain.data, bytes.plain.nbytes);
             lengths[i] = bytes.plain.nbytes;
             end = at + bytes.plain.nbytes;
         }
@@ -109,6 +115,6 @@ PyObject *copy_out(const ipcheap_record *record) {
     int long_one = nbytes >= LONG_COPY;
     PyObject *bytes = PyBytes_FromStringAndSize(long_one ? NULL : record->data,
                                                 (Py_ssize_t)nbytes);
-    if (bytes && long_one) copy(PyBytes_AsString(bytes), record->data, nbytes);
+    if (bytes && long_one) copy_without_gil(PyBytes_AsString(bytes), record->data, nbytes, 0);
     return bytes;
 }

@@ -1,13 +1,10 @@
 /* record.c - records as Python objects. */
 #include "types.h"
 
-#include <string.h>
 #include <structmember.h>
 
 #include "gil.h"
 #include "pool.h"
-
-#define SHORT_COPY (64 << 10) /* so much is copied with the GIL and without a view */
 
 uint32_t py_process;
 
@@ -104,10 +101,11 @@ static int set_slice(py_record *self, PyObject *key, PyObject *value) {
         return 0;
     }
     Py_ssize_t length = PySlice_AdjustIndices((Py_ssize_t)self->core.nbytes, &start, &stop, step);
-    /* What an index's __index__() may have done; and a long copy would give the GIL up. */
-    if (step != 1 || length != PyBytes_Size(value) || length > SHORT_COPY || unusable(self))
-        return 0;
-    memcpy((char *)self->core.data + start, PyBytes_AsString(value), (size_t)length);
+    /* What an index's __index__() may have done. */
+    if (step != 1 || length != PyBytes_Size(value) || unusable(self)) return 0;
+    self->slices++; /* a long copy gives the GIL up: the memory stays until it is done */
+    copy_bytes((char *)self->core.data + start, PyBytes_AsString(value), (size_t)length);
+    record_unview(self);
     return 1;
 }
 

@@ -264,6 +264,59 @@ static void what_is_read_after_the_producer_has_gone_is_freed(void) {
     end(&scene);
 }
 
+/* Long ones --------------------------------------------------------------------------------- */
+
+/* What lies before and behind a copy stays, wherever it begins and ends. */
+static void expect_copied(unsigned char *to, const unsigned char *from, size_t nbytes) {
+    enum { AROUND = 128 };
+    memset(to, 0xEE, nbytes + 2 * AROUND);
+    ipcheap_copy(to + AROUND, from, nbytes);
+    EXPECT_EQ(memcmp(to + AROUND, from, nbytes), 0);
+    for (size_t i = 0; i < AROUND; i++) {
+        EXPECT_EQ(to[i], 0xEE);
+        EXPECT_EQ(to[AROUND + nbytes + i], 0xEE);
+    }
+}
+
+/* The longest is more than a quarter of any cache there is. */
+static void copies_are_exact(void) {
+    enum { LONGEST = 40 * MIB };
+    static const size_t lengths[] = {0, 1, 63, 4096, 100003, LONGEST - 1, LONGEST, LONGEST + 70};
+    unsigned char *from = malloc(LONGEST + 256), *to = malloc(LONGEST + 1024);
+    EXPECT(from && to);
+    for (size_t i = 0; i < LONGEST + 256; i++) from[i] = (unsigned char)(i * 0x9E3779B1u >> 24);
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        expect_copied(to, from, lengths[i]);
+        expect_copied(to + 1 + 8 * i, from + 31, lengths[i]);
+    }
+    free(from);
+    free(to);
+}
+
+/* One such copy is sent, and what is published with it has arrived before it. */
+static void a_long_copy_is_whole_when_it_arrives(void) {
+    enum { LONG = 40 * MIB, TIMES = 5 };
+    int fd = new_segment(4 * LONG);
+    ipcheap_heap *heap = attach(fd);
+    struct pair pair = pair_of(heap, 1, 4);
+    unsigned char *bytes = malloc(LONG);
+    EXPECT(bytes);
+    for (int i = 1; i <= TIMES; i++) {
+        ipcheap_bytes copied = {bytes, LONG};
+        ipcheap_record record;
+        memset(bytes, i, LONG);
+        EXPECT_EQ(ipcheap_try_send_copies(pair.out, &copied, 1), 1);
+        EXPECT_EQ(ipcheap_try_receive(pair.in, &record), 0);
+        EXPECT_EQ(memcmp(record.data, bytes, LONG), 0);
+        EXPECT_EQ(ipcheap_free(heap, &record), 0);
+    }
+    free(bytes);
+    pair_release(&pair);
+    expect_empty(heap);
+    ipcheap_release(heap);
+    close(fd);
+}
+
 /* Somebody collects ------------------------------------------------------------------------ */
 
 /* All that is to be had, what waits in rings first, and some of it for a while. */
@@ -343,6 +396,8 @@ int main(void) {
     groups_are_of_64_records_and_64_kib();
     an_extent_is_not_read_by_who_must_not_sleep();
     what_is_read_after_the_producer_has_gone_is_freed();
+    copies_are_exact();
+    a_long_copy_is_whole_when_it_arrives();
     blocks_are_collected_between_two_sends(false);
     blocks_are_collected_between_two_sends(true);
     for (int i = 0; i < 4; i++) a_collected_block_has_one_user(i & 1, i & 2);

@@ -201,10 +201,6 @@ int ipcheap_send(ipcheap_endpoint *e, ipcheap_record *record, int64_t timeout_ns
 
 #define BURST 16 /* slots: four lines */
 
-static void copy(void *to, const ipcheap_bytes *copied) {
-    if (LIKELY(copied->nbytes)) memcpy(to, copied->data, copied->nbytes);
-}
-
 /* The tag of the block that came back in a slot, if a copy of so many bytes fits it. */
 static shared64 *tag_to_reuse(const ipcheap_endpoint *e, uint64_t position, uint64_t word,
                               uint64_t nbytes) {
@@ -221,7 +217,8 @@ static bool refill_slot(ipcheap_endpoint *e, uint64_t position, uint64_t word,
     struct ring_slot *slot = slot_of(e, position);
     shared64 *tag = tag_to_reuse(e, position, word, copied->nbytes);
     if (UNLIKELY(!tag)) return false;
-    copy(at_offset(e->heap, ring_offset(word)), copied);
+    if (LIKELY(copied->nbytes))
+        memcpy(at_offset(e->heap, ring_offset(word)), copied->data, copied->nbytes);
     /* Until the slot is FULL it is garbage, by its old tag or this: see ring_collect(). */
     put(tag, my_sent_tag(e, position));
     uint64_t size = ring_size(copied->nbytes, IPCHEAP_PLAIN);
@@ -263,7 +260,7 @@ static int send_new(ipcheap_endpoint *e, const ipcheap_bytes *copied) {
     int error = deferred_reserve(e->me, 1);
     if (!error) error = ipcheap_allocate(e->heap, copied->nbytes, &record);
     if (error) return error;
-    copy(record.data, copied);
+    ipcheap_copy(record.data, copied->data, (size_t)copied->nbytes);
     error = judge(e, &record, &parcel);
     if (!error) error = enter_slot(e);
     if (error) {
