@@ -1,9 +1,6 @@
 /* endpoint.c - what producers and consumers have in common as Python objects. */
 #include "endpoint.h"
 
-/* How often to look again before a wait that gives up the GIL: about a microsecond. */
-#define SPINS 64
-
 PyObject *endpoint_bind(PyObject *object, PyObject *arguments) {
     py_endpoint *self = (py_endpoint *)object;
     PyObject *address, *memory, *source;
@@ -32,16 +29,6 @@ void endpoint_dealloc(PyObject *object) {
 int endpoint_refuses(const py_endpoint *self) {
     int error = ipcheap_wait(self->endpoint, 0);
     return error == IPCHEAP_TIMED_OUT ? 0 : error;
-}
-
-int soon(const py_endpoint *self) {
-    for (int i = 0; i < SPINS; i++) {
-        if (ipcheap_wait(self->endpoint, 0) != IPCHEAP_TIMED_OUT) return 1;
-#if defined(__x86_64__) || defined(__i386__)
-        __builtin_ia32_pause();
-#endif
-    }
-    return 0;
 }
 
 /* Puts an argument that was given by name into its place. */

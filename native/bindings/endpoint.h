@@ -20,7 +20,9 @@ void endpoint_dealloc(PyObject *self);
 int endpoint_refuses(const py_endpoint *self);
 
 /* Will it be worth while to try once more? A peer that is about as fast needs no sleep. */
-int soon(const py_endpoint *self);
+static inline int soon(const py_endpoint *self) {
+    return ipcheap_spin(self->endpoint) != IPCHEAP_TIMED_OUT;
+}
 
 /* Sorts a vector call's arguments by name; those not given are NULL. */
 int sort_arguments(PyObject *const *given, Py_ssize_t count, PyObject *given_names,

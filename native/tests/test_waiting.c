@@ -231,25 +231,51 @@ static void events_and_cells_among_endpoints(void) {
 
 #define MICROSECOND (MILLISECOND / 1000)
 
-static void one_dozes_for_less_than_half_of_waits_that_are_alike(void) {
+/* Quickly less and slowly more. */
+static void expect_wait(ipcheap_endpoint *e, int64_t microseconds, int64_t most) {
+    int64_t before = e->doze;
+    endpoint_expect(e, microseconds * MICROSECOND);
+    EXPECT(e->doze <= before + before / 4 + 5 * MICROSECOND);
+    EXPECT(e->doze <= most * MICROSECOND || e->doze == before / 2);
+}
+
+static void one_dozes_for_less_than_half_of_waits_that_differ(void) {
     int fd = new_segment(MIB);
     ipcheap_heap *heap = attach(fd);
     struct pair p = pair_of(heap, 1, SLOTS);
     EXPECT_EQ(p.in->doze, 0);
-    for (int i = 0; i < 20; i++) {
-        int64_t before = p.in->doze;
-        endpoint_expect(p.in, 200 * MICROSECOND);
-        EXPECT(p.in->doze >= before && p.in->doze <= before + before / 4 + 5 * MICROSECOND);
-    }
-    EXPECT_EQ(p.in->doze, 90 * MICROSECOND);
-    endpoint_expect(p.in, 120 * MICROSECOND);
-    EXPECT_EQ(p.in->doze, 50 * MICROSECOND);
+    static const int64_t waits[] = {200, 300, 150, 320, 180, 100, 250, 90, 300};
+    for (int i = 0; i < 90; i++) expect_wait(p.in, waits[i % 9], waits[i % 9] / 2 - 10);
+    EXPECT(p.in->doze > 0);
+    endpoint_expect(p.in, 200 * MICROSECOND);
+    int64_t doze = p.in->doze;
+    EXPECT(doze > 20 * MICROSECOND);
     endpoint_expect(p.in, 0); /* it was there sooner */
-    EXPECT_EQ(p.in->doze, 25 * MICROSECOND);
-    for (int i = 0; i < 3; i++) endpoint_expect(p.in, SECOND);
+    EXPECT_EQ(p.in->doze, doze / 2);
+    for (int i = 0; i < 8; i++) endpoint_expect(p.in, SECOND);
     EXPECT_EQ(p.in->doze, 0);
     for (int i = 0; i < 20; i++) endpoint_expect(p.in, 20 * MICROSECOND);
     EXPECT_EQ(p.in->doze, 0); /* spinning does */
+    pair_release(&p);
+    ipcheap_release(heap);
+    close(fd);
+}
+
+static void one_dozes_through_most_of_waits_that_are_alike(void) {
+    int fd = new_segment(MIB);
+    ipcheap_heap *heap = attach(fd);
+    struct pair p = pair_of(heap, 1, SLOTS);
+    for (int i = 0; i < 3; i++) expect_wait(p.in, 200, 90);
+    for (int i = 0; i < 20; i++) expect_wait(p.in, 200, 155);
+    EXPECT_EQ(p.in->doze, 155 * MICROSECOND);
+    expect_wait(p.in, 120, 85); /* now and then another */
+    for (int i = 0; i < 5; i++) expect_wait(p.in, 200, 155);
+    EXPECT(p.in->doze > 100 * MICROSECOND);
+    int64_t doze = p.in->doze;
+    endpoint_expect(p.in, 0);
+    EXPECT_EQ(p.in->doze, doze - doze / 8);
+    for (int i = 0; i < 4; i++) endpoint_expect(p.in, 0); /* not any more */
+    EXPECT(p.in->doze < doze / 3);
     pair_release(&p);
     ipcheap_release(heap);
     close(fd);
@@ -320,7 +346,8 @@ int main(void) {
     pipes_go_with_their_endpoints();
     one_sleep_for_many_channels();
     events_and_cells_among_endpoints();
-    one_dozes_for_less_than_half_of_waits_that_are_alike();
+    one_dozes_for_less_than_half_of_waits_that_differ();
+    one_dozes_through_most_of_waits_that_are_alike();
     a_doze_ends_as_a_wait_does();
     return 0;
 }

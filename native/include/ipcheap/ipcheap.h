@@ -340,6 +340,12 @@ IPCHEAP_API int64_t ipcheap_try_receive_many(ipcheap_endpoint *consumer, ipcheap
 
 /* Sleeps until the endpoint can go on: a record or room, an end, a death. */
 IPCHEAP_API int ipcheap_wait(ipcheap_endpoint *endpoint, int64_t timeout_ns);
+/*
+ * Looks for a microsecond or two whether a call need not wait, an error of its own included: 0, or
+ * TIMED_OUT; only once where waits have lately been longer than that. Before one gives up
+ * something in order to sleep.
+ */
+IPCHEAP_API int ipcheap_spin(ipcheap_endpoint *endpoint);
 /* Sleeps until a living participant holds the other side. */
 IPCHEAP_API int ipcheap_wait_peer(ipcheap_endpoint *endpoint, int64_t timeout_ns);
 

@@ -8,6 +8,8 @@
 #include "heap/trim.h"
 #include "segment/lock.h"
 
+#define FEW_SPINS 100 /* a microsecond or two */
+
 /* Adding and removing channels ------------------------------------------------------------ */
 
 static int enter_heap(ipcheap_heap *heap, struct participant **me) {
@@ -386,12 +388,12 @@ int endpoint_end(ipcheap_endpoint *e, uint64_t word) {
 }
 
 static int sleep_and_learn(ipcheap_endpoint *e, bool (*ready)(const ipcheap_endpoint *),
-                           int64_t timeout_ns) {
-    int64_t begin = os_now();
+                           int64_t timeout_ns, int64_t begin) {
+    int64_t fell_asleep = os_now();
     int error = park(e, ready, timeout_ns);
-    int64_t slept = error ? SECOND : os_now() - begin;
-    endpoint_learn(e, slept);
-    if (ready == endpoint_ready) endpoint_expect(e, slept);
+    int64_t woke = os_now();
+    endpoint_learn(e, error ? SECOND : woke - fell_asleep);
+    if (ready == endpoint_ready) endpoint_expect(e, error ? SECOND : woke - begin);
     return error;
 }
 
@@ -404,9 +406,10 @@ static int wait_inside(ipcheap_endpoint *e, bool (*ready)(const ipcheap_endpoint
     if (ready == endpoint_ready && !dozing && endpoint_spin(e)) return 0;
     error = ipcheap_endpoint_enter(e);
     if (error) return error;
-    int64_t deadline = os_deadline(timeout_ns);
-    error = dozing ? endpoint_doze(e, timeout_ns) : IPCHEAP_WOULD_BLOCK;
-    if (error == IPCHEAP_WOULD_BLOCK) error = sleep_and_learn(e, ready, os_remaining(deadline));
+    int64_t begin = os_now(), deadline = os_deadline(timeout_ns);
+    error = dozing ? endpoint_doze(e, timeout_ns, begin) : IPCHEAP_WOULD_BLOCK;
+    if (error == IPCHEAP_WOULD_BLOCK)
+        error = sleep_and_learn(e, ready, os_remaining(deadline), begin);
     bell_settle(e);
     int closed = ipcheap_endpoint_leave(e);
     return closed ? closed : error;
@@ -419,6 +422,16 @@ int ipcheap_endpoint_descriptor(ipcheap_endpoint *e) {
 
 int ipcheap_wait(ipcheap_endpoint *e, int64_t timeout_ns) {
     return wait_inside(e, endpoint_ready, timeout_ns);
+}
+
+int ipcheap_spin(ipcheap_endpoint *e) {
+    int error = endpoint_check(e);
+    if (error) return error;
+    for (int i = 0; i < FEW_SPINS && !e->doze; i++) {
+        if (endpoint_can_go_on(e)) return 0;
+        os_pause();
+    }
+    return endpoint_ready(e) ? 0 : IPCHEAP_TIMED_OUT;
 }
 
 int ipcheap_wait_peer(ipcheap_endpoint *e, int64_t timeout_ns) {

@@ -1,5 +1,7 @@
 #include "channel/park.h"
 
+#include <stdlib.h>
+
 #include "channel/bell.h"
 #include "channel/recover.h"
 
@@ -15,6 +17,7 @@
 #define SHORT_SLEEP (MILLISECOND / 5)
 #define PROBE_EVERY 32
 #define SHORTEST_DOZE (MILLISECOND / 100) /* what a timer is good for */
+#define STEADY 4                          /* waits that have been much the same */
 #define LONGEST_WAIT (MILLISECOND / 3)    /* to doze in: longer ones are slept through */
 
 static void knock(ipcheap_heap *heap, uint64_t holder) {
@@ -73,12 +76,11 @@ bool endpoint_spin(ipcheap_endpoint *e) {
     return false;
 }
 
-int endpoint_doze(ipcheap_endpoint *e, int64_t timeout_ns) {
+int endpoint_doze(ipcheap_endpoint *e, int64_t timeout_ns, int64_t begin) {
     if (endpoint_can_go_on(e)) return 0;
     if (timeout_ns >= 0 && timeout_ns / 2 < e->doze) return IPCHEAP_WOULD_BLOCK;
     /* How long a wait takes depends on them, too, and the other side may wait for us all. */
     if (has_company(e->heap)) return IPCHEAP_WOULD_BLOCK;
-    int64_t start = os_now();
     int error = os_doze(e->doze);
     if (error) {
         e->doze = 0; /* next time look at everything, not at the slot alone */
@@ -86,15 +88,46 @@ int endpoint_doze(ipcheap_endpoint *e, int64_t timeout_ns) {
     }
     bool early = endpoint_can_go_on(e);
     if (!early && !endpoint_spin(e)) return IPCHEAP_WOULD_BLOCK;
-    endpoint_expect(e, early ? 0 : os_now() - start);
+    endpoint_expect(e, early ? 0 : os_now() - begin);
     return 0;
+}
+
+static void less_steady(ipcheap_endpoint *e, uint32_t by) {
+    e->steady = e->steady > by ? e->steady - by : 0;
+}
+
+/* Is this wait about as long as the last ones? Two in three have to be. */
+static void compare_with_usual(ipcheap_endpoint *e, int64_t waited) {
+    int64_t change = waited - e->usual;
+    e->usual = e->usual ? e->usual + change / 4 : waited;
+    if (llabs(change) > e->usual / 4)
+        less_steady(e, 2);
+    else if (e->steady < 4 * STEADY)
+        e->steady++;
+}
+
+/*
+ * How much of a wait to sleep through: half of it, for the next may be shorter; when they are much
+ * the same, an eighth and what it takes to wake up are left to spin in.
+ */
+static int64_t part_of(const ipcheap_endpoint *e, int64_t waited) {
+    if (waited > LONGEST_WAIT) return 0;
+    if (e->steady < STEADY) return waited / 2 - SHORTEST_DOZE;
+    int64_t usual = waited < e->usual ? waited : e->usual;
+    return usual - usual / 8 - 2 * SHORTEST_DOZE;
 }
 
 /* Quickly less and slowly more, so that who waits now so, now so, does not doze. */
 void endpoint_expect(ipcheap_endpoint *e, int64_t waited) {
-    int64_t most = waited > LONGEST_WAIT ? 0 : waited / 2 - SHORTEST_DOZE;
     int64_t doze = e->doze + e->doze / 4 + SHORTEST_DOZE / 2;
-    if (most < doze) doze = most > e->doze / 2 ? most : e->doze / 2;
+    if (waited) {
+        compare_with_usual(e, waited);
+        int64_t most = part_of(e, waited);
+        if (most < doze) doze = most > e->doze / 2 ? most : e->doze / 2;
+    } else {
+        less_steady(e, STEADY);
+        doze = e->steady ? e->doze - e->doze / 8 : e->doze / 2; /* one late look is no matter */
+    }
     e->doze = doze < SHORTEST_DOZE / 2 ? 0 : doze;
 }
 

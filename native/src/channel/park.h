@@ -58,11 +58,12 @@ bool endpoint_spin(ipcheap_endpoint *e);
  * Who waits about as long each time, as one does who takes what a busy producer makes, is not
  * to be woken each time: waking costs the waker microseconds, and a membarrier him as well.
  * So he sleeps for less than half of it without anyone's help, and then spins. Were the record
- * there sooner than ever, he sees it no later than one who is woken. 0 when the endpoint can
- * go on, WOULD_BLOCK when it is time to park, INTERRUPTED.
+ * there sooner than ever, he sees it no later than one who is woken. Only of waits that have been
+ * alike for long does he sleep through most. `begin` is when this one began. 0 when the endpoint
+ * can go on, WOULD_BLOCK when it is time to park, INTERRUPTED.
  */
-int endpoint_doze(ipcheap_endpoint *e, int64_t timeout_ns);
-/* How long to doze from now on, having waited for so long in all. */
+int endpoint_doze(ipcheap_endpoint *e, int64_t timeout_ns, int64_t begin);
+/* How long to doze from now on, having waited for so long in all; 0: less than was dozed. */
 void endpoint_expect(ipcheap_endpoint *e, int64_t waited);
 /* How long to spin from now on, having had to sleep for so long after it. */
 void endpoint_learn(ipcheap_endpoint *e, int64_t slept);
