@@ -428,7 +428,7 @@ int ipcheap_spin(ipcheap_endpoint *e) {
     int error = endpoint_check(e);
     if (error) return error;
     for (int i = 0; i < FEW_SPINS && !e->doze; i++) {
-        if (endpoint_can_go_on(e)) return 0;
+        if (endpoint_has_some(e)) return 0;
         os_pause();
     }
     return endpoint_ready(e) ? 0 : IPCHEAP_TIMED_OUT;

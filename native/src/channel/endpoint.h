@@ -25,6 +25,7 @@
 #include "heap/size_class.h"
 
 #define MOST_SLOTS (UINT64_C(1) << 24)
+#define SOME_ROOM 15 /* slots: four lines */
 #define LOOK_AFTER_TRIES 4096u /* how often one who polls looks after a silent peer */
 
 /* The way to the other side's bell, kept open by a thread that rings it. */
@@ -142,6 +143,19 @@ static inline bool record_fits(ipcheap_heap *heap, uint64_t offset, uint64_t nby
     uint64_t into = offset - g->data_at, all = g->zone_pages[DATA_ZONE] << PAGE_SHIFT;
     if (UNLIKELY(into >= all || nbytes > all - into)) return false;
     return LIKELY(nbytes <= MOST_BLOCK_BYTES) || extent_fits(heap, offset, nbytes);
+}
+
+/*
+ * Is it worth while to go on? In a full ring both sides work on one line, and each record costs the
+ * consumer, who is the slower one, a miss. So while he spins a producer looks for more than one
+ * free slot; at the end of that, one will do.
+ */
+static inline bool endpoint_has_some(const ipcheap_endpoint *e) {
+    if (e->side == IPCHEAP_PRODUCER) {
+        uint64_t further = e->position + least(SOME_ROOM, e->mask / 4);
+        if (!slot_is_writable(e, further, get(&slot_of(e, further)->word))) return false;
+    }
+    return endpoint_can_go_on(e);
 }
 
 /* Does the endpoint have something to do, or an end to report? */

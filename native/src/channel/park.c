@@ -67,13 +67,13 @@ bool endpoint_spin(ipcheap_endpoint *e) {
     if (has_company(e->heap)) most = (uint32_t)least(most, SPINS_IN_COMPANY);
     for (uint32_t i = 0; i < most; i++) {
         /* Only the slot: whatever else we looked at would make us see it later. */
-        if (endpoint_can_go_on(e)) {
+        if (endpoint_has_some(e)) {
             e->spins = (uint32_t)least(MOST_SPINS, e->spins + 4 * (uint64_t)i + 16);
             return true;
         }
         os_pause();
     }
-    return false;
+    return endpoint_can_go_on(e);
 }
 
 int endpoint_doze(ipcheap_endpoint *e, int64_t timeout_ns, int64_t begin) {
