@@ -38,7 +38,7 @@ static void copy_without_gil(void *to, const void *from, size_t nbytes, int far)
 
 void copy_bytes(void *to, const void *from, size_t nbytes) {
     if (nbytes < LONG_COPY)
-        memcpy(to, from, nbytes);
+        ipcheap_copy(to, from, nbytes);
     else
         copy_without_gil(to, from, nbytes, 1);
 }

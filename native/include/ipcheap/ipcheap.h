@@ -298,9 +298,10 @@ IPCHEAP_API int64_t ipcheap_try_send_many(ipcheap_endpoint *producer, ipcheap_re
                                           size_t count);
 
 /*
- * Copies what somebody else will read: as memcpy() does, but what is so long that four times as
- * much fills the last cache would be pushed out of it before it is read; that goes past the
- * caches, in two thirds of the time. A send after it publishes it.
+ * Copies what another process is to read, as memcpy() does, in the faster of two ways: through the
+ * caches or past them. That depends on the length, on how many such copies are under way and on
+ * whether the two cores share a cache; each thread tries it now and then. A send after it publishes
+ * the copy.
  */
 IPCHEAP_API void ipcheap_copy(void *to, const void *from, size_t nbytes);
 

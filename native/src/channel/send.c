@@ -1,7 +1,6 @@
 /* send.c - sending records, and copies. */
 
-#include <string.h>
-
+#include "base/copy.h"
 #include "channel/bell.h"
 #include "channel/record.h"
 #include "heap/deferred.h"
@@ -217,8 +216,7 @@ static bool refill_slot(ipcheap_endpoint *e, uint64_t position, uint64_t word,
     struct ring_slot *slot = slot_of(e, position);
     shared64 *tag = tag_to_reuse(e, position, word, copied->nbytes);
     if (UNLIKELY(!tag)) return false;
-    if (LIKELY(copied->nbytes))
-        memcpy(at_offset(e->heap, ring_offset(word)), copied->data, copied->nbytes);
+    copy(at_offset(e->heap, ring_offset(word)), copied->data, (size_t)copied->nbytes);
     /* Until the slot is FULL it is garbage, by its old tag or this: see ring_collect(). */
     put(tag, my_sent_tag(e, position));
     uint64_t size = ring_size(copied->nbytes, IPCHEAP_PLAIN);
@@ -260,7 +258,7 @@ static int send_new(ipcheap_endpoint *e, const ipcheap_bytes *copied) {
     int error = deferred_reserve(e->me, 1);
     if (!error) error = ipcheap_allocate(e->heap, copied->nbytes, &record);
     if (error) return error;
-    ipcheap_copy(record.data, copied->data, (size_t)copied->nbytes);
+    copy(record.data, copied->data, (size_t)copied->nbytes);
     error = judge(e, &record, &parcel);
     if (!error) error = enter_slot(e);
     if (error) {
