@@ -58,8 +58,9 @@ class Record(RecordCore):
     Records come from `allocate_record()` and `recv_record()`; `len(record)` and
     `record.nbytes` are its size in bytes, `bytes(record)` copies it. `record[i]` is a byte,
     `record[i:j]` a view, and what is assigned to either is written there: `record[:] = data`
-    fills it with bytes of its size. One that
-    `allocate_array()` made knows its shape and dtype wherever it is received.
+    fills it with bytes of its size. It has the buffer protocol, so that whatever takes bytes
+    takes a record: `file.write(record)`, `memoryview(record)`. One that `allocate_array()` made
+    knows its shape and dtype wherever it is received; to who asks for its items it is that array.
     """
 
     __slots__ = ()
@@ -83,9 +84,6 @@ class Record(RecordCore):
 
     def __bytes__(self) -> bytes:
         return bytes(self.view)
-
-    def __buffer__(self, flags: int, /) -> memoryview:
-        return self.view
 
     @property
     def __array_interface__(self) -> dict[str, Any]:

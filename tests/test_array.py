@@ -149,6 +149,9 @@ def test_its_array_is_the_one_allocated_or_any_other(heap: ipcheap.Heap) -> None
         assert record.array("u2", (4, 3)).shape == (4, 3)
         assert record.nbytes == len(record) == len(bytes(record)) == 24
         assert np.asarray(record).dtype == np.dtype(">f4")
+        assert memoryview(record).shape == (2, 3)
+        assert memoryview(record).format == ">f"
+        assert b"".join([record]) == bytes(record)  # who asks for no type gets bytes
     with heap.allocate_record(24) as plain:
         assert plain.array().dtype == np.dtype("u1")
 

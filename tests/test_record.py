@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import hashlib
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from ipcheap.record import DEBUG, debug
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -35,6 +37,33 @@ def test_a_record_is_as_long_as_asked_for(heap: ipcheap.Heap, nbytes: int) -> No
         assert not record.view.readonly
         record.view[:] = bytes(i & 255 for i in range(nbytes))
         assert bytes(record) == record.array().tobytes() == record.view.tobytes()
+    assert heap.statistics().in_use == 0
+
+
+@pytest.mark.parametrize("nbytes", [0, 100, 300_000])
+def test_whatever_takes_bytes_takes_a_record(
+    heap: ipcheap.Heap, nbytes: int, tmp_path: Path
+) -> None:
+    data = bytes(i & 255 for i in range(nbytes))
+    with heap.allocate_record(nbytes) as record:
+        record[:] = data
+        assert memoryview(record) == data
+        assert memoryview(record).format == "B"
+        assert hashlib.sha256(record).digest() == hashlib.sha256(data).digest()
+        (tmp_path / "copy").write_bytes(record)
+        assert (tmp_path / "copy").read_bytes() == data
+        assert b"".join([record, b"end"]) == data + b"end"
+        assert np.asarray(record).tobytes() == data
+        with (tmp_path / "copy").open("rb", buffering=0) as file:
+            record[:] = bytes(nbytes)
+            assert file.readinto(record) == nbytes
+        assert bytes(record) == data
+        view = memoryview(record)
+    assert view == data  # freed, and kept by its view
+    with pytest.raises(ipcheap.RecordError, match="freed"):
+        memoryview(record)
+    assert heap.statistics().in_use > 0
+    del view
     assert heap.statistics().in_use == 0
 
 

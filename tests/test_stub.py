@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,8 @@ def written_members(written: ast.ClassDef) -> dict[str, tuple[str, ...] | None]:
             names += [node.args.vararg.arg] if node.args.vararg else []
             is_property = any(ast.unparse(each) == "property" for each in node.decorator_list)
             members[node.name] = None if is_property else tuple(names)
+    if sys.version_info < (3, 12):  # before, that is in the C slot only
+        members.pop("__buffer__", None)
     return members
 
 
@@ -153,7 +156,6 @@ def test_the_block_is_as_written() -> None:
     with ipcheap.Heap.create(None, "1MiB", shm="memfd") as heap:
         built = type(heap.allocate_record(1)._export())
     written = written_members(written_types()["Block"])
-    del written["__buffer__"]  # before Python 3.12 that is in the C slot only
     assert written == built_members(built)
 
 

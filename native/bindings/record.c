@@ -37,6 +37,25 @@ static PyObject *record_view(PyObject *object, void *unused) {
     return slice_view(self, 0, (Py_ssize_t)self->core.nbytes, 1);
 }
 
+/* The bytes; to who asks for the type of an array, that. */
+static int fill_buffer(py_record *self, Py_buffer *view, int flags) {
+    if (self->core.form != IPCHEAP_ARRAY || !(flags & PyBUF_FORMAT))
+        return slice_buffer(self, view, flags);
+    PyObject *array = PyObject_CallMethod((PyObject *)self, "array", NULL);
+    int error = array ? PyObject_GetBuffer(array, view, flags) : -1;
+    Py_XDECREF(array);
+    return error;
+}
+
+static int record_get_buffer(PyObject *object, Py_buffer *view, int flags) {
+    py_record *self = (py_record *)object;
+    view->obj = NULL; /* until there is one */
+    int error = unusable(self);
+    if (!error) return fill_buffer(self, view, flags);
+    Py_XDECREF(refuse(self, error, "used"));
+    return -1;
+}
+
 /* What all arrays are made of, once there is one; a new reference. */
 static PyObject *record_block(PyObject *object, PyObject *unused) {
     (void)unused;
@@ -249,6 +268,7 @@ PyObject *record_type(void) {
     };
     static PyType_Slot slots[] = {
         {Py_tp_dealloc, (void *)record_dealloc},
+        {Py_bf_getbuffer, (void *)record_get_buffer},
         {Py_mp_length, (void *)record_length},
         {Py_mp_subscript, (void *)record_get_item},
         {Py_mp_ass_subscript, (void *)record_set_item},

@@ -56,8 +56,8 @@ static PyObject *slice_type(void) {
     return make_type(&type, &spec);
 }
 
-/* A view of so many bytes of a record from `start` on, in steps of any length. */
-PyObject *slice_view(py_record *record, Py_ssize_t start, Py_ssize_t length, Py_ssize_t step) {
+static PyObject *slice_new(py_record *record, Py_ssize_t start, Py_ssize_t length,
+                           Py_ssize_t step) {
     if (!slices.type && !(slices.type = (PyTypeObject *)slice_type())) return NULL;
     PyObject *made = pool_take(&slices, slices.type);
     if (!made) return NULL;
@@ -67,7 +67,19 @@ PyObject *slice_view(py_record *record, Py_ssize_t start, Py_ssize_t length, Py_
     of->first = (char *)record->core.data + start;
     of->length = length;
     of->step = step;
-    PyObject *view = PyMemoryView_FromObject(made);
-    Py_DECREF(made);
+    return made;
+}
+
+PyObject *slice_view(py_record *record, Py_ssize_t start, Py_ssize_t length, Py_ssize_t step) {
+    PyObject *slice = slice_new(record, start, length, step);
+    PyObject *view = slice ? PyMemoryView_FromObject(slice) : NULL;
+    Py_XDECREF(slice);
     return view;
+}
+
+int slice_buffer(py_record *record, Py_buffer *view, int flags) {
+    PyObject *slice = slice_new(record, 0, (Py_ssize_t)record->core.nbytes, 1);
+    int error = slice ? PyObject_GetBuffer(slice, view, flags) : -1;
+    Py_XDECREF(slice);
+    return error;
 }

@@ -87,7 +87,10 @@ void record_unview(py_record *record); /* a slice of it goes */
 PyObject *block_new(const ipcheap_record *core, ipcheap_heap *heap, PyObject *source);
 
 /* slice.c */
+
+/* A memoryview of so many bytes of a record from `start` on, in steps of any length. */
 PyObject *slice_view(py_record *record, Py_ssize_t start, Py_ssize_t length, Py_ssize_t step);
+int slice_buffer(py_record *record, Py_buffer *view, int flags); /* of all of them */
 
 /* memory.c */
 PyObject *memory_type(void);
