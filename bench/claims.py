@@ -83,6 +83,9 @@ def all_claims():
     for size in ("4k", "64k", "1m", "8m"):
         title = {"4k": "4 KiB", "64k": "64 KiB", "1m": "1 MiB", "8m": "8 MiB"}[size]
         yield against(f"{title}, throughput", f"throughput-{size}", "mb_s", "best", 1.0)
+    for size, title in (("64k", "64 KiB"), ("1m", "1 MiB")):
+        whole = f"throughput-{size}-whole"
+        yield against(f"{title}, throughput, read whole", whole, "mb_s", "best", 1.0)
     two = "one process to two threads of another, 4 KiB"
     yield against(f"{two}, one at a time", "two-threads", "per_second", "best", 1.5)
     yield against(f"{two}, in batches", "two-threads-batch", "per_second", "best", 3.0)

@@ -1,4 +1,4 @@
-"""Larger payloads: every byte written by the producer, one byte a page read by the consumer."""
+"""Larger payloads, all of them written by the producer; a byte a page read, or everything."""
 
 from __future__ import annotations
 
@@ -52,9 +52,29 @@ class Throughput(Flow):
         return {"mb_s": count * self.nbytes / ns * 1e3, "per_second": count / ns * 1e9}
 
 
+class Whole(Throughput):
+    """The same, and the consumer adds up what has come."""
+
+    def absorb(self, receiver, sender, count):
+        import numpy as np
+
+        def total(memory):
+            return int(np.frombuffer(memory, "u8").sum())
+
+        take, done = receiver.take, receiver.done
+        expected = [total(payload) for payload in patterns(self.nbytes, self.grain)]
+        for _ in range(count // self.grain):
+            for each in expected:
+                memory = take()
+                check(total(memory), each)
+                done(memory)
+
+
 WORKLOADS = (
     Throughput("throughput-4k", "4 KiB, one at a time", 4 << 10, 256),
     Throughput("throughput-64k", "64 KiB, one at a time", 64 << 10, 16),
     Throughput("throughput-1m", "1 MiB, one at a time", 1 << 20, 8),
     Throughput("throughput-8m", "8 MiB, one at a time", 8 << 20, 4),
+    Whole("throughput-64k-whole", "64 KiB, one at a time, read whole", 64 << 10, 16),
+    Whole("throughput-1m-whole", "1 MiB, one at a time, read whole", 1 << 20, 8),
 )
