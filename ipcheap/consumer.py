@@ -105,9 +105,17 @@ class Consumer(Endpoint, ConsumerCore):
 
         Arrays in it alias the record, which is freed when the last of them dies, or at once
         when there are none. RecordError if the next record was not made by `send_object`: it
-        is left where it is. An error of the codec's comes through, and the record is freed.
+        is left where it is. An error of the codec's comes through, with a note of the channel, and
+        the record is freed.
         """
-        return object_of(self._receive(_OBJECT, timeout), self._source, codec)
+        block = self._receive(_OBJECT, timeout)
+        try:
+            return object_of(block, self._source, codec)
+        except Exception as error:
+            error.add_note(f"It was received by {self!r}.")
+            raise
+        finally:
+            del block
 
     def __iter__(self) -> Iterator[Record]:
         while True:

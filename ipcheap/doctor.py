@@ -165,12 +165,13 @@ def _look_inside(seen: Examination, *, repair: bool) -> Iterator[Finding]:
         faults = heap.check()
         if repair and (dead or faults):
             seen.recovery = heap.recover()
+            seen.participants = [p for p in seen.participants if p not in dead]
             left = heap.check()
         else:
             left = faults
         seen.facts |= _numbers(heap)
     for participant in dead:
-        text = f"{who(participant)} has died and is not yet recovered"
+        text = f"{who(participant)} has died" + ("" if repair else " and is not yet recovered")
         remedy = "recovered" if repair else "whoever needs what it had recovers it, or --repair"
         yield Finding("dead", text, remedy, mended=repair)
     for fault in faults:

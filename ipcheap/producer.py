@@ -107,9 +107,16 @@ class Producer(Endpoint, ProducerCore):
         """Send an object; pickled, unless by another codec.
 
         The buffers of arrays in it are copied once, straight into the record. Waits `timeout`
-        seconds for room in the ring, None for ever.
+        seconds for room in the ring, None for ever. An error of the codec's comes through, with a
+        note of the channel.
         """
-        record = allocate_packed(self._handle, codec.encode(obj))
+        try:
+            pieces = codec.encode(obj)
+        except Exception as error:
+            error.add_note(f"It was to be sent by {self!r}.")
+            raise
+        record = allocate_packed(self._handle, pieces)
+        del pieces
         try:
             self.send_record(record, timeout)
         finally:

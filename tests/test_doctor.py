@@ -129,6 +129,8 @@ def test_the_dead_are_named_and_with_repair_recovered(heap: ipcheap.Heap) -> Non
         seen = facts("--repair", heap.name)
         assert (seen["code"], seen["verdict"]) == (0, "mended")
         assert [f["what"] for f in seen["findings"]] == ["dead"]
+        assert seen["findings"][0]["text"].endswith("has died")
+        assert not [p for p in seen["participants"] if p["state"] == "dead"]
         assert seen["recovery"]["channels"] == {"numbers": 3}
         assert seen["recovery"]["redelivered"] == 3
         assert command(heap.name)[0] == 0
