@@ -58,9 +58,10 @@ class Record(RecordCore):
     Records come from `allocate_record()` and `recv_record()`; `len(record)` and
     `record.nbytes` are its size in bytes, `bytes(record)` copies it. `record[i]` is a byte,
     `record[i:j]` a view, and what is assigned to either is written there: `record[:] = data`
-    fills it with bytes of its size. It has the buffer protocol, so that whatever takes bytes
-    takes a record: `file.write(record)`, `memoryview(record)`. One that `allocate_array()` made
-    knows its shape and dtype wherever it is received; to who asks for its items it is that array.
+    fills it with any bytes-like object of its size. It has the buffer protocol, so that whatever
+    takes bytes takes a record: `file.write(record)`, `memoryview(record)`. One that
+    `allocate_array()` made knows its shape and dtype wherever it is received; to who asks for
+    its items it is that array.
     """
 
     __slots__ = ()

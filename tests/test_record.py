@@ -7,6 +7,7 @@ import gc
 import hashlib
 import threading
 import weakref
+from array import array
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -452,6 +453,48 @@ def test_a_record_is_filled_in_one_go(heap: ipcheap.Heap, nbytes: int) -> None:
     with heap.allocate_record(nbytes) as record:
         record[:] = data[:nbytes]
         assert bytes(record) == data[:nbytes]
+
+
+@pytest.mark.parametrize("nbytes", [48, 48 << 10, 480 << 10])
+def test_what_can_be_sent_can_be_assigned(heap: ipcheap.Heap, nbytes: int) -> None:
+    data = bytes(range(48)) * (nbytes // 48)
+    frame = np.frombuffer(data, "u1").reshape(4, -1, 3)
+    whole: list[Any] = [
+        bytearray(data),
+        memoryview(data),
+        frame,
+        np.frombuffer(data, "f8"),
+        array("h", data),
+    ]
+    with heap.allocate_record(nbytes) as record:
+        for each in whole:
+            record[:] = bytes(nbytes)
+            record[:] = each
+            assert bytes(record) == data
+        with heap.allocate_record(nbytes) as other:
+            other[:] = record
+            assert bytes(other) == data
+        record[:4] = np.frombuffer(b"ABCD", "i4")
+        assert bytes(record) == b"ABCD" + data[4:]
+        record[:] = data
+        for bad in (frame[:, :, ::-1], frame[:2], "text" * (nbytes // 4), [0] * nbytes):
+            with pytest.raises((ValueError, TypeError, NotImplementedError)):
+                record[:] = bad
+        assert bytes(record) == data
+
+
+@pytest.mark.parametrize("nbytes", [10, 100_000])
+@pytest.mark.parametrize("by", [0, 1, 5, -1, -5])
+def test_a_record_is_moved_within_itself(heap: ipcheap.Heap, nbytes: int, by: int) -> None:
+    data = bytes(i % 251 for i in range(nbytes))
+    with heap.allocate_record(nbytes) as record:
+        record[:] = data
+        if by >= 0:
+            record[by:] = record[: nbytes - by]
+            assert bytes(record) == data[:by] + data[: nbytes - by]
+        else:
+            record[:by] = record[-by:]
+            assert bytes(record) == data[-by:] + data[by:]
 
 
 def test_what_an_index_does_meanwhile_is_seen(heap: ipcheap.Heap) -> None:

@@ -1,6 +1,7 @@
 /* record.c - records as Python objects. */
 #include "types.h"
 
+#include <string.h>
 #include <structmember.h>
 
 #include "gil.h"
@@ -111,21 +112,35 @@ static PyObject *record_get_item(PyObject *self, PyObject *key) {
     return item;
 }
 
-/* Copies bytes over a slice of the same length; false when it is anything else. */
+/* Some of its own bytes may be among those that are copied. */
+static void fill_part(py_record *self, Py_ssize_t start, const ipcheap_bytes *from) {
+    char *to = (char *)self->core.data + start;
+    uintptr_t apart = (uintptr_t)to - (uintptr_t)from->data;
+    if (apart < from->nbytes || -apart < from->nbytes) {
+        memmove(to, from->data, (size_t)from->nbytes);
+        return;
+    }
+    self->slices++; /* a long copy gives the GIL up: the memory stays until it is done */
+    copy_bytes(to, from->data, (size_t)from->nbytes);
+    record_unview(self);
+}
+
+/* Copies what send() would over a slice of the same length; false when it is anything else. */
 static int set_slice(py_record *self, PyObject *key, PyObject *value) {
     Py_ssize_t start, stop, step;
-    if (!PySlice_Check(key) || !PyBytes_Check(value) || unusable(self)) return 0;
+    py_bytes bytes;
+    if (!PySlice_Check(key)) return 0;
     if (PySlice_Unpack(key, &start, &stop, &step) != 0) {
         PyErr_Clear();
         return 0;
     }
     Py_ssize_t length = PySlice_AdjustIndices((Py_ssize_t)self->core.nbytes, &start, &stop, step);
-    /* What an index's __index__() may have done. */
-    if (step != 1 || length != PyBytes_Size(value) || unusable(self)) return 0;
-    self->slices++; /* a long copy gives the GIL up: the memory stays until it is done */
-    copy_bytes((char *)self->core.data + start, PyBytes_AsString(value), (size_t)length);
-    record_unview(self);
-    return 1;
+    if (step != 1 || bytes_open(&bytes, value)) return 0;
+    /* An index's __index__() may have freed it, and whoever gives a buffer. */
+    int fits = !unusable(self) && (uint64_t)length == bytes.plain.nbytes;
+    if (fits) fill_part(self, start, &bytes.plain);
+    bytes_close(&bytes);
+    return fits;
 }
 
 static int record_set_item(PyObject *object, PyObject *key, PyObject *value) {
