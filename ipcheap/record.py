@@ -86,9 +86,16 @@ class Record(RecordCore):
     def __bytes__(self) -> bytes:
         return bytes(self.view)
 
-    @property
-    def __array_interface__(self) -> dict[str, Any]:
-        return dict(self.array().__array_interface__)
+    def __array__(
+        self, dtype: numpy.typing.DTypeLike | None = None, copy: bool | None = None
+    ) -> numpy.typing.NDArray[Any]:
+        """Return the array, for items that the buffer protocol has no name for; NumPy asks."""
+        array = self.array()
+        if dtype is not None and array.dtype != dtype:
+            if copy is False:
+                raise ValueError("it is of another dtype: that takes a copy")
+            return array.astype(dtype)
+        return array.copy() if copy else array
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a record does not pickle: send it on a channel, or pickle its bytes")
@@ -100,6 +107,13 @@ class Record(RecordCore):
         return f"<Record of {of}, {self.nbytes} bytes>"
 
     # Inside -------------------------------------------------------------------------------
+
+    def _typed(self) -> numpy.typing.NDArray[Any]:
+        """Return the array, unless its buffer would be of another type."""
+        array = self.array()
+        if array.dtype.kind == "V" and array.dtype.names is None:
+            raise ValueError("items without a type")
+        return array
 
     def _where(self) -> str:
         handle, channel = self._source.handle, self._source.channel

@@ -156,6 +156,29 @@ def test_its_array_is_the_one_allocated_or_any_other(heap: ipcheap.Heap) -> None
         assert plain.array().dtype == np.dtype("u1")
 
 
+@pytest.mark.parametrize("dtype", ["i4", "M8[ns]", "m8[s]", "V5", [("t", "M8[us]"), ("v", "f8")]])
+def test_what_numpy_makes_of_it_keeps_its_memory(heap: ipcheap.Heap, dtype: Any) -> None:
+    """Also where the buffer protocol has no name for its items."""
+    with heap.producer("a") as producer:
+        record = producer.allocate_array(4, dtype)
+        array = np.asarray(record)
+        assert array.dtype == np.dtype(dtype)
+        assert np.asarray(record, "V8" if dtype == "V5" else "O").shape == (4,)
+        copied = np.array(record)
+        record.free()
+        assert heap.statistics().records == 1
+        del array
+        assert heap.statistics().records == 0
+        assert copied.shape == (4,)
+
+
+def test_items_that_no_buffer_can_name_are_not_exported(heap: ipcheap.Heap) -> None:
+    with heap.producer("a") as producer, producer.allocate_array(4, "M8[s]") as record:
+        with pytest.raises(BufferError, match="view"):
+            memoryview(record)
+        assert len(b"".join([record])) == len(record.view) == 32
+
+
 def test_it_is_forwarded_and_kept_with_what_it_is(
     heap: ipcheap.Heap, line: tuple[ipcheap.Producer, ipcheap.Consumer]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 import kinds
@@ -13,6 +14,7 @@ import workers
 import ipcheap
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 MANY = 1 << 20
@@ -146,3 +148,60 @@ def test_what_there_is_no_memory_for_stays_in_the_ring(heap_name: str, nbytes: i
                     received += consumer.recv_many(10, timeout=1)
                 assert received == sent
     assert failed
+
+
+# What else runs meanwhile ------------------------------------------------------------------------
+
+
+def receive_and_collect(
+    consumer: ipcheap.Consumer, finalizer: Callable[[], object], count: int
+) -> list[bytes]:
+    """Receive with garbage about that the first new list has collected, and that has an end."""
+
+    class Dying:
+        def __del__(self) -> None:
+            finalizer()
+
+    gc.collect()
+    before = gc.get_threshold()
+    gc.disable()
+    lists: list[list[int]] = [[] for _ in range(300)]  # no old one is left to be made new
+    dying = Dying()
+    dying.__dict__["me"] = dying
+    del dying
+    gc.set_threshold(1, 1, 1)
+    gc.enable()
+    try:
+        return consumer.recv_many(count)
+    finally:
+        gc.set_threshold(*before)
+        gc.collect()
+        lists.clear()
+
+
+def test_a_finalizer_may_receive_too(heap_name: str) -> None:
+    with ipcheap.Heap.create(heap_name, "4MiB") as heap:
+        channel = heap.add_record_channel(1, 16)
+        with channel.producer() as producer, channel.consumer() as consumer:
+            producer.send_many([bytes([n]) for n in range(12)])
+            also: list[bytes] = []
+            got = receive_and_collect(consumer, lambda: also.append(consumer.recv(0)), 4)
+            assert sorted(got + also) == [bytes([n]) for n in range(5)]
+            assert consumer.recv_many(7, timeout=1) == [bytes([n]) for n in range(5, 12)]
+            for lap in range(40):  # the ring goes on
+                producer.send(bytes([lap]), timeout=1)
+                assert consumer.recv(timeout=1) == bytes([lap])
+        look_over(heap)
+
+
+def test_a_finalizer_may_close_the_consumer(heap_name: str) -> None:
+    with ipcheap.Heap.create(heap_name, "4MiB") as heap:
+        channel = heap.add_record_channel(1, 16)
+        with channel.producer() as producer:
+            producer.send_many([bytes([n]) for n in range(16)])
+            with channel.consumer() as consumer:
+                assert len(receive_and_collect(consumer, consumer.close, 4)) == 4
+                assert consumer.closed
+        with channel.consumer() as consumer:
+            assert consumer.recv_many(timeout=1) == [bytes([n]) for n in range(4, 16)]
+        look_over(heap)

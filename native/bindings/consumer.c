@@ -177,7 +177,11 @@ static int64_t copy_some(py_consumer *self, ipcheap_taker *take, void *context, 
     int error;
     if (left_over(self, &error)) return IPCHEAP_WOULD_SLEEP; /* that one is for receive_long() */
     if (error) return error;
-    return holding_try_receive_copies(self->side.endpoint, take, context, limit);
+    /* The taker makes lists: before Python 3.12 that may collect garbage, which runs anything. */
+    int collecting = PyGC_Disable();
+    int64_t got = holding_try_receive_copies(self->side.endpoint, take, context, limit);
+    if (collecting) PyGC_Enable();
+    return got;
 }
 
 typedef int keeper(void *context, PyObject *bytes);

@@ -42,9 +42,14 @@ static PyObject *record_view(PyObject *object, void *unused) {
 static int fill_buffer(py_record *self, Py_buffer *view, int flags) {
     if (self->core.form != IPCHEAP_ARRAY || !(flags & PyBUF_FORMAT))
         return slice_buffer(self, view, flags);
-    PyObject *array = PyObject_CallMethod((PyObject *)self, "array", NULL);
+    PyObject *array = PyObject_CallMethod((PyObject *)self, "_typed", NULL);
     int error = array ? PyObject_GetBuffer(array, view, flags) : -1;
     Py_XDECREF(array);
+    if (error && PyErr_ExceptionMatches(PyExc_ValueError)) {
+        PyErr_Clear();
+        PyErr_SetString(PyExc_BufferError, "no buffer can say what the items of this array are: "
+                                           "see its view, or its array()");
+    }
     return error;
 }
 
@@ -182,11 +187,11 @@ static PyObject *record_free(PyObject *object, PyObject *unused) {
     if (error) return refuse(self, error, "freed");
     enum fate before = self->fate;
     self->fate = FREED; /* to whoever looks while this has given the GIL up */
-    if (views(self) && self->core.consumer) error = keep(self);
-    if (!error && !self->slices) error = end(self);
-    if (error && error != IPCHEAP_HEAP_BUSY) {
+    int kept = views(self) && self->core.consumer ? keep(self) : 0;
+    if (!kept && !self->slices) error = end(self);
+    if (kept || (error && error != IPCHEAP_HEAP_BUSY)) {
         self->fate = before;
-        return refuse(self, error, "freed");
+        return refuse(self, kept ? kept : error, "freed");
     }
     self->lingers = self->slices > 0;
     Py_RETURN_NONE;
