@@ -80,12 +80,12 @@ def all_claims():
     yield against(trip, spin, "p50_us", "iceoryx2-polling", 0.25, times=False)
     rest = "round trip, 64 B, after a rest, p50"
     yield against(rest, "round-trip-idle", "p50_us", "os-pipe", 1.0, times=False)
-    for size in ("4k", "64k", "1m", "8m"):
-        title = {"4k": "4 KiB", "64k": "64 KiB", "1m": "1 MiB", "8m": "8 MiB"}[size]
+    titles = {"4k": "4 KiB", "64k": "64 KiB", "1m": "1 MiB", "8m": "8 MiB"}
+    for size, title in titles.items():
         yield against(f"{title}, throughput", f"throughput-{size}", "mb_s", "best", 1.0)
-    for size, title in (("64k", "64 KiB"), ("1m", "1 MiB")):
+    for size in ("64k", "1m"):
         whole = f"throughput-{size}-whole"
-        yield against(f"{title}, throughput, read whole", whole, "mb_s", "best", 1.0)
+        yield against(f"{titles[size]}, throughput, read whole", whole, "mb_s", "best", 1.0)
     two = "one process to two threads of another, 4 KiB"
     yield against(f"{two}, one at a time", "two-threads", "per_second", "best", 1.5)
     yield against(f"{two}, in batches", "two-threads-batch", "per_second", "best", 3.0)

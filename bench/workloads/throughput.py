@@ -39,13 +39,17 @@ class Throughput(Flow):
                 memory[:] = payload
                 commit(memory)
 
+    def reader(self):
+        """Return what reads a payload."""
+        return look
+
     def absorb(self, receiver, sender, count):
-        take, done = receiver.take, receiver.done
-        expected = [look(payload) for payload in patterns(self.nbytes, self.grain)]
+        take, done, read = receiver.take, receiver.done, self.reader()
+        expected = [read(payload) for payload in patterns(self.nbytes, self.grain)]
         for _ in range(count // self.grain):
             for each in expected:
                 memory = take()
-                check(look(memory), each)
+                check(read(memory), each)
                 done(memory)
 
     def report(self, count, ns, cpu_ns):
@@ -55,19 +59,10 @@ class Throughput(Flow):
 class Whole(Throughput):
     """The same, and the consumer adds up what has come."""
 
-    def absorb(self, receiver, sender, count):
+    def reader(self):
         import numpy as np
 
-        def total(memory):
-            return int(np.frombuffer(memory, "u8").sum())
-
-        take, done = receiver.take, receiver.done
-        expected = [total(payload) for payload in patterns(self.nbytes, self.grain)]
-        for _ in range(count // self.grain):
-            for each in expected:
-                memory = take()
-                check(total(memory), each)
-                done(memory)
+        return lambda memory: int(np.frombuffer(memory, "u8").sum())
 
 
 WORKLOADS = (

@@ -187,11 +187,14 @@ static PyObject *record_free(PyObject *object, PyObject *unused) {
     if (error) return refuse(self, error, "freed");
     enum fate before = self->fate;
     self->fate = FREED; /* to whoever looks while this has given the GIL up */
-    int kept = views(self) && self->core.consumer ? keep(self) : 0;
-    if (!kept && !self->slices) error = end(self);
-    if (kept || (error && error != IPCHEAP_HEAP_BUSY)) {
+    if (views(self) && self->core.consumer) error = keep(self);
+    if (!error && !self->slices) {
+        error = end(self);
+        if (error == IPCHEAP_HEAP_BUSY) error = 0;
+    }
+    if (error) {
         self->fate = before;
-        return refuse(self, kept ? kept : error, "freed");
+        return refuse(self, error, "freed");
     }
     self->lingers = self->slices > 0;
     Py_RETURN_NONE;

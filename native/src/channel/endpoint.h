@@ -52,7 +52,7 @@ struct ipcheap_endpoint {
     uint32_t short_sleeps;
     int64_t doze;      /* ns to sleep before looking, learnt from recent waits; 0: not at all */
     int64_t usual;     /* ns, about how long recent waits took */
-    uint32_t steady;   /* how many of them in a row did not differ much from that */
+    uint32_t steady;   /* how many did not differ much from that, less those that did */
     uint32_t idle;     /* tries in a row that found nothing */
     int depth;       /* of ipcheap_endpoint_enter(), by its own thread */
     _Atomic int use; /* endpoint_use: whoever closes it, it is closed once */

@@ -59,7 +59,7 @@ bool endpoint_spin(ipcheap_endpoint *e);
  * to be woken each time: waking costs the waker microseconds, and a membarrier him as well.
  * So he sleeps for less than half of it without anyone's help, and then spins. Were the record
  * there sooner than ever, he sees it no later than one who is woken. Only of waits that have been
- * alike for long does he sleep through most. `begin` is when this one began. 0 when the endpoint
+ * alike for a while does he sleep through most. `begin` is when this one began. 0 when the endpoint
  * can go on, WOULD_BLOCK when it is time to park, INTERRUPTED.
  */
 int endpoint_doze(ipcheap_endpoint *e, int64_t timeout_ns, int64_t begin);

@@ -204,9 +204,7 @@ static int group_end(ipcheap_endpoint *e, const struct group *group) {
             if (error) return error;
             continue;
         }
-        /* Release: pairs with the producer's acquire of the slot. Our reads are over. */
-        put_release(&slot_of(e, position)->word,
-                    ring_word(lap_of(e, position) + 1, SLOT_RELEASED, offset));
+        slot_leave(e, slot_of(e, position), position, SLOT_RELEASED, offset);
     }
     return 0;
 }

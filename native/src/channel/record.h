@@ -28,10 +28,16 @@ static inline struct ring_slot *slot_held(const ipcheap_record *record) {
     return get(&slot->word) == full ? slot : NULL;
 }
 
-static inline void slot_let_go(ipcheap_endpoint *e, struct ring_slot *slot, uint64_t position,
-                               enum slot_state state, uint64_t offset) {
+/* Without telling the producer. */
+static inline void slot_leave(ipcheap_endpoint *e, struct ring_slot *slot, uint64_t position,
+                              enum slot_state state, uint64_t offset) {
     /* Release: pairs with the producer's acquire of the slot. Our reads are over. */
     put_release(&slot->word, ring_word(lap_of(e, position) + 1, state, offset));
+}
+
+static inline void slot_let_go(ipcheap_endpoint *e, struct ring_slot *slot, uint64_t position,
+                               enum slot_state state, uint64_t offset) {
+    slot_leave(e, slot, position, state, offset);
     endpoint_notify(e);
 }
 

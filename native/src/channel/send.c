@@ -81,7 +81,7 @@ static void account_for(const ipcheap_endpoint *e, const struct parcel *parcel) 
  * anything else then, except who collects garbage: what came back is ours while its tag says so.
  */
 static void look_at_slot(ipcheap_endpoint *e) {
-    uint64_t word = get_acquire(&slot_of(e, e->position)->word); /* pairs with slot_let_go() */
+    uint64_t word = get_acquire(&slot_of(e, e->position)->word); /* pairs with slot_leave() */
     e->writable = slot_is_writable(e, e->position, word);
     e->released = e->writable && ring_state(word) == SLOT_RELEASED ? word : 0;
 }
@@ -233,7 +233,7 @@ static size_t refill_slots(ipcheap_endpoint *e, const ipcheap_bytes *copied, siz
     words[0] = e->released;
     while (refill_slot(e, e->position + n, words[n], &copied[n])) {
         if (++n == most) break;
-        words[n] = get_acquire(&slot_of(e, e->position + n)->word); /* with slot_let_go() */
+        words[n] = get_acquire(&slot_of(e, e->position + n)->word); /* with slot_leave() */
     }
     for (uint64_t i = 0; i < n; i++) {
         uint64_t position = e->position + i;

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..mirror import Mirror
-from ..steps import Violation, get, get_acquire, put_release, when
-from .record import deliver, find_record, move_on, move_to, settle_doubtful, take_out
-from .world import DESERTED, DONE, FULL, GONE, RELEASED, Channel, World, block_free
+from ..steps import Violation, get, get_acquire, when
+from .record import deliver, find_record, move_on, move_to, settle_doubtful, slot_leave, take_out
+from .world import DESERTED, FULL, GONE, RELEASED, Channel, World, block_free
 
 if TYPE_CHECKING:
     from ..steps import Steps
@@ -50,8 +50,7 @@ def group_end(me: str, c: Channel, group: Group) -> Steps:
         if deserted:
             yield from receive_extent(me, c, position, block, number)
             continue
-        released = (RELEASED, c.lap(position) + 1, block)
-        yield put_release(("word", *c.slot(position)), released, ((("done", number), DONE),))
+        yield from slot_leave(c, position, RELEASED, block, number)
 
 
 def show(me: str, c: Channel, group: Group) -> Steps:

@@ -209,11 +209,17 @@ def send_copies(
 # Receiving ----------------------------------------------------------------------------------------
 
 
-def slot_let_go(
+def slot_leave(
     c: Channel, position: int, state: str, block: int | None, number: int | None = None
 ) -> Steps:
     ghosts = () if number is None else ((("done", number), DONE),)
     yield put_release(("word", *c.slot(position)), (state, c.lap(position) + 1, block), ghosts)
+
+
+def slot_let_go(
+    c: Channel, position: int, state: str, block: int | None, number: int | None = None
+) -> Steps:
+    yield from slot_leave(c, position, state, block, number)
 
 
 def take_out(me: str, c: Channel, position: int, block: int, number: int) -> Steps:
@@ -342,6 +348,7 @@ MIRRORS = (
         ignored=frozenset({"block_drop"}),
         calls=frozenset({"enter_slot"}),
     ),
+    Mirror("channel/record.h", slot_leave),
     Mirror("channel/record.h", slot_let_go),
     Mirror("channel/record.c", take_out),
     Mirror("channel/receive.c", settle_doubtful),
