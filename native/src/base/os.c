@@ -223,10 +223,30 @@ int os_punch(int fd, uint64_t offset, uint64_t bytes) {
 
 int os_map(int fd, uint64_t bytes, unsigned char **base) {
     int flags = MAP_SHARED | MAP_NORESERVE;
-    void *address = mmap(NULL, bytes, PROT_READ | PROT_WRITE, flags, fd, 0);
-    if (address == MAP_FAILED) return errno == ENOMEM ? IPCHEAP_NO_MEMORY : IPCHEAP_SYSTEM;
+    /* More than it takes; what lies before and behind is given back. */
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), span = round_up(bytes, page);
+    unsigned char *place = mmap(NULL, span + LARGE_PAGE_BYTES, PROT_NONE,
+                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (place == MAP_FAILED) return errno == ENOMEM ? IPCHEAP_NO_MEMORY : IPCHEAP_SYSTEM;
+    uint64_t before = round_up((uintptr_t)place, LARGE_PAGE_BYTES) - (uintptr_t)place;
+    void *address = mmap(place + before, bytes, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, 0);
+    int error = errno;
+    if (address == MAP_FAILED) {
+        munmap(place, span + LARGE_PAGE_BYTES);
+        return error == ENOMEM ? IPCHEAP_NO_MEMORY : IPCHEAP_SYSTEM;
+    }
+    if (before) munmap(place, before);
+    munmap(place + before + span, LARGE_PAGE_BYTES - before);
     *base = address;
     return 0;
+}
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1 */
+#endif
+
+bool os_make_large(unsigned char *start) {
+    return madvise(start, LARGE_PAGE_BYTES, MADV_COLLAPSE) == 0;
 }
 
 int os_map_sysv(int shmid, bool read_only, unsigned char **base) {

@@ -71,11 +71,18 @@ int os_file_resize(int fd, uint64_t bytes);
 int os_file_read(int fd, uint64_t offset, void *data, size_t bytes);
 int os_commit(int fd, uint64_t offset, uint64_t bytes);
 int os_punch(int fd, uint64_t offset, uint64_t bytes);
+/* At a multiple of LARGE_PAGE_BYTES, so that these can be mapped whole. */
 int os_map(int fd, uint64_t bytes, unsigned char **base);
 int os_map_sysv(int shmid, bool read_only, unsigned char **base);
 int64_t os_sysv_bytes(int shmid);
 void os_unmap(unsigned char *base, uint64_t bytes);
 void os_unmap_sysv(unsigned char *base);
+/*
+ * Makes one large page of what is mapped at a multiple of LARGE_PAGE_BYTES: its small pages, of
+ * which there must be one, and zeroes. False when the kernel does not.
+ */
+#define LARGE_PAGE_BYTES ((uint64_t)2 << 20)
+bool os_make_large(unsigned char *start);
 /* Gives the pages of a private or System V range back where the kernel can; else does nothing. */
 void os_forget(unsigned char *start, uint64_t bytes);
 

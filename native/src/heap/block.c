@@ -3,6 +3,7 @@
 #include "heap/deferred.h"
 #include "heap/extent.h"
 #include "heap/trim.h"
+#include "segment/commit.h"
 #include "segment/lock.h"
 
 bool place_find(ipcheap_heap *heap, uint64_t offset, struct place *place) {
@@ -49,6 +50,17 @@ void participant_holds(struct participant *me, struct participant *owner, int ch
         atomic_fetch_add_explicit(&owner->held_elsewhere, change, memory_order_relaxed);
 }
 
+/*
+ * In whole large pages, if that takes no more than a thirty-second on top, and the heap is spacious:
+ * what is left over before the first of them should be no great loss. HEAP_FULL if not.
+ */
+static int allocate_large(struct participant *me, uint64_t pages, uint64_t *first) {
+    uint64_t rounded = round_up(pages, LARGE_PAGE);
+    bool spacious = rounded <= me->heap->geometry.zone_pages[DATA_ZONE] / 8;
+    if (rounded - pages > pages / 32 || !spacious) return IPCHEAP_HEAP_FULL;
+    return extent_allocate(me, DATA_ZONE, rounded, LARGE_PAGE, KIND_RECORD, me->tag, first);
+}
+
 static int allocate_once(struct participant *me, uint64_t nbytes, uint64_t *offset) {
     uint32_t size_class = size_class_of(nbytes);
     int error = IPCHEAP_HEAP_FULL;
@@ -58,7 +70,9 @@ static int allocate_once(struct participant *me, uint64_t nbytes, uint64_t *offs
     }
     /* Too large for a slab, or no place left where a slab would fit. */
     uint64_t pages = nbytes / PAGE + (nbytes % PAGE != 0 || nbytes == 0), first;
-    error = extent_allocate(me, DATA_ZONE, pages, 1, KIND_RECORD, me->tag, &first);
+    error = allocate_large(me, pages, &first);
+    if (error == IPCHEAP_HEAP_FULL || error == IPCHEAP_MEMORY_FULL)
+        error = extent_allocate(me, DATA_ZONE, pages, 1, KIND_RECORD, me->tag, &first);
     if (!error) *offset = page_offset(me->heap, first);
     return error;
 }

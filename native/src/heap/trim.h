@@ -2,7 +2,7 @@
  * trim.h - layer heap: how much idle memory stays, and giving the rest back to the system.
  *
  * Freeing leaves at most the reserve committed: min(64 MiB, capacity / 16). Punching holes
- * and filling them again costs 0.4 ms a MiB, so a program that breathes, that is, needs again
+ * and filling them again costs 0.4 ms a MiB of small pages, so who breathes, that is, needs again
  * what was given back a moment ago, earns a slack on top, which shrinks to what it really
  * uses within a second.
  */

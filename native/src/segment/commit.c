@@ -2,8 +2,8 @@
 
 #include "segment/lock.h"
 
-#define PIECE 512 /* pages, 2 MiB: what one fallocate() takes */
-#define QUICK 64  /* pages that may be committed where sleeping is not allowed */
+#define PIECE LARGE_PAGE /* what one fallocate() takes */
+#define QUICK 64         /* pages that may be committed where sleeping is not allowed */
 
 static shared64 *bits_of(const ipcheap_heap *heap) {
     return at_offset(heap, heap->geometry.committed_at);
@@ -39,14 +39,28 @@ static uint64_t change_bits(ipcheap_heap *heap, uint64_t first, uint64_t count, 
     return changed;
 }
 
+/*
+ * For a large page of which most has no memory yet. Where the kernel has none to give, or does not
+ * know how, it is not asked again at once.
+ */
+static void ask_for_large(ipcheap_heap *heap, uint64_t page) {
+    int64_t now = os_now();
+    if (now < heap->large_pages_from) return;
+    uint64_t offset = page_offset(heap, page);
+    if (os_commit(heap->fd, offset, PAGE)) return;
+    if (!os_make_large(at_offset(heap, offset))) heap->large_pages_from = now + SECOND;
+}
+
 int commit_pages(ipcheap_heap *heap, uint64_t first, uint64_t count) {
     uint64_t missing = count - committed_pages(heap, first, count);
     if (LIKELY(missing == 0)) return 0;
     if (missing > QUICK && !may_sleep()) return IPCHEAP_WOULD_SLEEP;
-    for (uint64_t done = 0; done < count; done += PIECE) {
-        uint64_t page = first + done, pages = least(PIECE, count - done);
-        if (committed_pages(heap, page, pages) == pages) continue;
+    for (uint64_t page = first, pages; page < first + count; page += pages) {
+        pages = least(PIECE - page % PIECE, first + count - page);
+        uint64_t have = committed_pages(heap, page, pages);
+        if (have == pages) continue;
         if (!heap->sysv) {
+            if (pages == PIECE && have <= PIECE / 2) ask_for_large(heap, page);
             int error = os_commit(heap->fd, page_offset(heap, page), pages << PAGE_SHIFT);
             if (error) return error;
         }

@@ -70,6 +70,7 @@ struct ipcheap_heap {
     int sem_id;
     void *semaphore;
     int64_t lock_timeout;
+    _Atomic int64_t large_pages_from; /* os_now() before which the kernel is not asked for any */
     /* Of endpoint lists, and of what a closing consumer holds. Not wanted under the heap lock. */
     pthread_mutex_t mutex;
     struct participant *members;
