@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any, Self, overload
 
+    from .array import Layout
     from .record import Record, Source
 
     class MemoryCore:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
         def bind(self, address: int, /) -> None: ...
         def allocate(self, nbytes: int, /) -> Record: ...
         def allocate_many(self, nbytes: int, count: int, /) -> list[Record]: ...
-        def allocate_array(self, layout: bytes, /) -> Record | int: ...
+        def allocate_array(self, described: bytes, layout: Layout, /) -> Record | int: ...
         def pack(self, pieces: list[Any], /) -> Record | int: ...
 
     class Block:
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
         """A record. Calls `_refuse(code, asked)`."""
 
         _source: Source
+        _layout: Layout | None
         _lent: int
 
         @property

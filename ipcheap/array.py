@@ -69,8 +69,10 @@ class Layout:
 # Giving -------------------------------------------------------------------------------------
 
 
-def core_layout(shape: Shape, dtype: numpy.typing.DTypeLike, order: str) -> tuple[bytes, int]:
-    """Return the core's ipcheap_array of an array to be allocated, and how many bytes it has.
+def core_layout(
+    shape: Shape, dtype: numpy.typing.DTypeLike, order: str
+) -> tuple[bytes, int, Layout]:
+    """Return the core's ipcheap_array of an array to be allocated, its bytes, and how it is made.
 
     Raises TypeError for a dtype that holds Python objects or that no text describes, and
     ValueError for one without a size and for a shape that no array can have.
@@ -90,11 +92,14 @@ def core_layout(shape: Shape, dtype: numpy.typing.DTypeLike, order: str) -> tupl
 
 
 # What was asked for last, if that cannot change: a stream asks for the same again and again.
-_latest: tuple[Any, Any, Any, tuple[bytes, int]] = (object(), None, None, (b"", 0))
+_latest: tuple[Any, Any, Any, tuple[bytes, int, Layout]]
+_latest = object(), None, None, (b"", 0, Layout((), _numpy, "C"))
 
 
 @lru_cache(256)
-def _core_layout(shape: tuple[int, ...], dtype: numpy.dtype[Any], order: str) -> tuple[bytes, int]:
+def _core_layout(
+    shape: tuple[int, ...], dtype: numpy.dtype[Any], order: str
+) -> tuple[bytes, int, Layout]:
     if dtype.subdtype is not None:
         dtype, inner = dtype.subdtype
         shape += inner
@@ -118,7 +123,8 @@ def _core_layout(shape: tuple[int, ...], dtype: numpy.dtype[Any], order: str) ->
             "type": text,
         },
     )
-    return bytes(ffi.buffer(made)), math.prod(shape) * dtype.itemsize
+    layout = Layout(shape, _dtype_of(text.decode()), order)
+    return bytes(ffi.buffer(made)), math.prod(shape) * dtype.itemsize, layout
 
 
 def _text_of(dtype: numpy.dtype[Any]) -> str:

@@ -77,7 +77,10 @@ class Record(RecordCore):
         that is not of its size, TypeError for a dtype that holds Python objects.
         """
         block = self._export()
-        if dtype is None and block.form == _ARRAY:
+        layout = self._layout
+        if dtype is None and layout is not None:
+            array = layout.array(block)
+        elif dtype is None and block.form == _ARRAY:
             array = array_of(block, self._source)
         else:
             array = make_array(block, "u1" if dtype is None else dtype)
@@ -144,8 +147,8 @@ def allocate_array(
     handle: Handle, shape: Shape, dtype: numpy.typing.DTypeLike, order: str
 ) -> Record:
     """Return a new record that knows its shape and dtype."""
-    layout, nbytes = core_layout(shape, dtype, order)
-    made = handle.allocate_array(layout)
+    described, nbytes, layout = core_layout(shape, dtype, order)
+    made = handle.allocate_array(described, layout)
     if isinstance(made, int):
         raise handle.allocation_error(made, nbytes)
     return made

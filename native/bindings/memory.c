@@ -87,22 +87,22 @@ static PyObject *memory_allocate_many(PyObject *self, PyObject *arguments) {
     return fail(self, error, number);
 }
 
-/* Of an ipcheap_array in bytes; an error of the core's if there is no room. */
-static PyObject *memory_allocate_array(PyObject *self, PyObject *layout) {
+/* Of an ipcheap_array in bytes, and what makes it; an error of the core's if there is no room. */
+static PyObject *memory_allocate_array(PyObject *self, PyObject *const *given, Py_ssize_t count) {
     py_memory *from = (py_memory *)self;
-    const char *array = PyBytes_AsString(layout);
-    if (!array) return NULL;
-    if (PyBytes_Size(layout) != sizeof(ipcheap_array)) {
+    int right = count == 2 && PyBytes_Check(given[0]);
+    if (!right || PyBytes_Size(given[0]) != sizeof(ipcheap_array)) {
         PyErr_SetString(PyExc_ValueError, "not a layout");
         return NULL;
     }
     PyObject *made = record_new(from->heap, self);
     if (!made) return NULL;
     ipcheap_array copy; /* bytes lie as they please */
-    memcpy(&copy, array, sizeof copy);
+    memcpy(&copy, PyBytes_AsString(given[0]), sizeof copy);
     int error = from->heap
                     ? keeping_allocate_array(from->heap, &copy, &((py_record *)made)->core)
                     : IPCHEAP_HEAP_CLOSED;
+    ((py_record *)made)->layout = Py_NewRef(given[1]);
     return made_or_error(made, error);
 }
 
@@ -130,8 +130,8 @@ PyObject *memory_type(void) {
         {"allocate", memory_allocate, METH_O, SIGNATURE("allocate($self, nbytes, /)")},
         {"allocate_many", memory_allocate_many, METH_VARARGS,
          SIGNATURE("allocate_many($self, nbytes, count, /)")},
-        {"allocate_array", memory_allocate_array, METH_O,
-         SIGNATURE("allocate_array($self, layout, /)")},
+        {"allocate_array", (PyCFunction)(void (*)(void))memory_allocate_array, METH_FASTCALL,
+         SIGNATURE("allocate_array($self, described, layout, /)")},
         {"pack", memory_pack, METH_O, SIGNATURE("pack($self, pieces, /)")},
         {"bind", memory_bind, METH_O, SIGNATURE("bind($self, address, /)")},
         {NULL, NULL, 0, NULL},

@@ -252,6 +252,7 @@ static void record_dealloc(PyObject *object) {
     else if (self->source && !unusable(self))
         keeping_free(self->heap, &self->core);
     Py_XDECREF(self->source);
+    Py_XDECREF(self->layout);
     pool_return(&records, object);
 }
 
@@ -286,6 +287,7 @@ PyObject *record_type(void) {
     static PyMemberDef members[] = {
         {"__weaklistoffset__", T_PYSSIZET, offsetof(py_record, weak_references), READONLY, NULL},
         {"_source", T_OBJECT_EX, offsetof(py_record, source), READONLY, NULL},
+        {"_layout", T_OBJECT, offsetof(py_record, layout), READONLY, NULL},
         {"_lent", T_INT, offsetof(py_record, lent), 0, NULL},
         {NULL, 0, 0, 0, NULL},
     };

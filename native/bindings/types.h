@@ -51,6 +51,7 @@ typedef struct py_record {
     ipcheap_heap *heap;
     PyObject *source;       /* keeps the heap, and the consumer it came from */
     struct py_block *block; /* what its arrays are made of, once there are any */
+    PyObject *layout;       /* what its array is made by, if it was allocated as one; or NULL */
     PyObject *weak_references;
     uint32_t process;
     enum fate fate;
