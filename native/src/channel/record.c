@@ -1,7 +1,7 @@
 /* record.c - allocating records, freeing and keeping them. */
 
+#include "channel/lend.h"
 #include "channel/record.h"
-
 #include "heap/trim.h"
 
 static ipcheap_record owned_record(ipcheap_heap *heap, uint64_t offset, uint64_t nbytes) {
@@ -15,7 +15,8 @@ int ipcheap_allocate(ipcheap_heap *heap, uint64_t nbytes, ipcheap_record *record
     int error = participant_current(heap, &me);
     if (UNLIKELY(error)) return error;
     uint32_t size_class = size_class_of(nbytes);
-    uint64_t block = LIKELY(size_class < heap->geometry.classes) ? slab_take(me, size_class) : 0;
+    bool small = LIKELY(size_class < heap->geometry.classes);
+    uint64_t block = small ? slab_take(me, size_class) : lent_take(me, nbytes);
     if (LIKELY(block)) {
         me->held++;
         *record = owned_record(heap, block, nbytes);
@@ -71,7 +72,7 @@ static int free_received(ipcheap_heap *heap, ipcheap_record *record) {
     ipcheap_endpoint *e = record->consumer;
     struct ring_slot *slot = slot_held(record);
     if (UNLIKELY(!slot)) return IPCHEAP_RECORD;
-    if (LIKELY(producer_collects(e, record))) {
+    if (LIKELY(producer_collects(e, slot, record->offset))) {
         slot_let_go(e, slot, record->position, SLOT_RELEASED, record->offset);
         return 1;
     }

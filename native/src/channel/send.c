@@ -2,16 +2,25 @@
 
 #include "base/copy.h"
 #include "channel/bell.h"
+#include "channel/lend.h"
 #include "channel/record.h"
 #include "heap/deferred.h"
 #include "segment/lock.h"
 
-/* The block that the consumer released into this slot comes home. */
-static void collect_slot(ipcheap_endpoint *e, uint64_t word) {
-    uint64_t offset = ring_offset(word), tag = my_sent_tag(e, e->position - e->mask - 1);
+/* What the consumer released into the next slot comes home. */
+static int collect_slot(ipcheap_endpoint *e) {
+    uint64_t offset = ring_offset(e->released), tag = my_sent_tag(e, e->position - e->mask - 1);
     struct place place;
-    if (LIKELY(slab_free_sent(e->me, offset, tag))) return;
-    if (place_find(e->heap, offset, &place) && place_is(&place, tag)) block_free(e->me, &place);
+    if (LIKELY(slab_free_sent(e->me, offset, tag))) return 0;
+    if (!place_find(e->heap, offset, &place) || !place_is(&place, tag)) return 0;
+    if (place.in_slab) {
+        block_free(e->me, &place);
+        return 0;
+    }
+    /* An extent that was lent, and not asked for in a whole lap: freed when we are outside. */
+    int error = deferred_reserve(e->me, 1);
+    if (!error) extent_defer(e->me, place.page);
+    return error;
 }
 
 /* Somebody collects garbage under the lock; when we have it, he is done. */
@@ -41,6 +50,7 @@ struct parcel {
     shared64 *tag;
     struct participant *owner;
     struct local_slab *slab; /* the owner's, if that is the sender */
+    uint64_t pages;          /* of an extent of the sender's own */
     struct ring_slot *held;
 };
 
@@ -65,7 +75,10 @@ static int judge(ipcheap_endpoint *e, const ipcheap_record *record, struct parce
     }
     parcel->owner = block_owner(e->heap, &place);
     if (UNLIKELY(!parcel->owner)) return nobody_here_owns(e->heap, record->offset);
-    if (parcel->owner != e->me) parcel->owner->attention |= ATTENTION_HELPED; /* free_owned() */
+    if (parcel->owner != e->me)
+        parcel->owner->attention |= ATTENTION_HELPED; /* free_owned() */
+    else if (!place.in_slab)
+        parcel->pages = place_bytes(e->heap, &place) >> PAGE_SHIFT;
     return 0;
 }
 
@@ -87,20 +100,27 @@ static void look_at_slot(ipcheap_endpoint *e) {
 }
 
 /* Inside enter_ring(). */
-static void free_released(ipcheap_endpoint *e) {
-    if (e->released) collect_slot(e, e->released);
-    e->released = 0;
+static int free_released(ipcheap_endpoint *e) {
+    int error = e->released ? collect_slot(e) : 0;
+    if (LIKELY(!error)) e->released = 0;
+    return error;
+}
+
+static void leave_ring(ipcheap_endpoint *e) {
+    participant_leave(e->me);
+    if (UNLIKELY(e->me->deferred_count)) deferred_settle(e->me);
 }
 
 /* Inside enter_slot(). */
-static void fill_slot(ipcheap_endpoint *e, const ipcheap_record *record, shared64 *tag) {
+static void fill_slot(ipcheap_endpoint *e, const ipcheap_record *record, shared64 *tag,
+                      bool lent) {
     struct side *side = &e->channel->sides[IPCHEAP_PRODUCER];
     struct ring_slot *slot = slot_of(e, e->position);
     put(&side->from, get(tag));
     put(&side->intent, record->offset);
     put_release(tag, my_sent_tag(e, e->position)); /* after the intent that explains it */
     /* These two last and together: a consumer that polls the line should lose it only once. */
-    put(&slot->size, ring_size(record->nbytes, record->form));
+    put(&slot->size, ring_size(record->nbytes, record->form) | (lent ? RING_LENT : 0));
     /* Release: pairs with the consumer's acquire; what the user wrote goes with it. */
     put_release(&slot->word, ring_word(lap_of(e, e->position), SLOT_FULL, record->offset));
     put(&side->intent, 0);
@@ -115,8 +135,9 @@ static int enter_slot(ipcheap_endpoint *e) {
         if (UNLIKELY(error)) return error;
         if (UNLIKELY(!e->writable)) look_at_slot(e);
         if (LIKELY(e->writable)) {
-            free_released(e);
-            return 0;
+            error = free_released(e);
+            if (UNLIKELY(error)) leave_ring(e);
+            return error;
         }
         participant_leave(e->me);
         error = endpoint_end(e, get(&slot_of(e, e->position)->word));
@@ -131,11 +152,13 @@ static int send_one(ipcheap_endpoint *e, ipcheap_record *record) {
     if (UNLIKELY(error)) return error;
     error = enter_slot(e);
     if (UNLIKELY(error)) return error;
-    fill_slot(e, record, parcel.tag);
+    bool lent = UNLIKELY(lent_wanted(e->me, parcel.pages));
+    fill_slot(e, record, parcel.tag, lent);
     /* For the next one, while the consumer has this one to look at. */
     look_at_slot(e);
-    free_released(e);
-    participant_leave(e->me);
+    if (e->released && !is_extent(e->heap, ring_offset(e->released))) free_released(e);
+    leave_ring(e);
+    if (lent) lent_add(e, e->position - 1, record->offset);
     if (LIKELY(parcel.owner != NULL))
         account_for(e, &parcel);
     else
@@ -265,9 +288,11 @@ static int send_new(ipcheap_endpoint *e, const ipcheap_bytes *copied) {
         block_drop(e->me, record.offset);
         return error;
     }
-    fill_slot(e, &record, parcel.tag);
+    bool lent = lent_wanted(e->me, parcel.pages);
+    fill_slot(e, &record, parcel.tag, lent);
     look_at_slot(e);
-    participant_leave(e->me);
+    leave_ring(e);
+    if (lent) lent_add(e, e->position - 1, record.offset);
     account_for(e, &parcel);
     return 0;
 }

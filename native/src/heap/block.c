@@ -109,11 +109,11 @@ int block_allocate(struct participant *me, uint64_t nbytes, uint64_t *offset) {
     return error;
 }
 
-/* Ours, and nobody's record any more: to be freed later. */
-static void extent_defer(struct participant *me, uint64_t page) {
-    shared64 *word = &me->heap->pages[page].word;
-    put(word, page_word(PAGE_USED, KIND_TRIM, word_length(get(word))));
-    deferred_add(me, page);
+void extent_defer(struct participant *me, uint64_t first) {
+    struct page *page = &me->heap->pages[first];
+    put(&page->tag, me->tag);
+    put(&page->word, page_word(PAGE_USED, KIND_TRIM, word_length(get(&page->word))));
+    deferred_add(me, first);
 }
 
 static int block_free_extent(struct participant *me, const struct place *place) {

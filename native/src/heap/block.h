@@ -30,8 +30,10 @@ int block_allocate(struct participant *me, uint64_t nbytes, uint64_t *offset);
  * lock cannot be had becomes the caller's and is freed later. WOULD_SLEEP changes nothing.
  */
 int block_free(struct participant *me, const struct place *place);
-/* Frees what the caller holds, at once or later; deferred_reserve() has made room for that. */
+/* For these two deferred_reserve() has made room. Frees what the caller holds, at once or later. */
 void block_drop(struct participant *me, uint64_t offset);
+/* An extent that the tag has been judged for becomes the caller's, to be freed later. */
+void extent_defer(struct participant *me, uint64_t first);
 
 /* The participant of this process that owns the block outright, or NULL. */
 struct participant *block_owner(ipcheap_heap *heap, const struct place *place);

@@ -19,6 +19,22 @@ enum participant_attention {
     ATTENTION_TRIM = 2,    /* a trim was due when it could not be made */
 };
 
+#define LOANS 8
+
+/* An extent that was sent and is to come back: channel/lend.h. */
+struct loan {
+    struct ipcheap_endpoint *by;
+    uint64_t position, offset, pages;
+};
+
+struct lending {
+    struct loan loans[LOANS]; /* the oldest first */
+    uint32_t count;
+    uint64_t pages;           /* of all of them */
+    uint64_t asked;           /* pages of the extent asked for last */
+    uint64_t wanted;          /* the same, if it was asked for twice; or 0 */
+};
+
 /* One thread of this process using one heap. */
 struct participant {
     struct ipcheap_heap *heap; /* NULL once the heap is released */
@@ -37,6 +53,7 @@ struct participant {
     _Atomic int64_t held_elsewhere; /* ... added or given back by other threads */
     uint64_t *deferred;        /* extents to free once the lock can be had */
     size_t deferred_count, deferred_room;
+    struct lending lending;    /* changed by its thread, and under the heap's mutex */
     struct participant *next_of_thread;
     struct participant *next_of_heap;
 };
