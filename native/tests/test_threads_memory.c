@@ -1,0 +1,143 @@
+/* Threads that allocate, copy and lend while another collects garbage. */
+
+#include "threads.h"
+
+static void *allocate_and_free(void *argument) {
+    struct scene *scene = argument;
+    uint64_t state = 88172645463325252u + (uint64_t)atomic_fetch_add(&scene->turn, 1);
+    ipcheap_record records[16] = {0};
+    for (int i = 0; i < ROUNDS * 4; i++) {
+        ipcheap_record *record = &records[next_random(&state) % 16];
+        if (record->data) {
+            const unsigned char *data = record->data;
+            EXPECT_EQ(data[record->nbytes - 1], (unsigned char)record->offset);
+            EXPECT_EQ(ipcheap_free(scene->heap, record), 0);
+            record->data = NULL;
+            continue;
+        }
+        uint64_t most = next_random(&state) % 8 ? 2000 : 300000;
+        uint64_t nbytes = 1 + next_random(&state) % most;
+        int error = ipcheap_allocate(scene->heap, nbytes, record);
+        if (error) record->data = NULL;
+        EXPECT(error == 0 || error == IPCHEAP_HEAP_FULL);
+        if (!error) memset(record->data, (int)record->offset, record->nbytes);
+        if (i % 512 == 0) EXPECT(ipcheap_trim(scene->heap, 0) >= 0);
+        if (i % 512 == 1) statistics(scene->heap);
+    }
+    for (int i = 0; i < 16; i++)
+        if (records[i].data) EXPECT_EQ(ipcheap_free(scene->heap, &records[i]), 0);
+    atomic_fetch_add(&scene->stop, 1);
+    return NULL;
+}
+
+/* Takes all there is, also the empty slabs of the two who come and go. */
+static void memory_is_short_for_three(void) {
+    struct scene scene = new_scene(2 * MIB);
+    pthread_t threads[2] = {start(allocate_and_free, &scene), start(allocate_and_free, &scene)};
+    ipcheap_recovery recovery;
+    while (atomic_load(&scene.stop) < 2) {
+        ipcheap_record all;
+        int error = ipcheap_allocate(scene.heap, MIB, &all);
+        if (error == 0) memset(all.data, 1, all.nbytes);
+        if (error == 0) EXPECT_EQ(ipcheap_free(scene.heap, &all), 0);
+        EXPECT_EQ(ipcheap_recover(scene.heap, &recovery), 0);
+    }
+    for (int i = 0; i < 2; i++) pthread_join(threads[i], NULL);
+    EXPECT_EQ(recovery.participants, 0);
+    expect_empty(&scene);
+}
+
+static void *send_copies(void *argument) {
+    struct scene *scene = argument;
+    static const unsigned char bytes[600];
+    ipcheap_bytes copied[7];
+    ipcheap_endpoint *producer = claim(scene->heap, &scene->first, IPCHEAP_PRODUCER);
+    for (uint64_t i = 0; i < ROUNDS * 4;) {
+        for (uint64_t n = 0; n < 7; n++)
+            copied[n] = (ipcheap_bytes){bytes, 1 + (i + n) / 100 * 97 % sizeof bytes};
+        int64_t went = ipcheap_try_send_copies(producer, copied, 1 + i % 7);
+        EXPECT(went >= 0);
+        if (went == 0) EXPECT_EQ(ipcheap_wait(producer, long_enough), 0);
+        i += (uint64_t)went;
+    }
+    ipcheap_endpoint_release(producer);
+    return NULL;
+}
+
+static int count_copies(void *total, const ipcheap_bytes *records, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        const unsigned char *bytes = records[i].data;
+        for (uint64_t at = 0; at < records[i].nbytes; at++) EXPECT_EQ(bytes[at], 0);
+    }
+    *(uint64_t *)total += count;
+    return 0;
+}
+
+/* What comes back in the ring is sent again, unless somebody has collected it. */
+static void copies_are_sent_while_garbage_is_collected(void) {
+    struct scene scene = new_scene(4 * MIB);
+    ipcheap_endpoint *consumer = claim(scene.heap, &scene.first, IPCHEAP_CONSUMER);
+    pthread_t threads[2] = {start(send_copies, &scene), start(allocate_and_free, &scene)};
+    EXPECT_EQ(ipcheap_wait_peer(consumer, long_enough), 0);
+    int64_t got;
+    uint64_t count = 0;
+    while ((got = ipcheap_try_receive_copies(consumer, count_copies, &count, 5)) >= 0)
+        if (got == 0) ipcheap_wait(consumer, long_enough);
+    EXPECT_EQ(got, IPCHEAP_CHANNEL_CLOSED);
+    EXPECT(count >= ROUNDS * 4);
+    for (int i = 0; i < 2; i++) pthread_join(threads[i], NULL);
+    ipcheap_endpoint_release(consumer);
+    expect_empty(&scene);
+}
+
+static void *lend_large_ones(void *argument) {
+    struct scene *scene = argument;
+    ipcheap_endpoint *producer = claim(scene->heap, &scene->first, IPCHEAP_PRODUCER);
+    for (uint64_t i = 0; i < ROUNDS; i++) {
+        ipcheap_record record;
+        EXPECT_EQ(ipcheap_allocate(scene->heap, 256 << 10, &record), 0);
+        memcpy(record.data, &i, sizeof i);
+        memcpy((char *)record.data + record.nbytes - sizeof i, &i, sizeof i);
+        EXPECT_EQ(ipcheap_send(producer, &record, long_enough), 0);
+    }
+    ipcheap_endpoint_release(producer);
+    return NULL;
+}
+
+static void *collect_garbage(void *argument) {
+    struct scene *scene = argument;
+    while (!atomic_load(&scene->stop)) {
+        EXPECT(ipcheap_trim(scene->heap, 8 * MIB) >= 0);
+        statistics(scene->heap);
+        usleep(200);
+    }
+    return NULL;
+}
+
+/* What is lent comes back to its producer, unless somebody has collected it. */
+static void extents_are_lent_while_garbage_is_collected(void) {
+    struct scene scene = new_scene(64 * MIB);
+    ipcheap_endpoint *consumer = claim(scene.heap, &scene.first, IPCHEAP_CONSUMER);
+    pthread_t threads[2] = {start(lend_large_ones, &scene), start(collect_garbage, &scene)};
+    ipcheap_record record;
+    for (uint64_t i = 0; i < ROUNDS; i++) {
+        uint64_t first, last;
+        EXPECT_EQ(ipcheap_receive(consumer, &record, long_enough), 0);
+        memcpy(&first, record.data, sizeof first);
+        memcpy(&last, (char *)record.data + record.nbytes - sizeof last, sizeof last);
+        EXPECT(first == i && last == i);
+        EXPECT_EQ(ipcheap_free(scene.heap, &record), 0);
+    }
+    pthread_join(threads[0], NULL);
+    atomic_store(&scene.stop, 1);
+    pthread_join(threads[1], NULL);
+    ipcheap_endpoint_release(consumer);
+    expect_empty(&scene);
+}
+
+int main(void) {
+    memory_is_short_for_three();
+    copies_are_sent_while_garbage_is_collected();
+    extents_are_lent_while_garbage_is_collected();
+    return 0;
+}
