@@ -116,6 +116,19 @@ static void who_asks_for_different_sizes_lends_nothing(void) {
     scene_end(&s);
 }
 
+/* Once where it must not sleep, and again where it may. */
+static void what_is_asked_for_again_is_asked_for_once(void) {
+    struct scene s = scene_of(512 * MIB, 16);
+    ipcheap_record record;
+    ipcheap_allow_sleep(0);
+    EXPECT_EQ(ipcheap_allocate(s.heap, SIZE, &record), IPCHEAP_WOULD_SLEEP);
+    ipcheap_allow_sleep(1);
+    EXPECT_EQ(ipcheap_allocate(s.heap, SIZE, &record), 0);
+    EXPECT_EQ(s.me->lending.wanted, 0);
+    EXPECT_EQ(ipcheap_free(s.heap, &record), 0);
+    scene_end(&s);
+}
+
 /* In a ring that is shorter than what is lent, and one whose slots others need. */
 static void what_nobody_asks_for_is_freed_when_its_slot_is_needed(void) {
     struct scene s = scene_of(512 * MIB, 2);
@@ -271,6 +284,7 @@ int main(void) {
     a_few_go_round();
     only_what_it_pays_for_is_lent();
     who_asks_for_different_sizes_lends_nothing();
+    what_is_asked_for_again_is_asked_for_once();
     what_nobody_asks_for_is_freed_when_its_slot_is_needed();
     consumers_do_with_them_as_they_like();
     copies_are_lent_too();

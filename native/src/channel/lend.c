@@ -66,15 +66,20 @@ static uint64_t take_oldest(struct participant *me, uint64_t pages) {
     return 0;
 }
 
-uint64_t lent_take(struct participant *me, uint64_t nbytes) {
+static uint64_t pages_of(uint64_t nbytes) { return nbytes / PAGE + (nbytes % PAGE != 0); }
+
+void lent_asked(struct participant *me, uint64_t nbytes) {
     struct lending *l = &me->lending;
-    uint64_t pages = nbytes / PAGE + (nbytes % PAGE != 0);
+    uint64_t pages = pages_of(nbytes);
     bool pays = LENT_LEAST <= pages && pages < LENT_MOST;
     l->wanted = pays && pages == l->asked ? pages : 0;
     l->asked = pages;
-    if (!l->count) return 0;
+}
+
+uint64_t lent_take(struct participant *me, uint64_t nbytes) {
+    if (!me->lending.count) return 0;
     pthread_mutex_lock(&me->heap->mutex);
-    uint64_t offset = take_oldest(me, pages);
+    uint64_t offset = take_oldest(me, pages_of(nbytes));
     pthread_mutex_unlock(&me->heap->mutex);
     return offset;
 }

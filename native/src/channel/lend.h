@@ -23,6 +23,8 @@
 
 /* The offset of an extent for so many bytes that has come back, now the caller's; or 0. */
 uint64_t lent_take(struct participant *me, uint64_t nbytes);
+/* So many bytes have been allocated as an extent, in whatever way. */
+void lent_asked(struct participant *me, uint64_t nbytes);
 /* Is an extent of so many pages that the caller is about to send to come back? Of 0: no. */
 static inline bool lent_wanted(const struct participant *me, uint64_t pages) {
     const struct lending *l = &me->lending;

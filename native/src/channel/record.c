@@ -20,11 +20,13 @@ int ipcheap_allocate(ipcheap_heap *heap, uint64_t nbytes, ipcheap_record *record
     if (LIKELY(block)) {
         me->held++;
         *record = owned_record(heap, block, nbytes);
-        return 0;
+    } else {
+        error = block_allocate(me, nbytes, &offset);
+        if (error) return error;
+        *record = owned_record(heap, offset, nbytes);
     }
-    error = block_allocate(me, nbytes, &offset);
-    if (!error) *record = owned_record(heap, offset, nbytes);
-    return error;
+    if (UNLIKELY(!small)) lent_asked(me, nbytes);
+    return 0;
 }
 
 int nobody_here_owns(ipcheap_heap *heap, uint64_t offset) {
