@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 import warnings
 from _thread import get_ident  # threading takes its time, and is not needed
@@ -152,7 +153,17 @@ class Endpoint:
         state = ", closed" if self.closed else ""
         return f"<{type(self).__name__} of channel {self._channel!r} of {self._handle}{state}>"
 
+    def _owner(self) -> str:
+        """Name the thread that claimed it."""
+        threading = sys.modules.get("threading")  # if there are others, it is there
+        names = (
+            [t.name for t in threading.enumerate() if t.ident == self._thread] if threading else []
+        )
+        return f"thread {names[0]!r}" if names else "a thread that has ended"
+
     def _error(self, code: int, doing: str = "not done", asked: int | None = None) -> Exception:
+        if code == lib.IPCHEAP_WRONG_THREAD:
+            doing = self._owner()
         return _native.error(
             code, self._handle, self._channel, side=self._side, doing=doing, asked=asked
         )

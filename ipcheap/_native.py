@@ -248,7 +248,10 @@ _PLAIN: dict[int, tuple[type[Exception], str]] = {
         errors.HeapFull,
         "{it} is full: every participant slot is taken; a thread that uses a heap takes one",
     ),
-    lib.IPCHEAP_CHANNEL_NOT_FOUND: (errors.ChannelNotFound, "there is no {it}"),
+    lib.IPCHEAP_CHANNEL_NOT_FOUND: (
+        errors.ChannelNotFound,
+        "there is no {it}; its `channels` has all there are",
+    ),
     lib.IPCHEAP_CHANNEL_TYPE: (errors.ChannelTypeError, "{it} is {holder}"),
     lib.IPCHEAP_CHANNEL_BUSY: (errors.ChannelBusy, "{it}: {holder}"),
     lib.IPCHEAP_CHANNEL_CLOSED: (errors.ChannelClosed, "{it}: the {peer} has closed"),
@@ -267,11 +270,11 @@ _PLAIN: dict[int, tuple[type[Exception], str]] = {
     ),
     lib.IPCHEAP_WRONG_THREAD: (
         errors.WrongThread,
-        "{it}: this {side} belongs to the thread that claimed it",
+        "{it}: this {side} belongs to {doing}, which claimed it; claim in the thread that uses it",
     ),
     lib.IPCHEAP_WRONG_PROCESS: (
         errors.WrongProcess,
-        "{it}: this {side} belongs to the process that this one was forked from",
+        "{it}: this {side} belongs to the process that this one was forked from; make one here",
     ),
     lib.IPCHEAP_CORRUPT: (
         errors.CorruptHeap,

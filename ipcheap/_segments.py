@@ -56,8 +56,10 @@ def _label(name: str) -> str:
 
 def not_found(name: str) -> errors.HeapNotFound:
     """Make the error for a heap that is not there."""
-    where = _kernel.path_of(name)
-    return errors.HeapNotFound(f"there is no heap {name!r} ({where}); Heap.create() makes one")
+    where = "a name with a slash is a path" if "/" in name else _kernel.path_of(name)
+    return errors.HeapNotFound(
+        f"there is no heap {name!r} ({where}); `ipcheap ls` has all there are"
+    )
 
 
 def _is_moved(fd: int, name: str) -> bool:

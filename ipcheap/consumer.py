@@ -108,14 +108,7 @@ class Consumer(Endpoint, ConsumerCore):
         is left where it is. An error of the codec's comes through, with a note of the channel, and
         the record is freed.
         """
-        block = self._receive(_OBJECT, timeout)
-        try:
-            return object_of(block, self._source, codec)
-        except Exception as error:
-            error.add_note(f"It was received by {self!r}.")
-            raise
-        finally:
-            del block
+        return self._decoded([self._receive(_OBJECT, timeout)], codec)
 
     def __iter__(self) -> Iterator[Record]:
         while True:
@@ -148,6 +141,14 @@ class Consumer(Endpoint, ConsumerCore):
         if isinstance(data, bytes):
             return data
         return await self._receive_eventually(self._attempt_bytes, data)
+
+    async def arecv_array(self) -> numpy.typing.NDArray[Any]:
+        """Return the next record as the array it was allocated as; asyncio's `recv_array()`."""
+        return array_of(await self._areceive(_ARRAY), self._source)
+
+    async def arecv_object(self, *, codec: Codec = PICKLE) -> Any:
+        """Return the next object; asyncio's `recv_object()`. Unpickling runs code."""
+        return self._decoded([await self._areceive(_OBJECT)], codec)
 
     async def __aiter__(self) -> AsyncIterator[Record]:
         while True:  # arecv_record(), but for the cost of a coroutine
@@ -201,6 +202,23 @@ class Consumer(Endpoint, ConsumerCore):
         if not isinstance(block, int):
             return block
         return self._when_ready(partial(self._receive_form, form), block, timeout)
+
+    async def _areceive(self, form: int) -> Block:
+        """Receive what a record of that form is made of as soon as there is one, or leave it."""
+        self._turns += 1
+        if self._turns % FAIR == 0:
+            await self._give_way()
+        receive = partial(self._receive_form, form)
+        block = receive()
+        return await self._receive_eventually(receive, block) if isinstance(block, int) else block
+
+    def _decoded(self, blocks: list[Block], codec: Codec) -> Any:
+        """Make the object of a block that nobody else has, or keeps: what is left frees it."""
+        try:
+            return object_of(blocks.pop(), self._source, codec)
+        except Exception as error:
+            error.add_note(f"It was received by {self!r}.")
+            raise
 
     def _when_ready(self, receive: Callable[[], T | int], code: int, timeout: float | None) -> T:
         if code != _WOULD_BLOCK:

@@ -110,19 +110,29 @@ class Producer(Endpoint, ProducerCore):
         seconds for room in the ring, None for ever. An error of the codec's comes through, with a
         note of the channel.
         """
-        try:
-            pieces = codec.encode(obj)
-        except Exception as error:
-            error.add_note(f"It was to be sent by {self!r}.")
-            raise
-        record = allocate_packed(self._handle, pieces)
-        del pieces
+        record = self._encoded(obj, codec)
         try:
             self.send_record(record, timeout)
         finally:
             record._done_with()
 
+    async def asend_object(self, obj: Any, *, codec: Codec = PICKLE) -> None:
+        """Send an object as soon as there is room; asyncio's `send_object()`."""
+        record = self._encoded(obj, codec)
+        try:
+            await self.asend_record(record)
+        finally:
+            record._done_with()
+
     # Inside -------------------------------------------------------------------------------
+
+    def _encoded(self, obj: Any, codec: Codec) -> Record:
+        try:
+            pieces = codec.encode(obj)
+        except Exception as error:
+            error.add_note(f"It was to be sent by {self!r}.")
+            raise
+        return allocate_packed(self._handle, pieces)
 
     async def _soon(self, attempt: Callable[[], int]) -> None:
         self._turns += 1
@@ -185,6 +195,13 @@ class Producer(Endpoint, ProducerCore):
                 break
             raise self._error(code, doing=self._stalled)
         return sent
+
+    def _error(self, code: int, doing: str = "not done", asked: int | None = None) -> Exception:
+        if code == lib.IPCHEAP_TIMED_OUT and doing == self._stalled:
+            numbers = self._numbers()
+            if numbers.sent - numbers.received < numbers.capacity:
+                doing = f"{doing}, for the consumer holds the oldest record that it has received,"
+        return super()._error(code, doing, asked)
 
     def _refuse(self, code: int, record: Record) -> NoReturn:
         raise self._not_sent(code, record)

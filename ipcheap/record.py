@@ -130,7 +130,7 @@ class Record(RecordCore):
         if code == lib.PY_VIEWED:
             return BufferError(
                 f"{self!r}, made at {made_at(self)}, has live views: "
-                "they would change what has been sent"
+                "they would change what has been sent. `del` them first, or fill it in loan()"
             )
         if code != lib.PY_ENDED:
             return _native.error(code, self._source.handle, self._source.channel)

@@ -32,7 +32,7 @@ class _Primitive:
         self._segment = segment
         self._offset = offset
         self._handle = segment._handle
-        self._at = segment._address(offset, self.SIZE, self.SIZE, f"a {type(self).__name__}")
+        self._at = segment._address(offset, self.SIZE, self.SIZE, f"the {type(self).__name__}")
 
     def _error(self, code: int) -> Exception:
         return _native.error(code, self._handle, self._segment.id)

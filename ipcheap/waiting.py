@@ -34,6 +34,8 @@ def wait(objects: Iterable[W], timeout: float | None = None) -> list[W]:
     Raises TypeError for what cannot be waited for, and what using an endpoint would raise:
     `WrongThread`, `WrongProcess`, `EndpointClosed`, `HeapClosed`.
     """
+    if isinstance(objects, Endpoint):  # to iterate over a consumer is to receive
+        raise TypeError(f"wait() takes a list of what to wait for: wait([{objects._side}])")
     chosen = list(objects)
     seconds = _arguments.timeout(timeout)
     if not chosen:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import random
 import threading
@@ -11,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import numpy as np
 import peers
 import pytest
 import uvloop
@@ -30,6 +32,16 @@ def heap(heap_name: str) -> Iterator[ipcheap.Heap]:
         heap.add_record_channel("c", 4)
         heap.add_record_channel("d", 4)
         yield heap
+
+
+class Refusing:
+    """A codec that reads nothing."""
+
+    def encode(self, obj: Any) -> list[Any]:
+        raise NotImplementedError
+
+    def decode(self, pieces: list[memoryview]) -> Any:
+        raise ValueError(f"nothing of it can be read: {pieces}")
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
@@ -69,6 +81,60 @@ def test_records_go_through_in_order(heap: ipcheap.Heap, run: Run) -> None:
 
     assert run(both()) == list(range(500))
     assert heap.statistics().records == 0
+
+
+def test_objects_and_arrays_go_through(heap: ipcheap.Heap, run: Run) -> None:
+    async def produce() -> None:
+        with heap.producer("c") as producer:
+            for number in range(100):
+                if number % 2:
+                    await producer.asend_object({"number": number, "array": np.full(50, number)})
+                else:
+                    record = producer.allocate_array((5, 7), "u2")
+                    record.array()[:] = number
+                    await producer.asend_record(record)
+
+    async def consume() -> None:
+        with heap.consumer("c") as consumer:
+            for number in range(100):
+                if number % 2:
+                    found = await consumer.arecv_object()
+                    assert found["number"] == number
+                    assert (found["array"] == number).all()
+                else:
+                    with pytest.raises(ipcheap.RecordError, match="recv_array"):
+                        await consumer.arecv_object()
+                    array = await consumer.arecv_array()
+                    assert array.shape == (5, 7)
+                    assert (array == number).all()
+
+    async def both() -> None:
+        await asyncio.gather(consume(), produce())
+
+    run(both())
+    gc.collect()
+    assert heap.statistics().records == 0
+
+
+def test_an_object_that_is_cancelled_is_not_sent(heap: ipcheap.Heap, run: Run) -> None:
+    async def send() -> None:
+        with heap.producer("c") as producer:
+            for number in range(producer.capacity):
+                await producer.asend_object(number)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.02):
+                    await producer.asend_object("too many")
+            with heap.consumer("c") as consumer:
+                with pytest.raises(ValueError, match="nothing of it"):
+                    await consumer.arecv_object(codec=Refusing())
+                for number in range(1, producer.capacity):
+                    assert await consumer.arecv_object() == number
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.02):
+                        await consumer.arecv_object()
+                assert heap.statistics().records == 0
+
+    run(send())
 
 
 def test_another_process_is_heard(heap: ipcheap.Heap, run: Run) -> None:

@@ -79,9 +79,25 @@ def test_a_missing_channel_has_a_readable_text(heap_name: str) -> None:
     with ipcheap.Heap.create(heap_name, "1MiB") as heap:
         with pytest.raises(KeyError) as caught:
             heap.channel("nowhere")
-        assert str(caught.value) == f"there is no channel 'nowhere' of heap '{heap_name}'"
+        assert str(caught.value).startswith(f"there is no channel 'nowhere' of heap '{heap_name}';")
         with pytest.raises(ipcheap.ChannelNotFound):
             heap.producer("nowhere")
+
+
+def test_a_producer_hears_of_what_its_consumer_holds(heap_name: str) -> None:
+    with ipcheap.Heap.create(heap_name, "1MiB") as heap:
+        heap.add_record_channel(1, 2)
+        with heap.producer(1) as producer, heap.consumer(1) as consumer:
+            producer.send(b"1")
+            producer.send(b"2")
+            with pytest.raises(TimeoutError, match="no room in the ring within"):
+                producer.send(b"3", timeout=0.01)
+            with consumer.recv_record():
+                with pytest.raises(TimeoutError, match="the consumer holds the oldest"):
+                    producer.send(b"3", timeout=0.01)
+                with pytest.raises(TimeoutError, match="the consumer holds the oldest"):
+                    producer.send_many([b"3"], timeout=0.01)
+            producer.send(b"3", timeout=0.01)
 
 
 def test_a_taken_side_names_its_holder(heap_name: str) -> None:

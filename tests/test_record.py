@@ -357,7 +357,7 @@ def test_a_batch_half_copied_is_nobody_elses(heap: ipcheap.Heap) -> None:
         nonlocal refused
         while not done.is_set():
             for receive in (consumer.try_recv_record, lambda: consumer.recv_many(2, 0)):
-                with pytest.raises(ipcheap.WrongThread):
+                with pytest.raises(ipcheap.WrongThread, match=r"thread '.+', which claimed it"):
                     receive()
                 refused += 1
 

@@ -243,6 +243,15 @@ def test_what_cannot_be_waited_for_is_refused(heap: ipcheap.Heap) -> None:
         ipcheap.wait([claim_consumer(heap, 1), consumer])
 
 
+def test_one_alone_is_no_list_and_nothing_is_received(heap: ipcheap.Heap) -> None:
+    producer, consumer = claim_producer(heap, 0), claim_consumer(heap, 0)
+    producer.send(b"1")
+    for endpoint in (consumer, producer):
+        with pytest.raises(TypeError, match=r"wait\(\[(consumer|producer)\]\)"):
+            ipcheap.wait(endpoint, timeout=1)  # type: ignore[arg-type,type-var]
+    assert consumer.recv() == b"1"
+
+
 def test_a_stranger_thread_is_refused(heap: ipcheap.Heap) -> None:
     consumer = claim_consumer(heap, 0)
     errors: list[type[BaseException]] = []

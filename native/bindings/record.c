@@ -130,7 +130,10 @@ static void fill_part(py_record *self, Py_ssize_t start, const ipcheap_bytes *fr
     record_unview(self);
 }
 
-/* Copies what send() would over a slice of the same length; false when it is anything else. */
+/*
+ * Copies what send() would over a slice of the same length: 1; 0 when it is anything else. -1 with
+ * an exception when the lengths differ, and a view would say only that.
+ */
 static int set_slice(py_record *self, PyObject *key, PyObject *value) {
     Py_ssize_t start, stop, step;
     py_bytes bytes;
@@ -142,14 +145,18 @@ static int set_slice(py_record *self, PyObject *key, PyObject *value) {
     Py_ssize_t length = PySlice_AdjustIndices((Py_ssize_t)self->core.nbytes, &start, &stop, step);
     if (step != 1 || bytes_open(&bytes, value)) return 0;
     /* An index's __index__() may have freed it, and whoever gives a buffer. */
-    int fits = !unusable(self) && (uint64_t)length == bytes.plain.nbytes;
-    if (fits) fill_part(self, start, &bytes.plain);
+    int usable = !unusable(self), fits = (uint64_t)length == bytes.plain.nbytes;
+    if (usable && fits) fill_part(self, start, &bytes.plain);
+    if (usable && !fits)
+        PyErr_Format(PyExc_ValueError, "%zd bytes of a record cannot be set to %zu others", length,
+                     (size_t)bytes.plain.nbytes);
     bytes_close(&bytes);
-    return fits;
+    return usable ? fits ? 1 : -1 : 0;
 }
 
 static int record_set_item(PyObject *object, PyObject *key, PyObject *value) {
-    if (value && set_slice((py_record *)object, key, value)) return 0;
+    int set = value ? set_slice((py_record *)object, key, value) : 0;
+    if (set) return set > 0 ? 0 : -1;
     PyObject *view = record_view(object, NULL);
     if (!view) return -1;
     int error = value ? PyObject_SetItem(view, key, value) : PyObject_DelItem(view, key);
