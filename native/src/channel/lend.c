@@ -45,23 +45,22 @@ static bool can_wait(const struct participant *me, const struct loan *loan) {
     return lent_wanted(me, loan->pages) && loan->by->position - loan->position <= loan->by->mask;
 }
 
-/* Under the heap's mutex, so that the endpoints stay. Those of other sizes are freed. */
-static uint64_t take_oldest(struct participant *me, uint64_t pages) {
+/*
+ * Under the heap's mutex, so that the endpoints stay: the oldest that has come back and is to be
+ * taken. Those of another size are, whenever they can be freed.
+ */
+static uint64_t take_oldest(struct participant *me, uint64_t pages, bool *fits) {
     struct lending *l = &me->lending;
     for (uint32_t i = 0; i < l->count;) {
         struct loan loan = l->loans[i];
-        bool right = loan.pages == pages;
-        if (right ? can_wait(me, &loan) : deferred_reserve(me, 1) != 0) return 0;
+        *fits = loan.pages == pages;
+        if (*fits ? can_wait(me, &loan) : deferred_reserve(me, 1) != 0) return 0;
         enum outcome outcome = take(me, &loan);
         if (outcome == AWAY)
             i++;
         else
             forget(l, i);
-        if (outcome == BACK && right) return loan.offset;
-        if (outcome == BACK) {
-            me->held++;
-            block_drop(me, loan.offset);
-        }
+        if (outcome == BACK) return loan.offset;
     }
     return 0;
 }
@@ -77,11 +76,16 @@ void lent_asked(struct participant *me, uint64_t nbytes) {
 }
 
 uint64_t lent_take(struct participant *me, uint64_t nbytes) {
-    if (!me->lending.count) return 0;
-    pthread_mutex_lock(&me->heap->mutex);
-    uint64_t offset = take_oldest(me, pages_of(nbytes));
-    pthread_mutex_unlock(&me->heap->mutex);
-    return offset;
+    while (me->lending.count) {
+        bool fits;
+        pthread_mutex_lock(&me->heap->mutex);
+        uint64_t offset = take_oldest(me, pages_of(nbytes), &fits);
+        pthread_mutex_unlock(&me->heap->mutex);
+        if (!offset || fits) return offset;
+        me->held++;
+        block_drop(me, offset); /* not under the mutex: it may wait for the heap lock */
+    }
+    return 0;
 }
 
 void lent_add(ipcheap_endpoint *e, uint64_t position, uint64_t offset) {
