@@ -21,8 +21,7 @@ def ask(heap: ipcheap.Heap, client: int, requests: int) -> None:
     with heap.producer(f"ask {client}") as out, heap.consumer(f"answer {client}") as into:
         for number in range(requests):
             record = out.allocate_record(8 + PICTURE[0] * PICTURE[1])
-            array = record.array("u1")
-            array[8:] = (client * 31 + number) % 256
+            record.array("u1")[8:] = (client * 31 + number) % 256
             out.send_record(record)
             with into.recv_record(timeout=30) as answer:
                 mean = answer.array("u1")[:8].view("f8")[0]
@@ -36,6 +35,7 @@ async def serve(heap: ipcheap.Heap, client: int) -> int:
         async for record in into:
             array = record.array("u1")
             array[:8].view("f8")[0] = array[8:].mean()
+            del array  # the record will be the client's
             await out.asend_record(record)  # what came in goes out: forwarded, not copied
             served += 1
     return served

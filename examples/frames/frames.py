@@ -20,21 +20,18 @@ def camera(heap: ipcheap.Heap, pictures: int) -> None:
     """Write pictures where they will be read: a grey wall, and at times something white."""
     with heap, heap.producer("camera") as out:
         for n in range(pictures):
-            record = out.allocate_record(NBYTES)
-            picture = record.array("u1", SHAPE)
-            picture[:] = 64
-            if n % 3 == 0:
-                picture[400:600, n : n + 300] = 255
-            picture[0, 0, 0] = n % 256
-            out.send_record(record)
+            with out.loan(SHAPE, "u1") as picture:  # sent on leaving
+                picture[:] = 64
+                if n % 3 == 0:
+                    picture[400:600, n : n + 300] = 255
+                picture[0, 0, 0] = n % 256
 
 
 def pick(heap: ipcheap.Heap) -> None:
     """Forward, untouched, the pictures on which something is to be seen."""
     with heap, heap.consumer("camera") as source, heap.producer("picked") as out:
         for record in source:  # one that is not forwarded is freed
-            picture = record.array("u1", SHAPE)
-            if (picture[::50, ::50] > 200).any():
+            if (record.array()[::50, ::50] > 200).any():
                 out.send_record(record)
 
 
@@ -61,7 +58,7 @@ def main() -> None:
                 picked.wait_peer(timeout=60)
                 start = time.perf_counter()
                 for record in picked:
-                    picture = record.array("u1", SHAPE)
+                    picture = record.array()
                     numbers.append(int(picture[0, 0, 0]))
                     assert np.count_nonzero(picture[400:600] == 255) >= 200 * 300 * 3
                     most = max(most, heap.statistics().in_use)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import multiprocessing
 import os
@@ -26,14 +27,15 @@ def produce(heap: ipcheap.Heap, paths: list[str]) -> None:
             with Path(path).open("rb") as file:
                 while size := min(CHUNK, os.fstat(file.fileno()).st_size - file.tell()):
                     record = heap.allocate_record(size)
-                    file.readinto(record.view)
                     view = record.view
+                    file.readinto(view)
                     # A word may go on in the next record: leave it to that one.
                     word = re.search(rb"\w+\Z", view[-100:])
                     if word and size == CHUNK:
                         n = len(word[0])
                         view[-n:] = bytes(n)
                         file.seek(-n, os.SEEK_CUR)
+                    del word, view  # what has been sent is not ours any more
                     next(turns).send_record(record)
 
 
@@ -56,8 +58,17 @@ def consume(heap: ipcheap.Heap) -> None:
         thread.join()
 
 
-def main(paths: list[str]) -> None:
+def main() -> None:
     """Start both processes, add up and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("paths", nargs="+", metavar="FILE")
+    paths = parser.parse_args().paths
+    for path in paths:
+        try:
+            Path(path).open("rb").close()
+        except OSError as error:
+            parser.error(str(error))
+
     context = multiprocessing.get_context("spawn")
     with ipcheap.Heap.create(f"word-count-{os.getpid()}", "16MiB") as heap:
         try:
@@ -72,6 +83,8 @@ def main(paths: list[str]) -> None:
                 worker.start()
             for worker in workers:
                 worker.join()
+            if any(worker.exitcode for worker in workers):
+                sys.exit("word_count: one of the processes has failed")
             total: Counter[bytes] = Counter()
             for channel in CHANNELS:  # what was sent stays, also when its sender has gone
                 with heap.consumer(f"{channel} counts") as result:
@@ -83,4 +96,4 @@ def main(paths: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
