@@ -24,6 +24,12 @@ LIMIT = 100.0
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 
 
+@pytest.fixture(params=["", "1"], ids=["as it is", "debugging"], autouse=True)
+def debug(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are free of what debugging reports, too."""
+    monkeypatch.setenv("IPCHEAP_DEBUG", request.param)
+
+
 def run(*command: str | Path, **environment: str) -> str:
     result = subprocess.run(
         command,
