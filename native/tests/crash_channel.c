@@ -72,7 +72,7 @@ static void lend_a_full(struct world *w) {
     lend(w);
 }
 
-/* What was lent is freed, for nobody asks for its size any more. */
+/* What was lent stays where it is, for nobody asks for its size any more. */
 static void lend_no_more(struct world *w) {
     send_a_of(w, 2 * LENT);
     send_a_of(w, LENT / 2);

@@ -1,6 +1,7 @@
 /* Large pages of the processor's: who gets them, and that nobody goes short of memory for it. */
 
 #include <sys/mman.h>
+#include <sys/shm.h>
 
 #include "base/os.h"
 #include "heap/extent.h"
@@ -94,18 +95,69 @@ static void large_pages_come_apart(void) {
     close(fd);
 }
 
-static uint64_t how_many_fit(uint64_t capacity, uint64_t nbytes) {
-    int fd = new_segment(capacity);
-    ipcheap_heap *heap = attach(fd);
+static uint64_t fill(ipcheap_heap *heap, uint64_t nbytes) {
     ipcheap_record record;
     uint64_t count = 0;
     int error;
     while ((error = ipcheap_allocate(heap, nbytes, &record)) == 0) count++;
     EXPECT_EQ(error, IPCHEAP_HEAP_FULL);
     expect_sound(heap);
+    return count;
+}
+
+static uint64_t how_many_fit(uint64_t capacity, uint64_t nbytes) {
+    int fd = new_segment(capacity);
+    ipcheap_heap *heap = attach(fd);
+    uint64_t count = fill(heap, nbytes);
     ipcheap_release(heap);
     close(fd);
     return count;
+}
+
+/* A heap made for so many holds so many; beside a slab, one less, as without large pages. */
+static void what_a_heap_is_made_for_fits(void) {
+    const uint64_t bytes = round_up(FRAME, PAGE);
+    for (uint64_t count = 8; count <= 32; count++)
+        EXPECT_EQ(how_many_fit(count * bytes, FRAME), count);
+    int fd = new_segment(72 * MIB);
+    ipcheap_heap *heap = attach(fd);
+    ipcheap_record small;
+    EXPECT_EQ(ipcheap_allocate(heap, 100, &small), 0);
+    EXPECT_EQ(fill(heap, 8 * MIB - 8 * MIB / 33), 9);
+    ipcheap_release(heap);
+    close(fd);
+}
+
+/* There are no large pages to be had, so nothing is rounded up for them. */
+static void system_v_segments_lose_nothing(void) {
+    const uint64_t bytes = round_up(FRAME, PAGE), capacity = 64 * bytes;
+    int shmid = shmget(IPC_PRIVATE, 2 * capacity + 256 * MIB, IPC_CREAT | SHM_NORESERVE | 0600);
+    int fd = memfd_create("ipcheap-test", MFD_CLOEXEC);
+    if (shmid < 0) return; /* not allowed so much */
+    ipcheap_options options = {.capacity = capacity, .shm_kind = IPCHEAP_SHM_SYSV};
+    ipcheap_heap *heap;
+    int error = ipcheap_format(-1, shmid, &options);
+    if (!error) error = ipcheap_attach(fd, shmid, &heap);
+    shmctl(shmid, IPC_RMID, NULL); /* when it is let go of */
+    EXPECT_EQ(error, 0);
+    EXPECT_EQ(fill(heap, FRAME), 64);
+    ipcheap_release(heap);
+    close(fd);
+}
+
+/* Where the heads do not add up, what does not begin with a large page is still handed out. */
+static void broken_heads_are_no_reason_to_refuse(void) {
+    int fd = new_segment(64 * MIB);
+    ipcheap_heap *heap = attach(fd);
+    ipcheap_record first, hole, record;
+    EXPECT_EQ(ipcheap_allocate(heap, 33 << 10, &first), 0);
+    EXPECT_EQ(ipcheap_allocate(heap, 600 * PAGE, &hole), 0);
+    EXPECT_EQ(ipcheap_allocate(heap, 64 * MIB - 609 * PAGE, &record), 0);
+    EXPECT_EQ(ipcheap_free(heap, &hole), 0);
+    put(&heap->pages[(record.offset - heap->geometry.data_at) >> PAGE_SHIFT].word, 0);
+    EXPECT_EQ(ipcheap_allocate(heap, LARGE - 15 * PAGE, &record), 0);
+    ipcheap_release(heap);
+    close(fd);
 }
 
 static void what_is_rounded_up_costs_no_room_that_is_missed(void) {
@@ -121,5 +173,8 @@ int main(void) {
     a_frame_lies_in_large_pages();
     large_pages_come_apart();
     what_is_rounded_up_costs_no_room_that_is_missed();
+    what_a_heap_is_made_for_fits();
+    system_v_segments_lose_nothing();
+    broken_heads_are_no_reason_to_refuse();
     return 0;
 }

@@ -3,6 +3,7 @@
 #include "testing.h"
 
 #include "channel/lend.h"
+#include "segment/lock.h"
 #include "segment/participant.h"
 
 enum { SIZE = 1 << 20, ROUNDS = 40 };
@@ -110,9 +111,13 @@ static void who_asks_for_different_sizes_lends_nothing(void) {
         EXPECT_EQ(s.me->lending.count, 0);
     }
     lend_all(&s, SIZE);
-    pass(&s, 2 * SIZE, 1); /* those that are back are freed */
+    /* Those of a size that is asked for no more wait for their slots' turn, and are freed then. */
+    pass(&s, 2 * SIZE, 1);
+    EXPECT_EQ(s.me->lending.count, 4);
+    for (uint64_t n = 0; n < 16; n++) pass(&s, 100, n);
+    EXPECT_EQ(statistics(s.heap).extents, 0);
+    pass(&s, SIZE + 4096, 1);
     EXPECT_EQ(s.me->lending.count, 0);
-    EXPECT_EQ(statistics(s.heap).largest_free, 512 * MIB);
     scene_end(&s);
 }
 
@@ -169,6 +174,19 @@ static void consumers_do_with_them_as_they_like(void) {
     scene_end(&s);
 }
 
+/* Where there is no membarrier, nobody collects from the ring of one who is alive, but idle. */
+static void what_cannot_be_collected_is_not_lent(void) {
+    struct scene s = scene_of(64 * MIB, 16);
+    put(&s.heap->header->fences, 1);
+    for (uint64_t n = 0; n < ROUNDS; n++) pass(&s, 256 << 10, n);
+    ipcheap_heap *other = attach(s.fd);
+    ipcheap_record record;
+    EXPECT_EQ(ipcheap_allocate(other, 64 * MIB, &record), 0);
+    EXPECT_EQ(ipcheap_free(other, &record), 0);
+    ipcheap_release(other);
+    scene_end(&s);
+}
+
 /* Received as copies, also when the taker wants none of it at first. */
 static int count_bytes(void *context, const ipcheap_bytes *records, size_t count) {
     uint64_t *bytes = context;
@@ -191,6 +209,20 @@ static void copies_are_lent_too(void) {
     }
     EXPECT_EQ(s.me->lending.count, 4);
     scene_end(&s);
+}
+
+/* What a consumer writes into a slot that it lets go is looked at before it is believed. */
+static void a_slot_may_name_what_is_not_there(void) {
+    const uint64_t offsets[] = {0, PAGE, UINT64_C(1) << 32, OFFSET_UNITS << 6 & ~(PAGE - 1)};
+    for (size_t i = 0; i < sizeof offsets / sizeof *offsets; i++) {
+        struct scene s = scene_of(64 * MIB, 4);
+        for (uint64_t n = 0; n < 3; n++) send_number(&s, 100, n);
+        put(&s.pair.in->slots[0].word, ring_word(1, SLOT_RELEASED, offsets[i]));
+        send_number(&s, 100, 3); /* looks at the slot that is next */
+        send_number(&s, 100, 4);
+        ipcheap_release(s.heap);
+        close(s.fd);
+    }
 }
 
 /* All that there is, by who has lent some and by somebody else. */
@@ -226,6 +258,73 @@ static void a_closed_producer_has_nothing_out(void) {
     expect_sound(s.heap);
     for (uint64_t n = 0; n < 20; n++) pass(&s, 100, n); /* a lap */
     EXPECT_EQ(statistics(s.heap).extents, 0);
+    scene_end(&s);
+}
+
+/* All of it is there, at once. */
+static void trim_and_take_all(ipcheap_heap *heap) {
+    ipcheap_record record;
+    EXPECT(ipcheap_trim(heap, 0) >= 0);
+    EXPECT_EQ(statistics(heap).committed, 0);
+    int64_t start = os_now();
+    EXPECT_EQ(ipcheap_allocate(heap, statistics(heap).capacity, &record), 0);
+    EXPECT(os_now() - start < 5 * SECOND);
+    EXPECT_EQ(ipcheap_free(heap, &record), 0);
+}
+
+/* The lock is another's whenever a small record is sent where an extent came back. */
+static void who_must_not_sleep_hides_nothing(void) {
+    struct scene s = scene_of(64 * MIB, 16);
+    ipcheap_heap *other = attach(s.fd);
+    struct participant *rival;
+    EXPECT_EQ(participant_current(other, &rival), 0);
+    EXPECT_EQ(participant_current(s.heap, &s.me), 0);
+    lend_all(&s, 256 << 10);
+    pass(&s, 100, 0);
+    for (uint64_t n = 0; n < 20; n++) {
+        ipcheap_record record;
+        EXPECT_EQ(ipcheap_allocate(s.heap, 100, &record), 0);
+        EXPECT_EQ(heap_lock(rival), 0);
+        ipcheap_allow_sleep(0);
+        int error = ipcheap_try_send(s.pair.out, &record);
+        ipcheap_allow_sleep(1);
+        heap_unlock(rival);
+        if (error == IPCHEAP_WOULD_SLEEP) error = ipcheap_try_send(s.pair.out, &record);
+        EXPECT_EQ(error, 0);
+        EXPECT_EQ(ipcheap_receive(s.pair.in, &record, 0), 0);
+        EXPECT_EQ(ipcheap_free(s.heap, &record), 0);
+    }
+    EXPECT_EQ(s.me->deferred_count, 0);
+    ipcheap_release(other);
+    expect_success(run_peer(s.fd, trim_and_take_all));
+    scene_end(&s);
+}
+
+/* Somebody who is stopped has the heap lock: each call waits for it a few times, and then goes on. */
+static void nobody_waits_for_the_lock_for_each(void) {
+    struct scene s = scene_of(512 * MIB, 16);
+    ipcheap_heap *other = attach(s.fd);
+    struct participant *rival;
+    ipcheap_record record;
+    const int64_t timeout = 100 * MILLISECOND;
+    lend_all(&s, 256 << 10);
+    EXPECT_EQ(s.me->lending.count, 8);
+    pass(&s, 100, 0);
+    EXPECT_EQ(participant_current(other, &rival), 0);
+    EXPECT_EQ(heap_lock(rival), 0);
+    EXPECT_EQ(participant_current(s.heap, &s.me), 0);
+    ipcheap_set_lock_timeout(s.heap, timeout);
+    int64_t start = os_now();
+    EXPECT_EQ(ipcheap_allocate(s.heap, 300 << 10, &record), IPCHEAP_HEAP_BUSY);
+    EXPECT(os_now() - start < 5 * timeout);
+    start = os_now();
+    for (uint64_t n = 0; n < 40; n++) pass(&s, 100, n);
+    EXPECT(os_now() - start < 5 * timeout);
+    heap_unlock(rival);
+    ipcheap_set_lock_timeout(s.heap, long_enough);
+    for (uint64_t n = 0; n < 20; n++) pass(&s, 100, n);
+    EXPECT_EQ(s.me->deferred_count, 0);
+    ipcheap_release(other);
     scene_end(&s);
 }
 
@@ -282,14 +381,18 @@ static void another_process_gets_them_in_order(void) {
 
 int main(void) {
     a_few_go_round();
+    a_slot_may_name_what_is_not_there();
     only_what_it_pays_for_is_lent();
     who_asks_for_different_sizes_lends_nothing();
     what_is_asked_for_again_is_asked_for_once();
     what_nobody_asks_for_is_freed_when_its_slot_is_needed();
     consumers_do_with_them_as_they_like();
+    what_cannot_be_collected_is_not_lent();
     copies_are_lent_too();
     memory_that_is_short_is_not_lent_out();
     a_closed_producer_has_nothing_out();
+    who_must_not_sleep_hides_nothing();
+    nobody_waits_for_the_lock_for_each();
     another_process_gets_them_in_order();
     return 0;
 }

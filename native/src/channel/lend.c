@@ -1,6 +1,5 @@
 #include "channel/lend.h"
 
-#include "heap/deferred.h"
 #include "segment/participant.h"
 
 /* Off the list, whatever has become of it. */
@@ -37,6 +36,11 @@ static enum outcome take(struct participant *me, const struct loan *loan) {
     return outcome;
 }
 
+/* Has its slot been sent in again? Then what was in there has been freed. */
+static bool is_over(const struct loan *loan) {
+    return loan->by->position - loan->position > loan->by->mask + 1;
+}
+
 /*
  * Might another one go out before this is taken? Were the first to come back taken at once, it would
  * go to and fro alone. But not when its slot is the next to be sent in: there it would be freed.
@@ -46,16 +50,16 @@ static bool can_wait(const struct participant *me, const struct loan *loan) {
 }
 
 /*
- * Under the heap's mutex, so that the endpoints stay: the oldest that has come back and is to be
- * taken. Those of another size are, whenever they can be freed.
+ * Under the heap's mutex, so that the endpoints stay. Those of another size wait for their slot's
+ * turn; they count until then, so that never more is out.
  */
-static uint64_t take_oldest(struct participant *me, uint64_t pages, bool *fits) {
+static uint64_t take_oldest(struct participant *me, uint64_t pages) {
     struct lending *l = &me->lending;
     for (uint32_t i = 0; i < l->count;) {
         struct loan loan = l->loans[i];
-        *fits = loan.pages == pages;
-        if (*fits ? can_wait(me, &loan) : deferred_reserve(me, 1) != 0) return 0;
-        enum outcome outcome = take(me, &loan);
+        bool fits = loan.pages == pages;
+        if (fits && can_wait(me, &loan)) return 0;
+        enum outcome outcome = is_over(&loan) ? GONE : fits ? take(me, &loan) : AWAY;
         if (outcome == AWAY)
             i++;
         else
@@ -76,16 +80,11 @@ void lent_asked(struct participant *me, uint64_t nbytes) {
 }
 
 uint64_t lent_take(struct participant *me, uint64_t nbytes) {
-    while (me->lending.count) {
-        bool fits;
-        pthread_mutex_lock(&me->heap->mutex);
-        uint64_t offset = take_oldest(me, pages_of(nbytes), &fits);
-        pthread_mutex_unlock(&me->heap->mutex);
-        if (!offset || fits) return offset;
-        me->held++;
-        block_drop(me, offset); /* not under the mutex: it may wait for the heap lock */
-    }
-    return 0;
+    if (!me->lending.count) return 0;
+    pthread_mutex_lock(&me->heap->mutex);
+    uint64_t offset = take_oldest(me, pages_of(nbytes));
+    pthread_mutex_unlock(&me->heap->mutex);
+    return offset;
 }
 
 void lent_add(ipcheap_endpoint *e, uint64_t position, uint64_t offset) {

@@ -29,6 +29,8 @@ void lent_asked(struct participant *me, uint64_t nbytes);
 static inline bool lent_wanted(const struct participant *me, uint64_t pages) {
     const struct lending *l = &me->lending;
     if (LIKELY(pages == 0 || pages != l->wanted) || l->count == LOANS) return false;
+    /* Without a barrier nobody else can collect what is out: see collect_from_other(). */
+    if (UNLIKELY(get(&me->heap->header->fences))) return false;
     return l->pages + pages <= least(LENT_PAGES, me->heap->geometry.zone_pages[DATA_ZONE] / 64);
 }
 /* It has been sent at a position. */

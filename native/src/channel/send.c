@@ -17,8 +17,11 @@ static int collect_slot(ipcheap_endpoint *e) {
         block_free(e->me, &place);
         return 0;
     }
-    /* An extent that was lent, and not asked for in a whole lap: freed when we are outside. */
-    int error = deferred_reserve(e->me, 1);
+    /*
+     * An extent that was lent, and not asked for in a whole lap: freed when we are outside. Where
+     * that could not be done it would stay ours, and be nobody's to collect.
+     */
+    int error = may_sleep() ? deferred_reserve(e->me, 1) : IPCHEAP_WOULD_SLEEP;
     if (!error) extent_defer(e->me, place.page);
     return error;
 }
@@ -106,9 +109,11 @@ static int free_released(ipcheap_endpoint *e) {
     return error;
 }
 
+/* What was deferred is freed as soon as the lock is: a send does not wait for that. */
 static void leave_ring(ipcheap_endpoint *e) {
     participant_leave(e->me);
-    if (UNLIKELY(e->me->deferred_count)) deferred_settle(e->me);
+    if (LIKELY(!e->me->deferred_count)) return;
+    if (!get(&e->heap->header->lock)) deferred_settle(e->me);
 }
 
 /* Inside enter_slot(). */
@@ -136,7 +141,7 @@ static int enter_slot(ipcheap_endpoint *e) {
         if (UNLIKELY(!e->writable)) look_at_slot(e);
         if (LIKELY(e->writable)) {
             error = free_released(e);
-            if (UNLIKELY(error)) leave_ring(e);
+            if (UNLIKELY(error)) participant_leave(e->me);
             return error;
         }
         participant_leave(e->me);

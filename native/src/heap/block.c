@@ -51,13 +51,23 @@ void participant_holds(struct participant *me, struct participant *owner, int ch
 }
 
 /*
- * In whole large pages, if that takes no more than a thirty-second on top, and the heap is spacious:
- * what is left over before the first of them should be no great loss. HEAP_FULL if not.
+ * Does a heap lose little by it? One of 32 such records, or as many of them fit in any case, with
+ * what is left over before the first: a heap made for just so many has to hold them.
+ */
+static bool is_spacious(const ipcheap_heap *heap, uint64_t pages, uint64_t rounded) {
+    uint64_t all = heap->geometry.zone_pages[DATA_ZONE];
+    if (rounded <= all / 32) return true;
+    return rounded <= all / 8 && (all - LARGE_PAGE) / rounded >= all / pages;
+}
+
+/*
+ * In whole large pages, if that takes no more than a thirty-second on top, and the heap is spacious.
+ * HEAP_FULL if not, nor where there are none, as in System V segments.
  */
 static int allocate_large(struct participant *me, uint64_t pages, uint64_t *first) {
     uint64_t rounded = round_up(pages, LARGE_PAGE);
-    bool spacious = rounded <= me->heap->geometry.zone_pages[DATA_ZONE] / 8;
-    if (rounded - pages > pages / 32 || !spacious) return IPCHEAP_HEAP_FULL;
+    if (me->heap->sysv || rounded - pages > pages / 32) return IPCHEAP_HEAP_FULL;
+    if (!is_spacious(me->heap, pages, rounded)) return IPCHEAP_HEAP_FULL;
     return extent_allocate(me, DATA_ZONE, rounded, LARGE_PAGE, KIND_RECORD, me->tag, first);
 }
 
@@ -71,7 +81,8 @@ static int allocate_once(struct participant *me, uint64_t nbytes, uint64_t *offs
     /* Too large for a slab, or no place left where a slab would fit. */
     uint64_t pages = nbytes / PAGE + (nbytes % PAGE != 0 || nbytes == 0), first;
     error = allocate_large(me, pages, &first);
-    if (error == IPCHEAP_HEAP_FULL || error == IPCHEAP_MEMORY_FULL)
+    /* CORRUPT: where the heads add up, something that is not aligned may still fit. */
+    if (error == IPCHEAP_HEAP_FULL || error == IPCHEAP_MEMORY_FULL || error == IPCHEAP_CORRUPT)
         error = extent_allocate(me, DATA_ZONE, pages, 1, KIND_RECORD, me->tag, &first);
     if (!error) *offset = page_offset(me->heap, first);
     return error;

@@ -59,6 +59,8 @@ static int find(ipcheap_heap *heap, int zone, uint64_t pages, uint64_t align, st
         stale |= head == UINT64_MAX || free_length(heap, zone, head) == 0;
     }
     if (UNLIKELY(stale)) rebuild_zone(heap, zone);
+    /* Who would like a large page takes another place as well: no reason to keep the lock long. */
+    if (align == LARGE_PAGE) return IPCHEAP_HEAP_FULL;
     /* The lowest of each bin would not do; before we give up, look at every run. */
     struct extent_walk walk = extent_walk_of(heap, zone);
     while (extent_step(heap, &walk))

@@ -43,6 +43,7 @@ bool slab_valid(ipcheap_heap *heap, uint64_t page, uint32_t *size_class) {
 /* The page on which the slab that covers `page` begins, or UINT64_MAX. */
 static uint64_t slab_head(ipcheap_heap *heap, uint64_t page) {
     const struct geometry *g = &heap->geometry;
+    if (UNLIKELY(page >= g->zone_pages[DATA_ZONE])) return UINT64_MAX; /* a slot says anything */
     uint64_t small = UINT64_C(1) << (g->slab_shift - PAGE_SHIFT);
     uint64_t head = page & ~(small - 1);
     if (!segment_meta_committed(heap, &heap->pages[head], sizeof(struct page))) return UINT64_MAX;

@@ -29,8 +29,8 @@ struct loan {
 
 struct lending {
     struct loan loans[LOANS]; /* the oldest first */
-    uint32_t count;
-    uint64_t pages;           /* of all of them */
+    _Atomic uint32_t count;
+    _Atomic uint64_t pages;   /* of all of them */
     uint64_t asked;           /* pages of the extent asked for last */
     uint64_t wanted;          /* the same, if it was asked for twice; or 0 */
 };
