@@ -270,7 +270,7 @@ static void a_forked_child_uses_the_heap_through_its_own_endpoints(void) {
     ipcheap_endpoint *producer = claim(heap, &channel, IPCHEAP_PRODUCER);
     ipcheap_record mine;
     EXPECT_EQ(ipcheap_allocate(heap, 8, &mine), 0);
-    pid_t pid = fork();
+    pid_t pid = fork_child();
     if (pid == 0) {
         another_threads_endpoint(heap, producer);
         ipcheap_record record = mine;

@@ -41,8 +41,7 @@ static bool survives(struct totals *t, const unsigned char *bytes, size_t size, 
     int status = 0;
     double start = now();
     *t->shared = (struct corrupt_result){0};
-    pid_t pid = fork();
-    EXPECT(pid >= 0);
+    pid_t pid = fork_child();
     if (pid == 0) {
         alarm(SECONDS + 1);
         *t->shared = corrupt_run(bytes, size);

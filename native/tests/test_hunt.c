@@ -186,8 +186,7 @@ static void run_process(int fd, int process, bool strangers, long messages, uint
 }
 
 static pid_t process_of(int fd, int process, bool strangers, long messages, uint64_t seed) {
-    pid_t pid = fork();
-    EXPECT(pid >= 0);
+    pid_t pid = fork_child();
     if (pid) return pid;
     run_process(fd, process, strangers, messages, seed);
     _exit(0);

@@ -62,8 +62,7 @@ static void forward_three(ipcheap_heap *own) {
 
 /* Takes every slot there is, so that a newcomer gets the dead one's. */
 static pid_t start_crowd(int fd) {
-    pid_t pid = fork();
-    EXPECT(pid >= 0);
+    pid_t pid = fork_child();
     if (pid) return pid;
     ipcheap_heap *one;
     int error;
@@ -75,8 +74,7 @@ static pid_t start_crowd(int fd) {
 
 /* Joins, and waits for the lock, under which the dead one is to be recovered. */
 static pid_t start_newcomer(int fd) {
-    pid_t pid = fork();
-    EXPECT(pid >= 0);
+    pid_t pid = fork_child();
     if (pid) return pid;
     hear(come);
     attach(fd);

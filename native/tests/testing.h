@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -96,10 +97,19 @@ static inline void pair_release(struct pair *p) {
     ipcheap_endpoint_release(p->in);
 }
 
+/* A child that does not outlive the test, however that ends. */
+static inline pid_t fork_child(void) {
+    pid_t parent = getpid(), pid = fork();
+    EXPECT(pid >= 0);
+    if (pid) return pid;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) _exit(1);
+    return 0;
+}
+
 /* Runs `body` in a child with its own attachment; returns the pid. */
 static inline pid_t run_peer(int fd, void (*body)(ipcheap_heap *heap)) {
-    pid_t pid = fork();
-    EXPECT(pid >= 0);
+    pid_t pid = fork_child();
     if (pid) return pid;
     ipcheap_heap *heap = attach(fd);
     body(heap);

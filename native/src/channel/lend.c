@@ -2,6 +2,24 @@
 
 #include "segment/participant.h"
 
+/* What it pays for: less fits a core's caches in any case, more does not in all of them. */
+#define LENT_LEAST (UINT64_C(256) << 10 >> PAGE_SHIFT)
+#define LENT_MOST (UINT64_C(2) << 20 >> PAGE_SHIFT)
+#define LENT_PAGES (UINT64_C(4) << 20 >> PAGE_SHIFT) /* that a participant may have out at a time */
+
+/* Would another one of so many pages go out? */
+static bool is_wanted(const struct participant *me, uint64_t pages) {
+    const struct lending *l = &me->lending;
+    if (pages != l->wanted || l->count == LOANS) return false;
+    /* Without a barrier nobody else can collect what is out: see collect_from_other(). */
+    if (UNLIKELY(get(&me->heap->header->fences))) return false;
+    return l->pages + pages <= least(LENT_PAGES, me->heap->geometry.zone_pages[DATA_ZONE] / 64);
+}
+
+uint64_t lent_mark(const struct participant *me, uint64_t pages) {
+    return is_wanted(me, pages) ? RING_LENT : 0;
+}
+
 /* Off the list, whatever has become of it. */
 static void forget(struct lending *l, uint32_t i) {
     l->pages -= l->loans[i].pages;
@@ -46,7 +64,7 @@ static bool is_over(const struct loan *loan) {
  * go to and fro alone. But not when its slot is the next to be sent in: there it would be freed.
  */
 static bool can_wait(const struct participant *me, const struct loan *loan) {
-    return lent_wanted(me, loan->pages) && loan->by->position - loan->position <= loan->by->mask;
+    return is_wanted(me, loan->pages) && loan->by->position - loan->position <= loan->by->mask;
 }
 
 /*

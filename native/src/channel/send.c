@@ -8,8 +8,8 @@
 #include "segment/lock.h"
 
 /* What the consumer released into the next slot comes home. */
-static int collect_slot(ipcheap_endpoint *e) {
-    uint64_t offset = ring_offset(e->released), tag = my_sent_tag(e, e->position - e->mask - 1);
+static int collect_slot(ipcheap_endpoint *e, uint64_t word) {
+    uint64_t offset = ring_offset(word), tag = my_sent_tag(e, e->position - e->mask - 1);
     struct place place;
     if (LIKELY(slab_free_sent(e->me, offset, tag))) return 0;
     if (!place_find(e->heap, offset, &place) || !place_is(&place, tag)) return 0;
@@ -53,7 +53,7 @@ struct parcel {
     shared64 *tag;
     struct participant *owner;
     struct local_slab *slab; /* the owner's, if that is the sender */
-    uint64_t pages;          /* of an extent of the sender's own */
+    uint64_t lent;           /* RING_LENT if it is to come back */
     struct ring_slot *held;
 };
 
@@ -81,7 +81,7 @@ static int judge(ipcheap_endpoint *e, const ipcheap_record *record, struct parce
     if (parcel->owner != e->me)
         parcel->owner->attention |= ATTENTION_HELPED; /* free_owned() */
     else if (!place.in_slab)
-        parcel->pages = place_bytes(e->heap, &place) >> PAGE_SHIFT;
+        parcel->lent = lent_mark(e->me, place_bytes(e->heap, &place) >> PAGE_SHIFT);
     return 0;
 }
 
@@ -104,7 +104,7 @@ static void look_at_slot(ipcheap_endpoint *e) {
 
 /* Inside enter_ring(). */
 static int free_released(ipcheap_endpoint *e) {
-    int error = e->released ? collect_slot(e) : 0;
+    int error = e->released ? collect_slot(e, e->released) : 0;
     if (LIKELY(!error)) e->released = 0;
     return error;
 }
@@ -117,15 +117,16 @@ static void leave_ring(ipcheap_endpoint *e) {
 }
 
 /* Inside enter_slot(). */
-static void fill_slot(ipcheap_endpoint *e, const ipcheap_record *record, shared64 *tag,
-                      bool lent) {
+static void fill_slot(ipcheap_endpoint *e, const ipcheap_record *record,
+                      const struct parcel *parcel) {
+    shared64 *tag = parcel->tag;
     struct side *side = &e->channel->sides[IPCHEAP_PRODUCER];
     struct ring_slot *slot = slot_of(e, e->position);
     put(&side->from, get(tag));
     put(&side->intent, record->offset);
     put_release(tag, my_sent_tag(e, e->position)); /* after the intent that explains it */
     /* These two last and together: a consumer that polls the line should lose it only once. */
-    put(&slot->size, ring_size(record->nbytes, record->form) | (lent ? RING_LENT : 0));
+    put(&slot->size, ring_size(record->nbytes, record->form) | parcel->lent);
     /* Release: pairs with the consumer's acquire; what the user wrote goes with it. */
     put_release(&slot->word, ring_word(lap_of(e, e->position), SLOT_FULL, record->offset));
     put(&side->intent, 0);
@@ -157,13 +158,12 @@ static int send_one(ipcheap_endpoint *e, ipcheap_record *record) {
     if (UNLIKELY(error)) return error;
     error = enter_slot(e);
     if (UNLIKELY(error)) return error;
-    bool lent = UNLIKELY(lent_wanted(e->me, parcel.pages));
-    fill_slot(e, record, parcel.tag, lent);
+    fill_slot(e, record, &parcel);
     /* For the next one, while the consumer has this one to look at. */
     look_at_slot(e);
     if (e->released && !is_extent(e->heap, ring_offset(e->released))) free_released(e);
     leave_ring(e);
-    if (lent) lent_add(e, e->position - 1, record->offset);
+    if (UNLIKELY(parcel.lent)) lent_add(e, e->position - 1, record->offset);
     if (LIKELY(parcel.owner != NULL))
         account_for(e, &parcel);
     else
@@ -293,11 +293,10 @@ static int send_new(ipcheap_endpoint *e, const ipcheap_bytes *copied) {
         block_drop(e->me, record.offset);
         return error;
     }
-    bool lent = lent_wanted(e->me, parcel.pages);
-    fill_slot(e, &record, parcel.tag, lent);
+    fill_slot(e, &record, &parcel);
     look_at_slot(e);
     leave_ring(e);
-    if (lent) lent_add(e, e->position - 1, record.offset);
+    if (parcel.lent) lent_add(e, e->position - 1, record.offset);
     account_for(e, &parcel);
     return 0;
 }
