@@ -221,22 +221,22 @@ int os_punch(int fd, uint64_t offset, uint64_t bytes) {
     return fallocate(fd, how, (off_t)offset, (off_t)bytes) ? IPCHEAP_SYSTEM : 0;
 }
 
+/* Where there is room for so much at a multiple of LARGE_PAGE_BYTES; NULL for anywhere. */
+static void *aligned_place(uint64_t bytes) {
+    if (bytes < LARGE_PAGE_BYTES) return NULL;
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    unsigned char *room = mmap(NULL, bytes + LARGE_PAGE_BYTES, PROT_NONE, flags, -1, 0);
+    if (room == MAP_FAILED) return NULL;
+    munmap(room, bytes + LARGE_PAGE_BYTES);
+    return room + (-(uintptr_t)room & (LARGE_PAGE_BYTES - 1));
+}
+
 int os_map(int fd, uint64_t bytes, unsigned char **base) {
     int flags = MAP_SHARED | MAP_NORESERVE;
-    /* More than it takes; what lies before and behind is given back. */
-    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), span = round_up(bytes, page);
-    unsigned char *place = mmap(NULL, span + LARGE_PAGE_BYTES, PROT_NONE,
-                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (place == MAP_FAILED) return errno == ENOMEM ? IPCHEAP_NO_MEMORY : IPCHEAP_SYSTEM;
-    uint64_t before = round_up((uintptr_t)place, LARGE_PAGE_BYTES) - (uintptr_t)place;
-    void *address = mmap(place + before, bytes, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, 0);
-    int error = errno;
-    if (address == MAP_FAILED) {
-        munmap(place, span + LARGE_PAGE_BYTES);
-        return error == ENOMEM ? IPCHEAP_NO_MEMORY : IPCHEAP_SYSTEM;
-    }
-    if (before) munmap(place, before);
-    munmap(place + before + span, LARGE_PAGE_BYTES - before);
+    /* A hint: somebody may have taken the place by now, and some files have a mind of their own. */
+    void *place = aligned_place(bytes);
+    void *address = mmap(place, bytes, PROT_READ | PROT_WRITE, flags, fd, 0);
+    if (address == MAP_FAILED) return errno == ENOMEM ? IPCHEAP_NO_MEMORY : IPCHEAP_SYSTEM;
     *base = address;
     return 0;
 }

@@ -71,7 +71,7 @@ int os_file_resize(int fd, uint64_t bytes);
 int os_file_read(int fd, uint64_t offset, void *data, size_t bytes);
 int os_commit(int fd, uint64_t offset, uint64_t bytes);
 int os_punch(int fd, uint64_t offset, uint64_t bytes);
-/* At a multiple of LARGE_PAGE_BYTES, so that these can be mapped whole. */
+/* If it can be, at a multiple of LARGE_PAGE_BYTES, so that these are mapped whole. */
 int os_map(int fd, uint64_t bytes, unsigned char **base);
 int os_map_sysv(int shmid, bool read_only, unsigned char **base);
 int64_t os_sysv_bytes(int shmid);
