@@ -220,6 +220,7 @@ static void a_slot_may_name_what_is_not_there(void) {
         put(&s.pair.in->slots[0].word, ring_word(1, SLOT_RELEASED, offsets[i]));
         send_number(&s, 100, 3); /* looks at the slot that is next */
         send_number(&s, 100, 4);
+        pair_release(&s.pair);
         ipcheap_release(s.heap);
         close(s.fd);
     }

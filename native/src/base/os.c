@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 #ifdef IPCHEAP_STEPS
-void (*ipcheap_step_hook)(const char *file, int line);
+void (*_Atomic ipcheap_step_hook)(const char *file, int line);
 #endif
 
 #ifdef __SANITIZE_THREAD__

@@ -19,7 +19,7 @@
 
 #ifdef IPCHEAP_STEPS
 /* Called before every shared store. Tests set it; what it does may not return. */
-extern void (*ipcheap_step_hook)(const char *file, int line);
+extern void (*_Atomic ipcheap_step_hook)(const char *file, int line);
 #define STEP() (ipcheap_step_hook ? ipcheap_step_hook(__FILE__, __LINE__) : (void)0)
 #else
 #define STEP() ((void)0)
