@@ -23,7 +23,7 @@
 #include "base/shared.h"
 
 #define MAGIC UINT64_C(0x7061656863706931) /* "1ipcheap" */
-#define FORMAT 2u
+#define FORMAT 3u
 
 #define PAGE_SHIFT 12
 #define PAGE ((uint64_t)1 << PAGE_SHIFT)
