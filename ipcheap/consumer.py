@@ -108,7 +108,7 @@ class Consumer(Endpoint, ConsumerCore):
         is left where it is. An error of the codec's comes through, with a note of the channel, and
         the record is freed.
         """
-        return self._decoded([self._receive(_OBJECT, timeout)], codec)
+        return self._decoded(self._receive(_OBJECT, timeout), codec)
 
     def __iter__(self) -> Iterator[Record]:
         while True:
@@ -148,7 +148,7 @@ class Consumer(Endpoint, ConsumerCore):
 
     async def arecv_object(self, *, codec: Codec = PICKLE) -> Any:
         """Return the next object; asyncio's `recv_object()`. Unpickling runs code."""
-        return self._decoded([await self._areceive(_OBJECT)], codec)
+        return self._decoded(await self._areceive(_OBJECT), codec)
 
     async def __aiter__(self) -> AsyncIterator[Record]:
         while True:  # arecv_record(), but for the cost of a coroutine
@@ -212,13 +212,15 @@ class Consumer(Endpoint, ConsumerCore):
         block = receive()
         return await self._receive_eventually(receive, block) if isinstance(block, int) else block
 
-    def _decoded(self, blocks: list[Block], codec: Codec) -> Any:
-        """Make the object of a block that nobody else has, or keeps: what is left frees it."""
+    def _decoded(self, block: Block, codec: Codec) -> Any:
+        """Make the object of a block, which goes with the last array that aliases it."""
         try:
-            return object_of(blocks.pop(), self._source, codec)
+            return object_of(block, self._source, codec)
         except Exception as error:
             error.add_note(f"It was received by {self!r}.")
             raise
+        finally:
+            del block  # a traceback would keep it
 
     def _when_ready(self, receive: Callable[[], T | int], code: int, timeout: float | None) -> T:
         if code != _WOULD_BLOCK:

@@ -87,11 +87,9 @@ static uint64_t take_oldest(struct participant *me, uint64_t pages) {
     return 0;
 }
 
-static uint64_t pages_of(uint64_t nbytes) { return nbytes / PAGE + (nbytes % PAGE != 0); }
-
 void lent_asked(struct participant *me, uint64_t nbytes) {
     struct lending *l = &me->lending;
-    uint64_t pages = pages_of(nbytes);
+    uint64_t pages = extent_pages(nbytes);
     bool pays = LENT_LEAST <= pages && pages < LENT_MOST;
     l->wanted = pays && pages == l->asked ? pages : 0;
     l->asked = pages;
@@ -100,7 +98,7 @@ void lent_asked(struct participant *me, uint64_t nbytes) {
 uint64_t lent_take(struct participant *me, uint64_t nbytes) {
     if (!me->lending.count) return 0;
     pthread_mutex_lock(&me->heap->mutex);
-    uint64_t offset = take_oldest(me, pages_of(nbytes));
+    uint64_t offset = take_oldest(me, extent_pages(nbytes));
     pthread_mutex_unlock(&me->heap->mutex);
     return offset;
 }

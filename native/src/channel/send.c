@@ -22,8 +22,10 @@ static int collect_slot(ipcheap_endpoint *e, uint64_t word) {
      * that could not be done it would stay ours, and be nobody's to collect.
      */
     int error = may_sleep() ? deferred_reserve(e->me, 1) : IPCHEAP_WOULD_SLEEP;
-    if (!error) extent_defer(e->me, place.page);
-    return error;
+    if (error) return error;
+    put(place.tag, e->me->tag);
+    extent_defer(e->me, place.page);
+    return 0;
 }
 
 /* Somebody collects garbage under the lock; when we have it, he is done. */

@@ -19,7 +19,8 @@
 
 /*
  * Takes the lock itself and commits the memory outside it. `align` is in pages, a power of
- * two. HEAP_FULL when no free run is long enough; MEMORY_FULL when the file system is.
+ * two. HEAP_FULL when no free run is long enough; MEMORY_FULL when the file system is. LARGE_PAGE
+ * is a wish: HEAP_FULL, too, where the index knows of no such place at once.
  */
 int extent_allocate(struct participant *me, int zone, uint64_t pages, uint64_t align,
                     enum page_kind kind, uint64_t tag, uint64_t *first);
