@@ -15,7 +15,7 @@
 #include "heap/size_class.h"
 #include "segment/heap.h"
 
-enum { SLOTS = 4, MOST = 64, OWN = 4, LENT = 256 << 10 };
+enum { SLOTS = 4, MOST = 64, OWN = 4 };
 enum { A = 1, B = 2, C = 3, X = 9 }; /* ids: victim to survivor, back, forwarded, of a scenario */
 
 /* What became of a record of channel B in the victim's hands. */
@@ -74,7 +74,6 @@ void remove_id(struct world *w, uint64_t id, int force);
 /* The usual worlds of a survivor. */
 void listen_a(struct world *w);
 void send_b_full(struct world *w); /* as many as there are slots */
-void lend_b_full(struct world *w); /* the same, of extents that are lent, but for the first */
 void all_channels(struct world *w);
 bool bell_rings(const struct world *w);
 
@@ -85,7 +84,6 @@ void fill_a(struct world *w);
 
 /* One record more. */
 void send_a(struct world *w);
-void send_a_of(struct world *w, uint64_t nbytes);
 /* Returns its number. */
 uint64_t receive_b(struct world *w, ipcheap_record *record);
 

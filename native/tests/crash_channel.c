@@ -62,22 +62,6 @@ static void send_again(struct world *w) {
     for (int i = 0; i < SLOTS; i++) send_a(w);
 }
 
-/* Extents that are lent, which takes a heap of 64 MiB; but for the first of a victim's. */
-static void lend(struct world *w) {
-    for (int i = 0; i < SLOTS; i++) send_a_of(w, LENT);
-}
-
-static void lend_a_full(struct world *w) {
-    claim_a(w);
-    lend(w);
-}
-
-/* What was lent stays where it is, for nobody asks for its size any more. */
-static void lend_no_more(struct world *w) {
-    send_a_of(w, 2 * LENT);
-    send_a_of(w, LENT / 2);
-}
-
 /* All at once; the third of four is of a size of its own. */
 static void send_copies(struct world *w) {
     static unsigned char bytes[SLOTS][20000];
@@ -272,19 +256,6 @@ const struct scenario channel_scenarios[] = {
     {"send copies over garbage", MIB, .before = listen_a, .prepare = fill_a_with_copies,
      .meanwhile = empty_a, .act = send_copies},
     {"read copies", MIB, .before = all_channels, .prepare = claim_b, .act = read_copies},
-    {"lend", 64 * MIB, .before = listen_a, .prepare = claim_a, .act = lend},
-    {"take what was lent", 64 * MIB, .before = listen_a, .prepare = lend_a_full,
-     .meanwhile = empty_a, .act = lend},
-    {"send over what was lent", 64 * MIB, .before = listen_a, .prepare = lend_a_full,
-     .meanwhile = empty_a, .act = send_again},
-    {"lend no more", 64 * MIB, .before = listen_a, .prepare = lend_a_full, .meanwhile = empty_a,
-     .act = lend_no_more},
-    {"close a lender", 64 * MIB, .before = listen_a, .prepare = lend_a_full, .meanwhile = empty_a,
-     .act = close_producer},
-    {"free what is lent", 64 * MIB, .before = lend_b_full, .prepare = claim_b,
-     .act = receive_and_free},
-    {"keep what is lent", 64 * MIB, .before = lend_b_full, .prepare = claim_b,
-     .act = keep_and_free},
     {"receive and free", MIB, .before = all_channels, .prepare = claim_b, .act = receive_and_free},
     {"keep", MIB, .before = all_channels, .prepare = claim_b, .act = keep_and_free},
     {"forward", MIB, .before = all_channels, .prepare = claim_all, .act = forward},

@@ -1,5 +1,6 @@
 /* crash_memory.c - killed while allocating and freeing: slabs, extents, what others hold. */
 #include "crash.h"
+#include "segment/participant.h"
 
 static void small_come_and_go(struct world *w) {
     for (int i = 0; i < 36; i++) w->mine[i] = make(w, 1000, 0);
@@ -24,6 +25,17 @@ static void extents_come_and_go(struct world *w) {
     w->mine[1] = make(w, 1, 0); /* an aligned one */
     w->mine[2] = make(w, 300000, 0);
     give_back(w, &w->mine[2]); /* beyond the reserve */
+}
+
+static void extents_in_turn(struct world *w) {
+    struct participant *me;
+    EXPECT_EQ(participant_current(w->heap, &me), 0);
+    me->rotation.order = IN_TURN;
+    for (int i = 0; i < 12; i++) {
+        ipcheap_record *record = &w->mine[i % 3];
+        if (i >= 3) give_back(w, record);
+        *record = make(w, 100000, 0);
+    }
 }
 
 static void leave_orphans(ipcheap_heap *heap) {
@@ -125,6 +137,7 @@ const struct scenario memory_scenarios[] = {
     {"small", MIB, .before = listen_a, .act = small_come_and_go},
     {"large slabs", 16 * MIB, .before = listen_a, .act = large_slabs_come_and_go},
     {"extents", MIB, .before = listen_a, .act = extents_come_and_go},
+    {"extents in turn", 64 * MIB, .before = listen_a, .act = extents_in_turn},
     {"adopt", MIB, .before = adopt_before, .act = adopt, .verify = adopted},
     {"collect", MIB, .before = listen_a, .prepare = all_sent_and_freed,
      .meanwhile = empty_a_keeping, .act = collect_all},

@@ -57,18 +57,16 @@ bool find_id(struct world *w, uint64_t id, ipcheap_channel *channel) {
     return !error;
 }
 
-void send_a(struct world *w) { send_a_of(w, bytes_of(w->told->sent)); }
-
-void send_a_of(struct world *w, uint64_t nbytes) {
+void send_a(struct world *w) {
     uint64_t number = w->told->sent;
-    ipcheap_record record = make(w, nbytes, number);
+    ipcheap_record record = make(w, bytes_of(number), number);
     w->told->sending = number + 1;
     EXPECT_EQ(ipcheap_try_send(w->a_out, &record), 0);
     w->told->sent = number + 1;
 }
 
-static void send_b(struct world *w, uint64_t nbytes) {
-    ipcheap_record record = make(w, nbytes, w->b_sent);
+static void send_b(struct world *w) {
+    ipcheap_record record = make(w, bytes_of(w->b_sent), w->b_sent);
     EXPECT_EQ(ipcheap_try_send(w->b_out, &record), 0);
     w->b_sent++;
 }
@@ -87,19 +85,10 @@ void listen_a(struct world *w) {
     w->a_in = claim(w->heap, &w->a, IPCHEAP_CONSUMER);
 }
 
-static void add_b(struct world *w) {
+void send_b_full(struct world *w) {
     w->b = record_channel(w->heap, B, SLOTS);
     w->b_out = claim(w->heap, &w->b, IPCHEAP_PRODUCER);
-}
-
-void send_b_full(struct world *w) {
-    add_b(w);
-    for (int i = 0; i < SLOTS; i++) send_b(w, bytes_of(w->b_sent));
-}
-
-void lend_b_full(struct world *w) {
-    add_b(w);
-    for (int i = 0; i < SLOTS; i++) send_b(w, LENT);
+    for (int i = 0; i < SLOTS; i++) send_b(w);
 }
 
 void all_channels(struct world *w) {

@@ -119,6 +119,39 @@ static void a_slot_that_names_another_record_does_not_give_it_away(void) {
     close(fd);
 }
 
+/* What a consumer writes into a slot that it lets go is looked at before it is believed. */
+static void a_slot_that_comes_back_may_name_anything(void) {
+    const uint64_t offsets[] = {0, PAGE, UINT64_C(1) << 32, OFFSET_UNITS << 6 & ~(PAGE - 1)};
+    for (size_t i = 0; i < sizeof offsets / sizeof *offsets; i++) {
+        int fd = new_segment(64 * MIB);
+        ipcheap_heap *heap = attach(fd);
+        struct pair p = pair_of(heap, 1, SLOTS);
+        for (int n = 0; n < SLOTS - 1; n++) EXPECT_EQ(send_bytes(heap, p.out, 100), 0);
+        put(&p.in->slots[0].word, ring_word(1, SLOT_RELEASED, offsets[i]));
+        EXPECT_EQ(send_bytes(heap, p.out, 100), 0); /* and looks at the slot that is next */
+        EXPECT_EQ(send_bytes(heap, p.out, 100), 0);
+        pair_release(&p);
+        ipcheap_release(heap);
+        close(fd);
+    }
+}
+
+/* An extent that was sent is its consumer's to free, not left to the producer. */
+static void an_extent_that_comes_back_is_let_lie(void) {
+    int fd = new_segment(64 * MIB);
+    ipcheap_heap *heap = attach(fd);
+    struct pair p = pair_of(heap, 1, SLOTS);
+    ipcheap_record record;
+    EXPECT_EQ(send_bytes(heap, p.out, 100000), 0);
+    EXPECT_EQ(ipcheap_try_receive(p.in, &record), 0);
+    put_release(&p.in->slots[0].word, ring_word(1, SLOT_RELEASED, record.offset));
+    expect_to_work(heap, &p);
+    pair_release(&p);
+    expect_to_work_anew(heap, 1);
+    ipcheap_release(heap);
+    close(fd);
+}
+
 static void a_position_that_lies_is_found_out_by_the_next_claim(void) {
     int fd = new_segment(MIB);
     ipcheap_heap *heap = attach(fd);
@@ -328,6 +361,8 @@ int main(void) {
     who_sleeps_on_a_broken_ring_is_told();
     a_length_beyond_the_record_is_not_believed();
     a_slot_that_names_another_record_does_not_give_it_away();
+    a_slot_that_comes_back_may_name_anything();
+    an_extent_that_comes_back_is_let_lie();
     a_position_that_lies_is_found_out_by_the_next_claim();
     a_holder_who_never_was_keeps_no_side();
     roots_of_the_directory_are_found_again();

@@ -1,5 +1,6 @@
-/* Threads that allocate, copy and lend while another collects garbage. */
+/* Threads that allocate, copy and go round while another collects garbage. */
 
+#include "segment/participant.h"
 #include "threads.h"
 
 static void *allocate_and_free(void *argument) {
@@ -90,8 +91,11 @@ static void copies_are_sent_while_garbage_is_collected(void) {
     expect_empty(&scene);
 }
 
-static void *lend_large_ones(void *argument) {
+static void *send_large_ones(void *argument) {
     struct scene *scene = argument;
+    struct participant *me;
+    EXPECT_EQ(participant_current(scene->heap, &me), 0);
+    me->rotation.order = IN_TURN;
     ipcheap_endpoint *producer = claim(scene->heap, &scene->first, IPCHEAP_PRODUCER);
     for (uint64_t i = 0; i < ROUNDS; i++) {
         ipcheap_record record;
@@ -114,11 +118,11 @@ static void *collect_garbage(void *argument) {
     return NULL;
 }
 
-/* What is lent comes back to its producer, unless somebody has collected it. */
-static void extents_are_lent_while_garbage_is_collected(void) {
+/* The place that is next may have been given back to the system, or taken by another. */
+static void extents_go_round_while_memory_is_trimmed(void) {
     struct scene scene = new_scene(64 * MIB);
     ipcheap_endpoint *consumer = claim(scene.heap, &scene.first, IPCHEAP_CONSUMER);
-    pthread_t threads[2] = {start(lend_large_ones, &scene), start(collect_garbage, &scene)};
+    pthread_t threads[2] = {start(send_large_ones, &scene), start(collect_garbage, &scene)};
     ipcheap_record record;
     for (uint64_t i = 0; i < ROUNDS; i++) {
         uint64_t first, last;
@@ -138,6 +142,6 @@ static void extents_are_lent_while_garbage_is_collected(void) {
 int main(void) {
     memory_is_short_for_three();
     copies_are_sent_while_garbage_is_collected();
-    extents_are_lent_while_garbage_is_collected();
+    extents_go_round_while_memory_is_trimmed();
     return 0;
 }

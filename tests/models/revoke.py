@@ -273,48 +273,6 @@ def sends_again(laps: int, enter_ring: Any = enter_ring, looks: bool = True) -> 
         word = (RELEASED, position + 1)
 
 
-def look(position: int) -> Steps:
-    """Has what was sent as `position` come back, and is it not freed?"""
-    if (yield get(("flags",))) & (REVOKED | GONE):
-        return False
-    if (yield get_acquire(("word",))) != (RELEASED, position + 1):
-        return False
-    return (yield get_acquire(("tag",))) == (SENT, position)
-
-
-def take(position: int, look: Any = look) -> Steps:
-    """True when it is the producer's own again."""
-    yield from participant_enter()
-    back = yield from look(position)
-    if back:
-        yield when("is it his?", still_his, position + 1)
-        yield put(("tag",), OWN)
-    yield from participant_leave()
-    return back
-
-
-def lends(laps: int, enter_ring: Any = enter_ring, take: Any = take) -> Steps:
-    """Send what was lent and taken out of its slot; the slot goes on naming it."""
-    mine = False
-    for position in range(1, laps + 1):
-        yield from enter_ring()
-        word = yield get_acquire(("word",))
-        if word[0] == RELEASED:
-            yield from collect_slot(position)
-        if not mine:
-            yield put(("tag",), OWN)
-        if (yield get(("tag",))) != OWN:
-            raise Violation("a block that the producer had was freed by another")
-        yield put_release(("tag",), (SENT, position))
-        yield put_release(("word",), (RELEASED, position + 1))
-        yield from participant_leave()
-        mine = yield from take(position)
-        if not mine:  # another slot has its turn, and a dead collector's flag goes
-            yield from enter_ring()
-            yield from participant_leave()
-            mine = yield from take(position)
-
-
 def collects(times: int, others: tuple[str, ...] = ("producer",), collect: Any = None) -> Steps:
     for _ in range(times):
         yield from heap_lock("collector")
@@ -419,7 +377,6 @@ MIRRORS = (
     Mirror("channel/send.c", wait_for_collector, calls=frozenset({"heap_lock", "heap_unlock"})),
     Mirror("channel/send.c", enter_ring),
     Mirror("channel/ring.c", collect_from_other),
-    Mirror("channel/lend.c", take, calls=frozenset({"look"})),
     Mirror("channel/receive.c", move_to),
     Mirror("channel/receive.c", move_on),
     Mirror("channel/endpoint.c", drain_pending, ignored=frozenset({"participant_settled"})),
@@ -471,20 +428,6 @@ def collect_without_settling(others: tuple[str, ...]) -> Steps:
     yield put_and(("flags",), ~REVOKED)
 
 
-def take_without_entering(position: int) -> Steps:
-    back = yield from look(position)
-    if back:
-        yield when("is it his?", still_his, position + 1)
-        yield put(("tag",), OWN)
-    return back
-
-
-def look_at_the_slot_only(position: int) -> Steps:
-    if (yield get(("flags",))) & (REVOKED | GONE):
-        return False
-    return (yield get_acquire(("word",))) == (RELEASED, position + 1)
-
-
 def enter_without_clearing() -> Steps:
     yield from enter_ring(wait_without_clearing)
 
@@ -505,7 +448,6 @@ MODELS: dict[str, Callable[[], Model]] = {
     "slab": lambda: slab_model("slab", times=3),
     "garbage": lambda: garbage_model("garbage"),
     "garbage sent again": lambda: garbage_model("garbage sent again", sends=sends_again),
-    "garbage lent": lambda: garbage_model("garbage lent", sends=lends),
     "removal": lambda: removal_model("removal"),
     "removal, groups": lambda: removal_model("removal, groups", records=5, group=2),
 }
@@ -533,12 +475,6 @@ CONTROLS: dict[str, Callable[[], Model]] = {
     ),
     "garbage sent again: not waiting until busy is 0": lambda: garbage_model(
         "control", sends=sends_again, collect=collect_without_settling
-    ),
-    "garbage lent: taken without busy = 1": lambda: garbage_model(
-        "control", sends=partial(lends, take=take_without_entering)
-    ),
-    "garbage lent: no look at the tag": lambda: garbage_model(
-        "control", sends=partial(lends, take=partial(take, look=look_at_the_slot_only))
     ),
     "removal: no membarrier": lambda: removal_model("control", others=()),
     "removal: the flag before the position": lambda: removal_model(

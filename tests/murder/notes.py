@@ -27,8 +27,8 @@ def insist(condition: bool, text: str) -> None:
 
 
 def size_of(source: int, number: int) -> int:
-    """Return the size of a record, the same for all who ask; most are small, eight are alike."""
-    dice = random.Random(source << 48 | number // 8).random()
+    """Return the size of a record, the same for all who ask; most are small."""
+    dice = random.Random(source << 48 | number).random()
     return int(8 * (LARGEST / 8) ** (dice * dice))
 
 

@@ -106,6 +106,8 @@ static void watch(struct pace *p, void *to, const void *from, size_t nbytes) {
     if (ticks > 2 * p->ticks[p->way] && p->copies > SOON) p->next = p->copies + 1;
 }
 
+void copy_anew(void) { memset(paces, 0, sizeof paces); }
+
 void copy_long(void *to, const void *from, size_t nbytes) {
     uint32_t order = (uint32_t)(63 - __builtin_clzll(nbytes / SHORT_COPY | 1));
     struct pace *p = &paces[least(order, ORDERS - 1)];
@@ -122,6 +124,8 @@ void copy_long(void *to, const void *from, size_t nbytes) {
 }
 
 #else
+
+void copy_anew(void) {}
 
 void copy_long(void *to, const void *from, size_t nbytes) { memcpy(to, from, nbytes); }
 

@@ -12,6 +12,9 @@
 /* In the way that has been faster of late. */
 void copy_long(void *to, const void *from, size_t nbytes);
 
+/* Something is different now: what has been faster for this thread may not be any more. */
+void copy_anew(void);
+
 /* As memcpy() does; `from` may be NULL for nothing. A release after it publishes the copy. */
 static inline void copy(void *to, const void *from, size_t nbytes) {
     if (UNLIKELY(nbytes >= SHORT_COPY))

@@ -3,7 +3,6 @@
 #include <stdlib.h>
 
 #include "channel/bell.h"
-#include "channel/lend.h"
 #include "channel/park.h"
 #include "channel/recover.h"
 #include "heap/trim.h"
@@ -210,7 +209,6 @@ static int close_side(ipcheap_endpoint *e, struct participant *me) {
     pthread_mutex_lock(&e->heap->mutex); /* another thread may be freeing what we hold */
     if (e->side == IPCHEAP_CONSUMER) keep_held(e, me);
     e->closed = true;
-    lent_forget(e->me, e);
     pthread_mutex_unlock(&e->heap->mutex);
     bell_remove(e);
     bell_close(e);

@@ -13,8 +13,7 @@
  *
  * The slot alone says what has happened; positions are hints. A slot's claim on a block
  * counts only while the block's tag names that slot, so that a forwarded or kept record is
- * never delivered twice. Extents do not wait in a ring to be freed: the consumer does that, but
- * for those that are lent (lend.h).
+ * never delivered twice. Extents do not wait in a ring to be freed: the consumer does that.
  *
  * Private memory. The thread that claimed it calls; only freeing records is for any thread.
  */

@@ -141,7 +141,7 @@ static bool group_add(ipcheap_endpoint *e, struct group *group, uint64_t word, u
     const struct ring_slot *slot = slot_of(e, e->position + group->count);
     ipcheap_record record = {.offset = ring_offset(word), .nbytes = size_bytes(get(&slot->size))};
     if (UNLIKELY(!record_fits(e->heap, record.offset, record.nbytes))) return false;
-    if (UNLIKELY(!producer_collects(e, slot, record.offset))) return false;
+    if (UNLIKELY(!producer_collects(e, &record))) return false;
     *nbytes += record.nbytes;
     if (UNLIKELY(group->count && *nbytes > GROUP_BYTES)) return false;
     void *data = at_offset(e->heap, record.offset);
@@ -188,11 +188,7 @@ static int64_t receive_alone(ipcheap_endpoint *e, ipcheap_taker *take, void *con
         move_to(e, record.position);
         return error;
     }
-    struct ring_slot *slot = slot_of(e, record.position);
-    if (producer_collects(e, slot, record.offset))
-        slot_leave(e, slot, record.position, SLOT_RELEASED, record.offset);
-    else
-        error = receive_extent(e, &record);
+    error = receive_extent(e, &record);
     return error ? error : 1;
 }
 

@@ -1,40 +1,29 @@
 /* record.c - allocating records, freeing and keeping them. */
 
-#include "channel/lend.h"
 #include "channel/record.h"
+
 #include "heap/trim.h"
 
 static ipcheap_record owned_record(ipcheap_heap *heap, uint64_t offset, uint64_t nbytes) {
     return (ipcheap_record){at_offset(heap, offset), nbytes, offset, 0, NULL, IPCHEAP_PLAIN};
 }
 
-/* The slow half: what is longer than any block, or of a class that there is no block of. */
-static int __attribute__((noinline))
-allocate_slowly(struct participant *me, uint64_t nbytes, bool small, ipcheap_record *record) {
-    uint64_t offset = small ? 0 : lent_take(me, nbytes);
-    int error = 0;
-    if (offset)
-        me->held++;
-    else
-        error = block_allocate(me, nbytes, &offset);
-    if (error) return error;
-    *record = owned_record(me->heap, offset, nbytes);
-    if (!small) lent_asked(me, nbytes);
-    return 0;
-}
-
 int ipcheap_allocate(ipcheap_heap *heap, uint64_t nbytes, ipcheap_record *record) {
     struct participant *me;
+    uint64_t offset;
     if (UNLIKELY(heap->closed)) return IPCHEAP_HEAP_CLOSED;
     int error = participant_current(heap, &me);
     if (UNLIKELY(error)) return error;
     uint32_t size_class = size_class_of(nbytes);
-    bool small = LIKELY(size_class < heap->geometry.classes);
-    uint64_t block = small ? slab_take(me, size_class) : 0;
-    if (UNLIKELY(!block)) return allocate_slowly(me, nbytes, small, record);
-    me->held++;
-    *record = owned_record(heap, block, nbytes);
-    return 0;
+    uint64_t block = LIKELY(size_class < heap->geometry.classes) ? slab_take(me, size_class) : 0;
+    if (LIKELY(block)) {
+        me->held++;
+        *record = owned_record(heap, block, nbytes);
+        return 0;
+    }
+    error = block_allocate(me, nbytes, &offset);
+    if (!error) *record = owned_record(heap, offset, nbytes);
+    return error;
 }
 
 int nobody_here_owns(ipcheap_heap *heap, uint64_t offset) {
@@ -82,7 +71,7 @@ static int free_received(ipcheap_heap *heap, ipcheap_record *record) {
     ipcheap_endpoint *e = record->consumer;
     struct ring_slot *slot = slot_held(record);
     if (UNLIKELY(!slot)) return IPCHEAP_RECORD;
-    if (LIKELY(producer_collects(e, slot, record->offset))) {
+    if (LIKELY(producer_collects(e, record))) {
         slot_let_go(e, slot, record->position, SLOT_RELEASED, record->offset);
         return 1;
     }

@@ -46,15 +46,11 @@ static inline bool is_deserted(const ipcheap_endpoint *e) {
     return get(&e->channel->flags) & (CHANNEL_DESERTED | CHANNEL_GONE);
 }
 
-/* Is it of its own, and not a block of a slab? Extents start with a page. */
-static inline bool is_extent(ipcheap_heap *heap, uint64_t offset) {
-    return offset % PAGE == 0 && !slab_covers(heap, offset);
-}
-
-/* Is what a slot holds a block, which its producer can be left to free, or lent? */
-static inline bool producer_collects(const ipcheap_endpoint *e, const struct ring_slot *slot,
-                                     uint64_t offset) {
-    return !is_deserted(e) && (!is_extent(e->heap, offset) || get(&slot->size) & RING_LENT);
+/* Is the record a block that its producer can be left to free? */
+static inline bool producer_collects(const ipcheap_endpoint *e, const ipcheap_record *record) {
+    if (is_deserted(e)) return false;
+    /* Extents start with a page. */
+    return record->offset % PAGE || slab_covers(e->heap, record->offset);
 }
 
 /* Makes a received record its receiver's own, whose slot is let go; or CORRUPT. */

@@ -91,8 +91,7 @@ uint64_t ring_collect(struct participant *me, uint32_t index) {
                     (place_is(&place, sent_tag(index, position - ring.count)) ||
                      (offset != intent && place_is(&place, sent_tag(index, position))));
         /* The block first: were we killed in between, its tag tells that it is done with. */
-        if (ours && block_free(me, &place) != 0) continue; /* another time */
-        freed += ours;
+        if (ours && block_free(me, &place) == 0) freed++;
         put_release(&slot->word, ring_word(lap, SLOT_EMPTY, 0));
     }
     return freed;

@@ -2,30 +2,18 @@
 
 #include "base/copy.h"
 #include "channel/bell.h"
-#include "channel/lend.h"
 #include "channel/record.h"
 #include "heap/deferred.h"
 #include "segment/lock.h"
 
-/* What the consumer released into the next slot comes home. */
-static int collect_slot(ipcheap_endpoint *e, uint64_t word) {
+/* The block that the consumer released into this slot comes home. */
+static void collect_slot(ipcheap_endpoint *e, uint64_t word) {
     uint64_t offset = ring_offset(word), tag = my_sent_tag(e, e->position - e->mask - 1);
     struct place place;
-    if (LIKELY(slab_free_sent(e->me, offset, tag))) return 0;
-    if (!place_find(e->heap, offset, &place) || !place_is(&place, tag)) return 0;
-    if (place.in_slab) {
-        block_free(e->me, &place);
-        return 0;
-    }
-    /*
-     * An extent that was lent, and not asked for in a whole lap: freed when we are outside. Where
-     * that could not be done it would stay ours, and be nobody's to collect.
-     */
-    int error = may_sleep() ? deferred_reserve(e->me, 1) : IPCHEAP_WOULD_SLEEP;
-    if (error) return error;
-    put(place.tag, e->me->tag);
-    extent_defer(e->me, place.page);
-    return 0;
+    if (LIKELY(slab_free_sent(e->me, offset, tag))) return;
+    /* Extents do not come home: a consumer who keeps to the protocol frees them. */
+    if (!place_find(e->heap, offset, &place) || !place.in_slab) return;
+    if (place_is(&place, tag)) slab_free(e->me, &place.block);
 }
 
 /* Somebody collects garbage under the lock; when we have it, he is done. */
@@ -55,7 +43,6 @@ struct parcel {
     shared64 *tag;
     struct participant *owner;
     struct local_slab *slab; /* the owner's, if that is the sender */
-    uint64_t lent;           /* RING_LENT if it is to come back */
     struct ring_slot *held;
 };
 
@@ -80,10 +67,7 @@ static int judge(ipcheap_endpoint *e, const ipcheap_record *record, struct parce
     }
     parcel->owner = block_owner(e->heap, &place);
     if (UNLIKELY(!parcel->owner)) return nobody_here_owns(e->heap, record->offset);
-    if (parcel->owner != e->me)
-        parcel->owner->attention |= ATTENTION_HELPED; /* free_owned() */
-    else if (!place.in_slab)
-        parcel->lent = lent_mark(e->me, place_bytes(e->heap, &place) >> PAGE_SHIFT);
+    if (parcel->owner != e->me) parcel->owner->attention |= ATTENTION_HELPED; /* free_owned() */
     return 0;
 }
 
@@ -105,30 +89,20 @@ static void look_at_slot(ipcheap_endpoint *e) {
 }
 
 /* Inside enter_ring(). */
-static int free_released(ipcheap_endpoint *e) {
-    int error = e->released ? collect_slot(e, e->released) : 0;
-    if (LIKELY(!error)) e->released = 0;
-    return error;
-}
-
-/* What was deferred is freed as soon as the lock is: a send does not wait for that. */
-static void leave_ring(ipcheap_endpoint *e) {
-    participant_leave(e->me);
-    if (LIKELY(!e->me->deferred_count)) return;
-    if (!get(&e->heap->header->lock)) deferred_settle(e->me);
+static void free_released(ipcheap_endpoint *e) {
+    if (e->released) collect_slot(e, e->released);
+    e->released = 0;
 }
 
 /* Inside enter_slot(). */
-static void fill_slot(ipcheap_endpoint *e, const ipcheap_record *record,
-                      const struct parcel *parcel) {
-    shared64 *tag = parcel->tag;
+static void fill_slot(ipcheap_endpoint *e, const ipcheap_record *record, shared64 *tag) {
     struct side *side = &e->channel->sides[IPCHEAP_PRODUCER];
     struct ring_slot *slot = slot_of(e, e->position);
     put(&side->from, get(tag));
     put(&side->intent, record->offset);
     put_release(tag, my_sent_tag(e, e->position)); /* after the intent that explains it */
     /* These two last and together: a consumer that polls the line should lose it only once. */
-    put(&slot->size, ring_size(record->nbytes, record->form) | parcel->lent);
+    put(&slot->size, ring_size(record->nbytes, record->form));
     /* Release: pairs with the consumer's acquire; what the user wrote goes with it. */
     put_release(&slot->word, ring_word(lap_of(e, e->position), SLOT_FULL, record->offset));
     put(&side->intent, 0);
@@ -143,9 +117,8 @@ static int enter_slot(ipcheap_endpoint *e) {
         if (UNLIKELY(error)) return error;
         if (UNLIKELY(!e->writable)) look_at_slot(e);
         if (LIKELY(e->writable)) {
-            error = free_released(e);
-            if (UNLIKELY(error)) participant_leave(e->me);
-            return error;
+            free_released(e);
+            return 0;
         }
         participant_leave(e->me);
         error = endpoint_end(e, get(&slot_of(e, e->position)->word));
@@ -160,12 +133,11 @@ static int send_one(ipcheap_endpoint *e, ipcheap_record *record) {
     if (UNLIKELY(error)) return error;
     error = enter_slot(e);
     if (UNLIKELY(error)) return error;
-    fill_slot(e, record, &parcel);
+    fill_slot(e, record, parcel.tag);
     /* For the next one, while the consumer has this one to look at. */
     look_at_slot(e);
-    if (e->released && !is_extent(e->heap, ring_offset(e->released))) free_released(e);
-    leave_ring(e);
-    if (UNLIKELY(parcel.lent)) lent_add(e, e->position - 1, record->offset);
+    free_released(e);
+    participant_leave(e->me);
     if (LIKELY(parcel.owner != NULL))
         account_for(e, &parcel);
     else
@@ -295,10 +267,9 @@ static int send_new(ipcheap_endpoint *e, const ipcheap_bytes *copied) {
         block_drop(e->me, record.offset);
         return error;
     }
-    fill_slot(e, &record, &parcel);
+    fill_slot(e, &record, parcel.tag);
     look_at_slot(e);
-    leave_ring(e);
-    if (parcel.lent) lent_add(e, e->position - 1, record.offset);
+    participant_leave(e->me);
     account_for(e, &parcel);
     return 0;
 }

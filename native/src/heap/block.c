@@ -79,7 +79,7 @@ static int allocate_once(struct participant *me, uint64_t nbytes, uint64_t *offs
         if (LIKELY(error != IPCHEAP_HEAP_FULL)) return error;
     }
     /* Too large for a slab, or no place left where a slab would fit. */
-    uint64_t pages = extent_pages(nbytes), first;
+    uint64_t pages = nbytes / PAGE + (nbytes % PAGE != 0 || nbytes == 0), first;
     error = allocate_large(me, pages, &first);
     /* CORRUPT: where the heads add up, something that is not aligned may still fit. */
     if (error == IPCHEAP_HEAP_FULL || error == IPCHEAP_MEMORY_FULL || error == IPCHEAP_CORRUPT)
@@ -120,7 +120,8 @@ int block_allocate(struct participant *me, uint64_t nbytes, uint64_t *offset) {
     return error;
 }
 
-void extent_defer(struct participant *me, uint64_t page) {
+/* Ours, and nobody's record any more: to be freed later. */
+static void extent_defer(struct participant *me, uint64_t page) {
     shared64 *word = &me->heap->pages[page].word;
     put(word, page_word(PAGE_USED, KIND_TRIM, word_length(get(word))));
     deferred_add(me, page);

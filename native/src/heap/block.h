@@ -23,11 +23,6 @@ bool place_find(ipcheap_heap *heap, uint64_t offset, struct place *place);
 bool place_is(const struct place *place, uint64_t tag);
 uint64_t place_bytes(ipcheap_heap *heap, const struct place *place);
 
-/* How many pages an extent of so many bytes has. */
-static inline uint64_t extent_pages(uint64_t nbytes) {
-    return nbytes / PAGE + (nbytes % PAGE != 0 || nbytes == 0);
-}
-
 /* Allocates and tags as the caller's. Reclaims before it says HEAP_FULL or MEMORY_FULL. */
 int block_allocate(struct participant *me, uint64_t nbytes, uint64_t *offset);
 /*
@@ -35,10 +30,8 @@ int block_allocate(struct participant *me, uint64_t nbytes, uint64_t *offset);
  * lock cannot be had becomes the caller's and is freed later. WOULD_SLEEP changes nothing.
  */
 int block_free(struct participant *me, const struct place *place);
-/* For these two deferred_reserve() has made room. Frees what the caller holds, at once or later. */
+/* Frees what the caller holds, at once or later; deferred_reserve() has made room for that. */
 void block_drop(struct participant *me, uint64_t offset);
-/* An extent of the caller's is nobody's record any more: to be freed later. */
-void extent_defer(struct participant *me, uint64_t page);
 
 /* The participant of this process that owns the block outright, or NULL. */
 struct participant *block_owner(ipcheap_heap *heap, const struct place *place);

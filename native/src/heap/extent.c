@@ -2,6 +2,7 @@
 
 #include "heap/deferred.h"
 #include "heap/extent_index.h"
+#include "heap/rotation.h"
 #include "heap/trim.h"
 #include "segment/commit.h"
 #include "segment/lock.h"
@@ -114,6 +115,8 @@ int extent_allocate(struct participant *me, int zone, uint64_t pages, uint64_t a
                     enum page_kind kind, uint64_t tag, uint64_t *first) {
     ipcheap_heap *heap = me->heap;
     if (pages == 0 || pages > heap->geometry.zone_pages[zone]) return IPCHEAP_HEAP_FULL;
+    bool stream = kind == KIND_RECORD && align == 1; /* not a slab-to-be */
+    if (stream) rotation_turn(me, pages);
     /* Another processor had these last: fetch them together, and while the lock comes. */
     index_prefetch(heap, zone, pages);
     prefetch_to_write(&heap->pages[me->recent_page]);
@@ -121,8 +124,10 @@ int extent_allocate(struct participant *me, int zone, uint64_t pages, uint64_t a
     if (!error) error = heap_lock(me);
     if (error) return error;
     struct fit fit;
-    error = find(heap, zone, pages, align, &fit);
+    bool in_turn = stream && fits(heap, zone, rotation_page(me, pages), pages, align, &fit);
+    if (!in_turn) error = find(heap, zone, pages, align, &fit);
     if (!error) error = take(heap, zone, &fit, pages, kind, tag);
+    if (!error && stream) rotation_note(me, fit.start, pages);
     if (!error && zone == DATA_ZONE) {
         note_taken(heap, pages - committed_pages(heap, fit.start, pages));
     }

@@ -34,8 +34,6 @@ static void count_data(ipcheap_heap *heap, ipcheap_statistics *s) {
         if (walk.state != PAGE_USED) continue;
         if (walk.kind == KIND_SLAB) count_slab(heap, walk.first, s);
         if (walk.kind != KIND_RECORD && walk.kind != KIND_STATIC) continue;
-        uint64_t tag = get_acquire(&heap->pages[walk.first].tag);
-        if (walk.kind == KIND_RECORD && !in_use(heap, tag, page_offset(heap, walk.first))) continue;
         s->extents++;
         s->in_use += walk.length << PAGE_SHIFT;
         s->records += walk.kind == KIND_RECORD;

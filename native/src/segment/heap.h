@@ -19,20 +19,13 @@ enum participant_attention {
     ATTENTION_TRIM = 2,    /* a trim was due when it could not be made */
 };
 
-#define LOANS 8
-
-/* An extent that was sent and is to come back: channel/lend.h. */
-struct loan {
-    struct ipcheap_endpoint *by;
-    uint64_t position, offset, pages;
-};
-
-struct lending {
-    struct loan loans[LOANS]; /* the oldest first */
-    _Atomic uint32_t count;
-    _Atomic uint64_t pages;   /* of all of them */
-    uint64_t asked;           /* pages of the extent asked for last */
-    uint64_t wanted;          /* the same, if it was asked for twice; or 0 */
+/* Where a participant's extents go: heap/rotation.h. */
+struct rotation {
+    enum extent_order { LOWEST, IN_TURN } order;
+    uint64_t last, last_word;  /* the extent before, and its descriptor's word; 0 at a lap's start */
+    uint64_t left;             /* pages until the lap is over */
+    uint32_t laps, next;       /* since the orders were compared, and when they will be again */
+    int64_t since, lap_ns[2];  /* when the lap began; the fastest in either order */
 };
 
 /* One thread of this process using one heap. */
@@ -53,7 +46,7 @@ struct participant {
     _Atomic int64_t held_elsewhere; /* ... added or given back by other threads */
     uint64_t *deferred;        /* extents to free once the lock can be had */
     size_t deferred_count, deferred_room;
-    struct lending lending;    /* changed by its thread, and under the heap's mutex */
+    struct rotation rotation;
     struct participant *next_of_thread;
     struct participant *next_of_heap;
 };

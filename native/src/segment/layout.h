@@ -23,7 +23,7 @@
 #include "base/shared.h"
 
 #define MAGIC UINT64_C(0x7061656863706931) /* "1ipcheap" */
-#define FORMAT 3u
+#define FORMAT 2u
 
 #define PAGE_SHIFT 12
 #define PAGE ((uint64_t)1 << PAGE_SHIFT)
@@ -176,12 +176,11 @@ enum slot_state { SLOT_EMPTY = 0, SLOT_FULL = 1, SLOT_RELEASED = 2 };
 
 struct ring_slot {
     shared64 word;
-    shared64 size; /* RING_LENT | the record's form in 7 bits | its bytes in 56 */
+    shared64 size; /* the record's form in 8 bits | its bytes in 56 */
 };
 static_assert(sizeof(struct ring_slot) == 16, "four slots a cache line");
 
 #define SIZE_BITS 56
-#define RING_LENT (UINT64_C(1) << 63) /* an extent that its producer wants back */
 
 static inline uint64_t ring_size(uint64_t nbytes, uint32_t form) {
     return (uint64_t)form << SIZE_BITS | nbytes;
@@ -191,9 +190,7 @@ static inline uint64_t size_bytes(uint64_t size) {
     return size & ((UINT64_C(1) << SIZE_BITS) - 1);
 }
 
-static inline uint32_t size_form(uint64_t size) {
-    return (uint32_t)((size & ~RING_LENT) >> SIZE_BITS);
-}
+static inline uint32_t size_form(uint64_t size) { return (uint32_t)(size >> SIZE_BITS); }
 
 static inline uint64_t ring_word(uint64_t lap, enum slot_state state, uint64_t offset) {
     return (lap & LAP_MASK) << 42 | (uint64_t)state << 40 | offset >> 6;
