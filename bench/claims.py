@@ -10,22 +10,26 @@ import operator
 
 OURS = "ipcheap"
 MORE, LESS = (operator.ge, "≥"), (operator.le, "≤")
+CLOSE = 0.05  # to its bound: what two runs of the same differ by
 
 
 def against(title, workload, figure, peer, bound, *, times=True):
     """Compare our figure of a workload with a peer's, "best" for the best of them."""
 
-    def judge(medians, _native):
-        ours = medians.of(workload, OURS, figure)
+    def between(medians):
         if peer == "best":
-            other, theirs = medians.best(workload, figure, but=OURS)
-        else:
-            other, theirs = peer, medians.of(workload, peer, figure)
+            return workload, medians.best(workload, figure, but=OURS)[0]
+        return workload, peer
+
+    def judge(medians, _native):
+        _, other = between(medians)
+        ours, theirs = (medians.of(workload, each, figure) for each in (OURS, other))
         if ours is None or theirs is None:
             return None
         doubtful = medians.doubtful(workload, OURS) or medians.doubtful(workload, other)
         return ours / theirs, f"{bound:g} × {medians.title(other)}", "×", doubtful
 
+    judge.between = between
     return title, judge, MORE if times else LESS, bound
 
 
@@ -107,6 +111,17 @@ def all_claims():
         name = f"{size} record, allocate ... free"
         floor = f"floor: memcpy {size} in cache"
         yield native_ratio(f"C: {size} record, of memcpy's speed", name, floor, 0.95, more=True)
+
+
+def close_calls(medians):
+    """Return what is too close to call: {workload: the peers between whom it is}."""
+    close = {}
+    for _title, look, _comparison, bound in all_claims():
+        found = look(medians, {}) if hasattr(look, "between") else None
+        if found is not None and abs(found[0] / bound - 1) <= CLOSE:
+            workload, other = look.between(medians)
+            close.setdefault(workload, [OURS]).append(other)
+    return close
 
 
 def judge(medians, native):

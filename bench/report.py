@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import statistics
 import sys
+from collections import Counter
 from pathlib import Path
 
 import plots
@@ -120,8 +121,11 @@ def head(document):
     far = sum(any(FAR_APART in why for why in run["disturbed"]) for run in disturbed)
     if len(disturbed) * 2 > len(document["runs"]):
         yield "**Disturbed**: other work ran on this machine during most of these runs."
+    each = Counter((run["workload"], run["peer"]) for run in document["runs"])
+    most = max(each.values(), default=0)
+    close = f" ({most} where a claim was a close call)" if most > settings["repetitions"] else ""
     yield (
-        f"{document['created']}; {settings['repetitions']} repetitions of "
+        f"{document['created']}; {settings['repetitions']} repetitions{close} of "
         f"{settings['seconds']:g} s in {document['took_seconds']} s. "
         "Medians, ± half the distance between the quartiles. "
         f"{len(disturbed)} of {len(document['runs'])} runs were disturbed, by other load or by "

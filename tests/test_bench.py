@@ -166,6 +166,38 @@ print(json.dumps([median(*quiet, run(90, others=0.5), run(90, line=500.0)),
     assert in_bench(script) == [[100.0, 2, False], [100.0, 2, True]]
 
 
+def test_what_is_too_close_to_call_is_measured_again() -> None:
+    script = """
+import json
+import claims, compare, report
+def run(workload, peer, **figures):
+    return {"workload": workload, "peer": peer, "figures": figures, "disturbed": []}
+sizes = {"throughput-1m": (98, 100, 50), "throughput-8m": (150, 100, 50)}
+peers = ("ipcheap", "ring-spin", "iceoryx2-polling")
+figures = [{"key": "mb_s", "more": True}]
+document = {
+    "runs": [run(size, peer, mb_s=value) for size, values in sizes.items()
+             for peer, value in zip(peers, values)]
+            + [run("frames", "ipcheap", per_second=115, cpu_ms=1),
+               run("frames", "iceoryx2-polling", per_second=100, cpu_ms=2)],
+    "peers": {peer: {"title": peer} for peer in peers},
+    "workloads": {size: {"figures": figures} for size in sizes},
+}
+close = claims.close_calls(report.Medians(document))
+compare.one = lambda key, name, seconds: {"error": f"{name} {key} {seconds}"}
+again = [run["error"] for run in compare.measure(close, 2, 0.5)]
+print(json.dumps([close, again]))
+"""
+    close, again = in_bench(script)
+    assert close == {
+        "throughput-1m": ["ipcheap", "ring-spin"],
+        "frames": ["ipcheap", "iceoryx2-polling"],
+    }
+    assert sorted(again) == sorted(
+        [f"{work} {peer} 0.5" for work, peers in close.items() for peer in peers] * 2
+    )
+
+
 def test_the_lines_of_the_native_benchmarks_are_read() -> None:
     script = '''
 import json, native
