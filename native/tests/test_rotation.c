@@ -1,5 +1,6 @@
-/* The order in which a stream of large records uses memory. */
+/* Where a stream of large records goes; when in which order: test_order.c. */
 
+#include "base/shared.h"
 #include "heap/rotation.h"
 #include "segment/participant.h"
 #include "testing.h"
@@ -67,11 +68,12 @@ static uint64_t span_of(struct scene *s, uint64_t nbytes, int count) {
 static void the_lowest_is_taken_at_first(void) {
     struct scene s = scene_of(1024 * MIB);
     uint64_t first = allocate(&s, SIZE);
-    let_go(&s, &s.last);
-    for (int i = 0; i < ROUNDS; i++) {
-        EXPECT_EQ(allocate(&s, SIZE), first);
-        let_go(&s, &s.last);
+    for (int i = 1; i < ROUNDS; i++) {
+        ipcheap_record before = s.last;
+        EXPECT_EQ(allocate(&s, SIZE), i % 2 ? first + SIZE : first);
+        let_go(&s, &before);
     }
+    let_go(&s, &s.last);
     scene_end(&s);
 }
 
@@ -160,23 +162,126 @@ static void what_stands_inside_a_run_is_not_believed(void) {
     scene_end(&s);
 }
 
-/* Streams until that is the order, each record taking long in the other one; false if it never is. */
-static bool changes_to(struct scene *s, enum extent_order fast) {
-    for (int i = 0; i < 4000; i++) {
-        stream(s, MIB, 2);
-        if (s->me->rotation.order == fast && s->me->rotation.laps == 0) return true;
-        if (s->me->rotation.order != fast) usleep(500);
-    }
-    return false;
-}
-
-static void what_has_been_faster_is_kept_to(void) {
+/* As Python asks: where it would have to sleep, again where it may. What is refused counts once. */
+static void who_must_not_sleep_asks_again(void) {
     struct scene s = scene_of(1024 * MIB);
-    EXPECT(changes_to(&s, IN_TURN));
-    EXPECT(changes_to(&s, LOWEST));
-    EXPECT(changes_to(&s, IN_TURN));
+    s.me->rotation.order = IN_TURN;
+    uint64_t first = 0;
+    for (int i = 0; i < LAP / (512 << 10); i++) {
+        ipcheap_record before = s.last;
+        ipcheap_allow_sleep(0);
+        int error = ipcheap_allocate(s.heap, 512 << 10, &s.last);
+        ipcheap_allow_sleep(1);
+        if (error == IPCHEAP_WOULD_SLEEP) allocate(&s, 512 << 10);
+        if (i == 0) first = s.last.offset;
+        EXPECT_EQ(s.last.offset, first + (uint64_t)i * (512 << 10));
+        if (i > 0) let_go(&s, &before);
+    }
+    EXPECT_EQ(s.me->rotation.left, 0);
+    EXPECT_EQ(s.me->rotation.laps, 0);
+    let_go(&s, &s.last);
     scene_end(&s);
 }
+
+/* A heap that is nearly full keeps what is left in one piece, and a full one counts no laps. */
+static void what_little_is_left_is_not_taken_apart(void) {
+    struct scene s = scene_of(132 * MIB);
+    ipcheap_record large[24];
+    uint64_t count = 0;
+    while (ipcheap_allocate(s.heap, 6 * MIB, &large[count]) == 0) count++;
+    let_go(&s, &large[--count]);
+    s.me->rotation.order = IN_TURN;
+    uint64_t span = span_of(&s, SIZE, ROUNDS);
+    EXPECT_EQ(span, SIZE);
+    for (int i = 0; i < ROUNDS; i++) {
+        ipcheap_record record;
+        stream(&s, SIZE, 3);
+        EXPECT_EQ(ipcheap_allocate(s.heap, 5 * MIB, &record), 0);
+        let_go(&s, &record);
+    }
+    EXPECT_EQ(ipcheap_allocate(s.heap, 6 * MIB, &large[count]), 0);
+    uint32_t laps = s.me->rotation.laps, left = (uint32_t)s.me->rotation.left;
+    ipcheap_record record;
+    int error = 0;
+    for (int i = 0; i < 10 * ROUNDS; i++) error = ipcheap_allocate(s.heap, MIB, &record);
+    EXPECT_EQ(error, IPCHEAP_HEAP_FULL);
+    EXPECT_EQ(s.me->rotation.laps, laps);
+    EXPECT_EQ(s.me->rotation.left, left);
+    for (uint64_t i = 0; i <= count; i++) let_go(&s, &large[i]);
+    scene_end(&s);
+}
+
+#if IPCHEAP_STEPS
+
+static int steps_left;
+
+static void die_in_time(const char *file, int line) {
+    (void)file;
+    (void)line;
+    if (steps_left-- == 0) raise(SIGKILL);
+}
+
+/* Returns false when the slab was made before the last of so many steps. */
+static bool is_killed_making_a_slab(int fd, int steps) {
+    pid_t pid = fork_child();
+    int status;
+    if (pid == 0) {
+        ipcheap_heap *heap = attach(fd);
+        struct participant *me;
+        ipcheap_record record;
+        EXPECT_EQ(participant_current(heap, &me), 0);
+        steps_left = steps;
+        ipcheap_step_hook = die_in_time;
+        EXPECT_EQ(ipcheap_allocate(heap, 100, &record), 0);
+        ipcheap_step_hook = NULL;
+        _exit(7);
+    }
+    EXPECT_EQ(waitpid(pid, &status, 0), pid);
+    return WIFSIGNALED(status);
+}
+
+/*
+ * Somebody makes a slab, aligned, inside a free run, just where the last record lay, which was as
+ * long. Killed half-way, he leaves its head behind: that is not the last record.
+ */
+static bool a_death_leaves_something_alike(int steps) {
+    struct scene s = scene_of(1024 * MIB);
+    ipcheap_heap *other = attach(s.fd);
+    ipcheap_record below, between, his[3], large;
+    s.me->rotation.order = IN_TURN;
+    EXPECT_EQ(ipcheap_allocate(s.heap, 17 * PAGE, &below), 0);
+    EXPECT_EQ(ipcheap_allocate(s.heap, 15 * PAGE, &between), 0);
+    allocate(&s, SIZE);
+    for (int i = 0; i < 3; i++) EXPECT_EQ(ipcheap_allocate(other, 10 * PAGE, &his[i]), 0);
+    let_go(&s, &between);
+    let_go(&s, &s.last);
+    /* So that `freeing` says something else. */
+    EXPECT_EQ(ipcheap_free(other, &his[0]), 0);
+    EXPECT_EQ(ipcheap_free(other, &his[2]), 0);
+    EXPECT_EQ(ipcheap_free(other, &his[1]), 0);
+    bool killed = is_killed_making_a_slab(s.fd, steps);
+    allocate(&s, SIZE);
+    EXPECT_EQ(ipcheap_allocate(other, 300 * PAGE, &large), 0);
+    uint64_t end = s.last.offset + SIZE, his_end = large.offset + 300 * PAGE;
+    EXPECT(end <= large.offset || his_end <= s.last.offset);
+    expect_sound(s.heap);
+    ipcheap_release(other);
+    ipcheap_release(s.heap);
+    close(s.fd);
+    return killed;
+}
+
+static void what_a_death_leaves_is_not_the_last_one(void) {
+    int steps = 0;
+    while (a_death_leaves_something_alike(steps)) steps++;
+    EXPECT(steps > 5);
+}
+
+#else
+
+static void what_a_death_leaves_is_not_the_last_one(void) {}
+
+#endif
 
 int main(void) {
     the_lowest_is_taken_at_first();
@@ -184,6 +289,8 @@ int main(void) {
     only_what_it_pays_for_goes_round();
     places_are_only_hints();
     what_stands_inside_a_run_is_not_believed();
-    what_has_been_faster_is_kept_to();
+    who_must_not_sleep_asks_again();
+    what_little_is_left_is_not_taken_apart();
+    what_a_death_leaves_is_not_the_last_one();
     return 0;
 }

@@ -12,8 +12,8 @@
 /* In the way that has been faster of late. */
 void copy_long(void *to, const void *from, size_t nbytes);
 
-/* Something is different now: what has been faster for this thread may not be any more. */
-void copy_anew(void);
+/* This thread uses memory in another order from now on, 0 or 1: each has a fastest way of its own. */
+void copy_in_order(int order);
 
 /* As memcpy() does; `from` may be NULL for nothing. A release after it publishes the copy. */
 static inline void copy(void *to, const void *from, size_t nbytes) {

@@ -92,6 +92,8 @@ static int take(ipcheap_heap *heap, int zone, const struct fit *fit, uint64_t pa
     }
     if (pages > 1) put(&page[end - 1].word, 0); /* no stale tail for a neighbour to believe */
     put(&page[first].tag, tag);
+    /* Were we killed right after the head, it would stand inside a free run. */
+    if (before) put(&heap->header->freeing, first + 1);
     put_release(&page[first].word, page_word(PAGE_USED, kind, pages));
     if (before) {
         /* So far all of it lay inside one free run; this cuts it. */
@@ -127,7 +129,6 @@ int extent_allocate(struct participant *me, int zone, uint64_t pages, uint64_t a
     bool in_turn = stream && fits(heap, zone, rotation_page(me, pages), pages, align, &fit);
     if (!in_turn) error = find(heap, zone, pages, align, &fit);
     if (!error) error = take(heap, zone, &fit, pages, kind, tag);
-    if (!error && stream) rotation_note(me, fit.start, pages);
     if (!error && zone == DATA_ZONE) {
         note_taken(heap, pages - committed_pages(heap, fit.start, pages));
     }
@@ -138,6 +139,7 @@ int extent_allocate(struct participant *me, int zone, uint64_t pages, uint64_t a
         deferred_extent_free(me, fit.start);
         return error;
     }
+    if (stream) rotation_note(me, fit.start, pages);
     me->recent_page = fit.start;
     *first = fit.start;
     return 0;

@@ -21,6 +21,12 @@ static bool takes_part(const struct participant *me, uint64_t pages) {
     return pages < MOST_PAGES && pages <= lap_pages(me->heap) / 2;
 }
 
+/* What little is left is not to be taken apart. */
+static bool is_short(const ipcheap_heap *heap) {
+    uint64_t used = get(&heap->header->zones[DATA_ZONE].used);
+    return used > heap->geometry.zone_pages[DATA_ZONE] / 4 * 3;
+}
+
 static void compare_later(struct rotation *r, uint32_t laps) {
     r->next = laps;
     r->laps = 0;
@@ -29,7 +35,7 @@ static void compare_later(struct rotation *r, uint32_t laps) {
 
 static void change_order(struct rotation *r) {
     r->order = r->order == LOWEST ? IN_TURN : LOWEST;
-    copy_anew();
+    copy_in_order(r->order);
 }
 
 /* The order that is being tried has to be clearly faster. */
@@ -65,7 +71,6 @@ void rotation_turn(struct participant *me, uint64_t pages) {
         r->left = lap_pages(me->heap);
         r->last_word = 0; /* from the lowest on */
     }
-    r->left -= pages;
 }
 
 /*
@@ -75,13 +80,14 @@ void rotation_turn(struct participant *me, uint64_t pages) {
 uint64_t rotation_page(const struct participant *me, uint64_t pages) {
     const struct rotation *r = &me->rotation;
     if (r->order == LOWEST || !r->last_word || !takes_part(me, pages)) return NOWHERE;
-    if (get(&me->heap->pages[r->last].word) != r->last_word) return NOWHERE;
+    if (get(&me->heap->pages[r->last].word) != r->last_word || is_short(me->heap)) return NOWHERE;
     return r->last + word_length(r->last_word);
 }
 
 void rotation_note(struct participant *me, uint64_t first, uint64_t pages) {
     struct rotation *r = &me->rotation;
     if (!takes_part(me, pages)) return;
+    r->left -= pages; /* now: what was refused is asked for again, and counts once */
     r->last = first;
     r->last_word = page_word(PAGE_USED, KIND_RECORD, pages);
 }

@@ -16,11 +16,11 @@
 
 #include "segment/heap.h"
 
-/* An extent of so many pages will be allocated: is another lap over? */
+/* An extent of so many pages is asked for: is another lap over? */
 void rotation_turn(struct participant *me, uint64_t pages);
 /* Under the lock: the page to allocate it at, if it is free; UINT64_MAX for the lowest. */
 uint64_t rotation_page(const struct participant *me, uint64_t pages);
-/* Under the lock: it has been allocated there. */
+/* It has been allocated there, with memory. */
 void rotation_note(struct participant *me, uint64_t first, uint64_t pages);
 
 #endif

@@ -298,7 +298,7 @@ struct header {
     shared64 committed; /* pages of the data zone with memory: a hint */
     /* Hints for how much idle memory to keep committed: pages, and monotonic ns. */
     shared64 slack, idle_lowest, slack_since, trimmed_at;
-    shared64 freeing;   /* page + 1 whose run is being merged to the left: see release_run() */
+    shared64 freeing;   /* page + 1 of a used head inside a free run, or soon: see release_run(), take() */
     shared64 chunks[DIRECTORY_CHUNKS];
     shared32 orphans[CLASSES]; /* granule + 1 */
     shared32 revoked; /* some slab has been taken from a living owner */

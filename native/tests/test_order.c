@@ -1,0 +1,139 @@
+/* In which order a stream uses memory: the one that has been faster, by a clock of the test's own. */
+
+#include "base/os.h"
+
+static int64_t time_ns;
+static int64_t time_now(void) { return time_ns; }
+
+/* The same functions once more, by that clock. */
+#define os_now time_now
+#define rotation_turn turn
+#define rotation_page place
+#define rotation_note note
+#include "heap/rotation.c"
+#undef os_now
+
+#include "testing.h"
+
+enum { RECORD = 256 }; /* pages: four in a lap */
+
+/* What a lap takes in either order; `first` for the first one after a change. */
+struct costs {
+    int64_t lowest, in_turn, first;
+};
+
+struct scene {
+    ipcheap_heap heap;
+    struct participant me;
+    struct rotation *r;
+    uint64_t laps;
+};
+
+static void scene_begin(struct scene *s) {
+    *s = (struct scene){.heap.geometry.zone_pages[DATA_ZONE] = 1 << 18, .r = &s->me.rotation};
+    s->me.heap = &s->heap;
+    time_ns = 1000000;
+}
+
+static void lap_of(struct scene *s, const struct costs *c) {
+    enum extent_order before = s->r->order;
+    for (uint64_t i = 0; i < LAP_PAGES / RECORD; i++) {
+        turn(&s->me, RECORD);
+        note(&s->me, i * RECORD, RECORD);
+        if (i > 0) continue;
+        time_ns += before != s->r->order && c->first ? c->first
+                   : s->r->order == LOWEST           ? c->lowest
+                                                     : c->in_turn;
+    }
+    s->laps++;
+}
+
+static void laps_of(struct scene *s, int64_t lowest, int64_t in_turn, int64_t first, int count) {
+    struct costs costs = {lowest, in_turn, first};
+    while (count-- > 0) lap_of(s, &costs);
+}
+
+/* Laps until an order is the usual one; 0 if it never is. */
+static uint64_t laps_until(struct scene *s, enum extent_order order, struct costs costs) {
+    s->laps = 0;
+    while (s->laps < 5000) {
+        lap_of(s, &costs);
+        if (s->r->order == order && s->r->laps < s->r->next) return s->laps;
+    }
+    return 0;
+}
+
+static void the_faster_order_is_found_and_left_again(void) {
+    struct scene s;
+    scene_begin(&s);
+    EXPECT_EQ(s.r->order, LOWEST);
+    EXPECT_EQ(laps_until(&s, IN_TURN, (struct costs){100, 50, 0}), 1 + FIRST + 1 + TRIES);
+    EXPECT_EQ(s.r->next, SOON);
+    EXPECT_EQ(laps_until(&s, LOWEST, (struct costs){50, 100, 0}), SOON + 1 + TRIES);
+    EXPECT_EQ(s.r->next, SOON);
+}
+
+static void a_little_faster_is_not_enough(void) {
+    struct scene s;
+    scene_begin(&s);
+    EXPECT_EQ(laps_until(&s, IN_TURN, (struct costs){1000, 950, 0}), 0);
+    scene_begin(&s);
+    EXPECT(laps_until(&s, IN_TURN, (struct costs){1000, 850, 0}));
+    EXPECT_EQ(laps_until(&s, LOWEST, (struct costs){950, 1000, 0}), 0);
+}
+
+static void what_is_settled_is_compared_less_and_less(void) {
+    struct scene s;
+    scene_begin(&s);
+    uint32_t most = 0;
+    for (int i = 0; i < 5000; i++) {
+        laps_of(&s, 100, 150, 0, 1);
+        EXPECT(s.r->next >= most);
+        most = s.r->next;
+    }
+    EXPECT_EQ(most, LATER);
+    EXPECT(laps_until(&s, IN_TURN, (struct costs){100, 50, 0}) <= LATER + 2 * (TRIES + 2));
+    EXPECT_EQ(s.r->next, SOON);
+}
+
+/* It has memory to be committed, and caches to be filled. */
+static void the_first_lap_does_not_count(void) {
+    struct scene s;
+    scene_begin(&s);
+    EXPECT_EQ(laps_until(&s, IN_TURN, (struct costs){100, 120, 1}), 0);
+    scene_begin(&s);
+    EXPECT(laps_until(&s, IN_TURN, (struct costs){100, 50, 100000}));
+}
+
+static void the_fastest_of_the_last_laps_counts(void) {
+    struct scene s;
+    scene_begin(&s);
+    laps_of(&s, 100, 0, 0, 1 + FIRST);         /* usual */
+    laps_of(&s, 0, 500, 0, 2);                 /* something came in between */
+    laps_of(&s, 0, 50, 0, 1);
+    laps_of(&s, 0, 500, 0, TRIES - 1);
+    EXPECT_EQ(s.r->order, IN_TURN);
+    EXPECT_EQ(s.r->next, SOON);
+    /* What was fast long ago does not: the last laps before the comparison are slow. */
+    laps_of(&s, 0, 10, 0, SOON - 2 - TRIES);
+    laps_of(&s, 80, 100, 0, 2 * TRIES + 2);
+    EXPECT_EQ(s.r->order, LOWEST);
+}
+
+/* Time that passes while nothing is asked for is the same in either order. */
+static void who_waits_for_his_source_changes_nothing(void) {
+    struct scene s;
+    scene_begin(&s);
+    laps_of(&s, 1000000, 1000000, 0, 3000);
+    EXPECT_EQ(s.r->order, LOWEST);
+}
+
+int main(void) {
+    the_faster_order_is_found_and_left_again();
+    a_little_faster_is_not_enough();
+    what_is_settled_is_compared_less_and_less();
+    the_first_lap_does_not_count();
+    the_fastest_of_the_last_laps_counts();
+    who_waits_for_his_source_changes_nothing();
+    return 0;
+}
