@@ -16,6 +16,18 @@ from machine import FAR_APART
 from wording import heading, number
 
 DISTURBED = "~"  # stands before a figure that had to be taken from disturbed runs
+SHORT = {  # what a reader in a hurry is shown, of whom
+    "records-64": "per_second",
+    "records-64-batch": "per_second",
+    "round-trip-spin": "p50_us",
+    "round-trip-idle": "p50_us",
+    "throughput-64k": "mb_s",
+    "throughput-1m-whole": "mb_s",
+    "frames": "per_second",
+    "objects": "per_second",
+    "cold-start": "over_ms",
+}
+SHORT_PEERS = ("ipcheap", "ring-spin", "iceoryx2-polling", "pyzmq", "mp-pipe", "mp-queue")
 CLEAN = 3  # so many undisturbed repetitions are enough to leave the others out
 
 
@@ -88,7 +100,7 @@ def one_run_a_line(document):
 def markdown(medians, drawn):
     """Return the report as Markdown; `drawn` is {workload: file} or why there are no plots."""
     document = medians.document
-    parts = [*head(document), *verdicts(document["claims"])]
+    parts = [*head(document), *in_short(medians), *verdicts(document["claims"])]
     if isinstance(drawn, str):
         parts.append(f"No plots: {drawn}.")
         drawn = {}
@@ -149,6 +161,24 @@ def head(document):
             for about in document["peers"].values()
         ],
     )
+
+
+def in_short(medians):
+    """Yield the table that the README shows: medians of some workloads, peers beside each other."""
+    document = medians.document
+    peers = [peer for peer in SHORT_PEERS if peer in document["peers"]]
+    rows = []
+    for workload, key in SHORT.items():
+        about = document["workloads"].get(workload)
+        if about is None:
+            continue
+        (figure,) = [each for each in about["figures"] if each["key"] == key]
+        found = [medians.of(workload, peer, key) for peer in peers]
+        cells = ["–" if value is None else number(value) for value in found]
+        rows.append((f"{about['title']}: {heading(figure)}", *cells))
+    if rows:
+        yield "## In short"
+        yield grid(("", *(medians.title(peer) for peer in peers)), rows)
 
 
 def verdicts(claims):

@@ -118,7 +118,7 @@ def test_every_claim_has_a_verdict(document: dict[str, Any]) -> None:
 def test_the_tables_are_well_formed(document: dict[str, Any], results: Path) -> None:
     text = (results / "results.md").read_text()
     tables = re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE)
-    assert len(tables) == 2 + 1 + len(WORKLOADS)  # machine and peers, claims, one a workload
+    assert len(tables) == 2 + 2 + len(WORKLOADS)  # machine, peers, in short, claims, workloads
     for table in tables:
         rows = table.splitlines()
         assert re.fullmatch(r"\|( --- \|)+", rows[1])
@@ -126,6 +126,13 @@ def test_the_tables_are_well_formed(document: dict[str, Any], results: Path) -> 
     for workload in document["workloads"].values():
         assert f"## {workload['title'][:1].upper()}{workload['title'][1:]}" in text
     assert "**Provisional**" in text
+
+
+def test_the_readme_shows_what_was_measured() -> None:
+    shown = (BENCH.parent / "README.md").read_text().partition("## How fast\n")[2]
+    rows = re.search(r"(?:^\|.*\|\n)+", shown, re.MULTILINE)
+    assert rows is not None
+    assert rows[0] in (BENCH.parent / "docs" / "benchmarks" / "results.md").read_text()
 
 
 def test_every_plot_of_the_report_is_there(results: Path) -> None:
