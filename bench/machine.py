@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import importlib.metadata
 import os
@@ -144,6 +145,11 @@ def complaints(load):
     if load["stolen"] > STOLEN:
         why.append(f"{load['stolen']:.0%} of a core was stolen")
     return why
+
+
+def timestamp():
+    """Return the time, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def mark(runs):

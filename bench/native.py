@@ -35,7 +35,13 @@ def run(folder, quick):
         lines.update(read(done.stdout))
     load = watch.stop()
     disturbed = machine.complaints(load) if lines else []
-    return {"lines": lines, "missing": missing, "load": load, "disturbed": disturbed}
+    return {
+        "created": machine.timestamp(),
+        "lines": lines,
+        "missing": missing,
+        "load": load,
+        "disturbed": disturbed,
+    }
 
 
 def read(text):

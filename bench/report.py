@@ -173,12 +173,19 @@ def in_short(medians):
         if about is None:
             continue
         (figure,) = [each for each in about["figures"] if each["key"] == key]
-        found = [medians.of(workload, peer, key) for peer in peers]
-        cells = ["–" if value is None else number(value) for value in found]
+        cells = [short_cell(medians, workload, peer, key) for peer in peers]
         rows.append((f"{about['title']}: {heading(figure)}", *cells))
     if rows:
         yield "## In short"
         yield grid(("", *(medians.title(peer) for peer in peers)), rows)
+
+
+def short_cell(medians, workload, peer, figure):
+    """Return the median alone."""
+    value = medians.of(workload, peer, figure)
+    if value is None:
+        return "–"
+    return (DISTURBED if medians.doubtful(workload, peer) else "") + number(value)
 
 
 def verdicts(claims):
@@ -269,6 +276,8 @@ def native(found):
     if found["disturbed"]:
         yield f"**Disturbed**: {', '.join(found['disturbed'])}."
     if found["lines"]:
+        if "created" in found:
+            yield f"{found['created']}; medians, floors and figures in turn."
         yield grid(
             ("what", "ns", "beside"),
             [

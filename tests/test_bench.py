@@ -115,6 +115,20 @@ def test_every_claim_has_a_verdict(document: dict[str, Any]) -> None:
     assert {"≥ 1 × ring by hand, spinning", "≥ 2.5 × os.pipe, framed by hand"} <= found
 
 
+def test_the_native_benchmarks_are_measured_again(results: Path, tmp_path: Path) -> None:
+    nothing = compare("--native-only", f"--output={tmp_path}")
+    assert nothing.returncode == 2
+    assert "there are no results yet" in nothing.stderr
+    before = (results / "results.json").read_text()
+    (tmp_path / "results.json").write_text(before)
+    again = compare("--native-only", f"--output={tmp_path}", f"--native={tmp_path}")
+    assert again.returncode == 0, again.stderr
+    after = json.loads((tmp_path / "results.json").read_text())
+    assert after["runs"] == json.loads(before)["runs"]
+    assert after["native"]["missing"] == ["bench_records: not built", "bench_heap: not built"]
+    assert "bench_heap: not built" in (tmp_path / "results.md").read_text()
+
+
 def test_the_tables_are_well_formed(document: dict[str, Any], results: Path) -> None:
     text = (results / "results.md").read_text()
     tables = re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE)
