@@ -14,6 +14,7 @@
 #include "bulk.h"
 
 enum { RECORDS = 1 << 20, TRIPS = 200000, PAIRS = 1 << 22, RING = 1024 };
+enum { FEW = 8 }; /* slots for a request and its answer: more lines go round in a longer ring */
 enum { BULK = 40000, BULK_BYTES = 65536, BULK_SLOTS = 16, BULK_BUFFERS = 1024 };
 
 /* What both processes share besides the heap. */
@@ -22,8 +23,8 @@ struct arena {
     _Alignas(128) _Atomic uint32_t pong;
     _Alignas(128) unsigned char slots[RING][64];
     struct there_and_back {
-        _Alignas(128) _Atomic uint64_t slots[RING];
-        _Alignas(128) unsigned char payload[RING][64];
+        _Alignas(128) _Atomic uint64_t slots[FEW];
+        _Alignas(128) unsigned char payload[FEW][64];
     } trip[2];
 };
 
@@ -57,14 +58,14 @@ static void line_back(void) {
  * it; the reader knows where it will be and fetches it along with the word.
  */
 static void bare_send(struct there_and_back *way, uint64_t i) {
-    memcpy(way->payload[i % RING], &i, sizeof i);
-    atomic_store_explicit(&way->slots[i % RING], i, memory_order_release);
+    memcpy(way->payload[i % FEW], &i, sizeof i);
+    atomic_store_explicit(&way->slots[i % FEW], i, memory_order_release);
 }
 
 static void bare_receive(struct there_and_back *way, uint64_t i) {
-    do __builtin_prefetch(way->payload[i % RING]);
-    while (atomic_load_explicit(&way->slots[i % RING], memory_order_acquire) != i);
-    sink = *(uint64_t *)way->payload[i % RING];
+    do __builtin_prefetch(way->payload[i % FEW]);
+    while (atomic_load_explicit(&way->slots[i % FEW], memory_order_acquire) != i);
+    sink = *(uint64_t *)way->payload[i % FEW];
 }
 
 static void payload_there(double *result) {
@@ -159,11 +160,15 @@ static void records_in(void) {
     ipcheap_release(heap);
 }
 
+static struct {
+    uint64_t there, back, slots;
+} way; /* the channels of the trips */
+
 /* As one who wants it fast does: allocate while waiting, free when the answer is on its way. */
 static void trips_there(double *result) {
     ipcheap_heap *heap = attached(segment);
-    ipcheap_endpoint *out = endpoint(heap, 2, RING, IPCHEAP_PRODUCER);
-    ipcheap_endpoint *in = endpoint(heap, 3, RING, IPCHEAP_CONSUMER);
+    ipcheap_endpoint *out = endpoint(heap, way.there, way.slots, IPCHEAP_PRODUCER);
+    ipcheap_endpoint *in = endpoint(heap, way.back, way.slots, IPCHEAP_CONSUMER);
     ipcheap_record request, answer, next;
     both_start();
     double begin = now();
@@ -187,8 +192,8 @@ static void trips_there(double *result) {
 
 static void trips_back(void) {
     ipcheap_heap *heap = attached(segment);
-    ipcheap_endpoint *in = endpoint(heap, 2, RING, IPCHEAP_CONSUMER);
-    ipcheap_endpoint *out = endpoint(heap, 3, RING, IPCHEAP_PRODUCER);
+    ipcheap_endpoint *in = endpoint(heap, way.there, way.slots, IPCHEAP_CONSUMER);
+    ipcheap_endpoint *out = endpoint(heap, way.back, way.slots, IPCHEAP_PRODUCER);
     ipcheap_record request, answer;
     both_start();
     for (uint64_t i = 0; i < TRIPS; i++) {
@@ -201,6 +206,13 @@ static void trips_back(void) {
     ipcheap_endpoint_release(in);
     ipcheap_endpoint_release(out);
     ipcheap_release(heap);
+}
+
+static void trips(uint64_t there, uint64_t back, uint64_t slots, double *result) {
+    way.there = there;
+    way.back = back;
+    way.slots = slots;
+    in_two_processes(trips_there, trips_back, result);
 }
 
 static double pairs_of(uint64_t nbytes) {
@@ -226,11 +238,13 @@ int main(int count, char **arguments) {
         .slots = BULK_SLOTS,
     });
     static double line[MOST], payload[MOST], ring[MOST], cached[MOST], memory[MOST],
-        handed[MOST], record[MOST], trip[MOST], pair[MOST], extent[MOST], bulk[MOST];
+        handed[MOST], record[MOST], trip[MOST], long_trip[MOST], pair[MOST], extent[MOST],
+        bulk[MOST];
     for (int r = 0; r < repetitions; r++) {
         in_two_processes(line_there, line_back, &line[r]);
         in_two_processes(payload_there, payload_back, &payload[r]);
-        in_two_processes(trips_there, trips_back, &trip[r]);
+        trips(2, 3, FEW, &trip[r]);
+        trips(5, 6, RING, &long_trip[r]);
         in_two_processes(ring_out, ring_in, &ring[r]);
         in_two_processes(records_out, records_in, &record[r]);
         pair[r] = pairs_of(64);
@@ -247,6 +261,8 @@ int main(int count, char **arguments) {
     row("floor: the same with a line of payload", payload_ns, line_ns, "the cache line");
     row("round trip with allocation", trip_ns, line_ns, "the cache line");
     row("", trip_ns, payload_ns, "that with payload");
+    double long_ns = median(long_trip, repetitions);
+    row("the same through rings of 1,024", long_ns, line_ns, "the cache line");
     row("floor: bare ring, 64 B copied in and read", ring_ns, 0, NULL);
     row("64 B record, allocate ... free", median(record, repetitions), ring_ns, "the bare ring");
     row("allocate + free, 64 B", median(pair, repetitions), 0, NULL);
