@@ -120,7 +120,9 @@ def close_calls(medians):
         found = look(medians, {}) if hasattr(look, "between") else None
         if found is not None and abs(found[0] / bound - 1) <= CLOSE:
             workload, other = look.between(medians)
-            close.setdefault(workload, [OURS]).append(other)
+            peers = close.setdefault(workload, [OURS])
+            if other not in peers:
+                peers.append(other)
     return close
 
 

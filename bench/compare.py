@@ -62,17 +62,14 @@ def main(arguments=None):
     here = [key for key, about in found.items() if not about["missing"]]
     runs = document["runs"] = []
     runs += measure(dict.fromkeys(options.only, here), options.repetitions, options.seconds)
-    machine.mark(runs)
     if not options.quick:
+        machine.mark(runs)
         close = claims.close_calls(report.Medians(document))
         runs += measure(close, AGAIN * options.repetitions, options.seconds)
     document["machine"]["cache_line_ns"] = machine.mark(runs)
     document["native"] = {} if options.no_native else native.run(options.native, options.quick)
     document["took_seconds"] = round(time.monotonic() - begin)
-    document["claims"] = claims.judge(report.Medians(document), document["native"])
-    options.output.mkdir(parents=True, exist_ok=True)
-    report.write(document, options.output)
-    print(f"wrote {options.output / 'results.md'}", file=sys.stderr)
+    conclude(document, options.output)
     failed = [run for run in document["runs"] if run.get("error")]
     return 1 if any(run["peer"] == "ipcheap" for run in failed) else 0
 
@@ -86,10 +83,16 @@ def measure_native(options):
         print(f"{place}: {error.strerror}: there are no results yet", file=sys.stderr)
         return 2
     document["native"] = native.run(options.native, options.quick)
-    document["claims"] = claims.judge(report.Medians(document), document["native"])
-    report.write(document, options.output)
-    print(f"wrote {options.output / 'results.md'}", file=sys.stderr)
+    conclude(document, options.output)
     return 0
+
+
+def conclude(document, folder):
+    """Judge what was measured, and write all of it."""
+    document["claims"] = claims.judge(report.Medians(document), document["native"])
+    folder.mkdir(parents=True, exist_ok=True)
+    report.write(document, folder)
+    print(f"wrote {folder / 'results.md'}", file=sys.stderr)
 
 
 def parse(arguments):

@@ -173,19 +173,11 @@ def in_short(medians):
         if about is None:
             continue
         (figure,) = [each for each in about["figures"] if each["key"] == key]
-        cells = [short_cell(medians, workload, peer, key) for peer in peers]
+        cells = [cell(medians, workload, peer, key, spread=False) for peer in peers]
         rows.append((f"{about['title']}: {heading(figure)}", *cells))
     if rows:
         yield "## In short"
         yield grid(("", *(medians.title(peer) for peer in peers)), rows)
-
-
-def short_cell(medians, workload, peer, figure):
-    """Return the median alone."""
-    value = medians.of(workload, peer, figure)
-    if value is None:
-        return "–"
-    return (DISTURBED if medians.doubtful(workload, peer) else "") + number(value)
 
 
 def verdicts(claims):
@@ -229,10 +221,7 @@ def table(medians, workload, about):
     rows = []
     for peer in peers:
         row = [medians.title(peer)]
-        if medians.counted(workload, peer)[0]:
-            row += [cell(medians, workload, peer, figure["key"]) for figure in figures]
-        else:
-            row += ["–"] * len(figures)
+        row += [cell(medians, workload, peer, figure["key"]) for figure in figures]
         rows.append((*row, remark(medians, workload, peer)))
     heads = [heading(figure) for figure in figures]
     missing = [
@@ -243,11 +232,13 @@ def table(medians, workload, about):
     return grid(("peer", *heads, ""), rows + missing)
 
 
-def cell(medians, workload, peer, figure):
-    """Return median and spread."""
+def cell(medians, workload, peer, figure, *, spread=True):
+    """Return the median, and how far values spread about it; a dash where there are none."""
     values = medians.values(workload, peer, figure)
+    if not values:
+        return "–"
     text = number(statistics.median(values))
-    if len(values) > 1:
+    if spread and len(values) > 1:
         low, _, high = statistics.quantiles(values, n=4, method="inclusive")
         text += f" ± {number((high - low) / 2)}"
     return DISTURBED + text if medians.doubtful(workload, peer) else text
@@ -276,8 +267,7 @@ def native(found):
     if found["disturbed"]:
         yield f"**Disturbed**: {', '.join(found['disturbed'])}."
     if found["lines"]:
-        if "created" in found:
-            yield f"{found['created']}; medians, floors and figures in turn."
+        yield f"{found['created']}; medians, floors and figures in turn."
         yield grid(
             ("what", "ns", "beside"),
             [

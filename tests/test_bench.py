@@ -199,7 +199,7 @@ figures = [{"key": "mb_s", "more": True}]
 document = {
     "runs": [run(size, peer, mb_s=value) for size, values in sizes.items()
              for peer, value in zip(peers, values)]
-            + [run("frames", "ipcheap", per_second=115, cpu_ms=1),
+            + [run("frames", "ipcheap", per_second=115, cpu_ms=1.8),
                run("frames", "iceoryx2-polling", per_second=100, cpu_ms=2)],
     "peers": {peer: {"title": peer} for peer in peers},
     "workloads": {size: {"figures": figures} for size in sizes},

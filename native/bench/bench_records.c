@@ -162,13 +162,13 @@ static void records_in(void) {
 
 static struct {
     uint64_t there, back, slots;
-} way; /* the channels of the trips */
+} trip_way; /* their channels */
 
-/* As one who wants it fast does: allocate while waiting, free when the answer is on its way. */
+/* As one who wants it fast does: allocate while waiting, free when the answer is on its trip_way. */
 static void trips_there(double *result) {
     ipcheap_heap *heap = attached(segment);
-    ipcheap_endpoint *out = endpoint(heap, way.there, way.slots, IPCHEAP_PRODUCER);
-    ipcheap_endpoint *in = endpoint(heap, way.back, way.slots, IPCHEAP_CONSUMER);
+    ipcheap_endpoint *out = endpoint(heap, trip_way.there, trip_way.slots, IPCHEAP_PRODUCER);
+    ipcheap_endpoint *in = endpoint(heap, trip_way.back, trip_way.slots, IPCHEAP_CONSUMER);
     ipcheap_record request, answer, next;
     both_start();
     double begin = now();
@@ -192,8 +192,8 @@ static void trips_there(double *result) {
 
 static void trips_back(void) {
     ipcheap_heap *heap = attached(segment);
-    ipcheap_endpoint *in = endpoint(heap, way.there, way.slots, IPCHEAP_CONSUMER);
-    ipcheap_endpoint *out = endpoint(heap, way.back, way.slots, IPCHEAP_PRODUCER);
+    ipcheap_endpoint *in = endpoint(heap, trip_way.there, trip_way.slots, IPCHEAP_CONSUMER);
+    ipcheap_endpoint *out = endpoint(heap, trip_way.back, trip_way.slots, IPCHEAP_PRODUCER);
     ipcheap_record request, answer;
     both_start();
     for (uint64_t i = 0; i < TRIPS; i++) {
@@ -209,9 +209,9 @@ static void trips_back(void) {
 }
 
 static void trips(uint64_t there, uint64_t back, uint64_t slots, double *result) {
-    way.there = there;
-    way.back = back;
-    way.slots = slots;
+    trip_way.there = there;
+    trip_way.back = back;
+    trip_way.slots = slots;
     in_two_processes(trips_there, trips_back, result);
 }
 

@@ -1,6 +1,5 @@
 /* Where a stream of large records goes; when in which order: test_order.c. */
 
-#include "base/shared.h"
 #include "heap/rotation.h"
 #include "segment/participant.h"
 #include "testing.h"
@@ -38,16 +37,18 @@ static void let_go(struct scene *s, ipcheap_record *record) {
     EXPECT_EQ(ipcheap_free(s->heap, record), 0);
 }
 
-/* As a consumer does who is one record behind; returns where the last one lay. */
-static uint64_t stream(struct scene *s, uint64_t nbytes, int count) {
+/* As in a stream whose consumer is one record behind. */
+static uint64_t allocate_next(struct scene *s, uint64_t nbytes) {
+    ipcheap_record before = s->last;
     uint64_t offset = allocate(s, nbytes);
-    for (int i = 1; i < count; i++) {
-        ipcheap_record before = s->last;
-        offset = allocate(s, nbytes);
-        let_go(s, &before);
-    }
-    let_go(s, &s->last);
+    let_go(s, &before);
     return offset;
+}
+
+static void stream(struct scene *s, uint64_t nbytes, int count) {
+    allocate(s, nbytes);
+    for (int i = 1; i < count; i++) allocate_next(s, nbytes);
+    let_go(s, &s->last);
 }
 
 /* How far apart the places are that so many records took one after the other. */
@@ -55,11 +56,9 @@ static uint64_t span_of(struct scene *s, uint64_t nbytes, int count) {
     uint64_t lowest = UINT64_MAX, highest = 0;
     allocate(s, nbytes);
     for (int i = 0; i < count; i++) {
-        ipcheap_record before = s->last;
-        uint64_t offset = allocate(s, nbytes);
+        uint64_t offset = allocate_next(s, nbytes);
         lowest = least(lowest, offset);
         highest = greatest(highest, offset);
-        let_go(s, &before);
     }
     let_go(s, &s->last);
     return highest - lowest;
@@ -68,11 +67,8 @@ static uint64_t span_of(struct scene *s, uint64_t nbytes, int count) {
 static void the_lowest_is_taken_at_first(void) {
     struct scene s = scene_of(1024 * MIB);
     uint64_t first = allocate(&s, SIZE);
-    for (int i = 1; i < ROUNDS; i++) {
-        ipcheap_record before = s.last;
-        EXPECT_EQ(allocate(&s, SIZE), i % 2 ? first + SIZE : first);
-        let_go(&s, &before);
-    }
+    for (int i = 1; i < ROUNDS; i++)
+        EXPECT_EQ(allocate_next(&s, SIZE), i % 2 ? first + SIZE : first);
     let_go(&s, &s.last);
     scene_end(&s);
 }
@@ -81,16 +77,9 @@ static void in_turn_they_follow_each_other_for_a_lap(void) {
     struct scene s = scene_of(1024 * MIB);
     s.me->rotation.order = IN_TURN;
     uint64_t first = allocate(&s, SIZE), next = first + SIZE;
-    for (int i = 1; i < LAP / SIZE; i++, next += SIZE) {
-        ipcheap_record before = s.last;
-        EXPECT_EQ(allocate(&s, SIZE), next);
-        let_go(&s, &before);
-    }
-    ipcheap_record before = s.last;
-    EXPECT_EQ(allocate(&s, SIZE), first);
-    let_go(&s, &before);
+    for (int i = 1; i < LAP / SIZE; i++, next += SIZE) EXPECT_EQ(allocate_next(&s, SIZE), next);
+    EXPECT_EQ(allocate_next(&s, SIZE), first);
     let_go(&s, &s.last);
-    s.me->rotation.order = IN_TURN;
     EXPECT_EQ(span_of(&s, SIZE, ROUNDS), LAP - SIZE);
     EXPECT_EQ(statistics(s.heap).committed, LAP);
     scene_end(&s);
@@ -133,10 +122,9 @@ static void places_are_only_hints(void) {
     ipcheap_release(other);
     let_go(&s, &s.last);
     uint64_t random = 1;
+    allocate(&s, 33000);
     for (int i = 0; i < 20 * ROUNDS; i++) {
-        held = s.last;
-        allocate(&s, 33000 + next_random(&random) % (2 * MIB));
-        if (i) let_go(&s, &held);
+        allocate_next(&s, 33000 + next_random(&random) % (2 * MIB));
         if (i % 50 == 0) expect_sound(s.heap);
     }
     let_go(&s, &s.last);
@@ -155,9 +143,7 @@ static void what_stands_inside_a_run_is_not_believed(void) {
     put(&s.heap->pages[page].word, page_word(PAGE_FREE, KIND_NONE, 100));
     EXPECT_EQ(allocate(&s, 4 * SIZE), first); /* now it stands inside this one */
     EXPECT_EQ(rotation_page(s.me, 1), s.me->rotation.last + 4 * SIZE / PAGE);
-    ipcheap_record around = s.last;
-    EXPECT_EQ(allocate(&s, SIZE), first + 4 * SIZE);
-    let_go(&s, &around);
+    EXPECT_EQ(allocate_next(&s, SIZE), first + 4 * SIZE);
     let_go(&s, &s.last);
     scene_end(&s);
 }
@@ -191,8 +177,7 @@ static void what_little_is_left_is_not_taken_apart(void) {
     while (ipcheap_allocate(s.heap, 6 * MIB, &large[count]) == 0) count++;
     let_go(&s, &large[--count]);
     s.me->rotation.order = IN_TURN;
-    uint64_t span = span_of(&s, SIZE, ROUNDS);
-    EXPECT_EQ(span, SIZE);
+    EXPECT_EQ(span_of(&s, SIZE, ROUNDS), SIZE);
     for (int i = 0; i < ROUNDS; i++) {
         ipcheap_record record;
         stream(&s, SIZE, 3);
@@ -200,7 +185,8 @@ static void what_little_is_left_is_not_taken_apart(void) {
         let_go(&s, &record);
     }
     EXPECT_EQ(ipcheap_allocate(s.heap, 6 * MIB, &large[count]), 0);
-    uint32_t laps = s.me->rotation.laps, left = (uint32_t)s.me->rotation.left;
+    uint32_t laps = s.me->rotation.laps;
+    uint64_t left = s.me->rotation.left;
     ipcheap_record record;
     int error = 0;
     for (int i = 0; i < 10 * ROUNDS; i++) error = ipcheap_allocate(s.heap, MIB, &record);

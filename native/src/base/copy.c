@@ -29,7 +29,7 @@ enum {
 };
 enum way { THROUGH, PAST };
 
-/* How copies of about one length have gone, in this thread and in one order of using memory. */
+/* How copies of about one length have gone, in this thread and in one way of using memory. */
 struct pace {
     enum way way;
     uint32_t copies, next; /* since the last comparison; after which there is another */
@@ -37,7 +37,7 @@ struct pace {
 };
 
 static _Thread_local struct pace paces[2][ORDERS];
-static _Thread_local int in_use;
+static _Thread_local int memory_use;
 
 static void stream_lines(char *to, const char *from, size_t nbytes) {
     for (size_t at = 0; at < nbytes; at += LINE) {
@@ -107,11 +107,11 @@ static void watch(struct pace *p, void *to, const void *from, size_t nbytes) {
     if (ticks > 2 * p->ticks[p->way] && p->copies > SOON) p->next = p->copies + 1;
 }
 
-void copy_in_order(int order) { in_use = order; }
+void copy_memory_use(int use) { memory_use = use; }
 
 void copy_long(void *to, const void *from, size_t nbytes) {
     uint32_t order = (uint32_t)(63 - __builtin_clzll(nbytes / SHORT_COPY | 1));
-    struct pace *p = &paces[in_use][least(order, ORDERS - 1)];
+    struct pace *p = &paces[memory_use][least(order, ORDERS - 1)];
     if (UNLIKELY(!p->next)) p->next = FIRST;
     if (UNLIKELY(p->copies >= p->next)) {
         compare(p, to, from, nbytes);
@@ -126,7 +126,7 @@ void copy_long(void *to, const void *from, size_t nbytes) {
 
 #else
 
-void copy_in_order(int order) { (void)order; }
+void copy_memory_use(int use) { (void)use; }
 
 void copy_long(void *to, const void *from, size_t nbytes) { memcpy(to, from, nbytes); }
 

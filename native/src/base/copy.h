@@ -12,8 +12,8 @@
 /* In the way that has been faster of late. */
 void copy_long(void *to, const void *from, size_t nbytes);
 
-/* This thread uses memory in another order from now on, 0 or 1: each has a fastest way of its own. */
-void copy_in_order(int order);
+/* How this thread uses memory from now on, 0 or 1: either has its own fastest way to copy. */
+void copy_memory_use(int use);
 
 /* As memcpy() does; `from` may be NULL for nothing. A release after it publishes the copy. */
 static inline void copy(void *to, const void *from, size_t nbytes) {

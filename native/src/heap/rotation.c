@@ -35,7 +35,7 @@ static void compare_later(struct rotation *r, uint32_t laps) {
 
 static void change_order(struct rotation *r) {
     r->order = r->order == LOWEST ? IN_TURN : LOWEST;
-    copy_in_order(r->order);
+    copy_memory_use(r->order);
 }
 
 /* The order that is being tried has to be clearly faster. */
