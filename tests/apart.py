@@ -16,7 +16,7 @@ import kinds
 import workers
 
 import ipcheap
-from ipcheap import doctor
+from ipcheap.tools import doctor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 import ipcheap
-from ipcheap import cli, demo
+from ipcheap.tools import cli, demo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

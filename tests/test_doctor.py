@@ -20,7 +20,7 @@ import pytest
 import workers
 
 import ipcheap
-from ipcheap import doctor
+from ipcheap.tools import doctor
 from ipcheap._core import lib
 
 if TYPE_CHECKING:

@@ -111,27 +111,27 @@ def change(source: Path, before: str, after: str) -> None:
 @pytest.mark.parametrize(
     ("family", "file", "before", "after"),
     [
-        (ring, "channel/send.c", "put_release(tag,", "put(tag,"),
-        (ring, "channel/send.c", "    put(&side->intent, 0);\n", ""),
-        (ring, "channel/send.c", "void fill_slot(", "void fill_the_slot("),
-        (ring, "channel/recover.c", "ring_collect(r->me, index);", ""),
-        (park, "channel/park.h", "compiler_fence();", ""),
-        (park, "channel/park.h", "    full_fence();\n}", "}"),
-        (park, "channel/park.h", "if (UNLIKELY(!os_membarrier()))", "if (heap)"),
-        (park, "channel/park.c", "put(word, PARKED_HERE);", "put_release(word, PARKED_HERE);"),
-        (park, "channel/park.c", "put_add(&record->knock, 1);", ""),
-        (park, "channel/bell.c", "    os_pipe_ring(b->pipe);\n", ""),
-        (park, "channel/bell.c", "sleeper_fence(e->heap);", "full_fence();"),
-        (park, "channel/bell.c", "bool late = has_late_byte(b);", "bool late = false;"),
+        (ring, "record/send.c", "put_release(tag,", "put(tag,"),
+        (ring, "record/send.c", "    put(&side->intent, 0);\n", ""),
+        (ring, "record/send.c", "void fill_slot(", "void fill_the_slot("),
+        (ring, "heap/recover.c", "ring_collect(r->me, index);", ""),
+        (park, "endpoint/park.h", "compiler_fence();", ""),
+        (park, "endpoint/park.h", "    full_fence();\n}", "}"),
+        (park, "endpoint/park.h", "if (UNLIKELY(!os_membarrier()))", "if (heap)"),
+        (park, "endpoint/park.c", "put(word, PARKED_HERE);", "put_release(word, PARKED_HERE);"),
+        (park, "endpoint/park.c", "put_add(&record->knock, 1);", ""),
+        (park, "endpoint/bell.c", "    os_pipe_ring(b->pipe);\n", ""),
+        (park, "endpoint/bell.c", "sleeper_fence(e->heap);", "full_fence();"),
+        (park, "endpoint/bell.c", "bool late = has_late_byte(b);", "bool late = false;"),
         (
             park,
-            "channel/wait_any.c",
+            "heap/wait_any.c",
             "    gather(g);\n    lie_down(g);",
             "    lie_down(g); gather(g);",
         ),
-        (park, "channel/wait_any.c", "put(&e->channel->parked[e->side], PARKED_AMONG);", ""),
-        (park, "channel/endpoint.c", "atomic_fetch_or(&e->use, ENDPOINT_CLOSING)", "e->use"),
-        (park, "channel/recover.c", "bell_ring(r->heap, channel, !side, NULL);", ""),
+        (park, "heap/wait_any.c", "put(&e->channel->parked[e->side], PARKED_AMONG);", ""),
+        (park, "endpoint/endpoint.c", "atomic_fetch_or(&e->use, ENDPOINT_CLOSING)", "e->use"),
+        (park, "heap/recover.c", "bell_ring(r->heap, channel, !side, NULL);", ""),
     ],
 )
 def test_a_change_of_the_sources_is_noticed(
@@ -145,5 +145,5 @@ def test_a_change_of_the_sources_is_noticed(
 
 def test_a_comment_and_a_rename_of_locals_are_not(sources: Path) -> None:
     before, after = "put(&side->intent, 0);", "/* put(x, 1) */ put(&s->intent, 0);"
-    change(sources / "channel/send.c", before, after)
+    change(sources / "record/send.c", before, after)
     assert mirror.faults(ring.MIRRORS, sources) == []

@@ -3,7 +3,7 @@
 #include <pthread.h>
 
 #include "corrupt_image.h"
-#include "segment/heap.h"
+#include "segment/handle.h"
 #include "testing.h"
 
 void corrupt_prepare(void) { images_prepare(); }

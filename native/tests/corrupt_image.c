@@ -2,7 +2,7 @@
 
 #include <fcntl.h>
 
-#include "channel/endpoint.h"
+#include "endpoint/endpoint.h"
 #include "testing.h"
 
 /* Building ------------------------------------------------------------------------------- */

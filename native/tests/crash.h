@@ -12,8 +12,8 @@
 
 #include "testing.h"
 
-#include "heap/size_class.h"
-#include "segment/heap.h"
+#include "memory/size_class.h"
+#include "segment/handle.h"
 
 enum { SLOTS = 4, MOST = 64, OWN = 4 };
 enum { A = 1, B = 2, C = 3, X = 9 }; /* ids: victim to survivor, back, forwarded, of a scenario */

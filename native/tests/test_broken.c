@@ -1,7 +1,7 @@
 /* One word of a heap says what nobody would have written: who is told, and what goes on. */
 
-#include "channel/endpoint.h"
-#include "heap/extent.h"
+#include "endpoint/endpoint.h"
+#include "memory/extent.h"
 #include "testing.h"
 
 enum { SLOTS = 8 };

@@ -1,6 +1,6 @@
 /* Allocation: sizes, reuse, filling up, giving back. */
 
-#include "heap/size_class.h"
+#include "memory/size_class.h"
 #include "testing.h"
 
 static void sizes_from_nothing_to_half_a_gigabyte(void) {

@@ -4,7 +4,7 @@
 #include <sys/shm.h>
 
 #include "base/os.h"
-#include "heap/extent.h"
+#include "memory/extent.h"
 #include "segment/commit.h"
 #include "testing.h"
 

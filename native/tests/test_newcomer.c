@@ -9,7 +9,7 @@
 
 #include "testing.h"
 
-#include "channel/endpoint.h"
+#include "endpoint/endpoint.h"
 #include "segment/participant.h"
 
 #if IPCHEAP_STEPS

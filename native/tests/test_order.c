@@ -10,7 +10,7 @@ static int64_t time_now(void) { return time_ns; }
 #define rotation_turn turn
 #define rotation_page place
 #define rotation_note note
-#include "heap/rotation.c"
+#include "memory/rotation.c"
 #undef os_now
 
 #include "testing.h"

@@ -1,6 +1,6 @@
 /* Where a stream of large records goes; when in which order: test_order.c. */
 
-#include "heap/rotation.h"
+#include "memory/rotation.h"
 #include "segment/participant.h"
 #include "testing.h"
 

@@ -4,7 +4,7 @@
 #include <pthread.h>
 #include <sys/time.h>
 
-#include "channel/park.h"
+#include "endpoint/park.h"
 #include "testing.h"
 
 enum { SLOTS = 4, MANY = 300 };

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "heap/extent.h"
+#include "memory/extent.h"
 #include "segment/commit.h"
 
 #define FIRST_TABLE_LOG 10

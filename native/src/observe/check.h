@@ -10,7 +10,7 @@
 #ifndef IPCHEAP_OBSERVE_CHECK_H
 #define IPCHEAP_OBSERVE_CHECK_H
 
-#include "channel/endpoint.h"
+#include "endpoint/endpoint.h"
 
 enum { LOOKS = 3 };
 

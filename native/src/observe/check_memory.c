@@ -1,6 +1,6 @@
 /* check_memory.c - every page of both zones belongs to somebody, once. */
 
-#include "heap/extent.h"
+#include "memory/extent.h"
 #include "observe/check.h"
 #include "segment/commit.h"
 

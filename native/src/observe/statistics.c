@@ -1,8 +1,8 @@
 /* statistics.c - what a heap holds, counted from the truth: heads, tags and slots. */
 
-#include "channel/endpoint.h"
-#include "heap/extent.h"
-#include "heap/trim.h"
+#include "endpoint/endpoint.h"
+#include "memory/extent.h"
+#include "memory/trim.h"
 #include "segment/commit.h"
 #include "segment/lock.h"
 

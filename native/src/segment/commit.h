@@ -12,7 +12,7 @@
 #ifndef IPCHEAP_SEGMENT_COMMIT_H
 #define IPCHEAP_SEGMENT_COMMIT_H
 
-#include "segment/heap.h"
+#include "segment/handle.h"
 
 #define LARGE_PAGE (LARGE_PAGE_BYTES >> PAGE_SHIFT) /* pages; the data zone begins with one */
 

@@ -11,7 +11,7 @@
 #ifndef IPCHEAP_SEGMENT_LOCK_H
 #define IPCHEAP_SEGMENT_LOCK_H
 
-#include "segment/heap.h"
+#include "segment/handle.h"
 
 #define LOCK_WAITERS UINT32_C(0x80000000)
 

@@ -9,7 +9,7 @@
 #ifndef IPCHEAP_SEGMENT_PARTICIPANT_H
 #define IPCHEAP_SEGMENT_PARTICIPANT_H
 
-#include "segment/heap.h"
+#include "segment/handle.h"
 
 extern _Thread_local struct participant_cache {
     uint64_t serial;

@@ -1,4 +1,4 @@
-#include "segment/heap.h"
+#include "segment/handle.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -90,7 +90,7 @@ def bell_bring_in_line(
     return b, ready
 
 
-BELL = "channel/bell.c"
+BELL = "endpoint/bell.c"
 MIRRORS = (
     Mirror(BELL, ring_self),
     Mirror(BELL, arm, aliases=PARKED),

@@ -89,7 +89,7 @@ def ipcheap_endpoint_leave(e: Endpoint) -> Steps:
     return True
 
 
-END = "channel/endpoint.c"
+END = "endpoint/endpoint.c"
 MIRRORS = (
     # It also ends the side of one who never was, which only a spoilt heap has.
     Mirror(END, side_taken, ignored=frozenset({"side_end"})),

@@ -151,17 +151,17 @@ def park(e: Endpoint, n: int, b: Bell | None = None, ready: Any = endpoint_ready
             return b
 
 
-PARK = "channel/park.c"
+PARK = "endpoint/park.c"
 MIRRORS = (
     Mirror(PARK, knock, aliases=(("word", "knock"),)),
     Mirror(PARK, unpark, calls=SYSTEM | ATOMICS),
     Mirror(PARK, wake_peer),
-    Mirror("channel/park.h", endpoint_notify, ignored=frozenset({"wakes"})),
-    Mirror("channel/park.h", sleeper_fence),
+    Mirror("endpoint/park.h", endpoint_notify, ignored=frozenset({"wakes"})),
+    Mirror("endpoint/park.h", sleeper_fence),
     Mirror(PARK, park, aliases=PARKED, ignored=frozenset({"parks", "core"})),
-    Mirror("channel/endpoint.h", endpoint_is_closing),
-    Mirror("channel/endpoint.c", endpoint_ready),
-    Mirror("channel/bell.c", bell_ring),
-    Mirror("channel/bell.c", bell_disarm),
-    Mirror("channel/ring.c", side_end),
+    Mirror("endpoint/endpoint.h", endpoint_is_closing),
+    Mirror("endpoint/endpoint.c", endpoint_ready),
+    Mirror("endpoint/bell.c", bell_ring),
+    Mirror("endpoint/bell.c", bell_disarm),
+    Mirror("record/ring.c", side_end),
 )

@@ -50,4 +50,4 @@ def recover_if_dead(
         yield from heap_unlock()
 
 
-MIRRORS = (Mirror("channel/recover.c", recover_channel, ignored=frozenset({"ready"})),)
+MIRRORS = (Mirror("heap/recover.c", recover_channel, ignored=frozenset({"ready"})),)

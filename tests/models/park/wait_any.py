@@ -62,7 +62,7 @@ def sleep_a_while(items: Items) -> Steps:
     yield from get_up(items)
 
 
-ANY = "channel/wait_any.c"
+ANY = "heap/wait_any.c"
 MIRRORS = (
     Mirror(ANY, is_ready),
     Mirror(ANY, look),

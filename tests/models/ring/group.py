@@ -87,8 +87,8 @@ def receive_group(
 
 
 MIRRORS = (
-    Mirror("channel/receive.c", group_find),
-    Mirror("channel/receive.c", receive_extent, calls=frozenset({"block_drop"})),
-    Mirror("channel/receive.c", group_end),
-    Mirror("channel/receive.c", receive_group, ignored=frozenset({"receive_alone"})),
+    Mirror("record/receive.c", group_find),
+    Mirror("record/receive.c", receive_extent, calls=frozenset({"block_drop"})),
+    Mirror("record/receive.c", group_end),
+    Mirror("record/receive.c", receive_group, ignored=frozenset({"receive_alone"})),
 )

@@ -68,7 +68,7 @@ def side_end(c: Channel, side: int, state: str) -> Steps:
     yield full_fence()
 
 
-RING = "channel/ring.c"
+RING = "record/ring.c"
 MIRRORS = (
     Mirror(RING, ring_collect, calls=frozenset({"block_free"})),
     Mirror(RING, side_end),

@@ -1,0 +1,8 @@
+"""`python -m ipcheap`: the command without its script."""
+
+import sys
+
+from ipcheap.tools.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,439 @@
+"""The command line: a demonstration, and a look at the heaps of this machine."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import signal
+import stat
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import ipcheap
+from ipcheap.tools import demo, doctor
+from ipcheap._arguments import show_size, size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    Progress = Callable[[int, int], None]
+
+
+# Words and numbers ----------------------------------------------------------------------
+
+
+def positive_size(text: str) -> int:
+    """Read a size such as 16384, 16KiB or 8MiB, as an argument."""
+    try:
+        value = size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if value < 1:
+        raise argparse.ArgumentTypeError("a size must be at least 1")
+    return value
+
+
+def natural(text: str) -> int:
+    """Read a number of things, 0 or more, as an argument."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"not a number of 0 or more: {text!r}")
+    return int(text)
+
+
+def human_age(seconds: float) -> str:
+    """Write an age as a person would: 12 s, 3 min, 5 h, 2 d."""
+    for limit, length, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
+        if seconds < limit:
+            return f"{max(0, int(seconds / length))} {unit}"
+    return f"{int(seconds / 86400)} d"
+
+
+def printable(word: bytes) -> str:
+    """Make a word of the input fit for a table."""
+    text = word.decode("ascii")
+    return text if len(text) <= 40 else text[:39] + "…"
+
+
+def fail(text: object) -> NoReturn:
+    """End the program with a message."""
+    print(f"ipcheap: {text}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+# The screen -----------------------------------------------------------------------------
+
+
+def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], right: str) -> None:
+    """Print columns, the letters of `right` telling which are aligned to the right.
+
+    On a terminal, and where rich is installed, with its looks.
+    """
+    rows = [list(row) for row in rows]
+    aligned = [letter == "r" for letter in right]
+    if sys.stdout.isatty():
+        with contextlib.suppress(ImportError):
+            from rich.console import Console
+            from rich.table import Table
+            from rich.text import Text
+
+            table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+            for head, to_right in zip(heads, aligned, strict=True):
+                table.add_column(head, justify="right" if to_right else "left", no_wrap=True)
+            for row in rows:
+                table.add_row(*map(Text, row))
+            Console().print(table)
+            return
+    rows.insert(0, list(heads))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(row, widths, aligned, strict=True)
+        )
+        print("  ".join(cells).rstrip())
+
+
+@contextlib.contextmanager
+def progress_bar(title: str, total: int, *, by_records: bool) -> Iterator[Progress]:
+    """Show on a terminal how far it is, and nothing anywhere else."""
+    if not sys.stderr.isatty():
+        yield lambda _records, _nbytes: None
+        return
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+    except ImportError:
+        yield from _plain_progress(title, total, by_records=by_records)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[records]:,} records  {task.fields[megabytes]:.1f} MB"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=total, records=0, megabytes=0.0)
+
+        def show(records: int, nbytes: int) -> None:
+            done = min(records if by_records else nbytes, total)
+            bar.update(task, completed=done, records=records, megabytes=nbytes / 1e6)
+
+        yield show
+
+
+def _plain_progress(title: str, total: int, *, by_records: bool) -> Iterator[Progress]:
+    def show(records: int, nbytes: int) -> None:
+        done = min(records if by_records else nbytes, total)
+        line = f"{title} {done / max(total, 1):4.0%}  {records:,} records  {nbytes / 1e6:.1f} MB"
+        sys.stderr.write(f"\r{line:<60}")
+        sys.stderr.flush()
+
+    try:
+        yield show
+    finally:
+        sys.stderr.write("\r" + " " * 60 + "\r")
+        sys.stderr.flush()
+
+
+# demo -----------------------------------------------------------------------------------
+
+
+def _terminated(number: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def run_demo(arguments: argparse.Namespace) -> int:
+    """Give the demonstration and tell its result."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _terminated)
+    for path in arguments.path:
+        if not path.exists():
+            fail(f"{path}: no such file or directory")
+    given = demo.files_below(arguments.path) if arguments.path else demo.standard_library()
+    sources, skipped = demo.survey(given)
+    if arguments.records and not sources:
+        fail("there is no text to send in the files given")
+    plan = demo.Plan(sources, arguments.chunk, arguments.records)
+    by_records = plan.records is not None
+    total = plan.nbytes if plan.records is None else plan.records
+    with demo.temporary_heap(
+        arguments.name, arguments.capacity, arguments.shm, arguments.sem
+    ) as heap:
+        with progress_bar("counting words", total, by_records=by_records) as progress:
+            result = demo.run(heap, plan, progress)
+        facts = {
+            "heap": heap.name,
+            "shm": heap.shm,
+            "sem": heap.sem,
+            "capacity": heap.capacity,
+            "chunk": plan.chunk,
+        }
+    facts |= {"files": len(sources), "skipped": skipped}
+    (_tell_as_json if arguments.json else _tell)(result, facts, arguments.top)
+    return 0 if result.agree and result.empty else 1
+
+
+def _tell(result: demo.Result, facts: dict[str, Any], top: int) -> None:
+    if top and result.counts:
+        rows = [(printable(w), f"{n:,}") for w, n in result.counts.most_common(top)]
+        print_table(("word", "count"), rows, "lr")
+        print()
+    seconds = max(result.seconds, 1e-9)
+    skipped = f" ({facts['skipped']:,} skipped)" if facts["skipped"] else ""
+    print(
+        f"heap    {facts['heap'] or 'without a name'}: {show_size(facts['capacity'])}, "
+        f"{facts['shm']} shared memory, {facts['sem']} waits"
+    )
+    print(
+        f"input   {facts['files']:,} files{skipped}, {result.nbytes / 1e6:.1f} MB "
+        f"in {result.records:,} records of up to {show_size(facts['chunk'])}"
+    )
+    print(
+        f"speed   {result.seconds:.2f} s: {result.records / seconds:,.0f} records/s, "
+        f"{result.nbytes / 1e6 / seconds:,.1f} MB/s"
+    )
+    before, after = result.in_use_before, result.in_use_after
+    verdict = "nothing left" if result.empty else f"{after - before:,} LEFT BEHIND"
+    print(f"in use  {before:,} bytes before, {after:,} after: {verdict}")
+    words = f"{result.counts.total():,} words, {len(result.counts):,} different"
+    if result.agree:
+        print(f"counts agree: {words}")
+    else:
+        print(f"counts DO NOT AGREE with those of a single process: {words}")
+
+
+def _tell_as_json(result: demo.Result, facts: dict[str, Any], top: int) -> None:
+    seconds = max(result.seconds, 1e-9)
+    facts |= {
+        "records": result.records,
+        "bytes": result.nbytes,
+        "seconds": result.seconds,
+        "records_per_second": result.records / seconds,
+        "megabytes_per_second": result.nbytes / 1e6 / seconds,
+        "words": result.counts.total(),
+        "different_words": len(result.counts),
+        "top": [[word.decode("ascii"), n] for word, n in result.counts.most_common(top)],
+        "in_use_before": result.in_use_before,
+        "in_use_after": result.in_use_after,
+        "counts_agree": result.agree,
+    }
+    print(json.dumps(facts, indent=2))
+
+
+# ls and rm ------------------------------------------------------------------------------
+
+
+def list_heaps(arguments: argparse.Namespace) -> int:
+    """List the heaps of this machine."""
+    heaps = sorted(ipcheap.heaps(), key=lambda heap: heap.name)
+    if arguments.json:
+        print(json.dumps([_facts(heap) for heap in heaps], indent=2))
+        return 0
+    heads = ("name", "shm", "sem", "capacity", "committed", "used by", "mode", "age", "")
+    rows = [
+        (
+            heap.name,
+            heap.shm,
+            heap.sem,
+            show_size(heap.capacity),
+            show_size(heap.committed),
+            str(heap.participants),
+            f"{stat.S_IMODE(heap.mode):04o}",
+            human_age(time.time() - heap.created),
+            "stale" if heap.stale else "",
+        )
+        for heap in heaps
+    ]
+    if rows:
+        print_table(heads, rows, "lllrrrlrl")
+    elif sys.stdout.isatty():
+        print("no heaps")
+    return 0
+
+
+def _facts(heap: ipcheap.HeapInfo) -> dict[str, Any]:
+    return dataclasses.asdict(heap) | {
+        "path": os.fspath(heap.path),
+        "created": datetime.datetime.fromtimestamp(heap.created, datetime.UTC).isoformat(),
+    }
+
+
+def remove_heaps(arguments: argparse.Namespace) -> int:
+    """Remove heaps by name, or those that nobody has open."""
+    heaps = {heap.name: heap for heap in ipcheap.heaps()}
+    if not arguments.name and not arguments.stale:
+        fail("which heap? Give names, or --stale for all those that nobody has open")
+    names = list(dict.fromkeys(arguments.name))
+    if arguments.stale:
+        names += sorted(name for name, heap in heaps.items() if heap.stale and name not in names)
+    code = 0
+    for name in names:
+        try:
+            users = 0 if arguments.force else _participants(name, heaps.get(name))
+            if users:
+                text = f"{name} is in use by {users} participant{'s' * (users != 1)}"
+                raise ipcheap.HeapBusy(f"{text}; --force removes it all the same")
+            ipcheap.unlink(name)
+        except ipcheap.HeapNotFound:
+            print(f"ipcheap: there is no heap {name!r}", file=sys.stderr)
+            code = 1
+        except (ipcheap.Error, OSError, ValueError) as error:
+            print(f"ipcheap: {error}", file=sys.stderr)
+            code = 1
+        else:
+            print(f"removed {name}")
+    return code
+
+
+def _participants(name: str, heap: ipcheap.HeapInfo | None) -> int:
+    if heap is not None:
+        return heap.participants
+    if "/" not in name:
+        return 0
+    with ipcheap.Heap.attach(name) as mine:
+        return mine.statistics().participants - 1
+
+
+# doctor ---------------------------------------------------------------------------------
+
+
+def see_doctor(arguments: argparse.Namespace) -> int:
+    """Look at heaps, and mend what can be mended."""
+    others: list[str] = []
+    names = list(dict.fromkeys(arguments.name))
+    if not names:
+        names, others = doctor.survey()
+    seen = [doctor.examine(name, repair=arguments.repair) for name in names]
+    code = max((heap.code for heap in seen), default=doctor.HEALTHY)
+    if arguments.json:
+        heaps = [doctor.as_json(heap) for heap in seen]
+        print(json.dumps({"code": code, "heaps": heaps, "not ours": others}, indent=2))
+        return code
+    for heap in seen:
+        _tell_findings(heap)
+    for name in others:
+        print(f"{name}: belongs to somebody else, and may not be looked at")
+    if not seen and not others and sys.stdout.isatty():
+        print("no heaps")
+    return code
+
+
+def _tell_findings(heap: doctor.Examination) -> None:
+    print(f"{heap.name}: {doctor.verdict(heap)}")
+    for finding in heap.findings:
+        print(f"  {finding.what}: {finding.text}")
+        if finding.remedy:
+            print(f"    {finding.remedy}")
+    if heap.recovery is not None:
+        print(f"  {doctor.recovery_text(heap.recovery)}")
+    if heap.participants:
+        rows = [
+            (
+                f"  {user.name}",
+                str(user.pid) + " (of another namespace)" * user.elsewhere,
+                str(user.thread),
+                user.state,
+                human_age(time.time() - user.since),
+            )
+            for user in heap.participants
+        ]
+        print_table(("  participant", "pid", "thread", "state", "since"), rows, "lrrlr")
+
+
+# The arguments --------------------------------------------------------------------------
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    top = argparse.ArgumentParser(prog="ipcheap", description=__doc__)
+    version = importlib.metadata.version("ipcheap")
+    top.add_argument("--version", action="version", version=f"ipcheap {version}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    p = commands.add_parser(
+        "demo",
+        help="count words in shared memory, and check the result",
+        description="One process reads files into records; two threads of another count their "
+        "words where they lie. Ends with 0 if a plain count agrees and the heap is empty.",
+    )
+    p.add_argument(
+        "path",
+        nargs="*",
+        type=Path,
+        metavar="FILE|DIR",
+        help="what to read (default: the sources of Python's standard library)",
+    )
+    p.add_argument("--records", type=natural, metavar="N", help="send N records: less or again")
+    p.add_argument("--shm", choices=("posix", "sysv", "file", "memfd"), default="posix")
+    p.add_argument("--sem", choices=("futex", "posix", "sysv"), default="futex")
+    p.add_argument(
+        "--capacity", type=positive_size, default="8MiB", metavar="SIZE", help="of the heap (8MiB)"
+    )
+    p.add_argument(
+        "--chunk", type=positive_size, default="16KiB", metavar="SIZE", help="of a record (16KiB)"
+    )
+    p.add_argument("--top", type=natural, default=10, metavar="N", help="words to show (10)")
+    p.add_argument("--name", help="of the heap; a path for --shm file")
+    p.add_argument("--json", action="store_true", help="print the result as JSON")
+    p.set_defaults(run=run_demo)
+
+    p = commands.add_parser("ls", help="list heaps", description="List the heaps in /dev/shm.")
+    p.add_argument("--json", action="store_true", help="print JSON")
+    p.set_defaults(run=list_heaps)
+
+    p = commands.add_parser(
+        "rm",
+        help="remove heaps",
+        description="Remove heaps. Who has one open keeps the memory until closing it.",
+    )
+    p.add_argument("name", nargs="*", metavar="NAME", help="a heap, or the path of a file heap")
+    p.add_argument("--stale", action="store_true", help="all heaps that nobody has open")
+    p.add_argument("--force", action="store_true", help="also heaps that are in use")
+    p.set_defaults(run=remove_heaps)
+
+    p = commands.add_parser(
+        "doctor",
+        help="look for what is stale, half-made or broken, and mend it",
+        description="Look at heaps, by default all in /dev/shm: at what the dead have left, at "
+        "half-made and stale heaps, and at every structure inside.",
+        epilog="Ends with 0 if all of them are healthy now, with 1 if something is left to do, "
+        "with 2 if a heap could not be looked at or mended.",
+    )
+    p.add_argument("name", nargs="*", metavar="NAME", help="a heap, or the path of a file heap")
+    p.add_argument(
+        "--repair",
+        action="store_true",
+        help="recover the dead, make indices again, remove what is left of half-made heaps",
+    )
+    p.add_argument("--json", action="store_true", help="print JSON")
+    p.set_defaults(run=see_doctor)
+    return top
+
+
+def main() -> int:
+    """Run the command line; return the exit code."""
+    arguments = parser().parse_args()
+    try:
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("ipcheap: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # `ipcheap ls | head`: nobody reads on, and Python must not try again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (demo.DemoError, ipcheap.Error, OSError, ValueError) as error:
+        fail(error)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

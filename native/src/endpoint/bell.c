@@ -1,0 +1,216 @@
+#include "endpoint/bell.h"
+
+#include <stdlib.h>
+
+#include "base/pipe.h"
+#include "endpoint/park.h"
+#include "heap/recover.h"
+
+#define RELEASE_NAP (MILLISECOND / 5)
+
+/* The holder's half, in private memory. */
+struct own_bell {
+    int pipe;
+    int poll;          /* over the pipe and `watch`; what the user polls */
+    int watch;         /* ends with the other side's process; -1 for none */
+    bool watches_file; /* it tells of any process that closes the heap */
+    uint64_t watched;  /* whose: the other side's holder */
+    enum { QUIET, ARMED, RUNG } state;
+    bool due;          /* a byte that somebody else puts in */
+};
+
+/* What tells this side's pipe from all others beside the file. */
+static uint64_t suffix_of(const ipcheap_heap *heap, const struct channel *channel, int side) {
+    return offset_of(heap, channel) * 2 + (uint64_t)side;
+}
+
+/* Ringing ----------------------------------------------------------------------------------- */
+
+void bell_ring(ipcheap_heap *heap, struct channel *channel, int side, struct bell_pull *pull) {
+    struct bell *bell = &channel->bells[side];
+    struct bell_pull once = {0};
+    if (!pull) pull = &once;
+    uint64_t inode = get_acquire(&bell->inode); /* pairs with bell_make() */
+    if (pull->inode != inode) {
+        if (pull->inode) os_close(pull->fd);
+        *pull = (struct bell_pull){0};
+        if (inode == 0 || inode == BELL_MAKING) return;
+        uint64_t holder = get_acquire(&channel->holder[side]);
+        const struct participant_slot *record = participant_record(heap, holder);
+        uint32_t pid = record ? get(&record->pid) : 0; /* which no process has */
+        int fd = os_pipe_open(heap->file, suffix_of(heap, channel, side), pid,
+                              (int)get(&bell->fd), inode);
+        if (fd < 0) { /* out of descriptors, or he is gone: whoever comes next tries again */
+            uint32_t awake = AWAKE;
+            put_if(&channel->parked[side], &awake, PARKED_BELL);
+            return;
+        }
+        *pull = (struct bell_pull){inode, fd};
+    }
+    if (pull->inode) os_pipe_ring(pull->fd);
+    if (once.inode) os_close(once.fd);
+}
+
+/* The other side's process -------------------------------------------------------------- */
+
+static void unwatch(struct own_bell *b) {
+    os_close(b->watch); /* which takes it out of the poller */
+    b->watch = -1;
+}
+
+/* Watches for the end of whoever holds the other side now. */
+static void watch(ipcheap_endpoint *e, uint64_t holder) {
+    struct own_bell *b = e->bell;
+    unwatch(b);
+    b->watched = holder;
+    if (side_state(holder) != SIDE_OPEN) return;
+    const struct participant_slot *slot = participant_record(e->heap, holder);
+    if (!slot) return; /* nobody's, as peer_is_lost() will find */
+    uint32_t pid = get(&slot->pid);
+    bool same = get(&slot->namespace) == get(&e->me->record->namespace);
+    if (same && pid == os_process_id()) return; /* its threads say so when they end */
+    b->watch = same ? os_process_watch(pid) : -1;
+    b->watches_file = b->watch < 0;
+    if (b->watches_file) b->watch = os_file_watch(e->heap->file);
+    if (b->watch >= 0 && os_poll_add(b->poll, b->watch)) unwatch(b);
+}
+
+static bool holder_lives(const ipcheap_endpoint *e, uint64_t holder) {
+    return participant_alive(e->heap, tag_slot(holder), tag_generation(holder));
+}
+
+/* Has the other side's holder died, and can that not be put right here and now? */
+static bool peer_is_lost(ipcheap_endpoint *e) {
+    struct own_bell *b = e->bell;
+    uint64_t holder = get_acquire(&e->channel->holder[!e->side]); /* pairs with ipcheap_claim() */
+    if (holder != b->watched) watch(e, holder);
+    bool closed = b->watch >= 0 && b->watches_file && os_file_watch_clear(b->watch);
+    if (side_state(holder) != SIDE_OPEN || holder_lives(e, holder)) {
+        if (side_state(holder) != SIDE_OPEN || !closed) return false;
+        /* The kernel tells of a close just before it lets go of the file's locks. */
+        os_nap(RELEASE_NAP);
+        if (holder_lives(e, holder)) return false;
+    }
+    return recover_if_dead(e->me, holder) != 0;
+}
+
+/* The level --------------------------------------------------------------------------------- */
+
+void bell_disarm(ipcheap_endpoint *e) {
+    struct own_bell *b = e->bell;
+    if (!b || b->state != ARMED) return;
+    /* Whoever has taken the word from us rings. */
+    b->due = put_exchange(&e->channel->parked[e->side], AWAKE) != PARKED_BELL;
+    b->state = b->due ? RUNG : QUIET;
+}
+
+/* Also when a byte is due: whoever has taken the word may be killed before he writes it. */
+static void ring_self(ipcheap_endpoint *e) {
+    struct own_bell *b = e->bell;
+    bell_disarm(e);
+    os_pipe_ring(b->pipe);
+    b->due = false;
+    b->state = RUNG;
+}
+
+/* `emptied`: a byte has been taken out just now, which may have been the one that is due. */
+static void arm(ipcheap_endpoint *e, bool emptied) {
+    struct own_bell *b = e->bell;
+    shared32 *word = &e->channel->parked[e->side];
+    bell_disarm(e);
+    if (!os_pipe_clear(b->pipe) && !emptied && b->due) os_pipe_clear_soon(b->pipe);
+    b->due = false;
+    b->state = ARMED;
+    put(word, PARKED_BELL);
+    sleeper_fence(e->heap); /* pairs with endpoint_notify() */
+}
+
+/* A byte of a waker that had been stopped on its way: nobody would take it out again. */
+static bool has_late_byte(const struct own_bell *b) {
+    return b->state == ARMED && os_pipe_clear(b->pipe);
+}
+
+bool bell_bring_in_line(ipcheap_endpoint *e) {
+    struct own_bell *b = e->bell;
+    if (endpoint_ready(e)) {
+        if (b->state != RUNG || b->due) ring_self(e);
+        return false;
+    }
+    bool late = has_late_byte(b);
+    if (late || b->state != ARMED || get(&e->channel->parked[e->side]) != PARKED_BELL) arm(e, late);
+    bool lost = peer_is_lost(e), ready = endpoint_ready(e);
+    if (lost) e->idle = LOOK_AFTER_TRIES - 1; /* so that the next try says why */
+    if (lost || ready) ring_self(e);
+    return ready;
+}
+
+/* Making and removing -------------------------------------------------------------------- */
+
+static void close_descriptors(struct own_bell *b) {
+    os_close(b->watch);
+    os_close(b->poll);
+    os_close(b->pipe);
+}
+
+static int bell_make(ipcheap_endpoint *e, struct own_bell *b) {
+    struct bell *bell = &e->channel->bells[e->side];
+    uint64_t inode, suffix = suffix_of(e->heap, e->channel, e->side);
+    b->poll = os_poll_make();
+    if (b->poll < 0) return b->poll;
+    put_release(&bell->inode, BELL_MAKING); /* before there is anything to remove */
+    b->pipe = os_pipe_make(e->heap->file, suffix, &inode);
+    int error = b->pipe < 0 ? b->pipe : os_poll_add(b->poll, b->pipe);
+    if (error) {
+        if (b->pipe >= 0) os_pipe_remove(e->heap->file, suffix);
+        put_release(&bell->inode, 0);
+        return error;
+    }
+    put(&bell->fd, (uint32_t)b->pipe);
+    put_release(&bell->inode, inode); /* pairs with bell_ring() */
+    return 0;
+}
+
+int bell_descriptor(ipcheap_endpoint *e) {
+    if (!e->bell) {
+        struct own_bell *b = malloc(sizeof *b);
+        if (!b) return IPCHEAP_NO_MEMORY;
+        *b = (struct own_bell){.pipe = -1, .poll = -1, .watch = -1};
+        int error = bell_make(e, b);
+        if (error) {
+            close_descriptors(b);
+            free(b);
+            return error;
+        }
+        e->bell = b;
+    }
+    bell_settle(e);
+    return e->bell->poll;
+}
+
+void bell_remove(ipcheap_endpoint *e) {
+    struct bell *bell = &e->channel->bells[e->side];
+    if (!e->bell) return;
+    put(&e->channel->parked[e->side], AWAKE);
+    os_pipe_remove(e->heap->file, suffix_of(e->heap, e->channel, e->side));
+    put_release(&bell->inode, 0);
+}
+
+void bell_close(ipcheap_endpoint *e) {
+    if (e->pull.inode) os_close(e->pull.fd);
+    e->pull.inode = 0;
+    if (!e->bell) return;
+    close_descriptors(e->bell);
+    free(e->bell);
+    e->bell = NULL;
+}
+
+void bells_abandon(struct participant *me) {
+    for (struct ipcheap_endpoint *e = me->endpoints; e; e = e->next) bell_close(e);
+}
+
+void bell_recover(ipcheap_heap *heap, struct channel *channel, int side) {
+    struct bell *bell = &channel->bells[side];
+    if (get(&bell->inode) == 0) return;
+    os_pipe_remove(heap->file, suffix_of(heap, channel, side));
+    put(&bell->inode, 0);
+}

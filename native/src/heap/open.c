@@ -1,0 +1,85 @@
+/* open.c - opening and closing a heap: all layers put together. */
+
+#include "endpoint/bell.h"
+#include "heap/recover.h"
+#include "memory/deferred.h"
+#include "memory/extent.h"
+#include "memory/trim.h"
+
+/*
+ * The owner of the heap lock died: nothing that is only an index can be trusted. Where the
+ * heads do not add up the indices hold what comes before the break; see corruption.md.
+ */
+static void rebuild(struct participant *me) {
+    extents_rebuild(me->heap);
+    slabs_rebuild(me->heap);
+    directory_rebuild(me);
+}
+
+static int recover(struct participant *me, uint32_t slot, uint32_t generation) {
+    ipcheap_recovery report = {0};
+    return recover_participant(me, slot, generation, &report);
+}
+
+static void reclaim(struct participant *me) {
+    ipcheap_recovery report = {0};
+    recover_all(me, &report);
+    rings_reclaim(me);
+}
+
+static void leave(struct participant *me) {
+    endpoints_close(me, me);
+    slabs_abandon(me);
+    deferred_settle(me);
+}
+
+static const struct hooks hooks = {
+    .rebuild = rebuild,
+    .recover = recover,
+    .leave = leave,
+    .forget = slabs_forget,
+    .close_endpoints = endpoints_close,
+    .abandon = bells_abandon,
+    .reclaim = reclaim,
+};
+
+int ipcheap_format(int fd, int shmid, const ipcheap_options *options) {
+    return segment_format(fd, shmid, options, extents_rebuild);
+}
+
+int ipcheap_attach(int fd, int shmid, ipcheap_heap **result) {
+    ipcheap_heap *heap;
+    int error = segment_open(fd, shmid, &heap);
+    if (error) return error;
+    heap->hooks = &hooks;
+    process_list_add(heap);
+    /* So that others see from now on that somebody is here. */
+    struct participant *me;
+    error = participant_current(heap, &me);
+    if (error) {
+        ipcheap_release(heap);
+        return error;
+    }
+    *result = heap;
+    return 0;
+}
+
+int ipcheap_close(ipcheap_heap *heap) {
+    if (!atomic_exchange(&heap->closed, true)) participants_close(heap);
+    return 0;
+}
+
+void ipcheap_release(ipcheap_heap *heap) {
+    ipcheap_close(heap);
+    participants_forget(heap);
+    process_list_remove(heap);
+    segment_free(heap);
+}
+
+int64_t ipcheap_trim(ipcheap_heap *heap, uint64_t keep) {
+    struct participant *me;
+    if (heap->closed) return IPCHEAP_HEAP_CLOSED;
+    int error = participant_current(heap, &me);
+    if (!error) error = heap_reclaim(me, false);
+    return error ? error : extents_trim(me, keep);
+}

@@ -1,0 +1,174 @@
+#include "memory/block.h"
+
+#include "memory/deferred.h"
+#include "memory/extent.h"
+#include "memory/trim.h"
+#include "segment/commit.h"
+#include "segment/lock.h"
+
+bool place_find(ipcheap_heap *heap, uint64_t offset, struct place *place) {
+    const struct geometry *g = &heap->geometry;
+    uint64_t end = g->data_at + (g->zone_pages[DATA_ZONE] << PAGE_SHIFT);
+    if (offset < g->data_at || offset >= end || offset % BLOCK_ALIGN) return false;
+    place->in_slab = slab_find(heap, offset, &place->block);
+    if (place->in_slab) {
+        place->tag = &place->block.slab->tags[place->block.index];
+        return true;
+    }
+    if (offset % PAGE) return false;
+    place->page = (offset - g->data_at) >> PAGE_SHIFT;
+    if (!segment_meta_committed(heap, &heap->pages[place->page], sizeof(struct page))) return false;
+    uint64_t word = get_acquire(&heap->pages[place->page].word); /* pairs with extent's take() */
+    place->tag = &heap->pages[place->page].tag;
+    return word_state(word) == PAGE_USED && word_kind(word) == KIND_RECORD;
+}
+
+bool place_is(const struct place *place, uint64_t tag) {
+    /* The bit first: its owner clears it after he has changed the tag; pairs with collect(). */
+    if (place->in_slab && block_is_remote_free(place->block.slab, place->block.index)) return false;
+    return get_acquire(place->tag) == tag;
+}
+
+uint64_t place_bytes(ipcheap_heap *heap, const struct place *place) {
+    if (place->in_slab) return place->block.bytes;
+    return word_length(get(&heap->pages[place->page].word)) << PAGE_SHIFT;
+}
+
+struct participant *block_owner(ipcheap_heap *heap, const struct place *place) {
+    uint64_t tag = get(place->tag);
+    if (tag_kind(tag) != TAG_OWN) return NULL;
+    struct participant *owner = heap->by_slot[tag_slot(tag)];
+    if (!owner || owner->tag != tag) return NULL;
+    if (place->in_slab && block_is_remote_free(place->block.slab, place->block.index)) return NULL;
+    return owner;
+}
+
+void participant_holds(struct participant *me, struct participant *owner, int change) {
+    if (LIKELY(me == owner))
+        owner->held += change;
+    else
+        atomic_fetch_add_explicit(&owner->held_elsewhere, change, memory_order_relaxed);
+}
+
+/*
+ * Does a heap lose little by it? One of 32 such records, or as many of them fit in any case, with
+ * what is left over before the first: a heap made for just so many has to hold them.
+ */
+static bool is_spacious(const ipcheap_heap *heap, uint64_t pages, uint64_t rounded) {
+    uint64_t all = heap->geometry.zone_pages[DATA_ZONE];
+    if (rounded <= all / 32) return true;
+    return rounded <= all / 8 && (all - LARGE_PAGE) / rounded >= all / pages;
+}
+
+/*
+ * In whole large pages, if that takes no more than a thirty-second on top, and the heap is spacious.
+ * HEAP_FULL if not, nor where there are none, as in System V segments.
+ */
+static int allocate_large(struct participant *me, uint64_t pages, uint64_t *first) {
+    uint64_t rounded = round_up(pages, LARGE_PAGE);
+    if (me->heap->sysv || rounded - pages > pages / 32) return IPCHEAP_HEAP_FULL;
+    if (!is_spacious(me->heap, pages, rounded)) return IPCHEAP_HEAP_FULL;
+    return extent_allocate(me, DATA_ZONE, rounded, LARGE_PAGE, KIND_RECORD, me->tag, first);
+}
+
+static int allocate_once(struct participant *me, uint64_t nbytes, uint64_t *offset) {
+    uint32_t size_class = size_class_of(nbytes);
+    int error = IPCHEAP_HEAP_FULL;
+    if (LIKELY(size_class < me->heap->geometry.classes)) {
+        error = slab_allocate(me, size_class, offset);
+        if (LIKELY(error != IPCHEAP_HEAP_FULL)) return error;
+    }
+    /* Too large for a slab, or no place left where a slab would fit. */
+    uint64_t pages = nbytes / PAGE + (nbytes % PAGE != 0 || nbytes == 0), first;
+    error = allocate_large(me, pages, &first);
+    /* CORRUPT: where the heads add up, something that is not aligned may still fit. */
+    if (error == IPCHEAP_HEAP_FULL || error == IPCHEAP_MEMORY_FULL || error == IPCHEAP_CORRUPT)
+        error = extent_allocate(me, DATA_ZONE, pages, 1, KIND_RECORD, me->tag, &first);
+    if (!error) *offset = page_offset(me->heap, first);
+    return error;
+}
+
+/* The slow half of block_allocate(). */
+static int allocate_again(struct participant *me, uint64_t nbytes, uint64_t *offset, int error) {
+    /* Where the heads do not add up, what comes back may still do. */
+    bool short_of = error == IPCHEAP_HEAP_FULL || error == IPCHEAP_CORRUPT;
+    if (!short_of && error != IPCHEAP_MEMORY_FULL) return error;
+    if (nbytes > me->heap->geometry.zone_pages[DATA_ZONE] << PAGE_SHIFT) return IPCHEAP_HEAP_FULL;
+    if (!may_sleep()) return IPCHEAP_WOULD_SLEEP;
+    int64_t deadline = os_deadline(me->heap->lock_timeout);
+    for (;;) {
+        bool trimmed = true;
+        int busy = heap_reclaim(me, error == IPCHEAP_MEMORY_FULL);
+        if (!busy) error = allocate_once(me, nbytes, offset);
+        if (busy || error != IPCHEAP_HEAP_FULL) return busy ? busy : error;
+        if (heap_lock(me) == 0) {
+            trimmed = extents_are_trimmed(me->heap);
+            heap_unlock(me);
+        }
+        /* Somebody gives memory back just now, a little at a time: it is free in a moment. */
+        if (!trimmed || os_remaining(deadline) == 0) return error;
+        os_nap(MILLISECOND / 5);
+    }
+}
+
+int block_allocate(struct participant *me, uint64_t nbytes, uint64_t *offset) {
+    if (me->deferred_count) deferred_settle(me);
+    int error = pay_attention(me);
+    if (!error) error = allocate_once(me, nbytes, offset);
+    if (error) error = allocate_again(me, nbytes, offset, error);
+    if (!error) me->held++;
+    return error;
+}
+
+/* Ours, and nobody's record any more: to be freed later. */
+static void extent_defer(struct participant *me, uint64_t page) {
+    shared64 *word = &me->heap->pages[page].word;
+    put(word, page_word(PAGE_USED, KIND_TRIM, word_length(get(word))));
+    deferred_add(me, page);
+}
+
+static int block_free_extent(struct participant *me, const struct place *place) {
+    uint64_t before = get(place->tag);
+    if (me->deferred_count) deferred_settle(me);
+    int error = deferred_reserve(me, 1);
+    if (error) return error;
+    put(place->tag, me->tag);
+    error = extent_free(me, place->page);
+    if (LIKELY(!error)) return 0;
+    if (error == IPCHEAP_HEAP_BUSY) {
+        extent_defer(me, place->page);
+        return 0;
+    }
+    put(place->tag, before); /* its owner's, as the counts of what is held have it */
+    return error;
+}
+
+void block_drop(struct participant *me, uint64_t offset) {
+    struct place place;
+    if (!place_find(me->heap, offset, &place)) return;
+    uint64_t page = place.page;
+    if (block_free(me, &place) == IPCHEAP_WOULD_SLEEP) extent_defer(me, page);
+    me->held--;
+}
+
+int block_free(struct participant *me, const struct place *place) {
+    return LIKELY(place->in_slab) ? slab_free(me, &place->block) : block_free_extent(me, place);
+}
+
+int heap_reclaim(struct participant *me, bool give_back) {
+    deferred_settle(me);
+    slabs_release_empty(me);
+    int error = heap_lock(me);
+    if (error) return error;
+    me->heap->hooks->reclaim(me);
+    slabs_release_orphans(me);
+    slabs_revoke(me);
+    heap_unlock(me);
+    slabs_release_empty(me); /* what came back from the rings may have been the last */
+    if (give_back) {
+        int64_t given = extents_trim(me, 0);
+        if (given < 0) return (int)given;
+    }
+    extents_settle(me);
+    return 0;
+}

@@ -1,0 +1,536 @@
+#include "memory/slab.h"
+
+#include <stdlib.h>
+
+#include "memory/deferred.h"
+#include "memory/extent.h"
+#include "memory/slab_local.h"
+#include "memory/trim.h"
+#include "segment/lock.h"
+
+#define PROBES 16 /* full slabs looked at for remote frees before a new slab is made */
+
+/* Geometry ------------------------------------------------------------------------------- */
+
+static uint64_t slab_bytes(const ipcheap_heap *heap, uint32_t size_class) {
+    const struct geometry *g = &heap->geometry;
+    bool large = size_class_is_large(g, size_class);
+    return UINT64_C(1) << (large ? g->large_slab_shift : g->slab_shift);
+}
+
+uint32_t slab_blocks(const ipcheap_heap *heap, uint32_t size_class) {
+    if (size_class >= heap->geometry.classes) return 0;
+    return (uint32_t)(slab_bytes(heap, size_class) / size_class_bytes(size_class));
+}
+
+bool slab_valid(ipcheap_heap *heap, uint64_t page, uint32_t *size_class) {
+    const struct geometry *g = &heap->geometry;
+    uint32_t granule = granule_of_page(heap, page);
+    if (page >= g->zone_pages[DATA_ZONE] || page_of_granule(heap, granule) != page) return false;
+    struct slab *slab = slab_at(heap, granule);
+    if (!segment_meta_committed(heap, slab, sizeof *slab)) return false;
+    uint64_t word = get_acquire(&heap->pages[page].word); /* pairs with slab_create() */
+    if (word_state(word) != PAGE_USED || word_kind(word) != KIND_SLAB) return false;
+    *size_class = get(&slab->size_class);
+    if (*size_class >= g->classes) return false;
+    uint64_t pages = slab_bytes(heap, *size_class) >> PAGE_SHIFT;
+    if (word_length(word) != pages || page % pages || page + pages > g->zone_pages[DATA_ZONE])
+        return false;
+    uint64_t tags = slab_blocks(heap, *size_class) * sizeof(shared64);
+    return segment_meta_committed(heap, slab->tags, tags);
+}
+
+/* The page on which the slab that covers `page` begins, or UINT64_MAX. */
+static uint64_t slab_head(ipcheap_heap *heap, uint64_t page) {
+    const struct geometry *g = &heap->geometry;
+    if (UNLIKELY(page >= g->zone_pages[DATA_ZONE])) return UINT64_MAX; /* a slot says anything */
+    uint64_t small = UINT64_C(1) << (g->slab_shift - PAGE_SHIFT);
+    uint64_t head = page & ~(small - 1);
+    if (!segment_meta_committed(heap, &heap->pages[head], sizeof(struct page))) return UINT64_MAX;
+    uint64_t word = get_acquire(&heap->pages[head].word); /* pairs with slab_create() */
+    if (word_state(word) == PAGE_PART && g->large_slab_shift) {
+        head = page & ~((UINT64_C(1) << (g->large_slab_shift - PAGE_SHIFT)) - 1);
+        word = get_acquire(&heap->pages[head].word);
+    }
+    bool slab = word_state(word) == PAGE_USED && word_kind(word) == KIND_SLAB;
+    return slab && page - head < word_length(word) ? head : UINT64_MAX;
+}
+
+bool slab_covers(ipcheap_heap *heap, uint64_t offset) {
+    return slab_head(heap, (offset - heap->geometry.data_at) >> PAGE_SHIFT) != UINT64_MAX;
+}
+
+bool slab_find(ipcheap_heap *heap, uint64_t offset, struct block *block) {
+    uint64_t head = slab_head(heap, (offset - heap->geometry.data_at) >> PAGE_SHIFT);
+    uint32_t size_class;
+    if (head == UINT64_MAX || !slab_valid(heap, head, &size_class)) return false;
+    block->granule = granule_of_page(heap, head);
+    block->slab = slab_at(heap, block->granule);
+    uint32_t bytes = block->bytes = size_class_bytes(size_class);
+    uint32_t into = (uint32_t)(offset - page_offset(heap, head)); /* 32 bits divide faster */
+    block->index = into / bytes;
+    return into % bytes == 0 && block->index < slab_blocks(heap, size_class);
+}
+
+/* Lists ---------------------------------------------------------------------------------- */
+
+static void list_add(struct bin *bin, struct local_slab *s) {
+    s->list = s->free_blocks ? AVAILABLE : FULL;
+    struct list *list = s->list == FULL ? &bin->full : &bin->available;
+    s->next = NULL;
+    s->previous = list->last;
+    *(s->previous ? &s->previous->next : &list->first) = s;
+    list->last = s;
+    if (s->free_blocks == s->blocks) bin->spares++;
+}
+
+static void list_remove(struct bin *bin, struct local_slab *s) {
+    struct list *list = s->list == FULL ? &bin->full : &bin->available;
+    if (s->list == AVAILABLE && s->free_blocks == s->blocks) bin->spares--;
+    s->list = CURRENT;
+    *(s->next ? &s->next->previous : &list->last) = s->previous;
+    *(s->previous ? &s->previous->next : &list->first) = s->next;
+    s->next = s->previous = NULL;
+}
+
+/* From wherever it stands. */
+static void bin_remove(struct bin *bin, struct local_slab *s) {
+    if (bin->current == s)
+        bin->current = NULL;
+    else
+        list_remove(bin, s);
+}
+
+static struct slab_cache *cache_of(struct participant *me) {
+    if (LIKELY(me->slabs != NULL)) return me->slabs;
+    struct slab_cache *cache = calloc(1, sizeof *cache);
+    if (!cache) return NULL;
+    /* As large as the heap has granules; the system gives it memory page by page. */
+    cache->by_granule = calloc(me->heap->geometry.granules, sizeof *cache->by_granule);
+    if (cache->by_granule) me->slabs = cache;
+    if (!me->slabs) free(cache);
+    return me->slabs;
+}
+
+static uint64_t slab_granules(const ipcheap_heap *heap, const struct local_slab *s) {
+    return slab_bytes(heap, s->size_class) >> heap->geometry.slab_shift;
+}
+
+/* Every granule that a slab covers leads to it. */
+static void lead_to(struct participant *me, struct local_slab *s) {
+    uint64_t count = slab_granules(me->heap, s);
+    for (uint64_t i = 0; i < count; i++) me->slabs->by_granule[s->granule + i] = s;
+}
+
+/* To nothing again, but where, after it had been revoked, another one came to be. */
+static void lead_nowhere(struct participant *me, const struct local_slab *s) {
+    struct local_slab **lead = me->slabs->by_granule + s->granule;
+    uint64_t count = slab_granules(me->heap, s);
+    for (uint64_t i = 0; i < count; i++)
+        if (lead[i] == s) lead[i] = NULL;
+}
+
+/* Makes the private half, and enters it into the table. */
+static struct local_slab *local_new(struct participant *me, uint32_t granule, uint32_t size_class) {
+    struct slab_cache *cache = cache_of(me);
+    if (!cache) return NULL;
+    uint32_t index = cache->first_hole;
+    while (index < cache->count && cache->table[index]) index++;
+    cache->first_hole = index;
+    if (index == cache->count && cache->count == cache->room) {
+        uint32_t room = cache->room ? 2 * cache->room : 16;
+        struct local_slab **table = realloc(cache->table, room * sizeof(struct local_slab *));
+        if (!table) return NULL;
+        cache->table = table;
+        cache->room = room;
+    }
+    struct local_slab *s = NULL;
+    if (index < MAX_LOCAL_SLABS - 1) s = aligned_alloc(_Alignof(struct local_slab), sizeof *s);
+    if (!s) return NULL;
+    *s = (struct local_slab){0};
+    if (index == cache->count) cache->count++;
+    cache->table[index] = s;
+    s->shared = slab_at(me->heap, granule);
+    s->owner = slab_owner_word(me->tag, index);
+    s->offset = page_offset(me->heap, page_of_granule(me->heap, granule));
+    s->blocks = slab_blocks(me->heap, size_class);
+    s->size_class = size_class;
+    s->bytes = size_class_bytes(size_class);
+    uint32_t units = s->bytes / BLOCK_ALIGN;
+    s->reciprocal = ((UINT64_C(1) << 32) + units - 1) / units;
+    s->granule = granule;
+    lead_to(me, s);
+    return s;
+}
+
+static void local_drop(struct participant *me, struct local_slab *s) {
+    uint32_t index = slab_owner_index(s->owner);
+    lead_nowhere(me, s);
+    me->slabs->table[index] = NULL;
+    if (index < me->slabs->first_hole) me->slabs->first_hole = index;
+    if (me->slabs->last_slab == s) me->slabs->last_offset = 0;
+    free(s);
+}
+
+/* Blocks --------------------------------------------------------------------------------- */
+
+/* Takes what others have freed; inside participant_enter(). Returns how many blocks. */
+static uint32_t collect(struct local_slab *s) {
+    uint32_t before = s->free_blocks;
+    for (uint32_t w = 0; w < (s->blocks + 63) / 64; w++) {
+        uint64_t bits = get_acquire(&s->shared->remote[w]); /* pairs with slab_free() */
+        if (!bits) continue;
+        /* What we know to be free nobody else has freed: counted once is enough. */
+        uint64_t fresh = bits & ~s->words[w].free;
+        if (s->hot && s->hot_index / 64 == w) fresh &= ~(UINT64_C(1) << (s->hot_index & 63));
+        for (uint64_t left = fresh; left; left &= left - 1) {
+            uint32_t index = w * 64 + (uint32_t)__builtin_ctzll(left);
+            if (index >= s->blocks) break;
+            put_release(&s->shared->tags[index], TAG_FREE); /* with all_free() */
+            mark_free(s, index);
+            s->free_blocks++;
+        }
+        put_and(&s->shared->remote[w], ~bits); /* after the tags: a bit is never lost */
+    }
+    return s->free_blocks - before;
+}
+
+/*
+ * Not mine at the moment: taken back by somebody who needed the memory, or about to be
+ * given back to me. He does that under the lock, so there we see what came of it.
+ * Returns 1 when it is mine after all, 0 when the private half is gone, or an error.
+ */
+static int settle_revoked(struct participant *me, struct bin *bin, struct local_slab *s) {
+    if (LIKELY(is_mine(s))) return 1;
+    int error = heap_lock(me);
+    if (error) return error;
+    bool mine = is_mine(s);
+    heap_unlock(me);
+    if (mine) return 1;
+    bin_remove(bin, s);
+    local_drop(me, s);
+    return 0;
+}
+
+/* Slabs ---------------------------------------------------------------------------------- */
+
+/* Frees a slab none of whose blocks is in use. */
+static int slab_release(struct participant *me, struct bin *bin, struct local_slab *s) {
+    int error = heap_lock(me);
+    if (error) return error;
+    if (is_mine(s)) {
+        put(&s->shared->owner, 0);
+        extent_free(me, page_of_granule(me->heap, s->granule));
+    }
+    heap_unlock(me);
+    bin_remove(bin, s);
+    local_drop(me, s);
+    extents_settle(me);
+    return 0;
+}
+
+static int slab_create(struct participant *me, uint32_t size_class, struct local_slab **result) {
+    ipcheap_heap *heap = me->heap;
+    uint64_t pages = slab_bytes(heap, size_class) >> PAGE_SHIFT, first;
+    /* A record to all others, until the tags are in order. */
+    int error = extent_allocate(me, DATA_ZONE, pages, pages, KIND_RECORD, me->tag, &first);
+    if (error) return error;
+    uint32_t granule = granule_of_page(heap, first);
+    uint32_t blocks = slab_blocks(heap, size_class);
+    struct slab *shared = slab_at(heap, granule);
+    error = segment_commit_meta(heap, shared, sizeof *shared + blocks * sizeof(shared64));
+    uint64_t step = UINT64_C(1) << (heap->geometry.slab_shift - PAGE_SHIFT);
+    for (uint64_t part = first + step; part < first + pages && !error; part += step)
+        error = segment_commit_meta(heap, &heap->pages[part], sizeof(struct page));
+    struct local_slab *s = error ? NULL : local_new(me, granule, size_class);
+    if (!s) {
+        deferred_extent_free(me, first);
+        return error ? error : IPCHEAP_NO_MEMORY;
+    }
+    put(&shared->size_class, size_class);
+    put(&shared->next_orphan, 0);
+    put(&shared->owner, s->owner);
+    for (uint32_t w = 0; w < REMOTE_WORDS; w++) put(&shared->remote[w], 0);
+    for (uint32_t i = 0; i < blocks; i++) put(&shared->tags[i], TAG_FREE);
+    for (uint64_t part = first + step; part < first + pages; part += step)
+        put(&heap->pages[part].word, page_word(PAGE_PART, KIND_SLAB, 0));
+    put_release(&heap->pages[first].word, page_word(PAGE_USED, KIND_SLAB, pages));
+    for (uint32_t i = 0; i < blocks; i++) mark_free(s, i);
+    s->free_blocks = blocks;
+    *result = s;
+    return 0;
+}
+
+/* Under the lock. Takes over an orphan: what its tags say is all there is to know. */
+static struct local_slab *slab_adopt(struct participant *me, uint32_t granule,
+                                     uint32_t size_class) {
+    struct slab *shared = slab_at(me->heap, granule);
+    struct local_slab *s = local_new(me, granule, size_class);
+    if (!s) return NULL;
+    put_release(&shared->owner, s->owner);
+    for (uint32_t i = 0; i < s->blocks; i++)
+        if (get(&shared->tags[i]) == TAG_FREE) {
+            mark_free(s, i);
+            s->free_blocks++;
+        }
+    /* A block with its remote bit set whose tag a dead owner had cleared already counts once. */
+    for (uint32_t w = 0; w < REMOTE_WORDS; w++)
+        if (s->words[w].free & get(&shared->remote[w]))
+            put_and(&shared->remote[w], ~s->words[w].free);
+    collect(s);
+    return s;
+}
+
+/* Under the lock. 0 at the end of the list, and where it leads to anything but an orphan. */
+static uint32_t orphan_pop(ipcheap_heap *heap, uint32_t size_class, bool *sound) {
+    shared32 *list = &heap->header->orphans[size_class];
+    uint32_t link = get(list);
+    *sound = true;
+    if (link == 0) return 0;
+    uint32_t found;
+    *sound = link <= heap->geometry.granules &&
+             slab_valid(heap, page_of_granule(heap, link - 1), &found) && found == size_class &&
+             get(&slab_at(heap, link - 1)->owner) == 0;
+    put(list, *sound ? get(&slab_at(heap, link - 1)->next_orphan) : 0);
+    return *sound ? link : 0;
+}
+
+static struct local_slab *adopt_any(struct participant *me, uint32_t size_class) {
+    struct local_slab *s = NULL;
+    bool sound;
+    if (get(&me->heap->header->orphans[size_class]) == 0 || heap_lock(me)) return NULL;
+    uint32_t link = orphan_pop(me->heap, size_class, &sound);
+    if (link) s = slab_adopt(me, link - 1, size_class);
+    if (UNLIKELY(!sound)) slabs_rebuild(me->heap);
+    heap_unlock(me);
+    return s;
+}
+
+/* Looks for remote frees in the full slabs; those looked at go to the end of the line. */
+static struct local_slab *probe_full(struct participant *me, struct bin *bin, uint32_t probes) {
+    struct local_slab *last = bin->full.last;
+    for (; bin->full.first && probes; probes--) {
+        struct local_slab *s = bin->full.first;
+        bool round = s == last;
+        int mine = settle_revoked(me, bin, s);
+        if (mine > 0) {
+            list_remove(bin, s);
+            if (collect(s)) return s;
+            list_add(bin, s);
+        }
+        if (round || mine < 0) break;
+    }
+    return NULL;
+}
+
+/* A slab with a free block, on no list; inside participant_enter(). */
+static int find_slab(struct participant *me, uint32_t size_class, struct local_slab **result) {
+    struct bin *bin = &me->slabs->bins[size_class];
+    struct local_slab *s;
+    while ((s = bin->available.first)) {
+        int mine = settle_revoked(me, bin, s);
+        if (mine < 0) return mine;
+        if (mine == 0) continue;
+        list_remove(bin, s);
+        *result = s;
+        return 0;
+    }
+    *result = probe_full(me, bin, PROBES);
+    while (!*result && (s = adopt_any(me, size_class))) {
+        if (s->free_blocks)
+            *result = s;
+        else
+            list_add(bin, s);
+    }
+    if (*result) return 0;
+    int error = slab_create(me, size_class, result);
+    if (error == IPCHEAP_HEAP_FULL || error == IPCHEAP_MEMORY_FULL || error == IPCHEAP_CORRUPT) {
+        *result = probe_full(me, bin, UINT32_MAX);
+        if (*result) return 0;
+    }
+    return error;
+}
+
+/* Makes bin->current a slab with a free block; inside participant_enter(). */
+static int refill(struct participant *me, uint32_t size_class) {
+    struct bin *bin = &me->slabs->bins[size_class];
+    if (bin->current) {
+        int mine = settle_revoked(me, bin, bin->current);
+        if (mine < 0) return mine;
+        if (mine && (bin->current->free_blocks || collect(bin->current))) return 0;
+    }
+    struct local_slab *s = NULL;
+    int error = find_slab(me, size_class, &s);
+    if (error) return error;
+    if (bin->current) list_add(bin, bin->current);
+    bin->current = s;
+    return 0;
+}
+
+int slab_allocate(struct participant *me, uint32_t size_class, uint64_t *offset) {
+    if (!cache_of(me)) return IPCHEAP_NO_MEMORY;
+    for (;;) {
+        participant_enter(me);
+        int error = refill(me, size_class);
+        participant_leave(me);
+        if (error) return error;
+        *offset = slab_take(me, size_class);
+        if (*offset) return 0;
+    }
+}
+
+void slab_move(struct participant *me, struct local_slab *s) {
+    struct bin *bin = &me->slabs->bins[s->size_class];
+    bool empty = s->free_blocks == s->blocks;
+    if (s->list == FULL) {
+        list_remove(bin, s);
+        list_add(bin, s);
+    } else if (empty) {
+        bin->spares++;
+    }
+    if (empty && bin->spares > 1) slab_release(me, bin, s);
+}
+
+int slab_free(struct participant *me, const struct block *block) {
+    struct slab *shared = block->slab;
+    struct local_slab *s = me->slabs ? me->slabs->by_granule[block->granule] : NULL;
+    if (s && s->shared == shared && is_mine(s)) {
+        free_mine(me, s, block->index, s->offset + (uint64_t)block->index * s->bytes);
+        return 0;
+    }
+    uint64_t bit = UINT64_C(1) << (block->index & 63);
+    /* Release: pairs with collect(). */
+    return put_or(&shared->remote[block->index / 64], bit) & bit ? IPCHEAP_RECORD : 0;
+}
+
+/* Giving slabs back ------------------------------------------------------------------------ */
+
+static void release_if_empty(struct participant *me, struct local_slab *s) {
+    struct bin *bin = &me->slabs->bins[s->size_class];
+    if (settle_revoked(me, bin, s) <= 0) return;
+    bool listed = bin->current != s;
+    if (listed) list_remove(bin, s);
+    collect(s);
+    if (listed) list_add(bin, s);
+    if (s->free_blocks == s->blocks) slab_release(me, bin, s);
+}
+
+void slabs_release_empty(struct participant *me) {
+    if (!me->slabs) return;
+    participant_enter(me);
+    for (uint32_t i = 0; i < me->slabs->count; i++)
+        if (me->slabs->table[i]) release_if_empty(me, me->slabs->table[i]);
+    participant_leave(me);
+}
+
+void slab_orphan(ipcheap_heap *heap, uint32_t granule) {
+    struct slab *shared = slab_at(heap, granule);
+    uint32_t size_class = get(&shared->size_class);
+    put_release(&shared->owner, 0);
+    if (size_class >= heap->geometry.classes) return;
+    put(&shared->next_orphan, get(&heap->header->orphans[size_class]));
+    put(&heap->header->orphans[size_class], granule + 1);
+}
+
+void slabs_abandon(struct participant *me) {
+    if (!me->slabs) return;
+    slabs_release_empty(me);
+    if (heap_lock(me)) return; /* then they stay, and so does the participant */
+    for (uint32_t i = 0; i < me->slabs->count; i++) {
+        struct local_slab *s = me->slabs->table[i];
+        if (!s) continue;
+        if (is_mine(s)) slab_orphan(me->heap, s->granule);
+        free(s);
+    }
+    heap_unlock(me);
+    me->slabs->count = 0;
+    slabs_forget(me);
+}
+
+void slabs_forget(struct participant *me) {
+    if (!me->slabs) return;
+    for (uint32_t i = 0; i < me->slabs->count; i++) free(me->slabs->table[i]);
+    free(me->slabs->table);
+    free(me->slabs->by_granule);
+    free(me->slabs);
+    me->slabs = NULL;
+}
+
+/* Are all blocks free, those counted that wait for their owner to collect them? */
+static bool all_free(ipcheap_heap *heap, struct slab *shared, uint32_t size_class) {
+    uint32_t blocks = slab_blocks(heap, size_class);
+    for (uint32_t i = 0; i < blocks; i++)
+        if (get_acquire(&shared->tags[i]) != TAG_FREE && !block_is_remote_free(shared, i))
+            return false;
+    return true;
+}
+
+void slabs_release_orphans(struct participant *me) {
+    ipcheap_heap *heap = me->heap;
+    bool sound = true;
+    for (uint32_t size_class = 0; size_class < heap->geometry.classes && sound; size_class++) {
+        uint32_t kept = 0, link;
+        /* Taking a list apart turns its links round, so even one in a circle comes to an end. */
+        uint64_t bound = 2 * heap->geometry.granules;
+        while (bound-- && (link = orphan_pop(heap, size_class, &sound))) {
+            struct slab *shared = slab_at(heap, link - 1);
+            if (all_free(heap, shared, size_class)) {
+                extent_free(me, page_of_granule(heap, link - 1));
+            } else {
+                put(&shared->next_orphan, kept);
+                kept = link;
+            }
+        }
+        put(&heap->header->orphans[size_class], kept);
+    }
+    if (UNLIKELY(!sound)) slabs_rebuild(heap);
+}
+
+void slabs_rebuild(ipcheap_heap *heap) {
+    for (uint32_t c = 0; c < CLASSES; c++) put(&heap->header->orphans[c], 0);
+    struct extent_walk walk = extent_walk_of(heap, DATA_ZONE);
+    while (extent_step(heap, &walk)) {
+        if (walk.state != PAGE_USED || walk.kind != KIND_SLAB) continue;
+        uint32_t size_class;
+        if (!slab_valid(heap, walk.first, &size_class)) continue;
+        uint32_t granule = granule_of_page(heap, walk.first);
+        if (get(&slab_at(heap, granule)->owner) == 0) slab_orphan(heap, granule);
+    }
+}
+
+/* Tries to take one slab from a living owner: makes his check fail, then looks again. */
+static bool revoke(struct participant *me, uint64_t page) {
+    uint32_t size_class;
+    if (!slab_valid(me->heap, page, &size_class)) return false;
+    struct slab *shared = slab_at(me->heap, granule_of_page(me->heap, page));
+    uint64_t owner = get(&shared->owner);
+    if (owner == 0 || slab_owner_tag(owner) == me->tag) return false;
+    if (!all_free(me->heap, shared, size_class)) return false;
+    put(&shared->owner, slab_owner_word(me->tag, MAX_LOCAL_SLABS - 1));
+    uint32_t his_slot = tag_slot(slab_owner_tag(owner));
+    bool settled = os_membarrier() && participant_settled(me->heap, his_slot);
+    if (settled && all_free(me->heap, shared, size_class)) {
+        put(&me->heap->header->revoked, 1);
+        return true;
+    }
+    put(&shared->owner, owner);
+    return false;
+}
+
+void slabs_revoke(struct participant *me) {
+    ipcheap_heap *heap = me->heap;
+    if (get(&heap->header->fences)) return; /* some owner cannot be made to notice */
+    uint64_t taken[64];
+    size_t count;
+    do {
+        count = 0;
+        struct extent_walk walk = extent_walk_of(heap, DATA_ZONE);
+        while (count < sizeof taken / sizeof *taken && extent_step(heap, &walk))
+            if (walk.state == PAGE_USED && walk.kind == KIND_SLAB && revoke(me, walk.first))
+                taken[count++] = walk.first;
+        for (size_t i = 0; i < count; i++) {
+            put(&slab_at(heap, granule_of_page(heap, taken[i]))->owner, 0);
+            extent_free(me, taken[i]);
+        }
+    } while (count == sizeof taken / sizeof *taken);
+}

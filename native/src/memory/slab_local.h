@@ -1,0 +1,205 @@
+/*
+ * slab_local.h - layer memory: the owner's half of its slabs, and the quick paths.
+ *
+ * What is inline here runs for every small record: no lock, no atomic read-modify-write,
+ * no call. Everything else is in slab.c.
+ */
+#ifndef IPCHEAP_MEMORY_SLAB_LOCAL_H
+#define IPCHEAP_MEMORY_SLAB_LOCAL_H
+
+#include "memory/size_class.h"
+#include "memory/slab.h"
+
+/* The owner's half of a slab. In its first line is what every call wants. */
+struct local_slab {
+    _Alignas(64) struct slab *shared;
+    uint64_t offset;   /* of block 0 */
+    uint64_t hot;      /* offset of a block freed lately that is not in `free`: the first to go */
+    uint64_t reciprocal; /* 2^32 / units, rounded up */
+    uint32_t hot_index;
+    uint32_t bytes, blocks, free_blocks;
+    uint32_t filled;   /* which words of `free` are not zero */
+    enum { CURRENT, AVAILABLE, FULL } list; /* where it stands in its bin */
+    uint64_t owner;    /* what `shared` says as long as it is ours */
+    struct {
+        uint64_t free;
+        uint64_t held; /* allocated here, and neither freed nor sent here since */
+    } words[REMOTE_WORDS];
+    uint32_t size_class, granule;
+    struct local_slab *next, *previous;
+};
+static_assert(offsetof(struct local_slab, words) == 64, "one line, and then that of the block");
+
+struct list {
+    struct local_slab *first, *last;
+};
+
+struct bin {
+    struct local_slab *current; /* where allocation goes on; on neither list */
+    struct list available;      /* have a free block or more */
+    struct list full;           /* had none when last seen */
+    uint32_t spares;            /* empty slabs on `available` */
+};
+
+struct slab_cache {
+    struct bin bins[CLASSES];
+    struct local_slab **by_granule; /* where an offset leads */
+    struct local_slab **table;      /* by the index in the owner word */
+    uint32_t room, count;
+    uint32_t first_hole; /* no index below this one is free */
+    /* The block allocated last: it is, as a rule, what is sent or freed next. */
+    uint64_t last_offset;
+    struct local_slab *last_slab;
+    uint32_t last_index;
+};
+
+/* A slab other than the current one got a block back: that may change where it stands. */
+void slab_move(struct participant *me, struct local_slab *s);
+
+static inline bool is_mine(const struct local_slab *s) {
+    return get(&s->shared->owner) == s->owner;
+}
+
+/*
+ * The same of a slab in which a block has a tag of ours: with that it cannot be taken away, but it
+ * may have been before, and be another's by now who passed us the block. Another line to fetch.
+ */
+static inline bool is_still_mine(const struct participant *me, const struct local_slab *s) {
+    return LIKELY(!get(&me->heap->header->revoked)) || is_mine(s);
+}
+
+/* Exact, because units * size stays below 2^32. */
+static inline uint32_t block_index(const struct local_slab *s, uint64_t offset) {
+    return (uint32_t)((offset - s->offset) / BLOCK_ALIGN * s->reciprocal >> 32);
+}
+
+static inline void mark_free(struct local_slab *s, uint32_t index) {
+    s->words[index / 64].free |= UINT64_C(1) << (index & 63);
+    s->filled |= 1u << (index / 64);
+}
+
+static inline uint32_t pop_free(struct local_slab *s) {
+    uint32_t word = (uint32_t)__builtin_ctz(s->filled);
+    uint64_t *bits = &s->words[word].free;
+    uint32_t index = word * 64 + (uint32_t)__builtin_ctzll(*bits);
+    *bits &= *bits - 1;
+    if (!*bits) s->filled &= ~(1u << word);
+    return index;
+}
+
+/* Takes a block of the current slab; 0 if that has none, or is not ours any more. */
+static inline uint64_t slab_take(struct participant *me, uint32_t size_class) {
+    struct local_slab *s = LIKELY(me->slabs != NULL) ? me->slabs->bins[size_class].current : NULL;
+    if (UNLIKELY(!s || !s->free_blocks)) return 0;
+    participant_enter(me);
+    if (UNLIKELY(!is_mine(s))) {
+        participant_leave(me);
+        return 0;
+    }
+    uint64_t offset = s->hot;
+    uint32_t index = s->hot_index;
+    if (LIKELY(offset)) {
+        s->hot = 0;
+    } else if (UNLIKELY(!s->filled)) {
+        s->free_blocks = 0; /* a tag that lied has freed a block twice: there are none */
+        participant_leave(me);
+        return 0;
+    } else {
+        index = pop_free(s);
+        offset = s->offset + (uint64_t)index * s->bytes;
+    }
+    s->free_blocks--;
+    s->words[index / 64].held |= UINT64_C(1) << (index & 63);
+    me->slabs->last_offset = offset;
+    me->slabs->last_slab = s;
+    me->slabs->last_index = index;
+    put(&s->shared->tags[index], me->tag);
+    participant_leave(me);
+    return offset;
+}
+
+/* The slab of the caller's that an offset leads to, and the block in it. */
+static inline struct local_slab *find_mine(struct participant *me, uint64_t offset,
+                                           uint32_t *index) {
+    struct slab_cache *cache = me->slabs;
+    if (LIKELY(cache && cache->last_offset == offset && is_still_mine(me, cache->last_slab))) {
+        *index = cache->last_index;
+        return cache->last_slab;
+    }
+    const struct geometry *g = &me->heap->geometry;
+    uint64_t granule = (offset - g->data_at) >> g->slab_shift;
+    if (UNLIKELY(!cache || granule >= g->granules)) return NULL;
+    struct local_slab *s = cache->by_granule[granule];
+    if (UNLIKELY(!s || !is_still_mine(me, s))) return NULL;
+    *index = block_index(s, offset);
+    return LIKELY((uint64_t)*index * s->bytes == offset - s->offset && *index < s->blocks)
+               ? s
+               : NULL;
+}
+
+/* The tag of a block of the caller's, and where he keeps account of it. */
+static inline shared64 *slab_my_tag(struct participant *me, uint64_t offset,
+                                    struct local_slab **slab) {
+    uint32_t index;
+    struct local_slab *s = *slab = find_mine(me, offset, &index);
+    if (!s || UNLIKELY(block_is_remote_free(s->shared, index))) return NULL;
+    return &s->shared->tags[index];
+}
+
+/* He does not hold it any more: it is sent, or free. */
+static inline void slab_let_go(struct local_slab *s, uint64_t index) {
+    s->words[index / 64].held &= ~(UINT64_C(1) << (index & 63));
+}
+
+/* The tag of a block of the caller's, if one of so many bytes would be as large. */
+static inline shared64 *slab_my_tag_for(struct participant *me, uint64_t offset,
+                                        uint64_t nbytes) {
+    struct local_slab *s;
+    shared64 *tag = slab_my_tag(me, offset, &s);
+    return LIKELY(tag && s->size_class == size_class_of(nbytes)) ? tag : NULL;
+}
+
+static inline void free_mine(struct participant *me, struct local_slab *s, uint32_t index,
+                      uint64_t offset) {
+    /* Release: what its user did is over before revoke() can give the memory to another. */
+    put_release(&s->shared->tags[index], TAG_FREE);
+    slab_let_go(s, index);
+    if (s->hot) {
+        mark_free(s, index);
+    } else {
+        s->hot = offset;
+        s->hot_index = index;
+    }
+    s->free_blocks++;
+    bool moves = s->list == FULL || s->free_blocks == s->blocks;
+    if (UNLIKELY(moves && s->list != CURRENT)) slab_move(me, s);
+}
+
+/*
+ * A block that the caller holds: as he keeps account of those himself, he need not wait for its
+ * tag, unless other threads of his process have done something with what he holds. Or there is
+ * something else to be done first.
+ */
+static inline bool slab_free_held(struct participant *me, uint64_t offset) {
+    uint32_t index;
+    struct local_slab *s = find_mine(me, offset, &index);
+    uint8_t attention = me->attention;
+    if (UNLIKELY(!s || attention & ATTENTION_TRIM)) return false;
+    bool held = LIKELY(!attention) ? s->words[index / 64].held >> (index & 63) & 1
+                                   : get(&s->shared->tags[index]) == me->tag &&
+                                         !block_is_remote_free(s->shared, index);
+    if (LIKELY(held)) free_mine(me, s, index, offset);
+    return held;
+}
+
+/* A block of the caller's that has been sent. */
+static inline bool slab_free_sent(struct participant *me, uint64_t offset, uint64_t tag) {
+    uint32_t index;
+    struct local_slab *s = find_mine(me, offset, &index);
+    if (UNLIKELY(!s || get(&s->shared->tags[index]) != tag)) return false;
+    if (UNLIKELY(block_is_remote_free(s->shared, index))) return false;
+    free_mine(me, s, index, offset);
+    return true;
+}
+
+#endif

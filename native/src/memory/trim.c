@@ -1,0 +1,193 @@
+#include "memory/trim.h"
+
+#include "memory/deferred.h"
+#include "memory/extent.h"
+#include "memory/slab.h"
+#include "segment/commit.h"
+#include "segment/lock.h"
+
+#define MIB (UINT64_C(1) << 20)
+#define TRIM_BATCH 64
+#define TRIM_PAGES 1024       /* 4 MiB: what nobody can have while a trimmer punches it */
+#define SMALLEST_GIVE_BACK 16 /* pages: shorter free runs are not worth a system call */
+static const int64_t calm = SECOND;
+
+/* Pages that have memory behind them and no user. */
+static uint64_t idle_pages(ipcheap_heap *heap) {
+    uint64_t committed = get(&heap->header->committed);
+    uint64_t used = get(&heap->header->zones[DATA_ZONE].used);
+    /* Nobody counted that. */
+    if (UNLIKELY(committed > heap->geometry.zone_pages[DATA_ZONE])) return 0;
+    return committed > used ? committed - used : 0;
+}
+
+static uint64_t extents_reserve(const ipcheap_heap *heap) {
+    return least(64 * MIB, heap->geometry.capacity / 16);
+}
+
+/*
+ * Under the lock. How much idle memory may stay: the reserve, and beyond it what a program
+ * that breathes was seen to need again soon after it had been given back (note_taken).
+ * That slack shrinks to what was really used in the last second.
+ */
+static uint64_t idle_limit(ipcheap_heap *heap, uint64_t idle) {
+    struct header *header = heap->header;
+    uint64_t slack = get(&header->slack), now = (uint64_t)os_now();
+    if (slack && now - get(&header->slack_since) > (uint64_t)calm) {
+        uint64_t lowest = least(get(&header->idle_lowest), idle);
+        slack = least(slack, idle - lowest);
+        put(&header->slack, slack);
+        put(&header->idle_lowest, idle);
+        put(&header->slack_since, now);
+    }
+    return (extents_reserve(heap) >> PAGE_SHIFT) + slack;
+}
+
+void note_taken(ipcheap_heap *heap, uint64_t missing) {
+    struct header *header = heap->header;
+    uint64_t idle = idle_pages(heap);
+    if (idle < get(&header->idle_lowest)) put(&header->idle_lowest, idle);
+    if (missing == 0) return;
+    uint64_t now = (uint64_t)os_now(), most = heap->geometry.zone_pages[DATA_ZONE];
+    if (now - get(&header->trimmed_at) > (uint64_t)calm / 4) return;
+    /* By half as much again each time, so that it is found out in a few. */
+    uint64_t slack = get(&header->slack);
+    put(&header->slack, least(most, slack + slack / 2 + 2 * missing));
+    put(&header->idle_lowest, 0);
+    put(&header->slack_since, now);
+}
+
+bool trim_is_due(ipcheap_heap *heap, uint64_t more) {
+    uint64_t idle = idle_pages(heap) + more;
+    return idle > extents_reserve(heap) >> PAGE_SHIFT && idle > idle_limit(heap, idle);
+}
+
+void extents_settle(struct participant *me) {
+    ipcheap_heap *heap = me->heap;
+    uint64_t idle = idle_pages(heap), limit = extents_reserve(heap) >> PAGE_SHIFT;
+    if (idle <= limit || heap_lock(me)) return;
+    limit = idle_limit(heap, idle);
+    heap_unlock(me);
+    if (idle <= limit) return;
+    if (!may_sleep() || me->lock_depth || get(&me->record->busy)) {
+        me->attention |= ATTENTION_TRIM;
+        return;
+    }
+    put(&heap->header->trimmed_at, (uint64_t)os_now());
+    extents_trim(me, (limit / 4 * 3) << PAGE_SHIFT);
+}
+
+int pay_attention(struct participant *me) {
+    if (LIKELY(!(me->attention & ATTENTION_TRIM))) return 0;
+    if (!may_sleep()) return IPCHEAP_WOULD_SLEEP;
+    me->attention &= (uint8_t)~ATTENTION_TRIM;
+    extents_settle(me);
+    return 0;
+}
+
+struct cut {
+    uint64_t first, pages;
+};
+
+/* The first page of [first, end) with memory behind it, or without; `end` if there is none. */
+static uint64_t next_committed(const ipcheap_heap *heap, uint64_t first, uint64_t end, bool with) {
+    while (first < end && (committed_pages(heap, first, 1) == 1) != with) {
+        uint64_t step = least(64, end - first);
+        uint64_t have = committed_pages(heap, first, step);
+        first += have == (with ? 0 : step) ? step : 1;
+    }
+    return first;
+}
+
+/*
+ * The first stretch of committed pages in a free run, from `at` on, that lies above the
+ * lowest `keep` pages and is not too short; *kept counts on. False at the end of the run.
+ */
+static bool next_cut(const ipcheap_heap *heap, const struct extent_walk *run, uint64_t at,
+                     uint64_t keep, uint64_t shortest, uint64_t *kept, struct cut *cut) {
+    for (;;) {
+        uint64_t first = next_committed(heap, at, run->next, true);
+        if (first == run->next) return false;
+        at = next_committed(heap, first, run->next, false);
+        uint64_t lower = *kept < keep ? least(keep - *kept, at - first) : 0;
+        *kept += lower;
+        *cut = (struct cut){first + lower, at - first - lower};
+        if (cut->pages && at - first >= shortest) return true;
+    }
+}
+
+/*
+ * Takes free pages that have memory behind them, at most TRIM_PAGES, so that nobody is
+ * handed them while they lose it.
+ */
+static int collect_cuts(struct participant *me, uint64_t keep, uint64_t shortest,
+                        struct cut cuts[TRIM_BATCH]) {
+    ipcheap_heap *heap = me->heap;
+    int count = 0;
+    uint64_t kept = 0, taken = 0;
+    struct extent_walk walk = extent_walk_of(heap, DATA_ZONE);
+    while (count < TRIM_BATCH && taken < TRIM_PAGES && extent_step(heap, &walk)) {
+        struct cut cut;
+        if (walk.state != PAGE_FREE) continue;
+        if (!next_cut(heap, &walk, walk.first, keep, shortest, &kept, &cut)) continue;
+        cut.pages = least(cut.pages, TRIM_PAGES - taken);
+        if (extent_cut(me, &walk, cut.first, cut.pages, KIND_TRIM)) {
+            /* No memory for the descriptors of a part; those of the whole run are there. */
+            cut = (struct cut){walk.first, walk.length};
+            if (extent_cut(me, &walk, cut.first, cut.pages, KIND_TRIM)) break;
+        }
+        cuts[count++] = cut;
+        taken += cut.pages;
+        walk.next = cut.first + cut.pages; /* above it is a run of its own now */
+    }
+    return count;
+}
+
+/*
+ * The tags of slabs that were there. Not once a slab has been revoked: its former owner
+ * still looks at its owner word.
+ */
+static void uncommit_tags(ipcheap_heap *heap, const struct cut *cut) {
+    uint64_t step = page_of_granule(heap, 1);
+    uint64_t first = round_up(cut->first, step) / step, end = (cut->first + cut->pages) / step;
+    if (first >= end || get(&heap->header->revoked)) return;
+    segment_uncommit_meta(heap, slab_at(heap, first), (end - first) * heap->geometry.slab_stride);
+}
+
+int64_t extents_trim(struct participant *me, uint64_t keep) {
+    ipcheap_heap *heap = me->heap;
+    uint64_t given = 0;
+    if (!may_sleep()) return IPCHEAP_WOULD_SLEEP;
+    for (;;) {
+        struct cut cuts[TRIM_BATCH];
+        int error = deferred_reserve(me, TRIM_BATCH);
+        if (!error) error = heap_lock(me);
+        if (error) return error == IPCHEAP_WOULD_SLEEP ? error : (int64_t)given << PAGE_SHIFT;
+        uint64_t shortest = keep ? SMALLEST_GIVE_BACK : 1;
+        int count = collect_cuts(me, keep >> PAGE_SHIFT, shortest, cuts);
+        heap_unlock(me);
+        if (count == 0) return (int64_t)(given << PAGE_SHIFT);
+        for (int i = 0; i < count; i++) {
+            given += uncommit_pages(heap, cuts[i].first, cuts[i].pages);
+            uncommit_tags(heap, &cuts[i]);
+        }
+        bool free_now = true; /* who has waited in vain for the lock does not wait for it again */
+        for (int i = 0; i < count; i++) {
+            if (free_now)
+                free_now = deferred_extent_free(me, cuts[i].first);
+            else
+                deferred_add(me, cuts[i].first);
+        }
+        if (!free_now) return (int64_t)(given << PAGE_SHIFT);
+    }
+}
+
+bool extents_are_trimmed(ipcheap_heap *heap) {
+    struct extent_walk walk = extent_walk_of(heap, DATA_ZONE);
+    while (extent_step(heap, &walk)) {
+        if (walk.state != PAGE_USED || walk.kind != KIND_TRIM) continue;
+        uint64_t tag = get(&heap->pages[walk.first].tag);
+        if (participant_alive(heap, tag_slot(tag), tag_generation(tag))) return true;
+    }
+    return false;
+}

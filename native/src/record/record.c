@@ -1,0 +1,132 @@
+/* record.c - allocating records, freeing and keeping them. */
+
+#include "record/record.h"
+
+#include "memory/trim.h"
+
+static ipcheap_record owned_record(ipcheap_heap *heap, uint64_t offset, uint64_t nbytes) {
+    return (ipcheap_record){at_offset(heap, offset), nbytes, offset, 0, NULL, IPCHEAP_PLAIN};
+}
+
+int ipcheap_allocate(ipcheap_heap *heap, uint64_t nbytes, ipcheap_record *record) {
+    struct participant *me;
+    uint64_t offset;
+    if (UNLIKELY(heap->closed)) return IPCHEAP_HEAP_CLOSED;
+    int error = participant_current(heap, &me);
+    if (UNLIKELY(error)) return error;
+    uint32_t size_class = size_class_of(nbytes);
+    uint64_t block = LIKELY(size_class < heap->geometry.classes) ? slab_take(me, size_class) : 0;
+    if (LIKELY(block)) {
+        me->held++;
+        *record = owned_record(heap, block, nbytes);
+        return 0;
+    }
+    error = block_allocate(me, nbytes, &offset);
+    if (!error) *record = owned_record(heap, offset, nbytes);
+    return error;
+}
+
+int nobody_here_owns(ipcheap_heap *heap, uint64_t offset) {
+    struct place place;
+    if (!place_find(heap, offset, &place)) return IPCHEAP_RECORD;
+    uint64_t tag = get(place.tag);
+    for (struct participant *p = heap->members; p; p = p->next_of_heap)
+        if (p->abandoned && p->tag == tag) return IPCHEAP_WRONG_PROCESS;
+    return IPCHEAP_RECORD;
+}
+
+static int free_owned(struct participant *me, uint64_t offset) {
+    if (LIKELY(slab_free_held(me, offset))) {
+        me->held--;
+        return 0;
+    }
+    struct place place;
+    struct participant *owner = NULL;
+    if (LIKELY(place_find(me->heap, offset, &place))) owner = block_owner(me->heap, &place);
+    if (UNLIKELY(!owner)) return nobody_here_owns(me->heap, offset);
+    int error = pay_attention(me);
+    if (UNLIKELY(error)) return error;
+    /* Before he can think that he holds it still. */
+    if (owner != me) owner->attention |= ATTENTION_HELPED;
+    error = block_free(me, &place);
+    if (LIKELY(!error)) participant_holds(me, owner, -1);
+    return error;
+}
+
+int take_out(struct participant *me, ipcheap_record *record, struct ring_slot *slot) {
+    struct place place;
+    uint64_t tag = my_sent_tag(record->consumer, record->position);
+    if (!place_find(me->heap, record->offset, &place) || get(place.tag) != tag)
+        return endpoint_poison(record->consumer); /* somebody else's, whatever the slot says */
+    put(place.tag, me->tag); /* from here on the slot's claim does not count */
+    slot_let_go(record->consumer, slot, record->position, SLOT_EMPTY, 0);
+    participant_holds(me, me, 1);
+    record->consumer = NULL;
+    return 0;
+}
+
+/* 1 when the record is freed; 0 when it has become its receiver's own. */
+static int free_received(ipcheap_heap *heap, ipcheap_record *record) {
+    struct participant *me;
+    ipcheap_endpoint *e = record->consumer;
+    struct ring_slot *slot = slot_held(record);
+    if (UNLIKELY(!slot)) return IPCHEAP_RECORD;
+    if (LIKELY(producer_collects(e, record))) {
+        slot_let_go(e, slot, record->position, SLOT_RELEASED, record->offset);
+        return 1;
+    }
+    int error = participant_current(heap, &me);
+    return error ? error : take_out(me, record, slot);
+}
+
+static int keep_received(ipcheap_heap *heap, ipcheap_record *record) {
+    struct participant *me;
+    struct ring_slot *slot = slot_held(record);
+    if (!slot) return IPCHEAP_RECORD;
+    int error = participant_current(heap, &me);
+    return error ? error : take_out(me, record, slot);
+}
+
+/*
+ * The same for a record that another thread's consumer has received. Were that one closed just
+ * now, it would keep what it holds; the mutex is what it does so under. 0 when it is closed.
+ */
+static int for_another(ipcheap_heap *heap, ipcheap_record *record,
+                       int (*act)(ipcheap_heap *, ipcheap_record *)) {
+    struct participant *me;
+    int result = participant_current(heap, &me); /* not under the mutex: it takes the process's */
+    if (result) return result;
+    pthread_mutex_lock(&heap->mutex);
+    if (consumer_is_open(record)) result = act(heap, record);
+    pthread_mutex_unlock(&heap->mutex);
+    return result;
+}
+
+int ipcheap_free(ipcheap_heap *heap, ipcheap_record *record) {
+    struct participant *me;
+    int error = 0;
+    if (UNLIKELY(record->data != at_offset(heap, record->offset))) return IPCHEAP_RECORD;
+    if (LIKELY(consumer_is_open(record))) {
+        if (UNLIKELY(record->consumer->me->abandoned)) return IPCHEAP_WRONG_PROCESS;
+        int freed = UNLIKELY(is_anothers(record)) ? for_another(heap, record, free_received)
+                                                  : free_received(heap, record);
+        if (LIKELY(freed)) return freed < 0 ? freed : 0;
+    }
+    if (record->consumer && record->consumer->me->abandoned) return IPCHEAP_WRONG_PROCESS;
+    error = participant_current(heap, &me);
+    return error ? error : free_owned(me, record->offset);
+}
+
+int ipcheap_keep(ipcheap_heap *heap, ipcheap_record *record) {
+    if (!consumer_is_open(record)) {
+        struct place place;
+        bool ours = place_find(heap, record->offset, &place) && block_owner(heap, &place);
+        if (ours) record->consumer = NULL;
+        return ours ? 0 : nobody_here_owns(heap, record->offset);
+    }
+    if (record->consumer->me->abandoned) return IPCHEAP_WRONG_PROCESS;
+    if (!is_anothers(record)) return keep_received(heap, record);
+    int error = for_another(heap, record, keep_received);
+    if (!error) record->consumer = NULL; /* or its consumer, closing, has kept it */
+    return error;
+}

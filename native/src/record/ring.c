@@ -1,0 +1,168 @@
+#include "endpoint/endpoint.h"
+#include "endpoint/park.h"
+
+bool ring_of(ipcheap_heap *heap, uint32_t index, struct ring *ring) {
+    struct channel *channel = channel_at(heap, index);
+    if (!channel || get(&channel->kind) != IPCHEAP_RECORD_CHANNEL) return false;
+    uint64_t slots = get(&channel->shape);
+    if (slots == 0 || slots & (slots - 1) || slots > MOST_SLOTS) return false;
+    uint64_t memory = channel_memory(heap, index, slots * sizeof(struct ring_slot));
+    if (!memory) return false;
+    ring->slots = at_offset(heap, memory);
+    ring->count = slots;
+    ring->shift = (uint32_t)__builtin_ctzll(slots);
+    return true;
+}
+
+static uint64_t lap_at(const struct ring *ring, uint64_t position) {
+    return (position >> ring->shift) & LAP_MASK;
+}
+
+/* Full or done with: the position has been sent. */
+static bool was_sent(const struct ring *ring, uint64_t position) {
+    uint64_t word = get_acquire(&ring->slots[position & (ring->count - 1)].word);
+    uint64_t lap = lap_at(ring, position);
+    if (ring_state(word) == SLOT_FULL) return ring_lap(word) == lap;
+    return ring_lap(word) == ((lap + 1) & LAP_MASK);
+}
+
+uint64_t ring_sent(ipcheap_heap *heap, uint32_t index) {
+    struct ring ring;
+    if (!ring_of(heap, index, &ring)) return 0;
+    const shared64 *hint = &channel_at(heap, index)->sides[IPCHEAP_PRODUCER].position;
+    uint64_t first, position, tries = 0;
+    do {
+        first = position = get_acquire(hint);
+        while (position - first < ring.count && was_sent(&ring, position)) position++;
+        /*
+         * A living producer may have gone round the ring since we read his hint, and then the
+         * slots tell of another lap. He moves it between any two sends, or bursts of no more than
+         * a ring, so look at it again.
+         */
+    } while (get(hint) != first && tries++ < ring.count);
+    return position;
+}
+
+uint64_t ring_oldest(ipcheap_heap *heap, uint32_t index, uint64_t sent) {
+    struct ring ring;
+    if (!ring_of(heap, index, &ring)) return sent;
+    uint64_t position = sent > ring.count ? sent - ring.count : 0;
+    for (; position < sent; position++) {
+        uint64_t word = get_acquire(&ring.slots[position & (ring.count - 1)].word);
+        if (ring_state(word) == SLOT_FULL && ring_lap(word) == lap_at(&ring, position)) break;
+    }
+    return position;
+}
+
+bool ring_valid(const struct ring *ring, uint64_t sent) {
+    for (uint64_t position = sent; position != sent + ring->count; position++) {
+        uint64_t word = get_acquire(&ring->slots[position & (ring->count - 1)].word);
+        if (!slot_word_possible(word, lap_at(ring, position))) return false;
+    }
+    return true;
+}
+
+bool ring_holds(ipcheap_heap *heap, uint64_t tag, uint64_t offset) {
+    struct ring ring;
+    if (!ring_of(heap, tag_channel(tag), &ring)) return false;
+    uint64_t position = tag_position(tag);
+    uint64_t word = get_acquire(&ring.slots[position & (ring.count - 1)].word);
+    return word == ring_word(lap_at(&ring, position), SLOT_FULL, offset);
+}
+
+uint64_t ring_collect(struct participant *me, uint32_t index) {
+    ipcheap_heap *heap = me->heap;
+    struct ring ring;
+    if (!ring_of(heap, index, &ring)) return 0;
+    const struct side *producer = &channel_at(heap, index)->sides[IPCHEAP_PRODUCER];
+    uint64_t freed = 0, sent = ring_sent(heap, index), intent = get(&producer->intent);
+    for (uint64_t i = 0; i < ring.count; i++) {
+        uint64_t position = sent + i; /* to be sent next in its slot */
+        struct ring_slot *slot = &ring.slots[position & (ring.count - 1)];
+        uint64_t word = get_acquire(&slot->word), lap = lap_at(&ring, position);
+        if (ring_state(word) != SLOT_RELEASED || ring_lap(word) != lap) continue;
+        struct place place;
+        uint64_t offset = ring_offset(word);
+        /*
+         * By the second tag it was just being sent again; see refill_slot(). But with an intent it
+         * was sent as something else, a forwarded record perhaps: recover_producer() knows.
+         */
+        bool ours = place_find(heap, offset, &place) &&
+                    (place_is(&place, sent_tag(index, position - ring.count)) ||
+                     (offset != intent && place_is(&place, sent_tag(index, position))));
+        /* The block first: were we killed in between, its tag tells that it is done with. */
+        if (ours && block_free(me, &place) == 0) freed++;
+        put_release(&slot->word, ring_word(lap, SLOT_EMPTY, 0));
+    }
+    return freed;
+}
+
+static bool has_garbage(const struct ring *ring) {
+    for (uint64_t i = 0; i < ring->count; i++)
+        if (ring_state(get(&ring->slots[i].word)) == SLOT_RELEASED) return true;
+    return false;
+}
+
+/* Keeps a living producer out while we collect; see participant_enter(). */
+static void collect_from_other(struct participant *me, uint32_t index, uint32_t producer) {
+    ipcheap_heap *heap = me->heap;
+    struct channel *channel = channel_at(heap, index);
+    if (get(&heap->header->fences)) return;
+    put_or(&channel->flags, CHANNEL_REVOKED);
+    if (os_membarrier() && participant_settled(heap, producer)) ring_collect(me, index);
+    put_and(&channel->flags, ~(uint32_t)CHANNEL_REVOKED);
+}
+
+void rings_reclaim(struct participant *me) {
+    ipcheap_heap *heap = me->heap;
+    uint32_t entries = directory_entries(heap);
+    for (uint32_t index = 0; index < entries; index++) {
+        struct channel *channel = channel_at(heap, index);
+        struct ring ring;
+        if (!channel) break;
+        channel_drop_if_done(me, index);
+        if (get(&channel->state) >> 62 != CHANNEL_LIVE || !ring_of(heap, index, &ring)) continue;
+        if (!has_garbage(&ring)) continue;
+        uint64_t holder = get(&channel->holder[IPCHEAP_PRODUCER]);
+        if (side_state(holder) == SIDE_OPEN && holder != me->tag)
+            collect_from_other(me, index, tag_slot(holder));
+        else
+            ring_collect(me, index);
+    }
+}
+
+void ring_drain(struct participant *me, uint32_t index, uint64_t from) {
+    ipcheap_heap *heap = me->heap;
+    struct ring ring;
+    if (!ring_of(heap, index, &ring)) return;
+    ring_collect(me, index);
+    uint64_t sent = ring_sent(heap, index);
+    for (uint64_t p = greatest(from, sent > ring.count ? sent - ring.count : 0); p < sent; p++) {
+        struct ring_slot *slot = &ring.slots[p & (ring.count - 1)];
+        uint64_t word = get_acquire(&slot->word), lap = lap_at(&ring, p);
+        if (ring_state(word) != SLOT_FULL || ring_lap(word) != lap) continue;
+        struct place place;
+        bool ours = place_find(heap, ring_offset(word), &place) &&
+                    place_is(&place, sent_tag(index, p));
+        if (ours) block_free(me, &place);
+        put_release(&slot->word, ring_word(lap + 1, SLOT_EMPTY, 0));
+    }
+}
+
+void channel_drop_if_done(struct participant *me, uint32_t index) {
+    struct channel *channel = channel_at(me->heap, index);
+    if (!channel || get(&channel->state) >> 62 != CHANNEL_REMOVED) return;
+    for (int side = 0; side < 2; side++)
+        if (side_state(get(&channel->holder[side])) == SIDE_OPEN) return;
+    ring_drain(me, index, 0);
+    directory_drop(me, index);
+}
+
+void side_end(ipcheap_heap *heap, struct channel *channel, int side, enum side_state state) {
+    uint64_t holder = get(&channel->holder[side]) & ~(UINT64_C(3) << 62);
+    if (side == IPCHEAP_PRODUCER) put_or(&channel->flags, CHANNEL_DESERTED);
+    put_release(&channel->holder[side], (uint64_t)state << 62 | holder); /* with endpoint_end() */
+    full_fence(); /* pairs with park() */
+    unpark(heap, channel, !side, NULL);
+    directory_notify(heap);
+}

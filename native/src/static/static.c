@@ -1,0 +1,66 @@
+/* static.c - named segments: created once, initialised once, mapped by everyone. */
+
+#include <string.h>
+
+#include "heap/recover.h"
+#include "segment/lock.h"
+
+/* Under the lock. 1 when the caller is to initialise, 0 when it is done, WOULD_BLOCK. */
+static int take_initialisation(struct participant *me, const ipcheap_channel *handle, bool fresh) {
+    struct channel *channel = channel_at(me->heap, handle->index);
+    uint64_t bytes = handle->shape, memory = channel_memory(me->heap, handle->index, bytes);
+    if (!memory) return IPCHEAP_CORRUPT;
+    uint64_t ready = get(&channel->ready);
+    if (ready == STATIC_READY) return 0;
+    if (tag_kind(ready) == TAG_OWN) { /* SIDE_OPEN looks the same: who holds it, is he alive? */
+        bool never = recover_if_dead(me, ready) == IPCHEAP_CORRUPT;
+        if (!never && get(&channel->ready) != 0) return IPCHEAP_WOULD_BLOCK;
+    }
+    put(&channel->ready, me->tag);
+    /* What a dead or failed initialiser had written must not shine through. */
+    if (!fresh) memset(at_offset(me->heap, memory), 0, bytes);
+    return 1;
+}
+
+int ipcheap_add_static_segment(ipcheap_heap *heap, const ipcheap_key *key, uint64_t nbytes,
+                               ipcheap_channel *handle) {
+    struct participant *me;
+    if (heap->closed) return IPCHEAP_HEAP_CLOSED;
+    int error = participant_current(heap, &me);
+    if (!error) error = heap_lock(me);
+    if (error) return error;
+    bool added;
+    error = directory_add(me, key, IPCHEAP_STATIC_SEGMENT, nbytes, handle, &added);
+    if (error == IPCHEAP_HEAP_FULL || error == IPCHEAP_MEMORY_FULL) {
+        error = heap_reclaim(me, error == IPCHEAP_MEMORY_FULL);
+        if (!error) error = directory_add(me, key, IPCHEAP_STATIC_SEGMENT, nbytes, handle, &added);
+    }
+    if (!error) error = take_initialisation(me, handle, added);
+    heap_unlock(me);
+    return error;
+}
+
+int ipcheap_static_ready(ipcheap_heap *heap, const ipcheap_channel *handle, int succeeded) {
+    struct participant *me;
+    struct channel *channel;
+    int error = participant_current(heap, &me);
+    if (!error) error = channel_of(heap, handle, &channel);
+    if (error) return error;
+    if (get(&channel->ready) != me->tag) return IPCHEAP_WRONG_THREAD;
+    /* Release: pairs with ipcheap_static_data(); what the initialiser wrote goes with it. */
+    put_release(&channel->ready, succeeded ? STATIC_READY : 0);
+    directory_notify(heap);
+    return 0;
+}
+
+void *ipcheap_static_data(ipcheap_heap *heap, const ipcheap_channel *handle) {
+    struct channel *channel;
+    if (channel_of(heap, handle, &channel)) return NULL;
+    if (get(&channel->kind) != IPCHEAP_STATIC_SEGMENT) return NULL;
+    if (get_acquire(&channel->ready) != STATIC_READY) { /* pairs with ipcheap_static_ready() */
+        struct participant *me; /* its initialiser may look at it before it is ready */
+        if (participant_current(heap, &me) || get(&channel->ready) != me->tag) return NULL;
+    }
+    uint64_t offset = channel_memory(heap, handle->index, handle->shape);
+    return offset ? at_offset(heap, offset) : NULL;
+}
