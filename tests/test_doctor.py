@@ -20,8 +20,8 @@ import pytest
 import workers
 
 import ipcheap
-from ipcheap.tools import doctor
 from ipcheap._core import lib
+from ipcheap.tools import doctor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

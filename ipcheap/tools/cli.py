@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import ipcheap
-from ipcheap.tools import demo, doctor
 from ipcheap._arguments import show_size, size
+from ipcheap.tools import demo, doctor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
