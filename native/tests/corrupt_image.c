@@ -2,7 +2,7 @@
 
 #include <fcntl.h>
 
-#include "endpoint/endpoint.h"
+#include "record/ring.h"
 #include "testing.h"
 
 /* Building ------------------------------------------------------------------------------- */

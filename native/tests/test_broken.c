@@ -1,6 +1,6 @@
 /* One word of a heap says what nobody would have written: who is told, and what goes on. */
 
-#include "endpoint/endpoint.h"
+#include "record/ring.h"
 #include "memory/extent.h"
 #include "testing.h"
 

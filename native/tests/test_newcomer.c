@@ -9,7 +9,7 @@
 
 #include "testing.h"
 
-#include "endpoint/endpoint.h"
+#include "record/ring.h"
 #include "segment/participant.h"
 
 #if IPCHEAP_STEPS

@@ -6,6 +6,7 @@
 #include "endpoint/park.h"
 #include "heap/recover.h"
 #include "memory/trim.h"
+#include "record/ring.h"
 #include "segment/lock.h"
 
 #define FEW_SPINS 100 /* a microsecond or two */

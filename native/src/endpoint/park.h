@@ -67,8 +67,6 @@ int endpoint_doze(ipcheap_endpoint *e, int64_t timeout_ns, int64_t begin);
 void endpoint_expect(ipcheap_endpoint *e, int64_t waited);
 /* How long to spin from now on, having had to sleep for so long after it. */
 void endpoint_learn(ipcheap_endpoint *e, int64_t slept);
-/* An event that is not set is to wake who sleeps on it: sync.c. */
-void event_expect(void *event);
 /* Sleeps until `ready` says so: 0, TIMED_OUT, INTERRUPTED or an error. */
 int park(ipcheap_endpoint *e, bool (*ready)(const ipcheap_endpoint *), int64_t timeout_ns);
 

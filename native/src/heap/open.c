@@ -5,6 +5,7 @@
 #include "memory/deferred.h"
 #include "memory/extent.h"
 #include "memory/trim.h"
+#include "record/ring.h"
 
 /*
  * The owner of the heap lock died: nothing that is only an index can be trusted. Where the

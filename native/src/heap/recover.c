@@ -3,6 +3,7 @@
 #include "endpoint/bell.h"
 #include "memory/extent.h"
 #include "memory/trim.h"
+#include "record/ring.h"
 #include "segment/lock.h"
 
 struct recovery {

@@ -10,6 +10,7 @@
 #include "base/os.h"
 #include "endpoint/bell.h"
 #include "endpoint/park.h"
+#include "static/sync.h"
 
 #define GLANCE (5 * MILLISECOND) /* how long to sleep when not all words could be slept on */
 #define GLANCES 16               /* how often to look before sleeping */

@@ -10,7 +10,7 @@
 #ifndef IPCHEAP_OBSERVE_CHECK_H
 #define IPCHEAP_OBSERVE_CHECK_H
 
-#include "endpoint/endpoint.h"
+#include "channel/directory.h"
 
 enum { LOOKS = 3 };
 

@@ -1,6 +1,7 @@
 /* check_channels.c - participants, directory and rings agree with what they lead to. */
 
 #include "observe/check.h"
+#include "record/ring.h"
 
 typedef unsigned long long number;
 

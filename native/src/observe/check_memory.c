@@ -2,6 +2,7 @@
 
 #include "memory/extent.h"
 #include "observe/check.h"
+#include "record/ring.h"
 #include "segment/commit.h"
 
 typedef unsigned long long number;

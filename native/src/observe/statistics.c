@@ -1,8 +1,8 @@
 /* statistics.c - what a heap holds, counted from the truth: heads, tags and slots. */
 
-#include "endpoint/endpoint.h"
 #include "memory/extent.h"
 #include "memory/trim.h"
+#include "record/ring.h"
 #include "segment/commit.h"
 #include "segment/lock.h"
 

@@ -10,7 +10,7 @@
  */
 #include <string.h>
 
-#include "endpoint/endpoint.h"
+#include "record/ring.h"
 
 static const uint64_t most_bytes = UINT64_C(1) << (SIZE_BITS - 1);
 

@@ -19,11 +19,6 @@ static bool settle_doubtful(ipcheap_endpoint *e, struct ring_slot *slot, uint64_
     return false;
 }
 
-bool __attribute__((noinline)) extent_fits(ipcheap_heap *heap, uint64_t offset, uint64_t nbytes) {
-    struct place place;
-    return place_find(heap, offset, &place) && nbytes <= place_bytes(heap, &place);
-}
-
 /* The word of the next slot, which holds a record; or why there is none. */
 static inline int find_record(ipcheap_endpoint *e, uint64_t *found) {
     struct ring_slot *slot = slot_of(e, e->position);

@@ -7,9 +7,9 @@
 #ifndef IPCHEAP_RECORD_RECORD_H
 #define IPCHEAP_RECORD_RECORD_H
 
-#include "endpoint/endpoint.h"
 #include "endpoint/park.h"
 #include "memory/slab_local.h"
+#include "record/ring.h"
 
 static inline bool consumer_is_open(const ipcheap_record *record) {
     return record->consumer && !record->consumer->closed;

@@ -1,5 +1,11 @@
-#include "endpoint/endpoint.h"
+#include "record/ring.h"
+
 #include "endpoint/park.h"
+
+bool __attribute__((noinline)) extent_fits(ipcheap_heap *heap, uint64_t offset, uint64_t nbytes) {
+    struct place place;
+    return place_find(heap, offset, &place) && nbytes <= place_bytes(heap, &place);
+}
 
 bool ring_of(ipcheap_heap *heap, uint32_t index, struct ring *ring) {
     struct channel *channel = channel_at(heap, index);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "heap/recover.h"
+#include "memory/block.h"
 #include "segment/lock.h"
 
 /* Under the lock. 1 when the caller is to initialise, 0 when it is done, WOULD_BLOCK. */

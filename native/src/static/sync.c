@@ -7,8 +7,9 @@
  *   lock     word 0: waiters 1 | generation 18 | slot + 1 in 13, like the heap lock
  */
 
+#include "static/sync.h"
+
 #include "base/os.h"
-#include "endpoint/park.h"
 #include "segment/lock.h"
 #include "segment/participant.h"
 
