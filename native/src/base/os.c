@@ -8,6 +8,7 @@
 #include <sched.h>
 #include <semaphore.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ipc.h>
 #include <sys/mman.h>
@@ -19,6 +20,8 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "base/fault.h"
 
 #ifdef IPCHEAP_STEPS
 void (*_Atomic ipcheap_step_hook)(const char *file, int line);
@@ -70,6 +73,20 @@ int64_t os_remaining(int64_t deadline) {
     return deadline > now ? deadline - now : 0;
 }
 
+/* Private memory */
+
+void *os_allocate_zeroed(size_t count, size_t bytes) {
+    return FAULT(ENOMEM) ? NULL : calloc(count, bytes);
+}
+
+void *os_allocate_aligned(size_t alignment, size_t bytes) {
+    return FAULT(ENOMEM) ? NULL : aligned_alloc(alignment, bytes);
+}
+
+void *os_reallocate(void *memory, size_t bytes) {
+    return FAULT(ENOMEM) ? NULL : realloc(memory, bytes);
+}
+
 /* Who we are */
 
 uint32_t os_process_id(void) { return (uint32_t)getpid(); }
@@ -115,7 +132,8 @@ int os_futex_wait_any(const struct awaited *words, size_t count, int64_t timeout
         list[i] = (struct futex_waitv){
             .val = words[i].expected, .uaddr = (uintptr_t)words[i].word, .flags = FUTEX_32};
     struct timespec until = timespec_of(os_deadline(timeout_ns));
-    if (syscall(SYS_futex_waitv, list, count, 0, &until, CLOCK_MONOTONIC) >= 0) return 0;
+    if (!FAULT(ENOMEM) && syscall(SYS_futex_waitv, list, count, 0, &until, CLOCK_MONOTONIC) >= 0)
+        return 0;
     if (errno == ETIMEDOUT) return IPCHEAP_TIMED_OUT;
     if (errno == EINTR) return IPCHEAP_INTERRUPTED;
     if (errno == EAGAIN) return 0; /* a word has changed already */
@@ -130,11 +148,13 @@ int os_futex_wake(const shared32 *word, int count) {
 }
 
 bool os_membarrier_register(void) {
-    return syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0;
+    return !FAULT(ENOMEM) &&
+           syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0;
 }
 
 bool os_membarrier(void) {
-    if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) == 0) return true;
+    if (!FAULT(ENOMEM) && syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) == 0)
+        return true;
     full_fence();
     return false;
 }
@@ -144,7 +164,7 @@ bool os_membarrier(void) {
 int os_semaphore_init(void *shared) { return sem_init(shared, 1, 0) ? IPCHEAP_SYSTEM : 0; }
 
 int os_semaphore_open(const char *name, void **semaphore) {
-    sem_t *opened = sem_open(name, 0);
+    sem_t *opened = FAULT(EMFILE) ? SEM_FAILED : sem_open(name, 0);
     if (opened == SEM_FAILED) return IPCHEAP_SYSTEM;
     *semaphore = opened;
     return 0;
@@ -179,12 +199,12 @@ int os_sysv_post(int id) {
 int os_reopen(int fd) {
     char path[64];
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    int opened = open(path, O_RDWR | O_CLOEXEC);
+    int opened = FAULT(EMFILE) ? -1 : open(path, O_RDWR | O_CLOEXEC);
     return opened < 0 ? IPCHEAP_SYSTEM : opened;
 }
 
 int os_duplicate(int fd) {
-    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    int copy = FAULT(EMFILE) ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3);
     return copy < 0 ? IPCHEAP_SYSTEM : copy;
 }
 
@@ -198,17 +218,17 @@ int64_t os_file_bytes(int fd) {
 }
 
 int os_file_resize(int fd, uint64_t bytes) {
-    if (ftruncate(fd, (off_t)bytes) == 0) return 0;
+    if (!FAULT(ENOSPC) && ftruncate(fd, (off_t)bytes) == 0) return 0;
     return errno == ENOSPC || errno == EFBIG ? IPCHEAP_MEMORY_FULL : IPCHEAP_SYSTEM;
 }
 
 int os_file_read(int fd, uint64_t offset, void *data, size_t bytes) {
-    ssize_t got = pread(fd, data, bytes, (off_t)offset);
+    ssize_t got = FAULT(ENOMEM) ? -1 : pread(fd, data, bytes, (off_t)offset);
     return got < 0 ? IPCHEAP_SYSTEM : (int)got;
 }
 
 int os_commit(int fd, uint64_t offset, uint64_t bytes) {
-    while (fallocate(fd, 0, (off_t)offset, (off_t)bytes) != 0) {
+    while (FAULT(ENOSPC) || fallocate(fd, 0, (off_t)offset, (off_t)bytes) != 0) {
         if (errno == EINTR) continue;
         bool full = errno == ENOSPC || errno == ENOMEM || errno == EDQUOT || errno == EFBIG;
         return full ? IPCHEAP_MEMORY_FULL : IPCHEAP_SYSTEM;
@@ -218,12 +238,13 @@ int os_commit(int fd, uint64_t offset, uint64_t bytes) {
 
 int os_punch(int fd, uint64_t offset, uint64_t bytes) {
     int how = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
-    return fallocate(fd, how, (off_t)offset, (off_t)bytes) ? IPCHEAP_SYSTEM : 0;
+    bool failed = FAULT(ENOSPC) || fallocate(fd, how, (off_t)offset, (off_t)bytes);
+    return failed ? IPCHEAP_SYSTEM : 0;
 }
 
 /* Where there is room for so much at a multiple of LARGE_PAGE_BYTES; NULL for anywhere. */
 static void *aligned_place(uint64_t bytes) {
-    if (bytes < LARGE_PAGE_BYTES) return NULL;
+    if (bytes < LARGE_PAGE_BYTES || FAULT(ENOMEM)) return NULL;
     int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
     unsigned char *room = mmap(NULL, bytes + LARGE_PAGE_BYTES, PROT_NONE, flags, -1, 0);
     if (room == MAP_FAILED) return NULL;
@@ -234,8 +255,8 @@ static void *aligned_place(uint64_t bytes) {
 int os_map(int fd, uint64_t bytes, unsigned char **base) {
     int flags = MAP_SHARED | MAP_NORESERVE;
     /* A hint: somebody may have taken the place by now, and some files have a mind of their own. */
-    void *place = aligned_place(bytes);
-    void *address = mmap(place, bytes, PROT_READ | PROT_WRITE, flags, fd, 0);
+    void *place = aligned_place(bytes), *address = MAP_FAILED;
+    if (!FAULT(ENOMEM)) address = mmap(place, bytes, PROT_READ | PROT_WRITE, flags, fd, 0);
     if (address == MAP_FAILED) return errno == ENOMEM ? IPCHEAP_NO_MEMORY : IPCHEAP_SYSTEM;
     *base = address;
     return 0;
@@ -246,11 +267,11 @@ int os_map(int fd, uint64_t bytes, unsigned char **base) {
 #endif
 
 bool os_make_large(unsigned char *start) {
-    return madvise(start, LARGE_PAGE_BYTES, MADV_COLLAPSE) == 0;
+    return !FAULT(ENOMEM) && madvise(start, LARGE_PAGE_BYTES, MADV_COLLAPSE) == 0;
 }
 
 int os_map_sysv(int shmid, bool read_only, unsigned char **base) {
-    void *address = shmat(shmid, NULL, read_only ? SHM_RDONLY : 0);
+    void *address = FAULT(ENOMEM) ? (void *)-1 : shmat(shmid, NULL, read_only ? SHM_RDONLY : 0);
     if ((intptr_t)address == -1) return errno == ENOMEM ? IPCHEAP_NO_MEMORY : IPCHEAP_SYSTEM;
     *base = address;
     return 0;
@@ -277,17 +298,19 @@ static int byte_operation(int fd, int operation, short type, uint64_t byte, stru
 
 int os_byte_lock(int fd, uint64_t byte) {
     struct flock lock;
-    if (byte_operation(fd, F_OFD_SETLK, F_WRLCK, byte, &lock) == 0) return 0;
+    if (!FAULT(ENOLCK) && byte_operation(fd, F_OFD_SETLK, F_WRLCK, byte, &lock) == 0) return 0;
     return errno == EAGAIN || errno == EACCES ? IPCHEAP_WOULD_BLOCK : IPCHEAP_SYSTEM;
 }
 
 int os_byte_unlock(int fd, uint64_t byte) {
     struct flock lock;
-    return byte_operation(fd, F_OFD_SETLK, F_UNLCK, byte, &lock) ? IPCHEAP_SYSTEM : 0;
+    bool failed = FAULT(ENOLCK) || byte_operation(fd, F_OFD_SETLK, F_UNLCK, byte, &lock);
+    return failed ? IPCHEAP_SYSTEM : 0;
 }
 
 int os_byte_locked(int fd, uint64_t byte) {
     struct flock lock;
-    if (byte_operation(fd, F_OFD_GETLK, F_WRLCK, byte, &lock)) return IPCHEAP_SYSTEM;
+    bool failed = FAULT(ENOMEM) || byte_operation(fd, F_OFD_GETLK, F_WRLCK, byte, &lock);
+    if (failed) return IPCHEAP_SYSTEM;
     return lock.l_type != F_UNLCK;
 }

@@ -1,7 +1,8 @@
 /*
  * os.h - layer base: the only door to the operating system.
  *
- * Returns 0 or a value on success, else a negative ipcheap_error.
+ * Returns 0 or a value on success, else a negative ipcheap_error. What can fail for lack of
+ * something asks base/fault.h first, so that a test can make it fail.
  */
 #ifndef IPCHEAP_BASE_OS_H
 #define IPCHEAP_BASE_OS_H
@@ -24,6 +25,11 @@ void os_nap(int64_t ns);
 int os_doze(int64_t ns);                     /* the same, to the microsecond; INTERRUPTED */
 int64_t os_deadline(int64_t timeout_ns);     /* INT64_MAX for a negative time-out */
 int64_t os_remaining(int64_t deadline);      /* 0 when past, INT64_MAX for ever */
+
+/* Private memory: NULL when there is none; it goes back by free() -------------------- */
+void *os_allocate_zeroed(size_t count, size_t bytes);
+void *os_allocate_aligned(size_t alignment, size_t bytes);
+void *os_reallocate(void *memory, size_t bytes);
 
 /* Who we are --------------------------------------------------------------------- */
 uint32_t os_process_id(void);

@@ -11,6 +11,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/fault.h"
 #include "base/os.h"
 
 enum { DUE_MS = 1 };
@@ -38,7 +39,7 @@ static void remove_pipe(const char *path) {
 static int open_again(int fd) {
     char link[64];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    return open(link, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+    return FAULT(EMFILE) ? -1 : open(link, O_RDWR | O_NONBLOCK | O_CLOEXEC);
 }
 
 static int make_named(int file, const char *path) {
@@ -46,8 +47,8 @@ static int make_named(int file, const char *path) {
     if (fstat(file, &status)) return -1;
     mode_t mode = status.st_mode & 0666;
     remove_pipe(path);
-    if (mkfifo(path, mode)) return -1;
-    int fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
+    if (FAULT(ENOSPC) || mkfifo(path, mode)) return -1;
+    int fd = FAULT(EMFILE) ? -1 : open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
     if (fd >= 0) {
         /* Whoever may open the heap may ring; the file's group only if we are in it. */
         if (fchown(fd, (uid_t)-1, status.st_gid) || fchmod(fd, mode)) {
@@ -62,7 +63,7 @@ static int make_named(int file, const char *path) {
 
 static int make_nameless(void) {
     int ends[2];
-    if (pipe2(ends, O_NONBLOCK | O_CLOEXEC)) return -1;
+    if (FAULT(EMFILE) || pipe2(ends, O_NONBLOCK | O_CLOEXEC)) return -1;
     int fd = open_again(ends[0]);
     int error = errno;
     close(ends[0]);
@@ -94,7 +95,7 @@ int os_pipe_make(int file, uint64_t suffix, uint64_t *inode) {
 /* Looks before it opens: what lies there may be anything. */
 static int open_if(const char *path, uint64_t inode) {
     struct stat status;
-    int seen = open(path, O_PATH | O_CLOEXEC), fd = -1;
+    int seen = FAULT(EMFILE) ? -1 : open(path, O_PATH | O_CLOEXEC), fd = -1;
     if (seen < 0) return -1;
     if (fstat(seen, &status) == 0 && S_ISFIFO(status.st_mode) && status.st_ino == inode)
         fd = open_again(seen);
@@ -136,26 +137,26 @@ void os_pipe_clear_soon(int fd) {
 }
 
 int os_poll_make(void) {
-    int fd = epoll_create1(EPOLL_CLOEXEC);
+    int fd = FAULT(EMFILE) ? -1 : epoll_create1(EPOLL_CLOEXEC);
     return fd < 0 ? IPCHEAP_SYSTEM : fd;
 }
 
 int os_poll_add(int poll, int fd) {
     struct epoll_event event = {.events = EPOLLIN};
-    return epoll_ctl(poll, EPOLL_CTL_ADD, fd, &event) ? IPCHEAP_SYSTEM : 0;
+    return FAULT(ENOSPC) || epoll_ctl(poll, EPOLL_CTL_ADD, fd, &event) ? IPCHEAP_SYSTEM : 0;
 }
 
 int os_process_watch(uint32_t pid) {
-    long fd = syscall(SYS_pidfd_open, pid, 0);
+    long fd = FAULT(EMFILE) ? -1 : syscall(SYS_pidfd_open, pid, 0);
     return fd < 0 ? IPCHEAP_SYSTEM : (int)fd;
 }
 
 int os_file_watch(int file) {
     char link[64];
-    int watch = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+    int watch = FAULT(EMFILE) ? -1 : inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
     if (watch < 0) return IPCHEAP_SYSTEM;
     snprintf(link, sizeof link, "/proc/self/fd/%d", file);
-    if (inotify_add_watch(watch, link, IN_CLOSE_WRITE) >= 0) return watch;
+    if (!FAULT(ENOSPC) && inotify_add_watch(watch, link, IN_CLOSE_WRITE) >= 0) return watch;
     close(watch);
     return IPCHEAP_SYSTEM;
 }

@@ -172,7 +172,7 @@ static int bell_make(ipcheap_endpoint *e, struct own_bell *b) {
 
 int bell_descriptor(ipcheap_endpoint *e) {
     if (!e->bell) {
-        struct own_bell *b = malloc(sizeof *b);
+        struct own_bell *b = os_allocate_zeroed(1, sizeof *b);
         if (!b) return IPCHEAP_NO_MEMORY;
         *b = (struct own_bell){.pipe = -1, .poll = -1, .watch = -1};
         int error = bell_make(e, b);

@@ -136,7 +136,7 @@ int ipcheap_claim(ipcheap_heap *heap, const ipcheap_channel *handle, int side,
     int error = enter_heap(heap, &me);
     if (error) return error;
     if (side != IPCHEAP_PRODUCER && side != IPCHEAP_CONSUMER) return IPCHEAP_BAD_VALUE;
-    ipcheap_endpoint *e = calloc(1, sizeof *e);
+    ipcheap_endpoint *e = os_allocate_zeroed(1, sizeof *e);
     if (!e) return IPCHEAP_NO_MEMORY;
     error = heap_lock(me);
     if (error) {

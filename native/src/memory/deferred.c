@@ -7,7 +7,7 @@
 int deferred_reserve(struct participant *me, size_t count) {
     if (LIKELY(me->deferred_room - me->deferred_count >= count)) return 0;
     size_t room = 2 * me->deferred_room + count;
-    uint64_t *list = realloc(me->deferred, room * sizeof *list);
+    uint64_t *list = os_reallocate(me->deferred, room * sizeof *list);
     if (!list) return IPCHEAP_NO_MEMORY;
     me->deferred = list;
     me->deferred_room = room;

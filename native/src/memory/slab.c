@@ -103,10 +103,10 @@ static void bin_remove(struct bin *bin, struct local_slab *s) {
 
 static struct slab_cache *cache_of(struct participant *me) {
     if (LIKELY(me->slabs != NULL)) return me->slabs;
-    struct slab_cache *cache = calloc(1, sizeof *cache);
+    struct slab_cache *cache = os_allocate_zeroed(1, sizeof *cache);
     if (!cache) return NULL;
     /* As large as the heap has granules; the system gives it memory page by page. */
-    cache->by_granule = calloc(me->heap->geometry.granules, sizeof *cache->by_granule);
+    cache->by_granule = os_allocate_zeroed(me->heap->geometry.granules, sizeof *cache->by_granule);
     if (cache->by_granule) me->slabs = cache;
     if (!me->slabs) free(cache);
     return me->slabs;
@@ -139,13 +139,14 @@ static struct local_slab *local_new(struct participant *me, uint32_t granule, ui
     cache->first_hole = index;
     if (index == cache->count && cache->count == cache->room) {
         uint32_t room = cache->room ? 2 * cache->room : 16;
-        struct local_slab **table = realloc(cache->table, room * sizeof(struct local_slab *));
+        struct local_slab **table = os_reallocate(cache->table, room * sizeof(struct local_slab *));
         if (!table) return NULL;
         cache->table = table;
         cache->room = room;
     }
     struct local_slab *s = NULL;
-    if (index < MAX_LOCAL_SLABS - 1) s = aligned_alloc(_Alignof(struct local_slab), sizeof *s);
+    if (index < MAX_LOCAL_SLABS - 1)
+        s = os_allocate_aligned(_Alignof(struct local_slab), sizeof *s);
     if (!s) return NULL;
     *s = (struct local_slab){0};
     if (index == cache->count) cache->count++;

@@ -149,7 +149,7 @@ static void slot_fill(ipcheap_heap *heap, uint32_t slot, uint32_t generation) {
 }
 
 static struct participant *participant_new(ipcheap_heap *heap, uint32_t slot) {
-    struct participant *me = calloc(1, sizeof *me);
+    struct participant *me = os_allocate_zeroed(1, sizeof *me);
     if (!me) return NULL;
     uint32_t generation = (uint32_t)(get(&slot_at(heap, slot)->word) >> 8) + 1;
     me->heap = heap;

@@ -156,7 +156,7 @@ static int semaphore_open(ipcheap_heap *heap) {
 }
 
 int segment_open(int fd, int shmid, ipcheap_heap **result) {
-    ipcheap_heap *heap = calloc(1, sizeof *heap);
+    ipcheap_heap *heap = os_allocate_zeroed(1, sizeof *heap);
     if (!heap) return IPCHEAP_NO_MEMORY;
     heap->fd = heap->file = heap->live = -1;
     heap->sysv = shmid >= 0;
