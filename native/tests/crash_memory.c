@@ -1,6 +1,6 @@
 /* crash_memory.c - killed while allocating and freeing: slabs, extents, what others hold. */
 #include "crash.h"
-#include "segment/participant.h"
+#include "segment/membership.h"
 
 static void small_come_and_go(struct world *w) {
     for (int i = 0; i < 36; i++) w->mine[i] = make(w, 1000, 0);

@@ -10,7 +10,7 @@
 #include "testing.h"
 
 #include "record/ring.h"
-#include "segment/participant.h"
+#include "segment/membership.h"
 
 #if IPCHEAP_STEPS
 

@@ -1,7 +1,7 @@
 /* Where a stream of large records goes; when in which order: test_order.c. */
 
 #include "memory/rotation.h"
-#include "segment/participant.h"
+#include "segment/membership.h"
 #include "testing.h"
 
 enum { SIZE = 64 << 10, ROUNDS = 200, LAP = 4 << 20 };

@@ -8,7 +8,7 @@
 
 #include "channel/directory.h"
 #include "segment/lock.h"
-#include "segment/participant.h"
+#include "segment/membership.h"
 
 enum { ROUNDS = 500, EXTENTS = 6, EXTENT = 200 * 4096 };
 

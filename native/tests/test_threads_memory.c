@@ -1,6 +1,6 @@
 /* Threads that allocate, copy and go round while another collects garbage. */
 
-#include "segment/participant.h"
+#include "segment/membership.h"
 #include "threads.h"
 
 static void *allocate_and_free(void *argument) {

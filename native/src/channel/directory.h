@@ -11,7 +11,7 @@
 #ifndef IPCHEAP_CHANNEL_DIRECTORY_H
 #define IPCHEAP_CHANNEL_DIRECTORY_H
 
-#include "segment/participant.h"
+#include "segment/membership.h"
 
 #define TABLE_TAG 64 /* position in the tag of the hash table; of chunk k it is k */
 

@@ -4,7 +4,6 @@
 
 #include "base/pipe.h"
 #include "endpoint/park.h"
-#include "heap/recover.h"
 
 #define RELEASE_NAP (MILLISECOND / 5)
 

@@ -4,7 +4,6 @@
 
 #include "endpoint/bell.h"
 #include "endpoint/park.h"
-#include "heap/recover.h"
 #include "memory/trim.h"
 #include "record/ring.h"
 #include "segment/lock.h"

@@ -3,7 +3,6 @@
 #include <stdlib.h>
 
 #include "endpoint/bell.h"
-#include "heap/recover.h"
 #include "record/ring.h"
 
 #define MOST_SPINS 2000 /* 20 to 50 us: about what it costs to be woken */

@@ -231,20 +231,6 @@ int recover_all(struct participant *me, ipcheap_recovery *report) {
     return recover_every(me, report, NULL);
 }
 
-int recover_if_dead(struct participant *me, uint64_t holder) {
-    if (side_state(holder) != SIDE_OPEN) return 0;
-    uint32_t slot = tag_slot(holder), generation = tag_generation(holder);
-    if (participant_alive(me->heap, slot, generation)) return 0;
-    /* Recovering one to come would take what belongs to the living. */
-    if (!participant_has_been(me->heap, slot, generation)) return IPCHEAP_CORRUPT;
-    int error = heap_lock(me);
-    if (error) return error;
-    ipcheap_recovery report = {0};
-    error = recover_participant(me, slot, generation, &report);
-    heap_unlock(me);
-    return error;
-}
-
 int ipcheap_recover(ipcheap_heap *heap, ipcheap_recovery *report) {
     return ipcheap_recover_witnessed(heap, report, NULL);
 }

@@ -14,7 +14,5 @@ int recover_participant(struct participant *me, uint32_t slot, uint32_t generati
                         ipcheap_recovery *report);
 /* Under the lock: everyone who is dead. */
 int recover_all(struct participant *me, ipcheap_recovery *report);
-/* Looks at a side's holder; takes the lock and recovers him if he is dead. */
-int recover_if_dead(struct participant *me, uint64_t holder);
 
 #endif

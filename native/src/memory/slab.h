@@ -16,7 +16,7 @@
 #define IPCHEAP_MEMORY_SLAB_H
 
 #include "memory/size_class.h"
-#include "segment/participant.h"
+#include "segment/membership.h"
 
 /* Takes a block and tags it as the caller's: what slab_take() in slab_local.h could not. */
 int slab_allocate(struct participant *me, uint32_t size_class, uint64_t *offset);

@@ -11,25 +11,6 @@
 
 #include "segment/handle.h"
 
-extern _Thread_local struct participant_cache {
-    uint64_t serial;
-    struct participant *participant;
-} participant_cache __attribute__((tls_model("initial-exec")));
-
-int participant_join(ipcheap_heap *heap, struct participant **me);
-
-/* The calling thread's participant; registers it on first use. */
-static inline int participant_current(ipcheap_heap *heap, struct participant **me) {
-    if (LIKELY(participant_cache.serial == heap->serial)) {
-        *me = participant_cache.participant;
-        return 0;
-    }
-    return participant_join(heap, me);
-}
-
-/* Distinguishes threads of this process; cheaper than asking for an id. */
-static inline uintptr_t thread_marker(void) { return (uintptr_t)&participant_cache; }
-
 /*
  * Between these two nobody takes a slab or the garbage of a ring away from its owner. Who
  * wants to changes the word that the owner looks at after participant_enter(), runs
@@ -57,20 +38,8 @@ bool participant_latest(ipcheap_heap *heap, uint32_t slot, uint32_t *generation)
 bool participant_has_been(ipcheap_heap *heap, uint32_t slot, uint32_t generation);
 /* Does no process hold the slot's byte, whatever the slot says? */
 bool participant_absent(ipcheap_heap *heap, uint32_t slot);
-/* Gives the slot back; for one that holds nothing any more. */
-void participant_retire(struct participant *me);
-/* Retires those whose threads have ended and whose records have all been given back. */
-void participants_tidy(ipcheap_heap *heap);
 void participant_describe(ipcheap_heap *heap, uint32_t slot, ipcheap_holder *holder);
-/* The heap is closed here: everyone leaves; those who hold records keep their slots. */
-void participants_close(ipcheap_heap *heap);
-/* This handle is no more: forget it in every thread. */
-void participants_forget(ipcheap_heap *heap);
 /* How many slots are in use by the living, and how many by the dead. */
 void participants_count(ipcheap_heap *heap, uint32_t *living, uint32_t *dead);
-
-/* Handles are listed so that a forked child can drop what belongs to its parent. */
-void process_list_add(ipcheap_heap *heap);
-void process_list_remove(ipcheap_heap *heap);
 
 #endif

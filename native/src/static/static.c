@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "heap/recover.h"
+#include "channel/directory.h"
 #include "memory/block.h"
 #include "segment/lock.h"
 

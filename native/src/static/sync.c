@@ -11,7 +11,7 @@
 
 #include "base/os.h"
 #include "segment/lock.h"
-#include "segment/participant.h"
+#include "segment/membership.h"
 
 static const int64_t look_again_after = 100 * MILLISECOND;
 

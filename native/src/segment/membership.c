@@ -1,0 +1,310 @@
+#include "segment/membership.h"
+
+#include <stdlib.h>
+
+#include "base/pipe.h"
+#include "segment/lock.h"
+
+_Thread_local struct participant_cache participant_cache;
+
+/* This thread's participants, of all heaps, for when it ends. */
+static _Thread_local struct participant *mine;
+
+/*
+ * What a process cannot do without: the list of its handles for fork(), a key whose
+ * destructor runs at thread exit, and the mutex over both. Never taken under a heap lock.
+ */
+static pthread_mutex_t process_mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_once_t process_once = PTHREAD_ONCE_INIT;
+static pthread_key_t thread_key;
+static struct ipcheap_heap *handles;
+static uint64_t next_serial;
+
+/* Fork: the child owns nothing of its parent's ------------------------------------------- */
+
+static void before_fork(void) { pthread_mutex_lock(&process_mutex); }
+
+static void after_fork_in_parent(void) { pthread_mutex_unlock(&process_mutex); }
+
+static void after_fork_in_child(void) {
+    for (struct ipcheap_heap *heap = handles; heap; heap = heap->next_of_process) {
+        os_close(heap->live); /* or the child would keep its dead parent alive */
+        heap->live = -1;
+        heap->serial = ++next_serial;
+        heap->process = os_random();
+        pthread_mutex_init(&heap->mutex, NULL);
+        for (struct participant *p = heap->members; p; p = p->next_of_heap) {
+            if (!p->abandoned) heap->hooks->abandon(p);
+            p->abandoned = true;
+            p->thread = 0;
+        }
+        for (uint32_t s = 0; s < PARTICIPANTS; s++) heap->by_slot[s] = NULL;
+        heap->members_here = 0;
+    }
+    mine = NULL;
+    participant_cache.serial = 0;
+    pthread_mutex_init(&process_mutex, NULL);
+}
+
+/* Thread exit ---------------------------------------------------------------------------- */
+
+static int64_t held(struct participant *me) {
+    return me->held + atomic_load_explicit(&me->held_elsewhere, memory_order_relaxed);
+}
+
+/* Nothing in the segment names it any more. */
+static bool done(struct participant *me) {
+    return held(me) == 0 && !me->endpoints && !me->slabs && !me->deferred_count;
+}
+
+/* Under the process mutex. Gives the slot back, for one that holds nothing any more. */
+static void participant_retire(struct participant *me) {
+    ipcheap_heap *heap = me->heap;
+    if (heap->by_slot[me->slot] != me) return;
+    put_release(&slot_at(heap, me->slot)->word, slot_word(me->generation, SLOT_FREE));
+    os_byte_unlock(heap->live, me->slot);
+    heap->by_slot[me->slot] = NULL;
+}
+
+static void thread_ended(void *unused) {
+    (void)unused;
+    participant_cache.serial = 0;
+    pthread_mutex_lock(&process_mutex);
+    for (struct participant *next, *me = mine; me; me = next) {
+        next = me->next_of_thread;
+        if (!me->heap) {
+            free(me);
+            continue;
+        }
+        if (!me->abandoned) {
+            me->heap->members_here--;
+            me->heap->hooks->leave(me);
+            if (done(me)) participant_retire(me);
+        }
+        me->thread = 0;
+    }
+    mine = NULL;
+    pthread_mutex_unlock(&process_mutex);
+}
+
+static void process_setup(void) {
+    pthread_key_create(&thread_key, thread_ended);
+    pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+}
+
+void process_list_add(ipcheap_heap *heap) {
+    pthread_once(&process_once, process_setup);
+    pthread_mutex_lock(&process_mutex);
+    heap->serial = ++next_serial;
+    heap->next_of_process = handles;
+    handles = heap;
+    pthread_mutex_unlock(&process_mutex);
+}
+
+void process_list_remove(ipcheap_heap *heap) {
+    pthread_mutex_lock(&process_mutex);
+    struct ipcheap_heap **link = &handles;
+    while (*link && *link != heap) link = &(*link)->next_of_process;
+    if (*link) *link = heap->next_of_process;
+    pthread_mutex_unlock(&process_mutex);
+}
+
+/* Joining and leaving -------------------------------------------------------------------- */
+
+/* Under the process mutex. Takes a slot whose byte nobody holds. */
+static int slot_take(ipcheap_heap *heap, uint32_t *slot, bool *was_live) {
+    struct header *header = heap->header;
+    /* Slots that were given back first, then new ones, then those of the dead. */
+    for (int pass = 0; pass < 2; pass++) {
+        uint32_t used = (uint32_t)least(get(&header->slots_used), PARTICIPANTS);
+        uint32_t end = pass == 0 ? (uint32_t)least(used + 64, PARTICIPANTS) : used;
+        for (uint32_t s = 0; s < end; s++) {
+            if (heap->by_slot[s]) continue;
+            struct participant_slot *record = slot_at(heap, s);
+            int error = segment_commit_meta(heap, record, sizeof *record);
+            if (error) return error;
+            *was_live = (get(&record->word) & 0xFF) != SLOT_FREE;
+            if (*was_live && pass == 0) continue;
+            if (os_byte_lock(heap->live, s)) continue;
+            /* Only the holder of the byte changes the word, so look again. */
+            *was_live = (get(&record->word) & 0xFF) != SLOT_FREE;
+            if (*was_live && pass == 0) {
+                os_byte_unlock(heap->live, s);
+                continue;
+            }
+            uint32_t seen = get(&header->slots_used);
+            while (seen <= s && !put_if(&header->slots_used, &seen, s + 1)) {}
+            *slot = s;
+            return 0;
+        }
+    }
+    return IPCHEAP_TOO_MANY_PARTICIPANTS;
+}
+
+static void slot_fill(ipcheap_heap *heap, uint32_t slot, uint32_t generation) {
+    struct participant_slot *record = slot_at(heap, slot);
+    uint64_t name[2];
+    os_process_name((char *)name);
+    put(&record->pid, os_process_id());
+    put(&record->tid, os_thread_id());
+    put(&record->process, heap->process);
+    put(&record->since, os_wall_clock());
+    put(&record->name[0], name[0]);
+    put(&record->name[1], name[1]);
+    put(&record->namespace, os_process_namespace());
+    put(&record->core, os_only_core());
+    put_release(&record->word, slot_word(generation, SLOT_LIVE)); /* pairs with _alive() */
+}
+
+static struct participant *participant_new(ipcheap_heap *heap, uint32_t slot) {
+    struct participant *me = os_allocate_zeroed(1, sizeof *me);
+    if (!me) return NULL;
+    uint32_t generation = (uint32_t)(get(&slot_at(heap, slot)->word) >> 8) + 1;
+    me->heap = heap;
+    me->slot = slot;
+    me->generation = generation;
+    me->tag = own_tag(slot, generation);
+    me->lock_word = lock_word_of(slot, generation);
+    me->record = slot_at(heap, slot);
+    put(&me->record->busy, 0);
+    return me;
+}
+
+/* Under the process mutex: lets go of what this thread was in heaps that have been released. */
+static void mine_tidy(void) {
+    struct participant **link = &mine;
+    while (*link) {
+        struct participant *p = *link;
+        if (p->heap) {
+            link = &p->next_of_thread;
+            continue;
+        }
+        *link = p->next_of_thread;
+        free(p);
+    }
+}
+
+/* Under the process mutex. Retires those whose threads have ended and that hold nothing any more. */
+static void participants_tidy(ipcheap_heap *heap) {
+    struct participant **link = &heap->members;
+    while (*link) {
+        struct participant *p = *link;
+        /* Its thread could not free what is deferred. */
+        bool left = !p->thread && !p->abandoned && heap->by_slot[p->slot] == p;
+        if (left && p->deferred_count) heap->hooks->leave(p);
+        if (p->thread || p->abandoned || (heap->by_slot[p->slot] == p && !done(p))) {
+            link = &p->next_of_heap;
+            continue;
+        }
+        participant_retire(p);
+        *link = p->next_of_heap;
+        free(p->deferred);
+        free(p);
+    }
+}
+
+int participant_join(ipcheap_heap *heap, struct participant **result) {
+    uintptr_t marker = thread_marker();
+    for (struct participant *p = mine; p; p = p->next_of_thread)
+        if (p->heap == heap && heap->by_slot[p->slot] == p && p->thread == marker) {
+            participant_cache = (struct participant_cache){heap->serial, p};
+            *result = p;
+            return 0;
+        }
+    pthread_mutex_lock(&process_mutex);
+    mine_tidy();
+    participants_tidy(heap);
+    int error = 0;
+    uint32_t slot = 0;
+    bool was_live = false;
+    struct participant *me = NULL;
+    if (heap->live < 0) error = heap->live = os_reopen(heap->file);
+    if (error >= 0) error = slot_take(heap, &slot, &was_live);
+    if (!error) {
+        me = participant_new(heap, slot);
+        if (!me) {
+            os_byte_unlock(heap->live, slot);
+            error = IPCHEAP_NO_MEMORY;
+        }
+    }
+    if (!error) {
+        me->thread = marker;
+        slot_fill(heap, slot, me->generation);
+        me->next_of_heap = heap->members;
+        heap->members = me;
+        heap->members_here++;
+        heap->by_slot[slot] = me;
+        me->next_of_thread = mine;
+        mine = me;
+        pthread_setspecific(thread_key, me);
+    }
+    pthread_mutex_unlock(&process_mutex);
+    if (error) return error;
+    participant_cache = (struct participant_cache){heap->serial, me};
+    if (was_live) {
+        error = heap_lock(me);
+        if (error == 0) {
+            error = heap->hooks->recover(me, slot, me->generation - 1);
+            heap_unlock(me);
+        }
+        if (error) return error;
+    }
+    *result = me;
+    return 0;
+}
+
+void participants_close(ipcheap_heap *heap) {
+    struct participant *me = NULL;
+    bool here = participant_current(heap, &me) == 0;
+    pthread_mutex_lock(&process_mutex);
+    heap->serial = ++next_serial;
+    for (struct participant *p = heap->members; p && here; p = p->next_of_heap)
+        if (p != me && heap->by_slot[p->slot] == p) heap->hooks->close_endpoints(p, me);
+    for (struct participant *p = heap->members; p; p = p->next_of_heap) {
+        if (heap->by_slot[p->slot] != p) continue;
+        if (p == me) heap->hooks->leave(p);
+        /*
+         * Another thread may be in the middle of a call just now, perhaps with the heap lock:
+         * what is its own, and its slot, wait for its end, or ours.
+         */
+        if ((p == me || !p->thread) && done(p)) participant_retire(p);
+    }
+    pthread_mutex_unlock(&process_mutex);
+}
+
+void participants_forget(ipcheap_heap *heap) {
+    pthread_mutex_lock(&process_mutex);
+    struct participant *next;
+    for (struct participant *p = heap->members; p; p = next) {
+        next = p->next_of_heap;
+        if (heap->by_slot[p->slot] == p) {
+            heap->hooks->leave(p);
+            if (done(p)) participant_retire(p);
+            /* Else records are left that nobody here can free any more: to others it is dead. */
+            os_byte_unlock(heap->live, p->slot);
+            heap->by_slot[p->slot] = NULL;
+        }
+        heap->hooks->forget(p);
+        free(p->deferred);
+        p->deferred = NULL;
+        p->heap = NULL; /* its thread frees it: see mine_tidy() */
+        if (!p->thread) free(p);
+    }
+    heap->members = NULL;
+    pthread_mutex_unlock(&process_mutex);
+}
+
+/* The dead -------------------------------------------------------------------------------- */
+
+int recover_if_dead(struct participant *me, uint64_t holder) {
+    if (side_state(holder) != SIDE_OPEN) return 0;
+    uint32_t slot = tag_slot(holder), generation = tag_generation(holder);
+    if (participant_alive(me->heap, slot, generation)) return 0;
+    /* Recovering one to come would take what belongs to the living. */
+    if (!participant_has_been(me->heap, slot, generation)) return IPCHEAP_CORRUPT;
+    int error = heap_lock(me);
+    if (error) return error;
+    error = me->heap->hooks->recover(me, slot, generation);
+    heap_unlock(me);
+    return error;
+}
