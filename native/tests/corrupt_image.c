@@ -164,7 +164,7 @@ void images_prepare(void) {
 /* Where edits go: a field, or any word, of one of `count` things. */
 enum region {
     ANYWHERE, ANY_META, HEADER, LOCK, ROOTS, LISTS, BINS_OF_ZONE, COMMITTED, META_COMMITTED,
-    PARTICIPANT, HEAD, LINKS, TAIL, SLAB, REMOTE, TAGS, CHANNEL, HOLDERS, SIDES, TABLE, RING,
+    PARTICIPANT, HEAD, LINKS, TAIL, SLAB, REMOTE, TAGS, CHANNEL, SEATS, SIDES, TABLE, RING,
     RING_WORD, REGIONS
 };
 
@@ -195,7 +195,7 @@ static uint64_t target(const struct image *image, const struct edit *e) {
     case META_COMMITTED:
         return g->metabits_at + n * 4 % 512;
     case PARTICIPANT:
-        return g->participants_at + n % 8 * sizeof(struct participant_slot) + more % 32 * 4;
+        return g->participants_at + n % 8 * sizeof(struct participant_slot) + more % 64 * 4;
     case HEAD:
         return page_at + more % 2 * 8;
     case LINKS:
@@ -210,10 +210,10 @@ static uint64_t target(const struct image *image, const struct edit *e) {
         return slab + AT(slab, tags) + more % 64 * 8;
     case CHANNEL:
         return descriptor + more % 128 * 4;
-    case HOLDERS:
-        return descriptor + AT(channel, holder) + more % 2 * 8;
+    case SEATS:
+        return descriptor + AT(channel, seats) + more % 16 * 4;
     case SIDES:
-        return descriptor + AT(channel, sides) + more % 2 * sizeof(struct side) + more / 2 % 3 * 8;
+        return descriptor + AT(channel, sides) + more % 2 * sizeof(struct side) + more / 2 % 16 * 8;
     case TABLE:
         return image->table + n % image->table_cells * 4;
     case RING:
@@ -250,7 +250,7 @@ static uint64_t plausible(const struct image *image, const struct edit *e, uint6
     case 12: return (at - g->pages_at) / sizeof(struct page) + 1; /* itself, as a link */
     case 13: return own;
     case 14: return own | UINT64_C(3) << 62;
-    case 15: return sent_tag((uint32_t)small % 16, n & 63);
+    case 15: return (n & 64 ? part_tag : sent_tag)((uint32_t)small % 16, n & 63);
     case 16: return slab_owner_word(own, (uint32_t)small % 32);
     case 17: return slot_word(generation, (enum participant_state)(small & 1));
     case 18: return (generation & 0x3FFFF) << 13 | (slot + 1) | UINT64_C(0x80000000) * (small & 1);

@@ -71,7 +71,7 @@ static void who_sleeps_on_a_broken_ring_is_told(void) {
     ipcheap_channel channel = record_channel(heap, 1, SLOTS);
     ipcheap_endpoint *out = claim(heap, &channel, IPCHEAP_PRODUCER);
     pid_t pid = run_peer(fd, receive_until_told);
-    while (get(&out->channel->parked[IPCHEAP_CONSUMER]) == 0) usleep(1000);
+    while (get(&out->channel->seats[IPCHEAP_CONSUMER].parked) == 0) usleep(1000);
     put(&out->slots[0].word, UINT64_C(3) << 40);
     expect_success(pid);
     EXPECT_EQ(send_bytes(heap, out, 100), IPCHEAP_CORRUPT);
@@ -176,7 +176,7 @@ static void a_holder_who_never_was_keeps_no_side(void) {
     struct participant *living = other->members;
     ipcheap_channel channel = record_channel(heap, 1, SLOTS);
     struct channel *descriptor = channel_at(heap, channel.index);
-    put(&descriptor->holder[IPCHEAP_PRODUCER], own_tag(living->slot, living->generation + 5));
+    put(&descriptor->seats[IPCHEAP_PRODUCER].holder, own_tag(living->slot, living->generation + 5));
     ipcheap_endpoint *out = claim(heap, &channel, IPCHEAP_PRODUCER);
     EXPECT_EQ(send_bytes(heap, out, 100), 0);
     EXPECT_EQ(ipcheap_recover(heap, &recovery), 0);
@@ -345,10 +345,10 @@ static void a_segment_that_is_lied_about_is_not_written_beyond(void) {
     EXPECT_EQ(ipcheap_add_static_segment(heap, &key, 5000, &channel), 1);
     EXPECT_EQ(ipcheap_static_ready(heap, &channel, 0), 0);
     struct channel *descriptor = channel_at(heap, channel.index);
-    uint64_t memory = get(&descriptor->memory);
-    put(&descriptor->memory, memory + (UINT64_C(1) << 40));
+    uint64_t memory = get(&descriptor->parts[0]);
+    put(&descriptor->parts[0], memory + (UINT64_C(1) << 40));
     EXPECT_EQ(ipcheap_add_static_segment(heap, &key, 0, &channel), IPCHEAP_CORRUPT);
-    put(&descriptor->memory, memory);
+    put(&descriptor->parts[0], memory);
     put(&descriptor->shape, UINT64_C(1) << 40);
     EXPECT_EQ(ipcheap_add_static_segment(heap, &key, 0, &channel), IPCHEAP_CORRUPT);
     EXPECT(ipcheap_static_data(heap, &channel) == NULL);

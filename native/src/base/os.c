@@ -45,6 +45,34 @@ static int64_t clock_ns(clockid_t clock) {
 
 int64_t os_now(void) { return clock_ns(CLOCK_MONOTONIC); }
 
+int64_t os_boot_clock(void) { return clock_ns(CLOCK_BOOTTIME); }
+
+#define INITIAL_TIME_NAMESPACE 0xEFFFFFFAu /* the kernel's PROC_TIME_INIT_INO */
+
+static uint64_t inode_of(const char *path) {
+    struct stat status;
+    return stat(path, &status) ? 0 : status.st_ino;
+}
+
+/*
+ * /proc/self/timens_offsets is about the namespace of the process's children, which is its own
+ * unless it has called unshare(CLONE_NEWTIME). Nothing tells its own then.
+ */
+int64_t os_boot_clock_offset(void) {
+    uint64_t own = inode_of("/proc/self/ns/time");
+    if (own == 0 || own == INITIAL_TIME_NAMESPACE) return 0;
+    if (own != inode_of("/proc/self/ns/time_for_children")) return 0;
+    FILE *file = fopen("/proc/self/timens_offsets", "re");
+    if (!file) return 0;
+    char clock[16];
+    long long seconds, ns;
+    int64_t offset = 0;
+    while (fscanf(file, "%15s %lld %lld", clock, &seconds, &ns) == 3)
+        if (strcmp(clock, "boottime") == 0) offset = seconds * SECOND + ns;
+    fclose(file);
+    return offset;
+}
+
 uint64_t os_wall_clock(void) { return (uint64_t)clock_ns(CLOCK_REALTIME); }
 
 void os_nap(int64_t ns) {
@@ -210,6 +238,11 @@ int os_duplicate(int fd) {
 
 void os_close(int fd) {
     if (fd >= 0) close(fd);
+}
+
+uint64_t os_file_inode(int fd) {
+    struct stat status;
+    return fstat(fd, &status) ? 0 : status.st_ino;
 }
 
 int64_t os_file_bytes(int fd) {

@@ -21,6 +21,9 @@
 /* Time --------------------------------------------------------------------------- */
 int64_t os_now(void);                        /* monotonic, ns */
 uint64_t os_wall_clock(void);                /* since the epoch, ns */
+int64_t os_boot_clock(void);                 /* since boot, suspended time included, ns */
+/* How far os_boot_clock() is ahead of the initial time namespace's, ns; 0 if that cannot be known. */
+int64_t os_boot_clock_offset(void);
 void os_nap(int64_t ns);
 int os_doze(int64_t ns);                     /* the same, to the microsecond; INTERRUPTED */
 int64_t os_deadline(int64_t timeout_ns);     /* INT64_MAX for a negative time-out */
@@ -72,6 +75,7 @@ int os_sysv_post(int id);
 int os_reopen(int fd);                       /* the same file, another open file description */
 int os_duplicate(int fd);
 void os_close(int fd);
+uint64_t os_file_inode(int fd); /* 0 if that cannot be known */
 int64_t os_file_bytes(int fd);
 int os_file_resize(int fd, uint64_t bytes);
 int os_file_read(int fd, uint64_t offset, void *data, size_t bytes);

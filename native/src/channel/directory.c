@@ -67,7 +67,7 @@ static uint32_t chunk_of(uint32_t index, uint32_t *within) {
 /* A chunk never moves: once found it is known, whatever becomes of its root. */
 static struct channel *chunk_find(ipcheap_heap *heap, uint32_t chunk) {
     uint64_t offset = get_acquire(&heap->header->chunks[chunk]); /* with chunk_make() */
-    if (!extent_is(heap, offset, chunk_bytes(chunk), KIND_SYSTEM, sent_tag(NO_CHANNEL, chunk)))
+    if (!extent_is(heap, offset, chunk_bytes(chunk), KIND_SYSTEM, part_tag(NO_CHANNEL, chunk)))
         return NULL;
     struct channel *first = at_offset(heap, offset);
     heap->chunks[chunk] = first;
@@ -92,10 +92,10 @@ uint32_t directory_entries(ipcheap_heap *heap) {
 uint64_t channel_memory(ipcheap_heap *heap, uint32_t index, uint64_t bytes) {
     struct channel *channel = channel_at(heap, index);
     if (!channel) return 0;
-    uint64_t offset = get_acquire(&channel->memory); /* with channel_make_memory() */
+    uint64_t offset = get_acquire(&channel->parts[0]); /* with channel_make_memory() */
     bool is_static = get(&channel->kind) == IPCHEAP_STATIC_SEGMENT;
     enum page_kind kind = is_static ? KIND_STATIC : KIND_SYSTEM;
-    return extent_is(heap, offset, bytes, kind, sent_tag(index, 0)) ? offset : 0;
+    return extent_is(heap, offset, bytes, kind, part_tag(index, 0)) ? offset : 0;
 }
 
 int channel_of(ipcheap_heap *heap, const ipcheap_channel *handle, struct channel **channel) {
@@ -145,7 +145,7 @@ static bool table_of(ipcheap_heap *heap, struct table *table) {
     uint64_t word = get_acquire(&heap->header->table); /* with table_publish() */
     uint64_t log = word >> 56, offset = word & ((UINT64_C(1) << 56) - 1);
     if (log < FIRST_TABLE_LOG || log > 40) return false;
-    uint64_t tag = sent_tag(NO_CHANNEL, TABLE_TAG);
+    uint64_t tag = part_tag(NO_CHANNEL, DIRECTORY_TABLE);
     if (!extent_is(heap, offset, UINT64_C(4) << log, KIND_SYSTEM, tag)) return false;
     *table = (struct table){at_offset(heap, offset), (UINT64_C(1) << log) - 1};
     return true;
@@ -222,7 +222,7 @@ static int zeroes_make(struct participant *me, int zone, uint64_t bytes, enum pa
 static int table_make(struct participant *me, uint64_t log) {
     ipcheap_heap *heap = me->heap;
     uint64_t bytes = UINT64_C(4) << log, page;
-    int error = zeroes_make(me, SYSTEM_ZONE, bytes, KIND_SYSTEM, sent_tag(NO_CHANNEL, TABLE_TAG),
+    int error = zeroes_make(me, SYSTEM_ZONE, bytes, KIND_SYSTEM, part_tag(NO_CHANNEL, DIRECTORY_TABLE),
                             &page);
     if (error) return error;
     uint64_t old = get(&heap->header->table) & ((UINT64_C(1) << 56) - 1);
@@ -235,7 +235,7 @@ static int table_make(struct participant *me, uint64_t log) {
     }
     table_publish(heap, log, page);
     directory_notify(heap); /* before the old one can be used again: look-ups start anew */
-    if (extent_is(heap, old, 1, KIND_SYSTEM, sent_tag(NO_CHANNEL, TABLE_TAG)))
+    if (extent_is(heap, old, 1, KIND_SYSTEM, part_tag(NO_CHANNEL, DIRECTORY_TABLE)))
         extent_free(me, (old - heap->geometry.data_at) >> PAGE_SHIFT);
     return 0;
 }
@@ -269,7 +269,7 @@ static int table_reserve(struct participant *me) {
 
 static int chunk_make(struct participant *me, uint32_t chunk) {
     ipcheap_heap *heap = me->heap;
-    uint64_t page, tag = sent_tag(NO_CHANNEL, chunk);
+    uint64_t page, tag = part_tag(NO_CHANNEL, chunk);
     int error = zeroes_make(me, SYSTEM_ZONE, chunk_bytes(chunk), KIND_SYSTEM, tag, &page);
     if (error) return error;
     put_release(&heap->header->chunks[chunk], page_offset(heap, page));
@@ -323,21 +323,24 @@ static void entry_fill(struct channel *channel, const struct key_words *words, u
     put(&channel->incarnation, get(&channel->incarnation) + 1);
     put(&channel->kind, kind);
     put(&channel->shape, shape);
-    put(&channel->memory, 0);
+    for (int i = 0; i < 2; i++) put(&channel->parts[i], 0);
     put(&channel->ready, 0);
     put(&channel->flags, CHANNEL_DESERTED);
+    put(&channel->journeys, 0);
     put(&channel->hash, words->hash);
     for (int i = 0; i < KEY_WORDS; i++) put(&channel->key[i], words->word[i]);
     for (int side = 0; side < 2; side++) {
-        put(&channel->holder[side], 0);
-        put(&channel->parked[side], AWAKE);
-        put(&channel->bells[side].inode, 0);
+        put(&channel->seats[side].holder, 0);
+        put(&channel->seats[side].parked, AWAKE);
+        put(&channel->seats[side].bell.inode, 0);
         put(&channel->sides[side].position, 0);
-        put(&channel->sides[side].intent, 0);
-        put(&channel->sides[side].from, 0);
         put(&channel->sides[side].parks, 0);
         put(&channel->sides[side].wakes, 0);
+        put(&channel->sides[side].since, 0);
+        for (int i = 0; i < MARKS; i++) put(&channel->sides[side].marks[i], 0);
+        for (int i = 0; i < 4; i++) put(&channel->sides[side].of_kind[i], 0);
     }
+    for (int i = 0; i < 8; i++) put(&channel->of_kind[i], 0);
 }
 
 static void entry_free(ipcheap_heap *heap, uint32_t index) {
@@ -389,9 +392,9 @@ int channel_make_memory(struct participant *me, uint32_t index, uint64_t bytes) 
     int zone = is_static ? DATA_ZONE : SYSTEM_ZONE;
     uint64_t page;
     int error = zeroes_make(me, zone, bytes, is_static ? KIND_STATIC : KIND_SYSTEM,
-                            sent_tag(index, 0), &page);
+                            part_tag(index, 0), &page);
     if (error) return error;
-    put_release(&channel->memory, page_offset(heap, page));
+    put_release(&channel->parts[0], page_offset(heap, page));
     return 0;
 }
 
@@ -413,7 +416,7 @@ void directory_remove(struct participant *me, uint32_t index) {
 void directory_drop(struct participant *me, uint32_t index) {
     struct channel *channel = channel_at(me->heap, index);
     uint64_t memory = channel_memory(me->heap, index, 1);
-    put(&channel->memory, 0);
+    put(&channel->parts[0], 0);
     if (memory) extent_free(me, (memory - me->heap->geometry.data_at) >> PAGE_SHIFT);
     entry_free(me->heap, index);
 }
@@ -424,10 +427,10 @@ static bool run_is_referenced(ipcheap_heap *heap, uint64_t page) {
     uint32_t index = tag_channel(tag);
     if (index != NO_CHANNEL) {
         struct channel *channel = channel_at(heap, index);
-        return channel && get(&channel->memory) == offset && state_of(channel) != CHANNEL_FREE;
+        return channel && get(&channel->parts[0]) == offset && state_of(channel) != CHANNEL_FREE;
     }
     uint64_t position = tag_position(tag);
-    if (position == TABLE_TAG)
+    if (position == DIRECTORY_TABLE)
         return (get(&heap->header->table) & ((UINT64_C(1) << 56) - 1)) == offset;
     return position < DIRECTORY_CHUNKS && get(&heap->header->chunks[position]) == offset;
 }
@@ -490,7 +493,7 @@ bool directory_valid(ipcheap_heap *heap) {
     uint64_t entries = get(&header->entries);
     for (uint32_t chunk = 0; chunk < DIRECTORY_CHUNKS; chunk++) {
         bool used = entries > FIRST_CHUNK * ((UINT64_C(1) << chunk) - 1);
-        uint64_t root = get(&header->chunks[chunk]), tag = sent_tag(NO_CHANNEL, chunk);
+        uint64_t root = get(&header->chunks[chunk]), tag = part_tag(NO_CHANNEL, chunk);
         if ((used || root) && !extent_is(heap, root, chunk_bytes(chunk), KIND_SYSTEM, tag))
             return false;
     }
@@ -509,7 +512,7 @@ void directory_rebuild(struct participant *me) {
         struct channel *channel = channel_at(heap, i);
         if (!channel) break;
         enum channel_state state = state_of(channel);
-        if (state == CHANNEL_MAKING) put(&channel->memory, 0);
+        if (state == CHANNEL_MAKING) put(&channel->parts[0], 0);
         if (state == CHANNEL_FREE || state == CHANNEL_MAKING) entry_free(heap, i);
     }
     put(&header->channels, count_living(heap));

@@ -13,7 +13,6 @@
 
 #include "segment/membership.h"
 
-#define TABLE_TAG 64 /* position in the tag of the hash table; of chunk k it is k */
 
 /* The descriptor; NULL for an index that was never given. */
 struct channel *channel_at(ipcheap_heap *heap, uint32_t index);

@@ -35,11 +35,11 @@ int ipcheap_add_record_channel(ipcheap_heap *heap, const ipcheap_key *key, uint6
 
 /* Under the lock: is a side held by someone alive? Recovers him if he is dead. */
 static bool side_taken(struct participant *me, struct channel *channel, int side) {
-    uint64_t holder = get_acquire(&channel->holder[side]);
+    uint64_t holder = get_acquire(&channel->seats[side].holder);
     /* One who never was cannot be recovered, nor will he ever close. */
     if (recover_if_dead(me, holder) == IPCHEAP_CORRUPT)
         side_end(me->heap, channel, side, SIDE_DIED);
-    return side_state(get(&channel->holder[side])) == SIDE_OPEN;
+    return side_state(get(&channel->seats[side].holder)) == SIDE_OPEN;
 }
 
 /*
@@ -53,7 +53,7 @@ static void drain_pending(struct participant *me, uint32_t index) {
     struct channel *channel = channel_at(heap, index);
     if (get(&heap->header->fences)) return;
     if (!os_membarrier()) return;
-    uint64_t holder = get_acquire(&channel->holder[IPCHEAP_PRODUCER]);
+    uint64_t holder = get_acquire(&channel->seats[IPCHEAP_PRODUCER].holder);
     bool other = side_state(holder) == SIDE_OPEN && holder != me->tag;
     if (other && !participant_settled(heap, tag_slot(holder))) return;
     ring_drain(me, index, get_acquire(&channel->sides[IPCHEAP_CONSUMER].position));
@@ -107,7 +107,7 @@ static int claim(ipcheap_endpoint *e, uint64_t slots) {
     if (side_taken(e->me, channel, e->side)) return IPCHEAP_CHANNEL_BUSY;
     if (get(&channel->shape) != slots || get(&channel->flags) & CHANNEL_POISONED)
         return IPCHEAP_CORRUPT;
-    if (get(&channel->memory) == 0) {
+    if (get(&channel->parts[0]) == 0) {
         int error = channel_make_memory(e->me, e->index, slots * sizeof(struct ring_slot));
         if (error) return error;
     }
@@ -118,10 +118,10 @@ static int claim(ipcheap_endpoint *e, uint64_t slots) {
     e->mask = ring.count - 1;
     e->shift = ring.shift;
     take_position(e);
-    put(&channel->parked[e->side], AWAKE);
+    put(&channel->seats[e->side].parked, AWAKE);
     if (e->side == IPCHEAP_PRODUCER)
         put_and(&channel->flags, ~(uint32_t)(CHANNEL_DESERTED | CHANNEL_REVOKED));
-    put_release(&channel->holder[e->side], e->me->tag); /* commit: SIDE_OPEN is TAG_OWN */
+    put_release(&channel->seats[e->side].holder, e->me->tag); /* commit: SIDE_OPEN is TAG_OWN */
     full_fence(); /* pairs with park(): for wait_peer */
     /* Who was here before us may have taken the other's word, and been killed before he rang. */
     if (!unpark(e->heap, channel, !e->side, NULL)) bell_ring(e->heap, channel, !e->side, NULL);
@@ -171,7 +171,7 @@ int ipcheap_side_holder(ipcheap_heap *heap, const ipcheap_channel *handle, int s
     struct channel *channel;
     int error = channel_of(heap, handle, &channel);
     if (error) return error;
-    uint64_t word = get_acquire(&channel->holder[side]);
+    uint64_t word = get_acquire(&channel->seats[side].holder);
     if (side_state(word) != SIDE_OPEN) return 0;
     participant_describe(heap, tag_slot(word), holder);
     return 1;
@@ -189,7 +189,7 @@ static void keep_held(ipcheap_endpoint *e, struct participant *me) {
         if (!slot_is_readable(e, p, word) || !place_find(e->heap, ring_offset(word), &place) ||
             !place_is(&place, my_sent_tag(e, p)))
             continue;
-        put(place.tag, e->me->tag);
+        put(place.tag, my_tag(e->me));
         put_release(&slot->word, ring_word(lap_of(e, p) + 1, SLOT_EMPTY, 0));
         participant_holds(me, e->me, 1);
     }
@@ -322,7 +322,7 @@ int endpoint_refuse(const ipcheap_endpoint *e) {
 /* Waiting ---------------------------------------------------------------------------------- */
 
 static enum side_state peer_state(const ipcheap_endpoint *e) {
-    return side_state(get_acquire(&e->channel->holder[!e->side])); /* pairs with side_end() */
+    return side_state(get_acquire(&e->channel->seats[!e->side].holder)); /* pairs with side_end() */
 }
 
 int endpoint_poison(ipcheap_endpoint *e) {
@@ -371,7 +371,7 @@ int endpoint_end(ipcheap_endpoint *e, uint64_t word) {
     enum side_state peer = peer_state(e);
     /* Who polls never parks, so he has to look after a silent peer now and then himself. */
     if (peer == SIDE_OPEN && UNLIKELY(++e->idle % LOOK_AFTER_TRIES == 0)) {
-        uint64_t holder = get_acquire(&e->channel->holder[!e->side]);
+        uint64_t holder = get_acquire(&e->channel->seats[!e->side].holder);
         if (recover_if_dead(e->me, holder) == IPCHEAP_CORRUPT) return IPCHEAP_CORRUPT;
         peer = peer_state(e);
     }
@@ -436,7 +436,7 @@ int ipcheap_spin(ipcheap_endpoint *e) {
 
 int ipcheap_wait_peer(ipcheap_endpoint *e, int64_t timeout_ns) {
     int error = endpoint_check(e);
-    if (!error) recover_if_dead(e->me, get_acquire(&e->channel->holder[!e->side]));
+    if (!error) recover_if_dead(e->me, get_acquire(&e->channel->seats[!e->side].holder));
     if (!error) error = wait_inside(e, peer_is_open, timeout_ns);
     if (error || !is_over(e)) return error;
     return get(&e->channel->flags) & CHANNEL_GONE ? IPCHEAP_ENDPOINT_CLOSED : IPCHEAP_CORRUPT;

@@ -28,12 +28,12 @@ static void knock(ipcheap_heap *heap, uint64_t holder) {
 }
 
 bool unpark(ipcheap_heap *heap, struct channel *channel, int side, struct bell_pull *pull) {
-    if (get(&channel->parked[side]) == AWAKE) return false;
-    switch ((enum parked_state)put_exchange(&channel->parked[side], AWAKE)) {
+    if (get(&channel->seats[side].parked) == AWAKE) return false;
+    switch ((enum parked_state)put_exchange(&channel->seats[side].parked, AWAKE)) {
     case AWAKE: return false;
     case PARKED_BELL: bell_ring(heap, channel, side, pull); break;
-    case PARKED_AMONG: knock(heap, get_acquire(&channel->holder[side])); break;
-    default: os_futex_wake(&channel->parked[side], 1); /* PARKED_HERE, or what nobody wrote */
+    case PARKED_AMONG: knock(heap, get_acquire(&channel->seats[side].holder)); break;
+    default: os_futex_wake(&channel->seats[side].parked, 1); /* PARKED_HERE, or what nobody wrote */
     }
     return true;
 }
@@ -54,7 +54,7 @@ static bool shares_its_core(const ipcheap_endpoint *e) {
     uint32_t core = get(&e->me->record->core);
     if (LIKELY(core == 0)) return false;
     struct participant_slot *peer =
-        participant_record(e->heap, get_acquire(&e->channel->holder[!e->side]));
+        participant_record(e->heap, get_acquire(&e->channel->seats[!e->side].holder));
     return !peer || get(&peer->core) == core;
 }
 
@@ -137,14 +137,14 @@ void endpoint_learn(ipcheap_endpoint *e, int64_t slept) {
 }
 
 int look_after_peer(ipcheap_endpoint *e) {
-    int error = recover_if_dead(e->me, get_acquire(&e->channel->holder[!e->side]));
+    int error = recover_if_dead(e->me, get_acquire(&e->channel->seats[!e->side].holder));
     return error == IPCHEAP_HEAP_BUSY ? 0 : error;
 }
 
 int park(ipcheap_endpoint *e, bool (*ready)(const ipcheap_endpoint *), int64_t timeout_ns) {
     if (ready(e)) return 0;
     int64_t deadline = os_deadline(timeout_ns);
-    shared32 *word = &e->channel->parked[e->side];
+    shared32 *word = &e->channel->seats[e->side].parked;
     bell_disarm(e);
     shared64 *parks = &e->channel->sides[e->side].parks;
     for (;;) {

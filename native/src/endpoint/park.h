@@ -37,7 +37,7 @@ bool wake_peer(ipcheap_endpoint *e);
 static inline void endpoint_notify(ipcheap_endpoint *e) {
     if (UNLIKELY(get(&e->heap->header->fences))) full_fence();
     compiler_fence(); /* pairs with the membarrier in park() */
-    if (UNLIKELY(get(&e->channel->parked[!e->side])) && wake_peer(e)) {
+    if (UNLIKELY(get(&e->channel->seats[!e->side].parked)) && wake_peer(e)) {
         shared64 *wakes = &e->channel->sides[e->side].wakes;
         put(wakes, get(wakes) + 1);
     }

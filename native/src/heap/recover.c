@@ -44,15 +44,15 @@ static bool is_half_forwarded(const struct recovery *r, uint64_t tag, uint64_t o
     if (tag_kind(tag) != TAG_SENT || !ring_of(r->heap, index, &ring)) return false;
     struct channel *channel = channel_at(r->heap, index);
     const struct side *side = &channel->sides[IPCHEAP_PRODUCER];
-    return side_is_dead(r, get(&channel->holder[IPCHEAP_PRODUCER])) &&
-           get(&side->intent) == offset && get(&side->from) == here &&
+    return side_is_dead(r, get(&channel->seats[IPCHEAP_PRODUCER].holder)) &&
+           get(&side->record.intent) == offset && get(&side->record.from) == here &&
            tag == sent_tag(index, ring_sent(r->heap, index));
 }
 
 static void recover_producer(struct recovery *r, uint32_t index, struct channel *channel) {
     struct side *side = &channel->sides[IPCHEAP_PRODUCER];
-    uint64_t sent = ring_sent(r->heap, index), intent = get(&side->intent);
-    uint64_t from = get(&side->from);
+    uint64_t sent = ring_sent(r->heap, index), intent = get(&side->record.intent);
+    uint64_t from = get(&side->record.from);
     struct place place;
     /*
      * Tagged as sent, but its slot was never filled: `send` had not returned. It goes back to
@@ -68,7 +68,7 @@ static void recover_producer(struct recovery *r, uint32_t index, struct channel 
         }
     }
     put(&side->position, sent);
-    put(&side->intent, 0);
+    put(&side->record.intent, 0);
     ring_collect(r->me, index);
 }
 
@@ -107,13 +107,13 @@ static void recover_channel(struct recovery *r, uint32_t index, struct channel *
         put_release(&channel->ready, 0); /* the next adder initialises it */
         directory_notify(r->heap);
     }
-    uint64_t holder = get(&channel->holder[side]);
+    uint64_t holder = get(&channel->seats[side].holder);
     if (side_state(holder) != SIDE_OPEN || !names_dead(r, holder)) return;
     if (side == IPCHEAP_PRODUCER)
         recover_producer(r, index, channel);
     else
         recover_consumer(r, index, channel);
-    put(&channel->parked[side], AWAKE);
+    put(&channel->seats[side].parked, AWAKE);
     bell_recover(r->heap, channel, side);
     /* The dead one may have taken the other's word and not rung; before the commit, for us. */
     bell_ring(r->heap, channel, !side, NULL);

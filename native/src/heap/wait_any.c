@@ -73,7 +73,7 @@ static void lie_down(struct gathering *g) {
         ipcheap_endpoint *e = g->items[i].endpoint;
         if (e) {
             bell_disarm(e);
-            put(&e->channel->parked[e->side], PARKED_AMONG);
+            put(&e->channel->seats[e->side].parked, PARKED_AMONG);
         } else if (!g->items[i].width) {
             event_expect(g->items[i].word);
         }
@@ -89,7 +89,7 @@ static void lie_down(struct gathering *g) {
 static void get_up(struct gathering *g) {
     for (size_t i = 0; i < g->count; i++) {
         ipcheap_endpoint *e = g->items[i].endpoint;
-        if (e) put(&e->channel->parked[e->side], AWAKE);
+        if (e) put(&e->channel->seats[e->side].parked, AWAKE);
     }
 }
 

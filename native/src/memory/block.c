@@ -38,7 +38,7 @@ struct participant *block_owner(ipcheap_heap *heap, const struct place *place) {
     uint64_t tag = get(place->tag);
     if (tag_kind(tag) != TAG_OWN) return NULL;
     struct participant *owner = heap->by_slot[tag_slot(tag)];
-    if (!owner || owner->tag != tag) return NULL;
+    if (!owner || owner->tag != tag_owner(tag)) return NULL;
     if (place->in_slab && block_is_remote_free(place->block.slab, place->block.index)) return NULL;
     return owner;
 }
@@ -68,7 +68,7 @@ static int allocate_large(struct participant *me, uint64_t pages, uint64_t *firs
     uint64_t rounded = round_up(pages, LARGE_PAGE);
     if (me->heap->sysv || rounded - pages > pages / 32) return IPCHEAP_HEAP_FULL;
     if (!is_spacious(me->heap, pages, rounded)) return IPCHEAP_HEAP_FULL;
-    return extent_allocate(me, DATA_ZONE, rounded, LARGE_PAGE, KIND_RECORD, me->tag, first);
+    return extent_allocate(me, DATA_ZONE, rounded, LARGE_PAGE, KIND_RECORD, my_tag(me), first);
 }
 
 static int allocate_once(struct participant *me, uint64_t nbytes, uint64_t *offset) {
@@ -83,7 +83,7 @@ static int allocate_once(struct participant *me, uint64_t nbytes, uint64_t *offs
     error = allocate_large(me, pages, &first);
     /* CORRUPT: where the heads add up, something that is not aligned may still fit. */
     if (error == IPCHEAP_HEAP_FULL || error == IPCHEAP_MEMORY_FULL || error == IPCHEAP_CORRUPT)
-        error = extent_allocate(me, DATA_ZONE, pages, 1, KIND_RECORD, me->tag, &first);
+        error = extent_allocate(me, DATA_ZONE, pages, 1, KIND_RECORD, my_tag(me), &first);
     if (!error) *offset = page_offset(me->heap, first);
     return error;
 }
@@ -132,7 +132,7 @@ static int block_free_extent(struct participant *me, const struct place *place) 
     if (me->deferred_count) deferred_settle(me);
     int error = deferred_reserve(me, 1);
     if (error) return error;
-    put(place->tag, me->tag);
+    put(place->tag, my_tag(me));
     error = extent_free(me, place->page);
     if (LIKELY(!error)) return 0;
     if (error == IPCHEAP_HEAP_BUSY) {

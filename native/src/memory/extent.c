@@ -110,7 +110,7 @@ static int take(ipcheap_heap *heap, int zone, const struct fit *fit, uint64_t pa
 int extent_cut(struct participant *me, const struct extent_walk *run, uint64_t first,
                uint64_t pages, enum page_kind kind) {
     struct fit fit = {run->first, run->length, first};
-    return take(me->heap, run->zone, &fit, pages, kind, me->tag);
+    return take(me->heap, run->zone, &fit, pages, kind, my_tag(me));
 }
 
 int extent_allocate(struct participant *me, int zone, uint64_t pages, uint64_t align,

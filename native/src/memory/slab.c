@@ -6,6 +6,7 @@
 #include "memory/extent.h"
 #include "memory/slab_local.h"
 #include "memory/trim.h"
+#include "segment/clock.h"
 #include "segment/lock.h"
 
 #define PROBES 16 /* full slabs looked at for remote frees before a new slab is made */
@@ -234,7 +235,7 @@ static int slab_create(struct participant *me, uint32_t size_class, struct local
     ipcheap_heap *heap = me->heap;
     uint64_t pages = slab_bytes(heap, size_class) >> PAGE_SHIFT, first;
     /* A record to all others, until the tags are in order. */
-    int error = extent_allocate(me, DATA_ZONE, pages, pages, KIND_RECORD, me->tag, &first);
+    int error = extent_allocate(me, DATA_ZONE, pages, pages, KIND_RECORD, my_tag(me), &first);
     if (error) return error;
     uint32_t granule = granule_of_page(heap, first);
     uint32_t blocks = slab_blocks(heap, size_class);
@@ -354,6 +355,7 @@ static int find_slab(struct participant *me, uint32_t size_class, struct local_s
 
 /* Makes bin->current a slab with a free block; inside participant_enter(). */
 static int refill(struct participant *me, uint32_t size_class) {
+    clock_tick(me->heap);
     struct bin *bin = &me->slabs->bins[size_class];
     if (bin->current) {
         int mine = settle_revoked(me, bin, bin->current);

@@ -113,7 +113,7 @@ static inline uint64_t slab_take(struct participant *me, uint32_t size_class) {
     me->slabs->last_offset = offset;
     me->slabs->last_slab = s;
     me->slabs->last_index = index;
-    put(&s->shared->tags[index], me->tag);
+    put(&s->shared->tags[index], my_tag(me));
     participant_leave(me);
     return offset;
 }
@@ -186,7 +186,7 @@ static inline bool slab_free_held(struct participant *me, uint64_t offset) {
     uint8_t attention = me->attention;
     if (UNLIKELY(!s || attention & ATTENTION_TRIM)) return false;
     bool held = LIKELY(!attention) ? s->words[index / 64].held >> (index & 63) & 1
-                                   : get(&s->shared->tags[index]) == me->tag &&
+                                   : tag_owner(get(&s->shared->tags[index])) == me->tag &&
                                          !block_is_remote_free(s->shared, index);
     if (LIKELY(held)) free_mine(me, s, index, offset);
     return held;

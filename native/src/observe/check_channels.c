@@ -18,7 +18,7 @@ static bool full_slot_is_right(ipcheap_heap *heap, uint32_t index, uint64_t posi
     if (!place_find(heap, ring_offset(word), &place)) return false;
     if (get_acquire(place.tag) == sent_tag(index, position))
         return size_bytes(get(&slot->size)) <= place_bytes(heap, &place);
-    bool held = side_state(get(&channel->holder[IPCHEAP_CONSUMER])) == SIDE_OPEN;
+    bool held = side_state(get(&channel->seats[IPCHEAP_CONSUMER].holder)) == SIDE_OPEN;
     return held && position < get(&channel->sides[IPCHEAP_CONSUMER].position);
 }
 
@@ -51,13 +51,13 @@ static void check_slot(struct check *c, uint32_t index, const struct ring *ring,
 
 static void check_ring(struct check *c, uint32_t index, struct channel *channel) {
     struct ring ring;
-    uint64_t memory = get(&channel->memory), slots = get(&channel->shape);
+    uint64_t memory = get(&channel->parts[0]), slots = get(&channel->shape);
     if (slots == 0 || slots & (slots - 1)) {
         fault(c, "channel %u has %llu slots", index, (number)slots);
         return;
     }
     if (memory == 0) return; /* nobody has claimed a side yet */
-    if (!run_is(c->heap, memory, KIND_SYSTEM, sent_tag(index, 0),
+    if (!run_is(c->heap, memory, KIND_SYSTEM, part_tag(index, 0),
                 slots * sizeof(struct ring_slot)) ||
         !ring_of(c->heap, index, &ring)) {
         fault(c, "the ring of channel %u is not its own", index);
@@ -71,9 +71,9 @@ static void check_ring(struct check *c, uint32_t index, struct channel *channel)
 /* A side is held by somebody whose death would be noticed. */
 static void check_side(struct check *c, uint32_t index, struct channel *channel, int side) {
     for (int look = 0; look < LOOKS; look++) {
-        uint64_t holder = get_acquire(&channel->holder[side]);
+        uint64_t holder = get_acquire(&channel->seats[side].holder);
         if (side_state(holder) != SIDE_OPEN || may_own(c->heap, holder)) return;
-        if (look == LOOKS - 1 && get_acquire(&channel->holder[side]) == holder)
+        if (look == LOOKS - 1 && get_acquire(&channel->seats[side].holder) == holder)
             fault(c, "the %s side of channel %u is held by nobody (%llx)",
                   side == IPCHEAP_PRODUCER ? "producer" : "consumer", index, (number)holder);
     }
@@ -83,7 +83,7 @@ static void check_side(struct check *c, uint32_t index, struct channel *channel,
 
 static void check_static(struct check *c, uint32_t index, struct channel *channel) {
     uint64_t ready = get(&channel->ready);
-    if (!run_is(c->heap, get(&channel->memory), KIND_STATIC, sent_tag(index, 0),
+    if (!run_is(c->heap, get(&channel->parts[0]), KIND_STATIC, part_tag(index, 0),
                 get(&channel->shape)))
         fault(c, "the memory of static segment %u is not its own", index);
     bool initialised = ready == 0 || ready == STATIC_READY;
@@ -133,12 +133,12 @@ static void check_directory_memory(struct check *c) {
     ipcheap_heap *heap = c->heap;
     uint64_t word = get(&heap->header->table), offset = word & ((UINT64_C(1) << 56) - 1);
     uint64_t table_bytes = UINT64_C(4) << (word >> 56 & 63);
-    if (word && !run_is(heap, offset, KIND_SYSTEM, sent_tag(NO_CHANNEL, TABLE_TAG), table_bytes))
+    if (word && !run_is(heap, offset, KIND_SYSTEM, part_tag(NO_CHANNEL, DIRECTORY_TABLE), table_bytes))
         fault(c, "the table of the directory is not its own");
     for (uint32_t i = 0; i < DIRECTORY_CHUNKS; i++) {
         uint64_t chunk = get(&heap->header->chunks[i]);
         uint64_t bytes = ((uint64_t)FIRST_CHUNK << i) * sizeof(struct channel);
-        if (chunk && !run_is(heap, chunk, KIND_SYSTEM, sent_tag(NO_CHANNEL, i), bytes))
+        if (chunk && !run_is(heap, chunk, KIND_SYSTEM, part_tag(NO_CHANNEL, i), bytes))
             fault(c, "chunk %u of the directory is not its own", i);
     }
 }

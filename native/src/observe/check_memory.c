@@ -20,7 +20,7 @@ static bool ring_accounts_for(ipcheap_heap *heap, uint64_t tag, uint64_t offset)
     return word == ring_word(lap, SLOT_FULL, offset) ||
            word == ring_word(lap + 1, SLOT_RELEASED, offset) ||
            word == ring_word(lap, SLOT_RELEASED, offset) ||
-           get(&channel_at(heap, index)->sides[IPCHEAP_PRODUCER].intent) == offset;
+           get(&channel_at(heap, index)->sides[IPCHEAP_PRODUCER].record.intent) == offset;
 }
 
 /* `slab`: where the block may have been freed by its bit and not yet been collected. */
@@ -121,7 +121,7 @@ static void check_owned_run(struct check *c, const struct extent_walk *walk, uin
             fault(c, "the directory does not know of its memory at offset %llu", (number)offset);
     } else {
         struct channel *channel = channel_at(heap, index);
-        bool known = channel && get(&channel->memory) == offset &&
+        bool known = channel && get(&channel->parts[0]) == offset &&
                      get(&channel->state) >> 62 != CHANNEL_FREE;
         if (!known)
             fault(c, "channel %u does not know of its memory at offset %llu", index,

@@ -31,7 +31,7 @@ int nobody_here_owns(ipcheap_heap *heap, uint64_t offset) {
     if (!place_find(heap, offset, &place)) return IPCHEAP_RECORD;
     uint64_t tag = get(place.tag);
     for (struct participant *p = heap->members; p; p = p->next_of_heap)
-        if (p->abandoned && p->tag == tag) return IPCHEAP_WRONG_PROCESS;
+        if (p->abandoned && p->tag == tag_owner(tag)) return IPCHEAP_WRONG_PROCESS;
     return IPCHEAP_RECORD;
 }
 
@@ -58,7 +58,7 @@ int take_out(struct participant *me, ipcheap_record *record, struct ring_slot *s
     uint64_t tag = my_sent_tag(record->consumer, record->position);
     if (!place_find(me->heap, record->offset, &place) || get(place.tag) != tag)
         return endpoint_poison(record->consumer); /* somebody else's, whatever the slot says */
-    put(place.tag, me->tag); /* from here on the slot's claim does not count */
+    put(place.tag, my_tag(me)); /* from here on the slot's claim does not count */
     slot_let_go(record->consumer, slot, record->position, SLOT_EMPTY, 0);
     participant_holds(me, me, 1);
     record->consumer = NULL;

@@ -81,7 +81,7 @@ uint64_t ring_collect(struct participant *me, uint32_t index) {
     struct ring ring;
     if (!ring_of(heap, index, &ring)) return 0;
     const struct side *producer = &channel_at(heap, index)->sides[IPCHEAP_PRODUCER];
-    uint64_t freed = 0, sent = ring_sent(heap, index), intent = get(&producer->intent);
+    uint64_t freed = 0, sent = ring_sent(heap, index), intent = get(&producer->record.intent);
     for (uint64_t i = 0; i < ring.count; i++) {
         uint64_t position = sent + i; /* to be sent next in its slot */
         struct ring_slot *slot = &ring.slots[position & (ring.count - 1)];
@@ -129,7 +129,7 @@ void rings_reclaim(struct participant *me) {
         channel_drop_if_done(me, index);
         if (get(&channel->state) >> 62 != CHANNEL_LIVE || !ring_of(heap, index, &ring)) continue;
         if (!has_garbage(&ring)) continue;
-        uint64_t holder = get(&channel->holder[IPCHEAP_PRODUCER]);
+        uint64_t holder = get(&channel->seats[IPCHEAP_PRODUCER].holder);
         if (side_state(holder) == SIDE_OPEN && holder != me->tag)
             collect_from_other(me, index, tag_slot(holder));
         else
@@ -159,15 +159,15 @@ void channel_drop_if_done(struct participant *me, uint32_t index) {
     struct channel *channel = channel_at(me->heap, index);
     if (!channel || get(&channel->state) >> 62 != CHANNEL_REMOVED) return;
     for (int side = 0; side < 2; side++)
-        if (side_state(get(&channel->holder[side])) == SIDE_OPEN) return;
+        if (side_state(get(&channel->seats[side].holder)) == SIDE_OPEN) return;
     ring_drain(me, index, 0);
     directory_drop(me, index);
 }
 
 void side_end(ipcheap_heap *heap, struct channel *channel, int side, enum side_state state) {
-    uint64_t holder = get(&channel->holder[side]) & ~(UINT64_C(3) << 62);
+    uint64_t holder = get(&channel->seats[side].holder) & ~(UINT64_C(3) << 62);
     if (side == IPCHEAP_PRODUCER) put_or(&channel->flags, CHANNEL_DESERTED);
-    put_release(&channel->holder[side], (uint64_t)state << 62 | holder); /* with endpoint_end() */
+    put_release(&channel->seats[side].holder, (uint64_t)state << 62 | holder); /* with endpoint_end() */
     full_fence(); /* pairs with park() */
     unpark(heap, channel, !side, NULL);
     directory_notify(heap);

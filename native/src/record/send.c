@@ -52,7 +52,7 @@ static int judge(ipcheap_endpoint *e, const ipcheap_record *record, struct parce
     if (UNLIKELY(record->data != at_offset(e->heap, record->offset))) return IPCHEAP_RECORD;
     if (LIKELY(!consumer_is_open(record))) {
         parcel->tag = slab_my_tag(e->me, record->offset, &parcel->slab);
-        if (LIKELY(parcel->tag && get(parcel->tag) == e->me->tag)) return 0;
+        if (LIKELY(parcel->tag && tag_owner(get(parcel->tag)) == e->me->tag)) return 0;
     }
     if (!place_find(e->heap, record->offset, &place)) return IPCHEAP_RECORD;
     parcel->tag = place.tag;
@@ -98,14 +98,14 @@ static void free_released(ipcheap_endpoint *e) {
 static void fill_slot(ipcheap_endpoint *e, const ipcheap_record *record, shared64 *tag) {
     struct side *side = &e->channel->sides[IPCHEAP_PRODUCER];
     struct ring_slot *slot = slot_of(e, e->position);
-    put(&side->from, get(tag));
-    put(&side->intent, record->offset);
+    put(&side->record.from, get(tag));
+    put(&side->record.intent, record->offset);
     put_release(tag, my_sent_tag(e, e->position)); /* after the intent that explains it */
     /* These two last and together: a consumer that polls the line should lose it only once. */
     put(&slot->size, ring_size(record->nbytes, record->form));
     /* Release: pairs with the consumer's acquire; what the user wrote goes with it. */
     put_release(&slot->word, ring_word(lap_of(e, e->position), SLOT_FULL, record->offset));
-    put(&side->intent, 0);
+    put(&side->record.intent, 0);
     e->position++;
     put_release(&side->position, e->position); /* pairs with ring_sent(): after the slot */
 }

@@ -80,6 +80,7 @@ struct ipcheap_heap {
     int sem_id;
     void *semaphore;
     int64_t lock_timeout;
+    int64_t boot_offset; /* of this process's time namespace: clock.h */
     _Atomic int64_t large_pages_from; /* os_now() before which the kernel is not asked for any */
     /* Of endpoint lists, and of what a closing consumer holds. Not wanted under the heap lock. */
     pthread_mutex_t mutex;
@@ -117,6 +118,11 @@ static inline uint64_t page_offset(const ipcheap_heap *heap, uint64_t page) {
 
 static inline struct participant_slot *slot_at(const ipcheap_heap *heap, uint32_t slot) {
     return (struct participant_slot *)at_offset(heap, heap->geometry.participants_at) + slot;
+}
+
+/* The tag of what a participant gets now: its own, with a stamp. */
+static inline uint64_t my_tag(const struct participant *me) {
+    return me->tag | (get(&me->heap->header->clock) & STAMP_MASK);
 }
 
 #endif

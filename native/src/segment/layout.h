@@ -23,7 +23,7 @@
 #include "base/shared.h"
 
 #define MAGIC UINT64_C(0x7061656863706931) /* "1ipcheap" */
-#define FORMAT 2u
+#define FORMAT 3u
 
 #define PAGE_SHIFT 12
 #define PAGE ((uint64_t)1 << PAGE_SHIFT)
@@ -42,13 +42,24 @@
 /* Tags: who answers for a block or extent --------------------------------------------- */
 /*
  *   FREE   0
- *   OWN    1 | generation 32 | slot 12              the participant that may free or send it
- *   SENT   2 | channel 24 | position 38             the slot of a ring that holds it
+ *   OWN    1 | stamp 18 | generation 32 | slot 12   the participant that may free or send it
+ *   SENT   2 | channel 24 | position 38             the place in a channel that holds it
+ *   PART   3 | channel 24 | part 38                 memory that a channel itself keeps
+ *
+ * The stamp is the second in which the owner got it, modulo three days: a hint for people. Tags
+ * are compared without it (tag_owner()). The low part numbers are areas of the channel (a ring's
+ * slots, a segment's bytes), the others its contents; its kind says where its areas end. Parts of
+ * NO_CHANNEL are the directory's own: part k is chunk k, DIRECTORY_TABLE the hash table.
  */
 #define TAG_FREE UINT64_C(0)
 #define TAG_OWN UINT64_C(1)
 #define TAG_SENT UINT64_C(2)
+#define TAG_PART UINT64_C(3)
+#define STAMP_SHIFT 44
+#define STAMP_MASK (((UINT64_C(1) << 18) - 1) << STAMP_SHIFT)
 #define POSITION_BITS 38
+#define NO_CHANNEL 0xFFFFFFu
+#define DIRECTORY_TABLE 64
 #define POSITION_MASK ((UINT64_C(1) << POSITION_BITS) - 1)
 
 static inline uint64_t tag_kind(uint64_t tag) { return tag >> 62; }
@@ -56,6 +67,12 @@ static inline uint64_t tag_kind(uint64_t tag) { return tag >> 62; }
 static inline uint64_t own_tag(uint32_t slot, uint32_t generation) {
     return TAG_OWN << 62 | (uint64_t)generation << 12 | slot;
 }
+
+/* An OWN tag without its stamp. */
+static inline uint64_t tag_owner(uint64_t tag) { return tag & ~STAMP_MASK; }
+
+/* Seconds of the heap's clock, where OWN tags and the header's clock have them. */
+static inline uint64_t stamp_of(uint64_t seconds) { return seconds << STAMP_SHIFT & STAMP_MASK; }
 
 static inline uint32_t tag_slot(uint64_t tag) { return (uint32_t)(tag & (PARTICIPANTS - 1)); }
 
@@ -65,10 +82,15 @@ static inline uint64_t sent_tag(uint32_t channel, uint64_t position) {
     return TAG_SENT << 62 | (uint64_t)channel << POSITION_BITS | (position & POSITION_MASK);
 }
 
+static inline uint64_t part_tag(uint32_t channel, uint64_t part) {
+    return TAG_PART << 62 | (uint64_t)channel << POSITION_BITS | (part & POSITION_MASK);
+}
+
 static inline uint32_t tag_channel(uint64_t tag) {
     return (uint32_t)(tag >> POSITION_BITS) & 0xFFFFFF;
 }
 
+/* The position of a SENT tag, the part of a PART tag. */
 static inline uint64_t tag_position(uint64_t tag) { return tag & POSITION_MASK; }
 
 /* Pages ------------------------------------------------------------------------------ */
@@ -86,6 +108,7 @@ enum page_kind {
     KIND_STATIC = 3,
     KIND_SYSTEM = 4,
     KIND_TRIM = 5,
+    KIND_STREAM = 6,
 };
 
 struct page {
@@ -145,19 +168,29 @@ static inline uint32_t slab_owner_index(uint64_t owner) { return (uint32_t)(owne
 
 enum participant_state { SLOT_FREE = 0, SLOT_LIVE = 1 };
 
+#define LABEL_WORDS 6
+
 struct participant_slot {
     shared64 word; /* generation 32 << 8 | state */
     shared32 pid, tid;
     shared64 process; /* which attachment, to tell our own from others */
     shared64 since;   /* wall clock, ns */
-    shared64 name[2]; /* the process's name, for messages */
+    shared64 label[LABEL_WORDS]; /* what it calls itself: UTF-8, filled up with zeroes */
     shared64 namespace; /* of its process id */
     shared32 knock;     /* counts up to wake it while it waits for any of many endpoints */
     shared32 core;      /* 1 + the only one it may run on; 0: several */
+    shared32 version;   /* of its library: major 8 | minor 8 | patch 16 */
+    shared32 unused_word;
+    shared64 board;     /* offset of its process's site board; 0: none */
+    shared64 unused[2];
+    /* What only the occupant writes, and often. */
     shared64 busy; /* 1 while the occupant is inside a slab or a ring that others could revoke */
-    shared64 unused_tail[7];
+    /* What a bus's writer has under way: the message, its tag before, the one being freed. */
+    shared64 intent, from, letting;
+    shared64 unused_tail[12];
 };
-static_assert(sizeof(struct participant_slot) == 128, "one a pair of lines");
+static_assert(offsetof(struct participant_slot, busy) == 128, "apart from what others look at");
+static_assert(sizeof(struct participant_slot) == 256, "one a pair of pairs of lines");
 
 static inline uint64_t slot_word(uint32_t generation, enum participant_state state) {
     return (uint64_t)generation << 8 | state;
@@ -211,22 +244,51 @@ static inline enum side_state side_state(uint64_t holder) {
     return (enum side_state)(holder >> 62);
 }
 
-/* What one side writes with every record; only its holder, and whoever recovers that. */
+/* What a record channel keeps on a side's line. */
+struct record_side {
+    shared64 intent;   /* producer: the offset being sent; 0 between sends */
+    shared64 from;     /* producer: its tag before that: what an unfinished send goes back to */
+    shared64 detached; /* consumer: records taken out so that the producer could go on */
+    shared64 unused;
+};
+
+/*
+ * What one side writes with every record or item; only its holder, and whoever recovers that.
+ *
+ *   mark   position 38 | seconds 26     the side stood there at that second; 0: none
+ *
+ * Marks are made where the side sleeps or is claimed, the newest first in the list.
+ */
+#define MARKS 8
+#define MARK_SECONDS ((UINT64_C(1) << (64 - POSITION_BITS)) - 1)
+
 struct side {
-    shared64 position; /* records sent, or received: a hint, behind by at most a ring */
-    shared64 intent;   /* the offset being sent; 0 between sends */
-    shared64 from;     /* its tag before that: what an unfinished send goes back to */
+    shared64 position; /* sent or received: of a record channel a hint, behind by at most a ring */
     shared64 parks, wakes;
-    shared64 unused[11];
+    shared64 since; /* ns of the boot-time clock since when it sleeps; 0: it does not */
+    shared64 marks[MARKS];
+    union {
+        shared64 of_kind[4];
+        struct record_side record;
+    };
 };
 static_assert(sizeof(struct side) == 128, "sides never share the pair of lines a prefetch takes");
+
+static inline uint64_t mark_word(uint64_t position, uint64_t seconds) {
+    return (position & POSITION_MASK) << (64 - POSITION_BITS) | (seconds & MARK_SECONDS);
+}
+
+static inline uint64_t mark_position(uint64_t mark) { return mark >> (64 - POSITION_BITS); }
+
+static inline uint64_t mark_seconds(uint64_t mark) { return mark & MARK_SECONDS; }
 
 enum channel_state { CHANNEL_FREE = 0, CHANNEL_MAKING = 1, CHANNEL_LIVE = 2, CHANNEL_REMOVED = 3 };
 enum channel_flags {
     CHANNEL_REVOKED = 1,  /* somebody collects the garbage: the producer is to wait for the lock */
     CHANNEL_GONE = 2,     /* removed: its endpoints are closed */
     CHANNEL_DESERTED = 4, /* no producer will collect what is released */
-    CHANNEL_POISONED = 8, /* a slot says what nobody would have written: neither side goes on */
+    CHANNEL_POISONED = 8, /* a word says what nobody would have written: no side goes on */
+    CHANNEL_TRACED = 16,  /* `journeys` is filled in */
 };
 
 /* How a side wants to be told that it can go on: see park.h. */
@@ -245,27 +307,38 @@ struct bell {
 };
 #define BELL_MAKING UINT64_MAX
 
+/*
+ * Where whoever takes part in a channel sits. Two stand in the descriptor, for the writing and the
+ * reading side; a kind with more parties keeps an array of them in its own memory.
+ */
+struct seat {
+    shared64 holder; /* side_state << 62 | generation and slot, as in an OWN tag */
+    shared32 parked; /* parked_state: not AWAKE while its holder is to be woken */
+    shared32 unused;
+    struct bell bell;
+};
+static_assert(sizeof(struct seat) == 32, "two a cache line");
+
 /* Lines that change rarely; then one pair a side; then what is written only to sleep. */
 struct channel {
     shared64 state; /* channel_state << 62 | the maker's generation and slot while MAKING */
     shared32 incarnation, kind;
-    shared64 shape;  /* slots of a ring; bytes of a static segment */
-    shared64 memory; /* offset of the slots or the bytes; 0 while there are none */
-    shared64 ready;  /* static: 0 untouched, the initialiser's OWN tag, or STATIC_READY */
+    shared64 shape;    /* slots of a ring; bytes of a static segment; as the kind has it */
+    shared64 parts[2]; /* offsets of its first areas of memory; 0 while there are none */
+    shared64 ready;    /* static: 0 untouched, the initialiser's OWN tag, or STATIC_READY */
     shared32 flags;
     shared32 next_free; /* index + 1 */
-    shared64 holder[2];
+    shared64 journeys;  /* offset of the table of a traced channel */
     shared64 hash;
     shared64 key[7]; /* an ipcheap_key */
     struct side sides[2];
-    shared32 parked[2]; /* parked_state: not AWAKE while that side wants to be told */
-    struct bell bells[2];
-    shared64 unused[11];
+    struct seat seats[2];
+    shared64 of_kind[8]; /* what a kind writes only to sleep, end or reset */
 };
 static_assert(offsetof(struct channel, sides) == 128, "sides start on their own lines");
+static_assert(offsetof(struct channel, seats) == 384, "seats start on a line of their own");
 static_assert(sizeof(struct channel) == 512, "a power of two");
 #define STATIC_READY UINT64_C(1)
-#define NO_CHANNEL 0xFFFFFFu /* in the tag of what belongs to the directory itself */
 
 /* Header ----------------------------------------------------------------------------- */
 
@@ -282,8 +355,8 @@ struct header {
     shared32 format, layout;
     shared64 capacity, identity, created;
     shared32 shm_kind, sem_kind, sem_id, fences; /* fences: some participant has no membarrier */
+    shared64 clock; /* stamp_of() the boot-time clock, moved on where something slow is done */
     shared64 sem_name[8];
-    shared64 unused[1];
 
     _Alignas(128) shared32 lock; /* waiters 1 | generation 18 | slot + 1 in 13 */
     _Alignas(128) shared32 directory_version;
@@ -302,9 +375,12 @@ struct header {
     shared64 chunks[DIRECTORY_CHUNKS];
     shared32 orphans[CLASSES]; /* granule + 1 */
     shared32 revoked; /* some slab has been taken from a living owner */
+    shared64 inode;   /* of the file that was formatted: a copy has another; System V: 0 */
     _Alignas(64) unsigned char semaphore[64]; /* for sem_kind POSIX without a name */
     _Alignas(64) struct zone zones[ZONES];
 };
+static_assert(offsetof(struct header, fences) / 64 == offsetof(struct header, clock) / 64,
+              "a line that every send reads anyway");
 static_assert(sizeof(struct header) <= PAGE, "the header is one page");
 
 /* Where things are, worked out from the capacity alone and kept in private memory. */

@@ -1,5 +1,6 @@
 #include "segment/lock.h"
 
+#include "segment/clock.h"
 #include "segment/participant.h"
 
 static const int64_t look_again_after = 100 * MILLISECOND;
@@ -96,6 +97,7 @@ static int lock_slowly(struct participant *me, bool *robbed) {
 int heap_lock(struct participant *me) {
     ipcheap_heap *heap = me->heap;
     if (me->lock_depth++) return 0;
+    clock_tick(heap);
     for (int i = 0; i < spins_before_sleep; i++) {
         if (LIKELY(try_lock(heap, me->lock_word))) return 0; /* pairs with heap_unlock() */
         while (++i < spins_before_sleep && get(&heap->header->lock) != 0) os_pause();

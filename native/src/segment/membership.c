@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "base/pipe.h"
+#include "segment/clock.h"
 #include "segment/lock.h"
 
 _Thread_local struct participant_cache participant_cache;
@@ -32,6 +33,7 @@ static void after_fork_in_child(void) {
         heap->live = -1;
         heap->serial = ++next_serial;
         heap->process = os_random();
+        clock_set(heap);
         pthread_mutex_init(&heap->mutex, NULL);
         for (struct participant *p = heap->members; p; p = p->next_of_heap) {
             if (!p->abandoned) heap->hooks->abandon(p);
@@ -143,16 +145,21 @@ static int slot_take(ipcheap_heap *heap, uint32_t *slot, bool *was_live) {
 
 static void slot_fill(ipcheap_heap *heap, uint32_t slot, uint32_t generation) {
     struct participant_slot *record = slot_at(heap, slot);
-    uint64_t name[2];
-    os_process_name((char *)name);
+    uint64_t label[LABEL_WORDS] = {0};
+    os_process_name((char *)label);
+    clock_tick(heap);
     put(&record->pid, os_process_id());
     put(&record->tid, os_thread_id());
     put(&record->process, heap->process);
     put(&record->since, os_wall_clock());
-    put(&record->name[0], name[0]);
-    put(&record->name[1], name[1]);
+    for (int i = 0; i < LABEL_WORDS; i++) put(&record->label[i], label[i]);
     put(&record->namespace, os_process_namespace());
     put(&record->core, os_only_core());
+    put(&record->version, IPCHEAP_VERSION_NUMBER);
+    put(&record->board, 0);
+    put(&record->intent, 0);
+    put(&record->from, 0);
+    put(&record->letting, 0);
     put_release(&record->word, slot_word(generation, SLOT_LIVE)); /* pairs with _alive() */
 }
 

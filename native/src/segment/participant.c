@@ -62,8 +62,9 @@ void participant_describe(ipcheap_heap *heap, uint32_t slot, ipcheap_holder *hol
     uint64_t here = os_process_namespace(), there = get(&record->namespace);
     holder->elsewhere = here && there && here != there;
     holder->ours = holder->alive && !holder->elsewhere && holder->pid == os_process_id();
-    uint64_t name[2] = {get(&record->name[0]), get(&record->name[1])};
-    memcpy(holder->name, name, sizeof holder->name);
+    uint64_t label[LABEL_WORDS];
+    for (int i = 0; i < LABEL_WORDS; i++) label[i] = get(&record->label[i]);
+    memcpy(holder->name, label, sizeof holder->name);
     holder->name[sizeof holder->name - 1] = 0;
 }
 

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "segment/clock.h"
+
 static const int64_t default_lock_timeout = 10 * SECOND;
 
 /* The header is validated once; from then on only the geometry in private memory counts. */
@@ -73,7 +75,7 @@ int ipcheap_formatted(int fd, int shmid) {
     return error == 0 ? 1 : error == IPCHEAP_NOT_FORMATTED ? 0 : error;
 }
 
-static void header_fill(struct header *header, const ipcheap_options *options) {
+static void header_fill(struct header *header, int fd, const ipcheap_options *options) {
     put(&header->format, FORMAT);
     put(&header->layout, layout_hash());
     put(&header->capacity, options->capacity);
@@ -85,6 +87,7 @@ static void header_fill(struct header *header, const ipcheap_options *options) {
     uint64_t name[8];
     memcpy(name, options->sem_name, sizeof name);
     for (int i = 0; i < 8; i++) put(&header->sem_name[i], name[i]);
+    put(&header->inode, fd < 0 ? 0 : os_file_inode(fd));
     put(&header->directory_version, 1);
     os_semaphore_init(header->semaphore);
 }
@@ -128,7 +131,7 @@ int segment_format(int fd, int shmid, const ipcheap_options *options,
     }
     if (error) return error;
     struct header *header = (struct header *)base;
-    header_fill(header, options);
+    header_fill(header, sysv ? -1 : fd, options);
     ipcheap_heap half = {.base = base, .header = header, .geometry = g, .fd = fd, .sysv = sysv};
     half.pages = at_offset(&half, g.pages_at);
     error = zones_fill(&half);
@@ -185,6 +188,7 @@ int segment_open(int fd, int shmid, ipcheap_heap **result) {
     }
     heap->header = (struct header *)heap->base;
     heap->pages = at_offset(heap, heap->geometry.pages_at);
+    clock_set(heap);
     error = semaphore_open(heap);
     if (error) goto fail;
     if (!os_membarrier_register()) put(&heap->header->fences, 1);

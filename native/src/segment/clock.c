@@ -1,0 +1,13 @@
+#include "segment/clock.h"
+
+int64_t clock_now(const ipcheap_heap *heap) { return os_boot_clock() - heap->boot_offset; }
+
+void clock_tick(ipcheap_heap *heap) {
+    uint64_t now = stamp_of((uint64_t)(clock_now(heap) / SECOND));
+    uint64_t then = get(&heap->header->clock);
+    /* Half of the time that a stamp goes round is ahead, the other half is behind. */
+    if (UNLIKELY(now != then) && ((now - then) & STAMP_MASK) <= STAMP_MASK / 2)
+        put(&heap->header->clock, now);
+}
+
+void clock_set(ipcheap_heap *heap) { heap->boot_offset = os_boot_clock_offset(); }
