@@ -17,15 +17,20 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# A C source includes headers of its own row, of those before it, and public ones.
+# A C source includes headers of its own folder, of those in earlier rows, and public ones. The
+# folders of one row, the kinds of channels, do not know each other.
 NATIVE_ROWS: tuple[tuple[str, ...], ...] = (
     ("base",),
     ("segment",),
     ("memory",),
-    ("channel", "endpoint", "record", "static", "heap"),
+    ("channel",),
+    ("endpoint",),
+    ("record", "static"),
+    ("heap",),
     ("observe",),
 )
 NATIVE_LAYERS = {layer: row for row, layers in enumerate(NATIVE_ROWS) for layer in layers}
+KINDS = NATIVE_ROWS[5]
 
 # The only layer that talks to the operating system.
 OS_LAYER = "base"
@@ -107,8 +112,8 @@ def layer_fault(source: Path, layer: str, kind: str, header: str) -> str | None:
         return None if (source.parent / header).is_file() else f'no "{header}" beside it'
     if of not in NATIVE_LAYERS:
         return f'"{header}" is of no layer'
-    if NATIVE_LAYERS[of] > NATIVE_LAYERS[layer]:
-        return f'"{header}" is of a later layer than {layer}'
+    if of != layer and NATIVE_LAYERS[of] >= NATIVE_LAYERS[layer]:
+        return f'"{header}" is not of an earlier layer than {layer}'
     return None
 
 

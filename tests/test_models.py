@@ -112,14 +112,14 @@ def change(source: Path, before: str, after: str) -> None:
     ("family", "file", "before", "after"),
     [
         (ring, "record/send.c", "put_release(tag,", "put(tag,"),
-        (ring, "record/send.c", "    put(&side->intent, 0);\n", ""),
+        (ring, "record/send.c", "    put(&side->record.intent, 0);\n", ""),
         (ring, "record/send.c", "void fill_slot(", "void fill_the_slot("),
-        (ring, "heap/recover.c", "ring_collect(r->me, index);", ""),
-        (park, "endpoint/park.h", "compiler_fence();", ""),
-        (park, "endpoint/park.h", "    full_fence();\n}", "}"),
-        (park, "endpoint/park.h", "if (UNLIKELY(!os_membarrier()))", "if (heap)"),
+        (ring, "record/recover.c", "ring_collect(r->me, index);", ""),
+        (park, "endpoint/notify.h", "compiler_fence();", ""),
+        (park, "channel/wake.h", "    full_fence();\n}", "}"),
+        (park, "channel/wake.h", "if (UNLIKELY(!os_membarrier()))", "if (heap)"),
         (park, "endpoint/park.c", "put(word, PARKED_HERE);", "put_release(word, PARKED_HERE);"),
-        (park, "endpoint/park.c", "put_add(&record->knock, 1);", ""),
+        (park, "channel/wake.c", "put_add(&record->knock, 1);", ""),
         (park, "endpoint/bell.c", "    os_pipe_ring(b->pipe);\n", ""),
         (park, "endpoint/bell.c", "sleeper_fence(e->heap);", "full_fence();"),
         (park, "endpoint/bell.c", "bool late = has_late_byte(b);", "bool late = false;"),
@@ -129,9 +129,9 @@ def change(source: Path, before: str, after: str) -> None:
             "    gather(g);\n    lie_down(g);",
             "    lie_down(g); gather(g);",
         ),
-        (park, "heap/wait_any.c", "put(&e->channel->parked[e->side], PARKED_AMONG);", ""),
+        (park, "heap/wait_any.c", "put(&e->seat->parked, PARKED_AMONG);", ""),
         (park, "endpoint/endpoint.c", "atomic_fetch_or(&e->use, ENDPOINT_CLOSING)", "e->use"),
-        (park, "heap/recover.c", "bell_ring(r->heap, channel, !side, NULL);", ""),
+        (park, "channel/side.c", "bell_ring(r->heap, &channel->seats[!side], NULL);", ""),
     ],
 )
 def test_a_change_of_the_sources_is_noticed(
@@ -144,6 +144,6 @@ def test_a_change_of_the_sources_is_noticed(
 
 
 def test_a_comment_and_a_rename_of_locals_are_not(sources: Path) -> None:
-    before, after = "put(&side->intent, 0);", "/* put(x, 1) */ put(&s->intent, 0);"
+    before, after = "put(&side->record.intent, 0);", "/* put(x, 1) */ put(&s->record.intent, 0);"
     change(sources / "record/send.c", before, after)
     assert mirror.faults(ring.MIRRORS, sources) == []

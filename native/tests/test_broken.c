@@ -1,6 +1,6 @@
 /* One word of a heap says what nobody would have written: who is told, and what goes on. */
 
-#include "record/ring.h"
+#include "record/endpoint.h"
 #include "memory/extent.h"
 #include "testing.h"
 
@@ -42,7 +42,7 @@ static void a_broken_slot_stops_its_channel_and_no_other(void) {
     ipcheap_record record;
     ipcheap_endpoint *again;
     EXPECT_EQ(send_bytes(heap, broken.out, 100), 0);
-    put(&broken.in->slots[0].word, ring_word(5, SLOT_FULL, heap->geometry.data_at));
+    put(&record_endpoint(broken.in)->slots[0].word, ring_word(5, SLOT_FULL, heap->geometry.data_at));
     EXPECT_EQ(ipcheap_try_receive(broken.in, &record), IPCHEAP_CORRUPT);
     EXPECT_EQ(ipcheap_receive(broken.in, &record, -1), IPCHEAP_CORRUPT);
     EXPECT_EQ(send_bytes(heap, broken.out, 100), IPCHEAP_CORRUPT);
@@ -72,7 +72,7 @@ static void who_sleeps_on_a_broken_ring_is_told(void) {
     ipcheap_endpoint *out = claim(heap, &channel, IPCHEAP_PRODUCER);
     pid_t pid = run_peer(fd, receive_until_told);
     while (get(&out->channel->seats[IPCHEAP_CONSUMER].parked) == 0) usleep(1000);
-    put(&out->slots[0].word, UINT64_C(3) << 40);
+    put(&record_endpoint(out)->slots[0].word, UINT64_C(3) << 40);
     expect_success(pid);
     EXPECT_EQ(send_bytes(heap, out, 100), IPCHEAP_CORRUPT);
     ipcheap_endpoint_release(out);
@@ -88,7 +88,7 @@ static void a_length_beyond_the_record_is_not_believed(void) {
         struct pair p = pair_of(heap, i, SLOTS);
         ipcheap_record record;
         EXPECT_EQ(send_bytes(heap, p.out, 100), 0);
-        put(&p.in->slots[0].size, lengths[i]);
+        put(&record_endpoint(p.in)->slots[0].size, lengths[i]);
         uint64_t nbytes;
         uint32_t form;
         if (i % 2) EXPECT_EQ(ipcheap_peek(p.in, &nbytes, &form), IPCHEAP_CORRUPT);
@@ -107,7 +107,7 @@ static void a_slot_that_names_another_record_does_not_give_it_away(void) {
     EXPECT_EQ(ipcheap_allocate(heap, 5000, &mine), 0);
     for (int i = 0; i < 3; i++) EXPECT_EQ(send_bytes(heap, p.out, 100), 0);
     for (uint64_t i = 0; i < 3; i++)
-        put(&p.in->slots[i].word, ring_word(0, SLOT_FULL, mine.offset));
+        put(&record_endpoint(p.in)->slots[i].word, ring_word(0, SLOT_FULL, mine.offset));
     EXPECT_EQ(ipcheap_try_receive(p.in, &record), 0);
     EXPECT_EQ(ipcheap_keep(heap, &record), IPCHEAP_CORRUPT);
     EXPECT_EQ(ipcheap_try_send(other.out, &record), IPCHEAP_CORRUPT);
@@ -127,7 +127,7 @@ static void a_slot_that_comes_back_may_name_anything(void) {
         ipcheap_heap *heap = attach(fd);
         struct pair p = pair_of(heap, 1, SLOTS);
         for (int n = 0; n < SLOTS - 1; n++) EXPECT_EQ(send_bytes(heap, p.out, 100), 0);
-        put(&p.in->slots[0].word, ring_word(1, SLOT_RELEASED, offsets[i]));
+        put(&record_endpoint(p.in)->slots[0].word, ring_word(1, SLOT_RELEASED, offsets[i]));
         EXPECT_EQ(send_bytes(heap, p.out, 100), 0); /* and looks at the slot that is next */
         EXPECT_EQ(send_bytes(heap, p.out, 100), 0);
         pair_release(&p);
@@ -144,7 +144,7 @@ static void an_extent_that_comes_back_is_let_lie(void) {
     ipcheap_record record;
     EXPECT_EQ(send_bytes(heap, p.out, 100000), 0);
     EXPECT_EQ(ipcheap_try_receive(p.in, &record), 0);
-    put_release(&p.in->slots[0].word, ring_word(1, SLOT_RELEASED, record.offset));
+    put_release(&record_endpoint(p.in)->slots[0].word, ring_word(1, SLOT_RELEASED, record.offset));
     expect_to_work(heap, &p);
     pair_release(&p);
     expect_to_work_anew(heap, 1);

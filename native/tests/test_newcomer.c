@@ -9,7 +9,7 @@
 
 #include "testing.h"
 
-#include "record/ring.h"
+#include "record/endpoint.h"
 #include "segment/membership.h"
 
 #if IPCHEAP_STEPS

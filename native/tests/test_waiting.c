@@ -4,7 +4,7 @@
 #include <pthread.h>
 #include <sys/time.h>
 
-#include "endpoint/park.h"
+#include "endpoint/patience.h"
 #include "testing.h"
 
 enum { SLOTS = 4, MANY = 300 };
@@ -233,29 +233,29 @@ static void events_and_cells_among_endpoints(void) {
 
 /* Quickly less and slowly more. */
 static void expect_wait(ipcheap_endpoint *e, int64_t microseconds, int64_t most) {
-    int64_t before = e->doze;
+    int64_t before = e->patience.doze;
     endpoint_expect(e, microseconds * MICROSECOND);
-    EXPECT(e->doze <= before + before / 4 + 5 * MICROSECOND);
-    EXPECT(e->doze <= most * MICROSECOND || e->doze == before / 2);
+    EXPECT(e->patience.doze <= before + before / 4 + 5 * MICROSECOND);
+    EXPECT(e->patience.doze <= most * MICROSECOND || e->patience.doze == before / 2);
 }
 
 static void one_dozes_for_less_than_half_of_waits_that_differ(void) {
     int fd = new_segment(MIB);
     ipcheap_heap *heap = attach(fd);
     struct pair p = pair_of(heap, 1, SLOTS);
-    EXPECT_EQ(p.in->doze, 0);
+    EXPECT_EQ(p.in->patience.doze, 0);
     static const int64_t waits[] = {200, 300, 150, 320, 180, 100, 250, 90, 300};
     for (int i = 0; i < 90; i++) expect_wait(p.in, waits[i % 9], waits[i % 9] / 2 - 10);
-    EXPECT(p.in->doze > 0);
+    EXPECT(p.in->patience.doze > 0);
     endpoint_expect(p.in, 200 * MICROSECOND);
-    int64_t doze = p.in->doze;
+    int64_t doze = p.in->patience.doze;
     EXPECT(doze > 20 * MICROSECOND);
     endpoint_expect(p.in, 0); /* it was there sooner */
-    EXPECT_EQ(p.in->doze, doze / 2);
+    EXPECT_EQ(p.in->patience.doze, doze / 2);
     for (int i = 0; i < 8; i++) endpoint_expect(p.in, SECOND);
-    EXPECT_EQ(p.in->doze, 0);
+    EXPECT_EQ(p.in->patience.doze, 0);
     for (int i = 0; i < 20; i++) endpoint_expect(p.in, 20 * MICROSECOND);
-    EXPECT_EQ(p.in->doze, 0); /* spinning does */
+    EXPECT_EQ(p.in->patience.doze, 0); /* spinning does */
     pair_release(&p);
     ipcheap_release(heap);
     close(fd);
@@ -267,15 +267,15 @@ static void one_dozes_through_most_of_waits_that_are_alike(void) {
     struct pair p = pair_of(heap, 1, SLOTS);
     for (int i = 0; i < 3; i++) expect_wait(p.in, 200, 90);
     for (int i = 0; i < 20; i++) expect_wait(p.in, 200, 155);
-    EXPECT_EQ(p.in->doze, 155 * MICROSECOND);
+    EXPECT_EQ(p.in->patience.doze, 155 * MICROSECOND);
     expect_wait(p.in, 120, 85); /* now and then another */
     for (int i = 0; i < 5; i++) expect_wait(p.in, 200, 155);
-    EXPECT(p.in->doze > 100 * MICROSECOND);
-    int64_t doze = p.in->doze;
+    EXPECT(p.in->patience.doze > 100 * MICROSECOND);
+    int64_t doze = p.in->patience.doze;
     endpoint_expect(p.in, 0);
-    EXPECT_EQ(p.in->doze, doze - doze / 8);
+    EXPECT_EQ(p.in->patience.doze, doze - doze / 8);
     for (int i = 0; i < 4; i++) endpoint_expect(p.in, 0); /* not any more */
-    EXPECT(p.in->doze < doze / 3);
+    EXPECT(p.in->patience.doze < doze / 3);
     pair_release(&p);
     ipcheap_release(heap);
     close(fd);
@@ -299,15 +299,15 @@ static void a_doze_ends_as_a_wait_does(void) {
     ipcheap_heap *heap = attach(fd);
     struct pair p = pair_of(heap, 1, SLOTS);
 
-    p.in->doze = MILLISECOND;
+    p.in->patience.doze = MILLISECOND;
     int64_t begin = os_now();
     EXPECT_EQ(ipcheap_wait(p.in, 5 * MILLISECOND), IPCHEAP_TIMED_OUT);
     EXPECT(os_now() - begin >= 5 * MILLISECOND);
 
-    p.in->doze = 3600 * SECOND; /* not at all: neither with less time, nor with a record there */
+    p.in->patience.doze = 3600 * SECOND; /* not at all: neither with less time, nor with a record there */
     EXPECT_EQ(ipcheap_wait(p.in, MILLISECOND), IPCHEAP_TIMED_OUT);
     send_one(heap, p.out);
-    p.in->doze = 3600 * SECOND;
+    p.in->patience.doze = 3600 * SECOND;
     EXPECT_EQ(ipcheap_wait(p.in, -1), 0);
     receive_one(heap, p.in);
 
@@ -324,11 +324,11 @@ static void a_doze_ends_as_a_wait_does(void) {
     pid_t child = run_peer(fd, send_while_the_other_dozes);
     EXPECT_EQ(ipcheap_wait_peer(p.in, 10 * SECOND), 0);
     for (int i = 0; i < 3; i++) {
-        p.in->doze = MILLISECOND;
+        p.in->patience.doze = MILLISECOND;
         EXPECT_EQ(ipcheap_wait(p.in, -1), 0);
         receive_one(heap, p.in);
     }
-    p.in->doze = MILLISECOND;
+    p.in->patience.doze = MILLISECOND;
     EXPECT_EQ(ipcheap_wait(p.in, -1), 0); /* there is an end to report */
     ipcheap_record record;
     EXPECT_EQ(ipcheap_try_receive(p.in, &record), IPCHEAP_CHANNEL_CLOSED);

@@ -379,7 +379,7 @@ MIRRORS = (
     Mirror("record/ring.c", collect_from_other),
     Mirror("record/receive.c", move_to),
     Mirror("record/receive.c", move_on),
-    Mirror("endpoint/endpoint.c", drain_pending, ignored=frozenset({"participant_settled"})),
+    Mirror("record/endpoint.c", drain_pending, ignored=frozenset({"participant_settled"})),
 )
 
 

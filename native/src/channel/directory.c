@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "channel/kind.h"
 #include "memory/extent.h"
 #include "segment/commit.h"
 
@@ -89,13 +90,12 @@ uint32_t directory_entries(ipcheap_heap *heap) {
     return (uint32_t)least(get(&heap->header->entries), room);
 }
 
-uint64_t channel_memory(ipcheap_heap *heap, uint32_t index, uint64_t bytes) {
+uint64_t channel_part(ipcheap_heap *heap, uint32_t index, uint32_t part, uint64_t bytes) {
     struct channel *channel = channel_at(heap, index);
     if (!channel) return 0;
-    uint64_t offset = get_acquire(&channel->parts[0]); /* with channel_make_memory() */
-    bool is_static = get(&channel->kind) == IPCHEAP_STATIC_SEGMENT;
-    enum page_kind kind = is_static ? KIND_STATIC : KIND_SYSTEM;
-    return extent_is(heap, offset, bytes, kind, part_tag(index, 0)) ? offset : 0;
+    uint64_t offset = get_acquire(&channel->parts[part]); /* with channel_make_part() */
+    const struct kind *kind = kind_of(heap, channel);
+    return kind && extent_is(heap, offset, bytes, kind->pages, part_tag(index, part)) ? offset : 0;
 }
 
 int channel_of(ipcheap_heap *heap, const ipcheap_channel *handle, struct channel **channel) {
@@ -323,7 +323,7 @@ static void entry_fill(struct channel *channel, const struct key_words *words, u
     put(&channel->incarnation, get(&channel->incarnation) + 1);
     put(&channel->kind, kind);
     put(&channel->shape, shape);
-    for (int i = 0; i < 2; i++) put(&channel->parts[i], 0);
+    for (int part = 0; part < PARTS; part++) put(&channel->parts[part], 0);
     put(&channel->ready, 0);
     put(&channel->flags, CHANNEL_DESERTED);
     put(&channel->journeys, 0);
@@ -367,8 +367,9 @@ int directory_add(struct participant *me, const ipcheap_key *key, uint32_t kind,
     if (error) return error;
     struct channel *channel = channel_at(heap, index);
     entry_fill(channel, &words, kind, shape);
-    if (kind == IPCHEAP_STATIC_SEGMENT) {
-        error = channel_make_memory(me, index, shape);
+    const struct kind *answers = kind_numbered(heap, kind);
+    if (answers->made_with_channel) {
+        error = channel_make_part(me, index, 0, answers->bytes(shape));
         if (error) {
             entry_free(heap, index);
             return error;
@@ -385,16 +386,15 @@ int directory_add(struct participant *me, const ipcheap_key *key, uint32_t kind,
     return 0;
 }
 
-int channel_make_memory(struct participant *me, uint32_t index, uint64_t bytes) {
+int channel_make_part(struct participant *me, uint32_t index, uint32_t part, uint64_t bytes) {
     ipcheap_heap *heap = me->heap;
     struct channel *channel = channel_at(heap, index);
-    bool is_static = get(&channel->kind) == IPCHEAP_STATIC_SEGMENT;
-    int zone = is_static ? DATA_ZONE : SYSTEM_ZONE;
+    const struct kind *kind = kind_of(heap, channel);
     uint64_t page;
-    int error = zeroes_make(me, zone, bytes, is_static ? KIND_STATIC : KIND_SYSTEM,
-                            part_tag(index, 0), &page);
+    if (!kind) return IPCHEAP_CORRUPT;
+    int error = zeroes_make(me, kind->zone, bytes, kind->pages, part_tag(index, part), &page);
     if (error) return error;
-    put_release(&channel->parts[0], page_offset(heap, page));
+    put_release(&channel->parts[part], page_offset(heap, page)); /* pairs with channel_part() */
     return 0;
 }
 
@@ -414,11 +414,14 @@ void directory_remove(struct participant *me, uint32_t index) {
 }
 
 void directory_drop(struct participant *me, uint32_t index) {
-    struct channel *channel = channel_at(me->heap, index);
-    uint64_t memory = channel_memory(me->heap, index, 1);
-    put(&channel->parts[0], 0);
-    if (memory) extent_free(me, (memory - me->heap->geometry.data_at) >> PAGE_SHIFT);
-    entry_free(me->heap, index);
+    ipcheap_heap *heap = me->heap;
+    struct channel *channel = channel_at(heap, index);
+    for (uint32_t part = 0; part < PARTS; part++) {
+        uint64_t memory = channel_part(heap, index, part, 1);
+        put(&channel->parts[part], 0);
+        if (memory) extent_free(me, (memory - heap->geometry.data_at) >> PAGE_SHIFT);
+    }
+    entry_free(heap, index);
 }
 
 /* Is a run that belongs to the directory or a channel still what they point to? */
@@ -427,7 +430,8 @@ static bool run_is_referenced(ipcheap_heap *heap, uint64_t page) {
     uint32_t index = tag_channel(tag);
     if (index != NO_CHANNEL) {
         struct channel *channel = channel_at(heap, index);
-        return channel && get(&channel->parts[0]) == offset && state_of(channel) != CHANNEL_FREE;
+        if (!channel || state_of(channel) == CHANNEL_FREE) return false;
+        return tag_position(tag) < PARTS && get(&channel->parts[tag_position(tag)]) == offset;
     }
     uint64_t position = tag_position(tag);
     if (position == DIRECTORY_TABLE)
@@ -512,7 +516,8 @@ void directory_rebuild(struct participant *me) {
         struct channel *channel = channel_at(heap, i);
         if (!channel) break;
         enum channel_state state = state_of(channel);
-        if (state == CHANNEL_MAKING) put(&channel->parts[0], 0);
+        for (int part = 0; part < PARTS && state == CHANNEL_MAKING; part++)
+            put(&channel->parts[part], 0);
         if (state == CHANNEL_FREE || state == CHANNEL_MAKING) entry_free(heap, i);
     }
     put(&header->channels, count_living(heap));

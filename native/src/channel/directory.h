@@ -1,7 +1,7 @@
 /*
  * directory.h - layer channel: which channels there are.
  *
- *   hash table of index + 1  ->  descriptors in chunks that never move  ->  ring or bytes
+ *   hash table of index + 1  ->  descriptors in chunks that never move  ->  its memory
  *
  * A descriptor is LIVE or it is not: that store commits; table, free list and counts are
  * made again from the descriptors after a crash. Look-ups take no lock: whatever they find
@@ -18,8 +18,8 @@
 struct channel *channel_at(ipcheap_heap *heap, uint32_t index);
 /* Descriptors beyond this one have never been. */
 uint32_t directory_entries(ipcheap_heap *heap);
-/* Where a channel's ring or bytes are; 0 unless it has that much memory of its own. */
-uint64_t channel_memory(ipcheap_heap *heap, uint32_t index, uint64_t bytes);
+/* Where an area of a channel's memory is; 0 unless it is there, is its own, and has that many bytes. */
+uint64_t channel_part(ipcheap_heap *heap, uint32_t index, uint32_t part, uint64_t bytes);
 /* The channel that a handle names, unless it is gone: CHANNEL_NOT_FOUND. */
 int channel_of(ipcheap_heap *heap, const ipcheap_channel *handle, struct channel **channel);
 
@@ -29,8 +29,8 @@ int channel_of(ipcheap_heap *heap, const ipcheap_channel *handle, struct channel
  */
 int directory_add(struct participant *me, const ipcheap_key *key, uint32_t kind, uint64_t shape,
                   ipcheap_channel *handle, bool *added);
-/* Under the lock. Gives the channel its memory, zero from end to end. */
-int channel_make_memory(struct participant *me, uint32_t index, uint64_t bytes);
+/* Under the lock. Gives the channel an area of its memory, zero from end to end. */
+int channel_make_part(struct participant *me, uint32_t index, uint32_t part, uint64_t bytes);
 /* Under the lock. Takes it out of the table; the descriptor stays until directory_drop(). */
 void directory_remove(struct participant *me, uint32_t index);
 /* Under the lock. Frees memory and descriptor of a removed channel. */

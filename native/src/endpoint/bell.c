@@ -3,7 +3,6 @@
 #include <stdlib.h>
 
 #include "base/pipe.h"
-#include "endpoint/park.h"
 
 #define RELEASE_NAP (MILLISECOND / 5)
 
@@ -17,38 +16,6 @@ struct own_bell {
     enum { QUIET, ARMED, RUNG } state;
     bool due;          /* a byte that somebody else puts in */
 };
-
-/* What tells this side's pipe from all others beside the file. */
-static uint64_t suffix_of(const ipcheap_heap *heap, const struct channel *channel, int side) {
-    return offset_of(heap, channel) * 2 + (uint64_t)side;
-}
-
-/* Ringing ----------------------------------------------------------------------------------- */
-
-void bell_ring(ipcheap_heap *heap, struct channel *channel, int side, struct bell_pull *pull) {
-    struct bell *bell = &channel->seats[side].bell;
-    struct bell_pull once = {0};
-    if (!pull) pull = &once;
-    uint64_t inode = get_acquire(&bell->inode); /* pairs with bell_make() */
-    if (pull->inode != inode) {
-        if (pull->inode) os_close(pull->fd);
-        *pull = (struct bell_pull){0};
-        if (inode == 0 || inode == BELL_MAKING) return;
-        uint64_t holder = get_acquire(&channel->seats[side].holder);
-        const struct participant_slot *record = participant_record(heap, holder);
-        uint32_t pid = record ? get(&record->pid) : 0; /* which no process has */
-        int fd = os_pipe_open(heap->file, suffix_of(heap, channel, side), pid,
-                              (int)get(&bell->fd), inode);
-        if (fd < 0) { /* out of descriptors, or he is gone: whoever comes next tries again */
-            uint32_t awake = AWAKE;
-            put_if(&channel->seats[side].parked, &awake, PARKED_BELL);
-            return;
-        }
-        *pull = (struct bell_pull){inode, fd};
-    }
-    if (pull->inode) os_pipe_ring(pull->fd);
-    if (once.inode) os_close(once.fd);
-}
 
 /* The other side's process -------------------------------------------------------------- */
 
@@ -81,7 +48,7 @@ static bool holder_lives(const ipcheap_endpoint *e, uint64_t holder) {
 /* Has the other side's holder died, and can that not be put right here and now? */
 static bool peer_is_lost(ipcheap_endpoint *e) {
     struct own_bell *b = e->bell;
-    uint64_t holder = get_acquire(&e->channel->seats[!e->side].holder); /* pairs with ipcheap_claim() */
+    uint64_t holder = get_acquire(&e->peer->holder); /* pairs with ipcheap_claim() */
     if (holder != b->watched) watch(e, holder);
     bool closed = b->watch >= 0 && b->watches_file && os_file_watch_clear(b->watch);
     if (side_state(holder) != SIDE_OPEN || holder_lives(e, holder)) {
@@ -99,7 +66,7 @@ void bell_disarm(ipcheap_endpoint *e) {
     struct own_bell *b = e->bell;
     if (!b || b->state != ARMED) return;
     /* Whoever has taken the word from us rings. */
-    b->due = put_exchange(&e->channel->seats[e->side].parked, AWAKE) != PARKED_BELL;
+    b->due = put_exchange(&e->seat->parked, AWAKE) != PARKED_BELL;
     b->state = b->due ? RUNG : QUIET;
 }
 
@@ -115,7 +82,7 @@ static void ring_self(ipcheap_endpoint *e) {
 /* `emptied`: a byte has been taken out just now, which may have been the one that is due. */
 static void arm(ipcheap_endpoint *e, bool emptied) {
     struct own_bell *b = e->bell;
-    shared32 *word = &e->channel->seats[e->side].parked;
+    shared32 *word = &e->seat->parked;
     bell_disarm(e);
     if (!os_pipe_clear(b->pipe) && !emptied && b->due) os_pipe_clear_soon(b->pipe);
     b->due = false;
@@ -136,7 +103,7 @@ bool bell_bring_in_line(ipcheap_endpoint *e) {
         return false;
     }
     bool late = has_late_byte(b);
-    if (late || b->state != ARMED || get(&e->channel->seats[e->side].parked) != PARKED_BELL) arm(e, late);
+    if (late || b->state != ARMED || get(&e->seat->parked) != PARKED_BELL) arm(e, late);
     bool lost = peer_is_lost(e), ready = endpoint_ready(e);
     if (lost) e->idle = LOOK_AFTER_TRIES - 1; /* so that the next try says why */
     if (lost || ready) ring_self(e);
@@ -152,8 +119,8 @@ static void close_descriptors(struct own_bell *b) {
 }
 
 static int bell_make(ipcheap_endpoint *e, struct own_bell *b) {
-    struct bell *bell = &e->channel->seats[e->side].bell;
-    uint64_t inode, suffix = suffix_of(e->heap, e->channel, e->side);
+    struct bell *bell = &e->seat->bell;
+    uint64_t inode, suffix = seat_suffix(e->heap, e->seat);
     b->poll = os_poll_make();
     if (b->poll < 0) return b->poll;
     put_release(&bell->inode, BELL_MAKING); /* before there is anything to remove */
@@ -169,7 +136,7 @@ static int bell_make(ipcheap_endpoint *e, struct own_bell *b) {
     return 0;
 }
 
-int bell_descriptor(ipcheap_endpoint *e) {
+static int bell_descriptor(ipcheap_endpoint *e) {
     if (!e->bell) {
         struct own_bell *b = os_allocate_zeroed(1, sizeof *b);
         if (!b) return IPCHEAP_NO_MEMORY;
@@ -186,11 +153,16 @@ int bell_descriptor(ipcheap_endpoint *e) {
     return e->bell->poll;
 }
 
+int ipcheap_endpoint_descriptor(ipcheap_endpoint *e) {
+    int error = endpoint_check(e);
+    return error ? error : bell_descriptor(e);
+}
+
 void bell_remove(ipcheap_endpoint *e) {
-    struct bell *bell = &e->channel->seats[e->side].bell;
+    struct bell *bell = &e->seat->bell;
     if (!e->bell) return;
-    put(&e->channel->seats[e->side].parked, AWAKE);
-    os_pipe_remove(e->heap->file, suffix_of(e->heap, e->channel, e->side));
+    put(&e->seat->parked, AWAKE);
+    os_pipe_remove(e->heap->file, seat_suffix(e->heap, e->seat));
     put_release(&bell->inode, 0);
 }
 
@@ -205,11 +177,4 @@ void bell_close(ipcheap_endpoint *e) {
 
 void bells_abandon(struct participant *me) {
     for (struct ipcheap_endpoint *e = me->endpoints; e; e = e->next) bell_close(e);
-}
-
-void bell_recover(ipcheap_heap *heap, struct channel *channel, int side) {
-    struct bell *bell = &channel->seats[side].bell;
-    if (get(&bell->inode) == 0) return;
-    os_pipe_remove(heap->file, suffix_of(heap, channel, side));
-    put(&bell->inode, 0);
 }

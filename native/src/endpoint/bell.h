@@ -21,8 +21,6 @@
 
 #include "endpoint/endpoint.h"
 
-/* The endpoint's descriptor; makes it if need be. */
-int bell_descriptor(ipcheap_endpoint *e);
 /* Brings the descriptor in line with the endpoint. True when that found something new. */
 bool bell_bring_in_line(ipcheap_endpoint *e);
 static inline bool bell_settle(ipcheap_endpoint *e) {
@@ -39,10 +37,5 @@ void bell_close(ipcheap_endpoint *e);
  * that the parent closes would stay in the pollers that it has them in.
  */
 void bells_abandon(struct participant *me);
-
-/* What others do to the bell of a side. */
-void bell_ring(ipcheap_heap *heap, struct channel *channel, int side, struct bell_pull *pull);
-/* Under the lock: its holder is dead. */
-void bell_recover(ipcheap_heap *heap, struct channel *channel, int side);
 
 #endif

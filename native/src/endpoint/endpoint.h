@@ -1,51 +1,48 @@
 /*
- * endpoint.h - layer endpoint: one claimed side of a channel.
+ * endpoint.h - layer endpoint: one claimed side of a channel: what its holder keeps private.
  *
- * Private memory. The thread that claimed it calls; only freeing records is for any thread.
+ * Every kind's endpoint begins with this one. The thread that claimed the side calls; another
+ * thread may close it.
  */
 #ifndef IPCHEAP_ENDPOINT_ENDPOINT_H
 #define IPCHEAP_ENDPOINT_ENDPOINT_H
 
 #include "channel/directory.h"
+#include "channel/kind.h"
+#include "channel/wake.h"
 
-#define LOOK_AFTER_TRIES 4096u /* how often one who polls looks after a silent peer */
+#define LOOK_AFTER_TRIES 4096u /* how often one that polls looks after a silent peer */
 
-/* The way to the other side's bell, kept open by a thread that rings it. */
-struct bell_pull {
-    uint64_t inode; /* 0: there is none */
-    int fd;
+/* How an endpoint waits, learnt from its recent waits: patience.c. */
+struct patience {
+    uint32_t spins;  /* how long to spin before parking */
+    uint32_t short_sleeps;
+    int64_t doze;    /* ns to sleep before looking; 0: not at all */
+    int64_t usual;   /* ns, about how long recent waits took */
+    uint32_t steady; /* how many did not differ much from that, less those that did */
 };
 
 struct ipcheap_endpoint {
     ipcheap_heap *heap;
     struct participant *me;
+    const struct kind *kind;
     struct channel *channel;
-    struct ring_slot *slots;
-    uint64_t mask;     /* slots - 1 */
-    uint32_t shift;    /* log2 of slots */
-    uint32_t index;    /* of the channel */
+    struct seat *seat, *peer; /* its own, and the other side's */
+    uint32_t index;           /* of the channel */
     int side;
     _Atomic bool closed;
-    uint64_t position; /* the next to send or to receive */
-    uint64_t doubtful; /* received positions below this one are checked against tags */
-    bool writable;     /* a producer's next slot was seen to be */
-    uint64_t released; /* what it said then, if a block came back in it; 0 once that is freed */
-    uint32_t spins;    /* how long to spin before parking, learnt from recent waits */
-    uint32_t short_sleeps;
-    int64_t doze;      /* ns to sleep before looking, learnt from recent waits; 0: not at all */
-    int64_t usual;     /* ns, about how long recent waits took */
-    uint32_t steady;   /* how many did not differ much from that, less those that did */
-    uint32_t idle;     /* tries in a row that found nothing */
+    uint32_t idle;   /* tries in a row that found nothing */
     int depth;       /* of ipcheap_endpoint_enter(), by its own thread */
     _Atomic int use; /* endpoint_use: whoever closes it, it is closed once */
+    struct patience patience;
     struct own_bell *bell; /* once its descriptor was asked for: bell.h */
-    struct bell_pull pull;
+    struct bell_pull pull; /* the way to the peer's bell */
     struct ipcheap_endpoint *next; /* of the participant */
 };
 
 /*
- * Another thread may close an endpoint: the one that closes the heap, or that drops it. Who
- * sets CLOSING closes it, unless its own thread is INSIDE: then that one does, on its way out.
+ * Another thread may close an endpoint: the one that closes the heap, or that drops it. The thread
+ * that sets CLOSING closes it, unless its own thread is INSIDE: then that one does, on its way out.
  */
 enum endpoint_use { ENDPOINT_INSIDE = 1, ENDPOINT_CLOSING = 2, ENDPOINT_CLOSED = 4 };
 
@@ -60,18 +57,22 @@ static inline int endpoint_check(const ipcheap_endpoint *e) {
     return endpoint_refuse(e);
 }
 
-/* The ring is broken: no side goes on, and both are told CORRUPT, which this returns. */
-int endpoint_poison(ipcheap_endpoint *e);
+/* How it is on the other side. */
+static inline enum side_state peer_state(const ipcheap_endpoint *e) {
+    return side_state(get_acquire(&e->peer->holder)); /* pairs with side_end() */
+}
+
+static inline struct side *own_side(const ipcheap_endpoint *e) {
+    return &e->channel->sides[e->side];
+}
+
+/* Removed or broken: it will never go on. */
+static inline bool endpoint_is_over(const ipcheap_endpoint *e) {
+    return get(&e->channel->flags) & (CHANNEL_GONE | CHANNEL_POISONED);
+}
 
 /* Does the endpoint have something to do, or an end to report? */
-bool endpoint_ready(const ipcheap_endpoint *e);
-/*
- * Why a call that found `word` in its slot and would have to wait must not: WOULD_BLOCK when
- * it may, 0 when the slot has changed meanwhile.
- */
-int endpoint_end(ipcheap_endpoint *e, uint64_t word);
-/* How many slots the consumer has received and not given back. */
-uint64_t endpoint_held(const ipcheap_endpoint *e);
+static inline bool endpoint_ready(const ipcheap_endpoint *e) { return e->kind->ready(e); }
 
 /* Closes all endpoints of a participant, the caller's or, as `me`, another's. */
 void endpoints_close(struct participant *owner, struct participant *me);

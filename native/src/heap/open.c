@@ -1,11 +1,14 @@
 /* open.c - opening and closing a heap: all layers put together. */
 
+#include "channel/directory.h"
 #include "endpoint/bell.h"
+#include "heap/kinds.h"
+#include "heap/reclaim.h"
 #include "heap/recover.h"
+#include "memory/block.h"
 #include "memory/deferred.h"
 #include "memory/extent.h"
 #include "memory/trim.h"
-#include "record/ring.h"
 
 /*
  * The owner of the heap lock died: nothing that is only an index can be trusted. Where the
@@ -25,7 +28,7 @@ static int recover(struct participant *me, uint32_t slot, uint32_t generation) {
 static void reclaim(struct participant *me) {
     ipcheap_recovery report = {0};
     recover_all(me, &report);
-    rings_reclaim(me);
+    channels_reclaim(me);
 }
 
 static void leave(struct participant *me) {
@@ -42,6 +45,7 @@ static const struct hooks hooks = {
     .close_endpoints = endpoints_close,
     .abandon = bells_abandon,
     .reclaim = reclaim,
+    .kinds = kinds,
 };
 
 int ipcheap_format(int fd, int shmid, const ipcheap_options *options) {

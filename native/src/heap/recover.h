@@ -7,7 +7,7 @@
 #ifndef IPCHEAP_HEAP_RECOVER_H
 #define IPCHEAP_HEAP_RECOVER_H
 
-#include "endpoint/endpoint.h"
+#include "channel/kind.h"
 
 /* Under the lock: recovers that occupant of a slot and all before it. */
 int recover_participant(struct participant *me, uint32_t slot, uint32_t generation,

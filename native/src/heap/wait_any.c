@@ -8,6 +8,7 @@
  */
 
 #include "base/os.h"
+#include "channel/side.h"
 #include "endpoint/bell.h"
 #include "endpoint/park.h"
 #include "static/sync.h"
@@ -73,7 +74,8 @@ static void lie_down(struct gathering *g) {
         ipcheap_endpoint *e = g->items[i].endpoint;
         if (e) {
             bell_disarm(e);
-            put(&e->channel->seats[e->side].parked, PARKED_AMONG);
+            put(&e->seat->parked, PARKED_AMONG);
+            side_sleeps(e->heap, own_side(e));
         } else if (!g->items[i].width) {
             event_expect(g->items[i].word);
         }
@@ -89,7 +91,9 @@ static void lie_down(struct gathering *g) {
 static void get_up(struct gathering *g) {
     for (size_t i = 0; i < g->count; i++) {
         ipcheap_endpoint *e = g->items[i].endpoint;
-        if (e) put(&e->channel->seats[e->side].parked, AWAKE);
+        if (!e) continue;
+        side_wakes(own_side(e));
+        put(&e->seat->parked, AWAKE);
     }
 }
 

@@ -11,6 +11,7 @@
 #define IPCHEAP_OBSERVE_CHECK_H
 
 #include "channel/directory.h"
+#include "channel/kind.h"
 
 enum { LOOKS = 3 };
 
@@ -31,9 +32,21 @@ bool may_own(ipcheap_heap *heap, uint64_t tag);
 bool run_is(ipcheap_heap *heap, uint64_t offset, enum page_kind kind, uint64_t tag,
             uint64_t bytes);
 
+/* What a kind's own file checks: a second opinion, which shares no code with what it checks. */
+struct kind_check {
+    void (*check)(struct check *c, uint32_t index, struct channel *channel);
+    /* Does the channel answer for a block with this SENT or PART tag, garbage included? */
+    bool (*accounts_for)(ipcheap_heap *heap, uint64_t tag, uint64_t offset);
+    const char *sides[2]; /* names of the sides that can be claimed */
+};
+extern const struct kind_check record_check, static_check;
+
+/* Does the channel that a SENT or PART tag names answer for that block? */
+bool channel_accounts_for(ipcheap_heap *heap, uint64_t tag, uint64_t offset);
+
 /* check_memory.c: every page of both zones belongs to somebody, once. */
 void check_memory(struct check *c);
-/* check_channels.c: participants, directory and rings agree with what they lead to. */
+/* check_channels.c: participants, directory and channels agree with what they lead to. */
 void check_channels(struct check *c);
 
 #endif

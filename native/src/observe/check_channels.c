@@ -1,107 +1,72 @@
-/* check_channels.c - participants, directory and rings agree with what they lead to. */
+/* check_channels.c - participants, directory and sides agree with what they lead to. */
 
+#include "base/os.h"
 #include "observe/check.h"
-#include "record/ring.h"
 
 typedef unsigned long long number;
 
-/* Rings ---------------------------------------------------------------------------------- */
-
-/*
- * A FULL slot: the block it names is there, is large enough, and its tag names the slot. Of
- * what a consumer has received, he may just be keeping or forwarding it.
- */
-static bool full_slot_is_right(ipcheap_heap *heap, uint32_t index, uint64_t position,
-                               const struct ring_slot *slot, uint64_t word) {
-    struct channel *channel = channel_at(heap, index);
-    struct place place;
-    if (!place_find(heap, ring_offset(word), &place)) return false;
-    if (get_acquire(place.tag) == sent_tag(index, position))
-        return size_bytes(get(&slot->size)) <= place_bytes(heap, &place);
-    bool held = side_state(get(&channel->seats[IPCHEAP_CONSUMER].holder)) == SIDE_OPEN;
-    return held && position < get(&channel->sides[IPCHEAP_CONSUMER].position);
-}
-
-/* The slot of the last position sent in it, or, where none was, of the first. */
-static bool slot_is_right(ipcheap_heap *heap, uint32_t index, const struct ring *ring,
-                          uint64_t next, const struct ring_slot *slot, uint64_t word) {
-    uint64_t lap = (next >> ring->shift) & LAP_MASK;
-    if (ring_state(word) == SLOT_EMPTY || ring_state(word) == SLOT_RELEASED)
-        return ring_lap(word) == lap;
-    return ring_state(word) == SLOT_FULL && next >= ring->count &&
-           ring_lap(word) == ((lap - 1) & LAP_MASK) &&
-           full_slot_is_right(heap, index, next - ring->count, slot, word);
-}
-
-static void check_slot(struct check *c, uint32_t index, const struct ring *ring, uint64_t i) {
-    ipcheap_heap *heap = c->heap;
-    struct ring_slot *slot = &ring->slots[i];
-    for (int look = 0; look < LOOKS; look++) {
-        uint64_t sent = ring_sent(heap, index), word = get_acquire(&slot->word);
-        /* The first position from `sent` on that has this slot. */
-        uint64_t next = sent + ((i - sent) & (ring->count - 1));
-        if (slot_is_right(heap, index, ring, next, slot, word)) return;
-        if (get_acquire(&slot->word) != word || ring_sent(heap, index) != sent) look = -1;
-        if (look == LOOKS - 1)
-            fault(c, "slot %llu of channel %u says what cannot be (%llx)", (number)i, index,
-                  (number)word);
-        os_pause();
-    }
-}
-
-static void check_ring(struct check *c, uint32_t index, struct channel *channel) {
-    struct ring ring;
-    uint64_t memory = get(&channel->parts[0]), slots = get(&channel->shape);
-    if (slots == 0 || slots & (slots - 1)) {
-        fault(c, "channel %u has %llu slots", index, (number)slots);
-        return;
-    }
-    if (memory == 0) return; /* nobody has claimed a side yet */
-    if (!run_is(c->heap, memory, KIND_SYSTEM, part_tag(index, 0),
-                slots * sizeof(struct ring_slot)) ||
-        !ring_of(c->heap, index, &ring)) {
-        fault(c, "the ring of channel %u is not its own", index);
-        return;
-    }
-    /* The pending ones of a removed channel may be half drained; the last to close goes on. */
-    if (get(&channel->state) >> 62 == CHANNEL_REMOVED) return;
-    for (uint64_t i = 0; i < ring.count; i++) check_slot(c, index, &ring, i);
-}
+/* Sides ---------------------------------------------------------------------------------- */
 
 /* A side is held by somebody whose death would be noticed. */
-static void check_side(struct check *c, uint32_t index, struct channel *channel, int side) {
+static void check_seat(struct check *c, uint32_t index, struct channel *channel, int side,
+                       const char *name) {
     for (int look = 0; look < LOOKS; look++) {
         uint64_t holder = get_acquire(&channel->seats[side].holder);
         if (side_state(holder) != SIDE_OPEN || may_own(c->heap, holder)) return;
         if (look == LOOKS - 1 && get_acquire(&channel->seats[side].holder) == holder)
             fault(c, "the %s side of channel %u is held by nobody (%llx)",
-                  side == IPCHEAP_PRODUCER ? "producer" : "consumer", index, (number)holder);
+                  name, index, (number)holder);
     }
 }
 
-/* Static segments ------------------------------------------------------------------------ */
+/* The marks of a side are in the order in which they were made; it moves them one by one. */
+static void check_marks(struct check *c, uint32_t index, const struct side *side, const char *name) {
+    for (int look = 0; look < LOOKS; look++) {
+        int wrong = 0;
+        uint64_t newest = get_acquire(&side->marks[0]); /* with side_mark() */
+        for (int i = 1; i < MARKS; i++) {
+            uint64_t newer = get(&side->marks[i - 1]), older = get(&side->marks[i]);
+            uint64_t apart = (mark_seconds(newer) - mark_seconds(older)) & MARK_SECONDS;
+            if (older && (!newer || apart > MARK_SECONDS / 2)) wrong = i;
+        }
+        if (!wrong) return;
+        if (look == LOOKS - 1 && get(&side->marks[0]) == newest)
+            fault(c, "mark %d of the %s side of channel %u is younger than the one before it",
+                  wrong, name, index);
+        os_pause();
+    }
+}
 
-static void check_static(struct check *c, uint32_t index, struct channel *channel) {
-    uint64_t ready = get(&channel->ready);
-    if (!run_is(c->heap, get(&channel->parts[0]), KIND_STATIC, part_tag(index, 0),
-                get(&channel->shape)))
-        fault(c, "the memory of static segment %u is not its own", index);
-    bool initialised = ready == 0 || ready == STATIC_READY;
-    if (!initialised && (tag_kind(ready) != TAG_OWN || !may_own(c->heap, ready)))
-        fault(c, "static segment %u is being initialised by nobody (%llx)", index, (number)ready);
+static const struct kind_check *const kind_checks[KINDS] = {
+    [IPCHEAP_RECORD_CHANNEL] = &record_check,
+    [IPCHEAP_STATIC_SEGMENT] = &static_check,
+};
+
+static const struct kind_check *check_of(const struct channel *channel) {
+    uint32_t kind = get(&channel->kind);
+    return kind < KINDS ? kind_checks[kind] : NULL;
+}
+
+bool channel_accounts_for(ipcheap_heap *heap, uint64_t tag, uint64_t offset) {
+    if (tag_kind(tag) != TAG_SENT && tag_kind(tag) != TAG_PART) return false;
+    const struct channel *channel = channel_at(heap, tag_channel(tag));
+    const struct kind_check *kind = channel ? check_of(channel) : NULL;
+    return kind && kind->accounts_for && kind->accounts_for(heap, tag, offset);
 }
 
 /* The directory -------------------------------------------------------------------------- */
 
 static void check_entry(struct check *c, uint32_t index, struct channel *channel) {
-    uint32_t kind = get(&channel->kind);
-    if (kind == IPCHEAP_STATIC_SEGMENT) {
-        check_static(c, index, channel);
-    } else if (kind == IPCHEAP_RECORD_CHANNEL) {
-        check_ring(c, index, channel);
-        for (int side = 0; side < 2; side++) check_side(c, index, channel, side);
-    } else {
+    const struct kind_check *kind = check_of(channel);
+    if (!kind) {
         fault(c, "channel %u is of no known kind", index);
+        return;
+    }
+    kind->check(c, index, channel);
+    for (int side = 0; side < 2; side++) {
+        if (!kind->sides[side]) continue;
+        check_seat(c, index, channel, side, kind->sides[side]);
+        check_marks(c, index, &channel->sides[side], kind->sides[side]);
     }
 }
 
@@ -176,6 +141,18 @@ static void check_directory(struct check *c) {
 
 /* Participants --------------------------------------------------------------------------- */
 
+/* A label is UTF-8 without control characters, filled up with zeroes. */
+static bool label_is_text(const struct participant_slot *record) {
+    uint64_t words[LABEL_WORDS];
+    for (int i = 0; i < LABEL_WORDS; i++) words[i] = get(&record->label[i]);
+    const unsigned char *text = (const unsigned char *)words;
+    size_t length = 0;
+    while (length < sizeof words && text[length] >= 0x20 && text[length] != 0x7F) length++;
+    for (size_t i = length; i < sizeof words; i++)
+        if (text[i]) return false;
+    return true;
+}
+
 static void check_participants(struct check *c) {
     ipcheap_heap *heap = c->heap;
     uint32_t used = get(&heap->header->slots_used);
@@ -192,6 +169,8 @@ static void check_participants(struct check *c) {
         uint64_t state = get_acquire(&record->word) & 0xFF;
         if (state != SLOT_FREE && state != SLOT_LIVE)
             fault(c, "participant slot %u is in no known state", slot);
+        if (state == SLOT_LIVE && !label_is_text(record))
+            fault(c, "the label of participant slot %u is no text", slot);
     }
 }
 

@@ -2,26 +2,12 @@
 
 #include "memory/extent.h"
 #include "observe/check.h"
-#include "record/ring.h"
+#include "memory/slab.h"
 #include "segment/commit.h"
 
 typedef unsigned long long number;
 
 /* Blocks and records --------------------------------------------------------------------- */
-
-/* Sent, waiting in the ring to be used again, or just being sent: perhaps again. */
-static bool ring_accounts_for(ipcheap_heap *heap, uint64_t tag, uint64_t offset) {
-    struct ring ring;
-    uint32_t index = tag_channel(tag);
-    if (!ring_of(heap, index, &ring)) return false;
-    uint64_t position = tag_position(tag);
-    uint64_t word = get_acquire(&ring.slots[position & (ring.count - 1)].word);
-    uint64_t lap = (position >> ring.shift) & LAP_MASK;
-    return word == ring_word(lap, SLOT_FULL, offset) ||
-           word == ring_word(lap + 1, SLOT_RELEASED, offset) ||
-           word == ring_word(lap, SLOT_RELEASED, offset) ||
-           get(&channel_at(heap, index)->sides[IPCHEAP_PRODUCER].record.intent) == offset;
-}
 
 /* `slab`: where the block may have been freed by its bit and not yet been collected. */
 static void check_tag(struct check *c, const shared64 *where, uint64_t offset, uint64_t nbytes,
@@ -32,7 +18,7 @@ static void check_tag(struct check *c, const shared64 *where, uint64_t offset, u
         uint64_t tag = get_acquire(where);
         bool right = (tag == TAG_FREE && slab) ||
                      (tag_kind(tag) == TAG_OWN && may_own(heap, tag)) ||
-                     (tag_kind(tag) == TAG_SENT && ring_accounts_for(heap, tag, offset));
+                     channel_accounts_for(heap, tag, offset);
         if (right) return;
         if (get_acquire(where) != tag) look = -1; /* it moves: so somebody answers for it */
         if (look == LOOKS - 1)
@@ -121,7 +107,8 @@ static void check_owned_run(struct check *c, const struct extent_walk *walk, uin
             fault(c, "the directory does not know of its memory at offset %llu", (number)offset);
     } else {
         struct channel *channel = channel_at(heap, index);
-        bool known = channel && get(&channel->parts[0]) == offset &&
+        uint64_t part = tag_position(tag);
+        bool known = channel && part < PARTS && get(&channel->parts[part]) == offset &&
                      get(&channel->state) >> 62 != CHANNEL_FREE;
         if (!known)
             fault(c, "channel %u does not know of its memory at offset %llu", index,

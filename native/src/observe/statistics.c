@@ -1,15 +1,19 @@
 /* statistics.c - what a heap holds, counted from the truth: heads, tags and slots. */
 
+#include "channel/directory.h"
+#include "channel/kind.h"
 #include "memory/extent.h"
 #include "memory/trim.h"
-#include "record/ring.h"
+#include "memory/slab.h"
 #include "segment/commit.h"
 #include "segment/lock.h"
 
-/* Does a block with this tag belong to somebody, or wait in a ring to be used again? */
+/* Does a block with this tag belong to somebody, or is it garbage that waits in a channel? */
 static bool in_use(ipcheap_heap *heap, uint64_t tag, uint64_t offset) {
-    if (tag_kind(tag) == TAG_SENT) return ring_holds(heap, tag, offset);
-    return tag_kind(tag) == TAG_OWN;
+    if (tag_kind(tag) == TAG_OWN) return true;
+    const struct channel *channel = channel_at(heap, tag_channel(tag));
+    const struct kind *kind = channel ? kind_of(heap, channel) : NULL;
+    return kind && kind->holds && kind->holds(heap, tag, offset);
 }
 
 static void count_slab(ipcheap_heap *heap, uint64_t page, ipcheap_statistics *s) {

@@ -9,10 +9,10 @@
  * Positions that a former consumer had received: he may have released them out of order, or
  * been killed between taking a record out and letting its slot go. True when it is ours.
  */
-static bool settle_doubtful(ipcheap_endpoint *e, struct ring_slot *slot, uint64_t word) {
+static bool settle_doubtful(struct record_endpoint *e, struct ring_slot *slot, uint64_t word) {
     struct place place;
     if (!slot_is_readable(e, e->position, word)) return false;
-    if (place_find(e->heap, ring_offset(word), &place) &&
+    if (place_find(e->base.heap, ring_offset(word), &place) &&
         get(place.tag) == my_sent_tag(e, e->position))
         return true;
     slot_let_go(e, slot, e->position, SLOT_EMPTY, 0);
@@ -20,7 +20,7 @@ static bool settle_doubtful(ipcheap_endpoint *e, struct ring_slot *slot, uint64_
 }
 
 /* The word of the next slot, which holds a record; or why there is none. */
-static inline int find_record(ipcheap_endpoint *e, uint64_t *found) {
+static inline int find_record(struct record_endpoint *e, uint64_t *found) {
     struct ring_slot *slot = slot_of(e, e->position);
     uint64_t word = get_acquire(&slot->word); /* pairs with fill_slot() */
     while (UNLIKELY(e->position < e->doubtful) && !settle_doubtful(e, slot, word)) {
@@ -29,7 +29,7 @@ static inline int find_record(ipcheap_endpoint *e, uint64_t *found) {
     }
     if (UNLIKELY(!slot_is_readable(e, e->position, word))) {
         expect_block(e, word);
-        int error = endpoint_end(e, word);
+        int error = why_not(e, word);
         if (error) return error;
         word = get_acquire(&slot->word);
         if (!slot_is_readable(e, e->position, word)) return IPCHEAP_WOULD_BLOCK;
@@ -38,67 +38,70 @@ static inline int find_record(ipcheap_endpoint *e, uint64_t *found) {
     return 0;
 }
 
-static void move_to(ipcheap_endpoint *e, uint64_t position) {
+static void move_to(struct record_endpoint *e, uint64_t position) {
     /* Who removes the channel frees what lies from this position on; see drain_pending(). */
-    put(&e->channel->sides[IPCHEAP_CONSUMER].position, position);
+    put(&e->base.channel->sides[IPCHEAP_CONSUMER].position, position);
     e->position = position;
 }
 
 /* Past what has been found, unless the channel has come to its end. */
-static int move_on(ipcheap_endpoint *e, uint64_t count) {
+static int move_on(struct record_endpoint *e, uint64_t count) {
     move_to(e, e->position + count);
     compiler_fence();
-    uint32_t flags = get(&e->channel->flags);
+    uint32_t flags = get(&e->base.channel->flags);
     if (UNLIKELY(flags & (CHANNEL_GONE | CHANNEL_POISONED))) {
         move_to(e, e->position - count);
         return flags & CHANNEL_GONE ? IPCHEAP_ENDPOINT_CLOSED : IPCHEAP_CORRUPT;
     }
-    e->idle = 0;
+    e->base.idle = 0;
     return 0;
 }
 
-static int receive_one(ipcheap_endpoint *e, ipcheap_record *record) {
+static int receive_one(struct record_endpoint *e, ipcheap_record *record) {
     uint64_t word;
     int error = find_record(e, &word);
     if (UNLIKELY(error)) return error;
     uint64_t offset = ring_offset(word), size = get(&slot_of(e, e->position)->size);
     uint64_t nbytes = size_bytes(size);
-    if (UNLIKELY(!record_fits(e->heap, offset, nbytes))) return endpoint_poison(e);
-    __builtin_prefetch(at_offset(e->heap, offset)); /* the user will look at it next */
+    if (UNLIKELY(!record_fits(e->base.heap, offset, nbytes))) return record_poison(e);
+    __builtin_prefetch(at_offset(e->base.heap, offset)); /* the user will look at it next */
     error = move_on(e, 1);
     if (UNLIKELY(error)) return error;
-    void *data = at_offset(e->heap, offset);
-    *record = (ipcheap_record){data, nbytes, offset, e->position - 1, e, size_form(size)};
+    void *data = at_offset(e->base.heap, offset);
+    *record = (ipcheap_record){data, nbytes, offset, e->position - 1, &e->base, size_form(size)};
     return 0;
 }
 
-static int receiver_check(const ipcheap_endpoint *e) {
-    int error = endpoint_check(e);
+static int receiver_check(const struct record_endpoint *e) {
+    int error = endpoint_check(&e->base);
     if (UNLIKELY(error)) return error;
-    return LIKELY(e->side == IPCHEAP_CONSUMER) ? 0 : IPCHEAP_BAD_VALUE;
+    return LIKELY(e->base.side == IPCHEAP_CONSUMER) ? 0 : IPCHEAP_BAD_VALUE;
 }
 
-int ipcheap_try_receive(ipcheap_endpoint *e, ipcheap_record *record) {
+int ipcheap_try_receive(ipcheap_endpoint *endpoint, ipcheap_record *record) {
+    struct record_endpoint *e = record_endpoint(endpoint);
     int error = receiver_check(e);
     if (UNLIKELY(error)) return error;
     do error = receive_one(e, record);
-    while (UNLIKELY(e->bell != NULL) && bell_settle(e) && error == IPCHEAP_WOULD_BLOCK);
+    while (UNLIKELY(e->base.bell != NULL) && bell_settle(&e->base) && error == IPCHEAP_WOULD_BLOCK);
     return error;
 }
 
-int ipcheap_peek(ipcheap_endpoint *e, uint64_t *nbytes, uint32_t *form) {
+int ipcheap_peek(ipcheap_endpoint *endpoint, uint64_t *nbytes, uint32_t *form) {
+    struct record_endpoint *e = record_endpoint(endpoint);
     uint64_t word;
     int error = receiver_check(e);
     if (!error) error = find_record(e, &word);
     if (error) return error;
     uint64_t size = get(&slot_of(e, e->position)->size);
-    if (!record_fits(e->heap, ring_offset(word), size_bytes(size))) return endpoint_poison(e);
+    if (!record_fits(e->base.heap, ring_offset(word), size_bytes(size))) return record_poison(e);
     *nbytes = size_bytes(size);
     *form = size_form(size);
     return 0;
 }
 
-int64_t ipcheap_try_receive_many(ipcheap_endpoint *e, ipcheap_record *records, size_t limit) {
+int64_t ipcheap_try_receive_many(ipcheap_endpoint *endpoint, ipcheap_record *records, size_t limit) {
+    struct record_endpoint *e = record_endpoint(endpoint);
     int error = receiver_check(e);
     if (UNLIKELY(error)) return error;
     size_t done = 0;
@@ -106,7 +109,7 @@ int64_t ipcheap_try_receive_many(ipcheap_endpoint *e, ipcheap_record *records, s
         error = receive_one(e, &records[done]);
         done += !error;
     }
-    bell_settle(e);
+    bell_settle(&e->base);
     if (done || error == IPCHEAP_WOULD_BLOCK) return (int64_t)done;
     return error;
 }
@@ -132,20 +135,20 @@ struct group {
 };
 
 /* Adds what a slot holds, if its producer can be left to free it. */
-static bool group_add(ipcheap_endpoint *e, struct group *group, uint64_t word, uint64_t *nbytes) {
+static bool group_add(struct record_endpoint *e, struct group *group, uint64_t word, uint64_t *nbytes) {
     const struct ring_slot *slot = slot_of(e, e->position + group->count);
     ipcheap_record record = {.offset = ring_offset(word), .nbytes = size_bytes(get(&slot->size))};
-    if (UNLIKELY(!record_fits(e->heap, record.offset, record.nbytes))) return false;
+    if (UNLIKELY(!record_fits(e->base.heap, record.offset, record.nbytes))) return false;
     if (UNLIKELY(!producer_collects(e, &record))) return false;
     *nbytes += record.nbytes;
     if (UNLIKELY(group->count && *nbytes > GROUP_BYTES)) return false;
-    void *data = at_offset(e->heap, record.offset);
+    void *data = at_offset(e->base.heap, record.offset);
     __builtin_prefetch(data);
     group->records[group->count++] = (ipcheap_bytes){data, record.nbytes};
     return true;
 }
 
-static int group_find(ipcheap_endpoint *e, struct group *group, size_t limit) {
+static int group_find(struct record_endpoint *e, struct group *group, size_t limit) {
     uint64_t word, nbytes = 0, most = least(least(limit, GROUP), e->mask + 1);
     group->count = 0;
     int error = find_record(e, &word);
@@ -159,9 +162,9 @@ static int group_find(ipcheap_endpoint *e, struct group *group, size_t limit) {
 }
 
 /* The producer does not collect it, or no more: the receiver's own, and freed with the next. */
-static int receive_extent(ipcheap_endpoint *e, ipcheap_record *record) {
-    int error = take_out(e->me, record, slot_of(e, record->position));
-    if (!error) block_drop(e->me, record->offset);
+static int receive_extent(struct record_endpoint *e, ipcheap_record *record) {
+    int error = take_out(e->base.me, record, slot_of(e, record->position));
+    if (!error) block_drop(e->base.me, record->offset);
     return error;
 }
 
@@ -171,12 +174,12 @@ static int show(ipcheap_taker *take, void *context, const ipcheap_bytes *records
 }
 
 /* One that has to be freed here. */
-static int64_t receive_alone(ipcheap_endpoint *e, ipcheap_taker *take, void *context) {
+static int64_t receive_alone(struct record_endpoint *e, ipcheap_taker *take, void *context) {
     ipcheap_record record;
     int error = receive_one(e, &record);
     if (error) return error;
     /* That may take the lock. */
-    error = may_sleep() ? deferred_reserve(e->me, 1) : IPCHEAP_WOULD_SLEEP;
+    error = may_sleep() ? deferred_reserve(e->base.me, 1) : IPCHEAP_WOULD_SLEEP;
     ipcheap_bytes bytes = {record.data, record.nbytes};
     if (!error) error = show(take, context, &bytes, 1);
     if (error) {
@@ -188,13 +191,13 @@ static int64_t receive_alone(ipcheap_endpoint *e, ipcheap_taker *take, void *con
 }
 
 /* The group's slots are given back; the caller has moved on. */
-static int group_end(ipcheap_endpoint *e, const struct group *group) {
+static int group_end(struct record_endpoint *e, const struct group *group) {
     uint64_t first = e->position - group->count;
     bool deserted = is_deserted(e);
     for (size_t i = 0; i < group->count; i++) {
-        uint64_t position = first + i, offset = offset_of(e->heap, group->records[i].data);
+        uint64_t position = first + i, offset = offset_of(e->base.heap, group->records[i].data);
         if (UNLIKELY(deserted)) {
-            ipcheap_record record = {.offset = offset, .position = position, .consumer = e};
+            ipcheap_record record = {.offset = offset, .position = position, .consumer = &e->base};
             int error = receive_extent(e, &record);
             if (error) return error;
             continue;
@@ -205,7 +208,7 @@ static int group_end(ipcheap_endpoint *e, const struct group *group) {
 }
 
 /* The next group: how many, or an error; IPCHEAP_WOULD_BLOCK for none. */
-static int64_t receive_group(ipcheap_endpoint *e, ipcheap_taker *take, void *context,
+static int64_t receive_group(struct record_endpoint *e, ipcheap_taker *take, void *context,
                              size_t limit) {
     struct group group;
     int error = group_find(e, &group, limit);
@@ -222,16 +225,17 @@ static int64_t receive_group(ipcheap_endpoint *e, ipcheap_taker *take, void *con
     return error ? error : (int64_t)group.count;
 }
 
-int64_t ipcheap_try_receive_copies(ipcheap_endpoint *e, ipcheap_taker *take, void *context,
+int64_t ipcheap_try_receive_copies(ipcheap_endpoint *endpoint, ipcheap_taker *take, void *context,
                                    size_t limit) {
+    struct record_endpoint *e = record_endpoint(endpoint);
     int error = receiver_check(e);
     if (UNLIKELY(error)) return error;
     size_t done = 0;
     int64_t got = 0;
     while (done < limit && (got = receive_group(e, take, context, limit - done)) > 0) {
         done += (size_t)got;
-        endpoint_notify(e);
+        endpoint_notify(&e->base);
     }
-    bell_settle(e);
+    bell_settle(&e->base);
     return done || got == IPCHEAP_WOULD_BLOCK ? (int64_t)done : got;
 }

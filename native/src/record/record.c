@@ -55,11 +55,11 @@ static int free_owned(struct participant *me, uint64_t offset) {
 
 int take_out(struct participant *me, ipcheap_record *record, struct ring_slot *slot) {
     struct place place;
-    uint64_t tag = my_sent_tag(record->consumer, record->position);
+    uint64_t tag = my_sent_tag(record_endpoint(record->consumer), record->position);
     if (!place_find(me->heap, record->offset, &place) || get(place.tag) != tag)
-        return endpoint_poison(record->consumer); /* somebody else's, whatever the slot says */
+        return record_poison(record_endpoint(record->consumer)); /* somebody else's, whatever the slot says */
     put(place.tag, my_tag(me)); /* from here on the slot's claim does not count */
-    slot_let_go(record->consumer, slot, record->position, SLOT_EMPTY, 0);
+    slot_let_go(record_endpoint(record->consumer), slot, record->position, SLOT_EMPTY, 0);
     participant_holds(me, me, 1);
     record->consumer = NULL;
     return 0;
@@ -68,7 +68,7 @@ int take_out(struct participant *me, ipcheap_record *record, struct ring_slot *s
 /* 1 when the record is freed; 0 when it has become its receiver's own. */
 static int free_received(ipcheap_heap *heap, ipcheap_record *record) {
     struct participant *me;
-    ipcheap_endpoint *e = record->consumer;
+    struct record_endpoint *e = record_endpoint(record->consumer);
     struct ring_slot *slot = slot_held(record);
     if (UNLIKELY(!slot)) return IPCHEAP_RECORD;
     if (LIKELY(producer_collects(e, record))) {

@@ -1,7 +1,5 @@
 #include "record/ring.h"
 
-#include "endpoint/park.h"
-
 bool __attribute__((noinline)) extent_fits(ipcheap_heap *heap, uint64_t offset, uint64_t nbytes) {
     struct place place;
     return place_find(heap, offset, &place) && nbytes <= place_bytes(heap, &place);
@@ -12,7 +10,7 @@ bool ring_of(ipcheap_heap *heap, uint32_t index, struct ring *ring) {
     if (!channel || get(&channel->kind) != IPCHEAP_RECORD_CHANNEL) return false;
     uint64_t slots = get(&channel->shape);
     if (slots == 0 || slots & (slots - 1) || slots > MOST_SLOTS) return false;
-    uint64_t memory = channel_memory(heap, index, slots * sizeof(struct ring_slot));
+    uint64_t memory = channel_part(heap, index, 0, slots * sizeof(struct ring_slot));
     if (!memory) return false;
     ring->slots = at_offset(heap, memory);
     ring->count = slots;
@@ -70,7 +68,7 @@ bool ring_valid(const struct ring *ring, uint64_t sent) {
 
 bool ring_holds(ipcheap_heap *heap, uint64_t tag, uint64_t offset) {
     struct ring ring;
-    if (!ring_of(heap, tag_channel(tag), &ring)) return false;
+    if (tag_kind(tag) != TAG_SENT || !ring_of(heap, tag_channel(tag), &ring)) return false;
     uint64_t position = tag_position(tag);
     uint64_t word = get_acquire(&ring.slots[position & (ring.count - 1)].word);
     return word == ring_word(lap_at(&ring, position), SLOT_FULL, offset);
@@ -119,22 +117,15 @@ static void collect_from_other(struct participant *me, uint32_t index, uint32_t 
     put_and(&channel->flags, ~(uint32_t)CHANNEL_REVOKED);
 }
 
-void rings_reclaim(struct participant *me) {
-    ipcheap_heap *heap = me->heap;
-    uint32_t entries = directory_entries(heap);
-    for (uint32_t index = 0; index < entries; index++) {
-        struct channel *channel = channel_at(heap, index);
-        struct ring ring;
-        if (!channel) break;
-        channel_drop_if_done(me, index);
-        if (get(&channel->state) >> 62 != CHANNEL_LIVE || !ring_of(heap, index, &ring)) continue;
-        if (!has_garbage(&ring)) continue;
-        uint64_t holder = get(&channel->seats[IPCHEAP_PRODUCER].holder);
-        if (side_state(holder) == SIDE_OPEN && holder != me->tag)
-            collect_from_other(me, index, tag_slot(holder));
-        else
-            ring_collect(me, index);
-    }
+void ring_reclaim(struct participant *me, uint32_t index) {
+    struct channel *channel = channel_at(me->heap, index);
+    struct ring ring;
+    if (!ring_of(me->heap, index, &ring) || !has_garbage(&ring)) return;
+    uint64_t holder = get(&channel->seats[IPCHEAP_PRODUCER].holder);
+    if (side_state(holder) == SIDE_OPEN && holder != me->tag)
+        collect_from_other(me, index, tag_slot(holder));
+    else
+        ring_collect(me, index);
 }
 
 void ring_drain(struct participant *me, uint32_t index, uint64_t from) {
@@ -153,22 +144,4 @@ void ring_drain(struct participant *me, uint32_t index, uint64_t from) {
         if (ours) block_free(me, &place);
         put_release(&slot->word, ring_word(lap + 1, SLOT_EMPTY, 0));
     }
-}
-
-void channel_drop_if_done(struct participant *me, uint32_t index) {
-    struct channel *channel = channel_at(me->heap, index);
-    if (!channel || get(&channel->state) >> 62 != CHANNEL_REMOVED) return;
-    for (int side = 0; side < 2; side++)
-        if (side_state(get(&channel->seats[side].holder)) == SIDE_OPEN) return;
-    ring_drain(me, index, 0);
-    directory_drop(me, index);
-}
-
-void side_end(ipcheap_heap *heap, struct channel *channel, int side, enum side_state state) {
-    uint64_t holder = get(&channel->seats[side].holder) & ~(UINT64_C(3) << 62);
-    if (side == IPCHEAP_PRODUCER) put_or(&channel->flags, CHANNEL_DESERTED);
-    put_release(&channel->seats[side].holder, (uint64_t)state << 62 | holder); /* with endpoint_end() */
-    full_fence(); /* pairs with park() */
-    unpark(heap, channel, !side, NULL);
-    directory_notify(heap);
 }

@@ -7,30 +7,30 @@
 #include "segment/lock.h"
 
 /* The block that the consumer released into this slot comes home. */
-static void collect_slot(ipcheap_endpoint *e, uint64_t word) {
+static void collect_slot(struct record_endpoint *e, uint64_t word) {
     uint64_t offset = ring_offset(word), tag = my_sent_tag(e, e->position - e->mask - 1);
     struct place place;
-    if (LIKELY(slab_free_sent(e->me, offset, tag))) return;
+    if (LIKELY(slab_free_sent(e->base.me, offset, tag))) return;
     /* Extents do not come home: a consumer who keeps to the protocol frees them. */
-    if (!place_find(e->heap, offset, &place) || !place.in_slab) return;
-    if (place_is(&place, tag)) slab_free(e->me, &place.block);
+    if (!place_find(e->base.heap, offset, &place) || !place.in_slab) return;
+    if (place_is(&place, tag)) slab_free(e->base.me, &place.block);
 }
 
 /* Somebody collects garbage under the lock; when we have it, he is done. */
-static int wait_for_collector(ipcheap_endpoint *e) {
-    int error = heap_lock(e->me);
+static int wait_for_collector(struct record_endpoint *e) {
+    int error = heap_lock(e->base.me);
     if (error) return error;
-    put_and(&e->channel->flags, ~(uint32_t)CHANNEL_REVOKED);
-    heap_unlock(e->me);
+    put_and(&e->base.channel->flags, ~(uint32_t)CHANNEL_REVOKED);
+    heap_unlock(e->base.me);
     return 0;
 }
 
-static int enter_ring(ipcheap_endpoint *e) {
+static int enter_ring(struct record_endpoint *e) {
     for (;;) {
-        participant_enter(e->me);
-        uint32_t flags = get(&e->channel->flags);
+        participant_enter(e->base.me);
+        uint32_t flags = get(&e->base.channel->flags);
         if (LIKELY(!(flags & (CHANNEL_REVOKED | CHANNEL_GONE | CHANNEL_POISONED)))) return 0;
-        participant_leave(e->me);
+        participant_leave(e->base.me);
         if (flags & CHANNEL_GONE) return IPCHEAP_ENDPOINT_CLOSED;
         if (flags & CHANNEL_POISONED) return IPCHEAP_CORRUPT;
         int error = wait_for_collector(e);
@@ -46,15 +46,15 @@ struct parcel {
     struct ring_slot *held;
 };
 
-static int judge(ipcheap_endpoint *e, const ipcheap_record *record, struct parcel *parcel) {
+static int judge(struct record_endpoint *e, const ipcheap_record *record, struct parcel *parcel) {
     struct place place;
-    *parcel = (struct parcel){.owner = e->me};
-    if (UNLIKELY(record->data != at_offset(e->heap, record->offset))) return IPCHEAP_RECORD;
+    *parcel = (struct parcel){.owner = e->base.me};
+    if (UNLIKELY(record->data != at_offset(e->base.heap, record->offset))) return IPCHEAP_RECORD;
     if (LIKELY(!consumer_is_open(record))) {
-        parcel->tag = slab_my_tag(e->me, record->offset, &parcel->slab);
-        if (LIKELY(parcel->tag && tag_owner(get(parcel->tag)) == e->me->tag)) return 0;
+        parcel->tag = slab_my_tag(e->base.me, record->offset, &parcel->slab);
+        if (LIKELY(parcel->tag && tag_owner(get(parcel->tag)) == e->base.me->tag)) return 0;
     }
-    if (!place_find(e->heap, record->offset, &place)) return IPCHEAP_RECORD;
+    if (!place_find(e->base.heap, record->offset, &place)) return IPCHEAP_RECORD;
     parcel->tag = place.tag;
     parcel->slab = NULL;
     if (consumer_is_open(record)) {
@@ -62,41 +62,41 @@ static int judge(ipcheap_endpoint *e, const ipcheap_record *record, struct parce
         parcel->owner = NULL;
         parcel->held = slot_held(record);
         if (!parcel->held) return IPCHEAP_RECORD;
-        bool right = get(place.tag) == my_sent_tag(record->consumer, record->position);
-        return right ? 0 : endpoint_poison(record->consumer);
+        bool right = get(place.tag) == my_sent_tag(record_endpoint(record->consumer), record->position);
+        return right ? 0 : record_poison(record_endpoint(record->consumer));
     }
-    parcel->owner = block_owner(e->heap, &place);
-    if (UNLIKELY(!parcel->owner)) return nobody_here_owns(e->heap, record->offset);
-    if (parcel->owner != e->me) parcel->owner->attention |= ATTENTION_HELPED; /* free_owned() */
+    parcel->owner = block_owner(e->base.heap, &place);
+    if (UNLIKELY(!parcel->owner)) return nobody_here_owns(e->base.heap, record->offset);
+    if (parcel->owner != e->base.me) parcel->owner->attention |= ATTENTION_HELPED; /* free_owned() */
     return 0;
 }
 
 /* Its owner had it until now. */
-static void account_for(const ipcheap_endpoint *e, const struct parcel *parcel) {
+static void account_for(const struct record_endpoint *e, const struct parcel *parcel) {
     struct local_slab *s = parcel->slab;
     if (LIKELY(s != NULL)) slab_let_go(s, (uint64_t)(parcel->tag - s->shared->tags));
-    participant_holds(e->me, parcel->owner, -1);
+    participant_holds(e->base.me, parcel->owner, -1);
 }
 
 /*
  * Inside enter_ring(): is the next slot writable, and what came back in it? Nobody but us makes it
  * anything else then, except who collects garbage: what came back is ours while its tag says so.
  */
-static void look_at_slot(ipcheap_endpoint *e) {
+static void look_at_slot(struct record_endpoint *e) {
     uint64_t word = get_acquire(&slot_of(e, e->position)->word); /* pairs with slot_leave() */
     e->writable = slot_is_writable(e, e->position, word);
     e->released = e->writable && ring_state(word) == SLOT_RELEASED ? word : 0;
 }
 
 /* Inside enter_ring(). */
-static void free_released(ipcheap_endpoint *e) {
+static void free_released(struct record_endpoint *e) {
     if (e->released) collect_slot(e, e->released);
     e->released = 0;
 }
 
 /* Inside enter_slot(). */
-static void fill_slot(ipcheap_endpoint *e, const ipcheap_record *record, shared64 *tag) {
-    struct side *side = &e->channel->sides[IPCHEAP_PRODUCER];
+static void fill_slot(struct record_endpoint *e, const ipcheap_record *record, shared64 *tag) {
+    struct side *side = &e->base.channel->sides[IPCHEAP_PRODUCER];
     struct ring_slot *slot = slot_of(e, e->position);
     put(&side->record.from, get(tag));
     put(&side->record.intent, record->offset);
@@ -111,7 +111,7 @@ static void fill_slot(ipcheap_endpoint *e, const ipcheap_record *record, shared6
 }
 
 /* Enters the ring with a writable slot and nothing in it, or says why there is none. */
-static int enter_slot(ipcheap_endpoint *e) {
+static int enter_slot(struct record_endpoint *e) {
     for (;;) {
         int error = enter_ring(e);
         if (UNLIKELY(error)) return error;
@@ -120,14 +120,14 @@ static int enter_slot(ipcheap_endpoint *e) {
             free_released(e);
             return 0;
         }
-        participant_leave(e->me);
-        error = endpoint_end(e, get(&slot_of(e, e->position)->word));
+        participant_leave(e->base.me);
+        error = why_not(e, get(&slot_of(e, e->position)->word));
         if (error) return error;
     }
 }
 
 /* One record, without telling the consumer. */
-static int send_one(ipcheap_endpoint *e, ipcheap_record *record) {
+static int send_one(struct record_endpoint *e, ipcheap_record *record) {
     struct parcel parcel;
     int error = judge(e, record, &parcel);
     if (UNLIKELY(error)) return error;
@@ -137,43 +137,45 @@ static int send_one(ipcheap_endpoint *e, ipcheap_record *record) {
     /* For the next one, while the consumer has this one to look at. */
     look_at_slot(e);
     free_released(e);
-    participant_leave(e->me);
+    participant_leave(e->base.me);
     if (LIKELY(parcel.owner != NULL))
         account_for(e, &parcel);
     else
-        slot_let_go(record->consumer, parcel.held, record->position, SLOT_EMPTY, 0);
+        slot_let_go(record_endpoint(record->consumer), parcel.held, record->position, SLOT_EMPTY, 0);
     record->consumer = NULL;
     return 0;
 }
 
 /* What another thread's consumer holds may be forwarded, too: see for_another(). */
-static int send_any(ipcheap_endpoint *e, ipcheap_record *record) {
+static int send_any(struct record_endpoint *e, ipcheap_record *record) {
     if (LIKELY(!consumer_is_open(record) || !is_anothers(record))) return send_one(e, record);
-    pthread_mutex_lock(&e->heap->mutex);
+    pthread_mutex_lock(&e->base.heap->mutex);
     int error = send_one(e, record);
-    pthread_mutex_unlock(&e->heap->mutex);
+    pthread_mutex_unlock(&e->base.heap->mutex);
     return error;
 }
 
-static int sender_check(const ipcheap_endpoint *e) {
-    int error = endpoint_check(e);
+static int sender_check(const struct record_endpoint *e) {
+    int error = endpoint_check(&e->base);
     if (UNLIKELY(error)) return error;
-    return LIKELY(e->side == IPCHEAP_PRODUCER) ? 0 : IPCHEAP_BAD_VALUE;
+    return LIKELY(e->base.side == IPCHEAP_PRODUCER) ? 0 : IPCHEAP_BAD_VALUE;
 }
 
-int ipcheap_try_send(ipcheap_endpoint *e, ipcheap_record *record) {
+int ipcheap_try_send(ipcheap_endpoint *endpoint, ipcheap_record *record) {
+    struct record_endpoint *e = record_endpoint(endpoint);
     int error = sender_check(e);
     if (UNLIKELY(error)) return error;
     do error = send_any(e, record);
-    while (UNLIKELY(e->bell != NULL) && error == IPCHEAP_WOULD_BLOCK && bell_settle(e));
+    while (UNLIKELY(e->base.bell != NULL) && error == IPCHEAP_WOULD_BLOCK && bell_settle(&e->base));
     if (LIKELY(!error)) {
-        endpoint_notify(e);
-        bell_settle(e);
+        endpoint_notify(&e->base);
+        bell_settle(&e->base);
     }
     return error;
 }
 
-int64_t ipcheap_try_send_many(ipcheap_endpoint *e, ipcheap_record *records, size_t count) {
+int64_t ipcheap_try_send_many(ipcheap_endpoint *endpoint, ipcheap_record *records, size_t count) {
+    struct record_endpoint *e = record_endpoint(endpoint);
     int error = sender_check(e);
     if (UNLIKELY(error)) return error;
     size_t done = 0;
@@ -181,8 +183,8 @@ int64_t ipcheap_try_send_many(ipcheap_endpoint *e, ipcheap_record *records, size
         error = send_any(e, &records[done]);
         done += !error;
     }
-    if (done) endpoint_notify(e);
-    bell_settle(e);
+    if (done) endpoint_notify(&e->base);
+    bell_settle(&e->base);
     if (done || error == IPCHEAP_WOULD_BLOCK) return (int64_t)done;
     return error;
 }
@@ -203,22 +205,22 @@ int ipcheap_send(ipcheap_endpoint *e, ipcheap_record *record, int64_t timeout_ns
 #define BURST 16 /* slots: four lines */
 
 /* The tag of the block that came back in a slot, if a copy of so many bytes fits it. */
-static shared64 *tag_to_reuse(const ipcheap_endpoint *e, uint64_t position, uint64_t word,
+static shared64 *tag_to_reuse(const struct record_endpoint *e, uint64_t position, uint64_t word,
                               uint64_t nbytes) {
     if (UNLIKELY(ring_state(word) != SLOT_RELEASED)) return NULL;
     if (UNLIKELY(!slot_is_writable(e, position, word))) return NULL;
-    shared64 *tag = slab_my_tag_for(e->me, ring_offset(word), nbytes);
+    shared64 *tag = slab_my_tag_for(e->base.me, ring_offset(word), nbytes);
     if (UNLIKELY(!tag || get(tag) != my_sent_tag(e, position - e->mask - 1))) return NULL;
     return tag;
 }
 
 /* Inside enter_ring(). Copies into the block that came back in a slot; false if it does not fit. */
-static bool refill_slot(ipcheap_endpoint *e, uint64_t position, uint64_t word,
+static bool refill_slot(struct record_endpoint *e, uint64_t position, uint64_t word,
                         const ipcheap_bytes *copied) {
     struct ring_slot *slot = slot_of(e, position);
     shared64 *tag = tag_to_reuse(e, position, word, copied->nbytes);
     if (UNLIKELY(!tag)) return false;
-    copy(at_offset(e->heap, ring_offset(word)), copied->data, (size_t)copied->nbytes);
+    copy(at_offset(e->base.heap, ring_offset(word)), copied->data, (size_t)copied->nbytes);
     /* Until the slot is FULL it is garbage, by its old tag or this: see ring_collect(). */
     put(tag, my_sent_tag(e, position));
     uint64_t size = ring_size(copied->nbytes, IPCHEAP_PLAIN);
@@ -230,7 +232,7 @@ static bool refill_slot(ipcheap_endpoint *e, uint64_t position, uint64_t word,
  * Inside enter_ring(), with something released in the next slot. Returns how many were sent. Their
  * slots become FULL together: the consumer, who polls the first, fetches the line after that.
  */
-static size_t refill_slots(ipcheap_endpoint *e, const ipcheap_bytes *copied, size_t count) {
+static size_t refill_slots(struct record_endpoint *e, const ipcheap_bytes *copied, size_t count) {
     uint64_t words[BURST], most = least(least(count, BURST), e->mask + 1), n = 0;
     words[0] = e->released;
     while (refill_slot(e, e->position + n, words[n], &copied[n])) {
@@ -246,36 +248,36 @@ static size_t refill_slots(ipcheap_endpoint *e, const ipcheap_bytes *copied, siz
     if (UNLIKELY(!n)) return 0;
     e->position += n;
     /* Release: pairs with ring_sent(), so that no slot is seen later than its position. */
-    put_release(&e->channel->sides[IPCHEAP_PRODUCER].position, e->position);
+    put_release(&e->base.channel->sides[IPCHEAP_PRODUCER].position, e->position);
     /* For the next one, while the consumer has these to look at. */
     look_at_slot(e);
-    if (e->released) prefetch_to_write(at_offset(e->heap, ring_offset(e->released)));
+    if (e->released) prefetch_to_write(at_offset(e->base.heap, ring_offset(e->released)));
     return n;
 }
 
 /* Nothing that fits came back in the slot: a block of its own. */
-static int send_new(ipcheap_endpoint *e, const ipcheap_bytes *copied) {
+static int send_new(struct record_endpoint *e, const ipcheap_bytes *copied) {
     ipcheap_record record;
     struct parcel parcel;
-    int error = deferred_reserve(e->me, 1);
-    if (!error) error = ipcheap_allocate(e->heap, copied->nbytes, &record);
+    int error = deferred_reserve(e->base.me, 1);
+    if (!error) error = ipcheap_allocate(e->base.heap, copied->nbytes, &record);
     if (error) return error;
     copy(record.data, copied->data, (size_t)copied->nbytes);
     error = judge(e, &record, &parcel);
     if (!error) error = enter_slot(e);
     if (error) {
-        block_drop(e->me, record.offset);
+        block_drop(e->base.me, record.offset);
         return error;
     }
     fill_slot(e, &record, parcel.tag);
     look_at_slot(e);
-    participant_leave(e->me);
+    participant_leave(e->base.me);
     account_for(e, &parcel);
     return 0;
 }
 
 /* The next ones, after `done` others; returns how many, one at least, or an error. */
-static int64_t send_copies(ipcheap_endpoint *e, const ipcheap_bytes *copied, size_t count,
+static int64_t send_copies(struct record_endpoint *e, const ipcheap_bytes *copied, size_t count,
                            size_t done) {
     for (;;) {
         size_t went = 0;
@@ -283,26 +285,27 @@ static int64_t send_copies(ipcheap_endpoint *e, const ipcheap_bytes *copied, siz
         if (UNLIKELY(error)) return error;
         if (UNLIKELY(!e->writable)) look_at_slot(e);
         if (LIKELY(e->released)) went = refill_slots(e, copied, count);
-        participant_leave(e->me);
+        participant_leave(e->base.me);
         if (LIKELY(went)) return (int64_t)went;
         if (e->writable) {
-            if (done && may_sleep()) endpoint_notify(e); /* this one may have to wait for memory */
+            if (done && may_sleep()) endpoint_notify(&e->base); /* this one may have to wait for memory */
             error = send_new(e, copied);
             return error ? error : 1;
         }
-        error = endpoint_end(e, get(&slot_of(e, e->position)->word));
+        error = why_not(e, get(&slot_of(e, e->position)->word));
         if (error) return error;
     }
 }
 
-int64_t ipcheap_try_send_copies(ipcheap_endpoint *e, const ipcheap_bytes *copied, size_t count) {
+int64_t ipcheap_try_send_copies(ipcheap_endpoint *endpoint, const ipcheap_bytes *copied, size_t count) {
+    struct record_endpoint *e = record_endpoint(endpoint);
     int error = sender_check(e);
     if (UNLIKELY(error)) return error;
     size_t done = 0;
     int64_t went = 0;
     while (done < count && (went = send_copies(e, &copied[done], count - done, done)) > 0)
         done += (size_t)went;
-    if (done) endpoint_notify(e);
-    bell_settle(e);
+    if (done) endpoint_notify(&e->base);
+    bell_settle(&e->base);
     return done || went == IPCHEAP_WOULD_BLOCK ? (int64_t)done : went;
 }

@@ -12,6 +12,7 @@
 #include "ipcheap/ipcheap.h"
 #include "segment/layout.h"
 
+struct kind;
 struct slab_cache;
 
 enum participant_attention {
@@ -60,7 +61,8 @@ struct hooks {
     /* the heap is closed by another thread, `me` */
     void (*close_endpoints)(struct participant *owner, struct participant *me);
     void (*abandon)(struct participant *me); /* in a forked child: it was the parent's */
-    void (*reclaim)(struct participant *me); /* memory is short: collect what waits in rings */
+    void (*reclaim)(struct participant *me); /* memory is short: collect what waits in channels */
+    const struct kind *const *kinds;         /* by number: channel/kind.h */
 };
 
 struct ipcheap_heap {

@@ -319,12 +319,14 @@ struct seat {
 };
 static_assert(sizeof(struct seat) == 32, "two a cache line");
 
+#define PARTS 2 /* areas that a descriptor leads to by itself */
+
 /* Lines that change rarely; then one pair a side; then what is written only to sleep. */
 struct channel {
     shared64 state; /* channel_state << 62 | the maker's generation and slot while MAKING */
     shared32 incarnation, kind;
     shared64 shape;    /* slots of a ring; bytes of a static segment; as the kind has it */
-    shared64 parts[2]; /* offsets of its first areas of memory; 0 while there are none */
+    shared64 parts[PARTS]; /* offsets of its first areas of memory; 0 while there are none */
     shared64 ready;    /* static: 0 untouched, the initialiser's OWN tag, or STATIC_READY */
     shared32 flags;
     shared32 next_free; /* index + 1 */

@@ -143,10 +143,17 @@ static int slot_take(ipcheap_heap *heap, uint32_t *slot, bool *was_live) {
     return IPCHEAP_TOO_MANY_PARTICIPANTS;
 }
 
+/* The program's name, which may be any bytes, as printable text; `label` is zero. */
+static void label_fill(char *label) {
+    os_process_name(label);
+    for (char *at = label; *at; at++)
+        if ((unsigned char)*at < 0x20 || *at == 0x7F) *at = '?';
+}
+
 static void slot_fill(ipcheap_heap *heap, uint32_t slot, uint32_t generation) {
     struct participant_slot *record = slot_at(heap, slot);
     uint64_t label[LABEL_WORDS] = {0};
-    os_process_name((char *)label);
+    label_fill((char *)label);
     clock_tick(heap);
     put(&record->pid, os_process_id());
     put(&record->tid, os_thread_id());

@@ -1,5 +1,7 @@
 /* static.c - named segments: created once, initialised once, mapped by everyone. */
 
+#include "static/static.h"
+
 #include <string.h>
 
 #include "channel/directory.h"
@@ -9,7 +11,7 @@
 /* Under the lock. 1 when the caller is to initialise, 0 when it is done, WOULD_BLOCK. */
 static int take_initialisation(struct participant *me, const ipcheap_channel *handle, bool fresh) {
     struct channel *channel = channel_at(me->heap, handle->index);
-    uint64_t bytes = handle->shape, memory = channel_memory(me->heap, handle->index, bytes);
+    uint64_t bytes = handle->shape, memory = channel_part(me->heap, handle->index, 0, bytes);
     if (!memory) return IPCHEAP_CORRUPT;
     uint64_t ready = get(&channel->ready);
     if (ready == STATIC_READY) return 0;
@@ -62,6 +64,24 @@ void *ipcheap_static_data(ipcheap_heap *heap, const ipcheap_channel *handle) {
         struct participant *me; /* its initialiser may look at it before it is ready */
         if (participant_current(heap, &me) || get(&channel->ready) != me->tag) return NULL;
     }
-    uint64_t offset = channel_memory(heap, handle->index, handle->shape);
+    uint64_t offset = channel_part(heap, handle->index, 0, handle->shape);
     return offset ? at_offset(heap, offset) : NULL;
 }
+
+static uint64_t bytes_of(uint64_t shape) { return shape; }
+
+/* The next adder initialises the segment if the dead participant was doing so. */
+static void static_recover(const struct recovery *r, uint32_t index, int pass) {
+    struct channel *channel = channel_at(r->heap, index);
+    if (pass != RECOVER_WRITERS || !owned_by_dead(r, get(&channel->ready))) return;
+    put_release(&channel->ready, 0);
+    directory_notify(r->heap);
+}
+
+const struct kind static_kind = {
+    .zone = DATA_ZONE,
+    .pages = KIND_STATIC,
+    .made_with_channel = true,
+    .bytes = bytes_of,
+    .recover = static_recover,
+};

@@ -1,4 +1,4 @@
-"""Claiming, removing, closing: endpoint.c."""
+"""Claiming, removing, closing: endpoint.c, removal.c."""
 
 from __future__ import annotations
 
@@ -34,25 +34,34 @@ def side_taken(e: Endpoint, side: int, recover_if_dead: Any = recover_if_dead) -
     yield from recover_if_dead(e, side, locked=True)
 
 
+def take_side(e: Endpoint) -> Steps:
+    if e.side == PRODUCER:
+        yield put_and(("flags", e.channel), ~DESERTED)
+
+
 def claim(e: Endpoint, side_taken: Any = side_taken) -> Steps:
     """Under the lock."""
     yield from side_taken(e, e.side)
+    yield from take_side(e)
     yield put(("parked", e.channel, e.side), AWAKE)
-    if e.side == PRODUCER:
-        yield put_and(("flags", e.channel), ~DESERTED)
     yield put_release(("holder", e.channel, e.side), (OPEN, e.me), claiming(e.me))
     yield full_fence()
     if not (yield from unpark(e.channel, 1 - e.side)):
         yield from bell_ring(e.channel, 1 - e.side)
 
 
-def ipcheap_remove_channel(e: Endpoint) -> Steps:
-    yield from heap_lock(e.me)
+def remove_channel(e: Endpoint) -> Steps:
+    """Under the lock."""
     yield when("removes the channel", tells, e.me)
     yield put_or(("flags", e.channel), GONE)
     yield full_fence()
     yield from unpark(e.channel, PRODUCER)
     yield from unpark(e.channel, CONSUMER)
+
+
+def ipcheap_remove_channel(e: Endpoint) -> Steps:
+    yield from heap_lock(e.me)
+    yield from remove_channel(e)
     yield from heap_unlock()
 
 
@@ -92,9 +101,11 @@ def ipcheap_endpoint_leave(e: Endpoint) -> Steps:
 END = "endpoint/endpoint.c"
 MIRRORS = (
     # It also ends the side of one who never was, which only a spoilt heap has.
-    Mirror(END, side_taken, ignored=frozenset({"side_end"})),
+    Mirror("channel/side.c", side_taken, ignored=frozenset({"side_end"})),
+    Mirror("record/endpoint.c", take_side),
     Mirror(END, claim),
-    Mirror(END, ipcheap_remove_channel, ignored=frozenset({"side_taken", "heap_lock"})),
+    Mirror("channel/removal.c", remove_channel),
+    Mirror("channel/removal.c", ipcheap_remove_channel, ignored=frozenset({"side_taken"})),
     Mirror(END, start_closing),
     Mirror(END, finish_closing),
     Mirror(END, ipcheap_endpoint_enter),

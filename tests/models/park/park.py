@@ -1,4 +1,4 @@
-"""Wakers and sleepers: park.c, and what these use of endpoints and bells."""
+"""Wakers and sleepers: wake.c and park.c, and what these use of endpoints and bells."""
 
 from __future__ import annotations
 
@@ -151,17 +151,17 @@ def park(e: Endpoint, n: int, b: Bell | None = None, ready: Any = endpoint_ready
             return b
 
 
-PARK = "endpoint/park.c"
+WAKE = "channel/wake.c"
 MIRRORS = (
-    Mirror(PARK, knock, aliases=(("word", "knock"),)),
-    Mirror(PARK, unpark, calls=SYSTEM | ATOMICS),
-    Mirror(PARK, wake_peer),
-    Mirror("endpoint/park.h", endpoint_notify, ignored=frozenset({"wakes"})),
-    Mirror("endpoint/park.h", sleeper_fence),
-    Mirror(PARK, park, aliases=PARKED, ignored=frozenset({"parks", "core"})),
+    Mirror(WAKE, knock, aliases=(("word", "knock"),)),
+    Mirror(WAKE, unpark, calls=SYSTEM | ATOMICS),
+    Mirror("endpoint/notify.h", wake_peer),
+    Mirror("endpoint/notify.h", endpoint_notify, ignored=frozenset({"wakes"})),
+    Mirror("channel/wake.h", sleeper_fence),
+    Mirror("endpoint/park.c", park, aliases=PARKED, ignored=frozenset({"parks", "core"})),
     Mirror("endpoint/endpoint.h", endpoint_is_closing),
-    Mirror("endpoint/endpoint.c", endpoint_ready),
-    Mirror("endpoint/bell.c", bell_ring),
+    Mirror("endpoint/endpoint.h", endpoint_ready, ignored=frozenset({"ready"})),
+    Mirror(WAKE, bell_ring),
     Mirror("endpoint/bell.c", bell_disarm),
-    Mirror("record/ring.c", side_end),
+    Mirror("channel/side.c", side_end),
 )

@@ -277,7 +277,7 @@ def claim_without_ringing(e: Endpoint) -> Steps:
 
 
 def claim_recovering_without_ringing(e: Endpoint) -> Steps:
-    silent = partial(recover_if_dead, recover_channel=recover_without_ringing)
+    silent = partial(recover_if_dead, side_recover=recover_without_ringing)
     yield from claim(e, side_taken=partial(side_taken, recover_if_dead=silent))
 
 

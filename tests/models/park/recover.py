@@ -1,4 +1,4 @@
-"""Recovering whoever holds a side and is dead, as far as it concerns sleepers: recover.c."""
+"""Recovering whoever holds a side and is dead, as far as it concerns sleepers: side.c."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def heap_unlock() -> Steps:
     yield put("lock", 0)
 
 
-def recover_channel(channel: str, side: int, dead: str, me: str) -> Steps:
+def side_recover(channel: str, side: int, dead: str, me: str) -> Steps:
     """What concerns sleepers: under the lock."""
     holder = yield get(("holder", channel, side))
     if holder != (OPEN, dead):
@@ -38,16 +38,16 @@ def recover_channel(channel: str, side: int, dead: str, me: str) -> Steps:
 
 
 def recover_if_dead(
-    e: Endpoint, side: int, locked: bool = False, recover_channel: Any = recover_channel
+    e: Endpoint, side: int, locked: bool = False, side_recover: Any = side_recover
 ) -> Steps:
     state, dead = yield get_acquire(("holder", e.channel, side))
     if state != OPEN or (yield when("is he alive?", ask_alive, dead)):
         return
     if not locked:
         yield from heap_lock(e.me)
-    yield from recover_channel(e.channel, side, dead, e.me)
+    yield from side_recover(e.channel, side, dead, e.me)
     if not locked:
         yield from heap_unlock()
 
 
-MIRRORS = (Mirror("heap/recover.c", recover_channel, ignored=frozenset({"ready"})),)
+MIRRORS = (Mirror("channel/side.c", side_recover, ignored=frozenset({"since"})),)

@@ -47,4 +47,4 @@ def close_producer(me: str, c: Channel) -> Steps:
     yield from heap_unlock()
 
 
-MIRRORS = (Mirror("endpoint/endpoint.c", take_position),)
+MIRRORS = (Mirror("record/endpoint.c", take_position),)

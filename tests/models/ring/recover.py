@@ -134,7 +134,7 @@ def recover_if_dead(
         yield from heap_unlock()
 
 
-RECOVER = "heap/recover.c"
+RECOVER = "record/recover.c"
 MIRRORS = (
     Mirror(RECOVER, is_half_forwarded),
     Mirror(RECOVER, recover_producer, calls=frozenset({"block_free"})),

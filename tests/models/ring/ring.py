@@ -71,5 +71,5 @@ def side_end(c: Channel, side: int, state: str) -> Steps:
 RING = "record/ring.c"
 MIRRORS = (
     Mirror(RING, ring_collect, calls=frozenset({"block_free"})),
-    Mirror(RING, side_end),
+    Mirror("channel/side.c", side_end),
 )

@@ -1,0 +1,51 @@
+#include "channel/removal.h"
+
+#include "channel/directory.h"
+#include "channel/side.h"
+#include "channel/wake.h"
+#include "memory/trim.h"
+#include "segment/lock.h"
+
+void channel_drop_if_done(struct participant *me, uint32_t index) {
+    struct channel *channel = channel_at(me->heap, index);
+    if (!channel || get(&channel->state) >> 62 != CHANNEL_REMOVED) return;
+    for (int side = 0; side < 2; side++)
+        if (side_state(get(&channel->seats[side].holder)) == SIDE_OPEN) return;
+    const struct kind *kind = kind_of(me->heap, channel);
+    if (kind && kind->drain) kind->drain(me, index);
+    directory_drop(me, index);
+}
+
+/* Under the lock. */
+static void remove_channel(struct participant *me, struct channel *channel, uint32_t index) {
+    ipcheap_heap *heap = me->heap;
+    const struct kind *kind = kind_of(heap, channel);
+    directory_remove(me, index);
+    put_or(&channel->flags, CHANNEL_GONE);
+    full_fence(); /* pairs with sleeper_fence() */
+    unpark(heap, &channel->seats[0], NULL);
+    unpark(heap, &channel->seats[1], NULL);
+    if (kind && kind->withdraw) kind->withdraw(me, index);
+    channel_drop_if_done(me, index);
+}
+
+int ipcheap_remove_channel(ipcheap_heap *heap, const ipcheap_key *key, int force) {
+    struct participant *me;
+    int error = heap->closed ? IPCHEAP_HEAP_CLOSED : participant_current(heap, &me);
+    if (!error) error = heap_lock(me);
+    if (error) return error;
+    ipcheap_channel handle;
+    struct channel *channel;
+    error = ipcheap_find_channel(heap, key, &handle);
+    if (!error) error = channel_of(heap, &handle, &channel);
+    if (!error) {
+        bool taken = side_taken(me, channel, 0) | side_taken(me, channel, 1);
+        if (taken && !force)
+            error = IPCHEAP_CHANNEL_BUSY;
+        else
+            remove_channel(me, channel, handle.index);
+    }
+    heap_unlock(me);
+    extents_settle(me);
+    return error;
+}

@@ -1,0 +1,121 @@
+#include "endpoint/patience.h"
+
+#include <stdlib.h>
+
+#define FEW_SPINS 100 /* a microsecond or two */
+#define MOST_SPINS 2000 /* 20 to 50 us: about what it costs to be woken */
+#define FEWEST_SPINS 20
+#define SPINS_IN_COMPANY 60
+/*
+ * A sleep this short took little more than falling asleep and waking, on both sides: the longest spin
+ * might have been enough. Two endpoints that answer each other immediately and both sleep would go
+ * on doing so, for neither is back within the other's short spin. So every PROBE_EVERY short sleeps
+ * an endpoint spins as if spinning had succeeded before.
+ */
+#define SHORT_SLEEP (MILLISECOND / 5)
+#define PROBE_EVERY 32
+#define SHORTEST_DOZE (MILLISECOND / 100) /* as precise as a timer is */
+#define STEADY 4                          /* similar waits before most of one is slept through */
+#define LONGEST_WAIT (MILLISECOND / 3)    /* longer ones are slept through, not dozed */
+
+/* Do other threads of this process use the heap? They, and the other side, want the cores, too. */
+static bool has_company(const ipcheap_heap *heap) {
+    return get(&heap->members_here) > 1;
+}
+
+/* Is the other side confined to the one core that we are? Then it cannot go on while we spin. */
+static bool shares_its_core(const ipcheap_endpoint *e) {
+    uint32_t core = get(&e->me->record->core);
+    if (LIKELY(core == 0)) return false;
+    struct participant_slot *peer =
+        participant_record(e->heap, get_acquire(&e->peer->holder));
+    return !peer || get(&peer->core) == core;
+}
+
+bool endpoint_spin(ipcheap_endpoint *e) {
+    if (shares_its_core(e)) return false;
+    if (e->patience.spins < FEWEST_SPINS) e->patience.spins = FEWEST_SPINS;
+    bool probe = e->patience.short_sleeps % PROBE_EVERY == PROBE_EVERY - 1;
+    uint32_t most = probe ? MOST_SPINS : e->patience.spins;
+    if (probe) e->patience.short_sleeps++;
+    if (has_company(e->heap)) most = (uint32_t)least(most, SPINS_IN_COMPANY);
+    for (uint32_t i = 0; i < most; i++) {
+        /* Only at what can be worked on: looking at more would make us see it later. */
+        if (e->kind->has_some(e)) {
+            e->patience.spins = (uint32_t)least(MOST_SPINS, e->patience.spins + 4 * (uint64_t)i + 16);
+            return true;
+        }
+        os_pause();
+    }
+    return e->kind->can_go_on(e);
+}
+
+int endpoint_doze(ipcheap_endpoint *e, int64_t timeout_ns, int64_t begin) {
+    if (e->kind->can_go_on(e)) return 0;
+    if (timeout_ns >= 0 && timeout_ns / 2 < e->patience.doze) return IPCHEAP_WOULD_BLOCK;
+    /* How long a wait takes depends on them, too, and the other side may wait for all of us. */
+    if (has_company(e->heap)) return IPCHEAP_WOULD_BLOCK;
+    int error = os_doze(e->patience.doze);
+    if (error) {
+        e->patience.doze = 0; /* next time look at everything, not at the slot alone */
+        return error;
+    }
+    bool early = e->kind->can_go_on(e);
+    if (!early && !endpoint_spin(e)) return IPCHEAP_WOULD_BLOCK;
+    endpoint_expect(e, early ? 0 : os_now() - begin);
+    return 0;
+}
+
+static void less_steady(ipcheap_endpoint *e, uint32_t by) {
+    e->patience.steady = e->patience.steady > by ? e->patience.steady - by : 0;
+}
+
+/* Is this wait about as long as the last ones? Two in three have to be. */
+static void compare_with_usual(ipcheap_endpoint *e, int64_t waited) {
+    int64_t change = waited - e->patience.usual;
+    e->patience.usual = e->patience.usual ? e->patience.usual + change / 4 : waited;
+    if (llabs(change) > e->patience.usual / 4)
+        less_steady(e, 2);
+    else if (e->patience.steady < 4 * STEADY)
+        e->patience.steady++;
+}
+
+/*
+ * Returns how much of a wait to sleep through: half of it, because the next one may be shorter. Once
+ * waits are steady, all except an eighth and the time that waking up takes, which is spent spinning.
+ */
+static int64_t part_of(const ipcheap_endpoint *e, int64_t waited) {
+    if (waited > LONGEST_WAIT) return 0;
+    if (e->patience.steady < STEADY) return waited / 2 - SHORTEST_DOZE;
+    int64_t usual = waited < e->patience.usual ? waited : e->patience.usual;
+    return usual - usual / 8 - 2 * SHORTEST_DOZE;
+}
+
+/* Shrinks fast and grows slowly: irregular waiters stop dozing. */
+void endpoint_expect(ipcheap_endpoint *e, int64_t waited) {
+    int64_t doze = e->patience.doze + e->patience.doze / 4 + SHORTEST_DOZE / 2;
+    if (waited) {
+        compare_with_usual(e, waited);
+        int64_t most = part_of(e, waited);
+        if (most < doze) doze = most > e->patience.doze / 2 ? most : e->patience.doze / 2;
+    } else {
+        less_steady(e, STEADY);
+        doze = e->patience.steady ? e->patience.doze - e->patience.doze / 8 : e->patience.doze / 2; /* a single late wake-up is tolerable */
+    }
+    e->patience.doze = doze < SHORTEST_DOZE / 2 ? 0 : doze;
+}
+
+void endpoint_learn(ipcheap_endpoint *e, int64_t slept) {
+    if (slept < SHORT_SLEEP) e->patience.short_sleeps++;
+    e->patience.spins -= e->patience.spins / 4; /* longer after success, shorter after none */
+}
+
+int ipcheap_spin(ipcheap_endpoint *e) {
+    int error = endpoint_check(e);
+    if (error) return error;
+    for (int i = 0; i < FEW_SPINS && !e->patience.doze; i++) {
+        if (e->kind->has_some(e)) return 0;
+        os_pause();
+    }
+    return endpoint_ready(e) ? 0 : IPCHEAP_TIMED_OUT;
+}

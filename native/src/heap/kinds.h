@@ -1,0 +1,9 @@
+/* kinds.h - layer heap: the table of all kinds of channels, by number. */
+#ifndef IPCHEAP_HEAP_KINDS_H
+#define IPCHEAP_HEAP_KINDS_H
+
+#include "channel/kind.h"
+
+extern const struct kind *const kinds[KINDS];
+
+#endif

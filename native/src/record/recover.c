@@ -1,0 +1,90 @@
+#include "record/recover.h"
+
+#include "channel/directory.h"
+#include "channel/side.h"
+#include "memory/block.h"
+#include "record/ring.h"
+
+/* Nobody living is on that side. */
+static bool side_is_dead(const struct recovery *r, uint64_t holder) {
+    if (side_state(holder) != SIDE_OPEN) return false;
+    return names_dead(r, holder) ||
+           !participant_alive(r->heap, tag_slot(holder), tag_generation(holder));
+}
+
+/*
+ * Was the record in this slot being forwarded by somebody who died before he had filled the
+ * other ring's slot? His process held both, so he is dead, too, recovered already or not.
+ */
+static bool is_half_forwarded(const struct recovery *r, uint64_t tag, uint64_t offset,
+                              uint64_t here) {
+    struct ring ring;
+    uint32_t index = tag_channel(tag);
+    if (tag_kind(tag) != TAG_SENT || !ring_of(r->heap, index, &ring)) return false;
+    struct channel *channel = channel_at(r->heap, index);
+    const struct side *side = &channel->sides[IPCHEAP_PRODUCER];
+    return side_is_dead(r, get(&channel->seats[IPCHEAP_PRODUCER].holder)) &&
+           get(&side->record.intent) == offset && get(&side->record.from) == here &&
+           tag == sent_tag(index, ring_sent(r->heap, index));
+}
+
+static void recover_producer(const struct recovery *r, uint32_t index, struct channel *channel) {
+    struct side *side = &channel->sides[IPCHEAP_PRODUCER];
+    uint64_t sent = ring_sent(r->heap, index), intent = get(&side->record.intent);
+    uint64_t from = get(&side->record.from);
+    struct place place;
+    /*
+     * Tagged as sent, but its slot was never filled: `send` had not returned. It goes back to
+     * the slot that it was to be forwarded from; if it was the dead one's own, it is freed.
+     */
+    if (intent && place_find(r->heap, intent, &place) && place_is(&place, sent_tag(index, sent))) {
+        if (tag_kind(from) == TAG_SENT && ring_holds(r->heap, from, intent)) {
+            put_release(place.tag, from);
+        } else {
+            r->report->blocks++;
+            r->report->bytes += place_bytes(r->heap, &place);
+            block_free(r->me, &place);
+        }
+    }
+    put(&side->position, sent);
+    put(&side->record.intent, 0);
+    ring_collect(r->me, index);
+}
+
+static void recover_consumer(const struct recovery *r, uint32_t index, struct channel *channel) {
+    struct ring ring;
+    if (!ring_of(r->heap, index, &ring)) return;
+    struct side *side = &channel->sides[IPCHEAP_CONSUMER];
+    uint64_t sent = ring_sent(r->heap, index), received = get(&side->position), again = 0;
+    for (uint64_t p = sent > ring.count ? sent - ring.count : 0; p < sent; p++) {
+        struct ring_slot *slot = &ring.slots[p & (ring.count - 1)];
+        uint64_t word = get_acquire(&slot->word), lap = (p >> ring.shift) & LAP_MASK;
+        if (ring_state(word) != SLOT_FULL || ring_lap(word) != lap) continue;
+        struct place place;
+        uint64_t offset = ring_offset(word), tag = sent_tag(index, p);
+        bool found = place_find(r->heap, offset, &place);
+        if (found && is_half_forwarded(r, get(place.tag), offset, tag)) put(place.tag, tag);
+        bool here = found && get(place.tag) == tag;
+        if (!here) /* kept or forwarded, and the slot not yet let go */
+            put_release(&slot->word, ring_word(lap + 1, SLOT_EMPTY, 0));
+        else if (p < received)
+            again++;
+    }
+    r->report->redelivered += again;
+    if (again && r->witness) {
+        ipcheap_key key;
+        channel_key(channel, &key);
+        r->witness->redelivered(r->witness->context, &key, again);
+    }
+    put(&side->position, ring_oldest(r->heap, index, sent));
+}
+
+void record_recover(const struct recovery *r, uint32_t index, int side) {
+    struct channel *channel = channel_at(r->heap, index);
+    if (!side_is_of_dead(r, channel, side)) return;
+    if (side == IPCHEAP_PRODUCER)
+        recover_producer(r, index, channel);
+    else
+        recover_consumer(r, index, channel);
+    side_recover(r, channel, side);
+}
