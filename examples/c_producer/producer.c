@@ -3,7 +3,7 @@
  *
  *   producer HEAP COUNT
  *
- * The consumer makes the heap; whoever comes first waits for the other. What is in a record
+ * The consumer creates the heap. The program that starts first waits for the other. What is in a record
  * is for the two programs to agree on: here struct reading, and `reading` in consumer.py.
  */
 #define _GNU_SOURCE

@@ -15,7 +15,7 @@ import ipcheap
 SAMPLES = 256
 READING = np.dtype([("number", "u8"), ("seconds", "f8"), ("samples", "f4", SAMPLES)])
 
-# Who listens, through how many slots, and whether the sensor waits for them when all are full.
+# For each listener, its number of slots and whether the sensor waits if all of them are full.
 LISTENERS = {"log": (64, True), "alarm": (64, True), "plot": (4, False)}
 
 
