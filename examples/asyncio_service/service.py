@@ -1,4 +1,4 @@
-"""A service on one event loop: client processes ask, coroutines answer, nobody copies.
+"""A service on one event loop: client processes ask, coroutines answer, nothing is copied.
 
 python service.py [--clients N] [--requests N] [--uvloop]
 """
@@ -17,7 +17,7 @@ PICTURE = (120, 160)
 
 
 def ask(heap: ipcheap.Heap, client: int, requests: int) -> None:
-    """Be a client: plain blocking calls. Send pictures, get each back with its mean in front."""
+    """Run a client with blocking calls: send pictures, receive each with its mean in front."""
     with heap.producer(f"ask {client}") as out, heap.consumer(f"answer {client}") as into:
         for number in range(requests):
             record = out.allocate_record(8 + PICTURE[0] * PICTURE[1])
@@ -35,14 +35,14 @@ async def serve(heap: ipcheap.Heap, client: int) -> int:
         async for record in into:
             array = record.array("u1")
             array[:8].view("f8")[0] = array[8:].mean()
-            del array  # the record will be the client's
-            await out.asend_record(record)  # what came in goes out: forwarded, not copied
+            del array  # sending passes the record to the client
+            await out.asend_record(record)  # forwards the same record, without a copy
             served += 1
     return served
 
 
 async def report(counts: list[asyncio.Task[int]]) -> None:
-    """Something else that the loop has to do meanwhile."""
+    """Stand for other work on the same loop."""
     while not all(task.done() for task in counts):
         await asyncio.sleep(0.05)
 

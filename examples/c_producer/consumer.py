@@ -16,7 +16,7 @@ reading = np.dtype([("number", "u8"), ("seconds", "f8"), ("samples", "f4", SAMPL
 
 
 def main() -> None:
-    """Make the heap, receive until the producer closes, remove the heap."""
+    """Create the heap, receive until the producer closes, remove the heap."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("heap")
     arguments = parser.parse_args()

@@ -1,10 +1,10 @@
 /*
- * producer.c - a sensor, as far as the other side can tell: sends a struct per reading.
+ * producer.c - simulates a sensor: sends one struct for each reading.
  *
  *   producer HEAP COUNT
  *
- * The consumer creates the heap. The program that starts first waits for the other. What is in a record
- * is for the two programs to agree on: here struct reading, and `reading` in consumer.py.
+ * The consumer creates the heap. The program that starts first waits for the other. Both must
+ * agree on the contents of a record: struct reading here, and `reading` in consumer.py.
  */
 #define _GNU_SOURCE
 #include <ipcheap/ipcheap.h>
@@ -44,7 +44,7 @@ static void check(int result, const char *what)
     exit(1);
 }
 
-/* Waits for the heap to appear, ten seconds at most. */
+/* Waits for the heap to appear, for at most ten seconds. */
 static ipcheap_heap *attach(const char *name)
 {
     const struct timespec pause = {.tv_nsec = 10 * 1000 * 1000};
@@ -53,13 +53,13 @@ static ipcheap_heap *attach(const char *name)
     snprintf(path, sizeof path, "/ipcheap.%s", name);
     for (;;) {
         ipcheap_heap *heap;
-        int result = IPCHEAP_NOT_FORMATTED; /* not there, or not finished */
+        int result = IPCHEAP_NOT_FORMATTED; /* it does not exist, or is not ready */
         int fd = shm_open(path, O_RDWR | O_CLOEXEC, 0);
         if (fd < 0 && errno != ENOENT)
             check(IPCHEAP_SYSTEM, path);
         if (fd >= 0) {
             result = ipcheap_attach(fd, -1, &heap);
-            close(fd); /* the heap has its own */
+            close(fd); /* the heap keeps a duplicate */
         }
         if (result == 0)
             return heap;
@@ -90,7 +90,7 @@ int main(int argc, char **argv)
         ipcheap_record record;
         check(ipcheap_allocate(heap, sizeof(struct reading), &record), "allocate");
 
-        struct reading *reading = record.data; /* written where it will be read */
+        struct reading *reading = record.data; /* written in place */
         reading->number = number;
         reading->seconds = (double)(now_ns() - start) / 1e9;
         for (int i = 0; i < SAMPLES; i++)
@@ -99,7 +99,7 @@ int main(int argc, char **argv)
         check(ipcheap_send(producer, &record, -1), "send");
     }
 
-    check(ipcheap_endpoint_close(producer), "close"); /* the end, as the consumer sees it */
+    check(ipcheap_endpoint_close(producer), "close"); /* the consumer sees the end */
     ipcheap_endpoint_release(producer);
     ipcheap_release(heap);
     printf("producer: sent %" PRIu64 " readings\n", count);

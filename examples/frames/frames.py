@@ -1,4 +1,4 @@
-"""Makes pictures in one process, picks some in a second, and looks at those in a third."""
+"""Produces pictures in one process, picks some in a second, and examines those in a third."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SLOTS = 4
 
 
 def camera(heap: ipcheap.Heap, pictures: int) -> None:
-    """Write pictures where they will be read: a grey wall, and at times something white."""
+    """Write pictures into shared memory: a grey wall, and sometimes something white."""
     with heap, heap.producer("camera") as out:
         for n in range(pictures):
             with out.loan(SHAPE, "u1") as picture:  # sent on leaving
@@ -28,15 +28,15 @@ def camera(heap: ipcheap.Heap, pictures: int) -> None:
 
 
 def pick(heap: ipcheap.Heap) -> None:
-    """Forward, untouched, the pictures on which something is to be seen."""
+    """Forward, untouched, the pictures that show something."""
     with heap, heap.consumer("camera") as source, heap.producer("picked") as out:
-        for record in source:  # one that is not forwarded is freed
+        for record in source:  # a record that is not forwarded is freed
             if (record.array()[::50, ::50] > 200).any():
                 out.send_record(record)
 
 
 def main() -> None:
-    """Start the two others, look at what comes out, and remove the heap."""
+    """Start the two other processes, examine the picked pictures, and remove the heap."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pictures", type=int, nargs="?", default=120)
     pictures = parser.parse_args().pictures

@@ -1,4 +1,4 @@
-"""One sensor, three processes that want its readings, a channel for each of them."""
+"""One sensor and three processes that want its readings, with a channel for each of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LISTENERS = {"log": (64, True), "alarm": (64, True), "plot": (4, False)}
 
 
 def log(readings: ipcheap.Consumer) -> str:
-    """Want every reading, in order."""
+    """Receive every reading, in order."""
     count = 0
     for record in readings:
         (reading,) = record.array(READING)
@@ -30,7 +30,7 @@ def log(readings: ipcheap.Consumer) -> str:
 
 
 def alarm(readings: ipcheap.Consumer) -> str:
-    """Want to know what is too loud."""
+    """Find readings that are too loud."""
     loud = []
     for record in readings:
         (reading,) = record.array(READING)
@@ -40,7 +40,7 @@ def alarm(readings: ipcheap.Consumer) -> str:
 
 
 def plot(readings: ipcheap.Consumer) -> str:
-    """Take one's time; what was missed meanwhile is missed."""
+    """Process readings slowly, and count those that were missed."""
     last, count, missed = -1, 0, 0
     for record in readings:
         (reading,) = record.array(READING)
@@ -51,13 +51,13 @@ def plot(readings: ipcheap.Consumer) -> str:
 
 
 def listen(heap: ipcheap.Heap, name: str) -> None:
-    """Be one of the listeners."""
+    """Run one of the listeners."""
     with heap, heap.consumer(name) as readings:
         print(f"{name}: {globals()[name](readings)}\n", end="", flush=True)  # one write
 
 
 def sense(heap: ipcheap.Heap, count: int) -> None:
-    """Send each reading to all; drop it for a listener that may miss some and is behind."""
+    """Send each reading to all listeners; drop it for a slow one that may miss some."""
     noise = np.random.default_rng(1)
     reading = np.zeros((), READING)
     with contextlib.ExitStack() as stack:
@@ -76,7 +76,7 @@ def sense(heap: ipcheap.Heap, count: int) -> None:
 
 
 def main() -> None:
-    """Start the listeners, be the sensor, and remove the heap."""
+    """Start the listeners, run the sensor, and remove the heap."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("readings", type=int, nargs="?", default=1000)
     count = parser.parse_args().readings

@@ -20,7 +20,7 @@ CHUNK = 16 * 1024
 
 
 def produce(heap: ipcheap.Heap, paths: list[str]) -> None:
-    """Send the files in records, by turns over the two channels."""
+    """Send the files in records, alternating between the two channels."""
     with heap.producer("even") as even, heap.producer("odd") as odd:
         turns = itertools.cycle((even, odd))
         for path in paths:
@@ -29,18 +29,18 @@ def produce(heap: ipcheap.Heap, paths: list[str]) -> None:
                     record = heap.allocate_record(size)
                     view = record.view
                     file.readinto(view)
-                    # A word may go on in the next record: leave it to that one.
+                    # A word may continue beyond this record: leave it to the next one.
                     word = re.search(rb"\w+\Z", view[-100:])
                     if word and size == CHUNK:
                         n = len(word[0])
                         view[-n:] = bytes(n)
                         file.seek(-n, os.SEEK_CUR)
-                    del word, view  # what has been sent is not ours any more
+                    del word, view  # once sent, the record belongs to the receiver
                     next(turns).send_record(record)
 
 
 def count(heap: ipcheap.Heap, channel: str) -> None:
-    """Count what comes over one channel and send the result to the parent."""
+    """Count the words from one channel and send the result to the parent."""
     counts: Counter[bytes] = Counter()
     with heap.consumer(channel) as consumer:
         for record in consumer:
@@ -59,7 +59,7 @@ def consume(heap: ipcheap.Heap) -> None:
 
 
 def main() -> None:
-    """Start both processes, add up and print."""
+    """Start both processes, add up their counts and print them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("paths", nargs="+", metavar="FILE")
     paths = parser.parse_args().paths
@@ -86,7 +86,7 @@ def main() -> None:
             if any(worker.exitcode for worker in workers):
                 sys.exit("word_count: one of the processes has failed")
             total: Counter[bytes] = Counter()
-            for channel in CHANNELS:  # what was sent stays, also when its sender has gone
+            for channel in CHANNELS:  # sent records stay, even after their sender has ended
                 with heap.consumer(f"{channel} counts") as result:
                     total.update(pickle.loads(result.recv(timeout=0)))
         finally:

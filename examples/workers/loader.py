@@ -1,4 +1,4 @@
-"""A pool of workers that load batches, as for training: arrays in shared memory, in order."""
+"""A pool of workers that load batches for training, in order, as arrays in shared memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SAMPLE = np.dtype([("image", "f4", (3, 32, 32)), ("label", "i8"), ("worker", "i8
 
 
 class Dataset:
-    """Something that takes a while to load, one sample at a time."""
+    """A data set that loads one sample at a time."""
 
     def __len__(self) -> int:
         return 500
@@ -32,7 +32,7 @@ class Dataset:
 
 
 def work(heap: ipcheap.Heap, number: int, dataset: Dataset) -> None:
-    """Load batch after batch straight into records, until nobody asks for more."""
+    """Load batch after batch directly into records, until the task channel closes."""
     with (
         heap,
         heap.consumer(f"tasks {number}") as tasks,
@@ -51,7 +51,7 @@ def work(heap: ipcheap.Heap, number: int, dataset: Dataset) -> None:
 
 
 class Loader:
-    """Batches of a dataset, loaded ahead by several processes that stay for all epochs."""
+    """Batches of a dataset, loaded in advance by several processes that serve all epochs."""
 
     def __init__(self, dataset: Dataset, batch: int, workers: int = 2, ahead: int = 2) -> None:
         self._total, self._batch, self._ahead = len(dataset), batch, ahead * workers
@@ -72,7 +72,7 @@ class Loader:
             consumer.wait_peer(timeout=60)
 
     def epoch(self, seed: int) -> Iterator[Any]:
-        """Yield every sample once, shuffled, in batches; each is good until the next one."""
+        """Yield each sample once, shuffled, in batches; the next request frees the last batch."""
         order = np.random.default_rng(seed).permutation(self._total)
         parts = [order[at : at + self._batch] for at in range(0, self._total, self._batch)]
         for n, part in enumerate(parts[: self._ahead]):
@@ -101,7 +101,7 @@ class Loader:
 
 
 def main() -> None:
-    """Go through some epochs; every one must see every sample once, from the same workers."""
+    """Run some epochs. Each must see every sample once, from the same workers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
