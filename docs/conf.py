@@ -116,8 +116,9 @@ def mark_code(
 
 
 def unlink_files(app: Sphinx, path: Path, parent: str, content: list[str]) -> None:
-    """Of an example's README, name the files beside it instead of linking to them."""
-    content[0] = re.sub(r"\[([^\]]+)\]\((?!\w+:)[^)]*\)", r"`\1`", content[0])
+    """In an example's README, name the files beside it instead of linking to them."""
+    if "examples" in path.parts:
+        content[0] = re.sub(r"\[([^\]]+)\]\((?!\w+:)[^)]*\)", r"`\1`", content[0])
 
 
 def setup(app: Sphinx) -> None:
