@@ -17,7 +17,8 @@ struct participant_slot *participant_record(ipcheap_heap *heap, uint64_t tag) {
 
 bool participant_absent(ipcheap_heap *heap, uint32_t slot) {
     if (heap->by_slot[slot]) return false;
-    return os_byte_locked(heap->live < 0 ? heap->file : heap->live, slot) != 1;
+    /* If the kernel cannot tell, for lack of memory, it counts as present. */
+    return os_byte_locked(heap->live < 0 ? heap->file : heap->live, slot) == 0;
 }
 
 bool participant_alive(ipcheap_heap *heap, uint32_t slot, uint32_t generation) {

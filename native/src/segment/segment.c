@@ -267,7 +267,7 @@ static void info_fill(const struct header *header, ipcheap_heap_info *info) {
 }
 
 static bool participant_bytes_locked(int fd, uint64_t slot) {
-    return os_byte_locked(fd, slot) == 1;
+    return os_byte_locked(fd, slot) != 0; /* also if the kernel cannot tell */
 }
 
 int ipcheap_inspect(int fd, int shmid, ipcheap_heap_info *info) {
