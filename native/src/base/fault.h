@@ -14,11 +14,11 @@
 #include <stdbool.h>
 
 #ifdef IPCHEAP_STEPS
-/* True if the call at that place is to fail. Tests set it. */
-extern bool (*_Atomic ipcheap_fault_hook)(const char *file, int line);
-#define FAULT(number)                                                                      \
-    (ipcheap_fault_hook && ipcheap_fault_hook(__FILE__, __LINE__) ? (errno = (number), true) \
-                                                                  : false)
+/* True if the call at that place is to fail, with that number in errno. Tests set it. */
+extern bool (*_Atomic ipcheap_fault_hook)(int number, const char *file, int line);
+#define FAULT(number)                                                                     \
+    (ipcheap_fault_hook && ipcheap_fault_hook(number, __FILE__, __LINE__) &&              \
+     (errno = (number), true))
 #else
 #define FAULT(number) false
 #endif

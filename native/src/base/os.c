@@ -343,7 +343,7 @@ int os_byte_unlock(int fd, uint64_t byte) {
 
 int os_byte_locked(int fd, uint64_t byte) {
     struct flock lock;
-    bool failed = FAULT(ENOMEM) || byte_operation(fd, F_OFD_GETLK, F_WRLCK, byte, &lock);
+    bool failed = FAULT(ENOLCK) || byte_operation(fd, F_OFD_GETLK, F_WRLCK, byte, &lock);
     if (failed) return IPCHEAP_SYSTEM;
     return lock.l_type != F_UNLCK;
 }
