@@ -303,6 +303,7 @@ static struct local_slab *adopt_any(struct participant *me, uint32_t size_class)
     if (get(&me->heap->header->orphans[size_class]) == 0 || heap_lock(me)) return NULL;
     uint32_t link = orphan_pop(me->heap, size_class, &sound);
     if (link) s = slab_adopt(me, link - 1, size_class);
+    if (link && !s) slab_orphan(me->heap, link - 1); /* no memory for the private half */
     if (UNLIKELY(!sound)) slabs_rebuild(me->heap);
     heap_unlock(me);
     return s;
