@@ -130,12 +130,12 @@ static void extent_defer(struct participant *me, uint64_t page) {
 static int block_free_extent(struct participant *me, const struct place *place) {
     uint64_t before = get(place->tag);
     if (me->deferred_count) deferred_settle(me);
-    int error = deferred_reserve(me, 1);
-    if (error) return error;
     put(place->tag, my_tag(me));
-    error = extent_free(me, place->page);
+    int error = extent_free(me, place->page);
     if (LIKELY(!error)) return 0;
-    if (error == IPCHEAP_HEAP_BUSY) {
+    /* Only here is private memory needed: to free takes none, nor can it fail under the lock. */
+    if (error == IPCHEAP_HEAP_BUSY) error = deferred_reserve(me, 1);
+    if (!error) {
         extent_defer(me, place->page);
         return 0;
     }
