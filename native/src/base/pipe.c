@@ -116,7 +116,9 @@ int os_pipe_open(int file, uint64_t suffix, uint32_t pid, int fd, uint64_t inode
 
 void os_pipe_remove(int file, uint64_t suffix) {
     char path[PATH_MAX];
+    int error = errno; /* why it has to be removed, perhaps */
     if (path_beside(file, suffix, path)) remove_pipe(path);
+    errno = error;
 }
 
 void os_pipe_ring(int fd) {
