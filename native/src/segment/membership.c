@@ -127,7 +127,9 @@ static int slot_take(ipcheap_heap *heap, uint32_t *slot, bool *was_live) {
             if (error) return error;
             *was_live = (get(&record->word) & 0xFF) != SLOT_FREE;
             if (*was_live && pass == 0) continue;
-            if (os_byte_lock(heap->live, s)) continue;
+            error = os_byte_lock(heap->live, s);
+            if (error == IPCHEAP_WOULD_BLOCK) continue;
+            if (error) return error;
             /* Only the holder of the byte changes the word, so look again. */
             *was_live = (get(&record->word) & 0xFF) != SLOT_FREE;
             if (*was_live && pass == 0) {
