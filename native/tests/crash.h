@@ -52,11 +52,24 @@ struct scenario {
     void (*act)(struct world *w);        /* victim: killed in here */
     uint64_t (*verify)(struct world *w); /* survivor: bytes in use beyond the ordinary */
     bool joins;                          /* it is in act() that the victim attaches */
+    bool leaves;                         /* and in act() that it releases the heap */
 };
 
 /* Each ends with one that has no name. */
 extern const struct scenario memory_scenarios[], directory_scenarios[], static_scenarios[],
     channel_scenarios[];
+/* All of them; NULL ends it. */
+extern const struct scenario *const crash_scenarios[];
+
+/*
+ * Stands around what a victim calls: what it returns. If test_faults made the call fail, and it
+ * failed as it should, it is made a second time.
+ */
+#define CALL(call) (is_to_repeat(call) ? (call) : last_result)
+extern int64_t last_result;
+/* Set by test_faults: true if the call that returned this error is to be made again. */
+extern bool (*made_to_fail)(int64_t error);
+bool is_to_repeat(int64_t result);
 
 /* Records: what is in each follows from its number. */
 uint64_t bytes_of(uint64_t number);
@@ -65,11 +78,25 @@ void fill(const ipcheap_record *record, uint64_t number);
 void expect_filled(const ipcheap_record *record, uint64_t number);
 ipcheap_record make(struct world *w, uint64_t nbytes, uint64_t number);
 void give_back(struct world *w, ipcheap_record *record);
+void look_around(struct world *w); /* collects what others have freed */
 
 /* Channels, by id. */
 ipcheap_key key_of(uint64_t id);
+ipcheap_channel add_channel(struct world *w, uint64_t id, uint64_t slots);
+ipcheap_endpoint *claim_side(struct world *w, const ipcheap_channel *channel, int side);
 bool find_id(struct world *w, uint64_t id, ipcheap_channel *channel);
 void remove_id(struct world *w, uint64_t id, int force);
+
+/* The survivor: a heap with records of its own, and what the scenario has before. */
+void world_begin(struct world *w, const struct scenario *s);
+/* What it does between the victim's preparation and its act. */
+void world_meanwhile(struct world *w, const struct scenario *s);
+/* The victim's half of that. */
+void meet(struct world *w, int end, int times);
+/* Waits a moment for the lock only: the dead are found when the time is up. */
+int recover_now(ipcheap_heap *heap, ipcheap_recovery *report);
+/* Everything is accounted for, and the heap can be used to the end. */
+void accept_all(struct world *w, const struct scenario *s);
 
 /* The usual worlds of a survivor. */
 void listen_a(struct world *w);

@@ -2,10 +2,10 @@
 #include "crash.h"
 
 static void add_first(struct world *w) {
-    ipcheap_channel channel = record_channel(w->heap, X, 8);
-    ipcheap_endpoint *producer = claim(w->heap, &channel, IPCHEAP_PRODUCER);
+    ipcheap_channel channel = add_channel(w, X, 8);
+    w->x_out = claim_side(w, &channel, IPCHEAP_PRODUCER);
     ipcheap_record record = make(w, 100, 0);
-    EXPECT_EQ(ipcheap_try_send(producer, &record), 0);
+    EXPECT_EQ(CALL(ipcheap_try_send(w->x_out, &record)), 0);
 }
 
 /* What is pending on X, and X goes. */
@@ -17,7 +17,7 @@ static uint64_t empty_x(struct world *w) {
     if (w->x_out) ipcheap_endpoint_release(w->x_out);
     uint64_t bytes = before - statistics(w->heap).in_use;
     if (!find_id(w, X, &channel)) return bytes;
-    ipcheap_endpoint *consumer = claim(w->heap, &channel, IPCHEAP_CONSUMER);
+    ipcheap_endpoint *consumer = claim_side(w, &channel, IPCHEAP_CONSUMER);
     ipcheap_record record;
     while (ipcheap_try_receive(consumer, &record) == 0) {
         expect_filled(&record, 0);
@@ -30,10 +30,10 @@ static uint64_t empty_x(struct world *w) {
 }
 
 static void add_and_remove(struct world *w) {
-    record_channel(w->heap, X, 8);
-    record_channel(w->heap, X + 1, 8);
+    add_channel(w, X, 8);
+    add_channel(w, X + 1, 8);
     remove_id(w, X, 0);
-    record_channel(w->heap, X, 4);
+    add_channel(w, X, 4);
     remove_id(w, X + 1, 0);
 }
 
@@ -45,7 +45,7 @@ static uint64_t added_and_removed(struct world *w) {
 
 static void many_channels(struct world *w, uint64_t count) {
     listen_a(w);
-    for (uint64_t i = 1; i < count; i++) record_channel(w->heap, 1000 + i, 1);
+    for (uint64_t i = 1; i < count; i++) add_channel(w, 1000 + i, 1);
 }
 
 static void before_second_chunk(struct world *w) { many_channels(w, 127); }
@@ -61,7 +61,7 @@ static uint64_t many_removed(struct world *w) {
         memcpy(&id, key.bytes, sizeof id);
         if (id <= 1000) continue;
         found++;
-        EXPECT_EQ(ipcheap_remove_channel(w->heap, &key, 0), 0);
+        EXPECT_EQ(CALL(ipcheap_remove_channel(w->heap, &key, 0)), 0);
     }
     EXPECT(found == 126 || found == 766);
     return added_and_removed(w);
@@ -69,15 +69,15 @@ static uint64_t many_removed(struct world *w) {
 
 static void pending_x(struct world *w) {
     listen_a(w);
-    ipcheap_channel channel = record_channel(w->heap, X, 4);
-    w->x_out = claim(w->heap, &channel, IPCHEAP_PRODUCER);
-    w->x_in = claim(w->heap, &channel, IPCHEAP_CONSUMER);
+    ipcheap_channel channel = add_channel(w, X, 4);
+    w->x_out = claim_side(w, &channel, IPCHEAP_PRODUCER);
+    w->x_in = claim_side(w, &channel, IPCHEAP_CONSUMER);
     for (int i = 0; i < 4; i++) {
         ipcheap_record record = make(w, i == 2 ? 20000 : 100, 0);
-        EXPECT_EQ(ipcheap_try_send(w->x_out, &record), 0);
+        EXPECT_EQ(CALL(ipcheap_try_send(w->x_out, &record)), 0);
     }
     ipcheap_record record;
-    EXPECT_EQ(ipcheap_try_receive(w->x_in, &record), 0);
+    EXPECT_EQ(CALL(ipcheap_try_receive(w->x_in, &record)), 0);
     give_back(w, &record);
 }
 

@@ -6,14 +6,14 @@ static void small_come_and_go(struct world *w) {
     for (int i = 0; i < 36; i++) w->mine[i] = make(w, 1000, 0);
     for (int i = 0; i < 36; i++) give_back(w, &w->mine[i * 5 % 36]);
     w->mine[0] = make(w, 64, 0);
-    statistics(w->heap);
+    look_around(w);
 }
 
 static void large_slabs_come_and_go(struct world *w) {
     for (int i = 0; i < 2; i++) w->mine[i] = make(w, 30000, 0);
     w->mine[2] = make(w, 40000, 0);
     for (int i = 0; i < 2; i++) give_back(w, &w->mine[i]);
-    statistics(w->heap);
+    look_around(w);
     w->mine[0] = make(w, 30000, 0);
 }
 
@@ -53,11 +53,11 @@ static void leave_orphans(ipcheap_heap *heap) {
 /* Orphans with used, free and remotely freed blocks. */
 static void adopt_before(struct world *w) {
     expect_success(run_peer(w->fd, leave_orphans));
-    ipcheap_channel channel = record_channel(w->heap, X, 32);
-    ipcheap_endpoint *consumer = claim(w->heap, &channel, IPCHEAP_CONSUMER);
+    ipcheap_channel channel = add_channel(w, X, 32);
+    ipcheap_endpoint *consumer = claim_side(w, &channel, IPCHEAP_CONSUMER);
     for (int i = 0; i < 20; i++) {
-        EXPECT_EQ(ipcheap_try_receive(consumer, &w->mine[i]), 0);
-        EXPECT_EQ(ipcheap_keep(w->heap, &w->mine[i]), 0);
+        EXPECT_EQ(CALL(ipcheap_try_receive(consumer, &w->mine[i])), 0);
+        EXPECT_EQ(CALL(ipcheap_keep(w->heap, &w->mine[i])), 0);
     }
     for (int i = 0; i < 20; i += 2) give_back(w, &w->mine[i]);
     ipcheap_endpoint_release(consumer);
@@ -84,7 +84,7 @@ static void empty_a_keeping(struct world *w) {
     ipcheap_record record;
     while (ipcheap_try_receive(w->a_in, &record) == 0) {
         expect_filled(&record, w->a_received++);
-        EXPECT_EQ(ipcheap_keep(w->heap, &record), 0);
+        EXPECT_EQ(CALL(ipcheap_keep(w->heap, &record)), 0);
         give_back(w, &record);
     }
 }
@@ -97,7 +97,7 @@ static void all_sent_and_freed(struct world *w) {
 
 static void collect_all(struct world *w) {
     for (int i = 40; i < 48; i++) w->mine[i] = make(w, 64 + (uint64_t)(i & 1), 0);
-    statistics(w->heap);
+    look_around(w);
 }
 
 /* The survivor sits on empty slabs, the ring on garbage; the victim needs all of it. */
@@ -108,9 +108,9 @@ static void hoard(struct world *w) {
     w->mine[1] = make(w, 900, 0);
     for (int i = 0; i < 2; i++) give_back(w, &w->mine[i]);
     ipcheap_channel b = w->b;
-    ipcheap_endpoint *consumer = claim(w->heap, &b, IPCHEAP_CONSUMER);
+    ipcheap_endpoint *consumer = claim_side(w, &b, IPCHEAP_CONSUMER);
     for (uint64_t i = 0; i < SLOTS; i++) {
-        EXPECT_EQ(ipcheap_try_receive(consumer, &w->mine[i]), 0);
+        EXPECT_EQ(CALL(ipcheap_try_receive(consumer, &w->mine[i])), 0);
         give_back(w, &w->mine[i]);
         w->told->fate[i] = GIVEN;
     }
@@ -120,7 +120,7 @@ static void hoard(struct world *w) {
 static void take_everything(struct world *w) {
     ipcheap_record record;
     for (uint64_t bytes = 960 * 1024; bytes > 4096; bytes = bytes / 8 * 7)
-        if (ipcheap_allocate(w->heap, bytes, &record) == 0) break;
+        if (CALL(ipcheap_allocate(w->heap, bytes, &record)) == 0) break;
 }
 
 static void use_much(struct world *w) {
@@ -129,8 +129,8 @@ static void use_much(struct world *w) {
 }
 
 static void trim(struct world *w) {
-    EXPECT(ipcheap_trim(w->heap, 4096) >= 0);
-    EXPECT(ipcheap_trim(w->heap, 0) >= 0);
+    EXPECT(CALL(ipcheap_trim(w->heap, 4096)) >= 0);
+    EXPECT(CALL(ipcheap_trim(w->heap, 0)) >= 0);
 }
 
 const struct scenario memory_scenarios[] = {

@@ -3,6 +3,16 @@
 
 #include "crash.h"
 
+/* Calls ---------------------------------------------------------------------------------- */
+
+int64_t last_result;
+bool (*made_to_fail)(int64_t error);
+
+bool is_to_repeat(int64_t result) {
+    last_result = result;
+    return result < 0 && made_to_fail && made_to_fail(result);
+}
+
 /* Records -------------------------------------------------------------------------------- */
 
 uint64_t bytes_of(uint64_t number) { return number % 3 == 2 ? 20000 + number : 64 + number; }
@@ -28,13 +38,18 @@ void expect_filled(const ipcheap_record *record, uint64_t number) {
 
 ipcheap_record make(struct world *w, uint64_t nbytes, uint64_t number) {
     ipcheap_record record;
-    EXPECT_EQ(ipcheap_allocate(w->heap, nbytes, &record), 0);
+    EXPECT_EQ(CALL(ipcheap_allocate(w->heap, nbytes, &record)), 0);
     fill(&record, number);
     return record;
 }
 
 void give_back(struct world *w, ipcheap_record *record) {
-    EXPECT_EQ(ipcheap_free(w->heap, record), 0);
+    EXPECT_EQ(CALL(ipcheap_free(w->heap, record)), 0);
+}
+
+void look_around(struct world *w) {
+    ipcheap_statistics found;
+    EXPECT_EQ(CALL(ipcheap_heap_statistics(w->heap, &found)), 0);
 }
 
 /* Channels ------------------------------------------------------------------------------- */
@@ -47,7 +62,7 @@ ipcheap_key key_of(uint64_t id) {
 
 void remove_id(struct world *w, uint64_t id, int force) {
     ipcheap_key key = key_of(id);
-    EXPECT_EQ(ipcheap_remove_channel(w->heap, &key, force), 0);
+    EXPECT_EQ(CALL(ipcheap_remove_channel(w->heap, &key, force)), 0);
 }
 
 bool find_id(struct world *w, uint64_t id, ipcheap_channel *channel) {
@@ -57,22 +72,35 @@ bool find_id(struct world *w, uint64_t id, ipcheap_channel *channel) {
     return !error;
 }
 
+ipcheap_channel add_channel(struct world *w, uint64_t id, uint64_t slots) {
+    ipcheap_key key = key_of(id);
+    ipcheap_channel channel;
+    EXPECT_EQ(CALL(ipcheap_add_record_channel(w->heap, &key, slots, &channel)), 0);
+    return channel;
+}
+
+ipcheap_endpoint *claim_side(struct world *w, const ipcheap_channel *channel, int side) {
+    ipcheap_endpoint *endpoint = NULL;
+    EXPECT_EQ(CALL(ipcheap_claim(w->heap, channel, side, &endpoint)), 0);
+    return endpoint;
+}
+
 void send_a(struct world *w) {
     uint64_t number = w->told->sent;
     ipcheap_record record = make(w, bytes_of(number), number);
     w->told->sending = number + 1;
-    EXPECT_EQ(ipcheap_try_send(w->a_out, &record), 0);
+    EXPECT_EQ(CALL(ipcheap_try_send(w->a_out, &record)), 0);
     w->told->sent = number + 1;
 }
 
 static void send_b(struct world *w) {
     ipcheap_record record = make(w, bytes_of(w->b_sent), w->b_sent);
-    EXPECT_EQ(ipcheap_try_send(w->b_out, &record), 0);
+    EXPECT_EQ(CALL(ipcheap_try_send(w->b_out, &record)), 0);
     w->b_sent++;
 }
 
 uint64_t receive_b(struct world *w, ipcheap_record *record) {
-    EXPECT_EQ(ipcheap_try_receive(w->b_in, record), 0);
+    EXPECT_EQ(CALL(ipcheap_try_receive(w->b_in, record)), 0);
     uint64_t number;
     memcpy(&number, record->data, sizeof number);
     expect_filled(record, number);
@@ -81,26 +109,26 @@ uint64_t receive_b(struct world *w, ipcheap_record *record) {
 
 /* The usual worlds of a survivor. */
 void listen_a(struct world *w) {
-    w->a = record_channel(w->heap, A, SLOTS);
-    w->a_in = claim(w->heap, &w->a, IPCHEAP_CONSUMER);
+    w->a = add_channel(w, A, SLOTS);
+    w->a_in = claim_side(w, &w->a, IPCHEAP_CONSUMER);
 }
 
 void send_b_full(struct world *w) {
-    w->b = record_channel(w->heap, B, SLOTS);
-    w->b_out = claim(w->heap, &w->b, IPCHEAP_PRODUCER);
+    w->b = add_channel(w, B, SLOTS);
+    w->b_out = claim_side(w, &w->b, IPCHEAP_PRODUCER);
     for (int i = 0; i < SLOTS; i++) send_b(w);
 }
 
 void all_channels(struct world *w) {
     listen_a(w);
     send_b_full(w);
-    w->c = record_channel(w->heap, C, SLOTS);
-    w->c_in = claim(w->heap, &w->c, IPCHEAP_CONSUMER);
+    w->c = add_channel(w, C, SLOTS);
+    w->c_in = claim_side(w, &w->c, IPCHEAP_CONSUMER);
 }
 
-void claim_a(struct world *w) { w->a_out = claim(w->heap, &w->a, IPCHEAP_PRODUCER); }
+void claim_a(struct world *w) { w->a_out = claim_side(w, &w->a, IPCHEAP_PRODUCER); }
 
-void claim_b(struct world *w) { w->b_in = claim(w->heap, &w->b, IPCHEAP_CONSUMER); }
+void claim_b(struct world *w) { w->b_in = claim_side(w, &w->b, IPCHEAP_CONSUMER); }
 
 void fill_a(struct world *w) {
     claim_a(w);
