@@ -1,5 +1,6 @@
 /* crash_memory.c - killed while allocating and freeing: slabs, extents, what others hold. */
 #include "crash.h"
+#include "memory/participant_memory.h"
 #include "segment/membership.h"
 
 static void small_come_and_go(struct world *w) {
@@ -30,7 +31,8 @@ static void extents_come_and_go(struct world *w) {
 static void extents_in_turn(struct world *w) {
     struct participant *me;
     EXPECT_EQ(participant_current(w->heap, &me), 0);
-    me->rotation.order = IN_TURN;
+    EXPECT(memory_of(me) != NULL);
+    me->memory->rotation.order = IN_TURN;
     for (int i = 0; i < 12; i++) {
         ipcheap_record *record = &w->mine[i % 3];
         if (i >= 3) give_back(w, record);

@@ -25,13 +25,15 @@ struct costs {
 struct scene {
     ipcheap_heap heap;
     struct participant me;
+    struct participant_memory memory;
     struct rotation *r;
     uint64_t laps;
 };
 
 static void scene_begin(struct scene *s) {
-    *s = (struct scene){.heap.geometry.zone_pages[DATA_ZONE] = 1 << 18, .r = &s->me.rotation};
+    *s = (struct scene){.heap.geometry.zone_pages[DATA_ZONE] = 1 << 18, .r = &s->memory.rotation};
     s->me.heap = &s->heap;
+    s->me.memory = &s->memory;
     time_ns = 1000000;
 }
 

@@ -1,6 +1,6 @@
 /* Where a stream of large records goes; when in which order: test_order.c. */
 
-#include "memory/rotation.h"
+#include "memory/participant_memory.h"
 #include "segment/membership.h"
 #include "testing.h"
 
@@ -10,6 +10,7 @@ struct scene {
     int fd;
     ipcheap_heap *heap;
     struct participant *me;
+    struct rotation *rotation;
     ipcheap_record last;
 };
 
@@ -17,7 +18,9 @@ static struct scene scene_of(uint64_t capacity) {
     struct scene s = {.fd = new_segment(capacity)};
     s.heap = attach(s.fd);
     EXPECT_EQ(participant_current(s.heap, &s.me), 0);
-    EXPECT_EQ(s.me->rotation.order, LOWEST);
+    EXPECT(memory_of(s.me) != NULL);
+    s.rotation = &s.me->memory->rotation;
+    EXPECT_EQ(s.rotation->order, LOWEST);
     return s;
 }
 
@@ -75,7 +78,7 @@ static void the_lowest_is_taken_at_first(void) {
 
 static void in_turn_they_follow_each_other_for_a_lap(void) {
     struct scene s = scene_of(1024 * MIB);
-    s.me->rotation.order = IN_TURN;
+    s.rotation->order = IN_TURN;
     uint64_t first = allocate(&s, SIZE), next = first + SIZE;
     for (int i = 1; i < LAP / SIZE; i++, next += SIZE) EXPECT_EQ(allocate_next(&s, SIZE), next);
     EXPECT_EQ(allocate_next(&s, SIZE), first);
@@ -95,9 +98,9 @@ static void only_what_it_pays_for_goes_round(void) {
                  {64 * MIB, 600 << 10, false},  {2 * MIB, 40 << 10, false}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct scene s = scene_of(cases[i].capacity);
-        s.me->rotation.order = IN_TURN;
+        s.rotation->order = IN_TURN;
         stream(&s, cases[i].nbytes, 3);
-        EXPECT_EQ(s.me->rotation.last_word != 0, cases[i].goes);
+        EXPECT_EQ(s.rotation->last_word != 0, cases[i].goes);
         ipcheap_release(s.heap);
         close(s.fd);
     }
@@ -106,7 +109,7 @@ static void only_what_it_pays_for_goes_round(void) {
 /* Who has let go of the last one begins again with the lowest, as do different sizes at a lap's end. */
 static void places_are_only_hints(void) {
     struct scene s = scene_of(1024 * MIB);
-    s.me->rotation.order = IN_TURN;
+    s.rotation->order = IN_TURN;
     uint64_t first = allocate(&s, SIZE);
     let_go(&s, &s.last);
     EXPECT_EQ(allocate(&s, SIZE), first);
@@ -134,15 +137,15 @@ static void places_are_only_hints(void) {
 /* Inside a run stands what a crash has left there: only what is a head for certain is believed. */
 static void what_stands_inside_a_run_is_not_believed(void) {
     struct scene s = scene_of(1024 * MIB);
-    s.me->rotation.order = IN_TURN;
-    uint64_t first = allocate(&s, SIZE), page = s.me->rotation.last + SIZE / PAGE;
+    s.rotation->order = IN_TURN;
+    uint64_t first = allocate(&s, SIZE), page = s.rotation->last + SIZE / PAGE;
     let_go(&s, &s.last);
     put(&s.heap->pages[page].word, page_word(PAGE_FREE, KIND_NONE, 100));
     EXPECT_EQ(allocate(&s, SIZE), first);
     let_go(&s, &s.last);
     put(&s.heap->pages[page].word, page_word(PAGE_FREE, KIND_NONE, 100));
     EXPECT_EQ(allocate(&s, 4 * SIZE), first); /* now it stands inside this one */
-    EXPECT_EQ(rotation_page(s.me, 1), s.me->rotation.last + 4 * SIZE / PAGE);
+    EXPECT_EQ(rotation_page(s.me, 1), s.rotation->last + 4 * SIZE / PAGE);
     EXPECT_EQ(allocate_next(&s, SIZE), first + 4 * SIZE);
     let_go(&s, &s.last);
     scene_end(&s);
@@ -151,7 +154,7 @@ static void what_stands_inside_a_run_is_not_believed(void) {
 /* As Python asks: where it would have to sleep, again where it may. What is refused counts once. */
 static void who_must_not_sleep_asks_again(void) {
     struct scene s = scene_of(1024 * MIB);
-    s.me->rotation.order = IN_TURN;
+    s.rotation->order = IN_TURN;
     uint64_t first = 0;
     for (int i = 0; i < LAP / (512 << 10); i++) {
         ipcheap_record before = s.last;
@@ -163,8 +166,8 @@ static void who_must_not_sleep_asks_again(void) {
         EXPECT_EQ(s.last.offset, first + (uint64_t)i * (512 << 10));
         if (i > 0) let_go(&s, &before);
     }
-    EXPECT_EQ(s.me->rotation.left, 0);
-    EXPECT_EQ(s.me->rotation.laps, 0);
+    EXPECT_EQ(s.rotation->left, 0);
+    EXPECT_EQ(s.rotation->laps, 0);
     let_go(&s, &s.last);
     scene_end(&s);
 }
@@ -176,7 +179,7 @@ static void what_little_is_left_is_not_taken_apart(void) {
     uint64_t count = 0;
     while (ipcheap_allocate(s.heap, 6 * MIB, &large[count]) == 0) count++;
     let_go(&s, &large[--count]);
-    s.me->rotation.order = IN_TURN;
+    s.rotation->order = IN_TURN;
     EXPECT_EQ(span_of(&s, SIZE, ROUNDS), SIZE);
     for (int i = 0; i < ROUNDS; i++) {
         ipcheap_record record;
@@ -185,14 +188,14 @@ static void what_little_is_left_is_not_taken_apart(void) {
         let_go(&s, &record);
     }
     EXPECT_EQ(ipcheap_allocate(s.heap, 6 * MIB, &large[count]), 0);
-    uint32_t laps = s.me->rotation.laps;
-    uint64_t left = s.me->rotation.left;
+    uint32_t laps = s.rotation->laps;
+    uint64_t left = s.rotation->left;
     ipcheap_record record;
     int error = 0;
     for (int i = 0; i < 10 * ROUNDS; i++) error = ipcheap_allocate(s.heap, MIB, &record);
     EXPECT_EQ(error, IPCHEAP_HEAP_FULL);
-    EXPECT_EQ(s.me->rotation.laps, laps);
-    EXPECT_EQ(s.me->rotation.left, left);
+    EXPECT_EQ(s.rotation->laps, laps);
+    EXPECT_EQ(s.rotation->left, left);
     for (uint64_t i = 0; i <= count; i++) let_go(&s, &large[i]);
     scene_end(&s);
 }
@@ -234,7 +237,7 @@ static bool a_death_leaves_something_alike(int steps) {
     struct scene s = scene_of(1024 * MIB);
     ipcheap_heap *other = attach(s.fd);
     ipcheap_record below, between, his[3], large;
-    s.me->rotation.order = IN_TURN;
+    s.rotation->order = IN_TURN;
     EXPECT_EQ(ipcheap_allocate(s.heap, 17 * PAGE, &below), 0);
     EXPECT_EQ(ipcheap_allocate(s.heap, 15 * PAGE, &between), 0);
     allocate(&s, SIZE);

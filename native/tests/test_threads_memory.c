@@ -1,5 +1,6 @@
 /* Threads that allocate, copy and go round while another collects garbage. */
 
+#include "memory/participant_memory.h"
 #include "segment/membership.h"
 #include "threads.h"
 
@@ -95,7 +96,8 @@ static void *send_large_ones(void *argument) {
     struct scene *scene = argument;
     struct participant *me;
     EXPECT_EQ(participant_current(scene->heap, &me), 0);
-    me->rotation.order = IN_TURN;
+    EXPECT(memory_of(me) != NULL);
+    me->memory->rotation.order = IN_TURN;
     ipcheap_endpoint *producer = claim(scene->heap, &scene->first, IPCHEAP_PRODUCER);
     for (uint64_t i = 0; i < ROUNDS; i++) {
         ipcheap_record record;

@@ -23,14 +23,6 @@
 
 #include "base/fault.h"
 
-#ifdef IPCHEAP_STEPS
-void (*_Atomic ipcheap_step_hook)(const char *file, int line);
-#endif
-
-#ifdef __SANITIZE_THREAD__
-_Atomic(uint32_t) ipcheap_fence_word;
-#endif
-
 static struct timespec timespec_of(int64_t ns) {
     return (struct timespec){.tv_sec = (time_t)(ns / SECOND), .tv_nsec = (long)(ns % SECOND)};
 }
@@ -120,6 +112,11 @@ void *os_reallocate(void *memory, size_t bytes) {
 uint32_t os_process_id(void) { return (uint32_t)getpid(); }
 
 uint32_t os_thread_id(void) { return (uint32_t)syscall(SYS_gettid); }
+
+uint64_t os_process_namespace(void) {
+    struct stat status;
+    return stat("/proc/self/ns/pid", &status) ? 0 : status.st_ino;
+}
 
 void os_process_name(char name[16]) {
     memset(name, 0, 16);

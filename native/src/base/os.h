@@ -37,6 +37,7 @@ void *os_reallocate(void *memory, size_t bytes);
 /* Who we are --------------------------------------------------------------------- */
 uint32_t os_process_id(void);
 uint32_t os_thread_id(void);
+uint64_t os_process_namespace(void); /* which PID namespace that id counts in; 0: unknown */
 void os_process_name(char name[16]);
 uint64_t os_random(void);
 uint32_t os_only_core(void); /* 1 + the only one this thread may run on; 0 when there are several */

@@ -169,8 +169,3 @@ bool os_file_watch_clear(int watch) {
     while (reads < 16 && read(watch, events, sizeof events) > 0) reads++;
     return reads > 0;
 }
-
-uint64_t os_process_namespace(void) {
-    struct stat status;
-    return stat("/proc/self/ns/pid", &status) ? 0 : status.st_ino;
-}

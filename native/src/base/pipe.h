@@ -32,7 +32,5 @@ int os_process_watch(uint32_t pid);
 /* The same, roughly, across PID namespaces: whenever somebody closes that file. */
 int os_file_watch(int file);
 bool os_file_watch_clear(int watch); /* true if somebody has */
-/* Which PID namespace this process is in. */
-uint64_t os_process_namespace(void);
 
 #endif

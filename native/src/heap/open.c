@@ -6,8 +6,8 @@
 #include "heap/reclaim.h"
 #include "heap/recover.h"
 #include "memory/block.h"
-#include "memory/deferred.h"
 #include "memory/extent.h"
+#include "memory/participant_memory.h"
 #include "memory/trim.h"
 
 /*
@@ -33,15 +33,14 @@ static void reclaim(struct participant *me) {
 
 static void leave(struct participant *me) {
     endpoints_close(me, me);
-    slabs_abandon(me);
-    deferred_settle(me);
+    memory_leave(me);
 }
 
 static const struct hooks hooks = {
     .rebuild = rebuild,
     .recover = recover,
     .leave = leave,
-    .forget = slabs_forget,
+    .forget = memory_forget,
     .close_endpoints = endpoints_close,
     .abandon = bells_abandon,
     .reclaim = reclaim,

@@ -112,7 +112,7 @@ static int allocate_again(struct participant *me, uint64_t nbytes, uint64_t *off
 }
 
 int block_allocate(struct participant *me, uint64_t nbytes, uint64_t *offset) {
-    if (me->deferred_count) deferred_settle(me);
+    deferred_settle(me);
     int error = pay_attention(me);
     if (!error) error = allocate_once(me, nbytes, offset);
     if (error) error = allocate_again(me, nbytes, offset, error);
@@ -129,7 +129,7 @@ static void extent_defer(struct participant *me, uint64_t page) {
 
 static int block_free_extent(struct participant *me, const struct place *place) {
     uint64_t before = get(place->tag);
-    if (me->deferred_count) deferred_settle(me);
+    deferred_settle(me);
     put(place->tag, my_tag(me));
     int error = extent_free(me, place->page);
     if (LIKELY(!error)) return 0;

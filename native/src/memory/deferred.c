@@ -3,19 +3,24 @@
 #include <stdlib.h>
 
 #include "memory/extent.h"
+#include "memory/participant_memory.h"
 
 int deferred_reserve(struct participant *me, size_t count) {
-    if (LIKELY(me->deferred_room - me->deferred_count >= count)) return 0;
-    size_t room = 2 * me->deferred_room + count;
-    uint64_t *list = os_reallocate(me->deferred, room * sizeof *list);
-    if (!list) return IPCHEAP_NO_MEMORY;
-    me->deferred = list;
-    me->deferred_room = room;
+    struct participant_memory *memory = memory_of(me);
+    if (!memory) return IPCHEAP_NO_MEMORY;
+    struct deferred *d = &memory->deferred;
+    if (LIKELY(d->room - d->count >= count)) return 0;
+    size_t room = 2 * d->room + count;
+    uint64_t *pages = os_reallocate(d->pages, room * sizeof *pages);
+    if (!pages) return IPCHEAP_NO_MEMORY;
+    d->pages = pages;
+    d->room = room;
     return 0;
 }
 
 void deferred_add(struct participant *me, uint64_t page) {
-    me->deferred[me->deferred_count++] = page;
+    struct deferred *d = &me->memory->deferred;
+    d->pages[d->count++] = page;
 }
 
 /* CORRUPT is final: there is no such extent any more. */
@@ -31,10 +36,11 @@ bool deferred_extent_free(struct participant *me, uint64_t page) {
 }
 
 void deferred_settle(struct participant *me) {
-    bool go_on = true;
-    while (go_on && me->deferred_count) {
+    bool go_on = me->memory != NULL;
+    while (go_on && me->memory->deferred.count) {
         /* Off the list first: freeing one may trim, and what is trimmed be added. */
-        uint64_t page = me->deferred[--me->deferred_count];
+        struct deferred *d = &me->memory->deferred;
+        uint64_t page = d->pages[--d->count];
         go_on = freed(me, page);
         if (!go_on) deferred_add(me, page);
     }

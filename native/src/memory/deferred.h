@@ -11,6 +11,11 @@
 
 #include "segment/handle.h"
 
+struct deferred {
+    uint64_t *pages; /* where the extents begin */
+    size_t count, room;
+};
+
 /* Makes room for so many more, before there is something to lose: 0 or NO_MEMORY. */
 int deferred_reserve(struct participant *me, size_t count);
 /* Frees an extent of the caller's now, or else (false) later; there has to be room. */

@@ -2,6 +2,7 @@
 
 #include "memory/deferred.h"
 #include "memory/extent_index.h"
+#include "memory/participant_memory.h"
 #include "memory/rotation.h"
 #include "memory/trim.h"
 #include "segment/commit.h"
@@ -117,11 +118,12 @@ int extent_allocate(struct participant *me, int zone, uint64_t pages, uint64_t a
                     enum page_kind kind, uint64_t tag, uint64_t *first) {
     ipcheap_heap *heap = me->heap;
     if (pages == 0 || pages > heap->geometry.zone_pages[zone]) return IPCHEAP_HEAP_FULL;
+    if (!memory_of(me)) return IPCHEAP_NO_MEMORY;
     bool stream = kind == KIND_RECORD && align == 1; /* not a slab-to-be */
     if (stream) rotation_turn(me, pages);
     /* Another processor had these last: fetch them together, and while the lock comes. */
     index_prefetch(heap, zone, pages);
-    prefetch_to_write(&heap->pages[me->recent_page]);
+    prefetch_to_write(&heap->pages[me->memory->recent_page]);
     int error = deferred_reserve(me, 1); /* for who has to give it back again */
     if (!error) error = heap_lock(me);
     if (error) return error;
@@ -140,7 +142,7 @@ int extent_allocate(struct participant *me, int zone, uint64_t pages, uint64_t a
         return error;
     }
     if (stream) rotation_note(me, fit.start, pages);
-    me->recent_page = fit.start;
+    me->memory->recent_page = fit.start;
     *first = fit.start;
     return 0;
 }

@@ -1,6 +1,7 @@
 #include "memory/rotation.h"
 
 #include "base/copy.h"
+#include "memory/participant_memory.h"
 
 enum {
     MOST_PAGES = 512, /* of an extent: longer ones fill the caches that they would be found in */
@@ -64,7 +65,7 @@ static void lap_over(struct rotation *r) {
 }
 
 void rotation_turn(struct participant *me, uint64_t pages) {
-    struct rotation *r = &me->rotation;
+    struct rotation *r = &me->memory->rotation;
     if (!takes_part(me, pages)) return;
     if (r->left < pages) {
         lap_over(r);
@@ -78,14 +79,14 @@ void rotation_turn(struct participant *me, uint64_t pages) {
  * is there, one does at its end.
  */
 uint64_t rotation_page(const struct participant *me, uint64_t pages) {
-    const struct rotation *r = &me->rotation;
+    const struct rotation *r = &me->memory->rotation;
     if (r->order == LOWEST || !r->last_word || !takes_part(me, pages)) return NOWHERE;
     if (get(&me->heap->pages[r->last].word) != r->last_word || is_short(me->heap)) return NOWHERE;
     return r->last + word_length(r->last_word);
 }
 
 void rotation_note(struct participant *me, uint64_t first, uint64_t pages) {
-    struct rotation *r = &me->rotation;
+    struct rotation *r = &me->memory->rotation;
     if (!takes_part(me, pages)) return;
     r->left -= pages; /* now: what was refused is asked for again, and counts once */
     r->last = first;

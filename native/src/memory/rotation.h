@@ -16,6 +16,15 @@
 
 #include "segment/handle.h"
 
+/* Where a participant's extents go. */
+struct rotation {
+    enum extent_order { LOWEST, IN_TURN } order;
+    uint64_t last, last_word;  /* the extent before, and its descriptor's word; 0 at a lap's start */
+    uint64_t left;             /* pages until the lap is over */
+    uint32_t laps, next;       /* since the orders were compared, and when they will be again */
+    int64_t since, lap_ns[2];  /* when the lap began; the fastest in either order */
+};
+
 /* An extent of so many pages is asked for: is another lap over? */
 void rotation_turn(struct participant *me, uint64_t pages);
 /* Under the lock: the page to allocate it at, if it is free; UINT64_MAX for the lowest. */

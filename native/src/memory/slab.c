@@ -102,15 +102,21 @@ static void bin_remove(struct bin *bin, struct local_slab *s) {
         list_remove(bin, s);
 }
 
+/* Those that the caller has; NULL when it never had any. */
+static struct slab_cache *slabs_of(const struct participant *me) {
+    return me->memory && me->memory->slabs.granules ? &me->memory->slabs : NULL;
+}
+
 static struct slab_cache *cache_of(struct participant *me) {
-    if (LIKELY(me->slabs != NULL)) return me->slabs;
-    struct slab_cache *cache = os_allocate_zeroed(1, sizeof *cache);
-    if (!cache) return NULL;
+    struct participant_memory *memory = memory_of(me);
+    if (!memory) return NULL;
+    struct slab_cache *cache = &memory->slabs;
+    if (LIKELY(cache->granules)) return cache;
     /* As large as the heap has granules; the system gives it memory page by page. */
     cache->by_granule = os_allocate_zeroed(me->heap->geometry.granules, sizeof *cache->by_granule);
-    if (cache->by_granule) me->slabs = cache;
-    if (!me->slabs) free(cache);
-    return me->slabs;
+    if (!cache->by_granule) return NULL;
+    cache->granules = me->heap->geometry.granules;
+    return cache;
 }
 
 static uint64_t slab_granules(const ipcheap_heap *heap, const struct local_slab *s) {
@@ -120,12 +126,12 @@ static uint64_t slab_granules(const ipcheap_heap *heap, const struct local_slab 
 /* Every granule that a slab covers leads to it. */
 static void lead_to(struct participant *me, struct local_slab *s) {
     uint64_t count = slab_granules(me->heap, s);
-    for (uint64_t i = 0; i < count; i++) me->slabs->by_granule[s->granule + i] = s;
+    for (uint64_t i = 0; i < count; i++) me->memory->slabs.by_granule[s->granule + i] = s;
 }
 
 /* To nothing again, but where, after it had been revoked, another one came to be. */
 static void lead_nowhere(struct participant *me, const struct local_slab *s) {
-    struct local_slab **lead = me->slabs->by_granule + s->granule;
+    struct local_slab **lead = me->memory->slabs.by_granule + s->granule;
     uint64_t count = slab_granules(me->heap, s);
     for (uint64_t i = 0; i < count; i++)
         if (lead[i] == s) lead[i] = NULL;
@@ -168,9 +174,9 @@ static struct local_slab *local_new(struct participant *me, uint32_t granule, ui
 static void local_drop(struct participant *me, struct local_slab *s) {
     uint32_t index = slab_owner_index(s->owner);
     lead_nowhere(me, s);
-    me->slabs->table[index] = NULL;
-    if (index < me->slabs->first_hole) me->slabs->first_hole = index;
-    if (me->slabs->last_slab == s) me->slabs->last_offset = 0;
+    me->memory->slabs.table[index] = NULL;
+    if (index < me->memory->slabs.first_hole) me->memory->slabs.first_hole = index;
+    if (me->memory->slabs.last_slab == s) me->memory->slabs.last_offset = 0;
     free(s);
 }
 
@@ -328,7 +334,7 @@ static struct local_slab *probe_full(struct participant *me, struct bin *bin, ui
 
 /* A slab with a free block, on no list; inside participant_enter(). */
 static int find_slab(struct participant *me, uint32_t size_class, struct local_slab **result) {
-    struct bin *bin = &me->slabs->bins[size_class];
+    struct bin *bin = &me->memory->slabs.bins[size_class];
     struct local_slab *s;
     while ((s = bin->available.first)) {
         int mine = settle_revoked(me, bin, s);
@@ -357,7 +363,7 @@ static int find_slab(struct participant *me, uint32_t size_class, struct local_s
 /* Makes bin->current a slab with a free block; inside participant_enter(). */
 static int refill(struct participant *me, uint32_t size_class) {
     clock_tick(me->heap);
-    struct bin *bin = &me->slabs->bins[size_class];
+    struct bin *bin = &me->memory->slabs.bins[size_class];
     if (bin->current) {
         int mine = settle_revoked(me, bin, bin->current);
         if (mine < 0) return mine;
@@ -384,7 +390,7 @@ int slab_allocate(struct participant *me, uint32_t size_class, uint64_t *offset)
 }
 
 void slab_move(struct participant *me, struct local_slab *s) {
-    struct bin *bin = &me->slabs->bins[s->size_class];
+    struct bin *bin = &me->memory->slabs.bins[s->size_class];
     bool empty = s->free_blocks == s->blocks;
     if (s->list == FULL) {
         list_remove(bin, s);
@@ -397,7 +403,8 @@ void slab_move(struct participant *me, struct local_slab *s) {
 
 int slab_free(struct participant *me, const struct block *block) {
     struct slab *shared = block->slab;
-    struct local_slab *s = me->slabs ? me->slabs->by_granule[block->granule] : NULL;
+    const struct slab_cache *cache = slabs_of(me);
+    struct local_slab *s = cache ? cache->by_granule[block->granule] : NULL;
     if (s && s->shared == shared && is_mine(s)) {
         free_mine(me, s, block->index, s->offset + (uint64_t)block->index * s->bytes);
         return 0;
@@ -410,7 +417,7 @@ int slab_free(struct participant *me, const struct block *block) {
 /* Giving slabs back ------------------------------------------------------------------------ */
 
 static void release_if_empty(struct participant *me, struct local_slab *s) {
-    struct bin *bin = &me->slabs->bins[s->size_class];
+    struct bin *bin = &me->memory->slabs.bins[s->size_class];
     if (settle_revoked(me, bin, s) <= 0) return;
     bool listed = bin->current != s;
     if (listed) list_remove(bin, s);
@@ -420,10 +427,11 @@ static void release_if_empty(struct participant *me, struct local_slab *s) {
 }
 
 void slabs_release_empty(struct participant *me) {
-    if (!me->slabs) return;
+    struct slab_cache *cache = slabs_of(me);
+    if (!cache) return;
     participant_enter(me);
-    for (uint32_t i = 0; i < me->slabs->count; i++)
-        if (me->slabs->table[i]) release_if_empty(me, me->slabs->table[i]);
+    for (uint32_t i = 0; i < cache->count; i++)
+        if (cache->table[i]) release_if_empty(me, cache->table[i]);
     participant_leave(me);
 }
 
@@ -437,27 +445,27 @@ void slab_orphan(ipcheap_heap *heap, uint32_t granule) {
 }
 
 void slabs_abandon(struct participant *me) {
-    if (!me->slabs) return;
+    struct slab_cache *cache = slabs_of(me);
+    if (!cache) return;
     slabs_release_empty(me);
     if (heap_lock(me)) return; /* then they stay, and so does the participant */
-    for (uint32_t i = 0; i < me->slabs->count; i++) {
-        struct local_slab *s = me->slabs->table[i];
+    for (uint32_t i = 0; i < cache->count; i++) {
+        struct local_slab *s = cache->table[i];
         if (!s) continue;
         if (is_mine(s)) slab_orphan(me->heap, s->granule);
         free(s);
     }
     heap_unlock(me);
-    me->slabs->count = 0;
+    cache->count = 0;
     slabs_forget(me);
 }
 
 void slabs_forget(struct participant *me) {
-    if (!me->slabs) return;
-    for (uint32_t i = 0; i < me->slabs->count; i++) free(me->slabs->table[i]);
-    free(me->slabs->table);
-    free(me->slabs->by_granule);
-    free(me->slabs);
-    me->slabs = NULL;
+    struct slab_cache *cache = &me->memory->slabs;
+    for (uint32_t i = 0; i < cache->count; i++) free(cache->table[i]);
+    free(cache->table);
+    free(cache->by_granule);
+    *cache = (struct slab_cache){0};
 }
 
 /* Are all blocks free, those counted that wait for their owner to collect them? */

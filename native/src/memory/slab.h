@@ -46,7 +46,7 @@ void slabs_revoke(struct participant *me);
 void slabs_abandon(struct participant *me);
 /* Under the lock: the same for a dead participant's slab. */
 void slab_orphan(ipcheap_heap *heap, uint32_t granule);
-/* Frees the private halves; what slabs are left are to others those of a dead participant. */
+/* Frees the private halves. */
 void slabs_forget(struct participant *me);
 /* Under the lock: finds all orphans again. */
 void slabs_rebuild(ipcheap_heap *heap);

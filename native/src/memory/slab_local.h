@@ -1,5 +1,5 @@
 /*
- * slab_local.h - layer memory: the owner's half of its slabs, and the quick paths.
+ * slab_local.h - layer memory: the quick paths of a slab's owner.
  *
  * What is inline here runs for every small record: no lock, no atomic read-modify-write,
  * no call. Everything else is in slab.c.
@@ -7,51 +7,9 @@
 #ifndef IPCHEAP_MEMORY_SLAB_LOCAL_H
 #define IPCHEAP_MEMORY_SLAB_LOCAL_H
 
+#include "memory/participant_memory.h"
 #include "memory/size_class.h"
 #include "memory/slab.h"
-
-/* The owner's half of a slab. In its first line is what every call wants. */
-struct local_slab {
-    _Alignas(64) struct slab *shared;
-    uint64_t offset;   /* of block 0 */
-    uint64_t hot;      /* offset of a block freed lately that is not in `free`: the first to go */
-    uint64_t reciprocal; /* 2^32 / units, rounded up */
-    uint32_t hot_index;
-    uint32_t bytes, blocks, free_blocks;
-    uint32_t filled;   /* which words of `free` are not zero */
-    enum { CURRENT, AVAILABLE, FULL } list; /* where it stands in its bin */
-    uint64_t owner;    /* what `shared` says as long as it is ours */
-    struct {
-        uint64_t free;
-        uint64_t held; /* allocated here, and neither freed nor sent here since */
-    } words[REMOTE_WORDS];
-    uint32_t size_class, granule;
-    struct local_slab *next, *previous;
-};
-static_assert(offsetof(struct local_slab, words) == 64, "one line, and then that of the block");
-
-struct list {
-    struct local_slab *first, *last;
-};
-
-struct bin {
-    struct local_slab *current; /* where allocation goes on; on neither list */
-    struct list available;      /* have a free block or more */
-    struct list full;           /* had none when last seen */
-    uint32_t spares;            /* empty slabs on `available` */
-};
-
-struct slab_cache {
-    struct bin bins[CLASSES];
-    struct local_slab **by_granule; /* where an offset leads */
-    struct local_slab **table;      /* by the index in the owner word */
-    uint32_t room, count;
-    uint32_t first_hole; /* no index below this one is free */
-    /* The block allocated last: it is, as a rule, what is sent or freed next. */
-    uint64_t last_offset;
-    struct local_slab *last_slab;
-    uint32_t last_index;
-};
 
 /* A slab other than the current one got a block back: that may change where it stands. */
 void slab_move(struct participant *me, struct local_slab *s);
@@ -89,7 +47,7 @@ static inline uint32_t pop_free(struct local_slab *s) {
 
 /* Takes a block of the current slab; 0 if that has none, or is not ours any more. */
 static inline uint64_t slab_take(struct participant *me, uint32_t size_class) {
-    struct local_slab *s = LIKELY(me->slabs != NULL) ? me->slabs->bins[size_class].current : NULL;
+    struct local_slab *s = LIKELY(me->memory != NULL) ? me->memory->slabs.bins[size_class].current : NULL;
     if (UNLIKELY(!s || !s->free_blocks)) return 0;
     participant_enter(me);
     if (UNLIKELY(!is_mine(s))) {
@@ -110,9 +68,9 @@ static inline uint64_t slab_take(struct participant *me, uint32_t size_class) {
     }
     s->free_blocks--;
     s->words[index / 64].held |= UINT64_C(1) << (index & 63);
-    me->slabs->last_offset = offset;
-    me->slabs->last_slab = s;
-    me->slabs->last_index = index;
+    me->memory->slabs.last_offset = offset;
+    me->memory->slabs.last_slab = s;
+    me->memory->slabs.last_index = index;
     put(&s->shared->tags[index], my_tag(me));
     participant_leave(me);
     return offset;
@@ -121,14 +79,15 @@ static inline uint64_t slab_take(struct participant *me, uint32_t size_class) {
 /* The slab of the caller's that an offset leads to, and the block in it. */
 static inline struct local_slab *find_mine(struct participant *me, uint64_t offset,
                                            uint32_t *index) {
-    struct slab_cache *cache = me->slabs;
-    if (LIKELY(cache && cache->last_offset == offset && is_still_mine(me, cache->last_slab))) {
+    if (UNLIKELY(!me->memory)) return NULL;
+    struct slab_cache *cache = &me->memory->slabs;
+    if (LIKELY(cache->last_offset == offset && is_still_mine(me, cache->last_slab))) {
         *index = cache->last_index;
         return cache->last_slab;
     }
     const struct geometry *g = &me->heap->geometry;
     uint64_t granule = (offset - g->data_at) >> g->slab_shift;
-    if (UNLIKELY(!cache || granule >= g->granules)) return NULL;
+    if (UNLIKELY(granule >= cache->granules)) return NULL;
     struct local_slab *s = cache->by_granule[granule];
     if (UNLIKELY(!s || !is_still_mine(me, s))) return NULL;
     *index = block_index(s, offset);

@@ -13,20 +13,11 @@
 #include "segment/layout.h"
 
 struct kind;
-struct slab_cache;
+struct participant_memory;
 
 enum participant_attention {
     ATTENTION_HELPED = 1,  /* other threads have freed or sent what it holds */
     ATTENTION_TRIM = 2,    /* a trim was due when it could not be made */
-};
-
-/* Where a participant's extents go: memory/rotation.h. */
-struct rotation {
-    enum extent_order { LOWEST, IN_TURN } order;
-    uint64_t last, last_word;  /* the extent before, and its descriptor's word; 0 at a lap's start */
-    uint64_t left;             /* pages until the lap is over */
-    uint32_t laps, next;       /* since the orders were compared, and when they will be again */
-    int64_t since, lap_ns[2];  /* when the lap began; the fastest in either order */
 };
 
 /* One thread of this process using one heap. */
@@ -40,14 +31,10 @@ struct participant {
     _Atomic uintptr_t thread;  /* thread_marker() of its thread; 0 when that has ended */
     bool abandoned;            /* belongs to the parent of a fork */
     _Atomic uint8_t attention; /* participant_attention: a free takes the long way */
-    struct slab_cache *slabs;  /* the private halves of its slabs */
-    uint64_t recent_page;      /* the extent allocated last, to prefetch its descriptor */
+    struct participant_memory *memory; /* the memory layer's; NULL when that needs nothing of it */
     struct ipcheap_endpoint *endpoints;
     int64_t held;              /* records owned outright, less those ... */
     _Atomic int64_t held_elsewhere; /* ... added or given back by other threads */
-    uint64_t *deferred;        /* extents to free once the lock can be had */
-    size_t deferred_count, deferred_room;
-    struct rotation rotation;
     struct participant *next_of_thread;
     struct participant *next_of_heap;
 };
@@ -56,7 +43,7 @@ struct participant {
 struct hooks {
     void (*rebuild)(struct participant *me); /* under the lock, after its owner died */
     int (*recover)(struct participant *me, uint32_t slot, uint32_t generation); /* under the lock */
-    void (*leave)(struct participant *me); /* its thread ends: close endpoints, orphan slabs */
+    void (*leave)(struct participant *me); /* its thread ends: close endpoints, give up memory */
     void (*forget)(struct participant *me); /* the handle goes: free what is private */
     /* the heap is closed by another thread, `me` */
     void (*close_endpoints)(struct participant *owner, struct participant *me);

@@ -56,7 +56,7 @@ static int64_t held(struct participant *me) {
 
 /* Nothing in the segment names it any more. */
 static bool done(struct participant *me) {
-    return held(me) == 0 && !me->endpoints && !me->slabs && !me->deferred_count;
+    return held(me) == 0 && !me->endpoints && !me->memory;
 }
 
 /* Under the process mutex. Gives the slot back, for one that holds nothing any more. */
@@ -205,16 +205,15 @@ static void participants_tidy(ipcheap_heap *heap) {
     struct participant **link = &heap->members;
     while (*link) {
         struct participant *p = *link;
-        /* Its thread could not free what is deferred. */
+        /* Its thread could not give up its memory: the heap lock could not be had. */
         bool left = !p->thread && !p->abandoned && heap->by_slot[p->slot] == p;
-        if (left && p->deferred_count) heap->hooks->leave(p);
+        if (left && p->memory) heap->hooks->leave(p);
         if (p->thread || p->abandoned || (heap->by_slot[p->slot] == p && !done(p))) {
             link = &p->next_of_heap;
             continue;
         }
         participant_retire(p);
         *link = p->next_of_heap;
-        free(p->deferred);
         free(p);
     }
 }
@@ -301,8 +300,6 @@ void participants_forget(ipcheap_heap *heap) {
             heap->by_slot[p->slot] = NULL;
         }
         heap->hooks->forget(p);
-        free(p->deferred);
-        p->deferred = NULL;
         p->heap = NULL; /* its thread frees it: see mine_tidy() */
         if (!p->thread) free(p);
     }
