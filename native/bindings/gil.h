@@ -18,6 +18,8 @@
 
 #include <ipcheap/ipcheap.h>
 
+#include "segment/sleep.h"
+
 #define RELEASING(result, name, parameters, arguments) \
     static result py_##name parameters {               \
         PyThreadState *state = PyEval_SaveThread();     \

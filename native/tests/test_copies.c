@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include "segment/sleep.h"
 #include "testing.h"
 
 enum { COUNT = 1 << 18, SLOTS = 32, MOST = 40000 };

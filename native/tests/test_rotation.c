@@ -2,6 +2,7 @@
 
 #include "memory/participant_memory.h"
 #include "segment/membership.h"
+#include "segment/sleep.h"
 #include "testing.h"
 
 enum { SIZE = 64 << 10, ROUNDS = 200, LAP = 4 << 20 };

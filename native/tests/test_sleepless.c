@@ -9,6 +9,7 @@
 #include "channel/directory.h"
 #include "segment/lock.h"
 #include "segment/membership.h"
+#include "segment/sleep.h"
 
 enum { ROUNDS = 500, EXTENTS = 6, EXTENT = 200 * 4096 };
 

@@ -425,9 +425,6 @@ IPCHEAP_API int ipcheap_lock_acquire(ipcheap_heap *heap, void *lock, int64_t tim
 IPCHEAP_API int ipcheap_lock_release(ipcheap_heap *heap, void *lock);
 IPCHEAP_API int ipcheap_lock_owner(ipcheap_heap *heap, const void *lock, ipcheap_holder *holder);
 
-/* May this thread sleep in the calls it makes? With 0 they return WOULD_SLEEP instead. */
-IPCHEAP_API void ipcheap_allow_sleep(int allow);
-
 #ifdef __cplusplus
 }
 #endif

@@ -2,6 +2,7 @@
 
 #include "segment/clock.h"
 #include "segment/participant.h"
+#include "segment/sleep.h"
 
 static const int64_t look_again_after = 100 * MILLISECOND;
 static const int spins_before_sleep = 200;

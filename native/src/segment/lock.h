@@ -27,7 +27,7 @@ void heap_unlock(struct participant *me);
 bool lock_owner_alive(ipcheap_heap *heap, uint32_t word);
 void lock_owner_describe(ipcheap_heap *heap, uint32_t word, ipcheap_holder *holder);
 
-/* Whether this thread may sleep just now; see ipcheap_allow_sleep(). */
+/* Whether this thread may sleep just now; see segment/sleep.h. */
 bool may_sleep(void);
 
 #endif
