@@ -31,6 +31,8 @@ DEFAULT_SLOTS = 1024
 # How long to sleep before looking again, unless woken: for a holder that dies wakes nobody.
 _LOOK_AGAIN = 0.1
 
+_LONGEST_LOCK_TIMEOUT = 1e9  # seconds; what is longer is as good as that
+
 _MOST_WITNESSED = 4096  # the dead, and channels, that a report of recovery has room for
 
 
@@ -255,6 +257,19 @@ class Heap:
     def closed(self) -> bool:
         """Whether it has been closed here."""
         return self._handle.closed
+
+    def set_lock_timeout(self, timeout: float) -> None:
+        """Set after how many seconds this process gives up waiting for the heap lock: HeapBusy.
+
+        10 s unless set. ValueError for None or infinity, because Ctrl-C does not end that wait.
+        """
+        seconds = _arguments.timeout(timeout)
+        if seconds == float("inf"):
+            raise ValueError(
+                "timeout must be finite: Ctrl-C does not end waiting for the heap lock"
+            )
+        nanoseconds = int(min(seconds, _LONGEST_LOCK_TIMEOUT) * 1e9)
+        lib.ipcheap_set_lock_timeout(self._open_handle().pointer, nanoseconds)
 
     def statistics(self) -> HeapStatistics:
         """Return how full it is, and of what; HeapBusy if the heap lock cannot be had."""

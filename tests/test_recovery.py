@@ -182,7 +182,7 @@ def test_a_stopped_owner_of_the_heap_lock_is_named_and_not_robbed(heap: ipcheap.
         peer.hear()
         stop_inside_the_lock(heap, peer)
         try:
-            lib.ipcheap_set_lock_timeout(heap._handle.pointer, int(0.5e9))
+            heap.set_lock_timeout(0.5)
             for use in (heap.check, heap.recover, lambda: heap.add_record_channel("other")):
                 with pytest.raises(ipcheap.HeapBusy) as caught:
                     use()
@@ -194,13 +194,26 @@ def test_a_stopped_owner_of_the_heap_lock_is_named_and_not_robbed(heap: ipcheap.
             with heap.allocate_record(100) as record:
                 record.view[:3] = b"yes"
         finally:
-            lib.ipcheap_set_lock_timeout(heap._handle.pointer, int(peers.PATIENCE * 1e9))
+            heap.set_lock_timeout(peers.PATIENCE)
             peer.kill(signal.SIGCONT)
         assert heap.check() == []
         assert heap.recover().participants == 0
         seen = checked.load()
         peers.until(lambda: checked.load() > seen)  # with the lock that it never lost
         heap.add_record_channel("other")
+
+
+def test_waiting_for_the_heap_lock_has_an_end(heap: ipcheap.Heap) -> None:
+    for timeout in (None, float("inf"), float("nan"), -1):
+        with pytest.raises(ValueError, match="timeout"):
+            heap.set_lock_timeout(timeout)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        heap.set_lock_timeout("10")  # type: ignore[arg-type]
+    heap.set_lock_timeout(1e300)
+    assert heap.check() == []
+    heap.close()
+    with pytest.raises(ipcheap.HeapClosed):
+        heap.set_lock_timeout(1)
 
 
 def test_a_stopped_owner_of_the_heap_lock_that_is_killed_is_robbed(heap: ipcheap.Heap) -> None:

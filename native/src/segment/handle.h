@@ -68,7 +68,7 @@ struct ipcheap_heap {
     uint32_t sem_kind;   /* as the header said when we came */
     int sem_id;
     void *semaphore;
-    int64_t lock_timeout;
+    _Atomic int64_t lock_timeout; /* any thread may set it while others wait */
     int64_t boot_offset; /* of this process's time namespace: clock.h */
     _Atomic int64_t large_pages_from; /* os_now() before which the kernel is not asked for any */
     /* Of endpoint lists, and of what a closing consumer holds. Not wanted under the heap lock. */
