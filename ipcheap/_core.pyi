@@ -4,10 +4,14 @@ The rule, held by tests/test_stub.py: `_Lib` has one method for each function of
 core.cdef.txt, its arguments positional, and one `Final[int]` for each constant; nothing
 else. Integers and enums are `int`, `_Bool` is `bool`, `void` is `None`; what comes back as
 a pointer or a struct is `CData`; a pointer that goes in is `CData`, or whatever else
-cffi takes for it. Of `_FFI` there is what the package uses.
+cffi takes for it. Of `_FFI` there is what the package uses. The
+module's Python types are described in _types.py.
 """
 
+from collections.abc import Callable
 from typing import Any, Final, TypeAlias, type_check_only
+
+from ._types import RecordCore
 
 CData: TypeAlias = Any
 
@@ -113,8 +117,6 @@ class _Lib:
     def ipcheap_lock_release(self, heap: CData, lock: CData) -> int: ...
     def ipcheap_lock_owner(self, heap: CData, lock: CData, holder: CData) -> int: ...
     def py_after_fork(self) -> None: ...
-    def py_types(self, list: int) -> int: ...
-    def py_use_records(self, subclass: int, made: int) -> None: ...
     def py_atomic_load(self, cell: CData, width: int) -> int: ...
     def py_atomic_store(self, cell: CData, width: int, value: int) -> None: ...
     def py_atomic_compare_exchange(
@@ -163,3 +165,5 @@ class _Lib:
 
 ffi: _FFI
 lib: _Lib
+
+def use_records(subclass: type[RecordCore], made: Callable[[Any], object] | None, /) -> None: ...

@@ -7,7 +7,7 @@ is held against the types by tests/test_stub.py.
 
 from __future__ import annotations
 
-from ._core import lib
+from . import _core
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,7 +109,5 @@ if TYPE_CHECKING:
         def _receive_some_bytes(self, buffers: list[bytes], limit: int, /) -> int: ...
 
 else:
-    _made = []
-    if lib.py_types(id(_made)):
-        raise MemoryError
-    MemoryCore, RecordCore, ProducerCore, ConsumerCore = _made
+    MemoryCore, RecordCore = _core.MemoryCore, _core.RecordCore
+    ProducerCore, ConsumerCore = _core.ProducerCore, _core.ConsumerCore

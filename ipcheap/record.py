@@ -9,7 +9,7 @@ import warnings
 import weakref
 
 from . import _native
-from ._core import lib
+from ._core import lib, use_records
 from ._types import RecordCore
 from .array import core_layout, make_array, read_layout
 from .errors import CorruptHeap, RecordError
@@ -235,7 +235,7 @@ def _report_at_exit() -> None:
 
 def debug(on: bool) -> None:
     """Make the records that are made from now on report what is most often a mistake."""
-    lib.py_use_records(id(_DebugRecord if on else Record), id(_note if on else None))
+    use_records(_DebugRecord if on else Record, _note if on else None)
 
 
 debug(DEBUG)

@@ -109,6 +109,35 @@ def test_a_name_that_comes_later_is_the_one_of_its_module(name: str, module: str
     assert namespace[name] is found  # so that nobody asks twice
 
 
+ANOTHER_INTERPRETER = """
+try:
+    import _interpreters as interpreters  # Python 3.13
+except ImportError:
+    import _xxsubinterpreters as interpreters
+import ipcheap
+
+other = interpreters.create()
+try:
+    said = interpreters.run_string(other, "import ipcheap")
+except interpreters.RunFailedError as error:
+    said = error
+print("ImportError" in str(said))
+with ipcheap.Heap.create(None, "1MiB", shm="memfd") as heap:
+    print(type(heap.allocate_record(1)) is ipcheap.Record)
+"""
+
+
+def test_a_second_interpreter_of_a_process_is_refused_and_the_first_goes_on() -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", ANOTHER_INTERPRETER],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=testing.PATIENCE,
+        check=True,
+    )
+    assert done.stdout.split() == ["True", "True"]
+
+
 def test_all_names_are_there_and_no_others() -> None:
     assert set(ipcheap.__all__) <= set(dir(ipcheap))
     namespace: dict[str, object] = {}

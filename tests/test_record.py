@@ -15,7 +15,7 @@ import pytest
 import threads
 
 import ipcheap
-from ipcheap._core import lib
+from ipcheap._core import use_records
 from ipcheap.record import DEBUG, debug
 
 if TYPE_CHECKING:
@@ -386,7 +386,7 @@ def test_what_memory_has_given_out_for_comes_next(heap: ipcheap.Heap) -> None:
 
     with heap.producer("a") as producer, heap.consumer("a") as consumer:
         producer.send_many([b"1", b"2", b"3", b"4"])
-        lib.py_use_records(id(ipcheap.Record), id(run_out))
+        use_records(ipcheap.Record, run_out)
         try:
             first = consumer.recv_records(10)
         finally:

@@ -106,6 +106,17 @@ def test_a_false_stub_is_caught(before: str, after: str, fault: str) -> None:
     assert any(fault in found for found in stub_faults(text.replace(before, after)))
 
 
+def test_what_is_beside_the_library_in_the_stub_is_in_the_module() -> None:
+    functions = [n for n in ast.parse(STUB.read_text()).body if isinstance(n, ast.FunctionDef)]
+    written = {n.name: [a.arg for a in n.args.posonlyargs] for n in functions}
+    built = {
+        name: list(inspect.signature(member).parameters)
+        for name, member in vars(_core).items()
+        if inspect.isbuiltin(member)
+    }
+    assert written == built
+
+
 # The types ---------------------------------------------------------------------------------
 
 

@@ -23,6 +23,9 @@
 #define Py_BEGIN_ALLOW_THREADS {
 #define Py_END_ALLOW_THREADS }
 
+/* module.c calls what cffi would have Python call. */
+#define PyInit__core core_of_cffi
+
 RELEASING(int, lock_creation, (int fd, int64_t timeout_ns), (fd, timeout_ns))
 RELEASING(int, format, (int fd, int shmid, const ipcheap_options *options), (fd, shmid, options))
 RELEASING(int, attach, (int fd, int shmid, ipcheap_heap **heap), (fd, shmid, heap))
@@ -156,25 +159,7 @@ static int py_recover(ipcheap_heap *heap, ipcheap_recovery *report, py_witness *
     return error;
 }
 
-/* Types ---------------------------------------------------------------------------------- */
-
 static void py_after_fork(void) { py_process++; }
-
-/* Appends the types of types.h to a list, for cffi has no way to offer them. */
-static int py_types(uintptr_t list) {
-    PyObject *types[] = {memory_type(), record_type(), producer_type(), consumer_type()};
-    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
-        if (types[i] && PyList_Append((PyObject *)list, types[i]) == 0) continue;
-        PyErr_Clear();
-        return IPCHEAP_NO_MEMORY;
-    }
-    return 0;
-}
-
-/* The class of all records, and what is called with each that is made, or None. */
-static void py_use_records(uintptr_t subclass, uintptr_t made) {
-    record_use_class((PyObject *)subclass, (PyObject *)made);
-}
 
 /* Atomics on cells of 4 and 8 bytes ------------------------------------------------------- */
 
