@@ -82,6 +82,8 @@ class _Lib:
     IPCHEAP_PLAIN: Final[int]
     IPCHEAP_ARRAY: Final[int]
     IPCHEAP_OBJECT: Final[int]
+    IPCHEAP_ARRAY_MAGIC: Final[int]
+    IPCHEAP_ARRAY_VERSION: Final[int]
     IPCHEAP_ARRAY_DIMENSIONS: Final[int]
     IPCHEAP_ARRAY_TYPE: Final[int]
     def ipcheap_version_string(self) -> CData: ...

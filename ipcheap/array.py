@@ -7,7 +7,7 @@ import operator
 import struct
 from functools import lru_cache
 
-from ._core import ffi, lib
+from ._core import lib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ Shape: TypeAlias = "int | tuple[int, ...]"
 
 _KINDS = "biufcSUVMm"  # all but what holds Python objects, or has no fixed size
 _SIMPLE = rf"[<>|][{_KINDS}]\d+(\[\w+\])?"
-_HEAD = struct.Struct("=QII")
+_HEADER = struct.Struct("=IHHBB6xQ")  # an ipcheap_array_header
 _numpy: Any = None  # imported on first use
 
 
@@ -69,10 +69,8 @@ class Layout:
 # Giving -------------------------------------------------------------------------------------
 
 
-def core_layout(
-    shape: Shape, dtype: numpy.typing.DTypeLike, order: str
-) -> tuple[bytes, int, Layout]:
-    """Return the core's ipcheap_array of an array to be allocated, its bytes, and how it is made.
+def describe(shape: Shape, dtype: numpy.typing.DTypeLike, order: str) -> tuple[bytes, int, Layout]:
+    """Return the core's description of an array to be allocated, its size, and its layout.
 
     Raises TypeError for a dtype that holds Python objects or that no text describes, and
     ValueError for one without a size and for a shape that no array can have.
@@ -85,7 +83,7 @@ def core_layout(
     if order not in ("C", "F"):
         raise ValueError(f"order must be 'C' or 'F', not {order!r}")
     lengths = (shape,) if isinstance(shape, int) else tuple(shape)
-    made = _core_layout(tuple(map(operator.index, lengths)), np.dtype(dtype), order)
+    made = _describe(tuple(map(operator.index, lengths)), np.dtype(dtype), order)
     if type(shape) is tuple and {*map(type, shape)} == {int} and type(dtype) in (str, type):
         _latest = shape, dtype, order, made
     return made
@@ -97,7 +95,7 @@ _latest = object(), None, None, (b"", 0, Layout((), _numpy, "C"))
 
 
 @lru_cache(256)
-def _core_layout(
+def _describe(
     shape: tuple[int, ...], dtype: numpy.dtype[Any], order: str
 ) -> tuple[bytes, int, Layout]:
     if dtype.subdtype is not None:
@@ -111,20 +109,19 @@ def _core_layout(
     if len(shape) > lib.IPCHEAP_ARRAY_DIMENSIONS:
         most = lib.IPCHEAP_ARRAY_DIMENSIONS
         raise ValueError(f"an array has at most {most} dimensions, not {len(shape)}")
-    if any(length < 0 for length in shape) or math.prod(shape) * dtype.itemsize >= 2**55:
+    nbytes = math.prod(shape) * dtype.itemsize
+    if any(not 0 <= length < 2**63 for length in shape) or nbytes >= 2**55:
         raise ValueError(f"no array can have the shape {shape}")
-    made = ffi.new(
-        "ipcheap_array *",
-        {
-            "itemsize": dtype.itemsize,
-            "dimensions": len(shape),
-            "order": int(order == "F"),
-            "shape": shape,
-            "type": text,
-        },
+    header = _HEADER.pack(
+        lib.IPCHEAP_ARRAY_MAGIC,
+        lib.IPCHEAP_ARRAY_VERSION,
+        len(text),
+        len(shape),
+        order == "F",
+        dtype.itemsize,
     )
-    layout = Layout(shape, _dtype_of(text.decode()), order)
-    return bytes(ffi.buffer(made)), math.prod(shape) * dtype.itemsize, layout
+    description = header + struct.pack(f"={len(shape)}Q", *shape) + text + b"\0"
+    return description, nbytes, Layout(shape, _dtype_of(text.decode()), order)
 
 
 def _text_of(dtype: numpy.dtype[Any]) -> str:
@@ -152,14 +149,15 @@ def _text_of_fields(dtype: numpy.dtype[Any]) -> str:
 
 
 @lru_cache(256)
-def read_layout(described: bytes) -> Layout:
-    """Return the layout that a block told of; ValueError if there is no such dtype.
+def read_description(description: bytes) -> Layout:
+    """Return the layout that a block's description says; ValueError if there is no such dtype.
 
-    A stream of arrays that are all alike reads it once.
+    The core has checked all of the description except the type. A stream of arrays that are all
+    alike reads it once.
     """
-    itemsize, dimensions, order = _HEAD.unpack_from(described)
-    shape = struct.unpack_from(f"={dimensions}Q", described, _HEAD.size)
-    text = described[_HEAD.size + 8 * dimensions :].decode()
+    _, _, type_length, dimensions, order, itemsize = _HEADER.unpack_from(description)
+    shape = struct.unpack_from(f"={dimensions}Q", description, _HEADER.size)
+    text = description[-1 - type_length : -1].decode()
     if _numpy is None:
         numpy_module()
     dtype = _dtype_of(text)

@@ -11,7 +11,7 @@ import weakref
 from . import _native
 from ._core import lib, use_records
 from ._types import RecordCore
-from .array import core_layout, make_array, read_layout
+from .array import describe, make_array, read_description
 from .errors import CorruptHeap, RecordError
 from .objects import decode, pieces_of
 
@@ -147,8 +147,8 @@ def allocate_array(
     handle: Handle, shape: Shape, dtype: numpy.typing.DTypeLike, order: str
 ) -> Record:
     """Return a new record that knows its shape and dtype."""
-    described, nbytes, layout = core_layout(shape, dtype, order)
-    made = handle.allocate_array(described, layout)
+    description, nbytes, layout = describe(shape, dtype, order)
+    made = handle.allocate_array(description, layout)
     if isinstance(made, int):
         raise handle.allocation_error(made, nbytes)
     return made
@@ -169,11 +169,11 @@ def allocate_packed(handle: Handle, pieces: list[Any]) -> Record:
 
 def array_of(block: Block, source: Source) -> numpy.typing.NDArray[Any]:
     """Make the array that a record says it is; it keeps the block alive."""
-    described = block.layout()
-    if isinstance(described, int):
-        raise _native.error(described, source.handle, source.channel)
+    description = block.description()
+    if isinstance(description, int):
+        raise _native.error(description, source.handle, source.channel)
     try:
-        return read_layout(described).array(block)
+        return read_description(description).array(block)
     except (ValueError, TypeError) as error:
         raise CorruptHeap(f"{source.handle}: a record that is no array: {error}") from None
 

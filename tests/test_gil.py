@@ -104,7 +104,7 @@ def test_types_keep_it_unless_they_sleep() -> None:
         holding |= set(re.findall(r"\bholding_(\w+)\(", text))
         bounded = re.findall(r"\bipcheap_\w+\([^)]*\)", text)
         assert set(bounded) <= {
-            "ipcheap_array_of(of->heap, &of->core, &array)",
+            "ipcheap_array_of(of->heap, &of->core, &description, NULL)",
             "ipcheap_wait(self->endpoint, 0)",
             "ipcheap_copy(to, from, nbytes)",
         }

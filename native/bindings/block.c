@@ -1,8 +1,6 @@
 /* block.c - what arrays of a record are made of. */
 #include "types.h"
 
-#include <string.h>
-
 #include "gil.h"
 #include "pool.h"
 
@@ -29,29 +27,22 @@ static PyObject *block_form(PyObject *self, void *unused) {
     return PyLong_FromUnsignedLong(((py_block *)self)->core.form);
 }
 
-/*
- * What array it holds: itemsize 8, dimensions 4, order 4, the shape in 8 each, the type's
- * text; or an error of the core's.
- */
-static PyObject *block_layout(PyObject *self, PyObject *unused) {
+/* Returns the description of the array that it holds, as bytes, or the core's error as a number. */
+static PyObject *block_description(PyObject *self, PyObject *unused) {
     (void)unused;
-    ipcheap_array array;
-    char text[sizeof array];
+    ipcheap_description description;
     py_block *of = (py_block *)self;
-    int error = of->process == py_process ? ipcheap_array_of(of->heap, &of->core, &array)
-                                          : IPCHEAP_WRONG_PROCESS;
-    if (error) return PyLong_FromLong(error);
-    size_t type_at = offsetof(ipcheap_array, shape) + array.dimensions * sizeof *array.shape;
-    size_t length = strlen(array.type);
-    memcpy(text, &array, type_at);
-    memcpy(text + type_at, array.type, length);
-    return PyBytes_FromStringAndSize(text, (Py_ssize_t)(type_at + length));
+    int64_t length = of->process == py_process
+                         ? ipcheap_array_of(of->heap, &of->core, &description, NULL)
+                         : IPCHEAP_WRONG_PROCESS;
+    if (length < 0) return PyLong_FromLongLong(length);
+    return PyBytes_FromStringAndSize((const char *)&description, (Py_ssize_t)length);
 }
 
 static PyObject *block_type(void) {
     static PyObject *type;
     static PyMethodDef methods[] = {
-        {"layout", block_layout, METH_NOARGS, SIGNATURE("layout($self, /)")},
+        {"description", block_description, METH_NOARGS, SIGNATURE("description($self, /)")},
         {NULL, NULL, 0, NULL},
     };
     static PyGetSetDef properties[] = {

@@ -4,8 +4,8 @@
 KEEPING(int, allocate, (ipcheap_heap *heap, uint64_t nbytes, ipcheap_record *record),
         (heap, nbytes, record))
 KEEPING(int, allocate_array,
-        (ipcheap_heap *heap, const ipcheap_array *array, ipcheap_record *record),
-        (heap, array, record))
+        (ipcheap_heap *heap, const void *description, size_t length, ipcheap_record *record),
+        (heap, description, length, record))
 KEEPING(int, free, (ipcheap_heap *heap, ipcheap_record *record), (heap, record))
 KEEPING(int, keep, (ipcheap_heap *heap, ipcheap_record *record), (heap, record))
 KEEPING_ENDPOINT(int, try_send, (ipcheap_endpoint *producer, ipcheap_record *record), producer,

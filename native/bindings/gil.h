@@ -57,7 +57,7 @@
     }
 
 int keeping_allocate(ipcheap_heap *heap, uint64_t nbytes, ipcheap_record *record);
-int keeping_allocate_array(ipcheap_heap *heap, const ipcheap_array *array,
+int keeping_allocate_array(ipcheap_heap *heap, const void *description, size_t length,
                            ipcheap_record *record);
 int keeping_free(ipcheap_heap *heap, ipcheap_record *record);
 int keeping_keep(ipcheap_heap *heap, ipcheap_record *record);

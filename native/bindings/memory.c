@@ -1,8 +1,6 @@
 /* memory.c - a heap as a Python object, of which records are made. */
 #include "types.h"
 
-#include <string.h>
-
 #include "gil.h"
 
 static PyObject *fail(PyObject *self, int error, PyObject *nbytes) {
@@ -87,21 +85,22 @@ static PyObject *memory_allocate_many(PyObject *self, PyObject *arguments) {
     return fail(self, error, number);
 }
 
-/* Of an ipcheap_array in bytes, and what makes it; an error of the core's if there is no room. */
+/*
+ * Returns a record for the array that a description, as bytes, describes, and that a layout makes of
+ * it; or the core's error as a number.
+ */
 static PyObject *memory_allocate_array(PyObject *self, PyObject *const *given, Py_ssize_t count) {
     py_memory *from = (py_memory *)self;
-    int right = count == 2 && PyBytes_Check(given[0]);
-    if (!right || PyBytes_Size(given[0]) != sizeof(ipcheap_array)) {
-        PyErr_SetString(PyExc_ValueError, "not a layout");
+    if (count != 2 || !PyBytes_Check(given[0])) {
+        PyErr_SetString(PyExc_TypeError, "a description, as bytes, and a layout are taken");
         return NULL;
     }
     PyObject *made = record_new(from->heap, self);
     if (!made) return NULL;
-    ipcheap_array copy; /* bytes lie as they please */
-    memcpy(&copy, PyBytes_AsString(given[0]), sizeof copy);
-    int error = from->heap
-                    ? keeping_allocate_array(from->heap, &copy, &((py_record *)made)->core)
-                    : IPCHEAP_HEAP_CLOSED;
+    int error = IPCHEAP_HEAP_CLOSED;
+    if (from->heap)
+        error = keeping_allocate_array(from->heap, PyBytes_AsString(given[0]),
+                                       (size_t)PyBytes_Size(given[0]), &((py_record *)made)->core);
     ((py_record *)made)->layout = Py_NewRef(given[1]);
     return made_or_error(made, error);
 }
@@ -131,7 +130,7 @@ PyObject *memory_type(void) {
         {"allocate_many", memory_allocate_many, METH_VARARGS,
          SIGNATURE("allocate_many($self, nbytes, count, /)")},
         {"allocate_array", (PyCFunction)(void (*)(void))memory_allocate_array, METH_FASTCALL,
-         SIGNATURE("allocate_array($self, described, layout, /)")},
+         SIGNATURE("allocate_array($self, description, layout, /)")},
         {"pack", memory_pack, METH_O, SIGNATURE("pack($self, pieces, /)")},
         {"bind", memory_bind, METH_O, SIGNATURE("bind($self, address, /)")},
         {NULL, NULL, 0, NULL},

@@ -290,10 +290,13 @@ static int64_t do_heap(struct play *p, struct user *u) {
 
 static int64_t more_arrays(struct play *p, struct user *u, uint64_t pick) {
     uint64_t rows = 1 + pick % 9;
-    ipcheap_array array = {.itemsize = 4, .dimensions = 2, .shape = {rows, 200}, .type = "<f4"};
+    const uint64_t shape[] = {rows, 200};
+    ipcheap_array array = {.itemsize = 4, .dimensions = 2, .shape = shape, .type = "<f4"};
+    ipcheap_description description;
     ipcheap_record record;
     if (memory_is_short()) return 0; /* it writes where a bit may lie, as look() must not */
-    int error = ipcheap_allocate_array(u->heap, &array, &record);
+    size_t length = (size_t)ipcheap_describe_array(&array, &description);
+    int error = ipcheap_allocate_array(u->heap, &description, length, &record);
     if (!error) hold(p, u, &record);
     return error;
 }
@@ -302,12 +305,13 @@ static int64_t more_headers(const struct play *p, const struct user *u) {
     int64_t worst = 0;
     for (int i = 0; i < u->count; i++) {
         ipcheap_record record = u->held[i];
+        ipcheap_description description;
         ipcheap_array array;
         unsigned char *header = (unsigned char *)record.data + round_up(record.nbytes, BLOCK_ALIGN);
         record.form = IPCHEAP_ARRAY; /* whatever the slot said */
-        if (!backed(p, header) || !backed(p, header + 4 * sizeof array)) continue;
-        int error = ipcheap_array_of(u->heap, &record, &array);
-        if (error) worst = error;
+        if (!backed(p, header) || !backed(p, header + 4 * sizeof description)) continue;
+        int64_t length = ipcheap_array_of(u->heap, &record, &description, &array);
+        if (length < 0) worst = length;
     }
     return worst;
 }

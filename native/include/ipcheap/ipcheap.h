@@ -182,7 +182,7 @@ IPCHEAP_API int ipcheap_check(ipcheap_heap *heap, void (*say)(void *context, con
  * not have it. */
 enum {
     IPCHEAP_PLAIN = 0,  /* bytes */
-    IPCHEAP_ARRAY = 1,  /* an array: ipcheap_array_of() tells its shape */
+    IPCHEAP_ARRAY = 1,  /* an array: ipcheap_array_of() says which */
     IPCHEAP_OBJECT = 2, /* what send_object() of Python made: pieces, see docs/objects.md */
 };
 
@@ -205,42 +205,62 @@ IPCHEAP_API int ipcheap_keep(ipcheap_heap *heap, ipcheap_record *record);
 enum {
     IPCHEAP_ARRAY_MAGIC = 0x31617261, /* "ara1" in memory */
     IPCHEAP_ARRAY_VERSION = 1,
-    IPCHEAP_ARRAY_DIMENSIONS = 64,
-    IPCHEAP_ARRAY_TYPE = 4096,
+    IPCHEAP_ARRAY_DIMENSIONS = 64, /* at most */
+    IPCHEAP_ARRAY_TYPE = 4096,     /* most characters of a type, with the zero at its end */
 };
 
 /*
- * What lies in a record of the form IPCHEAP_ARRAY behind its data, at the next multiple of 64
- * bytes. It is no part of `nbytes`. After it come uint64_t shape[dimensions] and the type's
- * `type_length` characters, without a zero. ipcheap_array_of() reads and checks all of it.
+ * The beginning of a description. After it come uint64_t shape[dimensions], and the type's
+ * `type_length` characters and a zero. A record of the form IPCHEAP_ARRAY has its description
+ * behind its data, at the next multiple of 64 bytes; `nbytes` does not count it.
  */
 typedef struct ipcheap_array_header {
     uint32_t magic;
     uint16_t version;
-    uint16_t type_length;
+    uint16_t type_length; /* characters, the zero at the end not counted */
     uint8_t dimensions;
     uint8_t order; /* 0: the last index runs fastest, as in C; 1: the first, as in Fortran */
     uint8_t zero[6];
-    uint64_t itemsize;
+    uint64_t itemsize; /* bytes */
 } ipcheap_array_header;
 
+/* Room for any description. Most take less than 64 bytes of it. */
+typedef struct ipcheap_description {
+    ipcheap_array_header header;
+    uint64_t shape_and_type[IPCHEAP_ARRAY_DIMENSIONS + IPCHEAP_ARRAY_TYPE / 8];
+} ipcheap_description;
+
+/* What a description says. */
 typedef struct ipcheap_array {
-    uint64_t itemsize;   /* bytes; not 0 */
-    uint32_t dimensions; /* 0 for a single item */
-    uint32_t order;      /* as in the header */
-    uint64_t shape[IPCHEAP_ARRAY_DIMENSIONS];
-    char type[IPCHEAP_ARRAY_TYPE]; /* as in .npy files: "<f4", "|u1", "[('x', '<i4'), ...]" */
+    uint64_t itemsize;     /* bytes; not 0 */
+    uint32_t dimensions;   /* 0 for a single item */
+    uint32_t order;        /* as in the header */
+    const uint64_t *shape; /* `dimensions` lengths */
+    const char *type;      /* as in .npy files: "<f4", "|u1", "[('x', '<i4'), ...]" */
 } ipcheap_array;
 
-/* A record for such an array, its items not initialised. */
-IPCHEAP_API int ipcheap_allocate_array(ipcheap_heap *heap, const ipcheap_array *array,
+/*
+ * Describes an array; returns the length of the description in bytes. BAD_VALUE if no record
+ * could hold that array, or the type is empty or too long.
+ */
+IPCHEAP_API int64_t ipcheap_describe_array(const ipcheap_array *array,
+                                           ipcheap_description *description);
+/*
+ * Allocates a record for the array that a description of `length` bytes describes. Its items are
+ * not initialised. BAD_VALUE for what ipcheap_describe_array() would not have written; otherwise
+ * fails as ipcheap_allocate() does. The description may lie at any address, and be used for any
+ * number of records.
+ */
+IPCHEAP_API int ipcheap_allocate_array(ipcheap_heap *heap, const void *description, size_t length,
                                        ipcheap_record *record);
 /*
- * Says what array is in a record. RECORD if it has no header, FORMAT_MISMATCH for one of a
- * later version, CORRUPT when header and record do not agree.
+ * Copies the description out of a record and checks it; returns its length in bytes. `array`, unless
+ * it is NULL, then says the same, its shape and type inside `description`. RECORD if the record is
+ * not of the form IPCHEAP_ARRAY, FORMAT_MISMATCH for a description of another version, CORRUPT if
+ * description and record contradict each other.
  */
-IPCHEAP_API int ipcheap_array_of(ipcheap_heap *heap, const ipcheap_record *record,
-                                 ipcheap_array *array);
+IPCHEAP_API int64_t ipcheap_array_of(ipcheap_heap *heap, const ipcheap_record *record,
+                                     ipcheap_description *description, ipcheap_array *array);
 
 /* Channels ------------------------------------------------------------------------- */
 

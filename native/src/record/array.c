@@ -1,50 +1,62 @@
 /*
  * array.c - records that say what array they hold.
  *
- *   | data, nbytes of it | up to 63 | ipcheap_array_header | shape | type |
- *   ^ 64-byte aligned               ^ 64-byte aligned
+ *   | data, nbytes of it | up to 63 | ipcheap_array_header | shape | type and a zero |
+ *   ^ 64-byte aligned               ^ 64-byte aligned: the description
  *
- * The header stands behind the data so that the data begins where its block begins: whoever
- * does not care for it sees a record like any other. That there is one is told by the slot of
- * the ring, not by the bytes, which a user could have written.
+ * The description stands behind the data, so that the data begins where its block begins and
+ * a reader that does not care sees a record like any other. Whether a record has a description
+ * is said by the slot of the ring, not by bytes that a user could have written.
  */
 #include <string.h>
 
 #include "record/ring.h"
 
+_Static_assert(sizeof(ipcheap_array_header) == 24, "it lies in shared memory");
+_Static_assert(sizeof(ipcheap_description) ==
+                   sizeof(ipcheap_array_header) + IPCHEAP_ARRAY_DIMENSIONS * sizeof(uint64_t) +
+                       IPCHEAP_ARRAY_TYPE,
+               "there is room for the longest description");
+
 static const uint64_t most_bytes = UINT64_C(1) << (SIZE_BITS - 1);
 
-/* Bytes of all items; false if that is more than any record has, or no array at all. */
-static bool measure(const ipcheap_array *array, uint64_t *nbytes) {
-    if (array->itemsize == 0 || array->order > 1) return false;
-    if (array->dimensions > IPCHEAP_ARRAY_DIMENSIONS) return false;
-    bool empty = false, fits = array->itemsize <= most_bytes;
-    uint64_t total = array->itemsize;
-    for (uint32_t i = 0; i < array->dimensions; i++) {
-        empty |= array->shape[i] == 0;
-        fits = fits && !__builtin_mul_overflow(total, array->shape[i], &total);
+/* Bytes of all items; false if no record has so many, or there is no such array. */
+static bool measure(const ipcheap_array_header *header, const char *shape, uint64_t *nbytes) {
+    if (header->itemsize == 0 || header->order > 1) return false;
+    bool empty = false, fits = header->itemsize <= most_bytes;
+    uint64_t total = header->itemsize;
+    for (uint32_t i = 0; i < header->dimensions; i++) {
+        uint64_t length;
+        memcpy(&length, shape + i * sizeof length, sizeof length);
+        empty |= length == 0;
+        fits = fits && !__builtin_mul_overflow(total, length, &total);
         fits = fits && total <= most_bytes;
     }
     *nbytes = empty ? 0 : total;
     return empty || fits;
 }
 
-static uint64_t header_at(uint64_t nbytes) { return round_up(nbytes, BLOCK_ALIGN); }
+static uint64_t description_at(uint64_t nbytes) { return round_up(nbytes, BLOCK_ALIGN); }
 
-static uint64_t header_bytes(uint32_t dimensions, size_t type_length) {
-    return sizeof(ipcheap_array_header) + dimensions * sizeof(uint64_t) + type_length;
+/* The length of the description that begins with a header; 0 if none can begin with it. */
+static uint64_t description_bytes(const ipcheap_array_header *header) {
+    if (header->dimensions > IPCHEAP_ARRAY_DIMENSIONS) return 0;
+    if (header->type_length == 0 || header->type_length >= IPCHEAP_ARRAY_TYPE) return 0;
+    return sizeof *header + header->dimensions * sizeof(uint64_t) + header->type_length + 1;
 }
 
-int ipcheap_allocate_array(ipcheap_heap *heap, const ipcheap_array *array,
-                           ipcheap_record *record) {
-    uint64_t nbytes;
-    size_t length = strnlen(array->type, sizeof array->type);
-    if (!measure(array, &nbytes) || length == 0 || length == sizeof array->type)
-        return IPCHEAP_BAD_VALUE;
-    uint64_t behind = header_bytes(array->dimensions, length);
-    int error = ipcheap_allocate(heap, header_at(nbytes) + behind, record);
-    if (error) return error;
-    ipcheap_array_header header = {
+/* Checks what stands behind a header that description_bytes() accepts. */
+static bool rest_is_valid(const ipcheap_array_header *header, const char *rest, uint64_t *nbytes) {
+    const char *type = rest + header->dimensions * sizeof(uint64_t);
+    if (memchr(type, 0, (size_t)header->type_length + 1) != type + header->type_length) return false;
+    return measure(header, rest, nbytes);
+}
+
+int64_t ipcheap_describe_array(const ipcheap_array *array, ipcheap_description *description) {
+    size_t length = strnlen(array->type, IPCHEAP_ARRAY_TYPE);
+    if (array->dimensions > IPCHEAP_ARRAY_DIMENSIONS || array->order > 1) return IPCHEAP_BAD_VALUE;
+    ipcheap_array_header *header = &description->header;
+    *header = (ipcheap_array_header){
         .magic = IPCHEAP_ARRAY_MAGIC,
         .version = IPCHEAP_ARRAY_VERSION,
         .type_length = (uint16_t)length,
@@ -52,39 +64,60 @@ int ipcheap_allocate_array(ipcheap_heap *heap, const ipcheap_array *array,
         .order = (uint8_t)array->order,
         .itemsize = array->itemsize,
     };
-    /* The block is ours alone; sending publishes this together with the data. */
-    char *to = (char *)record->data + header_at(nbytes);
-    memcpy(to, &header, sizeof header);
-    to += sizeof header;
-    memcpy(to, array->shape, array->dimensions * sizeof *array->shape);
-    memcpy(to + array->dimensions * sizeof *array->shape, array->type, length);
+    uint64_t bytes = description_bytes(header), nbytes;
+    if (!bytes) return IPCHEAP_BAD_VALUE;
+    char *rest = (char *)description->shape_and_type;
+    size_t shape_bytes = array->dimensions * sizeof *array->shape;
+    if (shape_bytes) memcpy(rest, array->shape, shape_bytes);
+    memcpy(rest + shape_bytes, array->type, length + 1);
+    return measure(header, rest, &nbytes) ? (int64_t)bytes : IPCHEAP_BAD_VALUE;
+}
+
+int ipcheap_allocate_array(ipcheap_heap *heap, const void *description, size_t length,
+                           ipcheap_record *record) {
+    ipcheap_array_header header;
+    uint64_t nbytes;
+    if (length < sizeof header) return IPCHEAP_BAD_VALUE;
+    memcpy(&header, description, sizeof header); /* it may lie anywhere */
+    if (header.magic != IPCHEAP_ARRAY_MAGIC || header.version != IPCHEAP_ARRAY_VERSION)
+        return IPCHEAP_BAD_VALUE;
+    if (length != description_bytes(&header)) return IPCHEAP_BAD_VALUE;
+    if (!rest_is_valid(&header, (const char *)description + sizeof header, &nbytes))
+        return IPCHEAP_BAD_VALUE;
+    int error = ipcheap_allocate(heap, description_at(nbytes) + length, record);
+    if (error) return error;
+    /* The block is the caller's alone; sending publishes this together with the data. */
+    memcpy((char *)record->data + description_at(nbytes), description, length);
     record->nbytes = nbytes;
     record->form = IPCHEAP_ARRAY;
     return 0;
 }
 
-int ipcheap_array_of(ipcheap_heap *heap, const ipcheap_record *record, ipcheap_array *array) {
-    ipcheap_array_header header; /* a copy: what was checked must not change any more */
+int64_t ipcheap_array_of(ipcheap_heap *heap, const ipcheap_record *record,
+                         ipcheap_description *description, ipcheap_array *array) {
     if (record->form != IPCHEAP_ARRAY) return IPCHEAP_RECORD;
     if (record->data != at_offset(heap, record->offset)) return IPCHEAP_RECORD;
     if (record->nbytes > most_bytes) return IPCHEAP_CORRUPT;
-    uint64_t before = header_at(record->nbytes);
-    if (!record_fits(heap, record->offset, before + sizeof header)) return IPCHEAP_CORRUPT;
+    /* Each byte is copied once and then checked: a peer may change the original at any time. */
+    ipcheap_array_header *header = &description->header;
+    uint64_t before = description_at(record->nbytes), nbytes;
+    if (!record_fits(heap, record->offset, before + sizeof *header)) return IPCHEAP_CORRUPT;
     const char *from = at_offset(heap, record->offset + before);
-    memcpy(&header, from, sizeof header);
-    if (header.magic != IPCHEAP_ARRAY_MAGIC) return IPCHEAP_CORRUPT;
-    if (header.version != IPCHEAP_ARRAY_VERSION) return IPCHEAP_FORMAT_MISMATCH;
-    if (header.dimensions > IPCHEAP_ARRAY_DIMENSIONS) return IPCHEAP_CORRUPT;
-    if (header.type_length == 0 || header.type_length >= IPCHEAP_ARRAY_TYPE) return IPCHEAP_CORRUPT;
-    uint64_t behind = header_bytes(header.dimensions, header.type_length), nbytes;
-    if (!record_fits(heap, record->offset, before + behind)) return IPCHEAP_CORRUPT;
-    array->itemsize = header.itemsize;
-    array->dimensions = header.dimensions;
-    array->order = header.order;
-    from += sizeof header;
-    memcpy(array->shape, from, header.dimensions * sizeof *array->shape);
-    memcpy(array->type, from + header.dimensions * sizeof *array->shape, header.type_length);
-    array->type[header.type_length] = 0;
-    if (memchr(array->type, 0, header.type_length)) return IPCHEAP_CORRUPT;
-    return measure(array, &nbytes) && nbytes == record->nbytes ? 0 : IPCHEAP_CORRUPT;
+    memcpy(header, from, sizeof *header);
+    if (header->magic != IPCHEAP_ARRAY_MAGIC) return IPCHEAP_CORRUPT;
+    if (header->version != IPCHEAP_ARRAY_VERSION) return IPCHEAP_FORMAT_MISMATCH;
+    uint64_t length = description_bytes(header);
+    if (!length || !record_fits(heap, record->offset, before + length)) return IPCHEAP_CORRUPT;
+    char *rest = (char *)description->shape_and_type;
+    memcpy(rest, from + sizeof *header, length - sizeof *header);
+    if (!rest_is_valid(header, rest, &nbytes) || nbytes != record->nbytes) return IPCHEAP_CORRUPT;
+    if (array)
+        *array = (ipcheap_array){
+            .itemsize = header->itemsize,
+            .dimensions = header->dimensions,
+            .order = header->order,
+            .shape = description->shape_and_type,
+            .type = rest + header->dimensions * sizeof(uint64_t),
+        };
+    return (int64_t)length;
 }
