@@ -1,4 +1,4 @@
-"""The native test programs, each a test here, and the installed C library.
+"""The native test programs, each a test here, the installed C library, and its header.
 
 They are built from the checkout, with the crash steps that the installed wheel lacks, into
 build/native-pytest; whichever worker comes first builds, the others wait for it.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[1]
+INCLUDE = ROOT / "native" / "include"
 BUILD = ROOT / "build" / "native-pytest"
 PROGRAMS = sorted(source.stem for source in (ROOT / "native" / "tests").glob("test_*.c"))
 SKIPPED = 77
@@ -36,7 +38,7 @@ def tool(name: str) -> str:
     beside = Path(sys.executable).with_name(name)
     found = str(beside) if beside.is_file() else shutil.which(name)
     if found is None:
-        pytest.fail(f"{name} not found: it comes with pip install '.[test]'")
+        pytest.fail(f"{name} not found: pip install '.[test]' brings cmake, ctest and ninja")
     return found
 
 
@@ -116,6 +118,44 @@ def test_an_installed_library_is_found_by_cmake_and_pkg_config(built: Path) -> N
             *("--test-dir", str(BUILD), "--tests-regex", "^consumer$"),
             *("--output-on-failure", "--no-tests=error"),
         )
+    assert code == 0, output
+
+
+# The header -------------------------------------------------------------------------------
+
+
+def declared() -> set[str]:
+    """Return the functions that the public header declares."""
+    text = (INCLUDE / "ipcheap" / "ipcheap.h").read_text()
+    names = re.findall(r"^IPCHEAP_API [^;(]*?(\w+)\(", text, re.MULTILINE)
+    assert len(names) == len(re.findall(r"^IPCHEAP_API ", text, re.MULTILINE)) > 0
+    return set(names)
+
+
+def test_the_library_exports_what_the_header_declares_and_nothing_else(built: Path) -> None:
+    library = built.parent / "libipcheap.so"
+    code, output = run(tool("nm"), "--dynamic", "--defined-only", "--format=posix", library)
+    assert code == 0, output
+    exported = {line.split()[0] for line in output.splitlines()}
+    assert declared() - exported == set()
+    # What a compiler or a linker adds of its own begins with an underscore.
+    assert {name for name in exported - declared() if not name.startswith("_")} == set()
+
+
+@pytest.mark.parametrize("header", sorted(path.name for path in (INCLUDE / "ipcheap").glob("*.h")))
+@pytest.mark.parametrize(("compiler", "language"), [("cc", "c"), ("c++", "c++")])
+def test_a_header_compiles_by_itself(
+    compiler: str, language: str, header: str, tmp_path: Path
+) -> None:
+    if compiler == "c++" and shutil.which(compiler) is None:
+        pytest.skip("no C++ compiler here")
+    source = tmp_path / "alone"
+    source.write_text(f"#include <ipcheap/{header}>\n")
+    strict = ("-Wall", "-Wextra", "-pedantic-errors", "-Werror", "-fsyntax-only")
+    code, output = run(
+        tool(compiler),
+        *("-x", language, f"-std={language}11", *strict, "-I", INCLUDE, source),
+    )
     assert code == 0, output
 
 
