@@ -45,7 +45,7 @@ static void after_fork_in_child(void) {
     }
     mine = NULL;
     participant_cache.serial = 0;
-    pthread_mutex_init(&process_mutex, NULL);
+    pthread_mutex_unlock(&process_mutex); /* the child's only thread is the one that took it */
 }
 
 /* Thread exit ---------------------------------------------------------------------------- */
