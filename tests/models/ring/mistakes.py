@@ -192,7 +192,7 @@ CONTROLS: dict[str, Callable[[], Model]] = {
     "taken out: slot before tag": lambda: one_channel(
         "control", slots=1, records=2, kills=1, consumer={"take_out": take_out_slot_first}
     ),
-    "a producer's hint believed at once": lambda: one_channel(
+    "a producer's hint believed unchecked": lambda: one_channel(
         "control", slots=2, records=4, kills=1, mortal="C", trusting=True
     ),
     "what was freed out of order is waited for": lambda: one_channel(
