@@ -50,7 +50,7 @@ static void a_heap_of_small_records_fills_to_the_end(uint64_t capacity) {
     while (ipcheap_allocate(heap, 64, &records[count]) == 0) count++;
     EXPECT(count * 64 >= capacity / 100 * 95);
     EXPECT(statistics(heap).in_use >= capacity / 100 * 95);
-    /* A random half goes; that much fits in again, and then no more. */
+    /* A random half is freed: that much fits again, and no more. */
     uint64_t seed = 7;
     for (size_t i = count - 1; i > 0; i--) {
         size_t j = next_random(&seed) % (i + 1);
@@ -131,7 +131,7 @@ static void random_sizes_come_and_go(void) {
     close(fd);
 }
 
-/* Where a large slab was taken from its owner, a small one of his covers only its beginning. */
+/* After a large slab was revoked, a small slab of the same owner covers only its beginning. */
 static void a_slab_that_was_taken_leads_nowhere(void) {
     int fd = new_segment(16 * MIB);
     ipcheap_heap *heap = attach(fd), *other = attach(fd);
@@ -143,7 +143,7 @@ static void a_slab_that_was_taken_leads_nowhere(void) {
     EXPECT_EQ(ipcheap_allocate(heap, 64, &small), 0);
     EXPECT_EQ(ipcheap_allocate(heap, 30000, &large), 0);
     EXPECT_EQ(ipcheap_allocate(heap, 40000, &extent), 0);
-    EXPECT(extent.offset < large.offset); /* in what the first one covered */
+    EXPECT(extent.offset < large.offset); /* where the first one was */
     EXPECT_EQ(ipcheap_free(heap, &extent), 0);
     EXPECT_EQ(ipcheap_free(heap, &large), 0);
     EXPECT_EQ(ipcheap_free(heap, &small), 0);
@@ -153,8 +153,8 @@ static void a_slab_that_was_taken_leads_nowhere(void) {
     close(fd);
 }
 
-/* A run that was once merged to the left began where a large slab has its second granule now. */
-static void making_the_indices_again_leaves_slabs_alone(void) {
+/* A large slab has its second granule where a run began that was once merged to the left. */
+static void rebuilding_the_indices_leaves_slabs_alone(void) {
     int fd = new_segment(16 * MIB);
     ipcheap_heap *heap = attach(fd);
     ipcheap_record one, two, large[8];
@@ -174,7 +174,7 @@ static void making_the_indices_again_leaves_slabs_alone(void) {
 }
 
 int main(void) {
-    making_the_indices_again_leaves_slabs_alone();
+    rebuilding_the_indices_leaves_slabs_alone();
     a_slab_that_was_taken_leads_nowhere();
     classes_waste_at_most_an_eighth();
     sizes_from_nothing_to_half_a_gigabyte();

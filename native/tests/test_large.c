@@ -1,4 +1,4 @@
-/* Large pages of the processor's: who gets them, and that nobody goes short of memory for it. */
+/* Large pages of the processor: which records get them, and that no heap holds less for it. */
 
 #include <sys/mman.h>
 #include <sys/shm.h>
@@ -11,7 +11,7 @@
 #define LARGE ((uint64_t)2 * MIB)
 #define FRAME ((uint64_t)1920 * 1080 * 3)
 
-/* Can this kernel make large pages of shared memory, and has it one to give? */
+/* Can this kernel make large pages of shared memory, and has it one left? */
 static bool kernel_can(void) {
     unsigned char *base;
     int fd = memfd_create("ipcheap.large", 0);
@@ -53,7 +53,7 @@ static void a_frame_lies_in_large_pages(void) {
     EXPECT_EQ(statistics(heap).committed, 3 * LARGE);
     if (kernel_can()) EXPECT_EQ(mapped_large(frame.data), 3 * LARGE);
     expect_sound(heap);
-    /* Another process, here another attachment, maps them as they are. */
+    /* Another attachment, as of another process, maps them as large pages, too. */
     ipcheap_heap *other = attach(fd);
     const char *there = (const char *)at_offset(other, frame.offset);
     EXPECT_EQ(there[0] + there[LARGE] + there[FRAME - 1], 3);
@@ -67,7 +67,7 @@ static void a_frame_lies_in_large_pages(void) {
     close(fd);
 }
 
-/* Parts of a large page may be given back, and come again, among others that are in use. */
+/* Parts of a large page may be given back and committed anew while other parts are in use. */
 static void large_pages_come_apart(void) {
     int fd = new_segment(1024 * MIB);
     ipcheap_heap *heap = attach(fd);
@@ -114,7 +114,7 @@ static uint64_t how_many_fit(uint64_t capacity, uint64_t nbytes) {
     return count;
 }
 
-/* A heap made for so many holds so many; beside a slab, one less, as without large pages. */
+/* A heap made for n records holds n; beside a slab one less, as without large pages. */
 static void what_a_heap_is_made_for_fits(void) {
     const uint64_t bytes = round_up(FRAME, PAGE);
     for (uint64_t count = 8; count <= 32; count++)
@@ -128,24 +128,24 @@ static void what_a_heap_is_made_for_fits(void) {
     close(fd);
 }
 
-/* There are no large pages to be had, so nothing is rounded up for them. */
+/* System V segments have no large pages, so nothing is rounded up for them. */
 static void system_v_segments_lose_nothing(void) {
     const uint64_t bytes = round_up(FRAME, PAGE), capacity = 64 * bytes;
     int shmid = shmget(IPC_PRIVATE, 2 * capacity + 256 * MIB, IPC_CREAT | SHM_NORESERVE | 0600);
     int fd = memfd_create("ipcheap-test", MFD_CLOEXEC);
-    if (shmid < 0) return; /* not allowed so much */
+    if (shmid < 0) return; /* a limit of the system */
     ipcheap_options options = {.capacity = capacity, .shm_kind = IPCHEAP_SHM_SYSV};
     ipcheap_heap *heap;
     int error = ipcheap_format(-1, shmid, &options);
     if (!error) error = ipcheap_attach(fd, shmid, &heap);
-    shmctl(shmid, IPC_RMID, NULL); /* when it is let go of */
+    shmctl(shmid, IPC_RMID, NULL); /* takes effect with the last detach */
     EXPECT_EQ(error, 0);
     EXPECT_EQ(fill(heap, FRAME), 64);
     ipcheap_release(heap);
     close(fd);
 }
 
-/* Where the heads do not add up, what does not begin with a large page is still handed out. */
+/* If the heads do not add up, a record that is not aligned to a large page is still allocated. */
 static void broken_heads_are_no_reason_to_refuse(void) {
     int fd = new_segment(64 * MIB);
     ipcheap_heap *heap = attach(fd);
@@ -161,7 +161,7 @@ static void broken_heads_are_no_reason_to_refuse(void) {
 }
 
 static void what_is_rounded_up_costs_no_room_that_is_missed(void) {
-    /* Nothing is rounded up by much, nor where it would matter. */
+    /* Rounding up adds little, and only where there is room for it. */
     EXPECT_EQ(how_many_fit(64 * MIB, FRAME), 64 * MIB / FRAME);
     EXPECT_EQ(how_many_fit(64 * MIB, LARGE - PAGE), 64 * MIB / (LARGE - PAGE));
     EXPECT_EQ(how_many_fit(512 * MIB, 5 * MIB), 512 / 5);

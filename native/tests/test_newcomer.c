@@ -1,7 +1,7 @@
 /*
- * A participant's slot is given to a newcomer before the dead one who had it is recovered. What
- * is left of that one looks like the newcomer's then, `busy` above all: nobody who collects
- * garbage at that moment may take a record away that he was forwarding.
+ * A dead participant's slot is given to a newcomer before the dead one is recovered. What the dead
+ * one left then looks like the newcomer's, above all `busy`. A collector of garbage must not take
+ * away the record that the dead one was forwarding.
  *
  *   Y --> victim --> X: killed between the record's new tag and its slot
  */
@@ -18,8 +18,8 @@ static ipcheap_heap *heap;
 static ipcheap_channel x, y;
 static pid_t victim;
 static int go[2], told[2], ready[2], come[2];
-static uint64_t precious; /* the record that he is killed with */
-static uint32_t slot;     /* the victim's, as a participant */
+static uint64_t precious; /* the record that the victim is killed with */
+static uint32_t slot;     /* the victim's participant slot */
 
 static void tell(const int pipe[2]) { EXPECT_EQ(write(pipe[1], "!", 1), 1); }
 
@@ -60,7 +60,7 @@ static void forward_three(ipcheap_heap *own) {
 
 /* Others ----------------------------------------------------------------------------------- */
 
-/* Takes every slot there is, so that a newcomer gets the dead one's. */
+/* Takes every slot there is, so that a newcomer gets the slot of the dead participant. */
 static pid_t start_crowd(int fd) {
     pid_t pid = fork_child();
     if (pid) return pid;
@@ -72,7 +72,7 @@ static pid_t start_crowd(int fd) {
     for (;;) pause();
 }
 
-/* Joins, and waits for the lock, under which the dead one is to be recovered. */
+/* Joins, and waits for the lock under which it recovers the dead participant. */
 static pid_t start_newcomer(int fd) {
     pid_t pid = fork_child();
     if (pid) return pid;
@@ -81,7 +81,7 @@ static pid_t start_newcomer(int fd) {
     _exit(0);
 }
 
-static void put_newcomer_in_his_place(const char *file, int line) {
+static void put_newcomer_in_its_place(const char *file, int line) {
     (void)line;
     if (!strstr(file, "ring.c")) return; /* the collector is about to set CHANNEL_REVOKED */
     ipcheap_step_hook = NULL;
@@ -121,11 +121,11 @@ int main(void) {
     EXPECT_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
     limit.rlim_cur = limit.rlim_max;
     EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
-    if (limit.rlim_max < 2 * PARTICIPANTS + 100) return 77; /* each takes a descriptor or two */
+    if (limit.rlim_max < 2 * PARTICIPANTS + 100) return 77; /* up to two for each */
     EXPECT(!pipe(go) && !pipe(told) && !pipe(ready) && !pipe(come));
     int fd = new_segment(4 * MIB);
     heap = attach(fd);
-    x = record_channel(heap, 1, 2); /* of two slots: the third record goes where the first went */
+    x = record_channel(heap, 1, 2); /* two slots: the third record takes the first one's */
     y = record_channel(heap, 2, 4);
     ipcheap_endpoint *out = claim(heap, &y, IPCHEAP_PRODUCER);
     ipcheap_endpoint *in = claim(heap, &x, IPCHEAP_CONSUMER);
@@ -134,7 +134,7 @@ int main(void) {
     pid_t crowd = start_crowd(fd), newcomer = start_newcomer(fd);
     hear(ready);
 
-    /* The same block comes back in X, is freed there, and is sent again by way of Y. */
+    /* The same block comes back in X, is freed there, and is sent again through Y. */
     ipcheap_record records[MOST], record = make();
     uint64_t first = record.offset;
     forward(out, &record);
@@ -148,7 +148,7 @@ int main(void) {
     forward(out, &records[count - 1]);
     for (int i = 0; i < count - 1; i++) EXPECT_EQ(ipcheap_free(heap, &records[i]), 0);
 
-    ipcheap_step_hook = put_newcomer_in_his_place;
+    ipcheap_step_hook = put_newcomer_in_its_place;
     EXPECT(ipcheap_trim(heap, 0) >= 0);
     EXPECT(!ipcheap_step_hook);
     expect_success(newcomer);

@@ -1,11 +1,11 @@
-/* In which order a stream uses memory: the one that has been faster, by a clock of the test's own. */
+/* The order in which a stream uses memory is the faster one, by a clock that the test sets. */
 
 #include "base/os.h"
 
 static int64_t time_ns;
 static int64_t time_now(void) { return time_ns; }
 
-/* The same functions once more, by that clock. */
+/* The same functions, compiled again with that clock. */
 #define os_now time_now
 #define rotation_turn turn
 #define rotation_page place
@@ -17,7 +17,7 @@ static int64_t time_now(void) { return time_ns; }
 
 enum { RECORD = 256 }; /* pages: four in a lap */
 
-/* What a lap takes in either order; `first` for the first one after a change. */
+/* How long a lap takes in either order; `first` is the first lap after a change. */
 struct costs {
     int64_t lowest, in_turn, first;
 };
@@ -55,7 +55,7 @@ static void laps_of(struct scene *s, int64_t lowest, int64_t in_turn, int64_t fi
     while (count-- > 0) lap_of(s, &costs);
 }
 
-/* Laps until an order is the usual one; 0 if it never is. */
+/* Returns the laps until an order is the usual one; 0 if it never is. */
 static uint64_t laps_until(struct scene *s, enum extent_order order, struct costs costs) {
     s->laps = 0;
     while (s->laps < 5000) {
@@ -98,7 +98,7 @@ static void what_is_settled_is_compared_less_and_less(void) {
     EXPECT_EQ(s.r->next, SOON);
 }
 
-/* It has memory to be committed, and caches to be filled. */
+/* The first lap includes committing memory and filling caches. */
 static void the_first_lap_does_not_count(void) {
     struct scene s;
     scene_begin(&s);
@@ -116,14 +116,14 @@ static void the_fastest_of_the_last_laps_counts(void) {
     laps_of(&s, 0, 500, 0, TRIES - 1);
     EXPECT_EQ(s.r->order, IN_TURN);
     EXPECT_EQ(s.r->next, SOON);
-    /* What was fast long ago does not: the last laps before the comparison are slow. */
+    /* Laps of long ago do not count: the last ones before the comparison are slow. */
     laps_of(&s, 0, 10, 0, SOON - 2 - TRIES);
     laps_of(&s, 80, 100, 0, 2 * TRIES + 2);
     EXPECT_EQ(s.r->order, LOWEST);
 }
 
-/* Time that passes while nothing is asked for is the same in either order. */
-static void who_waits_for_his_source_changes_nothing(void) {
+/* Time that passes while nothing is allocated is the same in either order. */
+static void waiting_for_the_source_changes_nothing(void) {
     struct scene s;
     scene_begin(&s);
     laps_of(&s, 1000000, 1000000, 0, 3000);
@@ -136,6 +136,6 @@ int main(void) {
     what_is_settled_is_compared_less_and_less();
     the_first_lap_does_not_count();
     the_fastest_of_the_last_laps_counts();
-    who_waits_for_his_source_changes_nothing();
+    waiting_for_the_source_changes_nothing();
     return 0;
 }

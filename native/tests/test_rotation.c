@@ -1,4 +1,4 @@
-/* Where a stream of large records goes; when in which order: test_order.c. */
+/* Where a stream of large records is placed; test_order.c tests when which order is used. */
 
 #include "memory/participant_memory.h"
 #include "segment/membership.h"
@@ -37,25 +37,25 @@ static uint64_t allocate(struct scene *s, uint64_t nbytes) {
     return s->last.offset;
 }
 
-static void let_go(struct scene *s, ipcheap_record *record) {
+static void give_back(struct scene *s, ipcheap_record *record) {
     EXPECT_EQ(ipcheap_free(s->heap, record), 0);
 }
 
-/* As in a stream whose consumer is one record behind. */
+/* Allocates as a stream does whose consumer is one record behind. */
 static uint64_t allocate_next(struct scene *s, uint64_t nbytes) {
     ipcheap_record before = s->last;
     uint64_t offset = allocate(s, nbytes);
-    let_go(s, &before);
+    give_back(s, &before);
     return offset;
 }
 
 static void stream(struct scene *s, uint64_t nbytes, int count) {
     allocate(s, nbytes);
     for (int i = 1; i < count; i++) allocate_next(s, nbytes);
-    let_go(s, &s->last);
+    give_back(s, &s->last);
 }
 
-/* How far apart the places are that so many records took one after the other. */
+/* Returns how far apart the places are that `count` records took one after the other. */
 static uint64_t span_of(struct scene *s, uint64_t nbytes, int count) {
     uint64_t lowest = UINT64_MAX, highest = 0;
     allocate(s, nbytes);
@@ -64,7 +64,7 @@ static uint64_t span_of(struct scene *s, uint64_t nbytes, int count) {
         lowest = least(lowest, offset);
         highest = greatest(highest, offset);
     }
-    let_go(s, &s->last);
+    give_back(s, &s->last);
     return highest - lowest;
 }
 
@@ -73,7 +73,7 @@ static void the_lowest_is_taken_at_first(void) {
     uint64_t first = allocate(&s, SIZE);
     for (int i = 1; i < ROUNDS; i++)
         EXPECT_EQ(allocate_next(&s, SIZE), i % 2 ? first + SIZE : first);
-    let_go(&s, &s.last);
+    give_back(&s, &s.last);
     scene_end(&s);
 }
 
@@ -83,7 +83,7 @@ static void in_turn_they_follow_each_other_for_a_lap(void) {
     uint64_t first = allocate(&s, SIZE), next = first + SIZE;
     for (int i = 1; i < LAP / SIZE; i++, next += SIZE) EXPECT_EQ(allocate_next(&s, SIZE), next);
     EXPECT_EQ(allocate_next(&s, SIZE), first);
-    let_go(&s, &s.last);
+    give_back(&s, &s.last);
     EXPECT_EQ(span_of(&s, SIZE, ROUNDS), LAP - SIZE);
     EXPECT_EQ(statistics(s.heap).committed, LAP);
     scene_end(&s);
@@ -107,53 +107,53 @@ static void only_what_it_pays_for_goes_round(void) {
     }
 }
 
-/* Who has let go of the last one begins again with the lowest, as do different sizes at a lap's end. */
+/* Allocation restarts at the lowest place once the last record was freed, and after each lap. */
 static void places_are_only_hints(void) {
     struct scene s = scene_of(1024 * MIB);
     s.rotation->order = IN_TURN;
     uint64_t first = allocate(&s, SIZE);
-    let_go(&s, &s.last);
+    give_back(&s, &s.last);
     EXPECT_EQ(allocate(&s, SIZE), first);
     ipcheap_record held = s.last;
-    /* Somebody else has taken the next one. */
+    /* Another participant has taken the next place. */
     ipcheap_heap *other = attach(s.fd);
-    ipcheap_record his;
-    EXPECT_EQ(ipcheap_allocate(other, SIZE, &his), 0);
-    EXPECT_EQ(his.offset, first + SIZE);
+    ipcheap_record theirs;
+    EXPECT_EQ(ipcheap_allocate(other, SIZE, &theirs), 0);
+    EXPECT_EQ(theirs.offset, first + SIZE);
     EXPECT_EQ(allocate(&s, SIZE), first + 2 * SIZE);
-    let_go(&s, &held);
-    EXPECT_EQ(ipcheap_free(other, &his), 0);
+    give_back(&s, &held);
+    EXPECT_EQ(ipcheap_free(other, &theirs), 0);
     ipcheap_release(other);
-    let_go(&s, &s.last);
+    give_back(&s, &s.last);
     uint64_t random = 1;
     allocate(&s, 33000);
     for (int i = 0; i < 20 * ROUNDS; i++) {
         allocate_next(&s, 33000 + next_random(&random) % (2 * MIB));
         if (i % 50 == 0) expect_sound(s.heap);
     }
-    let_go(&s, &s.last);
+    give_back(&s, &s.last);
     scene_end(&s);
 }
 
-/* Inside a run stands what a crash has left there: only what is a head for certain is believed. */
+/* Stale words stand inside runs after a crash: only what is certainly a head is believed. */
 static void what_stands_inside_a_run_is_not_believed(void) {
     struct scene s = scene_of(1024 * MIB);
     s.rotation->order = IN_TURN;
     uint64_t first = allocate(&s, SIZE), page = s.rotation->last + SIZE / PAGE;
-    let_go(&s, &s.last);
+    give_back(&s, &s.last);
     put(&s.heap->pages[page].word, page_word(PAGE_FREE, KIND_NONE, 100));
     EXPECT_EQ(allocate(&s, SIZE), first);
-    let_go(&s, &s.last);
+    give_back(&s, &s.last);
     put(&s.heap->pages[page].word, page_word(PAGE_FREE, KIND_NONE, 100));
-    EXPECT_EQ(allocate(&s, 4 * SIZE), first); /* now it stands inside this one */
+    EXPECT_EQ(allocate(&s, 4 * SIZE), first); /* now the stale word stands inside this one */
     EXPECT_EQ(rotation_page(s.me, 1), s.rotation->last + 4 * SIZE / PAGE);
     EXPECT_EQ(allocate_next(&s, SIZE), first + 4 * SIZE);
-    let_go(&s, &s.last);
+    give_back(&s, &s.last);
     scene_end(&s);
 }
 
-/* As Python asks: where it would have to sleep, again where it may. What is refused counts once. */
-static void who_must_not_sleep_asks_again(void) {
+/* As Python does it: a call that would sleep is repeated where it may. It counts only once. */
+static void a_caller_that_must_not_sleep_asks_again(void) {
     struct scene s = scene_of(1024 * MIB);
     s.rotation->order = IN_TURN;
     uint64_t first = 0;
@@ -165,28 +165,28 @@ static void who_must_not_sleep_asks_again(void) {
         if (error == IPCHEAP_WOULD_SLEEP) allocate(&s, 512 << 10);
         if (i == 0) first = s.last.offset;
         EXPECT_EQ(s.last.offset, first + (uint64_t)i * (512 << 10));
-        if (i > 0) let_go(&s, &before);
+        if (i > 0) give_back(&s, &before);
     }
     EXPECT_EQ(s.rotation->left, 0);
     EXPECT_EQ(s.rotation->laps, 0);
-    let_go(&s, &s.last);
+    give_back(&s, &s.last);
     scene_end(&s);
 }
 
-/* A heap that is nearly full keeps what is left in one piece, and a full one counts no laps. */
+/* A nearly full heap keeps what is left in one piece, and a full one counts no laps. */
 static void what_little_is_left_is_not_taken_apart(void) {
     struct scene s = scene_of(132 * MIB);
     ipcheap_record large[24];
     uint64_t count = 0;
     while (ipcheap_allocate(s.heap, 6 * MIB, &large[count]) == 0) count++;
-    let_go(&s, &large[--count]);
+    give_back(&s, &large[--count]);
     s.rotation->order = IN_TURN;
     EXPECT_EQ(span_of(&s, SIZE, ROUNDS), SIZE);
     for (int i = 0; i < ROUNDS; i++) {
         ipcheap_record record;
         stream(&s, SIZE, 3);
         EXPECT_EQ(ipcheap_allocate(s.heap, 5 * MIB, &record), 0);
-        let_go(&s, &record);
+        give_back(&s, &record);
     }
     EXPECT_EQ(ipcheap_allocate(s.heap, 6 * MIB, &large[count]), 0);
     uint32_t laps = s.rotation->laps;
@@ -197,7 +197,7 @@ static void what_little_is_left_is_not_taken_apart(void) {
     EXPECT_EQ(error, IPCHEAP_HEAP_FULL);
     EXPECT_EQ(s.rotation->laps, laps);
     EXPECT_EQ(s.rotation->left, left);
-    for (uint64_t i = 0; i <= count; i++) let_go(&s, &large[i]);
+    for (uint64_t i = 0; i <= count; i++) give_back(&s, &large[i]);
     scene_end(&s);
 }
 
@@ -211,7 +211,7 @@ static void die_in_time(const char *file, int line) {
     if (steps_left-- == 0) raise(SIGKILL);
 }
 
-/* Returns false when the slab was made before the last of so many steps. */
+/* Returns false if the slab was complete before that many steps. */
 static bool is_killed_making_a_slab(int fd, int steps) {
     pid_t pid = fork_child();
     int status;
@@ -231,29 +231,29 @@ static bool is_killed_making_a_slab(int fd, int steps) {
 }
 
 /*
- * Somebody makes a slab, aligned, inside a free run, just where the last record lay, which was as
- * long. Killed half-way, he leaves its head behind: that is not the last record.
+ * A participant makes a slab, aligned, inside a free run, exactly where the last record lay, which
+ * had the same length. Killed half-way, it leaves the slab's head: that is not the last record.
  */
 static bool a_death_leaves_something_alike(int steps) {
     struct scene s = scene_of(1024 * MIB);
     ipcheap_heap *other = attach(s.fd);
-    ipcheap_record below, between, his[3], large;
+    ipcheap_record below, between, theirs[3], large;
     s.rotation->order = IN_TURN;
     EXPECT_EQ(ipcheap_allocate(s.heap, 17 * PAGE, &below), 0);
     EXPECT_EQ(ipcheap_allocate(s.heap, 15 * PAGE, &between), 0);
     allocate(&s, SIZE);
-    for (int i = 0; i < 3; i++) EXPECT_EQ(ipcheap_allocate(other, 10 * PAGE, &his[i]), 0);
-    let_go(&s, &between);
-    let_go(&s, &s.last);
-    /* So that `freeing` says something else. */
-    EXPECT_EQ(ipcheap_free(other, &his[0]), 0);
-    EXPECT_EQ(ipcheap_free(other, &his[2]), 0);
-    EXPECT_EQ(ipcheap_free(other, &his[1]), 0);
+    for (int i = 0; i < 3; i++) EXPECT_EQ(ipcheap_allocate(other, 10 * PAGE, &theirs[i]), 0);
+    give_back(&s, &between);
+    give_back(&s, &s.last);
+    /* So that `freeing` holds another page. */
+    EXPECT_EQ(ipcheap_free(other, &theirs[0]), 0);
+    EXPECT_EQ(ipcheap_free(other, &theirs[2]), 0);
+    EXPECT_EQ(ipcheap_free(other, &theirs[1]), 0);
     bool killed = is_killed_making_a_slab(s.fd, steps);
     allocate(&s, SIZE);
     EXPECT_EQ(ipcheap_allocate(other, 300 * PAGE, &large), 0);
-    uint64_t end = s.last.offset + SIZE, his_end = large.offset + 300 * PAGE;
-    EXPECT(end <= large.offset || his_end <= s.last.offset);
+    uint64_t end = s.last.offset + SIZE, their_end = large.offset + 300 * PAGE;
+    EXPECT(end <= large.offset || their_end <= s.last.offset);
     expect_sound(s.heap);
     ipcheap_release(other);
     ipcheap_release(s.heap);
@@ -279,7 +279,7 @@ int main(void) {
     only_what_it_pays_for_goes_round();
     places_are_only_hints();
     what_stands_inside_a_run_is_not_believed();
-    who_must_not_sleep_asks_again();
+    a_caller_that_must_not_sleep_asks_again();
     what_little_is_left_is_not_taken_apart();
     what_a_death_leaves_is_not_the_last_one();
     return 0;

@@ -1,6 +1,6 @@
 /*
- * Threads that must not sleep, beside a process that has the heap lock as often as not: what
- * they cannot do just now they leave undone, or do later, and nothing of it is lost.
+ * Threads that must not sleep, beside a process that has the heap lock about half of the time. What
+ * they cannot do immediately they leave undone or do later, and nothing is lost.
  */
 #include <pthread.h>
 
@@ -13,7 +13,7 @@
 
 enum { ROUNDS = 500, EXTENTS = 6, EXTENT = 200 * 4096 };
 
-/* The heap, seen from a process of its own that uses the lock all the time until it is killed. */
+/* A heap, and a rival process that uses the lock all the time until it is killed. */
 struct scene {
     ipcheap_heap *heap, *observer;
     pid_t rival;
@@ -35,7 +35,7 @@ static struct scene new_scene(void) {
     return scene;
 }
 
-/* All has been given back: so the one who has gone has left nothing to recover. */
+/* All has been given back, so the killed rival has left nothing to recover. */
 static void expect_nothing_left(struct scene *scene) {
     EXPECT(scene->refusals > 0);
     ipcheap_close(scene->heap);
@@ -50,7 +50,7 @@ static void expect_nothing_left(struct scene *scene) {
     ipcheap_release(scene->observer);
 }
 
-/* Without sleeping at first, and then as the core says. */
+/* Tries without sleeping, and repeats the call if the core asks for that. */
 static void allocate(struct scene *scene, uint64_t nbytes, ipcheap_record *record) {
     ipcheap_allow_sleep(0);
     int error = ipcheap_allocate(scene->heap, nbytes, record);
@@ -75,7 +75,7 @@ static void *give_back_all(void *argument) {
     return NULL;
 }
 
-/* More is given back than stays committed: the free trims, and takes the lock again for it. */
+/* More is freed than stays committed: the free trims, and takes the lock again for that. */
 static void memory_is_trimmed(void) {
     struct scene scene = new_scene();
     for (int round = 0; round < ROUNDS; round++) {
@@ -85,7 +85,7 @@ static void memory_is_trimmed(void) {
     expect_nothing_left(&scene);
 }
 
-/* Whose they were has so many fewer, whoever gives them back and however often he tries. */
+/* The owner's count drops once for each extent, whichever thread frees it, however many tries. */
 static void another_thread_frees_extents(void) {
     struct scene scene = new_scene();
     for (int round = 0; round < ROUNDS / 20; round++) {
@@ -97,7 +97,7 @@ static void another_thread_frees_extents(void) {
     expect_nothing_left(&scene);
 }
 
-/* So many small ones that slabs come and go with them. */
+/* Small records, so many that slabs are made and freed with them. */
 static void slabs_come_and_go(void) {
     enum { MANY = 4000 };
     static ipcheap_record records[MANY];
@@ -111,7 +111,7 @@ static void slabs_come_and_go(void) {
 
 #if IPCHEAP_STEPS
 
-/* What they do not do ---------------------------------------------------------------------- */
+/* What is not done without sleeping --------------------------------------------------------- */
 
 static bool sleepless;
 static unsigned punches;
@@ -121,7 +121,7 @@ static void count_punches(const char *file, int line) {
     punches += sleepless && strstr(file, "commit.c");
 }
 
-/* A trim is put off until somebody may sleep: the next call is refused until then. */
+/* A trim is postponed until the caller may sleep: until then its next call is refused. */
 static void nothing_is_trimmed(void) {
     enum { MANY = 6000 };
     static ipcheap_record records[MANY];
@@ -157,7 +157,7 @@ struct meeting {
 };
 static struct meeting meeting;
 
-/* Collects garbage, as far as the sender can see, until he has given up. */
+/* To the sender, looks like a collector of garbage until the sender has given up. */
 static void *hold_the_ring(void *heap) {
     struct participant *me;
     EXPECT_EQ(participant_current(heap, &me), 0);
@@ -171,7 +171,7 @@ static void *hold_the_ring(void *heap) {
     return NULL;
 }
 
-/* Between the allocation and the slot that it is for. */
+/* Between the allocation and filling the slot. */
 static void meet(const char *file, int line) {
     (void)line;
     if (!pthread_equal(pthread_self(), meeting.sender)) return;
@@ -182,7 +182,7 @@ static void meet(const char *file, int line) {
     pthread_barrier_wait(&meeting.locked);
 }
 
-/* What was allocated for a copy that cannot be sent just now is given back without the lock. */
+/* Memory allocated for a copy that cannot be sent now is given back without the lock. */
 static void a_copy_is_dropped(void) {
     static char bytes[40000];
     ipcheap_bytes copied = {bytes, sizeof bytes};
