@@ -1,4 +1,4 @@
-/* Arrays: what they say of themselves arrives, is checked, and is no part of the data. */
+/* Arrays: their description arrives, is checked, and is not part of the data. */
 
 #include <stddef.h>
 
@@ -89,7 +89,7 @@ static void a_plain_record_cannot_look_like_an_array(void) {
     ipcheap_record record, plain;
     EXPECT_EQ(allocate(heap, &array, &record), 0);
     EXPECT_EQ(ipcheap_allocate(heap, 256, &plain), 0);
-    memcpy(plain.data, record.data, 128); /* data and header: what it would take */
+    memcpy(plain.data, record.data, 128); /* data and header: all that an array has */
     plain.nbytes = 64;
     EXPECT_EQ(ipcheap_array_of(heap, &plain, &found, NULL), IPCHEAP_RECORD);
     EXPECT_EQ(ipcheap_send(line.out, &plain, patience), 0);
@@ -224,7 +224,7 @@ static void as_many_dimensions_as_there_may_be(void) {
     close(fd);
 }
 
-/* Whatever a peer wrote over it: an error, and nothing is read beyond the heap. */
+/* Whatever a peer writes over a header, the result is an error, and no read leaves the heap. */
 static void a_spoilt_header_is_an_error(void) {
     int fd = new_segment(MIB);
     ipcheap_heap *heap = attach(fd);

@@ -89,7 +89,7 @@ static void held_records_stay_and_closing_keeps_them(void) {
     for (uint64_t i = 0; i < 4; i++) send_number(heap, producer, i);
     for (uint64_t i = 0; i < 4; i++) EXPECT_EQ(ipcheap_try_receive(consumer, &held[i]), 0);
     EXPECT_EQ(ipcheap_try_receive(consumer, &record), IPCHEAP_RING_HELD);
-    /* Out of order; and the ring goes on only when its oldest slot is free. */
+    /* Freed out of order: the ring goes on only when its oldest slot is free. */
     EXPECT_EQ(ipcheap_free(heap, &held[2]), 0);
     EXPECT_EQ(ipcheap_free(heap, &held[2]), IPCHEAP_RECORD);
     EXPECT_EQ(ipcheap_try_receive(consumer, &record), IPCHEAP_WOULD_BLOCK);
@@ -209,7 +209,7 @@ enum { ROUNDS = 3000, HANDED = 4 };
 struct hand {
     ipcheap_heap *heap;
     ipcheap_record records[HANDED];
-    _Atomic int given; /* by the consumer's thread, to be freed; -1: no more */
+    _Atomic int given; /* set by the consumer's thread, to be freed; -1: no more */
 };
 
 static void *free_what_is_given(void *argument) {

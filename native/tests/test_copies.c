@@ -1,4 +1,4 @@
-/* Copies: blocks that are sent again where they came back, and what is read where it lies. */
+/* Copies: blocks that are sent again where they came back, and records that are read in place. */
 
 #include <pthread.h>
 
@@ -8,7 +8,7 @@
 enum { COUNT = 1 << 18, SLOTS = 32, MOST = 40000 };
 static const int64_t long_enough = 10000000000;
 
-/* What a number is sent as: its size and every byte follow from it. */
+/* The message that a number is sent as: its size and every byte follow from the number. */
 static uint64_t size_of(uint64_t number) {
     return number % 50 == 49 ? 8 + number % MOST : 8 + number % 700;
 }
@@ -26,7 +26,7 @@ static void expect_number(const unsigned char *bytes, uint64_t nbytes, uint64_t 
     for (uint64_t i = sizeof found; i < nbytes; i++) EXPECT_EQ(bytes[i], (unsigned char)number);
 }
 
-/* From `first` on, up to `count` of them: how many went. */
+/* Sends up to `count` numbers from `first` on; returns how many were sent. */
 static int64_t send_numbers(ipcheap_endpoint *producer, uint64_t first, size_t count) {
     static _Thread_local unsigned char bytes[SLOTS][MOST + 8];
     ipcheap_bytes copied[SLOTS];
@@ -38,7 +38,7 @@ static int64_t send_numbers(ipcheap_endpoint *producer, uint64_t first, size_t c
     return ipcheap_try_send_copies(producer, copied, count);
 }
 
-/* The next number, and the call at which to take no more, with which error. */
+/* The next number; after how many calls to take no more; and the error to return then. */
 struct reading {
     uint64_t next;
     int left, error;
@@ -79,7 +79,7 @@ static void produce(ipcheap_heap *heap) {
     ipcheap_endpoint_release(producer);
 }
 
-/* By all the ways there are of taking a record, in turns. */
+/* Takes records in every way there is, in turns. */
 static void everything_arrives_in_order_from_another_process(void) {
     int fd = new_segment(4 * MIB);
     pid_t pid = run_peer(fd, produce);
@@ -136,7 +136,7 @@ static void end(struct scene *scene) {
     close(scene->fd);
 }
 
-/* Sends one of so many bytes, frees it, and returns where it was. */
+/* Sends a record of that many bytes, frees it, and returns where it was. */
 static uint64_t offset_of_one(struct scene *scene, uint64_t nbytes) {
     static const unsigned char bytes[MOST];
     ipcheap_record record;
@@ -176,7 +176,7 @@ static void as_many_go_as_there_is_room_for(void) {
         EXPECT_EQ(read_numbers(scene.pair.in, &received, 100), 8);
         EXPECT_EQ(read_numbers(scene.pair.in, &received, 100), 0);
     }
-    EXPECT_EQ(send_numbers(scene.pair.out, sent, 3), 3); /* left where they are */
+    EXPECT_EQ(send_numbers(scene.pair.out, sent, 3), 3); /* they stay in the ring */
     EXPECT_EQ(send_numbers(scene.pair.in, sent, 1), IPCHEAP_BAD_VALUE);
     EXPECT_EQ(read_numbers(scene.pair.out, &received, 1), IPCHEAP_BAD_VALUE);
     ipcheap_key key;
@@ -187,13 +187,13 @@ static void as_many_go_as_there_is_room_for(void) {
     end(&scene);
 }
 
-static void a_group_that_is_not_taken_comes_again(void) {
+static void a_group_that_is_rejected_is_redelivered(void) {
     struct scene scene = new_scene(4 * MIB, 8);
-    EXPECT_EQ(size_of(35049), 35057); /* an extent, which comes alone */
+    EXPECT_EQ(size_of(35049), 35057); /* an extent, which is received alone */
     EXPECT_EQ(send_numbers(scene.pair.out, 35044, 8), 8);
     struct reading reading = {35044, 0, -77};
     EXPECT_EQ(ipcheap_try_receive_copies(scene.pair.in, read_number, &reading, 8), -77);
-    reading = (struct reading){35044, 0, 77}; /* not an error's number */
+    reading = (struct reading){35044, 0, 77}; /* not an error number */
     EXPECT_EQ(ipcheap_try_receive_copies(scene.pair.in, read_number, &reading, 8),
               IPCHEAP_BAD_VALUE);
     reading = (struct reading){35044, 1, -77};
@@ -209,7 +209,7 @@ static void a_group_that_is_not_taken_comes_again(void) {
     end(&scene);
 }
 
-/* What was shown together, in order. */
+/* How many records each call was shown, in order. */
 struct groups {
     size_t counts[16];
     int n;
@@ -238,8 +238,8 @@ static void groups_are_of_64_records_and_64_kib(void) {
     end(&scene);
 }
 
-/* Frees that take the lock are left to who may sleep. */
-static void an_extent_is_not_read_by_who_must_not_sleep(void) {
+/* A free that takes the lock is left to a caller that may sleep. */
+static void an_extent_is_not_read_where_sleeping_is_not_allowed(void) {
     struct scene scene = new_scene(4 * MIB, 8);
     EXPECT_EQ(size_of(35049), 35057);
     uint64_t next = 35048;
@@ -265,9 +265,9 @@ static void what_is_read_after_the_producer_has_gone_is_freed(void) {
     end(&scene);
 }
 
-/* Long ones --------------------------------------------------------------------------------- */
+/* Long copies ------------------------------------------------------------------------------- */
 
-/* What lies before and behind a copy stays, wherever it begins and ends. */
+/* The bytes before and behind a copy stay as they are, wherever it begins and ends. */
 static void expect_copied(unsigned char *to, const unsigned char *from, size_t nbytes) {
     enum { AROUND = 128 };
     memset(to, 0xEE, nbytes + 2 * AROUND);
@@ -279,7 +279,7 @@ static void expect_copied(unsigned char *to, const unsigned char *from, size_t n
     }
 }
 
-/* Often enough for either way to have been tried. */
+/* Often enough for both ways to have been tried. */
 static void copies_are_exact(void) {
     enum { LONGEST = 9 * MIB, TIMES = 24 };
     static const size_t lengths[] = {0, 1, 63, 16384, 33333, 100003, LONGEST, LONGEST + 70};
@@ -316,9 +316,9 @@ static void a_long_copy_is_whole_when_it_arrives(void) {
     close(fd);
 }
 
-/* Somebody collects ------------------------------------------------------------------------ */
+/* Another participant collects ------------------------------------------------------------- */
 
-/* All that is to be had, what waits in rings first, and some of it for a while. */
+/* Takes all free memory, including what waits in rings, and gives it back. */
 static void take_all(ipcheap_heap *heap) {
     ipcheap_record all;
     EXPECT(ipcheap_trim(heap, 0) >= 0);
@@ -327,14 +327,14 @@ static void take_all(ipcheap_heap *heap) {
     EXPECT_EQ(ipcheap_free(heap, &all), 0);
 }
 
-/* What the producer knew came back in his next slot is somebody else's by now. */
+/* The block that the producer saw in its next slot belongs to another participant by now. */
 static void blocks_are_collected_between_two_sends(bool by_another) {
     struct scene scene = new_scene(16 * MIB, 16);
     uint64_t sent = 0, received = 0;
     for (int lap = 0; lap < 8; lap++) {
         for (int i = 0; i < 16; i++) sent += (uint64_t)send_numbers(scene.pair.out, sent, 3);
         EXPECT(read_numbers(scene.pair.in, &received, 100) > 0);
-        EXPECT_EQ(send_numbers(scene.pair.out, sent, 1), 1); /* and has a look at the next slot */
+        EXPECT_EQ(send_numbers(scene.pair.out, sent, 1), 1); /* and looks at the next slot */
         sent++;
         if (by_another)
             expect_success(run_peer(scene.fd, take_all));
@@ -362,7 +362,7 @@ static void expect_filled(ipcheap_heap *heap, ipcheap_record *records, int count
     }
 }
 
-/* Its slab stays, so that the block is handed out again, before the next send or after it. */
+/* The block's slab stays, so the block is handed out again, before or after the next send. */
 static void a_collected_block_has_one_user(bool by_another, bool before) {
     enum { MANY = 3000 };
     static ipcheap_record records[MANY];
@@ -391,9 +391,9 @@ int main(void) {
     everything_arrives_in_order_from_another_process();
     a_block_is_sent_again_where_it_came_back();
     as_many_go_as_there_is_room_for();
-    a_group_that_is_not_taken_comes_again();
+    a_group_that_is_rejected_is_redelivered();
     groups_are_of_64_records_and_64_kib();
-    an_extent_is_not_read_by_who_must_not_sleep();
+    an_extent_is_not_read_where_sleeping_is_not_allowed();
     what_is_read_after_the_producer_has_gone_is_freed();
     copies_are_exact();
     a_long_copy_is_whole_when_it_arrives();

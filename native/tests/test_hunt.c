@@ -2,14 +2,14 @@
  * A hunt for lost wake-ups: two processes with two threads each, rings of one to eight slots,
  * random pauses on both sides, every way of waiting mixed.
  *
- *   test_hunt [messages] [seed]      prints what it did; with no argument, a few seconds of it
+ *   test_hunt [messages] [seed]      prints what it did; without arguments it runs a few seconds
  *
- * Half of it with the two threads of a process as each other's company, half as strangers who
- * happen to live in one process: each with an attachment of its own, so that they doze.
+ * For half of the messages the two threads of a process share an attachment. For the other half
+ * each has its own, so that they do not count as company and doze.
  *
- * Records must come in order, each once. A sleeper looks around every half second by itself,
- * which would hide a wake-up that was lost: so a wait that takes longer than the pauses of the
- * other side explain counts as a stall, whatever ended it.
+ * Records must arrive in order, each once. A sleeper looks around every half second by itself,
+ * which would hide a lost wake-up. So a wait that takes longer than the pauses of the other side
+ * explain counts as a stall, whatever ended it.
  */
 #include <poll.h>
 #include <pthread.h>
@@ -20,7 +20,7 @@
 
 enum { LANES = 2, ROUND = 5000, LONGEST_PAUSE_US = 2000 };
 #define SECOND INT64_C(1000000000)
-/* Half a second is what a lost wake-up costs at least; machines that are busy are slow, too. */
+/* A lost wake-up costs at least half a second; busy machines cause delays, too. */
 #define SUSPICIOUS (SECOND * 49 / 100)
 #define STALL SECOND
 
@@ -65,7 +65,7 @@ static void pause_a_while(struct lane *l) {
     }
 }
 
-/* Ways to wait until a try is worth while; `idle` is an endpoint that nothing comes to. */
+/* Waits until a try may succeed, in a random way; nothing ever arrives at `idle`. */
 static int wait_somehow(struct lane *l, ipcheap_endpoint *e, ipcheap_endpoint *idle) {
     static _Thread_local _Alignas(64) uint32_t event[16];
     int style = (int)pick(l, 6);
@@ -93,7 +93,7 @@ static int wait_somehow(struct lane *l, ipcheap_endpoint *e, ipcheap_endpoint *i
         int64_t ready = ipcheap_wait_any(items, 2, (int64_t)pick(l, 100000));
         return ready < 0 ? (int)ready : 0;
     }
-    default: return 0; /* just try again */
+    default: return 0; /* no wait: just retry */
     }
 }
 
@@ -147,7 +147,7 @@ static void *run_lane(void *argument) {
     ipcheap_endpoint *idle = claim(l->heap, &nothing, IPCHEAP_CONSUMER);
     uint64_t rounds = (uint64_t)((l->messages + ROUND - 1) / ROUND);
     for (uint64_t round = 0; round < rounds; round++) {
-        /* The same on both sides: a new channel a round, of another size. */
+        /* Each round has a new channel, of another size; both sides compute the same one. */
         uint64_t slots = UINT64_C(1) << ((round + (uint64_t)l->number) % 4);
         uint64_t id = (uint64_t)l->number + 2 * (round % 4);
         ipcheap_channel channel = record_channel(l->heap, 10000 + id * 10 + slots, slots);

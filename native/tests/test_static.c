@@ -1,4 +1,4 @@
-/* Static segments and what stands in them: once-only initialisation, events, barriers, locks. */
+/* Static segments and the objects in them: once-only initialisation, events, barriers, locks. */
 
 #include <stdatomic.h>
 
@@ -25,7 +25,7 @@ static void it_is_initialised_once_and_zero_to_begin_with(void) {
     ipcheap_channel channel = static_segment(heap, 1, 8000, 1);
     unsigned char *bytes = ipcheap_static_data(heap, &channel);
     for (int i = 0; i < 8000; i++) EXPECT_EQ(bytes[i], 0);
-    /* The first try fails; the next adder is asked again, and finds zeros again. */
+    /* If the first initialiser fails, the next adder initialises, starting from zeros. */
     bytes[5] = 1;
     EXPECT_EQ(ipcheap_static_ready(heap, &channel, 0), 0);
     EXPECT(ipcheap_static_data(heap, &channel) == NULL);
@@ -89,7 +89,7 @@ static void count_together(ipcheap_heap *heap) {
     EXPECT_EQ(ipcheap_event_wait(heap, shared + EVENT, 20 * second), 0);
     for (int round = 1; round <= ROUNDS; round++) {
         EXPECT_EQ(ipcheap_lock_acquire(heap, shared + LOCK, 20 * second), 0);
-        ++*counter; /* plain: the lock is what makes it right */
+        ++*counter; /* a plain store: the lock protects it */
         EXPECT_EQ(ipcheap_lock_release(heap, shared + LOCK), 0);
         meet(heap, shared);
         EXPECT_EQ(*counter, round * PARTIES);
@@ -132,7 +132,7 @@ static void a_lock_tells_that_its_owner_died(void) {
     close(fd);
 }
 
-static void a_broken_barrier_lets_everyone_go(void) {
+static void a_broken_barrier_releases_everyone(void) {
     int fd = new_segment(4 * MIB);
     ipcheap_heap *heap = attach(fd);
     char *barrier = shared_by(heap) + BARRIER;
@@ -179,7 +179,7 @@ int main(void) {
     a_dead_initialiser_is_replaced();
     events_barriers_and_locks_hold_between_processes();
     a_lock_tells_that_its_owner_died();
-    a_broken_barrier_lets_everyone_go();
+    a_broken_barrier_releases_everyone();
     a_word_is_waited_for();
     return 0;
 }

@@ -76,13 +76,13 @@ static void a_descriptor_is_readable_while_there_is_something_to_do(int fd) {
         EXPECT(!readable(in_fd, 0));
     }
     EXPECT_EQ(ipcheap_endpoint_close(out), 0);
-    EXPECT(readable(in_fd, 0)); /* the end is something, too */
+    EXPECT(readable(in_fd, 0)); /* the end counts as something to do */
     ipcheap_endpoint_release(in);
     ipcheap_endpoint_release(out);
     ipcheap_release(heap);
 }
 
-static int asked_for; /* a pipe to say that a child is ready */
+static int asked_for; /* a pipe that reports that a child is ready */
 
 static void wait_for_word(void) {
     char byte;
@@ -98,7 +98,7 @@ static void be_killed_as_producer(ipcheap_heap *heap) {
     raise(SIGKILL);
 }
 
-static void a_descriptor_tells_of_another_process_and_of_its_death(int fd) {
+static void a_descriptor_reports_another_process_and_its_death(int fd) {
     int words[2];
     EXPECT_EQ(pipe(words), 0);
     asked_for = words[0];
@@ -137,7 +137,7 @@ static void pipes_go_with_their_endpoints(void) {
     int fd = named_segment(path);
     a_descriptor_is_readable_while_there_is_something_to_do(fd);
     EXPECT_EQ(pipes_beside(path), 0);
-    a_descriptor_tells_of_another_process_and_of_its_death(fd);
+    a_descriptor_reports_another_process_and_its_death(fd);
     EXPECT_EQ(pipes_beside(path), 0);
     ipcheap_heap *heap = attach(fd);
     waitpid(run_peer(fd, be_killed_with_a_bell), NULL, 0);
@@ -231,7 +231,7 @@ static void events_and_cells_among_endpoints(void) {
 
 #define MICROSECOND (MILLISECOND / 1000)
 
-/* Quickly less and slowly more. */
+/* The doze shrinks fast and grows slowly. */
 static void expect_wait(ipcheap_endpoint *e, int64_t microseconds, int64_t most) {
     int64_t before = e->patience.doze;
     endpoint_expect(e, microseconds * MICROSECOND);
@@ -250,12 +250,12 @@ static void one_dozes_for_less_than_half_of_waits_that_differ(void) {
     endpoint_expect(p.in, 200 * MICROSECOND);
     int64_t doze = p.in->patience.doze;
     EXPECT(doze > 20 * MICROSECOND);
-    endpoint_expect(p.in, 0); /* it was there sooner */
+    endpoint_expect(p.in, 0); /* the record was there sooner */
     EXPECT_EQ(p.in->patience.doze, doze / 2);
     for (int i = 0; i < 8; i++) endpoint_expect(p.in, SECOND);
     EXPECT_EQ(p.in->patience.doze, 0);
     for (int i = 0; i < 20; i++) endpoint_expect(p.in, 20 * MICROSECOND);
-    EXPECT_EQ(p.in->patience.doze, 0); /* spinning does */
+    EXPECT_EQ(p.in->patience.doze, 0); /* spinning covers these waits */
     pair_release(&p);
     ipcheap_release(heap);
     close(fd);
@@ -268,13 +268,13 @@ static void one_dozes_through_most_of_waits_that_are_alike(void) {
     for (int i = 0; i < 3; i++) expect_wait(p.in, 200, 90);
     for (int i = 0; i < 20; i++) expect_wait(p.in, 200, 155);
     EXPECT_EQ(p.in->patience.doze, 155 * MICROSECOND);
-    expect_wait(p.in, 120, 85); /* now and then another */
+    expect_wait(p.in, 120, 85); /* an occasional shorter one */
     for (int i = 0; i < 5; i++) expect_wait(p.in, 200, 155);
     EXPECT(p.in->patience.doze > 100 * MICROSECOND);
     int64_t doze = p.in->patience.doze;
     endpoint_expect(p.in, 0);
     EXPECT_EQ(p.in->patience.doze, doze - doze / 8);
-    for (int i = 0; i < 4; i++) endpoint_expect(p.in, 0); /* not any more */
+    for (int i = 0; i < 4; i++) endpoint_expect(p.in, 0); /* no longer alike */
     EXPECT(p.in->patience.doze < doze / 3);
     pair_release(&p);
     ipcheap_release(heap);
@@ -306,7 +306,7 @@ static void a_doze_ends_as_a_wait_does(void) {
     EXPECT_EQ(ipcheap_wait(p.in, 5 * MILLISECOND), IPCHEAP_TIMED_OUT);
     EXPECT(os_now() - begin >= 5 * MILLISECOND);
 
-    p.in->patience.doze = 3600 * SECOND; /* not at all: neither with less time, nor with a record there */
+    p.in->patience.doze = 3600 * SECOND; /* no doze: there is less time, then a record */
     EXPECT_EQ(ipcheap_wait(p.in, MILLISECOND), IPCHEAP_TIMED_OUT);
     send_one(heap, p.out);
     p.in->patience.doze = 3600 * SECOND;
@@ -343,7 +343,7 @@ static void a_doze_ends_as_a_wait_does(void) {
 int main(void) {
     int fd = new_segment(MIB);
     a_descriptor_is_readable_while_there_is_something_to_do(fd);
-    a_descriptor_tells_of_another_process_and_of_its_death(fd);
+    a_descriptor_reports_another_process_and_its_death(fd);
     close(fd);
     pipes_go_with_their_endpoints();
     one_sleep_for_many_channels();
