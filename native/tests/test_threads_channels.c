@@ -1,4 +1,4 @@
-/* Threads whose channels, static segments and heap come and go. */
+/* Threads that add, use and remove channels, static segments and the heap. */
 
 #include "threads.h"
 
@@ -127,7 +127,7 @@ static void *meet_and_count(void *argument) {
         if (order == 0)
             EXPECT_EQ(ipcheap_barrier_wait(scene->heap, bytes, generation, long_enough), 0);
         EXPECT_EQ(ipcheap_lock_acquire(scene->heap, bytes + 64, long_enough), 0);
-        ++*plain; /* the lock is all that guards it */
+        ++*plain; /* only the lock protects it */
         EXPECT_EQ(ipcheap_lock_release(scene->heap, bytes + 64), 0);
     }
     EXPECT_EQ(ipcheap_event_wait(scene->heap, bytes + 128, long_enough), 0);
@@ -157,7 +157,7 @@ static void *allocate_until_closed(void *argument) {
     ipcheap_record record;
     int error;
     atomic_fetch_add(&scene->turn, 1);
-    /* Extents only: between two of them this participant has nothing that one could see. */
+    /* Extents only: between two of them nothing in the segment names this participant. */
     while ((error = ipcheap_allocate(scene->heap, 100000, &record)) == 0) {
         memset(record.data, 1, record.nbytes);
         EXPECT_EQ(ipcheap_free(scene->heap, &record), 0);
@@ -177,7 +177,7 @@ static void *claim_until_closed(void *argument) {
     return NULL;
 }
 
-/* Inside a call that closing must not pull the endpoint from under. */
+/* Sends inside enter() and leave(): closing the heap must not free the endpoint meanwhile. */
 static void *send_inside(void *argument) {
     struct scene *scene = argument;
     ipcheap_endpoint *producer = claim(scene->heap, &scene->first, IPCHEAP_PRODUCER);
@@ -206,7 +206,7 @@ static void the_heap_is_closed_while_it_is_used(void) {
         await(&scene.turn, 5);
         usleep((useconds_t)round * 20);
         EXPECT_EQ(ipcheap_close(scene.heap), 0);
-        /* Nobody who is in the middle of something has become a stranger to the others. */
+        /* A thread in the middle of a call still looks alive to other participants. */
         ipcheap_record record;
         EXPECT_EQ(ipcheap_allocate(witness, 100000, &record), 0);
         EXPECT_EQ(ipcheap_free(witness, &record), 0);

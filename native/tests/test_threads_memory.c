@@ -1,4 +1,4 @@
-/* Threads that allocate, copy and go round while another collects garbage. */
+/* Threads that allocate, copy and wrap around while another thread collects garbage. */
 
 #include "memory/participant_memory.h"
 #include "segment/membership.h"
@@ -32,7 +32,7 @@ static void *allocate_and_free(void *argument) {
     return NULL;
 }
 
-/* Takes all there is, also the empty slabs of the two who come and go. */
+/* Takes all memory, also the empty slabs of the two other threads. */
 static void memory_is_short_for_three(void) {
     struct scene scene = new_scene(2 * MIB);
     pthread_t threads[2] = {start(allocate_and_free, &scene), start(allocate_and_free, &scene)};
@@ -75,7 +75,7 @@ static int count_copies(void *total, const ipcheap_bytes *records, size_t count)
     return 0;
 }
 
-/* What comes back in the ring is sent again, unless somebody has collected it. */
+/* A block that comes back in the ring is sent again, unless it was collected meanwhile. */
 static void copies_are_sent_while_garbage_is_collected(void) {
     struct scene scene = new_scene(4 * MIB);
     ipcheap_endpoint *consumer = claim(scene.heap, &scene.first, IPCHEAP_CONSUMER);
@@ -120,7 +120,7 @@ static void *collect_garbage(void *argument) {
     return NULL;
 }
 
-/* The place that is next may have been given back to the system, or taken by another. */
+/* The next place may have been given back to the system, or taken by another thread. */
 static void extents_go_round_while_memory_is_trimmed(void) {
     struct scene scene = new_scene(64 * MIB);
     ipcheap_endpoint *consumer = claim(scene.heap, &scene.first, IPCHEAP_CONSUMER);

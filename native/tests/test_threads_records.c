@@ -13,7 +13,7 @@ static void *send_numbers(void *argument) {
     return NULL;
 }
 
-/* The same past consumers that come and go: a full ring whose consumer has closed says so. */
+/* Like send_numbers(), while consumers come and go: a full ring reports a closed consumer. */
 static void *send_numbers_on(void *argument) {
     struct scene *scene = argument;
     ipcheap_endpoint *producer = claim(scene->heap, &scene->first, IPCHEAP_PRODUCER);
@@ -63,7 +63,7 @@ static void records_go_through_three_threads(void) {
     expect_empty(&scene);
 }
 
-/* Each finds out from the slots where the ring stands, while the producer goes on filling them. */
+/* Each new consumer finds its position from the slots while the producer keeps filling them. */
 static void consumers_come_and_go_while_a_producer_sends(void) {
     struct scene scene = new_scene(4 * MIB);
     pthread_t thread = start(send_numbers_on, &scene);
@@ -97,7 +97,7 @@ static void another_thread_frees(void) {
     pthread_t thread = start(free_what_is_handed_over, &scene);
     for (uint64_t i = 0; i < ROUNDS; i++) {
         ipcheap_record mine = numbered(scene.heap, i);
-        while (atomic_load(&scene.turn)) { /* the slab is in use while the other one frees in it */
+        while (atomic_load(&scene.turn)) { /* use the slab while the other thread frees */
             ipcheap_record more = numbered(scene.heap, i);
             EXPECT_EQ(ipcheap_free(scene.heap, &more), 0);
         }
@@ -138,7 +138,7 @@ static void a_consumer_is_closed_while_another_thread_frees_for_it(void) {
         atomic_store(&scene.turn, 1);
         while (atomic_load(&scene.turn) == 1) {}
         ipcheap_endpoint_close(consumer);
-        /* Whoever of the two was first: the slot is free, and used again at once. */
+        /* Whichever of the two was first, the slot is free and immediately used again. */
         ipcheap_record next = numbered(scene.heap, i);
         EXPECT_EQ(ipcheap_send(producer, &next, long_enough), 0);
         ipcheap_endpoint *successor = claim(scene.heap, &scene.first, IPCHEAP_CONSUMER);
@@ -174,7 +174,7 @@ static void *free_or_send_handed(void *argument) {
     return NULL;
 }
 
-/* Who allocated a block keeps account of it; what another thread does with it he is told. */
+/* The allocating thread tracks its blocks, and notices what other threads do with them. */
 static void what_another_thread_has_given_away_is_gone(void) {
     for (int send = 0; send < 2; send++) {
         struct scene scene = new_scene(4 * MIB);
@@ -203,7 +203,7 @@ static void what_another_thread_has_given_away_is_gone(void) {
     }
 }
 
-/* The same of one's own: sent, received, kept, sent on. */
+/* The same within one thread: sent, received, kept, sent on. */
 static void what_one_has_given_away_is_gone(void) {
     struct scene scene = new_scene(4 * MIB);
     struct pair pair = pair_of(scene.heap, OTHER, 4);

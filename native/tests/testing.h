@@ -79,7 +79,7 @@ static inline ipcheap_endpoint *claim(ipcheap_heap *heap, const ipcheap_channel 
     return endpoint;
 }
 
-/* A channel of one's own, and both its sides. */
+/* A channel and both of its sides. */
 struct pair {
     ipcheap_channel channel;
     ipcheap_endpoint *out, *in;
@@ -97,7 +97,7 @@ static inline void pair_release(struct pair *p) {
     ipcheap_endpoint_release(p->in);
 }
 
-/* A child that does not outlive the test, however that ends. */
+/* Forks a child that does not outlive the test, however the test ends. */
 static inline pid_t fork_child(void) {
     pid_t parent = getpid(), pid = fork();
     EXPECT(pid >= 0);

@@ -1,7 +1,7 @@
 /*
- * threads.h - one heap, and threads of one process that share its mapping: two of them in every kind
- * of operation at a time. What ThreadSanitizer is for, which sees nothing between processes: see
- * docs/design/models.md.
+ * threads.h - one heap, and threads of one process that share its mapping, two of them in every
+ * kind of operation at a time: tests for ThreadSanitizer, which sees nothing between processes.
+ * See docs/design/models.md.
  */
 #ifndef IPCHEAP_TESTS_THREADS_H
 #define IPCHEAP_TESTS_THREADS_H
@@ -14,14 +14,14 @@
 enum { ROUNDS = 3000, FIRST = 1, SECOND_ONE = 2, OTHER = 3 };
 static const int64_t long_enough = 60000000000;
 
-/* One heap, and what the threads of a test tell each other. */
+/* One heap, and what the threads of a test share. */
 struct scene {
     ipcheap_heap *heap;
     ipcheap_channel first, second;
     atomic_int turn, stop;
     _Atomic uint64_t count;
-    ipcheap_record handed; /* from one thread to the other, when it is the other's turn */
-    void *bytes;           /* of a static segment */
+    ipcheap_record handed; /* passed from one thread to the other with the turn */
+    void *bytes;           /* a static segment's */
 };
 
 static inline struct scene new_scene(uint64_t capacity) {
