@@ -1,4 +1,4 @@
-/* One word of a heap says what nobody would have written: who is told, and what goes on. */
+/* One word of a heap has a value that no participant writes: who gets an error, what goes on. */
 
 #include "record/endpoint.h"
 #include "memory/extent.h"
@@ -65,7 +65,7 @@ static void receive_until_told(ipcheap_heap *heap) {
     ipcheap_endpoint_release(in);
 }
 
-static void who_sleeps_on_a_broken_ring_is_told(void) {
+static void a_sleeper_on_a_broken_ring_is_woken_with_an_error(void) {
     int fd = new_segment(MIB);
     ipcheap_heap *heap = attach(fd);
     ipcheap_channel channel = record_channel(heap, 1, SLOTS);
@@ -119,7 +119,7 @@ static void a_slot_that_names_another_record_does_not_give_it_away(void) {
     close(fd);
 }
 
-/* What a consumer writes into a slot that it lets go is looked at before it is believed. */
+/* What a consumer writes into a slot that it releases is checked before it is believed. */
 static void a_slot_that_comes_back_may_name_anything(void) {
     const uint64_t offsets[] = {0, PAGE, UINT64_C(1) << 32, OFFSET_UNITS << 6 & ~(PAGE - 1)};
     for (size_t i = 0; i < sizeof offsets / sizeof *offsets; i++) {
@@ -128,7 +128,7 @@ static void a_slot_that_comes_back_may_name_anything(void) {
         struct pair p = pair_of(heap, 1, SLOTS);
         for (int n = 0; n < SLOTS - 1; n++) EXPECT_EQ(send_bytes(heap, p.out, 100), 0);
         put(&record_endpoint(p.in)->slots[0].word, ring_word(1, SLOT_RELEASED, offsets[i]));
-        EXPECT_EQ(send_bytes(heap, p.out, 100), 0); /* and looks at the slot that is next */
+        EXPECT_EQ(send_bytes(heap, p.out, 100), 0); /* and looks at the next slot */
         EXPECT_EQ(send_bytes(heap, p.out, 100), 0);
         pair_release(&p);
         ipcheap_release(heap);
@@ -136,7 +136,7 @@ static void a_slot_that_comes_back_may_name_anything(void) {
     }
 }
 
-/* An extent that was sent is its consumer's to free, not left to the producer. */
+/* An extent that was sent is freed by its consumer, never by the producer. */
 static void an_extent_that_comes_back_is_let_lie(void) {
     int fd = new_segment(64 * MIB);
     ipcheap_heap *heap = attach(fd);
@@ -181,7 +181,7 @@ static void a_holder_who_never_was_keeps_no_side(void) {
     EXPECT_EQ(send_bytes(heap, out, 100), 0);
     EXPECT_EQ(ipcheap_recover(heap, &recovery), 0);
     EXPECT_EQ(recovery.participants, 0);
-    EXPECT_EQ(ipcheap_free(other, &record), 0); /* whom nobody took for dead */
+    EXPECT_EQ(ipcheap_free(other, &record), 0); /* its owner was not taken for dead */
     expect_sound(heap);
     ipcheap_endpoint_release(out);
     ipcheap_release(other);
@@ -235,7 +235,7 @@ static void a_channel_in_use_is_not_given_twice(void) {
     close(fd);
 }
 
-static void links_that_run_in_a_circle_are_made_again(void) {
+static void links_that_run_in_a_circle_are_rebuilt(void) {
     int fd = new_segment(MIB);
     ipcheap_heap *heap = attach(fd);
     ipcheap_record records[40];
@@ -270,7 +270,7 @@ static void bits_that_free_what_is_free_do_not_count(void) {
                                   heap->geometry.slab_shift);
     struct slab *slab = slab_at(heap, granule);
     for (int i = 1; i < COUNT; i++) {
-        /* All but the block that is in use: those of the others lie. */
+        /* All except the block that is in use: the bits of the others lie. */
         if (i % 50 == 1) put(&slab->remote[0], ~UINT64_C(1));
         EXPECT_EQ(ipcheap_allocate(heap, 64, &records[i]), 0);
         for (int k = 0; k < i && i < 60; k++) EXPECT(records[k].offset != records[i].offset);
@@ -306,8 +306,8 @@ static void heads_that_do_not_add_up_are_told_to_those_who_need_them(void) {
     EXPECT_EQ(ipcheap_allocate(heap, 100000, &record), 0);
     uint64_t page = (record.offset - heap->geometry.data_at) >> PAGE_SHIFT;
     put(&heap->pages[page].word, page_word(PAGE_USED, KIND_RECORD, UINT64_C(1) << 40));
-    put(&heap->header->lock, 0x1FFF); /* and whoever had the lock is dead */
-    /* Whoever takes the lock over makes of the indices what can be made, and goes on. */
+    put(&heap->header->lock, 0x1FFF); /* and the owner of the lock is dead */
+    /* The participant that takes over the lock rebuilds what it can of the indices, and goes on. */
     for (uint64_t id = 2; id < 4; id++) {
         struct pair more = pair_of(heap, id, SLOTS);
         expect_to_work(heap, &more);
@@ -330,7 +330,7 @@ static void another_capacity_is_another_format(void) {
     put(&heap->header->capacity, MIB);
     EXPECT_EQ(ipcheap_attach(fd, -1, &other), IPCHEAP_FORMAT_MISMATCH);
     ipcheap_record record;
-    EXPECT_EQ(ipcheap_allocate(heap, 6 * MIB, &record), 0); /* who is in does not look again */
+    EXPECT_EQ(ipcheap_allocate(heap, 6 * MIB, &record), 0); /* read only when attaching */
     EXPECT_EQ(ipcheap_free(heap, &record), 0);
     ipcheap_release(heap);
     close(fd);
@@ -358,7 +358,7 @@ static void a_segment_that_is_lied_about_is_not_written_beyond(void) {
 
 int main(void) {
     a_broken_slot_stops_its_channel_and_no_other();
-    who_sleeps_on_a_broken_ring_is_told();
+    a_sleeper_on_a_broken_ring_is_woken_with_an_error();
     a_length_beyond_the_record_is_not_believed();
     a_slot_that_names_another_record_does_not_give_it_away();
     a_slot_that_comes_back_may_name_anything();
@@ -367,7 +367,7 @@ int main(void) {
     a_holder_who_never_was_keeps_no_side();
     roots_of_the_directory_are_found_again();
     a_channel_in_use_is_not_given_twice();
-    links_that_run_in_a_circle_are_made_again();
+    links_that_run_in_a_circle_are_rebuilt();
     bits_that_free_what_is_free_do_not_count();
     a_lock_that_nobody_holds_is_taken_over();
     heads_that_do_not_add_up_are_told_to_those_who_need_them();
