@@ -1,6 +1,6 @@
 """Models of the protocols, explored exhaustively; see docs/design/models.md.
 
-A family has MODELS, which hold, CONTROLS, each with a mistake that the explorer must find, and
+A family has MODELS, which hold; CONTROLS, each with a mistake that the explorer must find; and
 MIRRORS, which tie it to the C sources.
 """
 

@@ -13,7 +13,7 @@ from .explorer import explore
 
 
 def main() -> int:
-    """Return 1 when a model does not hold or a control does not fail."""
+    """Return 1 if a model does not hold or a control does not fail."""
     console = Console()
     table = Table("model")
     for title in ("states", "transitions", "ends", "seconds"):

@@ -1,15 +1,15 @@
 """Explores every interleaving of a few small processes over shared words.
 
 A process is a generator of steps (steps.py), each of them one transition. With `tso`, stores go
-through a first-in-first-out buffer of their process, as on x86: a process sees its own at once,
-others when they are flushed, which may be at any later time; fences and read-modify-writes wait
-for the own buffer, membarrier flushes the buffers of others. With `kills`, mortal processes may
-die before any step.
+through a first-in-first-out buffer of their process, as on x86. A process sees its own stores
+immediately; others see them when they are flushed, at any later time. Fences and
+read-modify-writes wait for their process's own buffer; membarrier flushes the buffers of others.
+With `kills`, mortal processes may die before any step.
 
-A generator's future follows from where it stands and from its local variables. So each
-process is turned into a table, (local state, result) -> local state, filled as it is needed,
-and the exploration itself is a look-up. This asks two things of a process: locals are
-hashable, and the position of a `for` loop follows from its locals.
+A generator's future follows from its position and its local variables. So each process is turned
+into a table, (local state, result) -> local state, filled on demand, and the exploration itself is
+a look-up. This requires two things of a process: its locals are hashable, and the position of a
+`for` loop follows from its locals.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def hashable(value: Any) -> Any:
 
 
 def standing(generator: Any) -> Hashable:
-    """Return all that a suspended generator's future depends on."""
+    """Return everything that a suspended generator's future depends on."""
     frames = []
     while generator is not None and getattr(generator, "gi_frame", None) is not None:
         frame = generator.gi_frame
@@ -61,15 +61,15 @@ class Table:
 
     def __init__(self, process: Process, nothing: frozenset[str]) -> None:
         self.process = process
-        self.nothing = nothing  # kinds of steps that are none
+        self.nothing = nothing  # kinds of steps that do nothing
         self.steps: list[Step] = []
-        self.reached: list[tuple[int, Any]] = []  # from which, with which result
+        self.reached: list[tuple[int, Any]] = []  # from which state, with which result
         self.numbers: dict[Hashable, int] = {}
         self.next: dict[tuple[int, Any], int | str] = {}
         self.start = self.enter(-1, None)
 
     def replay(self, number: int) -> tuple[Steps, Step]:
-        """Return a fresh generator that stands in a local state."""
+        """Return a fresh generator that is in a local state."""
         results: list[Any] = []
         while number >= 0:
             number, result = self.reached[number]
@@ -87,7 +87,7 @@ class Table:
         return step
 
     def enter(self, before: int, result: Any) -> int:
-        """Go one step further than `before`, and return the number of where that leads."""
+        """Go one step further than `before`, and return the number of the next state."""
         try:
             if before < 0:
                 generator = self.process.body()
@@ -105,7 +105,7 @@ class Table:
         return self.numbers[key]
 
     def after(self, number: int, result: Any) -> int:
-        """Return where a result leads; Violation if the process says so."""
+        """Return the state that a result leads to; Violation if the process reports one."""
         found = self.next.get((number, result))
         if found is None:
             try:
@@ -122,7 +122,7 @@ class Table:
 
 
 def nothing_wrong(_: View) -> str | None:
-    """Let everything pass."""
+    """Accept every state."""
     return None
 
 
@@ -134,19 +134,19 @@ class Model:
     processes: tuple[Process, ...]
     memory: dict[Name, Any]
     always: Callable[[View], str | None] = nothing_wrong
-    # What is done, and must hold, when nobody goes on any more.
+    # What is done, and must hold, when no process can go on.
     last: Callable[[], Steps] | None = None
     finally_: Callable[[View], str | None] = nothing_wrong
     kills: int = 0
     tso: bool = False
-    # Words that nobody but one living process looks at. Its steps on them, like its choices,
-    # need not be interleaved with what others do: whatever those do, they can do before.
+    # Words that only one living process looks at. Its steps on them, like its choices, need not be
+    # interleaved with the steps of others: whatever the others do, they can do before.
     private: frozenset[str] = frozenset()
 
 
 @dataclass
 class Report:
-    """What an exploration found."""
+    """The result of an exploration."""
 
     model: str
     states: int = 0
@@ -161,7 +161,7 @@ class Report:
 
 
 class State(NamedTuple):
-    """A moment."""
+    """Memory, buffers and processes at one moment."""
 
     memory: Memory
     buffers: tuple[tuple[tuple[int, Any], ...], ...]
@@ -174,7 +174,7 @@ def swap(row: tuple[Any, ...], index: int, value: Any) -> tuple[Any, ...]:
 
 
 class Explorer:
-    """Breadth first, so that what it finds is told by a shortest trace."""
+    """Explore breadth first, so that a violation is reported with a shortest trace."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -194,7 +194,7 @@ class Explorer:
             (False,) * count,
         )
         came: dict[State, tuple[State | None, str]] = {start: (None, "")}
-        # Backwards, without kills: from where, and the states in which all is over.
+        # Backwards, without kills: the states before each state, and those in which all is over.
         before: dict[State, list[State]] = {}
         over: list[State] = []
         todo = deque([start])
@@ -249,7 +249,7 @@ class Explorer:
     def first_without_end(
         came: dict[State, Any], before: dict[State, list[State]], over: list[State]
     ) -> State | None:
-        """Return a state from which one can go round for ever but never come to an end."""
+        """Return a state from which processes can go on indefinitely but never reach an end."""
         good, todo = set(over), list(over)
         while todo:
             for state in before.get(todo.pop(), ()):
@@ -261,7 +261,7 @@ class Explorer:
     # Moves -----------------------------------------------------------------------------------
 
     def moves(self, state: State) -> list[tuple[str, object, str, Callable[[], State]]]:
-        """Return all that need be tried next: who, what, its kind, and what comes of it."""
+        """Return all moves to try next: process, step, kind, and what makes the state after it."""
         for i, table in enumerate(self.tables):
             if state.at[i] >= 0 and self.concerns_nobody(table.steps[state.at[i]]):
                 return self.moves_of(state, (i,))
@@ -288,7 +288,7 @@ class Explorer:
             if at < 0:
                 continue
             step = table.steps[at]
-            # Before a load is as good as after it.
+            # Death before a load is equivalent to death after it.
             may_die = table.process.mortal and at != table.start and step.kind != "load"
             if may_die and dead < self.model.kills:
                 found.append((name, "KILLED", "kill", partial(self.kill, state, i)))
@@ -307,7 +307,7 @@ class Explorer:
         return state._replace(memory=tuple(memory), buffers=buffers)
 
     def kill(self, state: State, i: int) -> State:
-        # Nobody sees a death before the kernel has been through its end: buffers are empty then.
+        # No process sees a death before the kernel has finished with it: buffers are empty then.
         state = self.flush(state, i, len(state.buffers[i]))
         memory = state.memory
         alive = self.index.get(("alive", self.tables[i].process.name))
@@ -320,7 +320,7 @@ class Explorer:
         return state._replace(at=swap(state.at, i, self.tables[i].after(state.at[i], result)))
 
     def outcomes(self, state: State, i: int, step: Step) -> list[Callable[[], State]]:
-        """Return the ways in which a step can go on just now; none when it has to wait."""
+        """Return the ways in which a step can go on now; none if it has to wait."""
         match step.kind:
             case "load":
                 return [lambda: self.advance(state, i, self.load(state, i, step.name))]
@@ -334,7 +334,7 @@ class Explorer:
             timed = step.also and step.also(self.view(state.memory))
             return [lambda: self.wake(state, i, "timed out")] if timed else []
         if state.buffers[i]:
-            return []  # all that is left waits for the own stores
+            return []  # every other step waits for the process's own stores
         match step.kind:
             case "fence":
                 return [lambda: self.advance(state, i, None)]
@@ -423,14 +423,14 @@ class Explorer:
     # The end ---------------------------------------------------------------------------------
 
     def end(self, state: State) -> None:
-        """Nobody goes on. Is that as it should be?"""
+        """Check a state in which no process can go on."""
         view = self.view(state.memory)
         for i, table in enumerate(self.tables):
             if state.at[i] < 0:
                 continue
             step = table.steps[state.at[i]]
             if not (step.kind == "when" and step.also):
-                verb = "sleeps for ever" if state.asleep[i] else "is stuck"
+                verb = "sleeps indefinitely" if state.asleep[i] else "is stuck"
                 raise Violation(stuck(f"{table.process.name} {verb}: {step}", view))
         if self.model.last is not None:
             view = self.alone(self.model.last, state.memory)
@@ -439,7 +439,7 @@ class Explorer:
             raise Violation(stuck(broken, view))
 
     def alone(self, body: Callable[[], Steps], memory: Memory) -> View:
-        """Let one more process run, with nobody beside it."""
+        """Run one more process alone."""
         if self.lonely is None:
             words = dict.fromkeys(self.index)
             self.lonely = Explorer(Model("the last", (Process("the last", body),), words))
@@ -455,8 +455,8 @@ class Explorer:
 
 
 def explore(model: Model) -> Report:
-    """Visit every state of a model; the report tells of the first violation."""
-    # A million tuples that all stay are not worth the collector's looking at them again and again.
+    """Visit every state of a model and report the first violation."""
+    # A million tuples stay alive: the garbage collector would scan them repeatedly for nothing.
     collecting = gc.isenabled()
     gc.disable()
     try:

@@ -1,11 +1,11 @@
-"""The heap lock: one word, robbed from the dead, rebuilt before use, no wake-up lost.
+"""The heap lock: one word, taken over from the dead, rebuilt before use, no wake-up lost.
 
 Members take the lock and change a structure; some are killed, anywhere. A newcomer takes the
-slot of a dead one, in the next generation, as participant_join() does. Sleeping times out
-only once somebody has died: among the living no wake-up may be lost.
+slot of a dead member, in the next generation, as participant_join() does. Sleeping times out
+only after a death: among the living no wake-up may be lost.
 
     lock        0, or (waiters, generation, slot)
-    structure   "sound", or the name of who is changing it
+    structure   "sound", or the name of the member that is changing it
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Member(NamedTuple):
 
     @property
     def lock_word(self) -> Word:
-        """The word as which it holds the lock."""
+        """The lock's word while this member holds it."""
         return (0, self.generation, self.slot)
 
 
@@ -98,12 +98,12 @@ def try_lock(mine: Word) -> Steps:
 
 
 def lock_is_lost(me: Member, word: Word) -> Steps:
-    # Our own word, without us: only somebody who spoils the heap writes that.
+    # Our own word although we do not hold the lock: only a corrupted heap contains that.
     return word[1:] == me.lock_word[1:] or not (yield from lock_owner_alive(word))
 
 
 def lock_slowly(me: Member) -> Steps:
-    """Return whether it was robbed."""
+    """Return whether the lock was taken over from a dead owner."""
     while True:
         seen = yield get("lock")
         if seen == 0:
@@ -159,14 +159,14 @@ MIRRORS = (
 
 
 def change(me: Member) -> Steps:
-    """Under the lock: changes the structure, alone, and finds it as it should be."""
+    """Change the structure, under the lock and alone; it must be sound."""
     found = yield get("structure")
     if found != "sound":
         raise Violation(f"{me.name} uses what {found} left half changed")
     yield put("structure", me.name)
     found = yield get("structure")
     if found != me.name:
-        raise Violation(f"{me.name} and {found} have the lock at a time")
+        raise Violation(f"{me.name} and {found} have the lock at the same time")
     yield put("structure", "sound")
 
 
@@ -178,7 +178,7 @@ def member(me: Member, times: int, lock: Any = heap_lock, unlock: Any = heap_unl
 
 
 def newcomer(me: Member, lock: Any = heap_lock, unlock: Any = heap_unlock) -> Steps:
-    """Mirror participant_join() in the slot of a dead one, who is recovered under the lock."""
+    """Mirror participant_join() in a dead member's slot; the member is recovered under the lock."""
     yield when(f"takes byte {me.slot}", take_byte, me.slot, me.name, rest=True)
     yield put_release(("slot", me.slot), me.generation)
     yield from lock(me)
@@ -212,7 +212,7 @@ def model(
 
 
 def is_free(view: View) -> str | None:
-    """All the living are done: only the dead may have left the lock taken."""
+    """Only a dead member may have left the lock taken when all the living are done."""
     if view["lock"] == 0:
         return None
     _, generation, slot = view["lock"]
@@ -224,7 +224,7 @@ def is_free(view: View) -> str | None:
 # What must fail ----------------------------------------------------------------------------------
 
 
-def robbed_as_it_is(me: Member) -> Steps:
+def take_over_without_rebuilding(me: Member) -> Steps:
     if not (yield from try_lock(me.lock_word)):
         yield from lock_slowly(me)
 
@@ -281,7 +281,7 @@ def slowly_from_the_living(me: Member) -> Steps:
             return True
 
 
-def robbed_by_a_store(me: Member) -> Steps:
+def take_over_by_a_store(me: Member) -> Steps:
     if (yield from try_lock(me.lock_word)):
         return
     while (result := (yield from had_or_slept(waited(me.lock_word)))) != "had":
@@ -301,8 +301,10 @@ MODELS: dict[str, Callable[[], Model]] = {
 }
 
 CONTROLS: dict[str, Callable[[], Model]] = {
-    "robbed and not rebuilt": lambda: model("control", kills=1, mortal=1, lock=robbed_as_it_is),
-    "robbed by a store": lambda: model("control", kills=1, mortal=1, lock=robbed_by_a_store),
+    "taken over and not rebuilt": lambda: model(
+        "control", kills=1, mortal=1, lock=take_over_without_rebuilding
+    ),
+    "taken over by a store": lambda: model("control", kills=1, mortal=1, lock=take_over_by_a_store),
     "unlocked by a load and a store": lambda: model("control", unlock=unlocked_by_a_store),
     "the flag forgotten after sleeping": lambda: model("control", lock=lock_forgetting_others),
     "liveness of the slot, not of its generation": lambda: model(
@@ -313,7 +315,7 @@ CONTROLS: dict[str, Callable[[], Model]] = {
         reuse=True,
         lock=partial(heap_lock, lock_slowly=slowly_by_slot_alone),
     ),
-    "robbed from the living": lambda: model(
+    "taken from a living owner": lambda: model(
         "control", kills=1, mortal=1, lock=partial(heap_lock, lock_slowly=slowly_from_the_living)
     ),
 }

@@ -1,9 +1,9 @@
-"""Holds a model's functions against the C functions they mirror.
+"""Compares a model's functions with the C functions that they mirror.
 
 A model's function has the name of a C function and makes the same shared stores, by the same
 macros, in the same order, and calls the same other functions that matter. Both are read from
-the sources: from C the calls of put*() with the last name of their first argument, of
-fences, of sleeping and waking, and of functions that the same model mirrors; from Python the
+the sources. From C: the calls of put*() with the last name of their first argument, of
+fences, of sleeping and waking, and of functions that the same model mirrors. From Python: the
 calls of the same names.
 """
 
@@ -33,8 +33,8 @@ ALWAYS = frozenset(
 class Mirror:
     """A model's function and where the C function of its name is defined.
 
-    `aliases` translates what C calls a word by a local pointer, `ignored` are stores and calls
-    that the protocol does not depend on, `calls` more functions to follow.
+    `aliases` translates a local pointer's name in C into the word that it points to, `ignored` are
+    stores and calls that the protocol does not depend on, `calls` are more functions to follow.
     """
 
     file: str
@@ -115,7 +115,7 @@ def model_events(function: Callable[..., Any], followed: Iterable[str]) -> list[
 
 
 def faults(mirrors: Iterable[Mirror], sources: Path = SOURCES) -> list[str]:
-    """Say where C and model have gone different ways."""
+    """Describe where C and model differ."""
     mirrors = tuple(mirrors)
     followed = ALWAYS.union(*({m.name} | m.calls for m in mirrors))
     found = []

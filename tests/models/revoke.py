@@ -1,11 +1,11 @@
-"""Taking memory from a living participant who pays no fence: `busy` and membarrier.
+"""Taking memory from a living participant that runs no fence: `busy` and membarrier.
 
-Three protocols of one kind. Stores are buffered; the heap lock is a step of its own (there is
-a model of it), so are the tags of a slab that has one block.
+Three protocols of one kind. Stores are buffered. The heap lock, which has a model of its own, is a
+single step here; a slab has one block, and so one tag.
 
-    slab       an owner allocates and frees while another takes the empty slab from him
-    garbage    a producer collects his ring while another collects it, by CHANNEL_REVOKED
-    removal    a consumer receives while another removes the channel, by CHANNEL_GONE
+    slab       an owner allocates and frees while another process takes its empty slab
+    garbage    a producer collects its ring while another process collects it, by CHANNEL_REVOKED
+    removal    a consumer receives while another process removes the channel, by CHANNEL_GONE
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ FREE, OWN, SENT = "FREE", "OWN", "SENT"
 EMPTY, FULL, RELEASED = "EMPTY", "FULL", "RELEASED"
 
 
-# The heap lock, in one step: a dead owner is robbed -----------------------------------------------
+# The heap lock, in one step, also from a dead owner -----------------------------------------------
 
 
 def lock_is_taken(view: View, me: str) -> Any:
@@ -75,7 +75,7 @@ def participant_leave() -> Steps:
 
 
 def participant_settled() -> Steps:
-    """Looks again, or gives up, as often as it likes."""
+    """Look again any number of times, or give up."""
     while (yield get_acquire(("busy",))) != 0:
         if (yield choose("looks again", "gives up")) == "gives up":
             return False
@@ -86,7 +86,7 @@ def participant_settled() -> Steps:
 
 
 def slab_take(*, spoilt: bool = False) -> Steps:
-    """True when the block has been taken; a spoilt slab has counted more than it has."""
+    """Return whether the block was taken; a corrupted slab counts blocks that it does not have."""
     yield from participant_enter()
     owner = yield get(("owner",))
     if owner != "mine":
@@ -101,7 +101,7 @@ def slab_take(*, spoilt: bool = False) -> Steps:
 
 
 def revoke(others: tuple[str, ...]) -> Steps:
-    """Under the lock. True when the slab is taken."""
+    """Return whether the slab was taken; under the lock."""
     owner = yield get(("owner",))
     if owner != "mine" or (yield get(("tags",))) != FREE:
         return False
@@ -116,7 +116,7 @@ def revoke(others: tuple[str, ...]) -> Steps:
 
 
 def extent_free() -> Steps:
-    """Under the lock: from now on the memory may be anything."""
+    """Give the memory away, under the lock: from now on it may hold anything."""
     yield put("memory", "given away")
 
 
@@ -142,7 +142,7 @@ def owns(times: int, take: Any = slab_take) -> Steps:
             if not (yield from settle_revoked()):
                 return
             continue
-        # What the user does with it: nobody may have given the memory away.
+        # The user writes to the block: the memory must not have been given away.
         if (yield get("memory")) != "a slab":
             raise Violation("the owner has a block of a slab that was given away")
         yield put(("tags",), FREE)
@@ -200,21 +200,21 @@ def enter_ring(wait_for_collector: Any = wait_for_collector) -> Steps:
 
 
 def freed(view: View, position: int, who: str) -> Any:
-    """The block that was sent as `position` returns to its slab."""
+    """Return the block that was sent as `position` to its slab."""
     if view["freed", position]:
         raise Violation(f"{who} frees again what the {view['freed', position]} has freed")
     return {("freed", position): who}, None
 
 
 def collect_slot(position: int) -> Steps:
-    """The producer's own: free the block that came home."""
+    """Free the block that came back, as the producer."""
     if (yield get(("tag",))) == (SENT, position - 1):
         yield put(("tag",), FREE)
         yield when("the block is free", freed, position - 1, "producer")
 
 
 def ring_collect() -> Steps:
-    """A ring of one slot, by somebody else than its producer."""
+    """Collect a ring of one slot, as another process than its producer."""
     word = yield get_acquire(("word",))
     if word[0] != RELEASED:
         return
@@ -233,13 +233,13 @@ def collect_from_other(others: tuple[str, ...]) -> Steps:
 
 
 def sends(laps: int, enter_ring: Any = enter_ring) -> Steps:
-    """Collect, allocate, send in one slot; the consumer frees at once, so it is RELEASED."""
+    """Collect, allocate, send in one slot; the consumer frees immediately, so it is RELEASED."""
     for position in range(1, laps + 1):
         yield from enter_ring()
         word = yield get_acquire(("word",))
         if word[0] == RELEASED:
             yield from collect_slot(position)
-        # Two users of one block are what a double free leads to.
+        # A double free leads to two users of one block.
         yield put(("tag",), OWN)
         if (yield get(("tag",))) != OWN:
             raise Violation("a block that the producer had was freed by another")
@@ -248,15 +248,15 @@ def sends(laps: int, enter_ring: Any = enter_ring) -> Steps:
         yield from participant_leave()
 
 
-def still_his(view: View, position: int) -> Any:
-    """Is what is sent again as `position` the producer's block?"""
+def still_its_own(view: View, position: int) -> Any:
+    """Check that what is sent again as `position` is still the producer's block."""
     if view["freed", position - 1]:
         raise Violation(f"what the {view['freed', position - 1]} has freed is sent again")
     return {}, None
 
 
 def sends_again(laps: int, enter_ring: Any = enter_ring, looks: bool = True) -> Steps:
-    """Send what comes back without freeing it, by what was seen of the slot a lap before."""
+    """Send what comes back without freeing it, going by the slot as it was read a lap before."""
     word = yield get_acquire(("word",))
     for position in range(1, laps + 1):
         yield from enter_ring()
@@ -264,7 +264,7 @@ def sends_again(laps: int, enter_ring: Any = enter_ring, looks: bool = True) -> 
         if again and looks:
             again = (yield get(("tag",))) == (SENT, position - 1)
         if again:
-            yield when("is it his?", still_his, position)
+            yield when("is it still its own?", still_its_own, position)
         else:
             yield put(("tag",), OWN)
         yield put(("tag",), (SENT, position))
@@ -309,7 +309,7 @@ def move_to(position: int) -> Steps:
 
 
 def move_on(position: int, count: int) -> Steps:
-    """True when the records are the consumer's."""
+    """Return whether the records are the consumer's."""
     yield from move_to(position + count)
     yield compiler_fence()
     if (yield get(("flags",))) & GONE:
@@ -319,7 +319,7 @@ def move_on(position: int, count: int) -> Steps:
 
 
 def drain_pending(others: tuple[str, ...]) -> Steps:
-    """What ipcheap_remove_channel() frees; returns from which position on."""
+    """Return the position from which on ipcheap_remove_channel() frees."""
     yield from os_membarrier(*others)
     return (yield get_acquire(("position",)))
 
@@ -360,7 +360,7 @@ def removal_model(name: str, records: int = 3, group: int = 1, **how: Any) -> Mo
 
 
 def none_left(view: View) -> str | None:
-    """Only what the consumer was about to take is left for the last side that closes."""
+    """Check that only what the consumer was about to take is left for the last side that closes."""
     left = sorted(n[1] for n in view.names("record") if view[n] == "pending")
     first = view[("position",)]
     return f"nobody has {left}" if left != list(range(first, first + len(left))) else None
@@ -460,7 +460,7 @@ CONTROLS: dict[str, Callable[[], Model]] = {
     "slab: not looking at the tags again": lambda: slab_model(
         "control", revoke=revoke_without_looking_again
     ),
-    "slab: whose it is asked before busy = 1": lambda: slab_model(
+    "slab: the owner word read before busy = 1": lambda: slab_model(
         "control", take=take_before_entering
     ),
     "garbage: no membarrier": lambda: garbage_model("control", others=()),

@@ -1,11 +1,11 @@
-"""What models are written in: steps, named as in the C sources, and what properties look at.
+"""The vocabulary of models: steps, named as in the C sources, and the view that properties get.
 
     def put_one():
         word = yield get(("word", 0))
         yield put(("word", 0), word + 1)
 
-A process yields steps and gets back what they found; what each of them does to memory, and
-when, is the explorer's.
+A process yields steps and gets back what they found. The explorer decides what each of them does to
+memory, and when.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Step(NamedTuple):
     kind: str
     name: Any = None
     value: Any = None
-    also: Any = ()  # ghosts written in the same instant; what put_if() expects
+    also: Any = ()  # ghosts written at the same instant; what put_if() expects
 
     def __str__(self) -> str:
         where = show(self.name)
@@ -53,7 +53,7 @@ class Step(NamedTuple):
 
 
 def show(value: object) -> str:
-    """Return a name or a value as one would write it."""
+    """Return a name or a value in readable form."""
     if isinstance(value, tuple):
         return " ".join(show(part) for part in value)
     return "" if value is None else str(value)
@@ -104,34 +104,34 @@ def put_if(name: Name, expected: Any, value: Any) -> Step:
 
 
 def full_fence() -> Step:
-    """Wait until the own stores are visible."""
+    """Wait until this process's own stores are visible."""
     return Step("fence")
 
 
 def compiler_fence() -> Step:
-    """Nothing: the processor does not see it."""
+    """Do nothing: the processor does not see it."""
     return Step("nothing")
 
 
 def os_membarrier(*others: str) -> Steps:
-    """Have a full fence run by everybody, one after the other."""
+    """Have each of the other processes run a full fence, one after the other."""
     yield full_fence()
     for other in others:
         yield Step("interrupt", other)
 
 
 def os_futex_wait(name: Name, value: Any, *, timed: Callable[[View], bool] | None = None) -> Step:
-    """Sleep while the word has that value: "woken", "changed", or "timed out" if that may be."""
+    """Sleep while the word has that value: "woken", "changed" or, if allowed, "timed out"."""
     return Step("sleep", name, value, timed)
 
 
 def os_futex_wake(name: Name) -> Step:
-    """Wake one who sleeps on the word, whichever."""
+    """Wake any one process that sleeps on the word."""
     return Step("wake", name)
 
 
 def choose(*options: Any) -> Step:
-    """Go on in every one of these ways."""
+    """Continue in every one of these ways."""
     return Step("choose", None, options)
 
 
@@ -139,7 +139,7 @@ def when(what: str, do: Callable[..., Any], *arguments: Any, rest: bool = False)
     """Wait until `do(view, *arguments)` is not None: (stores, result), done in one instant.
 
     For what is not the subject of a model: a poll, a lock that another model is about. A
-    process may `rest` there for ever.
+    process that may `rest` there may stay there in the end.
     """
     return Step("when", what, (do, arguments), rest)
 
@@ -165,6 +165,6 @@ class View:
 
 
 def stuck(what: str, view: View) -> str:
-    """Say what nobody goes on from."""
+    """Describe the memory of a state in which no process can go on."""
     words = ", ".join(f"{show(n)}: {show(view[n])}" for n in view.index)
     return f"{what} ({words})"

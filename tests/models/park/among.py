@@ -1,4 +1,4 @@
-"""*Among*: a consumer who waits for any of several channels."""
+"""*Among*: a consumer that waits for any of several channels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def sends_and_stays(e: Endpoint, records: int, notifies: Any = endpoint_notify) -> Steps:
-    """The end is left to the other models."""
+    """Ignore ends, which the other models cover."""
     for n in range(records):
         yield when("waits for room", has_room, e.channel, n)
         yield put_release(("word", e.channel), 2 * n + 1)
@@ -35,7 +35,7 @@ def sends_and_stays(e: Endpoint, records: int, notifies: Any = endpoint_notify) 
 
 
 def waits_for_any(items: Items, records: int, sleeps: Any = sleep_a_while) -> Steps:
-    """Take so many from each, as they come."""
+    """Receive that many records from each channel, as they come."""
     while items:
         found = 0
         for e, n in items:
@@ -64,7 +64,7 @@ def among(
     notifies: Any = endpoint_notify,
     **how: Any,
 ) -> Model:
-    """A consumer who waits for any of some channels; perhaps one who closes an endpoint."""
+    """Build the model: a consumer waits for any channel; perhaps a thread closes an endpoint."""
     others = tuple(f"producer of {c}" for c in channels)
     memory = shared(channels, (*others, "consumer", "closer"), None)
     processes, items = [], []
@@ -83,7 +83,7 @@ def among(
 
 
 def sleep_reading_knock_last(items: Items) -> Steps:
-    """Read after arming, but before looking, it would do; not after that."""
+    """Read `knock` after looking: after arming, but before looking, would still be correct."""
     yield from lie_down(items)
     if not (yield from look(items)):
         words = yield from gather(items)
@@ -115,7 +115,7 @@ CONTROLS: dict[str, Callable[[], Model]] = {
         "control", channels="X", sleeps=sleep_reading_knock_last
     ),
     "among: not looking again": lambda: among("control", sleeps=sleep_without_looking_again),
-    "among: knock not counted up": lambda: among(
+    "among: knock not incremented": lambda: among(
         "control", channels="X", notifies=notify_without_counting
     ),
 }

@@ -46,7 +46,7 @@ def has_late_byte(e: Endpoint, b: Bell) -> Steps:
 
 
 def pidfd_open(view: View, holder: Any) -> Any:
-    """Watch whoever holds the other side: for his end, if he has not come to it yet."""
+    """Watch the holder of the other side for its end, unless that has already come."""
     state, who = holder
     watched = who if state == OPEN and view["alive", who] else None
     return {("watched",): holder, ("pidfd",): watched}, None
@@ -60,7 +60,7 @@ def peer_is_lost(e: Endpoint) -> Steps:
     holder = yield get_acquire(("holder", e.channel, 1 - e.side))
     if holder != (yield get(("watched",))):
         yield from watch(holder)
-    if holder[0] != OPEN or (yield when("is he alive?", ask_alive, holder[1])):
+    if holder[0] != OPEN or (yield when("is it alive?", ask_alive, holder[1])):
         return False
     yield from recover_if_dead(e, 1 - e.side)
     return False
@@ -75,7 +75,7 @@ def bell_bring_in_line(
     peer_is_lost: Any = peer_is_lost,
     ring_self: Any = ring_self,
 ) -> Steps:
-    """Return the bell, and whether there is something new."""
+    """Return the bell, and whether settling it found something new."""
     if (yield from endpoint_ready(e, n)):
         if b.state != RUNG or b.due:
             b = yield from ring_self(e, b)

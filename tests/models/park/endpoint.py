@@ -75,7 +75,7 @@ def finish_closing() -> Steps:
 
 
 def start_closing(e: Endpoint) -> Steps:
-    """By another thread: true when the caller is the one who closes it."""
+    """Mirror the call by another thread; return whether the caller is to close the endpoint."""
     use = yield atomic_fetch_or(("use",), CLOSING)
     if use & CLOSING:
         return False
@@ -86,12 +86,12 @@ def start_closing(e: Endpoint) -> Steps:
 
 
 def ipcheap_endpoint_enter(e: Endpoint) -> Steps:
-    """Return whether one may; where nobody else can close it, that is not looked at."""
+    """Return whether the call may go on; not asked if no other thread can close the endpoint."""
     return not e.shared or (yield atomic_compare_exchange_strong(("use",), 0, INSIDE)) == 0
 
 
 def ipcheap_endpoint_leave(e: Endpoint) -> Steps:
-    """Return whether it was to be closed meanwhile."""
+    """Return whether another thread asked for it to be closed meanwhile."""
     if not e.shared or not (yield atomic_fetch_and(("use",), ~INSIDE)) & CLOSING:
         return False
     yield from finish_closing()
@@ -100,7 +100,7 @@ def ipcheap_endpoint_leave(e: Endpoint) -> Steps:
 
 END = "endpoint/endpoint.c"
 MIRRORS = (
-    # It also ends the side of one who never was, which only a spoilt heap has.
+    # In C it also ends the side of a participant that never existed, as in a corrupted heap.
     Mirror("channel/side.c", side_taken, ignored=frozenset({"side_end"})),
     Mirror("record/endpoint.c", take_side),
     Mirror(END, claim),

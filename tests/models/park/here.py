@@ -1,4 +1,4 @@
-"""*Here*: a producer and a consumer who both park on their words, and the end of the channel."""
+"""*Here*: a producer and a consumer that both park on their words, and the end of the channel."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def consume(e: Endpoint, records: int, parks: Any = park, notifies: Any = endpoi
             continue
         state, _ = yield get_acquire(("holder", e.channel, PRODUCER))
         if state == CLOSED:
-            # The slot first, then the state: whatever was sent before the end comes before it.
+            # The slot again: whatever was sent before the end is received before it.
             if (yield get_acquire(("word", e.channel))) == 2 * n + 1:
                 continue
             if n != records:
@@ -67,12 +67,12 @@ def here(
     closer: bool = False,
     **how: Any,
 ) -> Model:
-    """A producer and a consumer who both park; perhaps one who closes the consumer's endpoint."""
+    """Build the model: both sides park; perhaps another thread closes the consumer's endpoint."""
     names = ("producer", "consumer", *(("closer",) if closer else ()))
     out = Endpoint("X", PRODUCER, "producer", ("consumer",), fences)
     into = Endpoint("X", CONSUMER, "consumer", ("producer",), fences, shared=closer)
     sending = partial(produce, out, records, **how)
-    if closer:  # who is what the consumer waits for in the end
+    if closer:  # in the end the consumer waits for the other thread
         sending = partial(sends, out._replace(removable=True), records, stays=True)
     processes = [
         Process("producer", sending),

@@ -1,4 +1,4 @@
-"""Wakers and sleepers: wake.c and park.c, and what these use of endpoints and bells."""
+"""Wakers and sleepers: wake.c and park.c, and what they use of endpoints and bells."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def side_end(channel: str, side: int, state: str, me: str) -> Steps:
 
 
 def endpoint_ready(e: Endpoint, n: int) -> Steps:
-    """Something to do, or the other side's end."""
+    """Return whether there is something to do, or the other side's end to report."""
     word = yield get_acquire(("word", e.channel))
     if word == 2 * n + e.side:
         return True

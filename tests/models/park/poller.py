@@ -1,4 +1,4 @@
-"""*Bell*: a consumer who polls, producers who may be killed, one who removes the channel."""
+"""*Bell*: a consumer polls, producers may be killed, a process removes the channel."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def on_the_way(view: View) -> bool:
 
 
 def is_told(view: View) -> str | None:
-    """An endpoint that is ready makes the descriptor readable, or somebody living will."""
+    """Check that a ready endpoint's descriptor is readable, or a living process about to ring."""
     if not view["outside",] or not is_ready_now(view, "X"):
         return None
     if is_readable(view, "X") or on_the_way(view):
@@ -80,22 +80,22 @@ def is_told(view: View) -> str | None:
 
 
 def nobody_waits(view: View) -> str | None:
-    """In the end, only he still polls to whom nothing happens, and who is told of a death."""
+    """Check that in the end a poller waits only if nothing is to be done and nobody has died."""
     state, who = view["holder", "X", PRODUCER]
     if not view["outside",] or is_readable(view, "X"):
         return None
     if is_ready_now(view, "X"):
-        return "the poller sleeps for ever"
-    # Who claims and is killed before he has told of it is noticed by the next who comes.
+        return "the poller sleeps indefinitely"
+    # A claimant killed before it has woken the poller is noticed by the next claimant.
     dead = state == OPEN and not view["alive", who] and view["way", who] != "claims"
-    return "the poller is not told of a death" if dead else None
+    return "the poller is not notified of a death" if dead else None
 
 
 # The poller ---------------------------------------------------------------------------------------
 
 
 def goes_out(view: View, channel: str) -> Any:
-    """After a call in which nothing was to be done, nor on its way, nothing is readable."""
+    """Leave a call: if nothing was to be done, nor on its way, the descriptor is not readable."""
     dead = view["calm",]
     left = view["pipe", channel] or view["pidfd",] in (dead or ())
     if dead is not None and left and not is_ready_now(view, channel):
@@ -116,7 +116,7 @@ def not_died(view: View, channel: str) -> Any:
 
 
 def receives(e: Endpoint, n: int, records: int) -> Steps:
-    """Return "a record", "nothing", or which end it is."""
+    """Return "a record", "nothing", or the kind of end."""
     word = yield get_acquire(("word", e.channel))
     if word != 2 * n + 1:
         if e.removable and (yield get(("flags", e.channel))) & GONE:
@@ -136,7 +136,7 @@ def receives(e: Endpoint, n: int, records: int) -> Steps:
 def polls(
     e: Endpoint,
     records: int,
-    ways: tuple[str, ...] = ("polls", "comes by himself"),
+    ways: tuple[str, ...] = ("polls", "calls without polling"),
     settles: Any = bell_bring_in_line,
 ) -> Steps:
     """Call when the descriptor is readable, and sometimes when it is not."""
@@ -180,7 +180,7 @@ def bell(
     producer: dict[str, Any] | None = None,
     **how: Any,
 ) -> Model:
-    """A consumer who polls; the producer, and one who comes after him, may be killed."""
+    """Build the model: a consumer polls; the producer and its successor may be killed."""
     fences = fences or bool(kills)
     names = (
         "producer",
@@ -210,7 +210,7 @@ def bell(
         finally_=nobody_waits,
         kills=kills,
         private=frozenset({"watched"}),
-        tso=not kills,  # buffers are for those models in which nobody dies
+        tso=not kills,  # only models without deaths have buffers
     )
 
 
@@ -225,7 +225,7 @@ def notify_ringing_first(e: Endpoint, pull: str = "") -> Steps:
 
 
 def notify_giving_up(e: Endpoint, pull: str) -> Steps:
-    """Leave the word taken when there was no descriptor to ring with."""
+    """Leave the word taken if there was no descriptor to ring with."""
     yield compiler_fence()
     yield put_exchange(("parked", e.channel, 1 - e.side), AWAKE)
 
@@ -288,7 +288,7 @@ def settling(**how: Any) -> Any:
 MODELS: dict[str, Callable[[], Model]] = {
     "bell": lambda: bell("bell"),
     "bell, fences": lambda: bell("bell, fences", fences=True),
-    "bell, who also parks": lambda: bell("bell", ways=("polls", "parks")),
+    "bell, a poller that also parks": lambda: bell("bell", ways=("polls", "parks")),
     "bell, wakers die": lambda: bell("bell, wakers die", kills=1, records=1, ways=("polls",)),
     "bell, two claimants die": lambda: bell(
         "bell, two claimants die",
@@ -332,17 +332,17 @@ CONTROLS: dict[str, Callable[[], Model]] = {
     "bell: the peer's process not watched": lambda: bell(
         "control", kills=1, settles=settling(peer_is_lost=peer_not_watched)
     ),
-    "bell: a due byte counted upon": lambda: bell(
+    "bell: a due byte relied upon": lambda: bell(
         "control", kills=1, records=1, settles=settling(ring_self=ring_self_unless_due)
     ),
-    "bell: the byte of a dead predecessor counted upon": lambda: bell(
+    "bell: the byte of a dead predecessor relied upon": lambda: bell(
         "control",
         kills=1,
         records=1,
         ways=("polls",),
         producer={"claim": claim_without_ringing},
     ),
-    "bell: the byte of a recovered claimant counted upon": lambda: bell(
+    "bell: the byte of a recovered claimant relied upon": lambda: bell(
         "control",
         kills=2,
         records=0,
@@ -350,7 +350,7 @@ CONTROLS: dict[str, Callable[[], Model]] = {
         ways=("polls",),
         producer={"claim": claim_recovering_without_ringing, "stays": True},
     ),
-    "bell: no descriptor, and the word not put back": lambda: bell(
+    "bell: no descriptor, and the word not restored": lambda: bell(
         "control", records=1, poor=True, producer={"notifies": notify_giving_up}
     ),
 }

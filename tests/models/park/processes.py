@@ -1,4 +1,4 @@
-"""Who takes part in more than one of the models."""
+"""Processes that occur in more than one of the models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def closes(e: Endpoint) -> Steps:
-    """Another thread closes it."""
+    """Close the endpoint, as another thread."""
     if (yield from start_closing(e)):
         yield from finish_closing()
 
@@ -37,7 +37,7 @@ def sends(
     claim: Any = claim,
     notifies: Any = endpoint_notify,
 ) -> Steps:
-    """Send what is not sent yet; room is waited for in one step."""
+    """Send what has not been sent; waiting for room is one step."""
     if after:
         yield when(f"{after} has died", has_died, after, rest=True)
     if after or claims:
@@ -61,7 +61,7 @@ def closed_once(view: View) -> str | None:
     return "it is closed twice" if view["closings",] > 1 else None
 
 
-# A mistake for more than one ----------------------------------------------------------------------
+# A mistake for more than one model ------------------------------------------------------------
 
 
 def notify_without_a_fence(e: Endpoint, pull: str = "") -> Steps:

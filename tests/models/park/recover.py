@@ -1,4 +1,4 @@
-"""Recovering whoever holds a side and is dead, as far as it concerns sleepers: side.c."""
+"""Recovering the dead holder of a side, as far as it concerns sleepers: side.c."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def lock_is_taken(view: View, me: str) -> Any:
 
 
 def heap_lock(me: str) -> Steps:
-    """In one step: a dead owner is robbed."""
+    """Take the lock in one step, also from a dead owner."""
     yield when("takes the lock", lock_is_taken, me)
 
 
@@ -28,7 +28,7 @@ def heap_unlock() -> Steps:
 
 
 def side_recover(channel: str, side: int, dead: str, me: str) -> Steps:
-    """What concerns sleepers: under the lock."""
+    """Do what concerns sleepers, under the lock."""
     holder = yield get(("holder", channel, side))
     if holder != (OPEN, dead):
         return
@@ -41,7 +41,7 @@ def recover_if_dead(
     e: Endpoint, side: int, locked: bool = False, side_recover: Any = side_recover
 ) -> Steps:
     state, dead = yield get_acquire(("holder", e.channel, side))
-    if state != OPEN or (yield when("is he alive?", ask_alive, dead)):
+    if state != OPEN or (yield when("is it alive?", ask_alive, dead)):
         return
     if not locked:
         yield from heap_lock(e.me)

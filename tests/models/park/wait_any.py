@@ -29,7 +29,7 @@ def look(items: Items) -> Steps:
 
 
 def gather(items: Items) -> Steps:
-    """Return the words to sleep on, and what they are now."""
+    """Return the words to sleep on, and their values now."""
     me = items[0][0].me
     seen = yield get_acquire(("knock", me))
     return ((("knock", me), seen),)

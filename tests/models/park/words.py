@@ -1,4 +1,4 @@
-"""The words they share, who they are, and what the operating system does."""
+"""The words that processes share, their endpoints, and what the operating system does."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Endpoint(NamedTuple):
     channel: str
     side: int
     me: str
-    others: tuple[str, ...]  # whom a membarrier interrupts
-    fences: bool = False  # it is refused, and wakers know
+    others: tuple[str, ...]  # the processes that a membarrier interrupts
+    fences: bool = False  # membarrier is refused, and wakers know it
     shared: bool = False  # another thread may close it
     removable: bool = False
-    poor: bool = False  # once, there is no descriptor left for the bell
+    poor: bool = False  # once, no descriptor is left for the bell
 
 
 class Bell(NamedTuple):
@@ -50,13 +50,13 @@ def os_pipe_clear(channel: str) -> Step:
 
 
 def os_pipe_clear_soon(channel: str) -> Steps:
-    """What is on its way comes in time, or does not."""
+    """Clear the byte that is on its way, or time out before it comes."""
     if (yield choose(True, False)):
         yield os_pipe_clear(channel)
 
 
 def os_futex_wait_any(words: tuple[tuple[Any, int], ...]) -> Step:
-    """Of one word: all endpoints here are of one participant."""
+    """Wait on one word: all endpoints here belong to one participant."""
     ((name, expected),) = words
     return os_futex_wait(name, expected)
 
@@ -74,7 +74,7 @@ def has_told(_: View, me: str) -> Any:
 
 
 def telling(me: str) -> tuple[tuple[Any, Any], ...]:
-    """Return the ghosts of a store after which somebody is to be told."""
+    """Return the ghosts of a store after which the other side is to be woken."""
     return ((("way", me), True), (("calm",), None))
 
 
@@ -100,7 +100,7 @@ def shared(channels: str, names: tuple[str, ...], producer: Any) -> dict[Any, An
     return memory | {("way", name): False for name in names}
 
 
-# For the tie to C: what it calls a word by a pointer, and what else is followed there.
+# For the tie to C: pointers to words, and what else is followed there.
 PARKED = (("word", "parked"),)
 ATOMICS = frozenset(
     {"atomic_fetch_or", "atomic_fetch_and", "atomic_compare_exchange_strong", "ready"}

@@ -1,16 +1,16 @@
 """The ring of a record channel: killed anywhere, nothing is lost, repeated or leaked.
 
-Producers send numbered records in blocks of a small pool; consumers free, keep or forward
-them, hold one while they take the next, and are killed before any store, as is who recovers
-them. Successors claim the side and go on. At the end somebody recovers what is left, takes
-what is pending, and everything must add up. The heap lock is one step; freeing a block is one
-store to its tag.
+Producers send numbered records in blocks of a small pool. Consumers free, keep or forward
+them, and hold one while they take the next. Any of them is killed before any store, and so are the
+processes that recover them. Successors claim the side and go on. At the end a last process recovers
+what is left and takes what is pending, and everything must add up. The heap lock is one step;
+freeing a block is one store to its tag.
 
     word     (state, lap, block)        tag     FREE, (OWN, who) or (SENT, channel, position)
     done     what has become of a record: "", (SENT, channel), (RECEIVED, channel, who), DONE
 
 `record` and `group` (sending, receiving, copying), `ring`, `recover` and `endpoint` mirror the C
-sources, on what `world` describes. `processes` are those who call them, `setups` puts them
+sources, on the words that `world` describes. `processes` has their callers, `setups` puts them
 together, and `mistakes` has what must fail.
 """
 

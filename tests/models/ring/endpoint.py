@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def take_position(c: Channel, side: int) -> Steps:
-    """Return where to go on, and up to where tags are looked at."""
+    """Return the position to go on from, and the position up to which tags are checked."""
     sent = yield from ring_sent(c)
     if side == PRODUCER:
         position = sent

@@ -1,4 +1,4 @@
-"""Receiving copies: several records are looked at where they lie, and given back together."""
+"""Receiving copies: several records are read in place and released together."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def group_end(me: str, c: Channel, group: Group) -> Steps:
 
 
 def show(me: str, c: Channel, group: Group) -> Steps:
-    """They are there all the time that somebody takes to look at them."""
+    """Check that the records stay in place while the consumer reads them."""
     for _, block, number in group:
         fault = yield when(f"looks at {number}", deliver, c, me, block, number)
         if fault:
@@ -71,7 +71,7 @@ def receive_group(
     settle_doubtful: Any = settle_doubtful,
     show: Any = show,
 ) -> Steps:
-    """Return where to go on; None at the end."""
+    """Return the position to go on from; None at the end."""
     group = yield from group_find(world, me, c, position, doubtful, settle_doubtful)
     if group is None:
         return None

@@ -78,7 +78,7 @@ def take_out_slot_first(me: str, c: Channel, position: int, block: int, number: 
 
 
 def settle_no_doubt(c: Channel, position: int, word: Any) -> Steps:
-    """Wait where the predecessor had freed out of order."""
+    """Wait at a slot that the predecessor had freed out of order."""
     while word[0] != FULL or word[1] != c.lap(position):
         found = yield when("waits for a record", readable, c, position, rest=True)
         word = yield get_acquire(("word", *c.slot(position)))
@@ -130,7 +130,7 @@ def never_half_forwarded(world: World, dead: str, tag: Any, block: int, here: An
 
 
 def recovering(recover_participant: Any) -> dict[str, Any]:
-    """Return what makes successors, and the last, recover in another way."""
+    """Return the arguments that make successors, and the last process, recover in another way."""
     how = partial(recover_if_dead, recover_participant=recover_participant)
     return {"claim": partial(claim, recover_if_dead=how)}
 
@@ -203,7 +203,7 @@ CONTROLS: dict[str, Callable[[], Model]] = {
         mortal="C",
         consumer={"settle_doubtful": settle_no_doubt},
     ),
-    "groups: given back before they are looked at": lambda: one_channel(
+    "groups: released before they are read": lambda: one_channel(
         "control",
         slots=2,
         records=3,
@@ -229,7 +229,7 @@ CONTROLS: dict[str, Callable[[], Model]] = {
         settle=partial(settle, recover_participant=consumers_first),
         **recovering(consumers_first),
     ),
-    "half forwarded by two threads: not put back": lambda: two_channels(
+    "half forwarded by two threads: the tag not restored": lambda: two_channels(
         "control",
         records=1,
         kills=1,

@@ -1,4 +1,4 @@
-"""Who sends, receives and forwards: step by step, or in one step a record."""
+"""Processes that send, receive and forward: step by step, or in one step a record."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def has_died(view: View, who: str) -> Any:
 
 
 def first_position(world: World, me: str, c: Channel, after: str, claim: Any) -> Steps:
-    """Return where a producer begins: in an empty ring, or where a dead one stood."""
+    """Return a producer's first position: in an empty ring, or where its dead predecessor stood."""
     if not after:
         return 0
     yield when(f"{after} has died", has_died, after, rest=True)
@@ -71,7 +71,7 @@ def produces(
 def produces_copies(
     world: World, me: str, c: Channel, after: str = "", claim: Any = claim, **how: Any
 ) -> Steps:
-    """The same with copies, as many at a time as there are left."""
+    """Send copies, as many at a time as are left, then close."""
     position = yield from first_position(world, me, c, after, claim)
     seen = Seen()
     number = yield get(("published", c.name))
@@ -84,7 +84,7 @@ def produces_copies(
 
 
 def ways(number: int, holds: bool, slots: int) -> tuple[str, ...]:
-    """Return what a consumer may do with a record: little, but each of it somewhere."""
+    """Return what a consumer may do with a record: few ways here, but each of them somewhere."""
     if holds:
         return ("free",)
     return ("free", "hold") if slots > 1 else ("free", "keep")
@@ -99,7 +99,7 @@ def consumes(
     settle_doubtful: Any = settle_doubtful,
     claim: Any = claim,
 ) -> Steps:
-    """Free or keep what comes; hold one while the next is taken, and free them in disorder."""
+    """Free or keep what comes; hold one while taking the next, and free them out of order."""
     position = doubtful = 0
     held: Any = None
     if after:
@@ -135,7 +135,7 @@ def consumes(
 def consumes_groups(
     world: World, me: str, c: Channel, after: str = "", claim: Any = claim, **how: Any
 ) -> Steps:
-    """Copy what comes, as much at a time as there is, and not at the first try."""
+    """Copy what comes, as much at a time as there is; reject the first group once."""
     position: int | None = 0
     doubtful = 0
     refuse = not after
@@ -158,7 +158,7 @@ def forwards(
     claim: Any = claim,
     **how: Any,
 ) -> Steps:
-    """Pass on what comes, or free it. With `threads` each side is a participant of its own."""
+    """Forward what comes, or free it. With `threads` each side is a participant of its own."""
     reader, writer = (f"{me}.in", f"{me}.out") if threads else (me, me)
     position = doubtful = onward = 0
     seen = Seen()
@@ -187,7 +187,7 @@ def forwards(
     yield from close_producer(writer, out)
 
 
-# Both ends of what is forwarded, in one step a record: one_channel() has looked at them.
+# Both ends of a forwarder take one step a record: one_channel() explores their steps.
 
 
 def feed(view: View, c: Channel, number: int) -> Any:

@@ -49,7 +49,7 @@ def collect_slot(c: Channel, position: int, word: Any) -> Steps:
 
 
 def look_at_slot(c: Channel, position: int) -> Steps:
-    """Return whether it is writable, and its word if something came back in it."""
+    """Return whether the slot is writable, and its word if a block came back in it."""
     word = yield get_acquire(("word", *c.slot(position)))
     writable = word[0] != FULL and word[1] == c.lap(position)
     return Seen(writable, word if writable and word[0] == RELEASED else None)
@@ -78,7 +78,7 @@ def sent_now(c: Channel, number: int) -> Any:
 
 
 def room(view: View, c: Channel, position: int) -> Any:
-    """The producer waits: what for?"""
+    """Return what ends the producer's wait, or None."""
     word = view["word", *c.slot(position)]
     if word[0] != FULL and word[1] == c.lap(position):
         return {}, "room"
@@ -92,7 +92,7 @@ def not_dead(view: View, c: Channel, side: int) -> Any:
 
 
 def wait_for_slot(world: World, me: str, c: Channel, position: int, seen: Seen) -> Steps:
-    """Return what is seen of the slot once it is writable."""
+    """Return what was seen of the slot once it is writable."""
     while not seen.writable:
         seen = yield from look_at_slot(c, position)
         if seen.writable:
@@ -136,12 +136,12 @@ def send_one(
 
 
 def copied(view: View, block: int, number: int) -> Any:
-    """What is in a block is private to who fills it: in one step."""
+    """Fill a block, in one step: its contents are private to the producer that fills it."""
     return {("data", block): number}, None
 
 
 def refill_slot(c: Channel, position: int, word: Any, number: int) -> Steps:
-    """Return whether there was something to fill."""
+    """Return whether a block that came back was filled."""
     if word[0] != RELEASED or word[1] != c.lap(position):
         return False
     if (yield get(("tag", word[2]))) != c.sent_tag(position - c.slots):
@@ -247,7 +247,7 @@ def settle_doubtful(c: Channel, position: int, word: Any) -> Steps:
 
 
 def readable(view: View, c: Channel, position: int) -> Any:
-    """The consumer waits: what for?"""
+    """Return what ends the consumer's wait, or None."""
     word = view["word", *c.slot(position)]
     if word[0] == FULL and word[1] == c.lap(position):
         return {}, "a record"
@@ -258,7 +258,7 @@ def readable(view: View, c: Channel, position: int) -> Any:
 
 
 def deliver(view: View, c: Channel, me: str, block: int, number: int) -> Any:
-    """The user has it. Is it his turn?"""
+    """Deliver a record to the user; return a fault if it is not this record's turn."""
     if view["data", block] != number:
         return {}, f"length {number} came with record {view['data', block]}"
     state = view["done", number]
@@ -305,7 +305,7 @@ def move_to(c: Channel, position: int) -> Steps:
 
 
 def move_on(c: Channel, position: int, count: int) -> Steps:
-    """True when what has been found is the consumer's."""
+    """Return whether what was found is the consumer's."""
     yield from move_to(c, position + count)
     yield compiler_fence()
     if (yield get(("flags", c.name))) & GONE:

@@ -35,7 +35,7 @@ def side_is_dead(c: Channel, side: int, dead: str) -> Steps:
     holder = yield get(("holder", c.name, side))
     if holder[0] != OPEN:
         return False
-    return holder[1] == dead or not (yield when("is he alive?", ask_alive, holder[1]))
+    return holder[1] == dead or not (yield when("is it alive?", ask_alive, holder[1]))
 
 
 def is_half_forwarded(world: World, dead: str, tag: Any, block: int, here: Any) -> Steps:
@@ -124,9 +124,9 @@ def recover_if_dead(
     world: World, me: str, c: Channel, side: int, recover_participant: Any = recover_participant
 ) -> Steps:
     holder = yield get_acquire(("holder", c.name, side))
-    if holder[0] != OPEN or (yield when("is he alive?", ask_alive, holder[1])):
+    if holder[0] != OPEN or (yield when("is it alive?", ask_alive, holder[1])):
         return
-    locked = yield when("has he the lock?", ask_locked, me)
+    locked = yield when("does it have the lock?", ask_locked, me)
     if not locked:
         yield from heap_lock(me)
     yield from recover_participant(world, holder[1])

@@ -1,4 +1,4 @@
-"""The ring itself: what the slots say, what is found there, and how a side ends."""
+"""The ring itself: what the slots say, how the ring is collected, and how a side ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One channel or two, who works on them, and how it must end."""
+"""Models of one or two channels: their processes, and what must hold in the end."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def settle(world: World, recover_participant: Any = recover_participant) -> Steps:
-    """Recover all the dead, then take what is left on the channels nobody reads."""
+    """Recover all the dead, then take what is left on channels without a consumer."""
     yield from heap_lock("last")
     dead = yield when("who is dead?", the_dead)
     for who in dead:
@@ -60,13 +60,13 @@ def settle(world: World, recover_participant: Any = recover_participant) -> Step
 
 
 def the_dead(view: View) -> Any:
-    """Return the participants of the dead, those who recover half first."""
+    """Return the participants of the dead processes."""
     dead = [name for _, name in view.names("alive") if not view["alive", name]]
     return {}, tuple(who for name in dead for who in (name, f"{name}.in", f"{name}.out"))
 
 
 def adds_up(world: World, view: View) -> str | None:
-    """Everything that was sent has been received, every block is in one place."""
+    """Check that everything sent was received, and that every block is in one place."""
     for _, number in view.names("done"):
         if view["done", number] not in ("", DONE):
             return f"record {number} is lost: {view['done', number]}"
@@ -102,10 +102,10 @@ def one_channel(
     groups: tuple[str, ...] = (),
     settle: Any = settle,
 ) -> Model:
-    """One channel; producer P and consumer C, and who comes after them.
+    """Build a model of one channel: producer P, consumer C, and their successors.
 
-    `fast` are those who take one step a record, and live. Producers may send `copies`;
-    `groups` are the consumers who take what comes in groups.
+    The `fast` processes take one step a record and are never killed. Producers may send `copies`;
+    `groups` are the consumers that take what comes in groups.
     """
     produces_them = produces_copies if copies else produces
     c = Channel("X", slots, trusting)
@@ -149,7 +149,7 @@ def two_channels(
     settle: Any = settle,
     **how: Any,
 ) -> Model:
-    """P sends on X, M forwards to Y, C takes it there; M2 comes after M."""
+    """Build a model of two channels: P sends on X, M forwards to Y, C receives there."""
     x, y = Channel("X", 1), Channel("Y", 1)
     world = World((x, y), 3, records)
     processes = (

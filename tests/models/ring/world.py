@@ -1,4 +1,4 @@
-"""What all of it is about: channels, blocks, the heap's lock, and the words they are made of."""
+"""The subject of all models here: channels, blocks, the heap's lock, and their words."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Channel(NamedTuple):
         return position // self.slots
 
     def full(self, position: int, block: int) -> Any:
-        """Return the word of a slot in which a record is."""
+        """Return the word of a slot that holds a record."""
         return (FULL, self.lap(position), block)
 
     def sent_tag(self, position: int) -> Any:
@@ -50,15 +50,15 @@ class World(NamedTuple):
     channels: tuple[Channel, ...]
     blocks: int
     records: int
-    watchful: bool = True  # who waits for a dead side recovers it
+    watchful: bool = True  # a process that waits for a dead side recovers it
 
     def channel(self, name: str) -> Channel:
-        """Return the channel of a name."""
+        """Return the channel with this name."""
         return next(c for c in self.channels if c.name == name)
 
 
 def is_alive(view: View, who: str) -> bool:
-    """Two participants of one process, "M.in" and "M.out", die together."""
+    """Return whether a participant lives: "M.in" and "M.out", of one process, die together."""
     return bool(view[("alive", who.split(".", maxsplit=1)[0])])
 
 
@@ -66,7 +66,7 @@ def ask_alive(view: View, who: str) -> Any:
     return {}, is_alive(view, who)
 
 
-# The heap lock, in one step: a dead owner is robbed -----------------------------------------------
+# The heap lock, in one step, also from a dead owner -----------------------------------------------
 
 
 def lock_is_taken(view: View, me: str) -> Any:
@@ -99,7 +99,7 @@ def take_block(view: View, world: World, me: str, number: int) -> Any:
 
 
 def block_free(block: int) -> Steps:
-    """One store, for which the tag has been judged: of the tag, or of its remote bit."""
+    """Free a block whose tag was checked, by one store: to the tag, or to its remote bit."""
     yield put(("tag", block), FREE)
 
 
@@ -111,7 +111,7 @@ def place_is(block: int, tag: Any) -> Steps:
 
 
 def shared(world: World, processes: Sequence[Process], holders: dict[Any, str]) -> dict[Any, Any]:
-    """Return memory in which the first holders have claimed their sides."""
+    """Return a memory in which the first holders have claimed their sides."""
     memory: dict[Any, Any] = {"lock": 0}
     for c in world.channels:
         for slot in range(c.slots):
