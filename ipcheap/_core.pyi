@@ -46,7 +46,6 @@ class _Lib:
     IPCHEAP_PEER_DIED: Final[int]
     IPCHEAP_ENDPOINT_CLOSED: Final[int]
     IPCHEAP_RECORD: Final[int]
-    IPCHEAP_RING_HELD: Final[int]
     IPCHEAP_WRONG_THREAD: Final[int]
     IPCHEAP_WRONG_PROCESS: Final[int]
     IPCHEAP_CORRUPT: Final[int]

@@ -122,6 +122,7 @@ class Endpoint:
             held=numbers.held,
             parks=numbers.parks,
             wakes=numbers.wakes,
+            detached=numbers.detached,
         )
 
     def _numbers(self) -> CData:

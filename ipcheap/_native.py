@@ -264,10 +264,6 @@ _PLAIN: dict[int, tuple[type[Exception], str]] = {
         errors.RecordError,
         "{it}: the record is not to be used here: freed, sent, or of another heap",
     ),
-    lib.IPCHEAP_RING_HELD: (
-        errors.RecordError,
-        "{it}: this consumer holds every slot of the ring itself; free() or keep() some records",
-    ),
     lib.IPCHEAP_WRONG_THREAD: (
         errors.WrongThread,
         "{it}: this {side} belongs to {doing}, which claimed it; claim in the thread that uses it",

@@ -239,6 +239,4 @@ class Consumer(Endpoint, ConsumerCore):
                 "kind: recv_array() takes what allocate_array() and loan() made, recv_object() "
                 "what send_object() did, recv_record() any"
             )
-        if code == lib.IPCHEAP_TIMED_OUT and (held := self._numbers().held):
-            doing = f"{doing} (this consumer holds {held}; slots are used in turn: free the oldest)"
         return super()._error(code, doing, asked)

@@ -100,7 +100,8 @@ class EndpointStatistics:
 
     `capacity` slots; `sent` and `received` records since the channel was added; `held`
     received and not given back, which only a consumer knows; `parks` times this side went to
-    sleep, `wakes` times it woke the other.
+    sleep, `wakes` times it woke the other. `detached` records were taken out of the channel because
+    a consumer held them for a whole ring: they are not delivered again if it dies.
     """
 
     capacity: int
@@ -109,3 +110,4 @@ class EndpointStatistics:
     held: int
     parks: int
     wakes: int
+    detached: int

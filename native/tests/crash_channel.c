@@ -163,7 +163,7 @@ static void forward(struct world *w) {
     for (int i = 0; i < SLOTS; i++) numbers[i] = receive_b(w, &records[i]);
     for (int i = 0; i < SLOTS; i++) {
         enum fate *fate = &w->told->fate[numbers[i]];
-        *fate = FORWARDING;
+        *fate = *fate == UNTOUCHED ? FORWARDING : GIVING; /* a detached one does not go back */
         EXPECT_EQ(CALL(ipcheap_try_send(w->c_out, &records[i])), 0);
         *fate = FORWARDED;
     }
@@ -193,6 +193,15 @@ static void close_consumer(struct world *w) {
     EXPECT_EQ(CALL(ipcheap_endpoint_close(w->b_in)), 0);
     for (int i = 0; i < SLOTS - 1; i++) w->told->fate[i] = GIVEN;
     for (int i = 0; i < SLOTS - 1; i++) give_back(w, &w->mine[i]);
+}
+
+/* The last one that is received detaches the first, which has stood there for a whole ring. */
+static void hold_all(struct world *w) {
+    for (int i = 0; i < SLOTS; i++) receive_b(w, &w->mine[i]);
+    for (int i = 0; i < SLOTS; i++) w->told->fate[i] = GIVING;
+    EXPECT_EQ(CALL(ipcheap_endpoint_close(w->b_in)), 0);
+    for (int i = 0; i < SLOTS; i++) w->told->fate[i] = GIVEN;
+    for (int i = 0; i < SLOTS; i++) give_back(w, &w->mine[i]);
 }
 
 static void join(struct world *w) {
@@ -275,6 +284,7 @@ const struct scenario channel_scenarios[] = {
     {"close a producer", MIB, .before = listen_a, .prepare = fill_a, .meanwhile = empty_a,
      .act = close_producer},
     {"close a consumer", MIB, .before = all_channels, .prepare = hold_some, .act = close_consumer},
+    {"hold a whole ring", MIB, .before = all_channels, .prepare = claim_b, .act = hold_all},
     {"join", MIB, .before = listen_a, .act = join, .joins = true},
     {"leave", MIB, .before = all_channels, .prepare = own_everything, .act = leave,
      .leaves = true},

@@ -28,11 +28,14 @@ static void extents_come_and_go(struct world *w) {
     give_back(w, &w->mine[2]); /* beyond the reserve */
 }
 
-static void extents_in_turn(struct world *w) {
+static void in_turn(struct world *w) {
     struct participant *me;
     EXPECT_EQ(participant_current(w->heap, &me), 0);
     EXPECT(memory_of(me) != NULL);
     me->memory->rotation.order = IN_TURN;
+}
+
+static void extents_in_turn(struct world *w) {
     for (int i = 0; i < 12; i++) {
         ipcheap_record *record = &w->mine[i % 3];
         if (i >= 3) give_back(w, record);
@@ -139,7 +142,8 @@ const struct scenario memory_scenarios[] = {
     {"small", MIB, .before = listen_a, .act = small_come_and_go},
     {"large slabs", 16 * MIB, .before = listen_a, .act = large_slabs_come_and_go},
     {"extents", MIB, .before = listen_a, .act = extents_come_and_go},
-    {"extents in turn", 64 * MIB, .before = listen_a, .act = extents_in_turn},
+    {"extents in turn", 64 * MIB, .before = listen_a, .prepare = in_turn,
+     .act = extents_in_turn},
     {"adopt", MIB, .before = adopt_before, .act = adopt, .verify = adopted},
     {"collect", MIB, .before = listen_a, .prepare = all_sent_and_freed,
      .meanwhile = empty_a_keeping, .act = collect_all},

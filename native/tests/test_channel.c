@@ -88,11 +88,10 @@ static void held_records_stay_and_closing_keeps_them(void) {
     ipcheap_record held[4], record;
     for (uint64_t i = 0; i < 4; i++) send_number(heap, producer, i);
     for (uint64_t i = 0; i < 4; i++) EXPECT_EQ(ipcheap_try_receive(consumer, &held[i]), 0);
-    EXPECT_EQ(ipcheap_try_receive(consumer, &record), IPCHEAP_RING_HELD);
-    /* Freed out of order: the ring goes on only when its oldest slot is free. */
+    /* The fourth has detached the first; freed out of order the rest keeps its slots. */
+    EXPECT_EQ(ipcheap_try_receive(consumer, &record), IPCHEAP_WOULD_BLOCK);
     EXPECT_EQ(ipcheap_free(heap, &held[2]), 0);
     EXPECT_EQ(ipcheap_free(heap, &held[2]), IPCHEAP_RECORD);
-    EXPECT_EQ(ipcheap_try_receive(consumer, &record), IPCHEAP_WOULD_BLOCK);
     EXPECT_EQ(ipcheap_keep(heap, &held[0]), 0);
     send_number(heap, producer, 4);
     EXPECT_EQ(ipcheap_try_receive(consumer, &record), 0);
@@ -114,6 +113,77 @@ static void held_records_stay_and_closing_keeps_them(void) {
     EXPECT_EQ(statistics(heap).in_use, 0);
     expect_sound(heap);
     ipcheap_endpoint_release(former);
+    ipcheap_endpoint_release(consumer);
+    ipcheap_endpoint_release(producer);
+    ipcheap_release(heap);
+    close(fd);
+}
+
+/* However many a consumer holds, its producer goes on; what it holds longest is its own. */
+static void held_records_never_stop_a_channel(uint64_t slots, uint64_t nbytes) {
+    enum { HELD = 500 };
+    int fd = new_segment(64 * MIB);
+    ipcheap_heap *heap = attach(fd);
+    struct pair p = pair_of(heap, 1, slots);
+    ipcheap_endpoint_statistics numbers;
+    ipcheap_record held[HELD];
+    for (uint64_t i = 0; i < HELD; i++) {
+        ipcheap_record record;
+        EXPECT_EQ(ipcheap_allocate(heap, nbytes, &record), 0);
+        memcpy(record.data, &i, sizeof i);
+        EXPECT_EQ(ipcheap_try_send(p.out, &record), 0);
+        EXPECT_EQ(ipcheap_try_receive(p.in, &held[i]), 0);
+    }
+    EXPECT_EQ(ipcheap_endpoint_describe(p.in, &numbers), 0);
+    EXPECT_EQ(numbers.held, slots - 1);
+    EXPECT_EQ(numbers.detached, HELD - (slots - 1));
+    expect_sound(heap);
+    for (uint64_t i = 0; i < HELD; i++) EXPECT_EQ(*(uint64_t *)held[i].data, i);
+    /* In any way and order: kept, sent on, freed. */
+    for (uint64_t i = 0; i < HELD; i += 5) EXPECT_EQ(ipcheap_keep(heap, &held[i]), 0);
+    for (uint64_t i = 1; i < HELD; i += 5) {
+        EXPECT_EQ(ipcheap_try_send(p.out, &held[i]), 0);
+        EXPECT_EQ(ipcheap_try_receive(p.in, &held[i]), 0);
+        EXPECT_EQ(*(uint64_t *)held[i].data, i);
+    }
+    for (uint64_t i = HELD; i-- > 0;) EXPECT_EQ(ipcheap_free(heap, &held[i]), 0);
+    for (uint64_t i = 0; i < HELD; i++) EXPECT_EQ(ipcheap_free(heap, &held[i]), IPCHEAP_RECORD);
+    EXPECT_EQ(ipcheap_endpoint_describe(p.in, &numbers), 0);
+    EXPECT_EQ(numbers.held, 0);
+    EXPECT_EQ(statistics(heap).in_use, 0);
+    expect_sound(heap);
+    pair_release(&p);
+    ipcheap_release(heap);
+    close(fd);
+}
+
+/* A consumer that is killed: what was detached is freed, the rest is delivered again. */
+static void of_a_dead_consumer_only_detached_records_are_gone(void) {
+    enum { HELD = 50, LEFT = 3 };
+    int fd = new_segment(16 * MIB);
+    ipcheap_heap *heap = attach(fd);
+    ipcheap_channel channel = record_channel(heap, 1, LEFT + 1);
+    ipcheap_endpoint *producer = claim(heap, &channel, IPCHEAP_PRODUCER);
+    pid_t pid = fork();
+    EXPECT(pid >= 0);
+    if (pid == 0) {
+        ipcheap_endpoint *consumer = claim(heap, &channel, IPCHEAP_CONSUMER);
+        ipcheap_record record;
+        for (int i = 0; i < HELD; i++) EXPECT_EQ(ipcheap_receive(consumer, &record, -1), 0);
+        raise(SIGKILL);
+    }
+    for (uint64_t i = 0; i < HELD; i++) send_number(heap, producer, i);
+    EXPECT_EQ(waitpid(pid, NULL, 0), pid);
+    ipcheap_endpoint *consumer = claim(heap, &channel, IPCHEAP_CONSUMER);
+    ipcheap_record record;
+    for (uint64_t i = HELD - LEFT; i < HELD; i++) {
+        EXPECT_EQ(ipcheap_try_receive(consumer, &record), 0);
+        EXPECT_EQ(number_in(&record), i);
+        EXPECT_EQ(ipcheap_free(heap, &record), 0);
+    }
+    EXPECT_EQ(ipcheap_try_receive(consumer, &record), IPCHEAP_WOULD_BLOCK);
+    EXPECT_EQ(statistics(heap).in_use, 0);
+    expect_sound(heap);
     ipcheap_endpoint_release(consumer);
     ipcheap_endpoint_release(producer);
     ipcheap_release(heap);
@@ -399,6 +469,10 @@ static void a_hundred_thousand_channels(void) {
 int main(void) {
     a_producer_may_be_gone_before_a_consumer_comes();
     held_records_stay_and_closing_keeps_them();
+    held_records_never_stop_a_channel(4, 100);
+    held_records_never_stop_a_channel(1, 100);
+    held_records_never_stop_a_channel(2, 40000);
+    of_a_dead_consumer_only_detached_records_are_gone();
     forwarding_passes_the_same_memory_on(100);
     forwarding_passes_the_same_memory_on(MIB);
     a_forked_child_uses_the_heap_through_its_own_endpoints();

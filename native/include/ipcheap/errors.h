@@ -26,7 +26,6 @@
     X(PEER_DIED, -16, "the other side has died")                                                \
     X(ENDPOINT_CLOSED, -17, "the endpoint is closed")                                           \
     X(RECORD, -18, "the record is not the caller's: freed, sent, or of another heap")           \
-    X(RING_HELD, -19, "the consumer holds every slot of the ring itself")                       \
     X(WRONG_THREAD, -20, "the endpoint belongs to another thread")                              \
     X(WRONG_PROCESS, -21, "the endpoint or record belongs to another process")                  \
     X(CORRUPT, -22, "the segment holds what no participant would have written")                 \

@@ -5,8 +5,9 @@
  *   - A thread that uses a heap is one of its participants; the library sees to that on
  *     first use. An endpoint belongs to the thread that claimed it.
  *   - After fork() the child may use the heap, but not the parent's endpoints and records.
- *   - A record that a consumer holds keeps its slot of the ring: hold all of them and the
- *     producer waits for you. ipcheap_keep() takes a record out of the channel.
+ *   - A consumer may hold as many records as the heap has room for. One that has been held for a
+ *     whole ring is detached: taken out of the channel as by ipcheap_keep(), so that the producer can
+ *     go on. A detached record is not delivered again if its holder is killed.
  *   - The library never parses names. The caller opens the kernel object and passes it in,
  *     and may close its descriptor afterwards.
  *   - A record handle is a plain struct. Do not use one from two threads at a time.
@@ -398,6 +399,7 @@ typedef struct ipcheap_endpoint_statistics {
     uint64_t parks;    /* times this side went to sleep */
     uint64_t wakes;    /* times this side woke the other */
     uint64_t held;     /* slots that the consumer has received and not given back */
+    uint64_t detached; /* records taken out of the channel so that held ones did not stop it */
 } ipcheap_endpoint_statistics;
 
 IPCHEAP_API int ipcheap_endpoint_describe(ipcheap_endpoint *endpoint,

@@ -57,7 +57,7 @@ static void take_position(struct record_endpoint *e) {
         e->position = sent;
         ring_collect(e->base.me, e->base.index);
     } else {
-        e->position = ring_oldest(e->base.heap, e->base.index, sent);
+        e->position = e->oldest = ring_oldest(e->base.heap, e->base.index, sent);
         e->doubtful = sent;
     }
     put(&e->base.channel->sides[e->base.side].position, e->position);
@@ -134,16 +134,6 @@ static bool ready(const ipcheap_endpoint *endpoint) {
     return is_broken(e, get_acquire(&slot_of(e, e->position)->word)); /* with fill_slot() */
 }
 
-/* How many slots the consumer has received and not given back. */
-static uint64_t slots_held(const struct record_endpoint *e) {
-    uint64_t held = 0, first = e->position > e->mask ? e->position - e->mask - 1 : 0;
-    for (uint64_t p = first; p < e->position; p++) {
-        uint64_t word = get_acquire(&slot_of(e, p)->word); /* pairs with slot_leave() */
-        held += slot_is_readable(e, p, word);
-    }
-    return held;
-}
-
 int why_not(struct record_endpoint *e, uint64_t word) {
     uint32_t flags = get(&e->base.channel->flags);
     if (flags & CHANNEL_GONE) return IPCHEAP_ENDPOINT_CLOSED;
@@ -163,11 +153,20 @@ int why_not(struct record_endpoint *e, uint64_t word) {
         if (get(&e->base.channel->flags) & CHANNEL_GONE) return IPCHEAP_ENDPOINT_CLOSED;
         return peer == SIDE_CLOSED ? IPCHEAP_CHANNEL_CLOSED : IPCHEAP_PEER_DIED;
     }
-    bool held = e->base.side == IPCHEAP_CONSUMER && ring_state(word) == SLOT_FULL;
-    return UNLIKELY(held && slots_held(e) == e->mask + 1) ? IPCHEAP_RING_HELD : IPCHEAP_WOULD_BLOCK;
+    return IPCHEAP_WOULD_BLOCK;
 }
 
 /* Looking ------------------------------------------------------------------------------------ */
+
+/* How many slots the consumer has received and not given back. */
+static uint64_t slots_held(const struct record_endpoint *e) {
+    uint64_t held = 0, first = e->position > e->mask ? e->position - e->mask - 1 : 0;
+    for (uint64_t p = first; p < e->position; p++) {
+        uint64_t word = get_acquire(&slot_of(e, p)->word); /* pairs with slot_leave() */
+        held += slot_is_readable(e, p, word);
+    }
+    return held;
+}
 
 int ipcheap_endpoint_describe(ipcheap_endpoint *endpoint, ipcheap_endpoint_statistics *statistics) {
     const struct record_endpoint *e = record_endpoint(endpoint);
@@ -179,6 +178,7 @@ int ipcheap_endpoint_describe(ipcheap_endpoint *endpoint, ipcheap_endpoint_stati
         .received = get(&channel->sides[IPCHEAP_CONSUMER].position),
         .parks = get(&side->parks),
         .wakes = get(&side->wakes),
+        .detached = get(&channel->sides[IPCHEAP_CONSUMER].record.detached),
         .held = endpoint->side == IPCHEAP_CONSUMER && !endpoint->closed ? slots_held(e) : 0,
     };
     return 0;

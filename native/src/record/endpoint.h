@@ -15,6 +15,10 @@
  * only while the block's tag names that slot, so that a forwarded or kept record is never
  * delivered twice. Extents do not wait in a ring to be freed: the consumer frees them.
  *
+ * Held records never stop a channel. A record that stands a whole ring behind the next position, so
+ * that the producer could not send there, is detached by the call that received the last one: taken
+ * out as by keep(), and its user does not notice.
+ *
  * Private memory. The thread that claimed the side calls; only freeing records is for any thread.
  */
 #ifndef IPCHEAP_RECORD_ENDPOINT_H
@@ -34,6 +38,7 @@ struct record_endpoint {
     uint64_t position; /* the next to send or to receive */
     uint64_t released; /* what that slot said, if a block came back in it; 0 once that is freed */
     uint64_t doubtful; /* received positions below this one are checked against tags */
+    uint64_t oldest;   /* a consumer holds no slot below this position; by its own thread */
 };
 
 static inline struct record_endpoint *record_endpoint(ipcheap_endpoint *e) {

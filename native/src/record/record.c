@@ -53,38 +53,59 @@ static int free_owned(struct participant *me, uint64_t offset) {
     return error;
 }
 
-int take_out(struct participant *me, ipcheap_record *record, struct ring_slot *slot) {
+int take_out(struct participant *me, struct record_endpoint *e, uint64_t position,
+             uint64_t offset) {
     struct place place;
-    uint64_t tag = my_sent_tag(record_endpoint(record->consumer), record->position);
-    if (!place_find(me->heap, record->offset, &place) || get(place.tag) != tag)
-        return record_poison(record_endpoint(record->consumer)); /* somebody else's, whatever the slot says */
+    /* Another tag: the block is not this slot's, whatever the slot says. */
+    if (!place_find(me->heap, offset, &place) || get(place.tag) != my_sent_tag(e, position))
+        return record_poison(e);
     put(place.tag, my_tag(me)); /* from here on the slot's claim does not count */
-    slot_let_go(record_endpoint(record->consumer), slot, record->position, SLOT_EMPTY, 0);
+    slot_let_go(e, slot_of(e, position), position, SLOT_EMPTY, 0);
     participant_holds(me, me, 1);
-    record->consumer = NULL;
     return 0;
+}
+
+bool may_be_detached(const ipcheap_record *record) {
+    const struct record_endpoint *e = record_endpoint(record->consumer);
+    const struct side *side = own_side(&e->base);
+    return get(&side->record.detached) && get(&side->position) - record->position > e->mask;
+}
+
+/* Makes a received record the caller's own, whether its slot holds it or it has been detached. */
+static int own_received(ipcheap_heap *heap, ipcheap_record *record) {
+    struct participant *me;
+    struct place place;
+    int error = participant_current(heap, &me);
+    if (error) return error;
+    if (slot_held(record)) {
+        struct record_endpoint *e = record_endpoint(record->consumer);
+        error = take_out(me, e, record->position, record->offset);
+    } else {
+        bool ours = may_be_detached(record) && place_find(heap, record->offset, &place) &&
+                    block_owner(heap, &place);
+        error = ours ? 0 : IPCHEAP_RECORD;
+    }
+    if (!error) record->consumer = NULL;
+    return error;
 }
 
 /* 1 when the record is freed; 0 when it has become its receiver's own. */
 static int free_received(ipcheap_heap *heap, ipcheap_record *record) {
-    struct participant *me;
     struct record_endpoint *e = record_endpoint(record->consumer);
     struct ring_slot *slot = slot_held(record);
-    if (UNLIKELY(!slot)) return IPCHEAP_RECORD;
-    if (LIKELY(producer_collects(e, record))) {
+    if (LIKELY(slot && producer_collects(e, record))) {
         slot_let_go(e, slot, record->position, SLOT_RELEASED, record->offset);
         return 1;
     }
-    int error = participant_current(heap, &me);
-    return error ? error : take_out(me, record, slot);
+    return own_received(heap, record);
 }
 
-static int keep_received(ipcheap_heap *heap, ipcheap_record *record) {
-    struct participant *me;
-    struct ring_slot *slot = slot_held(record);
-    if (!slot) return IPCHEAP_RECORD;
-    int error = participant_current(heap, &me);
-    return error ? error : take_out(me, record, slot);
+/* The same by the consumer's own thread. */
+static int free_received_here(ipcheap_heap *heap, ipcheap_record *record) {
+    struct record_endpoint *e = record_endpoint(record->consumer);
+    int freed = free_received(heap, record);
+    if (LIKELY(freed >= 0)) slot_given_back(e, record->position);
+    return freed;
 }
 
 /*
@@ -109,7 +130,7 @@ int ipcheap_free(ipcheap_heap *heap, ipcheap_record *record) {
     if (LIKELY(consumer_is_open(record))) {
         if (UNLIKELY(record->consumer->me->abandoned)) return IPCHEAP_WRONG_PROCESS;
         int freed = UNLIKELY(is_anothers(record)) ? for_another(heap, record, free_received)
-                                                  : free_received(heap, record);
+                                                  : free_received_here(heap, record);
         if (LIKELY(freed)) return freed < 0 ? freed : 0;
     }
     if (record->consumer && record->consumer->me->abandoned) return IPCHEAP_WRONG_PROCESS;
@@ -125,8 +146,13 @@ int ipcheap_keep(ipcheap_heap *heap, ipcheap_record *record) {
         return ours ? 0 : nobody_here_owns(heap, record->offset);
     }
     if (record->consumer->me->abandoned) return IPCHEAP_WRONG_PROCESS;
-    if (!is_anothers(record)) return keep_received(heap, record);
-    int error = for_another(heap, record, keep_received);
+    if (!is_anothers(record)) {
+        struct record_endpoint *e = record_endpoint(record->consumer);
+        int result = own_received(heap, record);
+        if (!result) slot_given_back(e, record->position);
+        return result;
+    }
+    int error = for_another(heap, record, own_received);
     if (!error) record->consumer = NULL; /* or its consumer, closing, has kept it */
     return error;
 }

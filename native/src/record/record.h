@@ -53,8 +53,15 @@ static inline bool producer_collects(const struct record_endpoint *e, const ipch
     return record->offset % PAGE || slab_covers(e->base.heap, record->offset);
 }
 
-/* Makes a received record its receiver's own, whose slot is let go; or CORRUPT. */
-int take_out(struct participant *me, ipcheap_record *record, struct ring_slot *slot);
+/* Makes the record at a position of its consumer's ring the caller's own; its slot is EMPTY. CORRUPT. */
+int take_out(struct participant *me, struct record_endpoint *e, uint64_t position, uint64_t offset);
+
+/* Has the record perhaps been detached? Its slot does not hold it any more; its tag knows. */
+bool may_be_detached(const ipcheap_record *record);
+/* On the consumer's own thread, after a slot has been given back. */
+static inline void slot_given_back(struct record_endpoint *e, uint64_t position) {
+    e->oldest += position == e->oldest;
+}
 /* Why somebody who should own the block at an offset does not: RECORD, WRONG_PROCESS. */
 int nobody_here_owns(ipcheap_heap *heap, uint64_t offset);
 

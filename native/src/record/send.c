@@ -58,12 +58,15 @@ static int judge(struct record_endpoint *e, const ipcheap_record *record, struct
     parcel->tag = place.tag;
     parcel->slab = NULL;
     if (consumer_is_open(record)) {
-        if (record->consumer->me->abandoned) return IPCHEAP_WRONG_PROCESS;
-        parcel->owner = NULL;
+        struct record_endpoint *consumer = record_endpoint(record->consumer);
+        if (consumer->base.me->abandoned) return IPCHEAP_WRONG_PROCESS;
         parcel->held = slot_held(record);
-        if (!parcel->held) return IPCHEAP_RECORD;
-        bool right = get(place.tag) == my_sent_tag(record_endpoint(record->consumer), record->position);
-        return right ? 0 : record_poison(record_endpoint(record->consumer));
+        if (parcel->held) {
+            parcel->owner = NULL;
+            bool right = get(place.tag) == my_sent_tag(consumer, record->position);
+            return right ? 0 : record_poison(consumer);
+        }
+        if (!may_be_detached(record)) return IPCHEAP_RECORD;
     }
     parcel->owner = block_owner(e->base.heap, &place);
     if (UNLIKELY(!parcel->owner)) return nobody_here_owns(e->base.heap, record->offset);

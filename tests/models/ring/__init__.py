@@ -83,6 +83,15 @@ MODELS: dict[str, Callable[[], Model]] = {
         copies=True,
         groups=("C", "C2"),
     ),
+    "hoarding, one slot": lambda: one_channel(
+        "hoarding, one slot", slots=1, records=3, kills=1, watchful=True, hoarders=("C", "C2")
+    ),
+    "hoarding, two slots": lambda: one_channel(
+        "hoarding, two slots", slots=2, records=4, kills=1, mortal="C", hoarders=("C", "C2")
+    ),
+    "hoarding, producers die": lambda: one_channel(
+        "hoarding, producers die", slots=2, records=4, kills=1, mortal="P", hoarders=("C",)
+    ),
     "forwarding": lambda: two_channels("forwarding", records=2, kills=2),
     "forwarding, two threads": lambda: two_channels(
         "forwarding, two threads", records=2, kills=1, threads=True

@@ -77,6 +77,11 @@ def take_out_slot_first(me: str, c: Channel, position: int, block: int, number: 
     yield put(("tag", block), (OWN, me))
 
 
+def hold_on(me: str, c: Channel, position: int, block: int, number: int) -> Steps:
+    """Hold every slot of the ring: the producer never gets one back."""
+    yield from ()
+
+
 def settle_no_doubt(c: Channel, position: int, word: Any) -> Steps:
     """Wait at a slot that the predecessor had freed out of order."""
     while word[0] != FULL or word[1] != c.lap(position):
@@ -191,6 +196,23 @@ CONTROLS: dict[str, Callable[[], Model]] = {
     "the length after FULL": sending(fill_slot_length_last),
     "taken out: slot before tag": lambda: one_channel(
         "control", slots=1, records=2, kills=1, consumer={"take_out": take_out_slot_first}
+    ),
+    "detached: slot before tag": lambda: one_channel(
+        "control",
+        slots=1,
+        records=2,
+        kills=1,
+        hoarders=("C", "C2"),
+        consumer={"detach": take_out_slot_first},
+    ),
+    "nothing is detached": lambda: one_channel(
+        "control",
+        slots=2,
+        records=4,
+        kills=0,
+        mortal="",
+        hoarders=("C",),
+        consumer={"detach": hold_on},
     ),
     "a producer's hint believed unchecked": lambda: one_channel(
         "control", slots=2, records=4, kills=1, mortal="C", trusting=True

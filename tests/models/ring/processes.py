@@ -10,6 +10,7 @@ from .group import receive_group
 from .record import (
     Seen,
     deliver,
+    detach,
     free,
     readable,
     receive_one,
@@ -129,6 +130,35 @@ def consumes(
             if held is not None:
                 yield from free(me, c, *held)
                 held = None
+    yield from side_end(c, CONSUMER, CLOSED)
+
+
+def hoards(
+    world: World,
+    me: str,
+    c: Channel,
+    after: str = "",
+    detach: Any = detach,
+    claim: Any = claim,
+) -> Steps:
+    """Hold everything to the end. What stands a whole ring behind is detached meanwhile."""
+    position = doubtful = 0
+    held: tuple[Any, ...] = ()
+    detached: tuple[int, ...] = ()
+    if after:
+        yield when(f"{after} has died", has_died, after, rest=True)
+        position, doubtful = yield from claim(world, me, c, CONSUMER)
+    while (got := (yield from receive_one(world, me, c, position, doubtful))) is not None:
+        position = got[0] + 1
+        held = (*held, got)
+        while held and position - held[0][0] >= c.slots:
+            yield from detach(me, c, *held[0])
+            detached = (*detached, held[0][1])
+            held = held[1:]
+    for each in held:
+        yield from free(me, c, *each)
+    for block in detached:
+        yield from block_free(block)
     yield from side_end(c, CONSUMER, CLOSED)
 
 

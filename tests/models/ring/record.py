@@ -237,6 +237,11 @@ def free(me: str, c: Channel, position: int, block: int, number: int) -> Steps:
     yield from block_free(block)
 
 
+def detach(me: str, c: Channel, position: int, block: int, number: int) -> Steps:
+    """Take out the oldest record, which is in the producer's way."""
+    yield from take_out(me, c, position, block, number)
+
+
 def settle_doubtful(c: Channel, position: int, word: Any) -> Steps:
     if word[0] != FULL or word[1] != c.lap(position):
         return False
@@ -351,6 +356,7 @@ MIRRORS = (
     Mirror("record/record.h", slot_leave),
     Mirror("record/record.h", slot_let_go),
     Mirror("record/record.c", take_out),
+    Mirror("record/receive.c", detach, ignored=frozenset({"detached"})),
     Mirror("record/receive.c", settle_doubtful),
     Mirror("record/receive.c", find_record),
     Mirror("record/receive.c", move_to),

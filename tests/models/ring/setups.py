@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 from ..explorer import Model, Process
 from ..steps import View, get, when
 from .endpoint import claim
-from .processes import consumes, consumes_groups, eats, feeds, forwards, produces, produces_copies
+from .processes import (
+    consumes,
+    consumes_groups,
+    eats,
+    feeds,
+    forwards,
+    hoards,
+    produces,
+    produces_copies,
+)
 from .record import free, receive_one
 from .recover import recover_participant
 from .ring import ring_collect, ring_sent
@@ -100,16 +109,21 @@ def one_channel(
     mortal: str = "PC",
     copies: bool = False,
     groups: tuple[str, ...] = (),
+    hoarders: tuple[str, ...] = (),
     settle: Any = settle,
 ) -> Model:
     """Build a model of one channel: producer P, consumer C, and their successors.
 
     The `fast` processes take one step a record and are never killed. Producers may send `copies`;
-    `groups` are the consumers that take what comes in groups.
+    `groups` are the consumers that take what comes in groups, `hoarders` those that hold it all.
     """
     produces_them = produces_copies if copies else produces
     c = Channel("X", slots, trusting)
-    world = World((c,), slots + 2, records, watchful)
+    world = World((c,), records + 1 if hoarders else slots + 2, records, watchful)
+
+    def body_of(who: str) -> Any:
+        return consumes_groups if who in groups else hoards if who in hoarders else consumes
+
     sending, receiving = producer or {}, consumer or {}
     processes = []
     if fast == "P":
@@ -120,13 +134,13 @@ def one_channel(
     if fast == "C":
         processes += [Process("C", partial(eats, world, "C", c))]
     else:
-        body = partial(consumes_groups if "C" in groups else consumes, world, c=c)
+        body = partial(body_of("C"), world, c=c)
         processes += [Process("C", partial(body, me="C", **receiving), "C" in mortal)]
     if "P" in mortal:
         body = partial(produces_them, world, c=c, **sending)
         processes += [Process("P2", partial(body, me="P2", after="P"), True)]
     if "C" in mortal:
-        body = partial(consumes_groups if "C2" in groups else consumes, world, c=c)
+        body = partial(body_of("C2"), world, c=c)
         processes += [Process("C2", partial(body, me="C2", after="C", **receiving), True)]
     memory = shared(world, processes, {("X", PRODUCER): "P", ("X", CONSUMER): "C"})
     return Model(
