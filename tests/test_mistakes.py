@@ -137,24 +137,6 @@ def test_a_record_of_another_heap(heap: ipcheap.Heap, heap_name: str) -> None:
         kinds.forget(other_name)
 
 
-def test_a_consumer_that_holds_every_slot_and_asks_for_more(
-    heap: ipcheap.Heap, heap_name: str
-) -> None:
-    with heap.producer("c") as producer, heap.consumer("c") as consumer:
-        for turn in range(4):
-            producer.send(bytes([turn]), timeout=0)
-        held = consumer.recv_records(4, timeout=0)
-        assert len(held) == 4
-        for receive in (consumer.try_recv_record, lambda: consumer.recv(timeout=5)):
-            with refused(heap, ipcheap.RecordError, heap_name, "'c'", "holds every slot"):
-                receive()
-        held[0].keep()
-        producer.send(b"there is room", timeout=0)
-        assert consumer.recv(timeout=0) == b"there is room"
-        for record in held:
-            record.free()
-
-
 @pytest.mark.parametrize(
     "thing",
     ["text", 5, None, 3.5, [b"x"], memoryview(bytes(8))[::2]],

@@ -1,0 +1,165 @@
+"""A consumer holds as much as it likes: the channel goes on, and a death loses only that."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import peers
+import pytest
+
+import ipcheap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SLOTS = 4
+HELD = 500
+LEFT = SLOTS - 1  # held in their slots; all before them are detached
+
+
+@pytest.fixture
+def heap(heap_name: str) -> Iterator[ipcheap.Heap]:
+    with ipcheap.Heap.create(heap_name, "64MiB") as made:
+        made.add_record_channel("c", SLOTS)
+        yield made
+
+
+def send_number(producer: ipcheap.Producer, number: int) -> None:
+    producer.send(number.to_bytes(8, "little"), timeout=peers.PATIENCE)
+
+
+def send_array(producer: ipcheap.Producer, number: int) -> None:
+    with producer.loan((100,), "i8", timeout=peers.PATIENCE) as array:
+        array[:] = number
+
+
+def send_object(producer: ipcheap.Producer, number: int) -> None:
+    producer.send_object({"all": np.full(100, number)}, timeout=peers.PATIENCE)
+
+
+def receive_record(consumer: ipcheap.Consumer) -> ipcheap.Record:
+    return consumer.recv_record(timeout=peers.PATIENCE)
+
+
+def receive_array(consumer: ipcheap.Consumer) -> Any:
+    return consumer.recv_array(timeout=peers.PATIENCE)
+
+
+def receive_object(consumer: ipcheap.Consumer) -> Any:
+    return consumer.recv_object(timeout=peers.PATIENCE)
+
+
+def number_of(thing: Any) -> int:
+    if isinstance(thing, ipcheap.Record):
+        return int.from_bytes(thing.view[:8], "little")
+    return int((thing["all"] if isinstance(thing, dict) else thing)[99])
+
+
+KINDS = pytest.mark.parametrize(
+    ("send", "receive"),
+    [(send_number, receive_record), (send_array, receive_array), (send_object, receive_object)],
+    ids=["records", "arrays", "objects"],
+)
+
+
+def send_all(heap: ipcheap.Heap, send: Callable[[ipcheap.Producer, int], None]) -> None:
+    with heap, heap.producer("c", timeout=peers.PATIENCE) as producer:
+        for number in range(HELD):
+            send(producer, number)
+
+
+def hold_all_and_die(heap: ipcheap.Heap, receive: Callable[[ipcheap.Consumer], Any]) -> None:
+    consumer = heap.consumer("c", timeout=peers.PATIENCE)
+    held = [receive(consumer) for _ in range(HELD)]
+    assert [number_of(thing) for thing in held] == list(range(HELD))
+    peers.say(consumer.statistics().detached)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@KINDS
+def test_five_hundred_are_held_in_a_ring_of_four(
+    heap: ipcheap.Heap, send: Any, receive: Any
+) -> None:
+    with peers.run(send_all, heap, send) as producer, heap.consumer("c") as consumer:
+        held = [receive(consumer) for _ in range(HELD)]
+        assert producer.wait() == 0
+        assert [number_of(thing) for thing in held] == list(range(HELD))
+        assert consumer.statistics().detached == HELD - LEFT
+        assert heap.statistics().records == HELD
+        assert heap.check() == []
+        del held
+        gc.collect()
+        assert heap.statistics().records == 0
+        assert heap.statistics().in_use == 0
+    assert heap.check() == []
+
+
+@KINDS
+def test_of_a_killed_holder_only_what_was_detached_is_gone(
+    heap: ipcheap.Heap, send: Any, receive: Any
+) -> None:
+    with heap.producer("c") as producer:
+        with peers.run(hold_all_and_die, heap, receive) as holder:
+            for number in range(HELD):
+                send(producer, number)
+            assert holder.hear() == HELD - LEFT
+            assert holder.wait() == -signal.SIGKILL
+        with heap.consumer("c") as consumer:
+            again = [receive(consumer) for _ in range(LEFT)]
+            assert [number_of(thing) for thing in again] == list(range(HELD - LEFT, HELD))
+            assert consumer.try_recv_record() is None
+            del again
+            gc.collect()
+    assert heap.statistics().in_use == 0
+    assert heap.check() == []
+
+
+def test_detached_records_may_be_freed_kept_and_sent_on_by_any_thread(heap: ipcheap.Heap) -> None:
+    heap.add_record_channel("on", 1024)
+    with heap.producer("c") as producer, heap.consumer("c") as consumer:
+        held = []
+        for number in range(90):
+            send_number(producer, number)
+            held.append(receive_record(consumer))
+
+        def use() -> None:
+            with heap.producer("on") as on, heap.consumer("on") as off:
+                for record in held[0:90:3]:
+                    record.free()
+                for record in held[1:90:3]:
+                    record.keep()
+                for record in held[2:90:3]:
+                    on.send_record(record)
+                passed = off.recv_many(1024)
+            assert [int.from_bytes(data, "little") for data in passed] == list(range(2, 90, 3))
+
+        thread = threading.Thread(target=use)
+        thread.start()
+        thread.join()
+        assert [number_of(record) for record in held[1:90:3]] == list(range(1, 90, 3))
+        for record in held[1:90:3]:
+            record.free()
+        for record in held:
+            with pytest.raises(ipcheap.RecordError):
+                record.free()
+    assert heap.statistics().in_use == 0
+    assert heap.check() == []
+
+
+def test_every_record_of_a_ring_of_one_is_detached(heap: ipcheap.Heap) -> None:
+    heap.add_record_channel(1, 1)
+    with heap.producer(1) as producer, heap.consumer(1) as consumer:
+        for number in range(10):
+            send_number(producer, number)
+            with receive_record(consumer) as record:
+                assert number_of(record) == number
+                send_number(producer, 100)
+                assert consumer.recv(timeout=0) == (100).to_bytes(8, "little")
+        assert consumer.statistics().detached == 10
+        assert consumer.statistics().held == 0
+    assert heap.statistics().in_use == 0
