@@ -1,0 +1,234 @@
+/*
+ * The shared bytes have room for the kinds to come.
+ *
+ * Sketches of what a stream, a store and a bus keep in a heap, compiled against layout.h: which words
+ * of a descriptor and of a side they use, what they need of tags and seats, and which lines are apart.
+ * They are not the kinds; they are what FORMAT was frozen for.
+ */
+#include "channel/side.h"
+#include "endpoint/endpoint.h"
+#include "memory/block.h"
+#include "segment/clock.h"
+#include "testing.h"
+
+#define LINE_PAIR 128
+
+/* Stream --------------------------------------------------------------------------------- */
+/* Two words are the stream: its sides' positions. One extent, part 0, begins with the shape. */
+
+struct stream_side {
+    shared64 floor;      /* writer, overwriting: below it items may be spoilt */
+    shared64 operations; /* writes, or reads */
+    shared64 unused[2];
+};
+static_assert(sizeof(struct stream_side) <= sizeof((struct side){0}.of_kind), "on the hot line");
+
+/* Beside the seats: written only to sleep, to end or to reset. */
+struct stream_rarely {
+    shared64 wanted[2];
+    shared64 cut, base;
+};
+static_assert(sizeof(struct stream_rarely) <= sizeof((struct channel){0}.of_kind), "in the pair");
+static_assert(offsetof(struct channel, of_kind) / LINE_PAIR ==
+                  offsetof(struct channel, seats) / LINE_PAIR,
+              "wanted stands in the pair of lines that has parked");
+
+struct stream_shape {
+    shared64 capacity, backlog, itemsize, flags;
+    unsigned char description[4000]; /* of the item, as an array has it */
+};
+static_assert(sizeof(struct stream_shape) <= PAGE, "the first page of the extent");
+
+/* Store ---------------------------------------------------------------------------------- */
+
+struct store_slot {
+    shared64 word, offset, size, expires, time, hash;
+    shared32 older, key_form;
+    shared64 key[8];
+    shared64 died;
+};
+static_assert(sizeof(struct store_slot) == LINE_PAIR, "what describes a chunk completely");
+
+struct store_reader {
+    struct seat seat;
+    shared64 position, used, given, skipped, since;
+    shared64 unused[23];
+};
+static_assert(sizeof(struct store_reader) == 256, "a reader writes lines of its own");
+static_assert(offsetof(struct store_reader, seat) == 0, "an entry begins with its seat");
+
+struct store_root {
+    shared64 options[8];
+    shared64 head;
+    shared64 counts[8];
+    shared32 pieces, readers;
+    shared64 piece[20];
+    shared64 reader_chunks[13];
+    shared32 bell;
+};
+static_assert(sizeof(struct store_root) <= PAGE, "part 0");
+
+enum { PIECE_PARTS = 16, READER_PARTS = 64, HOLD_PARTS = 4096, CHUNK_PARTS = 8192 };
+#define MOST_CHUNKS (UINT64_C(1) << 26)
+static_assert(CHUNK_PARTS + MOST_CHUNKS <= POSITION_MASK, "every slot has a part number");
+
+/* Bus ------------------------------------------------------------------------------------ */
+
+struct bus_listener {
+    shared64 cursor, joined, oldest, lost, lost_from, lost_to;
+    shared64 unused[10];
+    _Alignas(LINE_PAIR) shared64 passed;
+    shared64 stalled;
+    shared32 waiters, turns;
+    struct seat seat;
+    _Alignas(LINE_PAIR) shared64 holds[64];
+};
+static_assert(sizeof(struct bus_listener) == 768, "three parts that share no line");
+static_assert(offsetof(struct bus_listener, seat) % 8 == 0, "a futex and a word are aligned");
+
+struct bus_root {
+    shared64 floor, settled, swept, laggard;
+    _Alignas(64) shared64 head;
+    _Alignas(64) shared64 sleepers;
+    shared32 wake;
+    _Alignas(64) shared64 turn;
+    shared64 sync, sync_block, sync_sender, sync_until;
+    _Alignas(64) shared64 active[64];
+    shared64 polled[64], chunks[9];
+};
+static_assert(sizeof(struct bus_root) <= PAGE, "before the slots of the log");
+
+/* Log2 of the capacity 5 | history 25 | patience in ms 32, in a descriptor's one word. */
+static uint64_t bus_shape(uint64_t log, uint64_t history, uint64_t patience) {
+    return log << 57 | history << 32 | patience;
+}
+
+static void a_bus_is_described_by_one_word(void) {
+    uint64_t shape = bus_shape(24, (1 << 25) - 1, UINT32_MAX);
+    EXPECT_EQ(shape >> 57, 24);
+    EXPECT_EQ(shape >> 32 & ((1 << 25) - 1), (1 << 25) - 1);
+    EXPECT_EQ((uint32_t)shape, UINT32_MAX);
+}
+
+/* What a bus's writer has under way stands in its participant's slot, on the owner's lines. */
+static_assert(offsetof(struct participant_slot, intent) / LINE_PAIR ==
+                  offsetof(struct participant_slot, busy) / LINE_PAIR,
+              "apart from what others look at");
+
+/* Tags and seats --------------------------------------------------------------------------- */
+
+static void tags_of_four_kinds_do_not_meet(void) {
+    uint64_t own = own_tag(PARTICIPANTS - 1, UINT32_MAX);
+    uint64_t sent = sent_tag(NO_CHANNEL - 1, POSITION_MASK), part = part_tag(NO_CHANNEL, 5);
+    EXPECT_EQ(tag_kind(TAG_FREE), TAG_FREE);
+    EXPECT_EQ(tag_kind(own), TAG_OWN);
+    EXPECT_EQ(tag_kind(sent), TAG_SENT);
+    EXPECT_EQ(tag_kind(part), TAG_PART);
+    EXPECT_EQ(tag_channel(sent), NO_CHANNEL - 1);
+    EXPECT_EQ(tag_position(sent), POSITION_MASK);
+    EXPECT_EQ(tag_channel(part), NO_CHANNEL);
+    EXPECT_EQ(tag_position(part), 5);
+}
+
+static void a_stamp_hides_nothing_of_its_owner(void) {
+    uint64_t own = own_tag(PARTICIPANTS - 1, UINT32_MAX), stamp = stamp_of(UINT64_MAX);
+    EXPECT_EQ(stamp, STAMP_MASK);
+    EXPECT_EQ(own & stamp, 0);
+    EXPECT_EQ(tag_owner(own | stamp), own);
+    EXPECT_EQ(tag_kind(own | stamp), TAG_OWN);
+    EXPECT_EQ(tag_slot(own | stamp), PARTICIPANTS - 1);
+    EXPECT_EQ(tag_generation(own | stamp), UINT32_MAX);
+    EXPECT_EQ(stamp_of(1), UINT64_C(1) << STAMP_SHIFT);
+}
+
+static void a_mark_has_a_position_and_a_second(void) {
+    uint64_t mark = mark_word(POSITION_MASK, MARK_SECONDS);
+    EXPECT_EQ(mark_position(mark), POSITION_MASK);
+    EXPECT_EQ(mark_seconds(mark), MARK_SECONDS);
+}
+
+/* The clock ------------------------------------------------------------------------------- */
+
+static void the_clock_goes_forward_only(void) {
+    int fd = new_segment(MIB);
+    ipcheap_heap *heap = attach(fd);
+    shared64 *clock = &heap->header->clock;
+    uint64_t now = stamp_of((uint64_t)(clock_now(heap) / SECOND));
+    EXPECT(get(clock) == now || get(clock) + stamp_of(1) == now);
+    put(clock, (now - stamp_of(100)) & STAMP_MASK);
+    clock_tick(heap);
+    EXPECT(((get(clock) - now) & STAMP_MASK) <= stamp_of(2));
+    put(clock, (now + stamp_of(100)) & STAMP_MASK);
+    clock_tick(heap);
+    EXPECT_EQ(get(clock), (now + stamp_of(100)) & STAMP_MASK);
+    ipcheap_release(heap);
+    close(fd);
+}
+
+static void what_is_allocated_is_stamped(uint64_t nbytes) {
+    int fd = new_segment(4 * MIB);
+    ipcheap_heap *heap = attach(fd);
+    ipcheap_record record;
+    struct place place;
+    EXPECT_EQ(ipcheap_allocate(heap, nbytes, &record), 0);
+    EXPECT(place_find(heap, record.offset, &place));
+    uint64_t now = stamp_of((uint64_t)(clock_now(heap) / SECOND)), tag = get(place.tag);
+    EXPECT(((now - (tag & STAMP_MASK)) & STAMP_MASK) <= stamp_of(2));
+    EXPECT(tag_owner(tag) != tag || (tag & STAMP_MASK) == 0);
+    EXPECT_EQ(ipcheap_free(heap, &record), 0);
+    expect_sound(heap);
+    ipcheap_release(heap);
+    close(fd);
+}
+
+/* A side that sleeps every second for ten minutes: where it stood lately, and longer ago. */
+static void marks_lie_further_apart_the_older_they_are(void) {
+    int fd = new_segment(MIB);
+    ipcheap_heap *heap = attach(fd);
+    struct pair p = pair_of(heap, 1, 8);
+    struct side *side = own_side(p.in);
+    uint64_t now = 0;
+    for (uint64_t second = 0; second < 600; second++) {
+        put(&side->position, 7 * second);
+        side_sleeps(heap, side);
+        EXPECT(get(&side->since) != 0);
+        side_wakes(side);
+        heap->boot_offset -= SECOND;
+        now = mark_seconds(get(&side->marks[0]));
+    }
+    EXPECT_EQ(get(&side->since), 0);
+    EXPECT_EQ(mark_position(get(&side->marks[0])), 7 * 599);
+    for (int i = 1; i < MARKS; i++) {
+        uint64_t mark = get(&side->marks[i]), back = (now - mark_seconds(mark)) & MARK_SECONDS;
+        EXPECT(back >= (UINT64_C(1) << (i - 1)) && back <= UINT64_C(2) << i);
+        EXPECT_EQ(mark_position(mark), 7 * (599 - back));
+    }
+    expect_sound(heap);
+    put(&side->marks[3], mark_word(1, now + 5));
+    EXPECT(ipcheap_check(heap, NULL, NULL) == 1);
+    pair_release(&p);
+    ipcheap_release(heap);
+    close(fd);
+}
+
+static void the_header_knows_its_file(void) {
+    int fd = new_segment(MIB);
+    ipcheap_heap *heap = attach(fd);
+    EXPECT_EQ(get(&heap->header->inode), os_file_inode(fd));
+    EXPECT(get(&heap->header->inode) != 0);
+    ipcheap_release(heap);
+    close(fd);
+}
+
+int main(void) {
+    tags_of_four_kinds_do_not_meet();
+    a_stamp_hides_nothing_of_its_owner();
+    a_mark_has_a_position_and_a_second();
+    a_bus_is_described_by_one_word();
+    the_clock_goes_forward_only();
+    what_is_allocated_is_stamped(100);
+    what_is_allocated_is_stamped(100000);
+    marks_lie_further_apart_the_older_they_are();
+    the_header_knows_its_file();
+    return 0;
+}
