@@ -67,8 +67,12 @@ def find_public(
 def hide_private_bases(
     app: Sphinx, name: str, obj: type, options: object, bases: list[type]
 ) -> None:
-    """Leave out the base classes that nobody can import."""
-    bases[:] = [base for base in bases if "._" not in f"{base.__module__}.{base.__qualname__}"]
+    """Leave out this package's base classes that have no public name."""
+    bases[:] = [
+        base
+        for base in bases
+        if not base.__module__.startswith("ipcheap") or hasattr(ipcheap, base.__name__)
+    ]
     bases[:] = bases or [object]
 
 

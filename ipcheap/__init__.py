@@ -28,8 +28,8 @@ except ModuleNotFoundError as _error:
     ) from _error
 
 from ._native import __version__
-from ._segments import heaps
-from .channel import Channel, RecordChannel
+from ._outside import heaps
+from .channel import Channel
 from .consumer import Consumer
 from .errors import (
     ChannelBusy,
@@ -53,6 +53,7 @@ from .errors import (
 from .heap import Heap, unlink
 from .producer import Producer
 from .record import Record
+from .record_channel import RecordChannel
 from .static import Atomic, StaticSegment
 
 TYPE_CHECKING = False  # which type checkers know; to import typing takes longer than all of this

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import threading
 import types
 from typing import TYPE_CHECKING
+
+from ._core import lib
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -29,7 +30,7 @@ class Readiness:
         self, loop: asyncio.AbstractEventLoop, descriptor: int, ready: Callable[[], object]
     ) -> None:
         self.loop = loop
-        self._home = os.getpid(), threading.get_ident()
+        self._home = lib.ipcheap_forks(), threading.get_ident()
         self._descriptor = descriptor
         self._ready = ready
         self._reading = False
@@ -50,8 +51,8 @@ class Readiness:
 
     def close(self) -> None:
         """Let go of the descriptor before it is closed; who waits looks again."""
-        pid, thread = self._home
-        if pid != os.getpid():
+        forks, thread = self._home
+        if forks != lib.ipcheap_forks():
             return  # a forked child has the same poller as its parent, who goes on
         if not self.loop.is_closed():
             if self._reading:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import time
 import warnings
 from _thread import get_ident  # threading takes its time, and is not needed
 from functools import partial
 
-from . import _arguments, _native
+from . import _timing
 from ._core import ffi, lib
+from ._failures import error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,13 +19,13 @@ if TYPE_CHECKING:
     from ._aio import Readiness
     from ._arguments import ChannelId
     from ._core import CData
-    from ._native import Handle
+    from ._handle import Handle
     from .results import EndpointStatistics
 
 
-def _release(handle: Handle, pid: int, pointer: CData) -> None:
+def _release(handle: Handle, forks: int, pointer: CData) -> None:
     """Drop the core's endpoint; `handle` is only to outlive this."""
-    if pid == os.getpid():
+    if forks == lib.ipcheap_forks():
         lib.py_endpoint_release(pointer)
     del handle
 
@@ -49,9 +48,9 @@ class Endpoint:
     def __init__(self, handle: Handle, channel: ChannelId, pointer: CData) -> None:
         self._handle = handle
         self._channel = channel
-        self._pid = os.getpid()
+        self._forks = lib.ipcheap_forks()
         self._thread = get_ident()
-        self._pointer = ffi.gc(pointer, partial(_release, handle, self._pid))
+        self._pointer = ffi.gc(pointer, partial(_release, handle, self._forks))
         self._closed = False
         self._readiness: Readiness | None = None
         self._turns = 0  # awaits, to tell when it is time to give way
@@ -74,7 +73,7 @@ class Endpoint:
 
     def close(self) -> None:
         """Give the side back; the other side sees the end after what was sent."""
-        if self._pid != os.getpid():
+        if self._is_inherited():
             raise self._error(lib.IPCHEAP_WRONG_PROCESS)
         if self.closed:
             return
@@ -105,8 +104,8 @@ class Endpoint:
 
     def wait_peer(self, timeout: float | None = None) -> None:
         """Wait `timeout` seconds for a living holder of the other side, then TimeoutError."""
-        seconds = _arguments.timeout(timeout)
-        code = _native.sleep(partial(lib.py_wait_peer, self._pointer), seconds)
+        deadline = _timing.deadline_of(timeout)
+        code = _timing.sleep(partial(lib.py_wait_peer, self._pointer), deadline)
         if code:
             raise self._error(code, doing="nobody claimed the other side")
 
@@ -136,11 +135,11 @@ class Endpoint:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._pid == os.getpid():
+        if not self._is_inherited():
             self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_closed", True) or self._handle.closed or self._pid != os.getpid():
+        if getattr(self, "_closed", True) or self._handle.closed or self._is_inherited():
             return
         if self._readiness is not None:
             self._readiness.close()
@@ -154,6 +153,10 @@ class Endpoint:
         state = ", closed" if self.closed else ""
         return f"<{type(self).__name__} of channel {self._channel!r} of {self._handle}{state}>"
 
+    def _is_inherited(self) -> bool:
+        """Whether it is a parent's, and this process its forked child."""
+        return self._forks != lib.ipcheap_forks()
+
     def _owner(self) -> str:
         """Name the thread that claimed it."""
         threading = sys.modules.get("threading")  # if there are others, it is there
@@ -165,15 +168,13 @@ class Endpoint:
     def _error(self, code: int, doing: str = "not done", asked: int | None = None) -> Exception:
         if code == lib.IPCHEAP_WRONG_THREAD:
             doing = self._owner()
-        return _native.error(
-            code, self._handle, self._channel, side=self._side, doing=doing, asked=asked
-        )
+        return error(code, self._handle, self._channel, side=self._side, doing=doing, asked=asked)
 
     def _insist(self, attempt: Callable[[], int], timeout: float | None) -> None:
         """Wait for the other side and try again, until it is done or time is up."""
-        deadline = time.monotonic() + _arguments.timeout(timeout)
+        deadline = _timing.deadline_of(timeout)
         while True:
-            code = self._wait(deadline - time.monotonic())
+            code = self._wait(deadline)
             if code == 0:
                 code = attempt()
             if code == 0:
@@ -207,8 +208,8 @@ class Endpoint:
         """Whether something has been received already that was not handed out."""
         return False
 
-    def _wait(self, seconds: float) -> int:
+    def _wait(self, deadline: float) -> int:
         """Sleep until the other side has done something; 0, TIMED_OUT or an error."""
-        if seconds <= 0:
+        if _timing.time_left(deadline) <= 0:
             return lib.IPCHEAP_TIMED_OUT
-        return _native.sleep(partial(lib.py_wait, self._pointer), seconds)
+        return _timing.sleep(partial(lib.py_wait, self._pointer), deadline)

@@ -12,22 +12,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import stat
 import time
 
-from . import _kernel, _native, errors
+from . import _kernel, errors
 from ._core import ffi, lib
+from ._failures import error
+from ._native import SEM_KINDS, SHM_KINDS, text_of
+from ._timing import LONGEST_NAP, PATIENCE, SHORTEST_NAP, time_left
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ._core import CData
-    from .results import HeapInfo
 
-PATIENCE = 10.0  # seconds for somebody else's creation or removal
-_SHORTEST_NAP = 0.0005
-_LONGEST_NAP = 0.01
 _FULL = (errno.ENOSPC, errno.ENOMEM, errno.EDQUOT)
 
 
@@ -50,7 +48,8 @@ class Segment:
         os.close(self.fd)
 
 
-def _label(name: str) -> str:
+def label_of(name: str) -> str:
+    """Return what messages call a heap."""
     return f"heap {name!r}"
 
 
@@ -62,7 +61,7 @@ def not_found(name: str) -> errors.HeapNotFound:
     )
 
 
-def _is_moved(fd: int, name: str) -> bool:
+def is_moved(fd: int, name: str) -> bool:
     """Tell whether the name leads elsewhere by now, or nowhere."""
     here = os.fstat(fd)
     try:
@@ -73,28 +72,28 @@ def _is_moved(fd: int, name: str) -> bool:
 
 
 @contextlib.contextmanager
-def _alone_with(fd: int, name: str) -> Iterator[None]:
+def alone_with(fd: int, name: str) -> Iterator[None]:
     """Hold the creation lock of a heap's file."""
     code = lib.py_lock_creation(fd, int(PATIENCE * 1e9))
     if code == lib.IPCHEAP_TIMED_OUT:
         raise errors.HeapBusy(
-            f"{_label(name)} is being created or removed by another process, "
+            f"{label_of(name)} is being created or removed by another process, "
             f"which has not got done with it in {PATIENCE:.0f} s"
         )
     if code:
-        raise _native.error(code, _label(name))
+        raise error(code, label_of(name))
     try:
         yield
     finally:
         lib.ipcheap_unlock_creation(fd)
 
 
-def _state(fd: int, name: str) -> tuple[int, int, _kernel.Objects | None]:
+def read_state(fd: int, name: str) -> tuple[int, int, _kernel.Objects | None]:
     """Look at an open file: 1 if formatted, 0, or an error; the System V id; what it says."""
     objects = _kernel.Objects.read(fd)
     if objects is None:
         code = lib.ipcheap_formatted(fd, -1)
-        if code == 0 and "/" in name and os.fstat(fd).st_size and not _has_note(name):
+        if code == 0 and "/" in name and os.fstat(fd).st_size and not has_note(name):
             code = lib.IPCHEAP_FORMAT_MISMATCH  # somebody's file, that begins with zeros
         return code, -1, None
     if not objects.is_complete():
@@ -102,7 +101,13 @@ def _state(fd: int, name: str) -> tuple[int, int, _kernel.Objects | None]:
     return lib.ipcheap_formatted(fd, objects.shm_id), objects.shm_id, objects
 
 
-def _is_half_removed(fd: int, code: int, shmid: int, objects: _kernel.Objects | None) -> bool:
+def inspect_open(fd: int, shmid: int) -> CData | None:
+    """Return what the header of an open file says; None if it is not a heap's."""
+    info = ffi.new("ipcheap_heap_info *")
+    return None if lib.ipcheap_inspect(fd, shmid, info) else info
+
+
+def is_half_removed(fd: int, code: int, shmid: int, objects: _kernel.Objects | None) -> bool:
     """Tell whether a heap has lost what belongs to it: somebody was killed removing it.
 
     Or it went by other ways, as all System V objects do with a reboot. Who has it open may
@@ -110,10 +115,10 @@ def _is_half_removed(fd: int, code: int, shmid: int, objects: _kernel.Objects | 
     """
     if code == 0:
         return objects is not None and objects.shm_id >= 0
-    info = _inspect(fd, shmid) if code == 1 else None
+    info = inspect_open(fd, shmid) if code == 1 else None
     if info is None or info.sem_kind != lib.IPCHEAP_SEM_POSIX:
         return False
-    semaphore = _native.text_of(info.sem_name)
+    semaphore = text_of(info.sem_name)
     return bool(semaphore) and not _kernel.has_posix_semaphore(semaphore)
 
 
@@ -125,7 +130,14 @@ def _note_path(name: str) -> str:
     return os.path.join(folder, f".{file}.making")
 
 
-def _has_note(name: str) -> bool:
+def name_of_note(file: str) -> str | None:
+    """Return the name of the heap that a note in SHM_FOLDER is about; None for another file."""
+    name = file.removeprefix(f".{_kernel.PREFIX}").removesuffix(".making")
+    return name if file == f".{_kernel.PREFIX}{name}.making" else None
+
+
+def has_note(name: str) -> bool:
+    """Tell whether a creator has left a note of what it was about to make."""
     return os.path.exists(_note_path(name))
 
 
@@ -157,19 +169,19 @@ def create(
     while True:
         fd = _kernel.open_file(name, create=True)
         try:
-            with _alone_with(fd, name):
-                if not _is_moved(fd, name):
-                    code, shmid, objects = _state(fd, name)
-                    if not _is_half_removed(fd, code, shmid, objects):
+            with alone_with(fd, name):
+                if not is_moved(fd, name):
+                    code, shmid, objects = read_state(fd, name)
+                    if not is_half_removed(fd, code, shmid, objects):
                         if code == 1 and not take_existing:
                             code = lib.IPCHEAP_HEAP_EXISTS
                         if code < 0:
-                            raise _native.error(code, _label(name))
+                            raise error(code, label_of(name))
                         if code == 0:
                             _remove_leftovers(name, objects)
                             shmid = _make(fd, name, capacity, shm, sem, mode)
                         return Segment(fd, shmid, name, is_new=code == 0)
-                    _remove_open(fd, name)
+                    remove_open(fd, name)
         except BaseException:
             os.close(fd)
             raise
@@ -202,13 +214,13 @@ def _make(fd: int, name: str, capacity: int, shm: str, sem: str, mode: int) -> i
                 os.close(note)
         else:
             objects = _kernel.Objects()
-        _format(fd, objects, capacity, shm, sem, _label(name))
-    except BaseException as error:
+        _format(fd, objects, capacity, shm, sem, label_of(name))
+    except BaseException as reason:
         _remove_leftovers(name, objects)
         _kernel.remove_file(name)
-        full = isinstance(error, OSError) and error.errno in _FULL
-        if full or (isinstance(error, MemoryError) and not isinstance(error, errors.HeapFull)):
-            raise _native.error(lib.IPCHEAP_MEMORY_FULL, _label(name), asked=capacity) from None
+        full = isinstance(reason, OSError) and reason.errno in _FULL
+        if full or (isinstance(reason, MemoryError) and not isinstance(reason, errors.HeapFull)):
+            raise error(lib.IPCHEAP_MEMORY_FULL, label_of(name), asked=capacity) from None
         raise
     _remove_note(name, with_objects=False)
     return objects.shm_id
@@ -219,13 +231,13 @@ def _format(
 ) -> None:
     options = ffi.new("ipcheap_options *")
     options.capacity = capacity
-    options.shm_kind = _native.SHM_KINDS.index(shm)
-    options.sem_kind = _native.SEM_KINDS.index(sem)
+    options.shm_kind = SHM_KINDS.index(shm)
+    options.sem_kind = SEM_KINDS.index(sem)
     options.sem_id = objects.sem_id
     options.sem_name = objects.sem_name.encode()
     code = lib.py_format(fd, objects.shm_id, options)
     if code:
-        raise _native.error(code, label, asked=capacity)
+        raise error(code, label, asked=capacity)
 
 
 def create_nameless(label: str, capacity: int, sem: str) -> Segment:
@@ -239,7 +251,7 @@ def create_nameless(label: str, capacity: int, sem: str) -> Segment:
     try:
         if sem == "sysv":
             objects.sem_id = _kernel.make_sysv_semaphore(label)
-        _format(fd, objects, capacity, "memfd", sem, _label(label))
+        _format(fd, objects, capacity, "memfd", sem, label_of(label))
     except BaseException:
         os.close(fd)
         if objects.sem_id >= 0:
@@ -253,26 +265,25 @@ def leave_nameless(fd: int) -> None:
     info = ffi.new("ipcheap_heap_info *")
     code = lib.ipcheap_inspect(fd, -1, info)
     os.close(fd)
-    if code == 0 and _native.SEM_KINDS[info.sem_kind] == "sysv" and not info.participants:
+    if code == 0 and SEM_KINDS[info.sem_kind] == "sysv" and not info.participants:
         _kernel.remove_sysv_semaphore(int(info.sem_id), "a heap without a name")
 
 
 # Finding ----------------------------------------------------------------------------------
 
 
-def find(name: str, timeout: float) -> Segment:
-    """Open a heap's segment; wait as long for it to be there and formatted."""
-    deadline = time.monotonic() + timeout
-    nap = _SHORTEST_NAP
+def find(name: str, deadline: float) -> Segment:
+    """Open a heap's segment; wait until the deadline for it to be there and formatted."""
+    nap = SHORTEST_NAP
     while True:
         segment = _try_find(name)
         if segment is not None:
             return segment
-        left = deadline - time.monotonic()
+        left = time_left(deadline)
         if left <= 0:
             raise not_found(name)
         time.sleep(min(nap, left))
-        nap = min(2 * nap, _LONGEST_NAP)
+        nap = min(2 * nap, LONGEST_NAP)
 
 
 def _try_find(name: str) -> Segment | None:
@@ -281,10 +292,10 @@ def _try_find(name: str) -> Segment | None:
     except FileNotFoundError:
         return None
     try:
-        code, shmid, objects = _state(fd, name)
+        code, shmid, objects = read_state(fd, name)
         if code < 0:
-            raise _native.error(code, _label(name))
-        half_removed = _is_half_removed(fd, code, shmid, objects)
+            raise error(code, label_of(name))
+        half_removed = is_half_removed(fd, code, shmid, objects)
     except BaseException:
         os.close(fd)
         raise
@@ -308,146 +319,29 @@ def remove(name: str, *, only: os.stat_result | None = None) -> None:
         except FileNotFoundError:
             raise not_found(name) from None
         try:
-            with _alone_with(fd, name):
-                if _is_moved(fd, name):
+            with alone_with(fd, name):
+                if is_moved(fd, name):
                     continue
                 if only is not None and not os.path.samestat(os.fstat(fd), only):
                     raise not_found(name)
-                _remove_open(fd, name)
+                remove_open(fd, name)
                 return
         finally:
             os.close(fd)
 
 
-def _remove_open(fd: int, name: str) -> None:
-    code, shmid, objects = _state(fd, name)
+def remove_open(fd: int, name: str) -> None:
+    """Remove all that belongs to a heap, whose creation lock the caller holds."""
+    code, shmid, objects = read_state(fd, name)
     if code < 0:
-        raise _native.error(code, _label(name))
+        raise error(code, label_of(name))
     path = _kernel.path_of(name)
     if code == 1 and objects is None:
-        info = _inspect(fd, shmid)
+        info = inspect_open(fd, shmid)
         if info is not None and info.sem_kind == lib.IPCHEAP_SEM_POSIX:
-            _kernel.remove_posix_semaphore(_native.text_of(info.sem_name), path)
+            _kernel.remove_posix_semaphore(text_of(info.sem_name), path)
         elif info is not None and info.sem_kind == lib.IPCHEAP_SEM_SYSV:
             _kernel.remove_sysv_semaphore(info.sem_id, path)
     _remove_leftovers(name, objects)
     _kernel.remove_file(name)
     _kernel.remove_pipes(name)  # made meanwhile; from now on its users make none with a name
-
-
-# Looking ----------------------------------------------------------------------------------
-
-
-def _inspect(fd: int, shmid: int) -> CData | None:
-    info = ffi.new("ipcheap_heap_info *")
-    return None if lib.ipcheap_inspect(fd, shmid, info) else info
-
-
-def look(name: str) -> str:
-    """Say what is under a heap's name, without becoming a participant.
-
-    "ready", "being made" (or removed, just now, by somebody alive), "half-made" (by somebody
-    who died), "half-removed" (likewise, or its System V memory is gone), "note" (a creator's,
-    and no file), "foreign" (not a heap) or "absent".
-    """
-    try:
-        fd = _kernel.open_file(name)
-    except FileNotFoundError:
-        return "note" if _has_note(name) else "absent"
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return "foreign"
-        state = _look_at_open(fd, name)
-        if state in ("ready", "foreign"):
-            return state
-        code = lib.py_lock_creation(fd, 0)
-        if code == lib.IPCHEAP_TIMED_OUT:
-            return "being made"
-        if code:
-            raise _native.error(code, _label(name))
-        try:  # once more, for now nobody changes it
-            return "absent" if _is_moved(fd, name) else _look_at_open(fd, name)
-        finally:
-            lib.ipcheap_unlock_creation(fd)
-    finally:
-        os.close(fd)
-
-
-def _look_at_open(fd: int, name: str) -> str:
-    code, shmid, objects = _state(fd, name)
-    if code == lib.IPCHEAP_FORMAT_MISMATCH:
-        return "foreign"
-    if code < 0:
-        raise _native.error(code, _label(name))
-    if _is_half_removed(fd, code, shmid, objects):
-        return "half-removed"
-    return "ready" if code else "half-made"
-
-
-def describe(name: str) -> HeapInfo | None:
-    """Return what can be seen of a heap from outside; None when that is nothing."""
-    with contextlib.suppress(OSError, IndexError):
-        return _look_at(name)
-    return None
-
-
-def clear_away(name: str) -> None:
-    """Remove what is left of a heap that was not completed, or half removed."""
-    fd = _kernel.open_file(name, create=True)  # to keep creators out meanwhile
-    try:
-        with _alone_with(fd, name):
-            if not _is_moved(fd, name):
-                code, shmid, objects = _state(fd, name)
-                if code == 0 or _is_half_removed(fd, code, shmid, objects):
-                    _remove_open(fd, name)
-    finally:
-        os.close(fd)
-
-
-def heaps() -> list[HeapInfo]:
-    """List the heaps of this system that have a plain name and that the caller may open."""
-    found: list[HeapInfo] = []
-    for entry in sorted(os.listdir(_kernel.SHM_FOLDER)):
-        if entry.startswith(_kernel.PREFIX) and "~" not in entry:
-            with contextlib.suppress(OSError, IndexError):
-                info = _look_at(entry.removeprefix(_kernel.PREFIX))
-                if info is not None:
-                    found.append(info)
-    return found
-
-
-def _look_at(name: str) -> HeapInfo | None:
-    path = _kernel.path_of(name)
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            return None
-        code, shmid, objects = _state(fd, name)
-        info = ffi.new("ipcheap_heap_info *")
-        if code == 0:
-            abandoned = lib.py_lock_creation(fd, 0) == 0
-            if abandoned:
-                lib.ipcheap_unlock_creation(fd)
-            info.shm_kind = lib.IPCHEAP_SHM_SYSV if objects else lib.IPCHEAP_SHM_POSIX
-        elif code < 0 or lib.ipcheap_inspect(fd, shmid, info):
-            return None
-        else:
-            abandoned = info.participants == 0
-    finally:
-        os.close(fd)
-    from .results import HeapInfo
-
-    return HeapInfo(
-        name=name,
-        path=path,
-        shm=_native.SHM_KINDS[int(info.shm_kind)],
-        sem=_native.SEM_KINDS[int(info.sem_kind)],
-        capacity=info.capacity,
-        committed=info.committed,
-        mode=stat.S_IMODE(status.st_mode),
-        uid=status.st_uid,
-        participants=info.participants,
-        stale=abandoned,
-        created=info.created_ns / 1e9,
-    )

@@ -1,37 +1,19 @@
-"""Channels of a heap: what the directory says of them, and record channels."""
+"""Channels of a heap: what all kinds have in common."""
 
 from __future__ import annotations
 
-from ._core import ffi, lib
+from ._directory import KINDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Mapping
+    from typing import Any, ClassVar
 
     from ._arguments import ChannelId
     from ._core import CData
-    from .consumer import Consumer
+    from ._directory import Directory
+    from ._handle import Handle
     from .heap import Heap
-    from .producer import Producer
-
-
-def key_of(channel_id: ChannelId) -> CData:
-    """Return the core's key for an ID."""
-    key = ffi.new("ipcheap_key *")
-    if isinstance(channel_id, str):
-        text = channel_id.encode()
-        lib.ipcheap_key_text(key, text, len(text))
-    else:
-        lib.ipcheap_key_int(key, channel_id)
-    return key
-
-
-def id_of(key: CData) -> ChannelId:
-    """Return the ID that a key of the core stands for."""
-    raw = bytes(ffi.buffer(key.bytes, key.length))
-    if key.kind == lib.IPCHEAP_KEY_TEXT:
-        return raw.decode(errors="replace")
-    return int.from_bytes(raw, "little")
 
 
 def _find_again(heap: Heap, channel_id: ChannelId) -> Any:
@@ -43,6 +25,12 @@ class Channel:
 
     It pickles: the other process attaches to the heap and finds it there, or ChannelNotFound.
     """
+
+    _sides: ClassVar[Mapping[int, str]] = {}  # that can be claimed, by the core's number
+
+    def __init_subclass__(cls, kind: int, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        KINDS[kind] = cls
 
     def __init__(self, heap: Heap, channel_id: ChannelId, entry: CData) -> None:
         self._heap = heap
@@ -74,22 +62,24 @@ class Channel:
     def __reduce__(self) -> tuple[Any, ...]:
         return _find_again, (self._heap, self._id)
 
+    # What the directory asks of a kind.
 
-class RecordChannel(Channel):
-    """A channel of records: one producer, one consumer, first in, first out."""
+    @classmethod
+    def _is_ready(cls, handle: Handle, entry: CData) -> bool:
+        """Whether a channel of this kind is to be seen by others than the one that makes it."""
+        del handle, entry
+        return True
 
-    @property
-    def capacity(self) -> int:
-        """How many records may be in flight and held: a power of two."""
-        return int(self._entry.shape)
+    @classmethod
+    def _describe(cls, entry: CData) -> str:
+        """Say what it is, with its shape."""
+        raise NotImplementedError
 
-    def producer(self, timeout: float | None = 0.0) -> Producer:
-        """Claim the sending side for this thread, in `timeout` seconds; see `Heap.producer`."""
-        return self._heap.producer(self._id, timeout)
 
-    def consumer(self, timeout: float | None = 0.0) -> Consumer:
-        """Claim the receiving side for this thread, in `timeout` seconds; see `Heap.consumer`."""
-        return self._heap.consumer(self._id, timeout)
+class HeapMethods:
+    """The methods that a kind of channel adds to `Heap`, which derives from one class a kind."""
 
-    def __repr__(self) -> str:
-        return f"<RecordChannel {self._id!r} of {self._heap.label}, {self.capacity} slots>"
+    _directory: Directory
+
+    def _this_heap(self) -> Heap:
+        return self  # type: ignore[return-value]  # pyright: ignore[reportReturnType]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
-from . import _arguments, _native
+from . import _arguments
 from ._core import lib
 from ._endpoint import FAIR, Endpoint
+from ._native import address
 from ._types import ConsumerCore
 from .errors import ChannelClosed, RecordError
 from .objects import PICKLE
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from ._arguments import ChannelId
     from ._core import CData
-    from ._native import Handle
+    from ._handle import Handle
     from ._types import Block
     from .codec import Codec
 
@@ -78,7 +79,7 @@ class Consumer(Endpoint, ConsumerCore):
     def __init__(self, handle: Handle, channel: ChannelId, pointer: CData) -> None:
         super().__init__(handle, channel, pointer)
         source = _Source(handle, channel, self._pointer)
-        self._bind(_native.address(pointer), handle, source)
+        self._bind(address(pointer), handle, source)
         self._source = source
 
     @property

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping
 
-from . import _arguments, _native, _segments
+from . import _arguments, _segments, _timing
 from ._core import ffi, lib
-from ._native import Handle
-from .channel import Channel, RecordChannel, id_of, key_of
-from .consumer import Consumer
+from ._directory import KINDS, Directory, id_of
+from ._failures import holder_state
+from ._handle import Handle
+from ._native import SEM_KINDS, SHM_KINDS, text_of
+from .channel import Channel
 from .errors import HeapNotFound
-from .producer import Producer
-from .static import StaticSegment, is_being_initialised
+from .record_channel import RecordMethods
+from .static import StaticMethods
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from typing import Any, Self
 
     from ._arguments import ChannelId, Size
@@ -25,13 +26,6 @@ if TYPE_CHECKING:
     from ._segments import Segment
     from .record import Record
     from .results import HeapStatistics, Participant, RecoveryReport
-
-DEFAULT_SLOTS = 1024
-
-# How long to sleep before looking again, unless woken: for a holder that dies wakes nobody.
-_LOOK_AGAIN = 0.1
-
-_LONGEST_LOCK_TIMEOUT = 1e9  # seconds; what is longer is as good as that
 
 _MOST_WITNESSED = 4096  # the dead, and channels, that a report of recovery has room for
 
@@ -46,14 +40,7 @@ class _Channels(Mapping["ChannelId", Channel]):
         return self._heap.channel(channel_id)
 
     def __iter__(self) -> Iterator[ChannelId]:
-        handle = self._heap._open_handle()
-        cursor, key = ffi.new("uint32_t *"), ffi.new("ipcheap_key *")
-        entry = ffi.new("ipcheap_channel *")
-        while (code := lib.ipcheap_next_channel(handle.pointer, cursor, key, entry)) == 1:
-            if not is_being_initialised(handle, entry):
-                yield id_of(key)
-        if code < 0:
-            raise _native.error(code, handle)
+        return iter(self._heap._directory)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -62,7 +49,7 @@ class _Channels(Mapping["ChannelId", Channel]):
         return f"<channels of {self._heap.label}: {', '.join(map(repr, self))}>"
 
 
-class Heap:
+class Heap(RecordMethods, StaticMethods):
     """A named shared-memory segment: an allocator for many processes, and their channels.
 
     Made by `create`, `attach` or `open`. A context manager that closes, and does not unlink.
@@ -73,17 +60,16 @@ class Heap:
     def __init__(self, segment: Segment) -> None:
         self._name = segment.name
         self._handle = Handle(segment.fd, segment.shmid, segment.name, segment.path)
+        self._directory = Directory(self._handle)
         self._file = os.fstat(segment.fd)
         # What only a descriptor leads to is kept open, to be passed on.
         self._fd = os.dup(segment.fd) if segment.name is None else -1
         info = ffi.new("ipcheap_heap_info *")
-        code = lib.ipcheap_heap_describe(self._handle.pointer, info)
-        if code:
-            raise _native.error(code, self._handle)
+        self._handle.check(lib.ipcheap_heap_describe(self._handle.pointer, info))
         self._capacity = int(info.capacity)
         self._identity = int(info.identity)
-        self._shm = _native.SHM_KINDS[int(info.shm_kind)]
-        self._sem = _native.SEM_KINDS[int(info.sem_kind)]
+        self._shm = SHM_KINDS[int(info.shm_kind)]
+        self._sem = SEM_KINDS[int(info.sem_kind)]
 
     # Coming and going -----------------------------------------------------------------------
 
@@ -135,8 +121,8 @@ class Heap:
         FormatMismatch for something else of that name, or a heap of another version;
         PermissionError for one that the caller may not write to.
         """
-        seconds = _arguments.timeout(timeout)
-        return cls._of(_segments.find(_arguments.heap_name(name), seconds))
+        deadline = _timing.deadline_of(timeout)
+        return cls._of(_segments.find(_arguments.heap_name(name), deadline))
 
     @classmethod
     def _make(
@@ -152,8 +138,8 @@ class Heap:
         nbytes = _arguments.capacity(capacity)
         if not lib.ipcheap_segment_bytes(min(nbytes, 2**64 - 1)):
             raise ValueError(f"capacity of {nbytes} bytes is more than a heap can have")
-        shm = _arguments.choice(shm, "shm", _native.SHM_KINDS)
-        sem = _arguments.choice(sem, "sem", _native.SEM_KINDS)
+        shm = _arguments.choice(shm, "shm", SHM_KINDS)
+        sem = _arguments.choice(sem, "sem", SEM_KINDS)
         mode = _arguments.file_mode(mode)
         if shm == "memfd":
             label = "ipcheap" if name is None else _arguments.heap_name(name)
@@ -182,6 +168,7 @@ class Heap:
         if not self._handle.closed:
             self._handle.close()
             self._handle = self._handle.left()
+            self._directory = Directory(self._handle)
             self._close_descriptor()
 
     def unlink(self) -> None:
@@ -193,7 +180,7 @@ class Heap:
             _segments.remove(self._name, only=self._file)
 
     def __enter__(self) -> Self:
-        self._open_handle()
+        self._handle.opened()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -209,7 +196,7 @@ class Heap:
             _segments.leave_nameless(fd)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        self._open_handle()
+        self._handle.opened()
         if self._name is None:
             from multiprocessing import reduction  # here only, for it takes its time
 
@@ -268,13 +255,13 @@ class Heap:
             raise ValueError(
                 "timeout must be finite: Ctrl-C does not end waiting for the heap lock"
             )
-        nanoseconds = int(min(seconds, _LONGEST_LOCK_TIMEOUT) * 1e9)
-        lib.ipcheap_set_lock_timeout(self._open_handle().pointer, nanoseconds)
+        nanoseconds = _timing.in_nanoseconds(min(seconds, _timing.LONGEST_LOCK_TIMEOUT))
+        lib.ipcheap_set_lock_timeout(self._handle.opened().pointer, nanoseconds)
 
     def statistics(self) -> HeapStatistics:
         """Return how full it is, and of what; HeapBusy if the heap lock cannot be had."""
-        numbers = ffi.new("ipcheap_statistics *")
-        self._check(lib.py_heap_statistics(self._open_handle().pointer, numbers))
+        handle, numbers = self._handle.opened(), ffi.new("ipcheap_statistics *")
+        handle.check(lib.py_heap_statistics(handle.pointer, numbers))
         from .results import HeapStatistics
 
         return HeapStatistics(
@@ -287,7 +274,8 @@ class Heap:
         HeapBusy if the heap lock cannot be had.
         """
         keep = _arguments.size(keep, "keep")
-        return self._check(lib.py_trim(self._open_handle().pointer, keep))
+        handle = self._handle.opened()
+        return handle.check(lib.py_trim(handle.pointer, keep))
 
     def check(self) -> list[str]:
         """Look at every structure in it; return a sentence for each broken invariant.
@@ -295,9 +283,10 @@ class Heap:
         The dead who await recovery are none. HeapBusy if the heap lock cannot be had.
         """
         room = 1 << 18
+        handle = self._handle.opened()
         text = ffi.new("char[]", room)
-        count = self._check(lib.py_check(self._open_handle().pointer, text, room))
-        lines = _native.text_of(text).splitlines()
+        count = handle.check(lib.py_check(handle.pointer, text, room))
+        lines = text_of(text).splitlines()
         if count > len(lines):
             lines.append(f"and {count - len(lines)} more")
         return lines
@@ -309,12 +298,13 @@ class Heap:
         had. HeapBusy if the heap lock cannot be had, CorruptHeap when the heap is beyond
         that.
         """
+        handle = self._handle.opened()
         report, witness = ffi.new("ipcheap_recovery *"), ffi.new("py_witness *")
         dead = ffi.new("ipcheap_holder[]", _MOST_WITNESSED)
         channels = ffi.new("py_redelivery[]", _MOST_WITNESSED)
         witness.dead, witness.channels = dead, channels
         witness.dead_room = witness.channel_room = _MOST_WITNESSED
-        self._check(lib.py_recover(self._open_handle().pointer, report, witness))
+        handle.check(lib.py_recover(handle.pointer, report, witness))
         from .results import RecoveryReport
 
         again: dict[ChannelId, int] = {}
@@ -333,7 +323,7 @@ class Heap:
 
     def participants(self) -> list[Participant]:
         """Return who takes part in it, and who has died and awaits recovery."""
-        handle = self._open_handle()
+        handle = self._handle.opened()
         cursor, holder = ffi.new("uint32_t *"), ffi.new("ipcheap_holder *")
         found: list[Participant] = []
         while lib.ipcheap_next_participant(handle.pointer, cursor, holder) == 1:
@@ -347,68 +337,7 @@ class Heap:
 
         ValueError for a size that no heap can have.
         """
-        return self._open_handle().allocate(nbytes)
-
-    def add_record_channel(self, id: ChannelId, capacity: int | None = None) -> RecordChannel:
-        """Add a channel of records, or take the one of that shape that is there.
-
-        `capacity`, rounded up to a power of two, bounds the records in flight and held; 1024
-        for a new channel. Without it a channel is taken whatever its capacity;
-        ChannelTypeError when it differs, or the ID is that of a static segment. HeapFull when
-        there is no room for another channel.
-        """
-        channel_id = _arguments.channel_id(id)
-        handle, key, entry = self._open_handle(), key_of(channel_id), ffi.new("ipcheap_channel *")
-        # Without a capacity twice more: somebody else may add it meanwhile.
-        slots = 0 if capacity is None else _arguments.count(capacity, "capacity", least=1)
-        code = lib.py_add_record_channel(handle.pointer, key, min(slots, 2**63), entry)
-        for other in (DEFAULT_SLOTS, 0) if capacity is None else ():
-            if code in (lib.IPCHEAP_CHANNEL_NOT_FOUND, lib.IPCHEAP_CHANNEL_TYPE):
-                code = lib.py_add_record_channel(handle.pointer, key, other, entry)
-        if code == lib.IPCHEAP_BAD_VALUE:
-            raise ValueError(f"capacity of {capacity} is more slots than a channel can have")
-        wanted = (
-            "not a record channel" if capacity is None else f"not a record channel of {capacity}"
-        )
-        self._check(code, channel_id, asked=16 * slots, wanted=f"{wanted} slots")
-        return RecordChannel(self, channel_id, entry)
-
-    def add_static_segment(
-        self,
-        id: ChannelId,
-        nbytes: int | None = None,
-        init: Callable[[memoryview], object] | None = None,
-    ) -> StaticSegment:
-        """Add a segment of `nbytes` zero bytes, or take the one of that size that is there.
-
-        `init(view)` runs once, before anybody else gets the segment; if it raises, that
-        comes out here and the next one who adds the segment runs theirs. Without `nbytes`
-        a segment that is there is taken whatever its size. ChannelTypeError when the size
-        differs or the ID is that of a channel, ChannelNotFound when there is none and no size
-        is given, HeapFull when there is no room.
-        """
-        channel_id = _arguments.channel_id(id)
-        size = 0 if nbytes is None else _arguments.count(nbytes, "nbytes", least=1)
-        handle, key = self._open_handle(), key_of(channel_id)
-        entry = ffi.new("ipcheap_channel *")
-
-        def attempt() -> int:
-            return int(lib.py_add_static_segment(handle.pointer, key, size, entry))
-
-        code = self._repeat(attempt, (lib.IPCHEAP_WOULD_BLOCK,), float("inf"))
-        wanted = "not a static segment" + (f" of {size} bytes" if size else "")
-        if self._check(code, channel_id, asked=size, wanted=wanted) == 0:
-            return StaticSegment(self, channel_id, entry, handle)
-        segment = None
-        try:
-            segment = StaticSegment(self, channel_id, entry, handle)
-            if init is not None:
-                init(segment.view)
-        except BaseException:
-            lib.py_static_ready(handle.pointer, entry, 0)
-            raise
-        self._check(lib.py_static_ready(handle.pointer, entry, 1), channel_id)
-        return segment
+        return self._handle.opened().allocate(nbytes)
 
     @property
     def channels(self) -> Mapping[ChannelId, Channel]:
@@ -421,19 +350,8 @@ class Heap:
         It is a RecordChannel or a StaticSegment, which is not there until it is initialised.
         """
         channel_id = _arguments.channel_id(id)
-        entry, key = ffi.new("ipcheap_channel *"), key_of(channel_id)
-        handle = self._open_handle()
-        seconds = _arguments.timeout(timeout)
-
-        def attempt() -> int:
-            code = lib.ipcheap_find_channel(handle.pointer, key, entry)
-            return int(code or is_being_initialised(handle, entry))
-
-        code = self._repeat(attempt, (lib.IPCHEAP_CHANNEL_NOT_FOUND,), seconds)
-        self._check(code, channel_id)
-        if entry.kind == lib.IPCHEAP_RECORD_CHANNEL:
-            return RecordChannel(self, channel_id, entry)
-        return StaticSegment(self, channel_id, entry, handle)
+        entry = self._directory.find(channel_id, _timing.deadline_of(timeout))
+        return KINDS[entry.kind](self, channel_id, entry)
 
     def remove_channel(self, id: ChannelId, force: bool = False) -> None:
         """Remove a channel; what was pending in it is freed, what is held stays.
@@ -441,118 +359,17 @@ class Heap:
         ChannelBusy when it has living endpoints, which `force` closes; ChannelNotFound when
         there is none of that ID.
         """
-        channel_id = _arguments.channel_id(id)
-        handle, key = self._open_handle(), key_of(channel_id)
-        code = lib.py_remove_channel(handle.pointer, key, force)
-        if code == lib.IPCHEAP_CHANNEL_BUSY:
-            entry = ffi.new("ipcheap_channel *")
-            if lib.ipcheap_find_channel(handle.pointer, key, entry) == 0:
-                raise self._busy(channel_id, entry, (lib.IPCHEAP_PRODUCER, lib.IPCHEAP_CONSUMER))
-        self._check(code, channel_id)
-
-    def producer(self, id: ChannelId, timeout: float | None = 0.0) -> Producer:
-        """Claim the sending side of a record channel for this thread.
-
-        Waits `timeout` seconds for the channel and the side: then ChannelNotFound, or
-        ChannelBusy, naming who holds it. The side of a holder that closed or died is free,
-        and goes on where that one stood. ChannelTypeError for a static segment.
-        """
-        return Producer(*self._claim(id, lib.IPCHEAP_PRODUCER, timeout))
-
-    def consumer(self, id: ChannelId, timeout: float | None = 0.0) -> Consumer:
-        """Claim the receiving side of a record channel for this thread.
-
-        Waits `timeout` seconds and raises as `producer` does. What a consumer that died had
-        received and not freed comes again.
-        """
-        return Consumer(*self._claim(id, lib.IPCHEAP_CONSUMER, timeout))
-
-    # Inside -----------------------------------------------------------------------------------
-
-    def _claim(
-        self,
-        id: ChannelId,
-        side: int,
-        timeout: float | None,
-    ) -> tuple[Handle, ChannelId, CData]:
-        channel_id = _arguments.channel_id(id)
-        handle, key = self._open_handle(), key_of(channel_id)
-        entry, place = ffi.new("ipcheap_channel *"), ffi.new("ipcheap_endpoint **")
-        _native.close_at_exit()
-
-        def attempt() -> int:
-            code = lib.ipcheap_find_channel(handle.pointer, key, entry)
-            return int(code or lib.py_claim(handle.pointer, entry, side, place))
-
-        patient = (lib.IPCHEAP_CHANNEL_NOT_FOUND, lib.IPCHEAP_CHANNEL_BUSY)
-        code = self._repeat(attempt, patient, _arguments.timeout(timeout))
-        if code == lib.IPCHEAP_CHANNEL_BUSY:
-            raise self._busy(channel_id, entry, (side,))
-        self._check(code, channel_id, wanted="which has no sides to claim")
-        return handle, channel_id, place[0]
-
-    def _busy(self, channel_id: ChannelId, entry: CData, sides: tuple[int, ...]) -> Exception:
-        holder = ffi.new("ipcheap_holder *")
-        held: list[str] = []
-        for side in sides:
-            code = lib.ipcheap_side_holder(self._open_handle().pointer, entry, side, holder)
-            if code >= 0 and holder.pid:
-                name = "producer" if side == lib.IPCHEAP_PRODUCER else "consumer"
-                held.append(f"the {name} side is held by {_native.holder_text(holder)}")
-        text = " and ".join(held) or "a side is held by a living participant"
-        return _native.error(lib.IPCHEAP_CHANNEL_BUSY, self._handle, channel_id, holder=text)
-
-    def _repeat(self, attempt: Callable[[], int], patient: tuple[int, ...], seconds: float) -> int:
-        """Try until it says other than these codes, or time is up; return what it said."""
-        deadline = time.monotonic() + seconds
-        pointer = self._open_handle().pointer
-        while True:
-            seen = lib.ipcheap_directory_version(pointer)
-            code = attempt()
-            left = deadline - time.monotonic()
-            if code not in patient or left <= 0:
-                return code
-            waited = lib.py_wait_directory(pointer, seen, int(min(left, _LOOK_AGAIN) * 1e9))
-            if waited not in (0, lib.IPCHEAP_TIMED_OUT, lib.IPCHEAP_INTERRUPTED):
-                return int(waited)
-
-    def _open_handle(self) -> Handle:
-        if self._handle.closed:
-            raise _native.error(lib.IPCHEAP_HEAP_CLOSED, self._handle)
-        return self._handle
-
-    def _check(
-        self,
-        code: int,
-        channel_id: ChannelId | None = None,
-        asked: int | None = None,
-        wanted: str = "not that",
-    ) -> int:
-        """Return what is not an error; `wanted` says what the channel should have been."""
-        if code >= 0:
-            return int(code)
-        is_there = ""
-        if code == lib.IPCHEAP_CHANNEL_TYPE and channel_id is not None:
-            is_there = f"{self._describe(channel_id)}, {wanted}"
-        raise _native.error(code, self._handle, channel_id, asked=asked, holder=is_there)
-
-    def _describe(self, channel_id: ChannelId) -> str:
-        entry = ffi.new("ipcheap_channel *")
-        if lib.ipcheap_find_channel(self._open_handle().pointer, key_of(channel_id), entry):
-            return "of another kind"
-        if entry.kind == lib.IPCHEAP_RECORD_CHANNEL:
-            return f"a record channel of {entry.shape} slots"
-        return f"a static segment of {entry.shape} bytes"
+        self._directory.remove(id, force)
 
 
 def _participant(holder: CData) -> Participant:
     from .results import Participant
 
     return Participant(
-        name=_native.text_of(holder.name),
+        name=text_of(holder.name),
         pid=int(holder.pid),
         thread=int(holder.tid),
-        state=_native.holder_state(holder),
+        state=holder_state(holder),
         elsewhere=bool(holder.elsewhere),
         since=holder.since_ns / 1e9,
     )

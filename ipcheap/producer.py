@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from functools import partial
 
-from . import _arguments, _native
+from . import _arguments, _timing
 from ._core import lib
 from ._endpoint import FAIR, Endpoint
+from ._native import address
 from ._types import ProducerCore
 from .errors import RecordError
 from .objects import PICKLE
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ._arguments import ChannelId
     from ._core import CData
-    from ._native import Handle
+    from ._handle import Handle
     from .array import Shape
     from .codec import Codec
 
@@ -47,7 +47,7 @@ class Producer(Endpoint, ProducerCore):
 
     def __init__(self, handle: Handle, channel: ChannelId, pointer: CData) -> None:
         super().__init__(handle, channel, pointer)
-        self._bind(_native.address(pointer), handle, handle)
+        self._bind(address(pointer), handle, handle)
 
     # allocate_record(), send_record() and what else a message passes through: _types.py.
 
@@ -179,7 +179,7 @@ class Producer(Endpoint, ProducerCore):
         timeout: float | None,
     ) -> int:
         """Send from a position on, again and again; an error counts only if nothing went."""
-        deadline = time.monotonic() + _arguments.timeout(timeout)
+        deadline = _timing.deadline_of(timeout)
         while sent < len(things):
             code = send(things, sent)
             if code > 0:
@@ -188,7 +188,7 @@ class Producer(Endpoint, ProducerCore):
             if code not in (0, _WOULD_BLOCK) and sent == 0:
                 raise refusal(code, things[0])
             if code in (0, _WOULD_BLOCK):
-                code = self._wait(deadline - time.monotonic())
+                code = self._wait(deadline)
                 if code == 0:
                     continue
             if sent:

@@ -8,8 +8,8 @@ import sys
 import warnings
 import weakref
 
-from . import _native
 from ._core import lib, use_records
+from ._failures import error
 from ._types import RecordCore
 from .array import describe, make_array, read_description
 from .errors import CorruptHeap, RecordError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing
 
     from ._arguments import ChannelId
-    from ._native import Handle
+    from ._handle import Handle
     from ._types import Block
     from .array import Shape
     from .codec import Codec
@@ -133,7 +133,7 @@ class Record(RecordCore):
                 "they would change what has been sent. `del` them first, or fill it in loan()"
             )
         if code != lib.PY_ENDED:
-            return _native.error(code, self._source.handle, self._source.channel)
+            return error(code, self._source.handle, self._source.channel)
         where = self._where()
         if asked == self._fate:
             return RecordError(f"the record of {where} has been {asked} already: {asked} twice")
@@ -171,19 +171,19 @@ def array_of(block: Block, source: Source) -> numpy.typing.NDArray[Any]:
     """Make the array that a record says it is; it keeps the block alive."""
     description = block.description()
     if isinstance(description, int):
-        raise _native.error(description, source.handle, source.channel)
+        raise error(description, source.handle, source.channel)
     try:
         return read_description(description).array(block)
-    except (ValueError, TypeError) as error:
-        raise CorruptHeap(f"{source.handle}: a record that is no array: {error}") from None
+    except (ValueError, TypeError) as reason:
+        raise CorruptHeap(f"{source.handle}: a record that is no array: {reason}") from None
 
 
 def object_of(block: Block, source: Source, codec: Codec) -> Any:
     """Make a record into its object; it is freed when nothing aliases it."""
     try:
         pieces = pieces_of(memoryview(block))
-    except ValueError as error:
-        raise CorruptHeap(f"{source.handle}: a record that is no object: {error}") from None
+    except ValueError as reason:
+        raise CorruptHeap(f"{source.handle}: a record that is no object: {reason}") from None
     del block
     return decode(codec, pieces)
 

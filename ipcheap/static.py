@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from functools import partial
 
-from . import _arguments, _native
+from . import _arguments, _timing
 from ._core import ffi, lib
+from ._directory import key_of
+from ._failures import error
 from .array import make_array
-from .channel import Channel
+from .channel import Channel, HeapMethods
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     import numpy.typing
 
     from ._arguments import ChannelId
     from ._core import CData
-    from ._native import Handle
+    from ._handle import Handle
     from .heap import Heap
 
 
@@ -26,27 +29,19 @@ def _outlive(handle: Handle, pointer: object) -> None:
     del handle, pointer
 
 
-def is_being_initialised(handle: Handle, entry: CData) -> int:
-    """Return CHANNEL_NOT_FOUND for a static segment that is not to be seen yet, else 0."""
-    if entry.kind != lib.IPCHEAP_STATIC_SEGMENT:
-        return 0
-    hidden = lib.ipcheap_static_data(handle.pointer, entry) == ffi.NULL
-    return lib.IPCHEAP_CHANNEL_NOT_FOUND if hidden else 0
-
-
-class StaticSegment(Channel):
+class StaticSegment(Channel, kind=lib.IPCHEAP_STATIC_SEGMENT):
     """A stretch of the heap that stays where it is, for all to read and write.
 
     Zero to begin with. `view`, arrays and atomics keep the mapping alive, also after
     `heap.close()`. `Event`, `Barrier` and `Lock` can be laid into it.
     """
 
-    def __init__(self, heap: Heap, channel_id: ChannelId, entry: CData, handle: Handle) -> None:
+    def __init__(self, heap: Heap, channel_id: ChannelId, entry: CData) -> None:
         super().__init__(heap, channel_id, entry)
-        self._handle = handle
+        self._handle = handle = heap._directory.handle
         data = lib.ipcheap_static_data(handle.pointer, entry)
         if data == ffi.NULL:
-            raise _native.error(lib.IPCHEAP_CHANNEL_NOT_FOUND, handle, channel_id)
+            raise error(lib.IPCHEAP_CHANNEL_NOT_FOUND, handle, channel_id)
         self._data = ffi.gc(data, partial(_outlive, handle))
         self._buffer: Any = ffi.buffer(self._data, entry.shape)
 
@@ -113,6 +108,55 @@ class StaticSegment(Channel):
 
     def __repr__(self) -> str:
         return f"<StaticSegment {self._id!r} of {self._heap.label}, {self.nbytes} bytes>"
+
+    @classmethod
+    def _is_ready(cls, handle: Handle, entry: CData) -> bool:
+        """Whether it has been initialised."""
+        return bool(lib.ipcheap_static_data(handle.pointer, entry) != ffi.NULL)
+
+    @classmethod
+    def _describe(cls, entry: CData) -> str:
+        return f"a static segment of {entry.shape} bytes"
+
+
+class StaticMethods(HeapMethods):
+    """What `Heap` offers of static segments."""
+
+    def add_static_segment(
+        self,
+        id: ChannelId,
+        nbytes: int | None = None,
+        init: Callable[[memoryview], object] | None = None,
+    ) -> StaticSegment:
+        """Add a segment of `nbytes` zero bytes, or take the one of that size that is there.
+
+        `init(view)` runs once, before anybody else gets the segment; if it raises, that
+        comes out here and the next one who adds the segment runs theirs. Without `nbytes`
+        a segment that is there is taken whatever its size. ChannelTypeError when the size
+        differs or the ID is that of a channel, ChannelNotFound when there is none and no size
+        is given, HeapFull when there is no room.
+        """
+        channel_id = _arguments.channel_id(id)
+        size = 0 if nbytes is None else _arguments.count(nbytes, "nbytes", least=1)
+        directory, key = self._directory, key_of(channel_id)
+        handle, entry = directory.handle, ffi.new("ipcheap_channel *")
+
+        def attempt() -> int:
+            return int(lib.py_add_static_segment(handle.pointer, key, size, entry))
+
+        code = directory.repeat(attempt, (lib.IPCHEAP_WOULD_BLOCK,), float("inf"))
+        wanted = "not a static segment" + (f" of {size} bytes" if size else "")
+        if directory.check(code, channel_id, asked=size, wanted=wanted) == 0:
+            return StaticSegment(self._this_heap(), channel_id, entry)
+        try:
+            segment = StaticSegment(self._this_heap(), channel_id, entry)
+            if init is not None:
+                init(segment.view)
+        except BaseException:
+            lib.py_static_ready(handle.pointer, entry, 0)
+            raise
+        directory.check(lib.py_static_ready(handle.pointer, entry, 1), channel_id)
+        return segment
 
 
 _WIDTHS = {"u4": (4, False), "i4": (4, True), "u8": (8, False), "i8": (8, True)}
@@ -203,9 +247,9 @@ class Atomic:
                 return int(lib.IPCHEAP_INTERRUPTED)  # woken for nothing: look again
             return int(code)
 
-        code = _native.sleep(step, _arguments.timeout(timeout))
+        code = _timing.sleep(step, _timing.deadline_of(timeout))
         if code not in (0, lib.IPCHEAP_TIMED_OUT):
-            raise _native.error(code, self._segment._handle, self._segment.id)
+            raise error(code, self._segment._handle, self._segment.id)
         return code == 0 or lib.py_atomic_load(self._address, self._width) != operand
 
     def notify(self, n: int = 1) -> int:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import threading
 from functools import partial
 
-from . import _arguments, _native
+from . import _arguments, _timing
 from ._core import ffi, lib
+from ._failures import error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class _Primitive:
         self._at = segment._address(offset, self.SIZE, self.SIZE, f"the {type(self).__name__}")
 
     def _error(self, code: int) -> Exception:
-        return _native.error(code, self._handle, self._segment.id)
+        return error(code, self._handle, self._segment.id)
 
     def _where(self) -> str:
         return f"at {self._offset} of {self._segment!r}"
@@ -59,7 +60,7 @@ class Event(_Primitive):
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the flag is up; return False if it is not after `timeout` seconds."""
         step = partial(lib.py_event_wait, self._handle.pointer, self._at)
-        code = _native.sleep(step, _arguments.timeout(timeout))
+        code = _timing.sleep(step, _timing.deadline_of(timeout))
         if code not in (0, lib.IPCHEAP_TIMED_OUT):
             raise self._error(code)
         return code == 0
@@ -100,7 +101,7 @@ class Barrier(_Primitive):
         Raises `threading.BrokenBarrierError` when it is or gets broken or reset meanwhile.
         Who waits longer than `timeout` seconds breaks it and gets a `BarrierTimeout`.
         """
-        seconds = _arguments.timeout(timeout)
+        deadline = _timing.deadline_of(timeout)
         generation = ffi.new("uint32_t *")
         order = lib.ipcheap_barrier_arrive(self._at, self._parties, generation)
         if order == lib.IPCHEAP_BROKEN:
@@ -111,7 +112,7 @@ class Barrier(_Primitive):
             return int(order)
         step = partial(lib.py_barrier_wait, self._handle.pointer, self._at, generation[0])
         try:
-            code = _native.sleep(step, seconds)
+            code = _timing.sleep(step, deadline)
         except BaseException:
             self.abort()
             raise
@@ -161,9 +162,9 @@ class Lock(_Primitive):
         """
         if not blocking and timeout != -1:
             raise ValueError("can't specify a timeout for a non-blocking call")
-        seconds = _arguments.timeout(None if timeout == -1 else timeout) if blocking else 0.0
+        deadline = _timing.deadline_of((None if timeout == -1 else timeout) if blocking else 0.0)
         step = partial(lib.py_lock_acquire, self._handle.pointer, self._at)
-        code = _native.sleep(step, seconds)
+        code = _timing.sleep(step, deadline)
         if code == lib.IPCHEAP_TIMED_OUT:
             return False
         if code not in (0, lib.IPCHEAP_OWNER_DIED):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 from functools import partial
 
-from . import _arguments, _native
+from . import _timing
 from ._core import ffi, lib
 from ._endpoint import Endpoint
+from ._failures import error
 from .static import Atomic
 from .sync import Event
 
@@ -37,13 +38,13 @@ def wait(objects: Iterable[W], timeout: float | None = None) -> list[W]:
     if isinstance(objects, Endpoint):  # to iterate over a consumer is to receive
         raise TypeError(f"wait() takes a list of what to wait for: wait([{objects._side}])")
     chosen = list(objects)
-    seconds = _arguments.timeout(timeout)
+    deadline = _timing.deadline_of(timeout)
     if not chosen:
         return []
     items = ffi.new("ipcheap_waitable[]", len(chosen))
     left_over = [_describe(item, thing) for item, thing in zip(items, chosen, strict=True)]
     if any(left_over):
-        seconds = 0.0
+        deadline = _timing.deadline_of(0.0)
     count = 0
 
     def step(nanoseconds: int) -> int:
@@ -51,7 +52,7 @@ def wait(objects: Iterable[W], timeout: float | None = None) -> list[W]:
         count = int(lib.py_wait_any(items, len(chosen), nanoseconds))
         return count if count < 0 else 0 if count else int(lib.IPCHEAP_TIMED_OUT)
 
-    code = _native.sleep(step, seconds)
+    code = _timing.sleep(step, deadline)
     if code not in (0, lib.IPCHEAP_TIMED_OUT):
         raise _error(code, chosen)
     return [
@@ -90,4 +91,4 @@ def _error(code: int, chosen: Iterable[Waitable]) -> Exception:
             found = partial(lib.py_wait, thing._pointer)(0)
             if found not in (0, lib.IPCHEAP_TIMED_OUT):
                 return thing._error(found)
-    return _native.error(code, "wait()")
+    return error(code, "wait()")

@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 import ipcheap
-from ipcheap.tools import cli, demo
+from ipcheap.tools import cli, demo, screen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -394,4 +394,4 @@ def test_the_command_is_installed() -> None:
     [(0, "0 s"), (119.9, "119 s"), (120, "2 min"), (7200, "2 h"), (3 * 86400, "3 d"), (-5, "0 s")],
 )
 def test_ages_are_written(seconds: float, text: str) -> None:
-    assert cli.human_age(seconds) == text
+    assert screen.human_age(seconds) == text

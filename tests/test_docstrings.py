@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import ipcheap
-from ipcheap import pytest_plugin, testing
+from ipcheap import pytest_plugin, sizes, testing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,6 +52,7 @@ def everything() -> Iterator[tuple[str, Any, str]]:
     """Yield all that is public: its name, itself, and what is said of the class it is in."""
     things = {f"ipcheap.{name}": getattr(ipcheap, name) for name in ipcheap.__all__}
     things |= {f"testing.{name}": getattr(testing, name) for name in testing.__all__}
+    things |= {"sizes.parse": sizes.parse, "sizes.show": sizes.show}
     for name, thing in things.items():
         if inspect.isroutine(thing):
             yield name, thing, ""
@@ -101,7 +102,7 @@ def test_all_of_it_is_in_the_reference() -> None:
         re.findall(r"^\.\. auto(?:class|function|exception):: (\w+)", text(), re.MULTILINE)
     )
     assert written == set(ipcheap.__all__) - {"__version__"}
-    for module in (testing, pytest_plugin):
+    for module in (testing, pytest_plugin, sizes):
         assert f".. automodule:: {module.__name__}" in text()
 
 

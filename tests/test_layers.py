@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,12 +66,13 @@ HEADERS_FOR_BINDINGS = frozenset({"segment/sleep.h"})
 # other. Every module of the package stands here. Imports under `if TYPE_CHECKING` are free.
 PYTHON_LAYERS: tuple[tuple[str, ...], ...] = (
     ("_core", "errors", "codec", "results"),
-    ("_arguments", "_types"),
-    ("_native", "_kernel", "array", "objects", "_aio"),
-    ("_segments", "_endpoint", "record"),
-    ("producer", "consumer", "channel"),
-    ("static",),
-    ("sync", "heap"),
+    ("_arguments", "_types", "_native", "_kernel", "_aio", "array", "objects"),
+    ("_timing", "_failures", "sizes"),
+    ("_handle", "_segments", "record"),
+    ("_directory", "_outside", "_endpoint"),
+    ("channel", "producer", "consumer"),
+    ("record_channel", "static"),
+    ("heap", "sync"),
     ("waiting",),
     ("__init__",),
     ("testing", "tools"),
@@ -78,6 +81,13 @@ PYTHON_LAYERS: tuple[tuple[str, ...], ...] = (
 
 # They stand behind base/os.h, where a test can make them fail.
 ALLOCATES = re.compile(r"\b(malloc|calloc|realloc|aligned_alloc|posix_memalign|strdup)\(")
+
+# Subpackages for another audience: they import `ipcheap` and public names from it, like any
+# user's program, and themselves. `import ipcheap` imports none of them.
+APART = ("tools", "graph")
+# The one exception. What a broken heap's files are is the core's knowledge, and to remove them
+# without a race needs its locks; a user has `ipcheap doctor` and `ipcheap.unlink()`.
+ALSO = {"tools/doctor.py": {"_outside"}}
 
 INCLUDE = re.compile(r"^[ \t]*#[ \t]*include\b[ \t]*(.*?)[ \t]*$", re.MULTILINE)
 QUOTED = re.compile(r"""(?:"(?P<own>[^"]+)"|<(?P<system>[^>]+)>)""")
@@ -210,6 +220,48 @@ def python_faults(package: Path, layers: tuple[tuple[str, ...], ...]) -> list[st
     return faults
 
 
+def whole_names(source: Path, package: Path) -> Iterator[tuple[str, str]]:
+    """Yield what a source imports of the package: the dotted module, and the name from it or ""."""
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, ""
+        elif isinstance(node, ast.ImportFrom):
+            dotted = node.module or ""
+            if node.level:
+                folder = source.parents[node.level - 1].relative_to(package.parent)
+                dotted = ".".join([*folder.parts, *([dotted] if dotted else [])])
+            for alias in node.names:
+                yield dotted, alias.name
+
+
+def apart_faults(package: Path, also: dict[str, set[str]]) -> list[str]:
+    """List what the subpackages for others use of the package that is not public."""
+    faults = []
+    name = package.name
+    for folder in APART:
+        own = f"{name}.{folder}"
+        for source in sorted((package / folder).rglob("*.py")):
+            place = source.relative_to(package)
+            allowed = also.get(place.as_posix(), set())
+            for module, imported in whole_names(source, package):
+                if module.partition(".")[0] != name or f"{module}.".startswith(f"{own}."):
+                    continue
+                of_own = module == name and imported == folder
+                public = module == name and (not imported.startswith("_") or imported in allowed)
+                if not (public or of_own):
+                    faults.append(f"{place}: imports {imported or 'all'} from {module}")
+            for node in ast.walk(ast.parse(source.read_text())):
+                if (
+                    isinstance(node, ast.Attribute)
+                    and isinstance(node.value, ast.Name)
+                    and node.value.id == name
+                    and node.attr.startswith("_")
+                ):
+                    faults.append(f"{place}: uses {name}.{node.attr}")
+    return faults
+
+
 # Tests --------------------------------------------------------------------------------
 
 
@@ -227,6 +279,31 @@ def test_native_sources_include_earlier_layers_only() -> None:
 
 def test_python_modules_import_earlier_modules_only() -> None:
     assert python_faults(ROOT / "ipcheap", PYTHON_LAYERS) == []
+
+
+def test_tools_import_public_names_only() -> None:
+    assert apart_faults(ROOT / "ipcheap", ALSO) == []
+
+
+def test_the_exceptions_are_needed() -> None:
+    faults = apart_faults(ROOT / "ipcheap", {})
+    assert faults == [
+        f"{place}: imports {name} from ipcheap" for place, names in ALSO.items() for name in names
+    ]
+
+
+def test_the_package_imports_neither_tools_nor_graphs() -> None:
+    program = (
+        "import sys, ipcheap\n"
+        "[getattr(ipcheap, name) for name in ipcheap.__all__]\n"
+        "print(*(name for name in sys.modules if name.startswith('ipcheap.')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True
+    )
+    imported = {name.split(".")[1] for name in done.stdout.split()}
+    assert {"heap", "sync", "waiting"} < imported
+    assert not imported & {*APART, "testing"}
 
 
 @pytest.mark.parametrize(
@@ -309,3 +386,35 @@ def test_the_table_of_python_modules_is_exact(tmp_path: Path) -> None:
         "heap.py: heap is not in PYTHON_LAYERS",
         "gone: in PYTHON_LAYERS, but there is none",
     ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from ipcheap import _segments",
+        "from .. import _segments",
+        "from ipcheap._segments import look",
+        "from ipcheap.heap import Heap",
+        "import ipcheap.heap",
+        "import ipcheap\nipcheap._segments",
+        "def late():\n    from ipcheap import _segments",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ipcheap._core import CData",
+    ],
+)
+def test_a_tool_that_looks_inside_is_caught(tmp_path: Path, line: str) -> None:
+    package = plant(tmp_path / "ipcheap", {"tools/top.py": line})
+    assert len(apart_faults(package, {"tools/doctor.py": {"_segments"}})) == 1
+
+
+def test_a_tool_that_uses_the_package_as_anybody_does_passes(tmp_path: Path) -> None:
+    lines = (
+        "import os, ipcheap\n"
+        "from ipcheap import Heap, _outside, sizes, tools\n"
+        "from ipcheap.tools import screen\n"
+        "from ipcheap.tools.screen import fail\n"
+        "from . import screen\n"
+        "from .screen import fail\n"
+        "ipcheap.heaps()\n"
+    )
+    package = plant(tmp_path / "ipcheap", {"tools/doctor.py": lines})
+    assert apart_faults(package, {"tools/doctor.py": {"_outside"}}) == []

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import ipcheap
-from ipcheap import _arguments
+from ipcheap import _arguments, sizes
 
 KIND: dict[str, Any] = {"shm": "memfd", "capacity": "1MiB"}
 
@@ -29,6 +29,7 @@ KIND: dict[str, Any] = {"shm": "memfd", "capacity": "1MiB"}
 )
 def test_a_size_may_be_written_with_a_unit(text: int | str, nbytes: int) -> None:
     assert _arguments.size(text) == nbytes
+    assert sizes.parse(text) == nbytes
 
 
 @pytest.mark.parametrize("text", ["", "MiB", "64M", "-1MiB", "1 2MiB", "64mib", "٣MiB", "1e6", -1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pickle
 import threading
@@ -33,10 +34,10 @@ def heap(heap_name: str) -> Iterator[ipcheap.Heap]:
         yield heap
 
 
-def in_a_fork(function: Callable[[], Any]) -> Any:
+def in_a_fork(function: Callable[[], Any], fork: Callable[[], int] = os.fork) -> Any:
     """Return what a function returned in a forked child, which ends without cleaning up."""
     reading, writing = os.pipe()
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         try:
             outcome = function()
@@ -184,6 +185,20 @@ def test_what_was_opened_before_the_fork_is_refused_after_it(heap: ipcheap.Heap)
             assert other.recv_many(timeout=5) == [b"1", b"2"]
     heap.recover()
     assert (heap.statistics().records, heap.check()) == (0, [])
+
+
+def test_a_fork_that_python_does_not_see_counts_too(heap: ipcheap.Heap) -> None:
+    with heap.producer("down") as producer:
+        record = heap.allocate_record(8)
+
+        def child() -> list[str]:
+            calls = [producer.close, record.free, lambda: record.view]
+            return [error_of(call) for call in calls] + [error_of(heap.allocate_record(8).free)]
+
+        libc = ctypes.PyDLL(None)  # of another extension module, it might be
+        assert in_a_fork(child, libc.fork) == ["WrongProcess"] * 3 + ["none"]
+        record.free()
+        producer.send(b"still")
 
 
 def test_the_end_of_a_forked_child_ends_nothing_of_its_parents(heap: ipcheap.Heap) -> None:

@@ -1,8 +1,8 @@
 """Look at a heap as a stranger: what is stale, half-made, broken, or left by the dead.
 
-`examine` looks, and with `repair` mends what can be mended without losing anything that
-somebody may still want; `survey` names what there is to be looked at. What is found is a
-`Finding` with the way out in words.
+`survey` names what there is. `examine` looks at one heap, and with `repair` mends what can be
+mended without losing anything that somebody may still want. What it finds is a `Finding`, with
+the way out in words.
 
 To look into a heap is to take part in it for a moment: `check()` takes the heap's lock, and
 whoever takes it from a dead owner makes the indices again. Else nothing is changed.
@@ -10,15 +10,13 @@ whoever takes it from a dead owner makes the indices again. Else nothing is chan
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ipcheap import _arguments, _kernel, _segments, errors
-from ipcheap.heap import Heap
-from ipcheap.results import Participant, RecoveryReport
+import ipcheap
+from ipcheap import Heap, Participant, RecoveryReport, _outside, sizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,38 +60,25 @@ class Examination:
 
 
 def survey() -> tuple[list[str], list[str]]:
-    """Name the heaps of this machine that have a plain name, whole or not.
+    """Return the plain names under which there is something, whole or not.
 
-    Second come those of others, which the caller may not open.
+    Second come those whose files the caller may not open.
     """
-    ours: set[str] = set()
-    others: set[str] = set()
-    for entry in os.listdir(_kernel.SHM_FOLDER):
-        name = entry.removeprefix(_kernel.PREFIX)
-        note = entry.removeprefix(f".{_kernel.PREFIX}").removesuffix(".making")
-        if entry == f".{_kernel.PREFIX}{note}.making":
-            name = note
-        elif name == entry:
-            continue
-        with contextlib.suppress(ValueError, OSError):
-            path = _kernel.path_of(_arguments.heap_name(name))
-            readable = not os.path.lexists(path) or os.access(path, os.R_OK | os.W_OK)
-            (ours if readable else others).add(name)
-    return sorted(ours), sorted(others)
+    return _outside.names()
 
 
 def examine(name: str, *, repair: bool = False) -> Examination:
     """Look at one heap, by name or path; mend it if told to."""
-    seen = Examination(name, _kernel.path_of(_arguments.heap_name(name)))
+    seen = Examination(name, _outside.path_of(name))
     try:
         seen.findings += _look_from_outside(seen, repair=repair)
         if not seen.findings:
             seen.findings += _look_inside(seen, repair=repair)
-    except errors.HeapBusy as error:
+    except ipcheap.HeapBusy as error:
         seen.findings.append(
             Finding("unreadable", str(error), "continue, or end, whoever holds it", hopeless=True)
         )
-    except (errors.Error, OSError) as error:
+    except (ipcheap.Error, OSError) as error:
         seen.findings.append(Finding("unreadable", str(error), hopeless=True))
     return seen
 
@@ -103,17 +88,19 @@ def examine(name: str, *, repair: bool = False) -> Examination:
 
 def _look_from_outside(seen: Examination, *, repair: bool) -> Iterator[Finding]:
     """Yield what is wrong with the kernel objects, before anybody maps them."""
-    state = _segments.look(seen.name)
+    try:
+        state = _outside.state_of(seen.name)
+    except ipcheap.HeapNotFound:
+        seen.facts["state"] = "absent"
+        raise
     seen.facts["state"] = state
-    if state == "absent":
-        yield Finding("unreadable", str(_segments.not_found(seen.name)), hopeless=True)
-    elif state == "foreign":
+    if state == "foreign":
         text = f"{seen.path} is not a heap, or one of another format"
         yield Finding("unreadable", text, "it was left untouched", hopeless=True)
     elif state in _HALF:
         what, text, remedy = _HALF[state]
         if repair:
-            _segments.clear_away(seen.name)
+            _outside.clear_away(seen.name)
             remedy = "what was left of it has been removed"
         yield Finding(what, text, remedy, mended=repair)
 
@@ -143,7 +130,7 @@ _HALF = {
 def _look_inside(seen: Examination, *, repair: bool) -> Iterator[Finding]:
     if seen.facts["state"] != "ready":
         return
-    info = _segments.describe(seen.name)
+    info = _outside.describe(seen.name)
     if info is not None:
         seen.facts |= {
             "shm": info.shm,
@@ -219,7 +206,7 @@ def recovery_text(report: RecoveryReport) -> str:
     """Say what a recovery did."""
     text = (
         f"recovered {report.participants} dead, who held {report.endpoints} endpoints; freed "
-        f"{report.blocks} blocks ({_arguments.show_size(report.bytes)}); "
+        f"{report.blocks} blocks ({sizes.show(report.bytes)}); "
         f"{report.redelivered} records come again"
     )
     if report.channels:

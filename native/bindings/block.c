@@ -17,7 +17,7 @@ static Py_ssize_t block_length(PyObject *self) {
 
 static void block_dealloc(PyObject *self) {
     py_block *gone = (py_block *)self;
-    if (gone->armed && gone->process == py_process) keeping_free(gone->heap, &gone->core);
+    if (gone->armed && gone->forks == ipcheap_forks()) keeping_free(gone->heap, &gone->core);
     Py_XDECREF(gone->source);
     pool_return(&blocks, self);
 }
@@ -32,7 +32,7 @@ static PyObject *block_description(PyObject *self, PyObject *unused) {
     (void)unused;
     ipcheap_description description;
     py_block *of = (py_block *)self;
-    int64_t length = of->process == py_process
+    int64_t length = of->forks == ipcheap_forks()
                          ? ipcheap_array_of(of->heap, &of->core, &description, NULL)
                          : IPCHEAP_WRONG_PROCESS;
     if (length < 0) return PyLong_FromLongLong(length);
@@ -73,7 +73,7 @@ PyObject *block_new(const ipcheap_record *core, ipcheap_heap *heap, PyObject *so
     py_block *of = (py_block *)made;
     of->core = *core;
     of->heap = heap;
-    of->process = py_process;
+    of->forks = ipcheap_forks();
     of->source = Py_NewRef(source);
     of->armed = 1;
     return made;

@@ -159,8 +159,6 @@ static int py_recover(ipcheap_heap *heap, ipcheap_recovery *report, py_witness *
     return error;
 }
 
-static void py_after_fork(void) { py_process++; }
-
 /* Atomics on cells of 4 and 8 bytes ------------------------------------------------------- */
 
 #define ATOMIC(name, function)                                                     \

@@ -7,8 +7,6 @@
 #include "gil.h"
 #include "pool.h"
 
-uint32_t py_process;
-
 static PyTypeObject *record_class; /* the Python class that records are instances of */
 static PyObject *record_made;      /* told of each; when debugging, and only then */
 
@@ -22,7 +20,7 @@ static PyObject *refuse(py_record *self, int error, const char *asked) {
 
 static int unusable(const py_record *self) {
     if (self->fate >= FREED) return PY_ENDED;
-    return self->process == py_process ? 0 : IPCHEAP_WRONG_PROCESS;
+    return self->forks == ipcheap_forks() ? 0 : IPCHEAP_WRONG_PROCESS;
 }
 
 /* How many views and arrays there are, not counting slices of views. */
@@ -210,7 +208,7 @@ static PyObject *record_free(PyObject *object, PyObject *unused) {
 void record_unview(py_record *self) {
     if (--self->slices || !self->lingers) return;
     self->lingers = 0;
-    if (self->process == py_process) end(self);
+    if (self->forks == ipcheap_forks()) end(self);
 }
 
 static PyObject *record_keep(PyObject *object, PyObject *unused) {
@@ -340,7 +338,7 @@ PyObject *record_new(ipcheap_heap *heap, PyObject *source) {
     py_record *self = (py_record *)object;
     self->heap = heap;
     self->source = Py_NewRef(source);
-    self->process = py_process;
+    self->forks = ipcheap_forks();
     return object;
 }
 

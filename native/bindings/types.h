@@ -1,7 +1,7 @@
 /*
  * types.h - the Python types of the core: what a message passes through.
  *
- *   MemoryCore     a heap, of which records are made       ipcheap._native.Handle
+ *   MemoryCore     a heap, of which records are made       ipcheap._handle.Handle
  *   RecordCore     a record                                ipcheap.Record
  *   ProducerCore   the sending side of a record channel    ipcheap.Producer
  *   ConsumerCore   the receiving side                      ipcheap.Consumer
@@ -34,9 +34,6 @@ enum {
 };
 enum { PY_BATCH = 64, PY_PIECES = 0x316A626F /* "obj1" in memory */ };
 
-/* Which process this is, counting forks: a child may not touch its parent's records. */
-extern uint32_t py_process;
-
 typedef struct py_memory {
     PyObject_HEAD
     ipcheap_heap *heap; /* kept by the Python class; NULL for what is left of a closed heap */
@@ -53,7 +50,7 @@ typedef struct py_record {
     struct py_block *block; /* what its arrays are made of, once there are any */
     PyObject *layout;       /* what its array is made by, if it was allocated as one; or NULL */
     PyObject *weak_references;
-    uint32_t process;
+    uint32_t forks; /* ipcheap_forks() when it was made: a child may not touch it */
     enum fate fate;
     Py_ssize_t slices; /* that views are made of; they keep this */
     int lingers; /* it is freed, and its memory when the last slice goes */
@@ -70,7 +67,7 @@ typedef struct py_block {
     ipcheap_record core;
     ipcheap_heap *heap;
     PyObject *source;
-    uint32_t process;
+    uint32_t forks; /* as a record's */
     int armed;
 } py_block;
 

@@ -56,6 +56,11 @@ typedef struct ipcheap_key {
 
 IPCHEAP_API const char *ipcheap_version_string(void);
 IPCHEAP_API const char *ipcheap_error_text(int error);
+/*
+ * How many forks lie between this process and the ancestor that first opened a heap. If this
+ * number differs from the one when something was made, that belongs to a parent of this process.
+ */
+IPCHEAP_API uint32_t ipcheap_forks(void);
 
 /* The heap ------------------------------------------------------------------------- */
 

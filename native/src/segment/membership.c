@@ -20,14 +20,18 @@ static pthread_once_t process_once = PTHREAD_ONCE_INIT;
 static pthread_key_t thread_key;
 static struct ipcheap_heap *handles;
 static uint64_t next_serial;
+static uint32_t forks; /* stored in a child before it has a second thread */
 
 /* Fork: the child owns nothing of its parent's ------------------------------------------- */
+
+uint32_t ipcheap_forks(void) { return forks; }
 
 static void before_fork(void) { pthread_mutex_lock(&process_mutex); }
 
 static void after_fork_in_parent(void) { pthread_mutex_unlock(&process_mutex); }
 
 static void after_fork_in_child(void) {
+    forks++;
     for (struct ipcheap_heap *heap = handles; heap; heap = heap->next_of_process) {
         os_close(heap->live); /* or the child would keep its dead parent alive */
         heap->live = -1;

@@ -1,0 +1,168 @@
+"""The directory of a heap: its channels by ID, and the claims of their sides."""
+
+from __future__ import annotations
+
+from . import _arguments
+from ._core import ffi, lib
+from ._failures import error, holder_text
+from ._handle import close_at_exit
+from ._timing import LOOK_AGAIN, deadline_of, in_nanoseconds, time_left
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from ._arguments import ChannelId
+    from ._core import CData
+    from ._handle import Handle
+    from .channel import Channel
+
+# The class of each kind of channel, by the core's number: a kind's module enters its own.
+KINDS: dict[int, type[Channel]] = {}
+
+
+def key_of(channel_id: ChannelId) -> CData:
+    """Return the core's key for an ID."""
+    key = ffi.new("ipcheap_key *")
+    if isinstance(channel_id, str):
+        text = channel_id.encode()
+        lib.ipcheap_key_text(key, text, len(text))
+    else:
+        lib.ipcheap_key_int(key, channel_id)
+    return key
+
+
+def id_of(key: CData) -> ChannelId:
+    """Return the ID that a key of the core stands for."""
+    raw = bytes(ffi.buffer(key.bytes, key.length))
+    if key.kind == lib.IPCHEAP_KEY_TEXT:
+        return raw.decode(errors="replace")
+    return int.from_bytes(raw, "little")
+
+
+def _is_ready(handle: Handle, entry: CData) -> bool:
+    """Whether a channel is to be seen; damage may have made its kind any number."""
+    return entry.kind in KINDS and KINDS[entry.kind]._is_ready(handle, entry)
+
+
+def _sides(entry: CData) -> Mapping[int, str]:
+    return KINDS[entry.kind]._sides if entry.kind in KINDS else {}
+
+
+class Directory:
+    """The channels of one heap, looked up through this process's hold on it."""
+
+    __slots__ = ("_handle",)
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+
+    @property
+    def handle(self) -> Handle:
+        """The hold on the heap; HeapClosed if that has been closed."""
+        return self._handle.opened()
+
+    def __iter__(self) -> Iterator[ChannelId]:
+        handle = self.handle
+        cursor, key = ffi.new("uint32_t *"), ffi.new("ipcheap_key *")
+        entry = ffi.new("ipcheap_channel *")
+        while handle.check(lib.ipcheap_next_channel(handle.pointer, cursor, key, entry)) == 1:
+            if _is_ready(handle, entry):
+                yield id_of(key)
+
+    def find(self, channel_id: ChannelId, deadline: float) -> CData:
+        """Return the core's entry of a channel that is ready; ChannelNotFound at the deadline."""
+        entry, key = ffi.new("ipcheap_channel *"), key_of(channel_id)
+        handle = self.handle
+
+        def attempt() -> int:
+            code = int(lib.ipcheap_find_channel(handle.pointer, key, entry))
+            if code == 0 and not _is_ready(handle, entry):
+                return lib.IPCHEAP_CHANNEL_NOT_FOUND
+            return code
+
+        self.check(self.repeat(attempt, (lib.IPCHEAP_CHANNEL_NOT_FOUND,), deadline), channel_id)
+        return entry
+
+    def claim(
+        self, id: ChannelId, side: int, timeout: float | None
+    ) -> tuple[Handle, ChannelId, CData]:
+        """Claim a side of a channel for this thread; return what its endpoint is made of.
+
+        Waits `timeout` seconds for the channel and the side: then ChannelNotFound, or ChannelBusy
+        naming the holder. ChannelTypeError for a channel whose kind has no such side.
+        """
+        channel_id = _arguments.channel_id(id)
+        handle, key = self.handle, key_of(channel_id)
+        entry, place = ffi.new("ipcheap_channel *"), ffi.new("ipcheap_endpoint **")
+        close_at_exit()
+
+        def attempt() -> int:
+            code = lib.ipcheap_find_channel(handle.pointer, key, entry)
+            return int(code or lib.py_claim(handle.pointer, entry, side, place))
+
+        patient = (lib.IPCHEAP_CHANNEL_NOT_FOUND, lib.IPCHEAP_CHANNEL_BUSY)
+        code = self.repeat(attempt, patient, deadline_of(timeout))
+        if code == lib.IPCHEAP_CHANNEL_BUSY:
+            raise self._busy(channel_id, entry, (side,))
+        self.check(code, channel_id, wanted="which has no sides to claim")
+        return handle, channel_id, place[0]
+
+    def remove(self, id: ChannelId, force: bool) -> None:
+        """Remove a channel; ChannelBusy if it has living endpoints and `force` is false."""
+        channel_id = _arguments.channel_id(id)
+        handle, key = self.handle, key_of(channel_id)
+        code = lib.py_remove_channel(handle.pointer, key, force)
+        if code == lib.IPCHEAP_CHANNEL_BUSY:
+            entry = ffi.new("ipcheap_channel *")
+            if lib.ipcheap_find_channel(handle.pointer, key, entry) == 0:
+                raise self._busy(channel_id, entry, tuple(_sides(entry)))
+        self.check(code, channel_id)
+
+    def repeat(self, attempt: Callable[[], int], patient: tuple[int, ...], deadline: float) -> int:
+        """Try until the result is none of `patient`, or the deadline passes; return the result.
+
+        It tries again whenever the directory has changed, and every LOOK_AGAIN seconds.
+        """
+        pointer = self.handle.pointer
+        while True:
+            seen = lib.ipcheap_directory_version(pointer)
+            code = attempt()
+            left = time_left(deadline)
+            if code not in patient or left <= 0:
+                return code
+            nanoseconds = in_nanoseconds(min(left, LOOK_AGAIN))
+            waited = lib.py_wait_directory(pointer, seen, nanoseconds)
+            if waited not in (0, lib.IPCHEAP_TIMED_OUT, lib.IPCHEAP_INTERRUPTED):
+                return int(waited)
+
+    def check(
+        self, code: int, channel_id: ChannelId, asked: int | None = None, wanted: str = "not that"
+    ) -> int:
+        """Return what is not an error; raise what is.
+
+        `asked` is how many bytes were wanted; `wanted` says what the channel should have been.
+        """
+        if code >= 0:
+            return int(code)
+        is_there = ""
+        if code == lib.IPCHEAP_CHANNEL_TYPE:
+            is_there = f"{self._describe(channel_id)}, {wanted}"
+        raise error(code, self._handle, channel_id, asked=asked, holder=is_there)
+
+    def _describe(self, channel_id: ChannelId) -> str:
+        entry = ffi.new("ipcheap_channel *")
+        if lib.ipcheap_find_channel(self.handle.pointer, key_of(channel_id), entry):
+            return "of another kind"
+        return KINDS[entry.kind]._describe(entry) if entry.kind in KINDS else "of another kind"
+
+    def _busy(self, channel_id: ChannelId, entry: CData, sides: tuple[int, ...]) -> Exception:
+        holder = ffi.new("ipcheap_holder *")
+        names = _sides(entry)
+        held: list[str] = []
+        for side in sides:
+            code = lib.ipcheap_side_holder(self.handle.pointer, entry, side, holder)
+            if code >= 0 and holder.pid:
+                held.append(f"the {names[side]} side is held by {holder_text(holder)}")
+        text = " and ".join(held) or "a side is held by a living participant"
+        return error(lib.IPCHEAP_CHANNEL_BUSY, self._handle, channel_id, holder=text)

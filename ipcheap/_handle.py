@@ -1,0 +1,135 @@
+"""This process's hold on a heap, and what becomes of it at fork and at exit."""
+
+from __future__ import annotations
+
+import atexit
+import sys
+import weakref
+
+from ._core import ffi, lib
+from ._failures import error
+from ._native import address
+from ._types import MemoryCore
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn, Protocol
+
+    from ._arguments import ChannelId
+    from ._core import CData
+
+    class Poller(Protocol):
+        """Has the descriptor of an endpoint in use, and is to let go of it first."""
+
+        def close(self) -> None:
+            """Let go of it."""
+
+
+class Handle(MemoryCore):
+    """This process's hold on a heap, shared by all that lives in it.
+
+    Whatever has memory of the heap in use keeps a reference to `pointer`; the mapping goes
+    with the last of them.
+    """
+
+    __slots__ = ("__weakref__", "closed", "name", "path", "pointer", "pollers")
+
+    name: str | None
+    path: str | None
+    closed: bool
+    pointer: CData
+    pollers: weakref.WeakSet[Poller]
+
+    def __init__(self, fd: int, shmid: int, name: str | None, path: str | None) -> None:
+        self.name = name
+        self.path = path
+        self.closed = False
+        self.pollers = weakref.WeakSet()
+        place = ffi.new("ipcheap_heap **")
+        code = lib.py_attach(fd, shmid, place)
+        if code:
+            raise error(code, self)
+        self.pointer = ffi.gc(place[0], lib.py_release)
+        self.bind(address(self.pointer))
+        # Take part from now on, and not from the first use: the heap is not stale any more.
+        lib.py_heap_statistics(self.pointer, ffi.new("ipcheap_statistics *"))
+        _attached.add(self)
+        close_at_exit()
+
+    def __repr__(self) -> str:
+        return f"heap {self.name!r}" if self.name else "heap without a name"
+
+    def close(self) -> None:
+        """Close this process's endpoints; what has memory in use keeps it."""
+        self.closed = True
+        for poller in list(self.pollers):
+            poller.close()
+        code = lib.py_close(self.pointer)
+        if code and code != lib.IPCHEAP_HEAP_CLOSED:
+            raise error(code, self)
+
+    def opened(self) -> Handle:
+        """Return itself; HeapClosed if it has been closed."""
+        if self.closed:
+            raise error(lib.IPCHEAP_HEAP_CLOSED, self)
+        return self
+
+    def check(self, code: int) -> int:
+        """Return what is not an error; raise what is."""
+        if code < 0:
+            raise error(code, self)
+        return int(code)
+
+    def left(self) -> Handle:
+        """Return what a closed heap keeps of it: its name, and no hold on the memory."""
+        rest = Handle.__new__(Handle)
+        rest.name, rest.path, rest.closed = self.name, self.path, True
+        rest.pointer, rest.pollers = ffi.NULL, weakref.WeakSet()
+        return rest
+
+    def allocation_error(self, code: int, nbytes: int) -> Exception:
+        """Make the exception for an allocation of so many bytes that failed."""
+        if code == lib.IPCHEAP_BAD_VALUE:
+            return ValueError(f"nbytes must be from 0 to what a heap can hold, not {nbytes}")
+        return error(code, self, asked=nbytes)
+
+    def _allocation_failed(self, code: int, nbytes: int) -> NoReturn:
+        raise self.allocation_error(code, nbytes)
+
+    # What a Record asks of where it came from, a heap or a consumer.
+
+    channel: ChannelId | None = None
+
+    @property
+    def handle(self) -> Handle:
+        """Itself."""
+        return self
+
+
+# The end of the process --------------------------------------------------------------------
+
+_attached: weakref.WeakSet[Handle] = weakref.WeakSet()
+_hooked_at = -1  # the count of forks at which the end of this process was last seen to
+
+
+def _close_all() -> None:
+    for handle in list(_attached):
+        if not handle.closed:
+            handle.closed = True
+            lib.py_close(handle.pointer)
+
+
+def close_at_exit() -> None:
+    """See to it that a normal end of this process is an end, not a death, to its peers."""
+    global _hooked_at  # noqa: PLW0603
+    # A process forked by multiprocessing ends without running atexit.
+    multiprocessing: Any = sys.modules.get("multiprocessing.util")
+    forks = lib.ipcheap_forks()
+    if multiprocessing is None or forks == _hooked_at:
+        return
+    _hooked_at = forks
+    if sys.modules["multiprocessing"].parent_process() is not None:
+        multiprocessing.Finalize(None, _close_all, exitpriority=-100)
+
+
+atexit.register(_close_all)

@@ -1,0 +1,156 @@
+"""Heaps seen from outside: what lies under their names, whole or not, and who uses them.
+
+Nothing here becomes a participant. `names` and `heaps` list them, `state_of` and `describe` look
+at one, `clear_away` removes what was left half-made or half-removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+
+from . import _arguments, _kernel, _segments
+from ._core import ffi, lib
+from ._failures import error
+from ._native import SEM_KINDS, SHM_KINDS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .results import HeapInfo
+
+
+def path_of(name: str) -> str:
+    """Return where the file of a heap lies; ValueError for a name that no heap can have."""
+    return _kernel.path_of(_arguments.heap_name(name))
+
+
+def names() -> tuple[list[str], list[str]]:
+    """Return the plain names under which there is something, whole or not.
+
+    Second come those whose files the caller may not open.
+    """
+    ours: set[str] = set()
+    others: set[str] = set()
+    for entry in os.listdir(_kernel.SHM_FOLDER):
+        name = _segments.name_of_note(entry) or entry.removeprefix(_kernel.PREFIX)
+        if name != entry:
+            with contextlib.suppress(ValueError, OSError):
+                path = path_of(name)
+                readable = not os.path.lexists(path) or os.access(path, os.R_OK | os.W_OK)
+                (ours if readable else others).add(name)
+    return sorted(ours), sorted(others)
+
+
+def state_of(name: str) -> str:
+    """Return what is under a heap's name; HeapNotFound if that is nothing.
+
+    "ready"; "being made", or being removed, by a living process; "half-made" by one that died;
+    "half-removed", likewise, or its System V memory is gone; "note", a creator's without a
+    file; or "foreign", not a heap.
+    """
+    try:
+        fd = _kernel.open_file(name)
+    except FileNotFoundError:
+        if _segments.has_note(name):
+            return "note"
+        raise _segments.not_found(name) from None
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return "foreign"
+        state = _state_of_open(fd, name)
+        if state in ("ready", "foreign"):
+            return state
+        code = lib.py_lock_creation(fd, 0)
+        if code == lib.IPCHEAP_TIMED_OUT:
+            return "being made"
+        if code:
+            raise error(code, _segments.label_of(name))
+        try:  # once more, for now nobody changes it
+            if _segments.is_moved(fd, name):
+                raise _segments.not_found(name)
+            return _state_of_open(fd, name)
+        finally:
+            lib.ipcheap_unlock_creation(fd)
+    finally:
+        os.close(fd)
+
+
+def _state_of_open(fd: int, name: str) -> str:
+    code, shmid, objects = _segments.read_state(fd, name)
+    if code == lib.IPCHEAP_FORMAT_MISMATCH:
+        return "foreign"
+    if code < 0:
+        raise error(code, _segments.label_of(name))
+    if _segments.is_half_removed(fd, code, shmid, objects):
+        return "half-removed"
+    return "ready" if code else "half-made"
+
+
+def describe(name: str) -> HeapInfo | None:
+    """Return what can be seen of a heap from outside; None when that is nothing."""
+    with contextlib.suppress(OSError, IndexError):
+        return _describe(name)
+    return None
+
+
+def clear_away(name: str) -> None:
+    """Remove what is left of a heap that was not completed, or half removed."""
+    fd = _kernel.open_file(name, create=True)  # to keep creators out meanwhile
+    try:
+        with _segments.alone_with(fd, name):
+            if not _segments.is_moved(fd, name):
+                code, shmid, objects = _segments.read_state(fd, name)
+                if code == 0 or _segments.is_half_removed(fd, code, shmid, objects):
+                    _segments.remove_open(fd, name)
+    finally:
+        os.close(fd)
+
+
+def heaps() -> list[HeapInfo]:
+    """List the heaps of this system that have a plain name and that the caller may open."""
+    found: list[HeapInfo] = []
+    for entry in sorted(os.listdir(_kernel.SHM_FOLDER)):
+        if entry.startswith(_kernel.PREFIX) and "~" not in entry:
+            with contextlib.suppress(OSError, IndexError):
+                info = _describe(entry.removeprefix(_kernel.PREFIX))
+                if info is not None:
+                    found.append(info)
+    return found
+
+
+def _describe(name: str) -> HeapInfo | None:
+    path = _kernel.path_of(name)
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        code, shmid, objects = _segments.read_state(fd, name)
+        info = ffi.new("ipcheap_heap_info *")
+        if code == 0:
+            abandoned = lib.py_lock_creation(fd, 0) == 0
+            if abandoned:
+                lib.ipcheap_unlock_creation(fd)
+            info.shm_kind = lib.IPCHEAP_SHM_SYSV if objects else lib.IPCHEAP_SHM_POSIX
+        elif code < 0 or lib.ipcheap_inspect(fd, shmid, info):
+            return None
+        else:
+            abandoned = info.participants == 0
+    finally:
+        os.close(fd)
+    from .results import HeapInfo
+
+    return HeapInfo(
+        name=name,
+        path=path,
+        shm=SHM_KINDS[int(info.shm_kind)],
+        sem=SEM_KINDS[int(info.sem_kind)],
+        capacity=info.capacity,
+        committed=info.committed,
+        mode=stat.S_IMODE(status.st_mode),
+        uid=status.st_uid,
+        participants=info.participants,
+        stale=abandoned,
+        created=info.created_ns / 1e9,
+    )

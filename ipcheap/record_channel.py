@@ -1,0 +1,95 @@
+"""Channels of records: one producer, one consumer, first in, first out."""
+
+from __future__ import annotations
+
+from . import _arguments
+from ._core import ffi, lib
+from ._directory import key_of
+from .channel import Channel, HeapMethods
+from .consumer import Consumer
+from .producer import Producer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import ClassVar
+
+    from ._arguments import ChannelId
+    from ._core import CData
+
+DEFAULT_SLOTS = 1024
+
+
+class RecordChannel(Channel, kind=lib.IPCHEAP_RECORD_CHANNEL):
+    """A channel of records: one producer, one consumer, first in, first out."""
+
+    _sides: ClassVar[Mapping[int, str]] = {
+        lib.IPCHEAP_PRODUCER: "producer",
+        lib.IPCHEAP_CONSUMER: "consumer",
+    }
+
+    @property
+    def capacity(self) -> int:
+        """How many records may be in flight and held: a power of two."""
+        return int(self._entry.shape)
+
+    def producer(self, timeout: float | None = 0.0) -> Producer:
+        """Claim the sending side for this thread, in `timeout` seconds; see `Heap.producer`."""
+        return self._heap.producer(self._id, timeout)
+
+    def consumer(self, timeout: float | None = 0.0) -> Consumer:
+        """Claim the receiving side for this thread, in `timeout` seconds; see `Heap.consumer`."""
+        return self._heap.consumer(self._id, timeout)
+
+    def __repr__(self) -> str:
+        return f"<RecordChannel {self._id!r} of {self._heap.label}, {self.capacity} slots>"
+
+    @classmethod
+    def _describe(cls, entry: CData) -> str:
+        return f"a record channel of {entry.shape} slots"
+
+
+class RecordMethods(HeapMethods):
+    """What `Heap` offers of record channels."""
+
+    def add_record_channel(self, id: ChannelId, capacity: int | None = None) -> RecordChannel:
+        """Add a channel of records, or take the one of that shape that is there.
+
+        `capacity`, rounded up to a power of two, bounds the records in flight and held; 1024
+        for a new channel. Without it a channel is taken whatever its capacity;
+        ChannelTypeError when it differs, or the ID is that of a static segment. HeapFull when
+        there is no room for another channel.
+        """
+        channel_id = _arguments.channel_id(id)
+        directory, key = self._directory, key_of(channel_id)
+        handle, entry = directory.handle, ffi.new("ipcheap_channel *")
+        # Without a capacity twice more: somebody else may add it meanwhile.
+        slots = 0 if capacity is None else _arguments.count(capacity, "capacity", least=1)
+        code = lib.py_add_record_channel(handle.pointer, key, min(slots, 2**63), entry)
+        for other in (DEFAULT_SLOTS, 0) if capacity is None else ():
+            if code in (lib.IPCHEAP_CHANNEL_NOT_FOUND, lib.IPCHEAP_CHANNEL_TYPE):
+                code = lib.py_add_record_channel(handle.pointer, key, other, entry)
+        if code == lib.IPCHEAP_BAD_VALUE:
+            raise ValueError(f"capacity of {capacity} is more slots than a channel can have")
+        wanted = (
+            "not a record channel" if capacity is None else f"not a record channel of {capacity}"
+        )
+        directory.check(code, channel_id, asked=16 * slots, wanted=f"{wanted} slots")
+        return RecordChannel(self._this_heap(), channel_id, entry)
+
+    def producer(self, id: ChannelId, timeout: float | None = 0.0) -> Producer:
+        """Claim the sending side of a record channel for this thread.
+
+        Waits `timeout` seconds for the channel and the side: then ChannelNotFound, or
+        ChannelBusy, naming who holds it. The side of a holder that closed or died is free,
+        and goes on where that one stood. ChannelTypeError for a static segment.
+        """
+        return Producer(*self._directory.claim(id, lib.IPCHEAP_PRODUCER, timeout))
+
+    def consumer(self, id: ChannelId, timeout: float | None = 0.0) -> Consumer:
+        """Claim the receiving side of a record channel for this thread.
+
+        Waits `timeout` seconds and raises as `producer` does. What a consumer that died had
+        received and not freed comes again.
+        """
+        return Consumer(*self._directory.claim(id, lib.IPCHEAP_CONSUMER, timeout))

@@ -1,0 +1,131 @@
+"""What the commands share of reading arguments and writing to a terminal."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from ipcheap import sizes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    Progress = Callable[[int, int], None]
+
+
+# Words and numbers ----------------------------------------------------------------------
+
+
+def positive_size(text: str) -> int:
+    """Read a size such as 16384, 16KiB or 8MiB, as an argument."""
+    try:
+        value = sizes.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if value < 1:
+        raise argparse.ArgumentTypeError("a size must be at least 1")
+    return value
+
+
+def natural(text: str) -> int:
+    """Read a number of things, 0 or more, as an argument."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"not a number of 0 or more: {text!r}")
+    return int(text)
+
+
+def human_age(seconds: float) -> str:
+    """Write an age as a person would: 12 s, 3 min, 5 h, 2 d."""
+    for limit, length, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
+        if seconds < limit:
+            return f"{max(0, int(seconds / length))} {unit}"
+    return f"{int(seconds / 86400)} d"
+
+
+def printable(word: bytes) -> str:
+    """Make a word of the input fit for a table."""
+    text = word.decode("ascii")
+    return text if len(text) <= 40 else text[:39] + "…"
+
+
+def fail(text: object) -> NoReturn:
+    """End the program with a message."""
+    print(f"ipcheap: {text}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+# The screen -----------------------------------------------------------------------------
+
+
+def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], right: str) -> None:
+    """Print columns, the letters of `right` telling which are aligned to the right.
+
+    On a terminal, and where rich is installed, with its looks.
+    """
+    rows = [list(row) for row in rows]
+    aligned = [letter == "r" for letter in right]
+    if sys.stdout.isatty():
+        with contextlib.suppress(ImportError):
+            from rich.console import Console
+            from rich.table import Table
+            from rich.text import Text
+
+            table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+            for head, to_right in zip(heads, aligned, strict=True):
+                table.add_column(head, justify="right" if to_right else "left", no_wrap=True)
+            for row in rows:
+                table.add_row(*map(Text, row))
+            Console().print(table)
+            return
+    rows.insert(0, list(heads))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(row, widths, aligned, strict=True)
+        )
+        print("  ".join(cells).rstrip())
+
+
+@contextlib.contextmanager
+def progress_bar(title: str, total: int, *, by_records: bool) -> Iterator[Progress]:
+    """Show on a terminal how far it is, and nothing anywhere else."""
+    if not sys.stderr.isatty():
+        yield lambda _records, _nbytes: None
+        return
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+    except ImportError:
+        yield from _plain_progress(title, total, by_records=by_records)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[records]:,} records  {task.fields[megabytes]:.1f} MB"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=total, records=0, megabytes=0.0)
+
+        def show(records: int, nbytes: int) -> None:
+            done = min(records if by_records else nbytes, total)
+            bar.update(task, completed=done, records=records, megabytes=nbytes / 1e6)
+
+        yield show
+
+
+def _plain_progress(title: str, total: int, *, by_records: bool) -> Iterator[Progress]:
+    def show(records: int, nbytes: int) -> None:
+        done = min(records if by_records else nbytes, total)
+        line = f"{title} {done / max(total, 1):4.0%}  {records:,} records  {nbytes / 1e6:.1f} MB"
+        sys.stderr.write(f"\r{line:<60}")
+        sys.stderr.flush()
+
+    try:
+        yield show
+    finally:
+        sys.stderr.write("\r" + " " * 60 + "\r")
+        sys.stderr.flush()
