@@ -70,8 +70,8 @@ if TYPE_CHECKING:
     class ProducerCore:
         """The sending side of a record channel.
 
-        Calls `_send_when_ready()`, `_send_records_rest()`, `_send_later()`, `_send_rest()` and
-        `_refuse()`.
+        Calls `_send_when_ready()`, `_send_later()`, `_await_room()`, `_await_room_for_bytes()`
+        and `_refuse()`.
         """
 
         def allocate_record(self, nbytes: int) -> Record: ...
@@ -84,8 +84,6 @@ if TYPE_CHECKING:
         def _attempt(self, record: Record, /) -> int: ...
         def _attempt_bytes(self, data: Any, /) -> int: ...
         def _sendable(self, record: Record, /) -> int: ...
-        def _send_some(self, records: list[Record], first: int, /) -> int: ...
-        def _send_some_bytes(self, buffers: list[Any], first: int, /) -> int: ...
 
     class ConsumerCore:
         """The receiving side of a record channel.

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 
 class Error(Exception):
-    """The root of this package's errors."""
+    """The root of this package's errors.
+
+    Those that `send_many` and `send_records` raise, and the built-in exceptions that come out of
+    them, have an attribute `done`: how many things had been sent, in order.
+    """
+
+    done: int
 
 
 class HeapExists(Error, FileExistsError):

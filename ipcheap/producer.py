@@ -35,11 +35,12 @@ _WOULD_BLOCK = lib.IPCHEAP_WOULD_BLOCK
 class Producer(Endpoint, ProducerCore):
     """The sending side of a record channel; see `Heap.producer`.
 
-    A send waits `timeout` seconds for room in the ring, None for ever. It either hands the record
-    over and returns, or raises and leaves all as it was: `TimeoutError` when there was no room,
-    `ChannelClosed` or `PeerDied` when it would have to wait for a consumer that has closed or
-    died. What was sent stays until it is received or the channel is removed, whatever becomes
-    of the producer.
+    A send waits `timeout` seconds for room in the ring, None indefinitely. It either hands the
+    record over and returns, or raises and leaves everything as it was: `TimeoutError` if there was
+    no room, `ChannelClosed` or `PeerDied` if it would have to wait for a consumer that has closed
+    or died. `send_many` and `send_records` send everything, or raise an exception whose attribute
+    `done` says how many were sent; the rest is still the caller's. What was sent stays until it is
+    received or the channel is removed, whatever becomes of the producer.
     """
 
     _side: ClassVar[str] = "producer"
@@ -164,37 +165,28 @@ class Producer(Endpoint, ProducerCore):
             raise self._refusal(code, data)
         self._insist(partial(self._try_bytes, data), timeout)
 
-    def _send_records_rest(self, sent: int, records: list[Record], timeout: float | None) -> int:
-        return self._send_all(self._send_some, self._not_sent, sent, records, timeout)
+    def _await_room(
+        self, code: int, record: Record, timeout: float | None, deadline: float | None
+    ) -> float:
+        if code != _WOULD_BLOCK:
+            raise self._not_sent(code, record)
+        return self._await_side(timeout, deadline)
 
-    def _send_rest(self, sent: int, buffers: list[Any], timeout: float | None) -> int:
-        return self._send_all(self._send_some_bytes, self._refusal, sent, buffers, timeout)
+    def _await_room_for_bytes(
+        self, code: int, data: BytesLike, timeout: float | None, deadline: float | None
+    ) -> float:
+        if code != _WOULD_BLOCK:
+            raise self._refusal(code, data)
+        return self._await_side(timeout, deadline)
 
-    def _send_all(
-        self,
-        send: Callable[[list[Any], int], int],
-        refusal: Callable[[int, Any], Exception],
-        sent: int,
-        things: list[Any],
-        timeout: float | None,
-    ) -> int:
-        """Send from a position on, again and again; an error counts only if nothing went."""
-        deadline = _timing.deadline_of(timeout)
-        while sent < len(things):
-            code = send(things, sent)
-            if code > 0:
-                sent += code
-                continue
-            if code not in (0, _WOULD_BLOCK) and sent == 0:
-                raise refusal(code, things[0])
-            if code in (0, _WOULD_BLOCK):
-                code = self._wait(deadline)
-                if code == 0:
-                    continue
-            if sent:
-                break
+    def _await_side(self, timeout: float | None, deadline: float | None) -> float:
+        """Wait until there may be room; return the deadline, which the first wait sets."""
+        if deadline is None:
+            deadline = _timing.deadline_of(timeout)
+        code = self._wait(deadline)
+        if code:
             raise self._error(code, doing=self._stalled)
-        return sent
+        return deadline
 
     def _error(self, code: int, doing: str = "not done", asked: int | None = None) -> Exception:
         if code == lib.IPCHEAP_TIMED_OUT and doing == self._stalled:

@@ -9,18 +9,49 @@ static const char *const buffers_and_timeout[] = {"buffers", "timeout", NULL};
 
 typedef int64_t sender(py_endpoint *self, PyObject *list, Py_ssize_t first);
 
-/* Sends a list, batch after batch; what is left of it when that stops is for a method to send. */
-static PyObject *send_all(py_endpoint *self, PyObject *list, sender *send, const char *rest,
+/* Gives the exception that is set an attribute `done`: how many of a list were sent. */
+static PyObject *fail_with_done(Py_ssize_t sent) {
+    PyObject *type, *exception, *traceback, *done = PyLong_FromSsize_t(sent);
+    PyErr_Fetch(&type, &exception, &traceback);
+    PyErr_NormalizeException(&type, &exception, &traceback);
+    if (!done || PyObject_SetAttrString(exception, "done", done) != 0) PyErr_Clear();
+    Py_XDECREF(done);
+    PyErr_Restore(type, exception, traceback);
+    return NULL;
+}
+
+/* What there is to send, as a list that nobody else has. */
+static PyObject *list_of(PyObject *iterable) {
+    PyObject *list = PySequence_List(iterable);
+    return list ? list : fail_with_done(0);
+}
+
+/*
+ * Sends all of a list, a batch at a time, and returns how many they were. When a batch does not
+ * go, the method `wait` waits for room and returns the deadline, or raises.
+ */
+static PyObject *send_all(py_endpoint *self, PyObject *list, sender *send, const char *wait,
                           PyObject *timeout) {
     Py_ssize_t sent = 0, total = PyList_Size(list);
-    int64_t went = 1;
-    while (sent < total && went > 0) {
-        went = send(self, list, sent);
+    PyObject *deadline = Py_NewRef(Py_None);
+    while (deadline && sent < total) {
+        int64_t went = send(self, list, sent);
         if (went == 0 && soon(self)) went = send(self, list, sent);
-        if (went > 0) sent += (Py_ssize_t)went;
+        if (went > 0) {
+            sent += (Py_ssize_t)went;
+            if (sent < total && PyErr_CheckSignals() != 0) Py_CLEAR(deadline);
+            continue;
+        }
+        int error = went ? (int)went : IPCHEAP_WOULD_BLOCK;
+        PyObject *next =
+            PyObject_CallMethod((PyObject *)self, wait, "iOOO", error,
+                                PyList_GetItem(list, sent), or_none(timeout), deadline);
+        Py_DECREF(deadline);
+        deadline = next;
     }
-    if (sent == total) return PyLong_FromSsize_t(sent);
-    return PyObject_CallMethod((PyObject *)self, rest, "nOO", sent, list, or_none(timeout));
+    if (!deadline) return fail_with_done(sent);
+    Py_DECREF(deadline);
+    return PyLong_FromSsize_t(sent);
 }
 
 /* Records -------------------------------------------------------------------------------- */
@@ -89,8 +120,8 @@ static Py_ssize_t find_unsendable(py_endpoint *self, PyObject *list, int *error)
 }
 
 /*
- * Sends the records of a list from one on, a batch at most; returns how many went, or an
- * error. Another thread may have freed one since they were looked at.
+ * Sends the records of a list from one on, a batch at most; returns how many went, or why the
+ * first did not. Another thread may have freed one since they were looked at.
  */
 static int64_t send_some(py_endpoint *self, PyObject *list, Py_ssize_t first) {
     if (!self->endpoint) return IPCHEAP_ENDPOINT_CLOSED;
@@ -101,7 +132,8 @@ static int64_t send_some(py_endpoint *self, PyObject *list, Py_ssize_t first) {
     for (; n < PY_BATCH && first + n < PyList_Size(list); n++) {
         PyObject *object = PyList_GetItem(list, first + n);
         int error = record_outgoing(object, self->heap);
-        if (error) return error;
+        if (error && n == 0) return error;
+        if (error) break;
         records[n] = (py_record *)object;
         batch[n] = records[n]->core;
         before[n] = records[n]->fate;
@@ -124,21 +156,15 @@ static PyObject *producer_send_records(PyObject *object, PyObject *const *given,
     PyObject *arguments[2];
     int error;
     if (arguments_of(given, count, names, records_and_timeout, 1, arguments)) return NULL;
-    PyObject *list = PySequence_List(arguments[0]); /* nobody else has it */
+    PyObject *result = NULL, *list = list_of(arguments[0]);
     if (!list) return NULL;
     Py_ssize_t at = find_unsendable(self, list, &error);
-    PyObject *result =
-        error ? PyObject_CallMethod(object, "_refuse", "iO", error, PyList_GetItem(list, at))
-              : send_all(self, list, send_some, "_send_records_rest", arguments[1]);
+    if (!error)
+        result = send_all(self, list, send_some, "_await_room", arguments[1]);
+    else if (!PyObject_CallMethod(object, "_refuse", "iO", error, PyList_GetItem(list, at)))
+        fail_with_done(0);
     Py_DECREF(list);
     return result;
-}
-
-static PyObject *producer_send_some(PyObject *self, PyObject *arguments) {
-    PyObject *list;
-    Py_ssize_t first;
-    if (!PyArg_ParseTuple(arguments, "On", &list, &first)) return NULL;
-    return PyLong_FromLongLong(send_some((py_endpoint *)self, list, first));
 }
 
 /* Bytes ---------------------------------------------------------------------------------- */
@@ -219,18 +245,11 @@ static PyObject *producer_send_many(PyObject *object, PyObject *const *given, Py
     py_endpoint *self = (py_endpoint *)object;
     PyObject *arguments[2];
     if (arguments_of(given, count, names, buffers_and_timeout, 1, arguments)) return NULL;
-    PyObject *list = PySequence_List(arguments[0]); /* nobody else has it */
+    PyObject *list = list_of(arguments[0]);
     if (!list) return NULL;
-    PyObject *result = send_all(self, list, send_some_bytes, "_send_rest", arguments[1]);
+    PyObject *result = send_all(self, list, send_some_bytes, "_await_room_for_bytes", arguments[1]);
     Py_DECREF(list);
     return result;
-}
-
-static PyObject *producer_send_some_bytes(PyObject *object, PyObject *arguments) {
-    PyObject *list;
-    Py_ssize_t first;
-    if (!PyArg_ParseTuple(arguments, "On", &list, &first)) return NULL;
-    return PyLong_FromLongLong(send_some_bytes((py_endpoint *)object, list, first));
 }
 
 /* The type ------------------------------------------------------------------------------- */
@@ -261,11 +280,11 @@ PyDoc_STRVAR(try_send_record_text,
              "Raises as `send_record` does, but for TimeoutError.");
 PyDoc_STRVAR(send_records_text,
              "send_records($self, /, records, timeout=None)\n--\n\n"
-             "Send records in order; return how many went, those after them stay the caller's."
-             "\n\n"
-             "Waits `timeout` seconds for room for all of them, None for ever; TimeoutError if\n"
-             "not one went in time. RecordError, with none sent, for one that cannot be sent or\n"
-             "stands in the list twice.");
+             "Send all of these records, in order, and return how many they were.\n\n"
+             "Waits `timeout` seconds for room for all of them, None indefinitely. Otherwise it\n"
+             "raises as `send_record` does; the exception has an attribute `done`: how many\n"
+             "were sent, in order. The rest is still the caller's. RecordError, with none sent,\n"
+             "if one of them cannot be sent or stands in the list twice.");
 PyDoc_STRVAR(send_text,
              "send($self, /, data, timeout=None)\n--\n\n"
              "Send a copy of a bytes-like object, which must be C-contiguous.\n\n"
@@ -273,9 +292,11 @@ PyDoc_STRVAR(send_text,
              "Waits `timeout` seconds for room in the ring, None for ever.");
 PyDoc_STRVAR(send_many_text,
              "send_many($self, /, buffers, timeout=None)\n--\n\n"
-             "Send copies of bytes-like objects in order; return how many went.\n\n"
-             "Waits `timeout` seconds for room for all of them; TimeoutError if not one went in\n"
-             "time.");
+             "Send copies of all of these bytes-like objects, in order, and return how many they "
+             "were.\n\n"
+             "Waits `timeout` seconds for room for all of them, None indefinitely. Otherwise it\n"
+             "raises as `send` does; the exception has an attribute `done`: how many were sent,\n"
+             "in order. If the iterable itself raises, none was.");
 
 PyObject *producer_type(void) {
     static PyObject *type;
@@ -292,10 +313,6 @@ PyObject *producer_type(void) {
         {"_attempt_bytes", producer_attempt_bytes, METH_O,
          SIGNATURE("_attempt_bytes($self, data, /)")},
         {"_sendable", producer_sendable, METH_O, SIGNATURE("_sendable($self, record, /)")},
-        {"_send_some", producer_send_some, METH_VARARGS,
-         SIGNATURE("_send_some($self, records, first, /)")},
-        {"_send_some_bytes", producer_send_some_bytes, METH_VARARGS,
-         SIGNATURE("_send_some_bytes($self, buffers, first, /)")},
         {NULL, NULL, 0, NULL},
     };
     static PyType_Slot slots[] = {
