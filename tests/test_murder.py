@@ -1,4 +1,4 @@
-"""Kill anything, anywhere, at random: a short run of tests/murder/, which says how it judges."""
+"""Kill anything, anywhere, at random: a short run of tests/murder/, which says what it checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who starts everybody, kills and replaces them, and accounts for all of it."""
+"""The killer: starts, kills and replaces all children, and accounts for all records."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ import ipcheap
 from .notes import GONE, RINGS, SOURCES, Notes, insist
 from .victims import CAPACITY, GUARDED, PATIENCE, Worker, consume, forward, idle, produce
 
-STALLED = 30.0  # seconds without any progress after which something is waited on for ever
-RESIGNED = 3  # exit code of a child whose work is not done
+STALLED = 30.0  # seconds without progress after which something is stuck
+RESIGNED = 3  # exit code of a child with work left to do
 
 Work = Callable[[Worker], bool]
 
 
 @dataclass(frozen=True)
 class Role:
-    """What a child is for; the further works are for threads of their own."""
+    """What a child does; further works run in threads of their own."""
 
     name: str
     works: tuple[Work, ...]
 
 
 def roles() -> list[Role]:
-    """Return who there is at any time."""
+    """Return the children that run at any time."""
     return [
         Role("producer", (partial(produce, channel=0),)),
         Role("consumer and producer", (partial(consume, channel=0), partial(produce, channel=1))),
@@ -52,7 +52,7 @@ def roles() -> list[Role]:
 
 
 class Killer:
-    """Starts everybody, kills, replaces, and looks what became of it."""
+    """Starts all children, kills and replaces them, and checks the result."""
 
     def __init__(self, seconds: float, seed: int) -> None:
         self.seconds = seconds
@@ -97,7 +97,7 @@ class Killer:
         return [f"{role.name} {pid}" for pid, role in self.children.items()]
 
     def work(self, done: Callable[[], bool], *, murder: bool) -> None:
-        """Keep everybody at work until it is done."""
+        """Keep all children at work until the time is over."""
         next_kill = time.monotonic() + 0.2
         moved, progress = time.monotonic(), -1
         while not done():
@@ -126,7 +126,7 @@ class Killer:
         self.children[pid] = role
 
     def be(self, role: Role, number: int, anew: bool) -> NoReturn:
-        """Work, in a child, with a heap attached to anew or the one that was inherited."""
+        """Work, in a child, with a newly attached heap or with the inherited one."""
         faulthandler.enable()
         heap = ipcheap.Heap.attach(self.name) if anew else self.heap
         done = []
@@ -145,7 +145,7 @@ class Killer:
             thread.start()
         work(0)
         if not done[0]:
-            os._exit(RESIGNED)  # whatever the others are doing
+            os._exit(RESIGNED)  # in whatever state the others are
         for thread in others:
             thread.join()
         heap.close()
@@ -198,7 +198,7 @@ class Killer:
             return "(it said nothing)"
 
     def account(self, before: ipcheap.HeapStatistics) -> None:
-        """Look whether all is as it must be in the end."""
+        """Check the state of everything in the end."""
         notes, heap = self.notes, self.heap
         heap.recover()
         for channel, source in SOURCES.items():
@@ -209,7 +209,7 @@ class Killer:
             insist(found == sent, f"channel {channel}: {found} of {sent} records were sent")
             insist(notes.fresh[channel] == sent, f"channel {channel}: not all were received")
             gone = sum(word & 3 == GONE for word in notes.records[channel][:sent])
-            insist(gone == sent, f"channel {channel}: {sent - gone} records were not let go")
+            insist(gone == sent, f"channel {channel}: {sent - gone} records were not released")
         for channel_id in list(heap.channels):
             if isinstance(channel_id, str) and channel_id != GUARDED:
                 heap.remove_channel(channel_id)
@@ -236,12 +236,12 @@ class Killer:
         return (
             f"seed {self.seed}: {self.seconds:g} s, {self.counts['kills']} kills ({killed}), "
             f"{self.counts['stops']} stops, {self.counts['ends']} ends; {records:,} records sent, "
-            f"{passed:,} received, {sum(notes.again):,} of them again, "
-            f"{sum(notes.undecided):,} killed while being let go"
+            f"{passed:,} received, {sum(notes.again):,} redelivered, "
+            f"{sum(notes.undecided):,} killed while being released"
         )
 
     def state(self) -> str:
-        """Describe how things stand, for whoever has to find out why."""
+        """Describe the present state, to help find the cause of a failure."""
         notes = self.notes
         lines = [
             f"channel {c}: sending {notes.sending[SOURCES[c]]}, sent {notes.sent[SOURCES[c]]}, "

@@ -1,4 +1,4 @@
-"""What must hold, and what is written down to judge by."""
+"""The promises to check, and the notes to check them by."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import mmap
 import random
 
 RINGS = (8, 16, 4, 32, 8, 16)  # slots of each channel
-SOURCES = {0: 0, 1: 1, 2: 1, 3: 3, 4: 3, 5: 3}  # whose records a channel carries
+SOURCES = {0: 0, 1: 1, 2: 1, 3: 3, 4: 3, 5: 3}  # where the records of a channel come from
 LARGEST = 4 << 20
-RECORDS_PER_SECOND = 100_000  # on one channel, more than there can be
+RECORDS_PER_SECOND = 100_000  # on one channel: more than is possible
 
 NONE, RECEIVED, LEAVING, GONE = range(4)
 
@@ -27,35 +27,35 @@ def insist(condition: bool, text: str) -> None:
 
 
 def size_of(source: int, number: int) -> int:
-    """Return the size of a record, the same for all who ask; most are small."""
+    """Return the size of a record, the same in every process; most are small."""
     dice = random.Random(source << 48 | number).random()
     return int(8 * (LARGEST / 8) ** (dice * dice))
 
 
 def content_of(source: int, number: int) -> bytes:
-    """Return what a record holds: its name, over and over."""
+    """Return a record's content: its name, repeated."""
     nbytes = size_of(source, number)
     name = (source << 48 | number).to_bytes(8, "little")
     return (name * (nbytes // 8 + 1))[:nbytes]
 
 
-# What is written down -------------------------------------------------------------------------
+# Notes -----------------------------------------------------------------------------------------
 
 
 class Notes:
-    """Memory shared by fork, apart from the heap: who has done what; one store each."""
+    """Memory shared by fork, apart from the heap: what each child has done, by one store each."""
 
     def __init__(self, seconds: float) -> None:
         self.room = int((seconds + 10) * RECORDS_PER_SECOND)
         self.records = [memoryview(mmap.mmap(-1, 4 * self.room)).cast("B").cast("I") for _ in RINGS]
         words = memoryview(mmap.mmap(-1, 4096)).cast("B").cast("Q")
         self.stop = words[0:1]
-        self.sending = words[8:16]  # by channel: a producer has begun with all below
-        self.sent = words[16:24]  # and is done with all below
+        self.sending = words[8:16]  # by channel: a producer has begun to send all below
+        self.sent = words[16:24]  # and has sent all below
         self.fresh = words[24:32]  # all below have been received at least once
-        self.again = words[32:40]  # records that came again
+        self.again = words[32:40]  # records that were redelivered
         self.undecided = words[40:48]  # killed while freeing or forwarding one
-        self.done = words[48:56]  # nobody will ever send on that channel again
+        self.done = words[48:56]  # nothing more will be sent on that channel
 
     def state(self, channel: int, number: int) -> int:
         return self.records[channel][number] & 3
@@ -64,7 +64,7 @@ class Notes:
         self.records[channel][number] = who << 2 | state
 
     def unsettled(self, channel: int) -> tuple[list[int], list[int]]:
-        """Return the records that a killed consumer had, and those that it was letting go."""
+        """Return the records that a killed consumer had, and those that it was releasing."""
         fresh = self.fresh[channel]
         window = range(max(0, fresh - 2 * max(RINGS)), fresh + 1)
         states = [(number, self.state(channel, number)) for number in window]

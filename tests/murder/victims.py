@@ -1,4 +1,4 @@
-"""Who works and is killed: producers, consumers, forwarders, idle participants."""
+"""The children that work and are killed: producers, consumers, forwarders, idle participants."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CAPACITY = 64 << 20
-PATIENCE = 60.0  # seconds for everybody to finish
+PATIENCE = 60.0  # seconds for all children to finish
 
 IDLE_SEGMENTS = 4
 GUARDED = "guarded"  # a static segment: a lock, and two words that it keeps equal
@@ -37,12 +37,12 @@ class Worker:
         return bool(self.notes.stop[0])
 
     def resigns(self) -> bool:
-        """Now and then one goes of its own accord, and is replaced as well."""
+        """Return whether this child ends by itself, to be replaced as well."""
         self.obey()
         return self.dice.random() < 0.0005
 
     def obey(self) -> None:
-        """End with the killer, if somebody kills him."""
+        """End with the killer, if the killer is killed."""
         if os.getppid() != self.killer:
             os._exit(1)
 
@@ -54,11 +54,11 @@ class Worker:
         time.sleep(self.dice.random() * 0.004)
 
 
-# Each of these returns whether its work is done; if not, somebody else is to go on with it.
+# Each of these returns whether its work is done; if not, another child continues it.
 
 
 def produce(worker: Worker, channel: int) -> bool:
-    """Send records in their order, going on behind the last one that was sent."""
+    """Send records in order, starting after the last one that was sent."""
     notes, heap, dice = worker.notes, worker.heap, worker.dice
     with heap.producer(channel, timeout=PATIENCE) as producer:
         at = producer.statistics().sent
@@ -120,7 +120,7 @@ def _send(
 
 
 class Intake:
-    """A consumer, and what it must get and must not."""
+    """A consumer, and what it must receive and must not."""
 
     def __init__(self, worker: Worker, consumer: ipcheap.Consumer, channel: int) -> None:
         self.worker = worker
@@ -150,7 +150,7 @@ class Intake:
         self.judge(record)
 
     def judge(self, record: ipcheap.Record) -> None:
-        """Look whether it is one that had to come now, and all of it."""
+        """Check that this record had to come now, and that its content is complete."""
         channel, notes = self.channel, self.notes
         name = int.from_bytes(record.view[:8], "little")
         source, number = name >> 48, name & (1 << 48) - 1
@@ -159,7 +159,7 @@ class Intake:
         insist(number > self.last, f"{what} came after {self.last}")
         self.last = number
         fresh, state = notes.fresh[channel], notes.state(channel, number)
-        insist(state != GONE, f"{what} came again though it was freed or forwarded")
+        insist(state != GONE, f"{what} was redelivered although it was freed or forwarded")
         if number in self.owed:
             self.owed.remove(number)
             notes.again[channel] += 1
@@ -168,8 +168,8 @@ class Intake:
             notes.again[channel] += 1
         else:
             insist(number == fresh, f"{what} came, not {fresh}")
-            insist(state == NONE, f"{what} came again though nobody was killed with it")
-            insist(not self.owed, f"{what} came, but {self.owed} did not come again")
+            insist(state == NONE, f"{what} was redelivered although no killed consumer had it")
+            insist(not self.owed, f"{what} came, but {self.owed} were not redelivered")
         if number >= fresh:
             self.settle()
         notes.put(channel, number, RECEIVED, self.worker.number)
@@ -178,13 +178,13 @@ class Intake:
         self.held.append((number, record))
 
     def settle(self) -> None:
-        """What may have come again, and did not, is done with."""
+        """Note as gone what might have been redelivered and was not."""
         for number in self.undecided:
             self.notes.put(self.channel, number, GONE, self.worker.number)
         self.undecided.clear()
 
-    def let_go(self, at: int, act: Callable[[ipcheap.Record], object]) -> None:
-        """Do what ends a held record, writing it down before and after."""
+    def release(self, at: int, act: Callable[[ipcheap.Record], object]) -> None:
+        """Release a held record by an act, writing it down before and after."""
         number, record = self.held[at]
         self.notes.put(self.channel, number, LEAVING, self.worker.number)
         act(record)
@@ -192,9 +192,9 @@ class Intake:
         del self.held[at]
 
     def finish(self) -> bool:
-        """Return whether this is the end; if it is, all that had to come has come."""
+        """Return whether this is the end; if it is, check that all that had to come has come."""
         if self.ended:
-            insist(not self.owed, f"channel {self.channel}: {self.owed} did not come again")
+            insist(not self.owed, f"channel {self.channel}: {self.owed} were not redelivered")
             self.settle()
         return self.ended
 
@@ -209,20 +209,20 @@ def consume(worker: Worker, channel: int) -> bool:
             intake.receive()
             while intake.held and (len(intake.held) >= most or dice.random() < 0.5):
                 act = free_kept if dice.random() < 0.1 else ipcheap.Record.free
-                intake.let_go(dice.randrange(len(intake.held)), act)
+                intake.release(dice.randrange(len(intake.held)), act)
         while intake.held:
-            intake.let_go(0, ipcheap.Record.free)
+            intake.release(0, ipcheap.Record.free)
         return intake.finish()
 
 
 def free_kept(record: ipcheap.Record) -> None:
-    """Take it out of its channel before it is freed."""
+    """Take a record out of its channel before freeing it."""
     record.keep()
     record.free()
 
 
 def forward(worker: Worker, channel: int, onward: int) -> bool:
-    """Send on what comes, in its order."""
+    """Forward what comes, in order."""
     dice = worker.dice
     with (
         worker.heap.consumer(channel, timeout=PATIENCE) as consumer,
@@ -249,11 +249,11 @@ def _send_on(worker: Worker, producer: ipcheap.Producer, intake: Intake) -> None
             except (TimeoutError, ipcheap.PeerDied, ipcheap.ChannelClosed):
                 worker.nap()
 
-    intake.let_go(0, act)
+    intake.release(0, act)
 
 
 def idle(worker: Worker) -> bool:
-    """Have memory, look around, add and remove channels, use locks; send nothing."""
+    """Allocate, look around, add and remove channels, use locks; send nothing."""
     acts = (hold_memory, look_around, make_channels, use_lock, initialise, fork_a_user)
     while not worker.stopping and not worker.resigns():
         worker.dice.choice(acts)(worker)
@@ -274,7 +274,7 @@ def hold_memory(worker: Worker) -> None:
         finally:
             worker.nap()
             for record, content in held:
-                insist(bytes(record) == content, "somebody wrote into a record that is not his")
+                insist(bytes(record) == content, "another participant wrote into this record")
                 record.free()
 
 
@@ -344,7 +344,7 @@ def fork_a_user(worker: Worker) -> None:
         code = 1
         try:
             with contextlib.suppress(ipcheap.HeapFull):
-                worker.heap.allocate_record(2000)  # and dies with it
+                worker.heap.allocate_record(2000)  # and dies holding it
             worker.heap.statistics()
             code = 0
         finally:
