@@ -1,4 +1,4 @@
-"""What is done where nobody else has kernel objects; each is run there by `kinds.call_apart`."""
+"""Functions for a namespace without other kernel objects; `kinds.call_apart` runs them there."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def make_use_and_unlink(shm: str, sem: str, folder: str) -> dict[str, list[str]]:
-    """Return the kernel's objects before, while there was a heap, and after; and its folder."""
+    """Return the kernel's objects before, during and after a heap's life, and its folder."""
     kind = kinds.Kind(shm, sem)
     seen = {"before": kinds.kernel_objects()}
     place = kind.place("here", folder)
@@ -47,7 +47,7 @@ def make_use_and_unlink(shm: str, sem: str, folder: str) -> dict[str, list[str]]
         with heap.consumer("c") as consumer:
             assert consumer.recv(timeout=1) == b"x"
         heap.allocate_record(100_000).free()
-    del heap, producer, consumer  # and the mapping with them
+    del heap, producer, consumer  # and so the mapping
     seen["after"] = kinds.kernel_objects()
     seen["folder"] = os.listdir(folder)
     return seen
@@ -57,7 +57,7 @@ def make_use_and_unlink(shm: str, sem: str, folder: str) -> dict[str, list[str]]
 
 
 def kill_creators_everywhere(shm: str, sem: str, folder: str) -> int:
-    """Have creators killed before each line that they run; look what the next one finds.
+    """Kill creators before each line that they run; check what the next creator finds.
 
     Returns how many were killed.
     """
@@ -76,12 +76,12 @@ def kill_creators_everywhere(shm: str, sem: str, folder: str) -> int:
             record.free()
             assert heap.check() == [], line
         ipcheap.unlink(place)
-        del heap, found, record  # and with them the mapping
+        del heap, found, record  # and so the mapping
     return killed
 
 
 def kill_creators_and_unlink(shm: str, sem: str, folder: str) -> int:
-    """Have creators killed before each line; `unlink` alone must clear up after them."""
+    """Kill creators before each line; `unlink` alone must clean up after them."""
     killed = 0
     for _, place in _killed_creators(shm, sem, folder):
         killed += 1
@@ -90,9 +90,9 @@ def kill_creators_and_unlink(shm: str, sem: str, folder: str) -> int:
 
 
 def kill_creators_and_repair(shm: str, sem: str, folder: str) -> dict[str, int]:
-    """Have creators killed before each line; `doctor --repair` alone must clear up after them.
+    """Kill creators before each line; `doctor --repair` alone must clean up after them.
 
-    Returns how often it found what.
+    Returns how often each state was found.
     """
     found = dict.fromkeys(("absent", "half-made", "half-removed", "ready"), 0)
     for line, place in _killed_creators(shm, sem, folder):
@@ -108,7 +108,7 @@ def kill_creators_and_repair(shm: str, sem: str, folder: str) -> dict[str, int]:
 
 
 def kill_removers_everywhere(shm: str, sem: str, folder: str) -> int:
-    """Have removers killed before each line; whoever comes next must get on with it.
+    """Kill removers before each line; the next process must be able to go on.
 
     Returns how many were killed.
     """
@@ -133,12 +133,12 @@ def kill_removers_everywhere(shm: str, sem: str, folder: str) -> int:
 
 
 def _killed_creators(shm: str, sem: str, folder: str) -> Iterator[tuple[int, str]]:
-    """Yield the line before which a creator was killed, and the place, until one gets to the end.
+    """Yield each line before which a creator was killed, and the place, until one completes.
 
-    Whoever looks at it must leave nothing there.
+    The caller must leave nothing there.
     """
     place = _place(shm, sem, folder)
-    ipcheap.Heap.create(place, "64KiB", shm=shm, sem=sem).close()  # all is imported
+    ipcheap.Heap.create(place, "64KiB", shm=shm, sem=sem).close()  # so that everything is imported
     ipcheap.unlink(place)
     line = 0
     while _dies_at_line(line, lambda: ipcheap.Heap.create(place, "64KiB", shm=shm, sem=sem)):
@@ -160,7 +160,7 @@ def _expect_nothing_left(folder: str, line: int) -> None:
 
 
 def _dies_at_line(line: int, act: Callable[[], object]) -> bool:
-    """Fork somebody who is killed before he runs that line of the package's own modules."""
+    """Fork a child that is killed before it runs that line of the package's own modules."""
     pid = os.fork()
     if pid == 0:
         left = line
@@ -182,11 +182,11 @@ def _dies_at_line(line: int, act: Callable[[], object]) -> bool:
     return os.WIFSIGNALED(status)
 
 
-# All kinds of trouble at once -------------------------------------------------------------
+# All kinds of trouble together --------------------------------------------------------------
 
 
 def examine_everything(folder: str) -> list[Any]:
-    """Make one of each kind of trouble; return what `ipcheap doctor --json` says of all, twice."""
+    """Make one of each kind of trouble; return what `ipcheap doctor --json` says of it, twice."""
     with ipcheap.Heap.create("used", "1MiB"):
         ipcheap.Heap.create("left", "1MiB").close()
         os.close(os.open("/dev/shm/ipcheap.half", os.O_CREAT | os.O_RDWR, 0o600))
@@ -208,7 +208,7 @@ def examine_everything(folder: str) -> list[Any]:
 
 
 def fill_a_small_file_system() -> dict[str, Any]:
-    """Allocate until the file system is full, use all of it, free, and go on."""
+    """Allocate until the file system is full, use all of it, free it, and go on."""
     kept: dict[str, Any] = {}
     with ipcheap.Heap.create("full", "1GiB") as heap:
         heap.add_record_channel("c", 64)
@@ -281,7 +281,7 @@ def fill_rings_of_a_small_file_system() -> list[str]:
 
 
 def fill_while_others_take_the_room(nbytes: int) -> dict[str, Any]:
-    """Somebody else's file fills the file system between one record and the next."""
+    """Fill the file system with another file between one record and the next."""
     kept: dict[str, Any] = {}
     with ipcheap.Heap.create("squeezed", "1GiB") as heap:
         first = heap.allocate_record(nbytes)

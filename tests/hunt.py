@@ -2,10 +2,10 @@
 
     python tests/hunt.py [--messages N] [--seed S]
 
-Rings of one to eight slots, random pauses on both sides. Records must come in order, each
-once. Sleepers look around by themselves every half second, which would hide a wake-up that
-was lost: so every wait longer than that counts, whatever ended it, and one of more than a
-second is a stall. `native/tests/test_hunt.c` does the same from C, for volume.
+Rings of one to eight slots, random pauses on both sides. Records must arrive in order, each
+once. Sleepers look around by themselves every half second, which would hide a lost wake-up. So
+every wait longer than that counts, whatever ended it, and one of more than a second is a stall.
+`native/tests/test_hunt.c` does the same from C, for volume.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class Lane:
 
 
 def work(heap: ipcheap.Heap, process: int, messages: int, seed: int) -> Tally:
-    """Be one of the two processes: lane 0 goes one way, lane 1 the other."""
+    """Run one of the two processes: lane 0 goes one way, lane 1 the other."""
     lanes = [
         Lane(heap, number, ("producer", "consumer")[(number + process) % 2], seed)
         for number in range(LANES)
@@ -188,7 +188,7 @@ def work(heap: ipcheap.Heap, process: int, messages: int, seed: int) -> Tally:
 
 
 def hunt(messages: int, seed: int, say: Callable[[str], object] = print) -> Tally:
-    """Send so many messages; return what was seen by both sides of each."""
+    """Send that many messages; return what both sides of each lane have seen."""
     name = f"hunt.{os.getpid()}"
     begin = time.monotonic()
     with ipcheap.Heap.create(name, "16MiB") as heap:

@@ -1,4 +1,4 @@
-"""The kinds of heaps, and where a test may make one that leaves nothing behind."""
+"""The kinds of heaps, and a place where a test may make one that leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ import ipcheap
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-PATIENCE = 60.0  # seconds for something that happens in a namespace of its own
+PATIENCE = 60.0  # seconds for a call in a namespace of its own
 
 
 class Kind(NamedTuple):
-    """What holds a heap's memory, and what waiters for its lock sleep on."""
+    """The kind of a heap's memory, and what waiters for its lock sleep on."""
 
     shm: str
     sem: str
@@ -31,7 +31,7 @@ class Kind(NamedTuple):
         return f"{self.shm}-{self.sem}"
 
     def place(self, name: str, folder: str | Path) -> str | None:
-        """Return what to call a heap of this kind."""
+        """Return the name for a heap of this kind."""
         if self.shm == "memfd":
             return None
         return str(Path(folder) / name) if self.shm == "file" else name
@@ -43,13 +43,13 @@ ALL = [
     for sem in ("futex", "posix", "sysv")
 ]
 NAMED = [kind for kind in ALL if kind.shm != "memfd"]
-# The pairs of the two packages, and what one gets without asking.
+# The pairs of the two packages, and the default.
 PAIRS = [kind for kind in NAMED if kind.shm != "file" and kind.sem != "futex"]
 PAIRS.append(Kind("posix", "futex"))
 
 
 def forget(name: str | None) -> None:
-    """Remove what may be there under a heap's name."""
+    """Remove everything that may exist under a heap's name."""
     if name is not None:
         with contextlib.suppress(ipcheap.HeapNotFound):
             ipcheap.unlink(name)
@@ -59,7 +59,7 @@ def forget(name: str | None) -> None:
 def made(
     kind: Kind, name: str, folder: Path, capacity: int | str = "64MiB", mode: int = 0o600
 ) -> Iterator[ipcheap.Heap]:
-    """Make a heap; close it and take it away at the end."""
+    """Make a heap; close and remove it at the end."""
     place = kind.place(name, folder)
     try:
         with ipcheap.Heap.create(place, capacity, shm=kind.shm, sem=kind.sem, mode=mode) as heap:
@@ -68,7 +68,7 @@ def made(
         forget(place)
 
 
-# A namespace of one's own ---------------------------------------------------------------
+# A namespace of its own -----------------------------------------------------------------
 
 
 def _unshare() -> list[str]:
@@ -91,7 +91,7 @@ def _unshare() -> list[str]:
 
 
 def call_apart(function: Callable[..., Any], *args: Any, shm_bytes: int = 1 << 30) -> Any:
-    """Call a function of an importable module where /dev/shm is a small one of its own.
+    """Call a function of an importable module in a process with a small /dev/shm of its own.
 
     No other process has anything there, nor any System V object. Arguments and result
     travel as JSON; what the function raises fails the test, as does a signal.
@@ -120,7 +120,7 @@ def call_apart(function: Callable[..., Any], *args: Any, shm_bytes: int = 1 << 3
 
 
 def kernel_objects() -> list[str]:
-    """List what there is in /dev/shm, and of System V objects."""
+    """List the files in /dev/shm and the System V objects."""
     found = [f"/dev/shm/{name}" for name in os.listdir("/dev/shm")]
     for what in ("shm", "sem"):
         lines = Path("/proc/sysvipc", what).read_text().splitlines()[1:]

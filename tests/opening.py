@@ -11,13 +11,13 @@ CHANNEL = HEAP.add_record_channel("answers", 64)
 
 
 def work(number: int) -> int:
-    """Use the heap of this process."""
+    """Use the heap that this process opened."""
     with HEAP.allocate_record(number + 1) as record:
         record.view[number] = 1
         return os.getpid()
 
 
 def answer(number: int) -> None:
-    """Send a number on the one channel that all workers share in turn."""
+    """Send a number on the one channel, which the workers use in turn."""
     with CHANNEL.producer(timeout=30) as producer:
         producer.send_object(number)

@@ -1,4 +1,4 @@
-"""Other processes, for tests: what `ipcheap.testing` gives to everybody, and one who answers."""
+"""Other processes for tests: what `ipcheap.testing` offers, and a peer that answers."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ __all__ = ["PATIENCE", "Peer", "answers", "call", "die", "listen", "run", "run_b
 def answers(
     function: Callable[[ipcheap.Heap], object], name: str
 ) -> Iterator[tuple[ipcheap.Producer, ipcheap.Consumer]]:
-    """Run a function that consumes from "there" and produces to "back"; it must come to its end.
+    """Run a function that consumes from "there" and produces to "back"; it must end.
 
-    Yields the other sides of the two, of a new heap; nothing must be left in it.
+    Yields the other sides of the two channels, of a new heap; nothing must be left in it.
     """
     with ipcheap.Heap.create(name, "16MiB") as heap:
         heap.add_record_channel("there", 4)

@@ -1,4 +1,4 @@
-"""What the workers of pools do; they find it here again under every start method."""
+"""Work of the workers of pools, importable under every start method."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import ipcheap
 
 
 def use_heap(name: str) -> None:
-    """In a new worker: let `opening` open that heap."""
+    """Make `opening` open that heap, in a new worker."""
     os.environ["IPCHEAP_TEST_HEAP"] = name
 
 

@@ -1,4 +1,4 @@
-"""System calls taken away from the calling process: refused, or deadly."""
+"""System calls taken away from the calling process: they fail, or kill it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import errno
 import os
 import struct
 
-# What these tests are about, on the machines they run on.
+# The calls that these tests are about, on the machines that they run on.
 NUMBERS = {
     "x86_64": {
         "futex": 202, "futex_waitv": 449, "membarrier": 324, "read": 0, "write": 1, "poll": 7,
@@ -51,10 +51,10 @@ def _install(names: tuple[str, ...], verdict: int) -> None:
 
 
 def refuse(*names: str) -> None:
-    """Have system calls fail with EPERM from now on, in this thread and those it starts."""
+    """Make system calls fail with EPERM from now on, in this thread and those that it starts."""
     _install(names, _ERRNO | errno.EPERM)
 
 
 def forbid(*names: str) -> None:
-    """Have them kill the process."""
+    """Make them kill the process."""
     _install(names, _KILL)

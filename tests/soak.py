@@ -1,11 +1,11 @@
-"""Mixed use for as long as one likes; memory, descriptors and threads must stay flat.
+"""Mixed use for any length of time; memory, descriptors and threads must stay flat.
 
     python tests/soak.py --seconds 600
 
-Two lasting processes pass plain records, arrays and objects to and fro and keep views of
+Two lasting processes pass plain records, arrays and objects back and forth and keep views of
 some for a while; threads drop views; heaps are attached and closed, channels added and removed;
-short-lived processes come, and every other one is killed while it holds something. Once a
-second all is measured, and at the end the last third is held against the middle one.
+short-lived processes join, and every second one is killed while it holds something. Everything is
+measured once a second, and at the end the last third is compared with the middle one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 NAME = f"soak.{os.getpid()}"
-KEPT = 6  # views that are held on to; fewer than a ring has slots
+KEPT = 6  # views that are kept; fewer than a ring has slots
 SLOTS = 32
 
 
@@ -41,7 +41,7 @@ SLOTS = 32
 
 
 def relay(name: str) -> None:
-    """Forward plain records, double arrays, return objects; for ever."""
+    """Forward plain records, double arrays and return objects, until killed."""
     kept: collections.deque[Any] = collections.deque(maxlen=KEPT)
     with (
         ipcheap.Heap.attach(name) as heap,
@@ -65,7 +65,7 @@ def relay(name: str) -> None:
 
 
 def visit(name: str, number: int) -> None:
-    """Come for a moment, leave a record behind, hold others, and end somehow."""
+    """Join for a moment, leave a record behind, hold others, and end in some way."""
     heap = ipcheap.Heap.attach(name)
     with heap.producer("visits", timeout=30) as producer, heap.consumer("visits") as consumer:
         for n in range(8):
@@ -82,7 +82,7 @@ def visit(name: str, number: int) -> None:
 
 @dataclass
 class Measure:
-    """Sizes in bytes; counts; all processes that last, together."""
+    """Sizes in bytes, and counts, of all lasting processes together."""
 
     private: int
     committed: int
@@ -92,12 +92,12 @@ class Measure:
     participants: int
 
 
-# How much more the last third may have than the middle one, at its most.
+# How much more than the middle third the last third may have at its maximum.
 SLACK = Measure(3 << 20, 8 << 20, 4 << 20, 2, 1, 2)
 
 
 def measure(heap: ipcheap.Heap, pids: list[int]) -> Measure:
-    """Look at the lasting processes and at the heap."""
+    """Measure the lasting processes and the heap."""
     processes = [psutil.Process(pid) for pid in pids]
     memory = [process.memory_info() for process in processes]
     statistics = heap.statistics()
@@ -112,7 +112,7 @@ def measure(heap: ipcheap.Heap, pids: list[int]) -> Measure:
 
 
 def growth(seen: list[Measure]) -> list[str]:
-    """Say what has grown from the middle third to the last."""
+    """Describe what has grown from the middle third to the last."""
     third = len(seen) // 3
     found = []
     for name in (field.name for field in fields(Measure)):
@@ -127,7 +127,7 @@ def growth(seen: list[Measure]) -> list[str]:
 
 
 class User:
-    """The process in the middle: a round is some of everything."""
+    """The process in the middle: each round does some of everything."""
 
     def __init__(self, heap: ipcheap.Heap, seed: int) -> None:
         self.heap = heap
@@ -137,7 +137,7 @@ class User:
         self.rounds = self.messages = 0
 
     def exchange(self) -> None:
-        """Send one of each kind, and look at what comes back."""
+        """Send one of each kind, and check what comes back."""
         n = self.random.choice([1, 10, 1000, 10_000, 100_000])
         self.outbox.send(bytes([n % 251]) * n, timeout=60)
         with self.outbox.loan((2, n), "u4", timeout=60) as lent:
@@ -162,7 +162,7 @@ class User:
         assert (view == 3).all()
 
     def add_and_remove(self) -> None:
-        """Make a channel and a static segment, use them, take them away."""
+        """Make a channel and a static segment, use them, and remove them."""
         key = f"passing {self.rounds % 5}"
         channel = self.heap.add_record_channel(key, 4)
         with channel.producer() as producer, channel.consumer() as consumer:
@@ -176,7 +176,7 @@ class User:
         self.heap.remove_channel("counted")
 
     def drop_in_threads(self) -> None:
-        """Let threads have views, and records of their own."""
+        """Give threads views, and records of their own."""
 
         def drop() -> None:
             views.pop().sum()
@@ -210,14 +210,14 @@ class User:
         self.rounds += 1
 
     def close(self) -> None:
-        """Give all back."""
+        """Give everything back."""
         self.kept.clear()
         self.outbox.close()
         self.inbox.close()
 
 
 def soak(name: str, seconds: float, say: Callable[[str], object], seed: int = 1) -> list[str]:
-    """Use a new heap of that name for so long; return what has grown, or is wrong."""
+    """Use a new heap of that name for that long; return what has grown or is wrong."""
     context = get_context("spawn")
     seen: list[Measure] = []
     with ipcheap.Heap.create(name, "64MiB") as heap:
@@ -266,7 +266,7 @@ def soak(name: str, seconds: float, say: Callable[[str], object], seed: int = 1)
 
 
 def main() -> int:
-    """Soak as the command line says."""
+    """Run as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=1)

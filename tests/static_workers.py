@@ -1,4 +1,4 @@
-"""What other processes do with static segments; each function here is run in one by `peers`."""
+"""Work of other processes on static segments; `peers` runs each function here in one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def race_to_initialise(heap: ipcheap.Heap, rounds: int) -> int:
 
 
 def die_while_initialising(heap: ipcheap.Heap, name: str) -> None:
-    """Get killed half-way through an initialiser."""
+    """Be killed half-way through an initialiser."""
 
     def initialise(view: memoryview) -> None:
         view[:100] = b"x" * 100
@@ -44,7 +44,7 @@ def die_while_initialising(heap: ipcheap.Heap, name: str) -> None:
 
 
 def hammer_cells(heap: ipcheap.Heap, rounds: int) -> None:
-    """Change cells that others change too."""
+    """Change cells that others change, too."""
     segment = heap.channel("cells", timeout=10)
     assert isinstance(segment, ipcheap.StaticSegment)
     up, down = segment.atomic(0, "u4"), segment.atomic(8, "i8")
@@ -62,7 +62,7 @@ def hammer_cells(heap: ipcheap.Heap, rounds: int) -> None:
 
 
 def wait_for_change(heap: ipcheap.Heap, offset: int, dtype: str, value: int) -> bool:
-    """Wait until a cell is no longer this."""
+    """Wait until a cell no longer has this value."""
     segment = heap.channel("cells", timeout=10)
     assert isinstance(segment, ipcheap.StaticSegment)
     peers.say("waiting")
@@ -78,7 +78,7 @@ def wait_for_event(heap: ipcheap.Heap) -> bool:
 
 
 def pass_barriers(heap: ipcheap.Heap, parties: int, rounds: int) -> list[int]:
-    """Count rounds that nobody may be ahead in; return the order of arrival in each."""
+    """Count rounds in which no party may be ahead; return the order of arrival in each."""
     segment = heap.channel("cells", timeout=10)
     assert isinstance(segment, ipcheap.StaticSegment)
     barrier = ipcheap.Barrier(segment, 0, parties)
@@ -92,7 +92,7 @@ def pass_barriers(heap: ipcheap.Heap, parties: int, rounds: int) -> list[int]:
 
 
 def die_with_lock(heap: ipcheap.Heap) -> None:
-    """Get killed with the lock held."""
+    """Be killed with the lock held."""
     segment = heap.channel("cells", timeout=10)
     assert isinstance(segment, ipcheap.StaticSegment)
     ipcheap.Lock(segment, 0).acquire()
@@ -101,7 +101,7 @@ def die_with_lock(heap: ipcheap.Heap) -> None:
 
 
 def hold_lock_for_a_while(heap: ipcheap.Heap) -> None:
-    """Hold the lock until told."""
+    """Hold the lock until asked to release it."""
     segment = heap.channel("cells", timeout=10)
     assert isinstance(segment, ipcheap.StaticSegment)
     with ipcheap.Lock(segment, 0):
@@ -111,7 +111,7 @@ def hold_lock_for_a_while(heap: ipcheap.Heap) -> None:
 
 
 def break_barrier(heap: ipcheap.Heap) -> str:
-    """Wait at a barrier where nobody else comes, or that another breaks."""
+    """Wait at a barrier that no other party reaches, or that another breaks."""
     segment = heap.channel("cells", timeout=10)
     assert isinstance(segment, ipcheap.StaticSegment)
     peers.say("waiting")

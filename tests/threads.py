@@ -1,4 +1,4 @@
-"""Other threads, for tests: what one raises is raised where it is waited for."""
+"""Other threads for tests: what a thread raises is raised where it is joined."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ T = TypeVar("T")
 
 
 def call(function: Callable[[], T]) -> T:
-    """Call a function in a thread of its own, another participant, which then ends."""
+    """Call a function in a new thread, which is another participant, and wait for its end."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(function).result()
 
 
 @contextlib.contextmanager
 def run(function: Callable[[], object]) -> Iterator[None]:
-    """Have a function run in a thread of its own meanwhile."""
+    """Run a function in a thread of its own meanwhile."""
     with ThreadPoolExecutor(1) as pool:
         work = pool.submit(function)
         yield

@@ -1,4 +1,4 @@
-"""What other processes do in tests; each function here is run in one by `peers`."""
+"""Work of other processes in tests; `peers` runs each function here in one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BATCH = 1024
 
 
 def numbers(first: int, count: int) -> list[bytes]:
-    """Return so many records of 8 bytes, each with its number."""
+    """Return that many records of 8 bytes, each with its number."""
     raw = np.arange(first, first + count, dtype="<u8").tobytes()
     return [raw[at : at + 8] for at in range(0, len(raw), 8)]
 
@@ -33,7 +33,7 @@ def number_of(data: bytes | memoryview) -> int:
 
 
 def take_numbers(consumer: ipcheap.Consumer, count: int, step: int = 1, first: int = 0) -> None:
-    """Receive so many numbers; they must come in order, none missing and none twice."""
+    """Receive that many numbers; they must come in order, none missing and none twice."""
     got = 0
     while got < count:
         batch = consumer.recv_many(BATCH, timeout=peers.PATIENCE)
@@ -46,14 +46,14 @@ def take_numbers(consumer: ipcheap.Consumer, count: int, step: int = 1, first: i
 
 
 def all_numbers(consumer: ipcheap.Consumer) -> Iterator[int]:
-    """Receive numbers until that ends in an error."""
+    """Receive numbers until an error ends it."""
     while True:
         for data in consumer.recv_many(timeout=peers.PATIENCE):
             yield number_of(data)
 
 
 def give_numbers(producer: ipcheap.Producer, first: int, count: int) -> None:
-    """Send so many numbers."""
+    """Send that many numbers."""
     for at in range(first, first + count, BATCH):
         batch = numbers(at, min(BATCH, first + count - at))
         assert producer.send_many(batch, timeout=peers.PATIENCE) == len(batch)
@@ -63,7 +63,7 @@ def give_numbers(producer: ipcheap.Producer, first: int, count: int) -> None:
 
 
 def describe(heap: ipcheap.Heap) -> dict[str, Any]:
-    """Return what a heap says of itself."""
+    """Return a heap's description of itself."""
     names = ("name", "capacity", "shm", "sem", "identity", "closed")
     return {name: getattr(heap, name) for name in names}
 
@@ -75,7 +75,7 @@ def attach_and_describe(name: str) -> dict[str, Any]:
 
 
 def echo(heap: ipcheap.Heap) -> int:
-    """Forward what comes in on one channel on another, untouched; return how many."""
+    """Forward what comes on one channel to another, untouched; return how many."""
     count = 0
     with heap, heap.consumer("there", 10) as consumer, heap.producer("back", 10) as producer:
         while True:
@@ -110,7 +110,7 @@ def churn(heap: ipcheap.Heap, seed: int, rounds: int) -> int:
 
 
 def count_under_lock(heap: ipcheap.Heap, rounds: int) -> None:
-    """Count in plain memory that a lock guards, when all are there and the start is given."""
+    """Count in plain memory that a lock guards, once all are there and have been started."""
     with heap:
         segment = heap.channel("shared", timeout=10)
         assert isinstance(segment, ipcheap.StaticSegment)
@@ -124,7 +124,7 @@ def count_under_lock(heap: ipcheap.Heap, rounds: int) -> None:
 
 
 def hold_records_until_killed(heap: ipcheap.Heap) -> None:
-    """Allocate small and large ones."""
+    """Allocate small and large records."""
     held = [heap.allocate_record(nbytes) for nbytes in (8, 100, 5000, 100_000, 3_000_000)]
     peers.say(len(held))
     peers.listen()
@@ -192,7 +192,7 @@ def consume_when_it_comes(heap: ipcheap.Heap, channel: str) -> bytes:
 
 
 def race_to_open(places: list[tuple[str, str, str]]) -> list[int]:
-    """Open the heaps one by one, when told when; return their identities."""
+    """Open the heaps one by one, at the times given; return their identities."""
     found = []
     for turn, (place, shm, sem) in enumerate(places):
         peers.say("ready")
@@ -208,7 +208,7 @@ def race_to_open(places: list[tuple[str, str, str]]) -> list[int]:
 
 
 def send_then_die(heap: ipcheap.Heap, channel: str, count: int, spare: int = 0) -> None:
-    """Send numbers, allocate records that are never sent, and get killed."""
+    """Send numbers, allocate records that are never sent, and be killed."""
     producer = heap.producer(channel, timeout=10)
     give_numbers(producer, 0, count)
     _spare = [producer.allocate_record(5000 * (turn + 1)) for turn in range(spare)]
@@ -217,7 +217,7 @@ def send_then_die(heap: ipcheap.Heap, channel: str, count: int, spare: int = 0) 
 
 
 def send_for_ever(heap: ipcheap.Heap, channel: str) -> None:
-    """Send numbers until killed; say so when the first ones went."""
+    """Send numbers until killed; report when the first ones were sent."""
     producer = heap.producer(channel, timeout=10)
     for first in itertools.count(0, 16):
         producer.send_many(numbers(first, 16))
@@ -226,7 +226,7 @@ def send_for_ever(heap: ipcheap.Heap, channel: str) -> None:
 
 
 def receive_and_die(heap: ipcheap.Heap, channel: str, received: int, freed: list[int]) -> None:
-    """Receive, free some of it, keep nothing, and get killed."""
+    """Receive, free some records, keep none, and be killed."""
     consumer = heap.consumer(channel, timeout=10)
     records = [consumer.recv_record(timeout=peers.PATIENCE) for _ in range(received)]
     for at in freed:
@@ -236,7 +236,7 @@ def receive_and_die(heap: ipcheap.Heap, channel: str, received: int, freed: list
 
 
 def hold_side(heap: ipcheap.Heap, channel: str, side: str) -> None:
-    """Claim a side and hold it until told to close it."""
+    """Claim a side and hold it until asked to close it."""
     with heap, getattr(heap, side)(channel, timeout=10) as endpoint:
         peers.say(threading.get_native_id())
         peers.listen()
@@ -246,7 +246,7 @@ def hold_side(heap: ipcheap.Heap, channel: str, side: str) -> None:
 
 
 def exit_without_closing(heap: ipcheap.Heap, channel: str) -> None:
-    """Send one record and end the ordinary way, with the producer open."""
+    """Send one record and end normally, with the producer open."""
     producer = heap.producer(channel, timeout=10)
     producer.send(b"last")
     peers.say("sent")
@@ -276,7 +276,7 @@ def check_record(heap: ipcheap.Heap, channel: str, mark: int) -> tuple[int, int]
 
 
 def use_in_child(heap: ipcheap.Heap) -> list[int]:
-    """Receive what the parent sends, and answer, by endpoints of one's own."""
+    """Receive what the parent sends, and answer, through the child's own endpoints."""
     with heap.consumer("down", 10) as consumer, heap.producer("up", 10) as producer:
         found = []
         for record in consumer:
@@ -286,7 +286,7 @@ def use_in_child(heap: ipcheap.Heap) -> list[int]:
 
 
 def pid_and_identity(heap: ipcheap.Heap) -> tuple[int, int]:
-    """Return who this is and which heap it has."""
+    """Return this process's pid and the identity of its heap."""
     heap.allocate_record(100).free()
     return os.getpid(), heap.identity
 

@@ -1,7 +1,7 @@
-"""What type checkers make of the public API: read by mypy and pyright, never run.
+"""The public API as type checkers see it: read by mypy and pyright, never run.
 
-`assert_type` fails when a call is of another type than it says here. A line that must be
-refused carries an ignore comment for each of the two; both complain about one in vain.
+`assert_type` fails if a call has another type than stated here. A line that must be rejected
+carries an ignore comment for each checker; both complain about one that is not needed.
 """
 
 from __future__ import annotations
