@@ -234,7 +234,7 @@ def test_what_is_cancelled_has_done_nothing(heap: ipcheap.Heap, run: Run) -> Non
                             producer.asend_record(record), chance.randrange(5)
                         )
                         if not sent:
-                            record.free()  # or it would be a RecordError
+                            record.free()  # otherwise there would be a RecordError
 
     async def consume() -> list[int]:
         seen: list[int] = []
@@ -254,7 +254,7 @@ def test_what_is_cancelled_has_done_nothing(heap: ipcheap.Heap, run: Run) -> Non
         await produce()
         return await consumer
 
-    # The producer closes with the last record: whoever is cancelled after it raises no end.
+    # The producer closes with the last record: a task cancelled after it raises no end.
     with contextlib.suppress(ipcheap.ChannelClosed):
         assert run(both()) == list(range(count))
     assert heap.statistics().records == 0
@@ -386,7 +386,7 @@ def test_an_idle_loop_sleeps(heap: ipcheap.Heap) -> None:
 
 
 async def receive(consumer: ipcheap.Consumer) -> ipcheap.Record:
-    """Receive on any event loop that anyio knows: the recipe of docs/waiting.md."""
+    """Receive on any event loop that anyio supports: the recipe of docs/waiting.md."""
     while (record := consumer.try_recv_record()) is None:
         await anyio.wait_readable(consumer)
     return record

@@ -1,7 +1,7 @@
-"""A peer scribbles over the segment: an error that says where, and the rest goes on.
+"""A peer scribbles over the segment: the result is an error that says where, and the rest goes on.
 
-What can be broken in the core's own structures, and that nothing of it is a signal or a hang,
-is for native/tests/test_corrupt.c and test_broken.c.
+native/tests/test_corrupt.c and test_broken.c break the core's own structures, and show that the
+result is neither a signal nor a hang.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SLOT = struct.Struct("<QQ")  # struct ring_slot of layout.h: word, and the recor
 
 
 def slot_of_record(path: Path, nbytes: int) -> int:
-    """Find the ring slot of the one record of that length: its offset in the heap's file."""
+    """Find the ring slot of the only record of that length: its offset in the heap's file."""
     found = []
     with path.open("rb") as file:
         size, start = os.fstat(file.fileno()).st_size, 0
@@ -27,7 +27,7 @@ def slot_of_record(path: Path, nbytes: int) -> int:
             try:
                 start = os.lseek(file.fileno(), start, os.SEEK_DATA)
             except OSError:
-                break  # nothing but a hole is left
+                break  # only a hole is left
             end = os.lseek(file.fileno(), start, os.SEEK_HOLE)
             data = os.pread(file.fileno(), end - start, start)
             found += [
@@ -41,7 +41,7 @@ def slot_of_record(path: Path, nbytes: int) -> int:
 
 
 def scribble(path: Path, offset: int, word: int) -> None:
-    """Store a word as a peer would that has the heap mapped."""
+    """Store a word, as a peer could that has the heap mapped."""
     with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
         memory[offset : offset + 8] = word.to_bytes(8, "little")
 

@@ -1,4 +1,4 @@
-"""`ipcheap doctor`: what it finds, what it mends, and what it says with its exit code."""
+"""`ipcheap doctor`: what it finds, what it repairs, and its exit codes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 COMMAND = Path(sys.executable).with_name("ipcheap")  # -m would find the checkout
-CHANNELS_AT = 268  # in a heap's header: how many channels there are, an index
+CHANNELS_AT = 268  # in a heap's header: the number of channels, an index
 
 
 def command(*arguments: str) -> tuple[int, str]:
@@ -69,7 +69,7 @@ def test_a_heap_in_use_is_healthy(heap: ipcheap.Heap, heap_name: str) -> None:
     assert (seen["state"], seen["verdict"], seen["findings"]) == ("ready", "healthy", [])
     assert (seen["capacity"], seen["channels"], seen["mode"]) == (1 << 20, 1, "0600")
     assert [p["pid"] for p in seen["participants"]] == [os.getpid()]
-    assert heap.statistics().participants == 1  # nothing of doctor stays
+    assert heap.statistics().participants == 1  # nothing of the doctor stays
 
 
 def test_what_is_not_there_cannot_be_looked_at(heap_name: str) -> None:
@@ -103,7 +103,7 @@ def test_a_heap_that_may_not_be_opened_is_said_to_be_so(heap: ipcheap.Heap) -> N
 
 
 def examine_as_somebody_else(name: str) -> tuple[int, str, list[str], list[str]]:
-    doctor.examine(name)  # everything is imported
+    doctor.examine(name)  # so that everything is imported
     if os.getuid() == 0:
         os.setuid(65534)
     else:
@@ -124,7 +124,7 @@ def test_the_dead_are_named_and_with_repair_recovered(heap: ipcheap.Heap) -> Non
             assert f"pid {peer.pid}" in text
             assert "has died and is not yet recovered" in text
             assert "--repair" in text
-            code, text = command(heap.name)  # looking has not changed it
+            code, text = command(heap.name)  # looking changes nothing
             assert code == 1
         seen = facts("--repair", heap.name)
         assert (seen["code"], seen["verdict"]) == (0, "mended")
@@ -164,7 +164,7 @@ def test_a_heap_that_nobody_has_open_is_named_and_kept(heap_name: str) -> None:
         workers.take_numbers(consumer, 10)
 
 
-def test_a_wrong_index_is_made_again(heap: ipcheap.Heap) -> None:
+def test_a_wrong_index_is_rebuilt(heap: ipcheap.Heap) -> None:
     assert heap.name
     with bytes_of(heap.name) as raw:
         assert struct.unpack_from("I", raw, CHANNELS_AT) == (1,)
@@ -222,7 +222,7 @@ def test_what_a_killed_creator_left_is_found_and_repaired(kind: kinds.Kind, tmp_
 
 
 @pytest.mark.parametrize("kind", kinds.NAMED, ids=str)
-def test_an_unlink_killed_anywhere_is_completed_by_whoever_comes_next(
+def test_an_unlink_killed_anywhere_is_completed_by_the_next_process(
     kind: kinds.Kind, tmp_path: Path
 ) -> None:
     assert kinds.call_apart(apart.kill_removers_everywhere, *kind, str(tmp_path)) > 10

@@ -40,7 +40,7 @@ def heap(heap_name: str) -> Iterator[ipcheap.Heap]:
         yield heap
 
 
-# Asking for one again brings it in line, which here is to be left to the other calls.
+# Asking for a descriptor again brings it in line, which is left to the other calls here.
 _descriptors: weakref.WeakKeyDictionary[object, int] = weakref.WeakKeyDictionary()
 
 
@@ -128,7 +128,7 @@ def test_a_held_record_is_no_reason_to_be_readable(heap: ipcheap.Heap) -> None:
         producer.send(b"")
         assert not readable(producer)
         assert readable(consumer)
-        thread = threading.Thread(target=held[1].free)  # records may be freed by any thread
+        thread = threading.Thread(target=held[1].free)  # any thread may free records
         thread.start()
         assert readable(producer, peers.PATIENCE)
         thread.join()
@@ -273,7 +273,7 @@ def send_one(heap_name: str, user: int) -> None:
 
 
 def test_another_user_who_may_open_the_heap_may_ring(heap_name: str) -> None:
-    user = 65534 if os.geteuid() == 0 else 0  # who is not root tries it with himself
+    user = 65534 if os.geteuid() == 0 else 0  # without root: our own user
     with ipcheap.Heap.create(heap_name, "1MiB", mode=0o666) as heap:
         heap.add_record_channel("c", SLOTS)
         with peers.run(send_one, heap_name, user) as peer, heap.consumer("c") as consumer:
@@ -321,7 +321,7 @@ def test_another_pid_namespace_is_heard_and_its_death_is_noticed(heap: ipcheap.H
             assert not readable(consumer)
             process.stdin.write(b"\n")
             process.stdin.flush()
-            while True:  # any process that closes the heap makes it look
+            while True:  # it looks whenever a process closes the heap
                 assert readable(consumer, peers.PATIENCE)
                 try:
                     assert consumer.try_recv_record() is None
@@ -378,7 +378,7 @@ def test_what_the_dead_leave_goes_with_the_name(shm: str, heap_name: str, tmp_pa
             peer.kill()
             peer.wait()
         folder = tmp_path if shm == "file" else Path("/dev/shm")
-        (folder / f"{heap_name}~note").touch()  # is none of ours
+        (folder / f"{heap_name}~note").touch()  # is not one of ours
         assert [path for path in folder.glob(f"*{heap_name}~*") if path.is_fifo()]
         heap.unlink()
         left = list(folder.glob(f"*{heap_name}~*"))
@@ -435,7 +435,7 @@ def test_a_byte_that_comes_late_does_not_stay(heap: ipcheap.Heap, heap_name: str
         assert not readable(consumer)
         (name,) = pipes_of(heap_name)
         fd = os.open(f"/dev/shm/{name}", os.O_WRONLY | os.O_NONBLOCK)
-        os.write(fd, b"xx")  # as somebody would who was stopped on his way
+        os.write(fd, b"xx")  # as from a waker that was stopped on its way
         os.close(fd)
         assert readable(consumer)
         assert consumer.try_recv_record() is None
@@ -460,7 +460,7 @@ def ring_without_descriptors(heap: ipcheap.Heap) -> None:
         peers.listen()
 
 
-def test_who_has_no_descriptor_left_leaves_ringing_to_the_next(heap: ipcheap.Heap) -> None:
+def test_a_waker_without_a_free_descriptor_leaves_ringing_to_the_next(heap: ipcheap.Heap) -> None:
     with peers.run(ring_without_descriptors, heap) as peer, heap.consumer("c") as consumer:
         assert peer.hear() == "claimed"
         assert not readable(consumer)

@@ -1,4 +1,4 @@
-"""A file system without room: a sentence, not a signal; and the heap goes on."""
+"""A file system without room: an error, not a signal; and the heap goes on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_full_file_system_is_an_error_and_the_heap_goes_on() -> None:
         assert "free" in text, text  # the way out
     for what in ("channel", "segment", "send", "send_many"):
         assert "/dev/shm" in seen[f"refused {what}"], what
-    assert seen["names"] == ["c", "large"]  # the ring of which comes with its first endpoint
+    assert seen["names"] == ["c", "large"]  # whose ring is made for its first endpoint
     assert seen["check when full"] == seen["check at last"] == []
     assert seen["left"][0] == 0
     assert seen["left"][1] < MIB

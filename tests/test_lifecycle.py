@@ -1,4 +1,4 @@
-"""How heaps and channels begin and end: early, late, raced for, half-way, and by kill -9."""
+"""How heaps and channels begin and end: early, late, in a race, half-way, and by kill -9."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def heap(heap_name: str) -> Iterator[ipcheap.Heap]:
 
 
 def drain(consumer: ipcheap.Consumer) -> list[int]:
-    """Receive all that is there."""
+    """Receive everything that is there."""
     found = []
     while consumer.pending:
         found += [workers.number_of(data) for data in consumer.recv_many(timeout=0)]
@@ -226,7 +226,7 @@ def test_another_producer_goes_on_where_a_killed_one_stood(heap: ipcheap.Heap) -
         with heap.producer("numbers", timeout=5) as producer:
             producer.send(b"well")
             assert consumer.recv(timeout=5) == b"well"
-            with pytest.raises(TimeoutError):  # for now there is a living one
+            with pytest.raises(TimeoutError):  # a living one exists now
                 consumer.recv(timeout=0)
         assert consumer.statistics().sent == 61
 
@@ -249,7 +249,7 @@ def test_a_producer_killed_at_any_time_sent_a_beginning_in_order(
     assert (heap.statistics().records, heap.check()) == (0, [])
 
 
-def test_what_a_killed_consumer_held_comes_again(heap: ipcheap.Heap) -> None:
+def test_what_a_killed_consumer_held_is_redelivered(heap: ipcheap.Heap) -> None:
     with heap.producer("numbers") as producer:
         workers.give_numbers(producer, 0, 30)
         with peers.run(workers.receive_and_die, heap, "numbers", 10, [0, 3, 4, 9]) as peer:
@@ -371,7 +371,7 @@ def test_a_consumer_that_sleeps_hears_of_the_end(heap: ipcheap.Heap) -> None:
 def test_a_full_ring_whose_consumer_has_closed_refuses(heap: ipcheap.Heap) -> None:
     heap.consumer("numbers").close()
     with heap.producer("numbers") as producer:
-        workers.give_numbers(producer, 0, 64)  # there is room: it is not about waiting yet
+        workers.give_numbers(producer, 0, 64)  # there is room, so the send would not wait
         records = heap.statistics().records
         with pytest.raises(ipcheap.ChannelClosed, match="consumer has closed"):
             producer.send(b"no", timeout=5)

@@ -1,4 +1,4 @@
-"""Views keep themselves alive: whatever is freed, closed, forked or killed meanwhile.
+"""Views keep their memory alive, whatever is freed, closed, forked or killed meanwhile.
 
 Also under AddressSanitizer: tests/asan.sh.
 """
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
-# Any order of everything ----------------------------------------------------------------------
+# Everything in any order ----------------------------------------------------------------------
 
 SLOTS, MOST = 8, 24
 sizes = st.sampled_from([1, 16, 100, 1000, 5000, 40_000])
@@ -53,7 +53,7 @@ LOOKS: dict[str, Callable[[Any], Any]] = {
 
 @dataclass(eq=False)
 class Held:
-    """A record of ours, its bytes, and the attachment it came through."""
+    """A record that we hold, its bytes, and the attachment that it came through."""
 
     record: ipcheap.Record
     expected: bytes
@@ -62,7 +62,7 @@ class Held:
 
 @dataclass(eq=False)
 class View:
-    """Something that aliases a record, and what it must show; None once that was sent."""
+    """An object that aliases a record, and what it must show; None once the record was sent."""
 
     thing: Any
     expected: bytes | None
@@ -70,7 +70,7 @@ class View:
 
 
 def let_a_cycle_have(thing: object) -> None:
-    """Leave it to the garbage collector."""
+    """Leave the object to the garbage collector."""
     ring: list[Any] = [thing]
     ring.append(ring)
 
@@ -154,7 +154,7 @@ class Lifetimes(RuleBasedStateMachine):
     # Receiving
 
     def expects(self, *kinds: str) -> bool:
-        """Say whether one of that kind comes next, and can come."""
+        """Return whether a record of that kind comes next, and can be received."""
         if not self.underway:
             return False
         if self.consumer.statistics().held == SLOTS:
@@ -219,7 +219,7 @@ class Lifetimes(RuleBasedStateMachine):
         elif how == "cycle":
             let_a_cycle_have(things.pop())
         elif how == "release" and isinstance(things[0], memoryview):
-            with contextlib.suppress(BufferError):  # a slice of it lives
+            with contextlib.suppress(BufferError):  # a slice of it is alive
                 things[0].release()
 
     # Records
@@ -266,7 +266,7 @@ class Lifetimes(RuleBasedStateMachine):
     @rule()
     def fork(self) -> None:
         pid = os.fork()
-        if pid == 0:  # drops all of it, and must free nothing
+        if pid == 0:  # drops everything, and must free nothing
             try:
                 self.records.clear()
                 self.views.clear()
@@ -341,7 +341,7 @@ def test_views_outlive_the_peer_that_made_them(heap_name: str) -> None:
         assert (array == n + 1).all()
 
 
-def test_what_a_dead_holder_had_comes_again_to_the_next(heap_name: str) -> None:
+def test_what_a_dead_holder_had_is_redelivered_to_the_next(heap_name: str) -> None:
     with ipcheap.Heap.create(heap_name, "16MiB") as heap:
         heap.add_record_channel("a", 8)
         with heap.producer("a") as producer:
@@ -463,7 +463,7 @@ def test_the_interpreter_ends_quietly_whatever_lives(heap_name: str, ending: str
 
 
 @pytest.mark.usefixtures("debugging")
-def test_debugging_tells_of_records_never_freed() -> None:
+def test_debugging_reports_records_never_freed() -> None:
     with ipcheap.Heap.create(None, "1MiB", shm="memfd") as heap:
         heap.add_record_channel("a", 4)
         with heap.producer("a") as producer, heap.consumer("a") as consumer:
@@ -515,7 +515,7 @@ def test_the_environment_turns_debugging_on(heap_name: str) -> None:
         assert "made at <string>:" in said
         assert "has live views" in said
         assert "was never freed" in said
-        # By default there is nothing to be seen of it.
+        # By default nothing is reported.
         program = PREAMBLE + "heap.allocate_record(9); array = receive()\n"
         assert "was never freed" in run_debugging(heap_name, program)
         quiet = subprocess.run(
@@ -528,7 +528,7 @@ def test_the_environment_turns_debugging_on(heap_name: str) -> None:
 
 
 def test_many_threads_drop_views_while_the_ring_turns(heap_name: str) -> None:
-    """Arrays die in other threads, while their consumer receives and closes and comes back."""
+    """Arrays die in other threads while their consumer receives, closes and is claimed again."""
     received = 0
     with ipcheap.Heap.create(heap_name, "32MiB") as heap:
         heap.add_record_channel("a", 64)
@@ -568,7 +568,7 @@ def fill(record: ipcheap.Record, data: bytes, begun: threading.Event) -> None:
 
 @pytest.mark.parametrize("end", ["free", "drop", "keep", "consumer"])
 def test_a_record_may_go_while_it_is_being_filled(heap_name: str, end: str) -> None:
-    """A long copy leaves the GIL to others, who have done with the record before it is made."""
+    """A long copy releases the GIL; other threads are done with the record before it ends."""
     nbytes = 24 << 20
     with ipcheap.Heap.create(heap_name, "128MiB") as heap:
         heap.add_record_channel("a", 4)

@@ -1,4 +1,4 @@
-"""PID namespaces: two participants that are both pid 1, and neither is taken for the other."""
+"""PID namespaces: two participants that are both pid 1 are never taken for each other."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def unshare() -> list[str]:
 
 
 class Stranger:
-    """A Python program that is pid 1 where it runs; it talks by lines."""
+    """A Python program that is pid 1 in its namespace; it communicates by lines."""
 
     def __init__(self, text: str, *arguments: str) -> None:
         preamble = "import os, sys, ipcheap\nassert os.getpid() == 1\nname = sys.argv[1]\n"

@@ -1,4 +1,4 @@
-"""What a death leaves: found, reported, mended, and never waited on for ever."""
+"""What a death leaves is found, reported and repaired, and never waited for indefinitely."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from ipcheap._core import ffi, lib
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-LEARNS = 1.0  # seconds within which a survivor learns of a death
-SLOW = 4.0  # and what is allowed to a busy machine
+LEARNS = 1.0  # seconds within which a survivor notices a death
+SLOW = 4.0  # and the limit on a busy machine
 
 
 @pytest.fixture
@@ -39,7 +39,9 @@ def kill(peer: peers.Peer[Any]) -> None:
 # The report -----------------------------------------------------------------------------
 
 
-def test_the_report_says_who_died_what_was_freed_and_what_comes_again(heap: ipcheap.Heap) -> None:
+def test_the_report_says_who_died_what_was_freed_and_what_is_redelivered(
+    heap: ipcheap.Heap,
+) -> None:
     heap.add_record_channel(7, 8)
     for channel in ("numbers", 7):
         with heap.producer(channel) as producer:
@@ -53,7 +55,7 @@ def test_the_report_says_who_died_what_was_freed_and_what_comes_again(heap: ipch
         assert heap.recover() == ipcheap.RecoveryReport(0, 0, 0, 0, 0)
         kill(peer)
         assert [p.pid for p in heap.participants() if p.state == "dead"] == [peer.pid]
-        assert heap.check() == []  # the dead who await recovery are no broken invariant
+        assert heap.check() == []  # dead participants that await recovery are no broken invariant
         report = heap.recover()
         assert [(who.pid, who.name, who.state) for who in report.dead] == [
             (peer.pid, theirs.name, "dead")
@@ -84,11 +86,11 @@ def test_a_report_pickles_and_compares(heap: ipcheap.Heap) -> None:
     assert pickle.loads(pickle.dumps(report)) == report
 
 
-# Learning of a death ----------------------------------------------------------------------
+# Noticing a death -------------------------------------------------------------------------
 
 
 def learned_after(peer: peers.Peer[Any], wait: Callable[[], object]) -> float:
-    """Kill a peer while this process waits for it; return how long it took to learn of it."""
+    """Kill a peer while this process waits for it; return how long it took to notice."""
     killed = []
 
     def strike() -> None:
@@ -128,11 +130,11 @@ def wait_for_its_side(heap: ipcheap.Heap) -> None:
         ("producer", wait_for_its_side),
     ],
 )
-def test_who_waits_for_a_peer_learns_of_its_death_within_a_second(
+def test_a_waiter_for_a_peer_notices_its_death_within_a_second(
     heap: ipcheap.Heap, side: str, wait: Callable[[ipcheap.Heap], None]
 ) -> None:
     took = []
-    for _ in range(5):  # the best of a few, for the machine may be busy with something else
+    for _ in range(5):  # the best of a few, because the machine may be busy
         with peers.run(workers.hold_side, heap, "numbers", side) as peer:
             peer.hear()
             took.append(learned_after(peer, lambda: wait(heap)))
@@ -144,7 +146,7 @@ def test_who_waits_for_a_peer_learns_of_its_death_within_a_second(
     raise AssertionError(f"learned after {took} seconds")
 
 
-def test_who_waits_for_an_initialiser_that_dies_initialises(heap: ipcheap.Heap) -> None:
+def test_a_waiter_for_an_initialiser_that_dies_initialises(heap: ipcheap.Heap) -> None:
     with peers.run(initialise_for_ever, heap) as peer:
         assert peer.hear() == "half"
         threading.Timer(0.2, peer.kill).start()
@@ -161,7 +163,7 @@ def initialise_for_ever(heap: ipcheap.Heap) -> None:
     heap.add_static_segment("s", 4096, initialise)
 
 
-def test_who_waits_for_a_lock_whose_owner_dies_gets_it(heap: ipcheap.Heap) -> None:
+def test_a_waiter_for_a_lock_whose_owner_dies_gets_it(heap: ipcheap.Heap) -> None:
     segment = heap.add_static_segment("cells", 64)
     with peers.run(static_workers.die_with_lock, heap) as peer:
         assert peer.hear() == "locked"
@@ -175,9 +177,9 @@ def test_who_waits_for_a_lock_whose_owner_dies_gets_it(heap: ipcheap.Heap) -> No
 # The heap's lock ----------------------------------------------------------------------------
 
 
-def test_a_stopped_owner_of_the_heap_lock_is_named_and_not_robbed(heap: ipcheap.Heap) -> None:
+def test_a_stopped_owner_of_the_heap_lock_is_named_and_keeps_it(heap: ipcheap.Heap) -> None:
     checked = heap.add_static_segment("checked", 8).atomic(0)
-    heap.allocate_record(100).free()  # there is a slab for such
+    heap.allocate_record(100).free()  # a slab for such records exists
     with peers.run(check_for_ever, heap) as peer:
         peer.hear()
         stop_inside_the_lock(heap, peer)
@@ -216,7 +218,7 @@ def test_waiting_for_the_heap_lock_has_an_end(heap: ipcheap.Heap) -> None:
         heap.set_lock_timeout(1)
 
 
-def test_a_stopped_owner_of_the_heap_lock_that_is_killed_is_robbed(heap: ipcheap.Heap) -> None:
+def test_a_stopped_owner_of_the_heap_lock_that_is_killed_loses_it(heap: ipcheap.Heap) -> None:
     heap.add_static_segment("checked", 8)
     with peers.run(check_for_ever, heap) as peer:
         peer.hear()
@@ -227,7 +229,7 @@ def test_a_stopped_owner_of_the_heap_lock_that_is_killed_is_robbed(heap: ipcheap
 
 
 def stop_inside_the_lock(heap: ipcheap.Heap, peer: peers.Peer[Any]) -> None:
-    """Stop a peer, until it is while it holds the lock of the heap."""
+    """Stop a peer while it holds the lock of the heap; try until it does."""
     holder = ffi.new("ipcheap_holder *")
     for _ in range(2000):
         peer.kill(signal.SIGSTOP)
@@ -240,7 +242,7 @@ def stop_inside_the_lock(heap: ipcheap.Heap, peer: peers.Peer[Any]) -> None:
 
 
 def check_for_ever(heap: ipcheap.Heap) -> None:
-    """Hold the heap's lock most of the time: there is much to be checked."""
+    """Hold the heap's lock most of the time: check() has much to do."""
     _records = [heap.allocate_record(8) for _ in range(20_000)]
     checked = heap.add_static_segment("checked").atomic(0)
     peers.say("begun")
@@ -338,7 +340,7 @@ def test_a_process_that_forks_while_others_hold_things_leaves_them_alone(
             child = peer.hear()
             peer.tell("die")
             peers.until(lambda: not _exists(peer.pid))
-            report = heap.recover()  # its child lives, and does not keep it alive
+            report = heap.recover()  # its child is alive, and does not keep it alive
             assert [who.pid for who in report.dead] == [peer.pid]
             assert report.channels == {"numbers": 4}
             os.kill(child, signal.SIGKILL)

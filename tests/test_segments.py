@@ -28,7 +28,7 @@ SEM = ("futex", "posix", "sysv")
 
 @pytest.fixture
 def name(heap_name: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
-    """Give a name fit for the kind of memory that the test is run with."""
+    """Give a name suitable for the kind of memory that the test is run with."""
     if request.node.callspec.params.get("shm") != "file":
         yield heap_name
         return
@@ -152,10 +152,10 @@ def make_and_die(name: str, shm: str, sem: str, at: str) -> None:
 @pytest.mark.parametrize("at", ["making", "formatting", "removing"])
 @pytest.mark.parametrize("sem", ["posix", "sysv"])
 @pytest.mark.parametrize("shm", SHM)
-def test_who_dies_half_way_leaves_what_can_be_redone(
+def test_a_process_that_dies_half_way_leaves_what_can_be_redone(
     name: str, shm: str, sem: str, at: str
 ) -> None:
-    """Conformance tests kill creators at every line; here are the three places that matter."""
+    """Conformance tests kill creators at every line; these are the three places that matter."""
     for finish in ("open", "unlink"):
         with peers.run(make_and_die, name, shm, sem, at) as peer:
             assert peer.wait() == -signal.SIGKILL
@@ -198,7 +198,7 @@ def open_at_once(name: str, shm: str) -> int:
 
 
 @pytest.mark.parametrize("shm", SHM)
-def test_those_who_open_at_once_get_the_same_heap(name: str, shm: str) -> None:
+def test_processes_that_open_at_the_same_time_get_the_same_heap(name: str, shm: str) -> None:
     running = [peers.run(open_at_once, name, shm) for _ in range(4)]
     try:
         for peer in running:
@@ -215,7 +215,7 @@ def test_those_who_open_at_once_get_the_same_heap(name: str, shm: str) -> None:
     ipcheap.unlink(name)
 
 
-def test_a_name_that_is_removed_and_made_again_and_again(heap_name: str) -> None:
+def test_a_name_that_is_removed_and_created_repeatedly(heap_name: str) -> None:
     stop = threading.Event()
 
     def churn() -> None:

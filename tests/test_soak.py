@@ -1,4 +1,4 @@
-"""Twenty seconds of what tests/soak.py does for as long as one likes."""
+"""Twenty seconds of what tests/soak.py does for any length of time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_what_grows_is_noticed() -> None:
 
 
 def growth_of_attaching(name: str) -> int:
-    """Attach and close many times in one thread; return by how much that thread's process grew."""
+    """Attach and close many times in one thread; return how much its process grew."""
 
     def private() -> int:
         gc.collect()

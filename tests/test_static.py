@@ -67,7 +67,7 @@ def test_an_initialiser_runs_once(heap: ipcheap.Heap) -> None:
     assert segment.view[:2].tolist() == [0, 5]
 
 
-def test_who_adds_it_meanwhile_waits_for_the_initialiser(heap: ipcheap.Heap) -> None:
+def test_a_second_adder_waits_for_the_initialiser(heap: ipcheap.Heap) -> None:
     started = threading.Event()
 
     def slowly(view: memoryview) -> None:
@@ -155,7 +155,7 @@ def test_a_cell_can_be_waited_for(segment: ipcheap.StaticSegment, dtype: str) ->
     assert cell.wait(1)
     thread, results = in_thread(lambda: cell.wait(0, timeout=10))
     time.sleep(0.05)
-    cell.notify(10)  # nothing has changed: it sleeps on
+    cell.notify(10)  # nothing has changed: it keeps sleeping
     time.sleep(0.05)
     assert not results
     cell.store(3)
@@ -179,7 +179,7 @@ def test_an_event_is_set_and_waited_for(segment: ipcheap.StaticSegment) -> None:
     assert not event.wait(0)
 
 
-def test_a_barrier_lets_all_go_at_once(segment: ipcheap.StaticSegment) -> None:
+def test_a_barrier_releases_all_together(segment: ipcheap.StaticSegment) -> None:
     barrier = ipcheap.Barrier(segment, 0, 3)
     assert (barrier.parties, barrier.n_waiting, barrier.broken) == (3, 0, False)
     for _ in range(20):

@@ -73,7 +73,7 @@ def test_an_initialiser_that_was_killed_is_run_again_on_zeros(heap: ipcheap.Heap
     assert heap.check() == []
 
 
-def test_who_waits_for_an_initialiser_that_is_killed_does_it_himself(heap: ipcheap.Heap) -> None:
+def test_a_waiter_for_an_initialiser_that_is_killed_initialises_itself(heap: ipcheap.Heap) -> None:
     started = threading.Event()
     found: list[bytes] = []
 
@@ -252,7 +252,7 @@ def test_as_many_are_woken_as_was_said(heap: ipcheap.Heap, cells: ipcheap.Static
     ):
         assert one.hear() == other.hear() == "waiting"
         assert [cell.notify(0) for _ in range(50)] == [0] * 50
-        peers.until(lambda: cell.notify(5) == 2)  # both sleep; they will do so again
+        peers.until(lambda: cell.notify(5) == 2)  # both sleep, and will sleep again
         cell.store(1)
         cell.notify(2)
         assert one.result() is True
@@ -317,7 +317,7 @@ def test_a_barrier_that_takes_too_long_breaks_for_all(
 
 
 @pytest.mark.parametrize("how", ["reset", "abort"])
-def test_who_waits_at_a_barrier_hears_of_its_end(
+def test_a_waiter_at_a_barrier_notices_its_end(
     heap: ipcheap.Heap, cells: ipcheap.StaticSegment, how: str
 ) -> None:
     barrier = ipcheap.Barrier(cells, 0, 3)
@@ -366,7 +366,7 @@ def test_a_lock_whose_owner_died_is_had_and_says_so(
     assert found == [True, False]
 
 
-def test_a_lock_is_not_robbed_of_its_owner_by_recovery(
+def test_recovery_does_not_take_a_lock_from_its_living_owner(
     heap: ipcheap.Heap, cells: ipcheap.StaticSegment
 ) -> None:
     lock = ipcheap.Lock(cells, 0)
@@ -375,7 +375,7 @@ def test_a_lock_is_not_robbed_of_its_owner_by_recovery(
         peer.kill()
         peer.wait()
         heap.recover()
-        for _ in range(3):  # others come and go, in the dead owner's place
+        for _ in range(3):  # others join and leave, in the dead owner's slot
             threads.call(lambda: heap.allocate_record(100_000).free())
         assert lock.acquire(timeout=peers.PATIENCE) is True
         assert lock.owner_died is True

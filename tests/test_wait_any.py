@@ -17,10 +17,10 @@ import ipcheap
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MANY = 300  # more than the kernel waits for at once
+MANY = 300  # more than the kernel waits for together
 
 
-_claimed: list[object] = []  # closed with the heap, all at once
+_claimed: list[object] = []  # closed with the heap, together
 
 
 def claim_consumer(heap: ipcheap.Heap, number: int) -> ipcheap.Consumer:
@@ -130,7 +130,7 @@ def set_and_change(heap: ipcheap.Heap, numbers: list[int]) -> None:
             ipcheap.Event(segment, 64 * number).set()
 
 
-def test_events_and_cells_beyond_what_the_kernel_takes_at_once(heap: ipcheap.Heap) -> None:
+def test_events_and_cells_beyond_what_the_kernel_waits_for_together(heap: ipcheap.Heap) -> None:
     segment = words(heap)
     things: list[Any] = [claim_consumer(heap, 0)]
     for number in range(MANY):
@@ -164,7 +164,9 @@ def wait_for_one_of_each(heap: ipcheap.Heap, other_name: str, refused: list[str]
             peers.say(expected)
 
 
-@pytest.mark.parametrize("refused", [[], ["futex_waitv"]], ids=["at once", "without futex_waitv"])
+@pytest.mark.parametrize(
+    "refused", [[], ["futex_waitv"]], ids=["with futex_waitv", "without futex_waitv"]
+)
 def test_several_heaps_and_kinds_mix(
     heap: ipcheap.Heap, heap_name: str, refused: list[str]
 ) -> None:
@@ -202,7 +204,7 @@ def test_a_death_ends_the_wait(heap: ipcheap.Heap) -> None:
             ready[0].recv(timeout=0)
 
 
-def test_many_threads_wait_at_once(heap: ipcheap.Heap) -> None:
+def test_many_threads_wait_at_the_same_time(heap: ipcheap.Heap) -> None:
     seen: list[bytes] = []
 
     def wait(number: int) -> None:

@@ -1,4 +1,4 @@
-"""Waiting in general: signals, the GIL, barriers and fences, what it costs while nobody waits."""
+"""Waiting in general: signals, the GIL, barriers and fences, and the cost while no side waits."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def heap(heap_name: str) -> Iterator[ipcheap.Heap]:
 
 @contextlib.contextmanager
 def interrupted_soon() -> Iterator[None]:
-    """Give this thread what Ctrl-C gives it, in a moment."""
+    """Send this thread, a moment later, what Ctrl-C sends it."""
     before = signal.signal(signal.SIGUSR1, signal.default_int_handler)
     main = threading.get_ident()
     timer = threading.Timer(0.1, signal.pthread_kill, (main, signal.SIGUSR1))
@@ -202,18 +202,18 @@ def test_nobody_is_left_asleep(heap_name: str, refused: list[str], after: bool) 
         assert slow <= 3, "each of these may have been a lost wake-up"
 
 
-# What it costs while nobody sleeps ----------------------------------------------------------
+# The cost while no side sleeps --------------------------------------------------------------
 
 SLEEPING = ("futex", "futex_waitv", "membarrier", "write", "read", "poll", "ppoll", "select",
             "epoll_wait", "epoll_pwait", "sched_yield", "nanosleep", "clock_nanosleep")  # fmt: skip
-DONE = 7  # a peer that may not write any more says so by its exit code
+DONE = 7  # a peer that may no longer write reports by its exit code
 
 
 def spin_as_producer(heap: ipcheap.Heap) -> None:
     with heap.producer("d", timeout=peers.PATIENCE) as producer:
         producer.wait_peer(peers.PATIENCE)
         record = producer.allocate_record(64)
-        producer.statistics()  # the first one reads the module that it is made by
+        producer.statistics()  # the first one imports its module
         peers.say("ready")
         peers.listen()
         seccomp.forbid(*SLEEPING)
@@ -278,7 +278,7 @@ def test_one_wake_for_an_edge_however_many_records(heap: ipcheap.Heap) -> None:
 
 
 def _asleep(pid: int) -> bool:
-    """Tell whether a process sleeps, in all its threads."""
+    """Return whether all threads of a process sleep."""
     for task in os.listdir(f"/proc/{pid}/task"):
         with open(f"/proc/{pid}/task/{task}/stat", encoding="ascii") as file:
             if file.read().rpartition(")")[2].split()[0] != "S":
@@ -306,7 +306,7 @@ def test_two_processes_on_one_core_get_on(heap: ipcheap.Heap) -> None:
         peer.result()
 
 
-def test_who_waits_uses_no_cpu(heap: ipcheap.Heap) -> None:
+def test_a_waiter_uses_no_cpu(heap: ipcheap.Heap) -> None:
     started = threading.Barrier(9)
 
     def block(number: int) -> None:
