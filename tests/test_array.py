@@ -37,7 +37,7 @@ def line(heap: ipcheap.Heap) -> Iterator[tuple[ipcheap.Producer, ipcheap.Consume
 
 
 def fill(array: np.ndarray[Any, Any]) -> bytes:
-    """Fill it with bytes that are all its own; return them."""
+    """Fill an array with bytes that no other one has; return them."""
     data = (np.arange(array.nbytes, dtype="u4") % 120).astype("u1").tobytes()
     array[...] = np.ndarray(array.shape, array.dtype, data)
     return array.tobytes("A")
@@ -138,7 +138,7 @@ def test_any_description_is_read_as_it_was_written(
             assert (list(there.shape), there.dtype) == (shape, np.dtype(dtype))
 
 
-# What a record with a header is otherwise ---------------------------------------------------
+# Records with a header used as plain ones ----------------------------------------------------
 
 
 def test_its_array_is_the_one_allocated_or_any_other(heap: ipcheap.Heap) -> None:
@@ -152,14 +152,14 @@ def test_its_array_is_the_one_allocated_or_any_other(heap: ipcheap.Heap) -> None
         assert np.asarray(record).dtype == np.dtype(">f4")
         assert memoryview(record).shape == (2, 3)
         assert memoryview(record).format == ">f"
-        assert b"".join([record]) == bytes(record)  # who asks for no type gets bytes
+        assert b"".join([record]) == bytes(record)  # without a type, bytes
     with heap.allocate_record(24) as plain:
         assert plain.array().dtype == np.dtype("u1")
 
 
 @pytest.mark.parametrize("dtype", ["i4", "M8[ns]", "m8[s]", "V5", [("t", "M8[us]"), ("v", "f8")]])
 def test_what_numpy_makes_of_it_keeps_its_memory(heap: ipcheap.Heap, dtype: Any) -> None:
-    """Also where the buffer protocol has no name for its items."""
+    """This holds even if the buffer protocol has no name for the items."""
     with heap.producer("a") as producer:
         record = producer.allocate_array(4, dtype)
         array = np.asarray(record)
@@ -213,7 +213,7 @@ def test_recv_array_leaves_what_is_no_array(
     producer, consumer = line
     with producer.allocate_array(4, "f4") as like:
         header = bytes(like) + b"\0" * 48 + b"ara1"
-    producer.send(header)  # whatever its bytes look like
+    producer.send(header)  # whatever bytes it holds
     producer.send_object([1])
     with producer.loan(1, "u1") as lent:
         lent[:] = 1
@@ -324,7 +324,7 @@ def test_debugging_lets_a_loan_have_its_one_array(
         keep_another()
 
 
-# What is refused ----------------------------------------------------------------------------
+# Refusals ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -358,7 +358,7 @@ def test_what_no_array_can_be_is_refused(
 
 
 def test_whatever_a_peer_wrote_there_is_an_error_or_an_array() -> None:
-    """The description is read by Python, too: no object dtype, no code, no crash."""
+    """Python reads the description, too: no object dtype, no code, no crash."""
     array_module.numpy_module()
     texts = ["|O", "|O8", "O", "<f8,<f8", "(4,)<f4", "[('a','|O')]", "[('a', ", "[" * 90, "1+1"]
     texts += ["__import__('os')", "[('a','<i4')]", "<f9", "<M8[xx]", "", "|V4", "[]", "[(1, 2)]"]
@@ -378,7 +378,7 @@ def test_whatever_a_peer_wrote_there_is_an_error_or_an_array() -> None:
 
 
 def spoil(heap: ipcheap.Heap, where: int) -> None:
-    """Write beyond the end of a record, as no participant should."""
+    """Write beyond the end of a record, which no participant should do."""
     with heap.producer("a") as producer:
         record = producer.allocate_array(16, "u1")
         address = record.array().ctypes.data + 64 + where

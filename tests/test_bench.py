@@ -1,6 +1,6 @@
-"""The comparison with other libraries runs, and its report has the form that is promised.
+"""The comparison with other libraries runs, and its report has the promised form.
 
-No figure is looked at: what they are is for a quiet machine to say.
+No figure is checked: that takes a quiet machine.
 """
 
 from __future__ import annotations

@@ -188,7 +188,7 @@ def test_a_name_that_is_taken_is_left_alone(heap_name: str) -> None:
 
 @contextlib.contextmanager
 def endless_demo(name: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a demonstration that is busy counting."""
+    """Run a demonstration until it counts."""
     process = subprocess.Popen(
         [*COMMAND, "demo", "--records", "100000000", "--name", name],
         stdout=subprocess.PIPE,
@@ -208,7 +208,7 @@ def endless_demo(name: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def interrupt(process: subprocess.Popen[str]) -> None:
-    os.killpg(process.pid, signal.SIGINT)  # as the terminal does
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
 
 
 def terminate(process: subprocess.Popen[str]) -> None:

@@ -1,4 +1,4 @@
-"""One suite that a heap of every kind passes: what holds it, and what its lock sleeps on."""
+"""One suite that a heap of every kind passes: each kind of memory and of semaphore."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_bytes_are_sent_and_received_in_batches(heap: ipcheap.Heap) -> None:
 
 
 @each_kind
-def test_several_processes_allocate_large_records_at_once(heap: ipcheap.Heap) -> None:
+def test_several_processes_allocate_large_records_together(heap: ipcheap.Heap) -> None:
     before = heap.statistics()
     crowd = [peers.run(workers.churn, heap, seed, 400) for seed in range(1, 4)]
     with crowd[0], crowd[1], crowd[2]:
@@ -136,7 +136,7 @@ def test_processes_meet_in_a_static_segment(heap: ipcheap.Heap) -> None:
         peers.run(workers.count_under_lock, heap, 500) as other,
     ):
         ipcheap.Barrier(segment, 64, 3).wait(peers.PATIENCE)
-        assert segment.array("u8")[0] == 0  # nobody goes on before the event
+        assert segment.array("u8")[0] == 0  # nothing goes on before the event
         ipcheap.Event(segment, 128).set()
         one.result()
         other.result()
@@ -194,10 +194,10 @@ def test_it_is_listed_while_it_is_there(heap: ipcheap.Heap, kind: kinds.Kind) ->
     assert heap.name is not None
     found = [info for info in ipcheap.heaps() if info.name == heap.name]
     if kind.shm == "file":
-        assert found == []  # it lies elsewhere
+        assert found == []  # it is another mapping
         return
     (info,) = found
-    assert not info.stale  # it is open here, though nothing has been done with it yet
+    assert not info.stale  # open here, though nothing was done with it yet
     heap.allocate_record(8).free()
     (info,) = (info for info in ipcheap.heaps() if info.name == heap.name)
     assert (info.shm, info.sem, info.capacity, info.mode) == (*kind, heap.capacity, 0o600)
@@ -213,6 +213,6 @@ def test_it_is_listed_while_it_is_there(heap: ipcheap.Heap, kind: kinds.Kind) ->
 def test_unlink_leaves_nothing_of_it(kind: kinds.Kind, tmp_path: Path) -> None:
     seen = kinds.call_apart(apart.make_use_and_unlink, *kind, str(tmp_path))
     assert seen["before"] == []
-    # A memfd heap has no name; only a System V semaphore of it can be seen.
+    # A memfd heap has no name; only its System V semaphore can be seen.
     assert bool(seen["while"]) == (kind.shm != "memfd" or kind.sem == "sysv")
     assert seen["after"] == seen["folder"] == []

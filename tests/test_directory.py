@@ -228,7 +228,7 @@ def test_a_new_channel_under_an_old_id_has_nothing_of_the_old_one(heap: ipcheap.
     assert isinstance(heap.channel("c"), ipcheap.StaticSegment)
 
 
-def test_channels_added_elsewhere_are_seen_at_once(heap: ipcheap.Heap) -> None:
+def test_channels_added_elsewhere_are_seen_immediately(heap: ipcheap.Heap) -> None:
     for turn in range(3):
         assert peers.call(workers.add_channel, heap, f"c{turn}") in heap.channels
     assert len(heap.channels) == 3

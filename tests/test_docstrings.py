@@ -1,4 +1,4 @@
-"""Docstrings of all that is public: there, with units, true about errors, and in the reference."""
+"""Docstrings of the public API: present, with units, true about errors, and in the reference."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "python
 CAMEL = re.compile(r"\b(?:[A-Z][a-z]+){2,}\b")
 WORDS = {"NumPy"}
 
-# What says what a parameter is measured in, in its own docstring or in its class's.
+# What a docstring, or its class's, must say about the unit of a parameter.
 UNITS = {
     "timeout": r"\bseconds\b|`timeout` s\b",
     "nbytes": r"\bbytes\b|\bsize\b",
@@ -37,7 +37,7 @@ UNITS = {
 
 
 def public(thing: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what a class offers by itself and by its bases, by name."""
+    """Yield the public members of a class and its bases, by name."""
     for name in dir(thing):
         member = inspect.getattr_static(thing, name)
         if isinstance(member, classmethod | staticmethod):
@@ -49,7 +49,7 @@ def public(thing: Any) -> Iterator[tuple[str, Any]]:
 
 
 def everything() -> Iterator[tuple[str, Any, str]]:
-    """Yield all that is public: its name, itself, and what is said of the class it is in."""
+    """Yield everything public: its name, itself, and the docstring of the class that it is in."""
     things = {f"ipcheap.{name}": getattr(ipcheap, name) for name in ipcheap.__all__}
     things |= {f"testing.{name}": getattr(testing, name) for name in testing.__all__}
     things |= {"sizes.parse": sizes.parse, "sizes.show": sizes.show}
@@ -66,7 +66,7 @@ EVERYTHING = list(everything())
 CASES = [pytest.param(thing, of, id=name) for name, thing, of in EVERYTHING]
 
 
-def test_there_is_something_to_look_at() -> None:
+def test_the_public_api_is_found() -> None:
     names = {name for name, _, _ in EVERYTHING}
     assert {"ipcheap.Heap.create", "ipcheap.Consumer.close", "testing.Peer.kill"} < names
     assert {"ipcheap.Record.view", "ipcheap.unlink", "ipcheap.Atomic.fetch_add"} < names
@@ -114,7 +114,7 @@ def text() -> str:
 
 
 def code_of(module: Any) -> list[str]:
-    """Return the indented blocks of a module's docstring, blank lines between them or not."""
+    """Return the indented blocks of a module's docstring, with their blank lines."""
     blocks: list[list[str]] = [[]]
     for line in inspect.cleandoc(module.__doc__).split("\n"):
         if line.startswith("    ") or (blocks[-1] and not line):
@@ -138,7 +138,7 @@ def test_the_example_of_the_package_runs(tmp_path: Path, heap_name: str) -> None
     sides = [block.replace('"camera"', f'"{heap_name}"') for block in code_of(ipcheap)]
     assert len(sides) == 2
     assert all(heap_name in side for side in sides)
-    sides[1] = f"import ipcheap\n{sides[1]}"  # which stands above it already
+    sides[1] = f"import ipcheap\n{sides[1]}"  # which the first block already has
     sides[1] = sides[1].replace("attach(", "attach(timeout=60, name=")
     sides[1] = sides[1].replace('"frames")', '"frames", timeout=60)')
     running = [run_code(tmp_path / f"side_{n}.py", side) for n, side in enumerate(sides)]

@@ -1,4 +1,4 @@
-"""Each error is also the built-in a caller would catch, says what to do, and pickles."""
+"""Each error is also the built-in that a caller would catch, says what to do, and pickles."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C com
 
 @pytest.fixture(params=["", "1"], ids=["as it is", "debugging"], autouse=True)
 def debug(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are free of what debugging reports, too."""
+    """Run each test as it is, and with debugging, which reports mistakes."""
     monkeypatch.setenv("IPCHEAP_DEBUG", request.param)
 
 
@@ -58,7 +58,7 @@ def test_word_count_counts_words(tmp_path: Path) -> None:
 
 
 def run_example(name: str, *arguments: str) -> list[str]:
-    """Run a program of the examples; return its lines, and see that its heap is gone."""
+    """Run a program of the examples; return its lines, and check that its heap is gone."""
     script = EXAMPLES / name
     with subprocess.Popen(
         [sys.executable, "-W", "error", script, *arguments],

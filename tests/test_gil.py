@@ -1,6 +1,6 @@
 """Which calls into the core keep the GIL, and that they really do.
 
-core.cdef.txt has three parts; here they are held against core.csrc.c, and against the clock.
+core.cdef.txt has three parts; here they are compared with core.csrc.c, and with the clock.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def definitions() -> dict[str, str]:
 
 
 def keeping() -> set[str]:
-    """Return the core's functions that are called so that the GIL is kept if it can be."""
+    """Return the core's functions that are called with the GIL kept if possible."""
     text = (BINDINGS / "gil.c").read_text()
     return set(re.findall(r"^KEEPING(?:_ENDPOINT)?\(\w+, (\w+)", text, re.MULTILINE))
 
@@ -86,7 +86,7 @@ def test_what_keeps_it_unless_it_sleeps_goes_through_the_wrapper() -> None:
 
 
 def test_types_keep_it_unless_they_sleep() -> None:
-    """What a message passes through gives it up to sleep and for a long copy, and else never."""
+    """The path of a message releases the GIL to sleep and for a long copy, and never otherwise."""
     called, holding = set(), set()
     for source in (
         "pool.c",
@@ -111,7 +111,7 @@ def test_types_keep_it_unless_they_sleep() -> None:
         }
         assert text.count(RELEASE) == (1 if source == "bytes.c" else 0), source
     assert called == keeping() - {"endpoint_descriptor"}
-    assert holding == {"try_receive_copies"}  # its taker makes Python objects
+    assert holding == {"try_receive_copies"}  # its callback makes Python objects
     assert RELEASE not in (BINDINGS / "gil.c").read_text().partition("holding_")[2]
 
 
@@ -122,7 +122,7 @@ def test_what_releases_the_gil_says_so() -> None:
 
 
 def test_nothing_else_calls_what_may_sleep() -> None:
-    """A core function that has a wrapper is not in the cdef as well."""
+    """A core function that has a wrapper is not in the cdef itself."""
     wrapped = {name.split("_", 1)[1] for part in ("mostly", "releases") for name in parts()[part]}
     wrapped |= keeping()
     assert not {name.removeprefix("ipcheap_") for name in parts()["keeps"]} & wrapped
@@ -137,7 +137,7 @@ def mean(call: Callable[[], object], count: int) -> float:
 
 
 def time_beside_a_busy_thread() -> tuple[float, float]:
-    """Return what a call costs that keeps the GIL, and one that gives it up for 100 us."""
+    """Return the cost of a call that keeps the GIL, and of one that releases it for 100 us."""
     done = threading.Event()
 
     def compute() -> None:
@@ -160,9 +160,9 @@ def time_beside_a_busy_thread() -> tuple[float, float]:
 
 def test_a_bounded_call_does_not_wait_for_busy_threads() -> None:
     seen = []
-    for _ in range(3):  # the machine may be busy otherwise
+    for _ in range(3):  # the machine may be busy
         keeping, releasing = peers.call(time_beside_a_busy_thread)
-        if keeping * 20 < releasing - 0.0002:  # which it would take by itself
+        if keeping * 20 < releasing - 0.0002:  # which the call would take by itself
             return
         seen.append(
             f"{keeping * 1e6:.2f} us keeping the GIL, {releasing * 1e6:.2f} us releasing it"

@@ -1,4 +1,4 @@
-"""What `import ipcheap` and a first message take with them, and what comes later."""
+"""What `import ipcheap` and a first message import, and what is imported later."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 import ipcheap
 from ipcheap import testing
 
-# Each takes as long to import as all that a first message needs, or brings such with it.
-# Records and static segments do without them, too; arrays, objects and asyncio need some.
+# Each takes as long to import as everything that a first message needs, or imports such a module.
+# Records and static segments do not need them, either; arrays, objects and asyncio need some.
 HEAVY = {
     "argparse",
     "ast",
@@ -102,11 +102,11 @@ def test_a_heavy_import_would_be_seen(heap_name: str) -> None:
 @pytest.mark.parametrize(("name", "module"), LATER.items())
 def test_a_name_that_comes_later_is_the_one_of_its_module(name: str, module: str) -> None:
     namespace = vars(ipcheap)
-    namespace.pop(name, None)  # another test may have asked for it
+    namespace.pop(name, None)  # another test may have imported it
     assert name in dir(ipcheap)
     found = getattr(ipcheap, name)
     assert found is getattr(importlib.import_module(f"ipcheap.{module}"), name)
-    assert namespace[name] is found  # so that nobody asks twice
+    assert namespace[name] is found  # kept for the next access
 
 
 ANOTHER_INTERPRETER = """

@@ -1,6 +1,6 @@
 """Folder order is dependency order: what may include, or import, what.
 
-Fill in the tables when a layer or a module is added; all else here follows from them.
+Fill in the tables when a layer or a module is added; everything else here follows from them.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ PYTHON_HEADERS = frozenset({"Python.h", "structmember.h"})
 # What the bindings need of the core and no C program should have: forbidding to sleep.
 HEADERS_FOR_BINDINGS = frozenset({"segment/sleep.h"})
 
-# A Python module imports modules of earlier rows only; those of one row do not know each
-# other. Every module of the package stands here. Imports under `if TYPE_CHECKING` are free.
+# A Python module imports modules of earlier rows only; modules of one row do not import each
+# other. Every module of the package stands here. Imports under `if TYPE_CHECKING` are not checked.
 PYTHON_LAYERS: tuple[tuple[str, ...], ...] = (
     ("_core", "errors", "codec", "results"),
     ("_arguments", "_types", "_native", "_kernel", "_aio", "array", "objects"),
@@ -111,7 +111,7 @@ def includes(source: Path) -> Iterator[tuple[str, str]]:
 
 
 def layer_fault(source: Path, layer: str, kind: str, header: str) -> str | None:
-    """Say what is wrong with one include in a source of a layer."""
+    """Describe what is wrong with one include in a source of a layer."""
     if kind == "public":
         return None
     if kind == "system":
@@ -167,7 +167,7 @@ def is_for_types_only(node: ast.AST) -> bool:
 
 
 def running(tree: ast.AST) -> Iterator[ast.AST]:
-    """Walk the nodes of a tree, without what only a type checker reads."""
+    """Walk the nodes of a tree, except those that only a type checker reads."""
     yield tree
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and is_for_types_only(node):
@@ -202,7 +202,7 @@ def imports(source: Path, package: Path) -> Iterator[str]:
 
 
 def python_faults(package: Path, layers: tuple[tuple[str, ...], ...]) -> list[str]:
-    """List every import that breaks the order, and what the table lacks or has too much."""
+    """List every import that breaks the order, and what the table lacks or has in excess."""
     row_of = {module: row for row, modules in enumerate(layers) for module in modules}
     faults = []
     found = {"_core"}

@@ -1,4 +1,4 @@
-"""Mistakes: each its own error, which names what it is about, and nothing has changed."""
+"""Mistakes: each raises its own error, which names its object, and changes nothing."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def heap(heap_name: str) -> Iterator[ipcheap.Heap]:
 def refused(
     heap: ipcheap.Heap, error: type[Exception], *words: str
 ) -> Iterator[pytest.ExceptionInfo[Exception]]:
-    """Expect an error whose text has these words, and that the heap is as it was."""
+    """Expect an error whose text has these words, and an unchanged heap."""
 
     def state() -> tuple[ipcheap.HeapStatistics, set[int | str]]:
-        # Memory that was had from the system for something refused half-way may stay.
+        # Memory that was committed for a call refused half-way may stay.
         return dataclasses.replace(heap.statistics(), committed=0), set(heap.channels)
 
     before = state()
@@ -59,7 +59,7 @@ def test_freed_twice(heap: ipcheap.Heap, heap_name: str, nbytes: int) -> None:
     record.free()
     with refused(heap, ipcheap.RecordError, heap_name, "freed"):
         record.free()
-    with heap.allocate_record(nbytes) as other:  # and nobody gets that block twice
+    with heap.allocate_record(nbytes) as other:  # and that block is not handed out twice
         assert heap.statistics().records == 1
         with refused(heap, ipcheap.RecordError, heap_name, "freed"):
             record.free()
@@ -548,7 +548,7 @@ def test_something_else_under_the_path_is_left_untouched(tmp_path: Path, content
         ):
             with pytest.raises(ipcheap.FormatMismatch, match="precious"):
                 call()
-    else:  # as a creator leaves it that has only begun
+    else:  # as a creator leaves it that was killed early
         with pytest.raises(ipcheap.HeapNotFound):
             ipcheap.Heap.attach(str(path))
     assert path.read_bytes() == content

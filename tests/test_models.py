@@ -1,7 +1,7 @@
-"""The models hold, the mistakes are found, and the models are of the C that is there.
+"""The models hold, the mistakes are found, and the models match the C sources.
 
 `python -m models`, in this directory, prints what is explored; docs/design/models.md says what
-that shows and what not.
+that shows and what it does not.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def of(table: str) -> list[Any]:
     ]
 
 
-# The explorer itself: two processes that each add one, and those who see 2 in the end --------
+# The explorer itself: two processes that each add one; some orders end with 2 ---------------
 
 
 def add(name: str) -> Steps:

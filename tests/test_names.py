@@ -1,4 +1,4 @@
-"""What callers may pass, and what becomes of what they may not."""
+"""What callers may pass, and which error anything else raises."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The native test programs, each a test here, the installed C library, and its header.
 
 They are built from the checkout, with the crash steps that the installed wheel lacks, into
-build/native-pytest; whichever worker comes first builds, the others wait for it.
+build/native-pytest. The first worker builds, the others wait for it.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ PROGRAMS = sorted(source.stem for source in (ROOT / "native" / "tests").glob("te
 SKIPPED = 77
 LIMIT = 240.0  # seconds for one program
 
-# Below faulthandler_timeout, above LIMIT: whoever is first has the better story to tell.
+# Below faulthandler_timeout, above LIMIT: the earliest limit gives the best diagnosis.
 pytestmark = pytest.mark.timeout(280)
 
 
 def tool(name: str) -> str:
-    """Return the path of a build tool: of this environment, else of the system."""
+    """Return the path of a build tool, in this environment or otherwise in the system."""
     beside = Path(sys.executable).with_name(name)
     found = str(beside) if beside.is_file() else shutil.which(name)
     if found is None:
@@ -43,7 +43,7 @@ def tool(name: str) -> str:
 
 
 def run(*command: str | Path) -> tuple[int, str]:
-    """Run a command and all it forks; return its exit code and what it printed."""
+    """Run a command and everything that it forks; return its exit code and output."""
     with subprocess.Popen(
         command,
         cwd=ROOT,
@@ -68,7 +68,7 @@ def run(*command: str | Path) -> tuple[int, str]:
 
 @contextlib.contextmanager
 def build_directory() -> Iterator[None]:
-    """Have the build directory to oneself."""
+    """Lock the build directory."""
     BUILD.mkdir(parents=True, exist_ok=True)
     with (BUILD / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -86,7 +86,7 @@ def build() -> None:
     ]
     code, output = run(*configure)
     if code:
-        # Perhaps the cache remembers a checkout or an environment that has moved.
+        # The cache may name a checkout or an environment that has moved.
         for stale in (BUILD / "CMakeCache.txt", BUILD / "CMakeFiles"):
             shutil.rmtree(stale) if stale.is_dir() else stale.unlink(missing_ok=True)
         code, output = run(*configure)
@@ -97,7 +97,7 @@ def build() -> None:
 
 @pytest.fixture(scope="module")
 def built() -> Path:
-    """Return where the native test programs are, up to date."""
+    """Return the folder of the native test programs, up to date."""
     with build_directory():
         build()
     return BUILD / "native" / "tests"

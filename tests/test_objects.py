@@ -125,7 +125,7 @@ def test_received_arrays_alias_the_record_and_keep_it(
 
 
 def test_one_copy_in_and_none_out(heap: ipcheap.Heap) -> None:
-    """What passes through Python's own memory is the pickle, without the arrays."""
+    """Only the pickle passes through Python's own memory, without the arrays."""
     import tracemalloc
 
     thing = {"frame": np.zeros(8 * MIB, "u1")}
@@ -142,7 +142,7 @@ def test_one_copy_in_and_none_out(heap: ipcheap.Heap) -> None:
             tracemalloc.stop()
 
 
-def test_without_arrays_it_is_acknowledged_at_once(
+def test_without_arrays_it_is_acknowledged_immediately(
     heap: ipcheap.Heap, line: tuple[ipcheap.Producer, ipcheap.Consumer]
 ) -> None:
     producer, consumer = line
@@ -171,7 +171,7 @@ class Unpicklable:
 
 
 class Explosive:
-    """It pickles, with an array before it, and does not unpickle."""
+    """An object that pickles, with an array before it, and does not unpickle."""
 
     def __reduce__(self) -> Any:
         return explode, (np.arange(1000),)
@@ -201,7 +201,7 @@ def test_what_does_not_unpickle_is_done_with(
     with pytest.raises(ZeroDivisionError, match="1000") as raised:
         consumer.recv_object()
     assert "channel 'a'" in raised.value.__notes__[0]
-    del raised  # whose traceback has the array
+    del raised  # whose traceback keeps the array
     gc.collect()
     assert consumer.recv_object() == "next"
     assert heap.statistics().records == 0
@@ -381,7 +381,7 @@ def test_endpoints_and_records_do_not_pickle(heap: ipcheap.Heap) -> None:
 
 
 class Changing:
-    """A codec whose list gets shorter while it is copied."""
+    """A codec whose list shrinks while it is copied."""
 
     def __init__(self) -> None:
         self.copying = threading.Event()

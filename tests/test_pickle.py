@@ -1,4 +1,4 @@
-"""Heaps and channels travel to other processes, and forks know whose is what."""
+"""Heaps and channels travel to other processes, and forks know what belongs to the parent."""
 
 from __future__ import annotations
 

@@ -42,9 +42,9 @@ def heap(request: pytest.FixtureRequest, heap_name: str) -> Iterator[ipcheap.Hea
 
 
 def run_jobs(heap: ipcheap.Heap, count: int) -> None:
-    """Give a serving process its jobs, and look at what it answers."""
+    """Give a serving process its jobs, and check its answers."""
     with heap.consumer("answers") as inbox, heap.producer("jobs") as outbox:
-        inbox.wait_peer(30)  # who was there the epoch before has closed
+        inbox.wait_peer(30)  # the worker of the epoch before has closed
         for n in range(count):
             with outbox.loan((n + 1, 2), "i4") as job:
                 job[:] = n
@@ -117,7 +117,7 @@ def test_workers_open_the_heap_when_they_import(heap_name: str, context: Any) ->
 
 
 def fork_after_import(count: int) -> int:
-    """The parent has the module, and its heap, already; so have its children."""
+    """Import the module, and so its heap, in the parent before it forks."""
     opening = importlib.import_module("opening")
     opening.work(1)
     children = []
@@ -155,7 +155,7 @@ WORKERS, EPOCHS, BATCHES = 3, 25, 100_000
 
 
 def load(heap: ipcheap.Heap, worker: int) -> None:
-    """Send batches, one kind an epoch, as long as they are asked for."""
+    """Send batches, one kind an epoch, as long as they are requested."""
     with (
         heap.consumer(f"wanted {worker}", timeout=30) as inbox,
         heap.producer(f"batches {worker}", timeout=30) as outbox,
@@ -180,7 +180,7 @@ def private_bytes(pid: int) -> int:
 
 
 def run_epoch(consumers: list[ipcheap.Consumer], epoch: int, count: int) -> None:
-    """Take batches from all workers in turn; a few are kept for a while."""
+    """Take batches from all workers in turn; keep a few for a while."""
     kept: list[Any] = []
     for n in range(count):
         for consumer in consumers:
@@ -191,7 +191,7 @@ def run_epoch(consumers: list[ipcheap.Consumer], epoch: int, count: int) -> None
             else:
                 batch = consumer.recv_array(timeout=60)
             assert batch[0, 0] == n
-            if n % 10 == 0:  # not longer than the ring is: they keep their slots
+            if n % 10 == 0:  # fewer than the ring has slots: they keep theirs
                 kept = [*kept[-5:], batch[1:]]
 
 
@@ -221,6 +221,6 @@ def test_a_pool_of_loaders_stays_flat_over_many_epochs(heap_name: str) -> None:
             consumer.close()
         peers.until(lambda: heap.statistics().in_use == 0)
         assert heap.check() == []
-    # Both kinds of epoch have been once by the fifth.
+    # Both kinds of epoch have occurred by the fifth.
     for before, after in zip(np.max(seen[5:10], 0), np.max(seen[-5:], 0), strict=True):
         assert after - before < 1 << 20, seen

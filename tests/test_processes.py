@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 METHODS = ["spawn", "fork", "forkserver"]
 
-# Later Pythons warn of fork in a process with threads, as test runners have some.
+# Later Pythons warn of fork in a process with threads, which test runners have.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 

@@ -1,4 +1,4 @@
-"""The allocator and the record channel against plain Python, as Hypothesis pleases."""
+"""The allocator and the record channel against plain Python models, by Hypothesis."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ picks = st.integers(0, 1_000_000)
 
 
 def pattern(number: int, nbytes: int) -> bytes:
-    """Return what the record of that number holds."""
+    """Return the content of the record with that number."""
     word = (number * 2_654_435_761 & 0xFFFF_FFFF).to_bytes(4, "little")
     return (word * (nbytes // 4 + 1))[:nbytes]
 
 
 class Allocator(RuleBasedStateMachine):
-    """What is allocated, as a list of records and what was written into each."""
+    """The allocator, modelled as a list of records and what was written into each."""
 
     @initialize(capacity=st.sampled_from([64 << 10, 256 << 10, 1 << 20]))
     def create(self, capacity: int) -> None:
@@ -119,7 +119,7 @@ class Allocator(RuleBasedStateMachine):
         for address, nbytes in spans:
             assert address % 64 == 0
             assert address >= end
-            end = address + max(nbytes, 1)  # also empty ones have a place of their own
+            end = address + max(nbytes, 1)  # even empty ones have a place of their own
         statistics = self.heap.statistics()
         assert statistics.records == len(self.live)
         assert sum(nbytes for _, nbytes in spans) <= statistics.in_use
@@ -142,7 +142,7 @@ class Allocator(RuleBasedStateMachine):
 
 
 class Channel(RuleBasedStateMachine):
-    """A record channel: what is pending as a deque, and which of its slots are taken."""
+    """A record channel, modelled as a deque of what is pending and the slots that are taken."""
 
     @initialize(slots=st.sampled_from([1, 2, 4, 8]))
     def create(self, slots: int) -> None:
@@ -150,7 +150,7 @@ class Channel(RuleBasedStateMachine):
         self.slots = self.heap.add_record_channel("c", slots).capacity
         self.producer = self.heap.producer("c")
         self.consumer = self.heap.consumer("c")
-        self.count = 0  # of messages that were ever made
+        self.count = 0  # of messages made so far
         self.sent = 0  # position of the next one to be sent
         self.pending: deque[tuple[int, int, int]] = deque()  # number, size, position
         self.taken: set[int] = set()  # positions whose slots hold something
@@ -312,7 +312,7 @@ class Channel(RuleBasedStateMachine):
         if self.consumer.closed:
             self.consumer = self.heap.consumer("c")
             return
-        self.consumer.close()  # and keeps what it holds
+        self.consumer.close()  # and keeps what it held
         for record, number, position in self.held:
             self.taken.remove(position)
             self.own.append((record, number))

@@ -2,8 +2,8 @@
 
 In a document, the Python blocks are one program, in their order. A block with a `__main__`
 is a program of its own, and so is each block that is marked `<!-- side: NAME -->`: those that
-follow each other run at the same time. `<!-- not run -->` above a block leaves it out. In docs/
-and all its folders a block is written with three backticks at the beginning of the line.
+follow each other run at the same time. `<!-- not run -->` above a block excludes it. In docs/
+and all its folders a block begins with three backticks at the beginning of the line.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ FENCE = re.compile(
 )
 HEAP_NAME = re.compile(r'(?:Heap\.(?:create|open|attach)|ipcheap\.unlink)\(f?"([\w.-]+)')
 LINK = re.compile(r"\]\(\s*([^)\s]+)\s*\)")
-# Languages that are run, or compiled, or for people; and what Sphinx makes of other files.
+# Languages that are run, compiled or only shown, and directives that include other files.
 FENCE_WORD = re.compile(
     r"```(python|c|console|sh|cmake|\{(toctree|eval-rst|literalinclude.*|include.*)\}.*)"
 )
@@ -49,7 +49,7 @@ LIMIT = 100.0
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block, and what is said of it in the comment above."""
+    """A fenced block, and the marker in the comment above it."""
 
     language: str
     marker: str
@@ -81,7 +81,7 @@ def read_blocks(document: Path, language: str) -> list[Block]:
 
 
 def programs(document: Path) -> Iterator[list[str]]:
-    """Yield the programs of a document, those together that run together."""
+    """Yield the programs of a document, grouped by those that run together."""
     blocks = read_blocks(document, "python")
     if plain := [block.text for block in blocks if not block.program]:
         yield ["\n".join(plain)]
@@ -163,7 +163,7 @@ def test_the_first_example_runs_as_pasted_into_two_shells(tmp_path: Path, heap_n
         if block.side:
             (name,) = HEAP_NAME.findall(block.text)
             text = block.text.replace(f'"{name}"', f'"{heap_name}"')
-            # An interactive Python, as it is when one types: it takes line after line.
+            # An interactive Python, as if typed: it takes line after line.
             typed = f"'{sys.executable}' -q -i - <<'END'\n{text}\nEND\n"
             shell = subprocess.Popen(
                 ["sh", "-c", typed],

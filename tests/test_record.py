@@ -317,7 +317,7 @@ def test_a_freed_record_gives_its_slot_back_while_views_are_left() -> None:
 
 
 def test_what_no_heap_made_is_refused() -> None:
-    """The types in C hold pointers, and trust nobody that these are there."""
+    """The types in C hold pointers, and never trust that these are there."""
     with pytest.raises(TypeError):
         ipcheap.Record()
     with pytest.raises(TypeError):
@@ -349,7 +349,7 @@ def test_what_no_heap_made_is_refused() -> None:
 
 
 def test_a_batch_half_copied_is_nobody_elses(heap: ipcheap.Heap) -> None:
-    """Copying long messages gives the GIL up: the others still have the wrong thread."""
+    """Copying long messages releases the GIL: calls from other threads still raise WrongThread."""
     done = threading.Event()
     refused = 0
 
@@ -375,7 +375,7 @@ def test_a_batch_half_copied_is_nobody_elses(heap: ipcheap.Heap) -> None:
 
 
 def test_what_memory_has_given_out_for_comes_next(heap: ipcheap.Heap) -> None:
-    """A record that there was no object for is not lost, nor are those before it."""
+    """A record for which no object could be made is not lost, nor are those before it."""
     made = 0
 
     def run_out(_: object) -> None:

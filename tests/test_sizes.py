@@ -1,4 +1,4 @@
-"""Records of all sizes: what they cost, where they lie, and that their memory comes back."""
+"""Records of all sizes: what they cost, where they lie, and that their memory is returned."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_eight_bytes_cost_eighty_at_most(heap_name: str) -> None:
             assert after.records - before.records == count
             assert 8 * count <= after.in_use - before.in_use <= 80 * count
             assert 8 * count <= after.committed - before.committed <= 80 * count
-            # With all that the heap notes down of its own.
+            # Including the heap's own metadata.
             assert file_after - file_before <= 80 * count
             with heap.consumer("c") as consumer:
                 workers.take_numbers(consumer, count)
@@ -207,7 +207,7 @@ def test_statistics_return_to_where_they_began(heap_name: str) -> None:
         assert heap.check() == []
 
 
-# Memory goes back -------------------------------------------------------------------------
+# Memory is given back ---------------------------------------------------------------------
 
 
 def reserve_of(heap: ipcheap.Heap) -> int:
@@ -225,7 +225,7 @@ def test_free_memory_goes_back_to_the_system(heap_name: str, nbytes: int) -> Non
         free_here(records)
         del records
         assert heap.statistics().committed <= reserve_of(heap)
-        # The file also holds what the heap notes down of its own.
+        # The file also holds the heap's own metadata.
         assert file_bytes(heap_name) - before <= reserve_of(heap) + total // 100
         reserve = heap.statistics().committed
         freed = heap.trim()

@@ -24,7 +24,7 @@ each_pair = pytest.mark.parametrize("kind", kinds.PAIRS, ids=str)
 
 
 def look_over(heap: ipcheap.Heap) -> None:
-    """Nothing is left of what went through, and all is in order."""
+    """Check that nothing is left of what went through, and that the heap is sound."""
     assert (heap.statistics().records, heap.check()) == (0, [])
 
 
@@ -136,7 +136,7 @@ def test_what_there_is_no_memory_for_stays_in_the_ring(heap_name: str, nbytes: i
             for nth in range(1, 30):
                 assert producer.send_many(sent) == 6
                 received: list[bytes] = []
-                testcapi.set_nomemory(nth, nth + 1)  # the nth allocation fails, and no other
+                testcapi.set_nomemory(nth, nth + 1)  # only the nth allocation fails
                 try:
                     received = consumer.recv_many(10)
                 except MemoryError:
@@ -150,13 +150,13 @@ def test_what_there_is_no_memory_for_stays_in_the_ring(heap_name: str, nbytes: i
     assert failed
 
 
-# What else runs meanwhile ------------------------------------------------------------------------
+# Other code that runs meanwhile--------------------------------------------------------------------
 
 
 def receive_and_collect(
     consumer: ipcheap.Consumer, finalizer: Callable[[], object], count: int
 ) -> list[bytes]:
-    """Receive with garbage about that the first new list has collected, and that has an end."""
+    """Receive while garbage exists that the first new list collects, and that has a finalizer."""
 
     class Dying:
         def __del__(self) -> None:
@@ -165,7 +165,7 @@ def receive_and_collect(
     gc.collect()
     before = gc.get_threshold()
     gc.disable()
-    lists: list[list[int]] = [[] for _ in range(300)]  # no old one is left to be made new
+    lists: list[list[int]] = [[] for _ in range(300)]  # no old list is left for reuse
     dying = Dying()
     dying.__dict__["me"] = dying
     del dying

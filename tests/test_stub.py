@@ -1,4 +1,4 @@
-"""ipcheap/_core.pyi and _types.py say of the extension module what the extension module is."""
+"""ipcheap/_core.pyi and _types.py describe the extension module as it is."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def python_type(ctype: Any) -> str:
 
 
 def fits(written: str, ctype: Any) -> bool:
-    """Tell whether an argument's annotation suits the C type; for pointers, any but a number."""
+    """Return whether an annotation suits the C type; for pointers, any except a number."""
     expected = python_type(ctype)
     return written not in NUMBERS if expected == "CData" else written == expected
 
@@ -127,7 +127,7 @@ def written_types() -> dict[str, ast.ClassDef]:
 
 
 def written_members(written: ast.ClassDef) -> dict[str, tuple[str, ...] | None]:
-    """Return what a class has: the parameters of a method, None for all else."""
+    """Return the members of a class: the parameters of a method, None for anything else."""
     members: dict[str, tuple[str, ...] | None] = {}
     for node in written.body:
         if isinstance(node, ast.AnnAssign):
@@ -143,7 +143,7 @@ def written_members(written: ast.ClassDef) -> dict[str, tuple[str, ...] | None]:
 
 
 def built_members(built: type) -> dict[str, tuple[str, ...] | None]:
-    """Return the same of a type that is there."""
+    """Return the same of a built type."""
     members: dict[str, tuple[str, ...] | None] = {}
     for name, member in vars(built).items():
         if name in ("__len__", "__iter__"):

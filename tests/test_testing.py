@@ -1,4 +1,4 @@
-"""What ipcheap.testing promises to those who test their own programs with it."""
+"""What ipcheap.testing promises to users who test their own programs."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_record_left_in_use_is_a_leak() -> None:
 
 
 def leaks(heap: ipcheap.Heap, work: Callable[[], object]) -> bool:
-    """Tell whether a piece of work leaks, while its result is kept."""
+    """Return whether a piece of work leaks while its result is kept."""
     try:
         with testing.no_leaks(heap):
             kept = work()
@@ -176,7 +176,7 @@ def test_a_killed_peer_has_a_negative_exit_code() -> None:
         assert peer.wait() == -signal.SIGKILL
         with pytest.raises(RuntimeError, match="ended with -9"):
             peer.result()
-        peer.kill()  # once more does nothing
+        peer.kill()  # a second time does nothing
 
 
 def test_one_that_dies_by_itself_looks_killed() -> None:
