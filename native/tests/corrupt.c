@@ -34,11 +34,11 @@ size_t corrupt_random(uint64_t seed, unsigned char bytes[CASE_MOST]) {
     return size;
 }
 
-/* Going on ---------------------------------------------------------------------------------- */
+/* Users at work ------------------------------------------------------------------------------ */
 
 enum { OPERATIONS = 1000, ENDS = 12, HELD = 32 };
 
-/* A participant that does whatever the generator says. */
+/* A participant that does what the generator chooses. */
 struct user {
     ipcheap_heap *heap;
     ipcheap_endpoint *ends[ENDS];
@@ -49,10 +49,10 @@ struct user {
 
 struct play {
     const struct copy *copy;
-    uint64_t random, more; /* `more`: of what is done besides, where a case asks for it */
+    uint64_t random, more; /* `more`: of the further kinds of operations */
     bool besides;
     struct user users[2];
-    struct user *touching; /* whose turn it is */
+    struct user *touching; /* the user whose turn it is */
     struct corrupt_result result;
 };
 
@@ -65,14 +65,14 @@ static void note(struct play *p, int64_t code) {
 }
 
 /*
- * May the user touch this byte? Where there is no memory behind it and none to be had, his
- * touch is a signal that nobody can help: a bit, or an offset, has lied about his own memory.
+ * May the user touch this byte? If there is no memory behind it and the file system is full, that
+ * raises a signal which the library cannot prevent: a bit, or an offset, lied about the record.
  */
 static bool backed(const struct play *p, const void *byte) {
     return has_memory(p->copy->fd, offset_of(p->touching->heap, byte));
 }
 
-/* Reads where a record begins and ends, as whoever got it would. */
+/* Reads a record's first and last byte, as its receiver would. */
 static void look(const struct play *p, const ipcheap_record *record) {
     volatile unsigned char sum = 0;
     if (!record->nbytes) return;
@@ -286,7 +286,7 @@ static int64_t do_heap(struct play *p, struct user *u) {
     }
 }
 
-/* Besides ----------------------------------------------------------------------------------- */
+/* Further operations ------------------------------------------------------------------------ */
 
 static int64_t more_arrays(struct play *p, struct user *u, uint64_t pick) {
     uint64_t rows = 1 + pick % 9;
@@ -294,7 +294,7 @@ static int64_t more_arrays(struct play *p, struct user *u, uint64_t pick) {
     ipcheap_array array = {.itemsize = 4, .dimensions = 2, .shape = shape, .type = "<f4"};
     ipcheap_description description;
     ipcheap_record record;
-    if (memory_is_short()) return 0; /* it writes where a bit may lie, as look() must not */
+    if (memory_is_short()) return 0; /* it writes where a bit may lie */
     size_t length = (size_t)ipcheap_describe_array(&array, &description);
     int error = ipcheap_allocate_array(u->heap, &description, length, &record);
     if (!error) hold(p, u, &record);
@@ -332,7 +332,7 @@ static int64_t more_participants(const struct user *u) {
     return n;
 }
 
-/* Of a generator of its own, so that the operations are the same with it and without. */
+/* Has its own generator, so that the other operations are the same with it and without it. */
 static int64_t operate_besides(struct play *p, struct user *u) {
     uint64_t pick = next_random(&p->more), nbytes;
     uint32_t form;
@@ -371,7 +371,7 @@ static int user_join(struct play *p, struct user *u) {
         u->heap = NULL;
         return error;
     }
-    /* A lock whose word names a living participant is waited for this long, each time. */
+    /* How long to wait, each time, for a lock whose word names a living participant. */
     ipcheap_set_lock_timeout(u->heap, 100000);
     p->result.attached++;
     return 0;
@@ -408,7 +408,7 @@ static void operate(struct play *p, struct user *u) {
     if (draw(p, 500) == 0) user_leave(u);
 }
 
-/* A peer that scribbles at any moment, again and again. */
+/* A peer that scribbles at any moment, repeatedly. */
 struct scribbler {
     const struct copy *copy;
     const unsigned char *bytes;
@@ -479,7 +479,7 @@ struct corrupt_result corrupt_run(const unsigned char *bytes, size_t size) {
     for (int i = 0; i < 4; i++) next_random(&call.play.random);
     call.play.more = ~seed;
     call.play.besides = byte_at(bytes, size, 3) & 2;
-    /* A thread of its own: what the library keeps of a thread goes with it. */
+    /* Runs in a new thread, so that the library's state of a thread ends with the case. */
     pthread_t thread;
     EXPECT_EQ(pthread_create(&thread, NULL, call_play, &call), 0);
     EXPECT_EQ(pthread_join(thread, NULL), 0);

@@ -10,7 +10,7 @@
 enum { WORKERS = 4 };
 
 static struct image images[KINDS];
-static const char *folder; /* a tmpfs to be filled up */
+static const char *folder; /* a tmpfs to fill up */
 static const uint64_t capacities[KINDS] = {MIB, 24 * MIB};
 
 struct worker {
@@ -37,7 +37,7 @@ static void send_some(struct worker *w, ipcheap_endpoint *out, int count, uint64
     }
 }
 
-/* Receives, holds the last one, and frees the others. */
+/* Receives records, holds the last one, and frees the others. */
 static void receive_some(struct worker *w, ipcheap_endpoint *in, int count) {
     for (int i = 0; i < count; i++) {
         ipcheap_record record;
@@ -92,7 +92,7 @@ static void populate_memory(struct worker w[WORKERS]) {
             EXPECT_EQ(ipcheap_free(w[k].heap, &w[k].records[i]), 0);
             w[k].records[i] = w[k].records[--w[k].count];
         }
-    /* Somebody leaves with records out: his slabs are orphans, with blocks in use. */
+    /* One worker leaves while its records are in use: its slabs become orphans. */
     for (int i = 0; i < 20; i++) allocate(&w[3], 64 + 64 * (unsigned)i);
     for (int i = 0; i < 20; i += 2) EXPECT_EQ(ipcheap_free(w[3].heap, &w[3].records[i]), 0);
 }
@@ -159,9 +159,9 @@ void images_prepare(void) {
     }
 }
 
-/* Spoiling ---------------------------------------------------------------------------------- */
+/* Corrupting -------------------------------------------------------------------------------- */
 
-/* Where edits go: a field, or any word, of one of `count` things. */
+/* The target of an edit: a field, or any word, of one of `count` structures. */
 enum region {
     ANYWHERE, ANY_META, HEADER, LOCK, ROOTS, LISTS, BINS_OF_ZONE, COMMITTED, META_COMMITTED,
     PARTICIPANT, HEAD, LINKS, TAIL, SLAB, REMOTE, TAGS, CHANNEL, SEATS, SIDES, TABLE, RING,
@@ -226,7 +226,7 @@ static uint64_t target(const struct image *image, const struct edit *e) {
 #undef AT
 }
 
-/* What a word could say that is nearly right. */
+/* A value for a word that is nearly right. */
 static uint64_t plausible(const struct image *image, const struct edit *e, uint64_t at) {
     const struct geometry *g = &image->geometry;
     uint64_t n = e->value >> 8, small = n >> 40;
@@ -247,7 +247,7 @@ static uint64_t plausible(const struct image *image, const struct edit *e, uint6
     case 9: return g->data_at + (n & 0xFFFFFF) / 64 * 64;
     case 10: return g->bytes - small % 4 * PAGE;
     case 11: return at;
-    case 12: return (at - g->pages_at) / sizeof(struct page) + 1; /* itself, as a link */
+    case 12: return (at - g->pages_at) / sizeof(struct page) + 1; /* a link to itself */
     case 13: return own;
     case 14: return own | UINT64_C(3) << 62;
     case 15: return (n & 64 ? part_tag : sent_tag)((uint32_t)small % 16, n & 63);
@@ -291,7 +291,7 @@ void spoil(const struct copy *copy, const struct edit *e) {
     case 2:
         atomic_fetch_add(half, (uint32_t)(e->value & 15) - 7);
         break;
-    case 3: { /* what stands in another place of the same sort */
+    case 3: { /* the value of another place of the same kind */
         struct edit other = *e;
         other.where = (uint16_t)(e->value >> 16);
         uint64_t from = target(image, &other);
@@ -310,7 +310,7 @@ void spoil(const struct copy *copy, const struct edit *e) {
 /* Copying ---------------------------------------------------------------------------------- */
 
 
-/* Takes what room a tmpfs has left, so that whoever touches a hole gets SIGBUS. */
+/* Takes all the room that the tmpfs has left, so that touching a hole raises SIGBUS. */
 static int fill_up(void) {
     int fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     EXPECT(fd >= 0);
@@ -333,7 +333,7 @@ struct copy copy_open(unsigned kind, uint8_t living) {
         EXPECT_EQ(pwrite(copy.fd, image->pages[i].data, PAGE, (off_t)image->pages[i].offset), PAGE);
     EXPECT_EQ(os_map(copy.fd, image->bytes, &copy.base), 0);
     if (folder) copy.ballast = fill_up();
-    copy.life = os_reopen(copy.fd); /* another open file description than the users will have */
+    copy.life = os_reopen(copy.fd); /* not the users' open file description */
     EXPECT(copy.life >= 0);
     for (uint32_t slot = 0; slot < 8; slot++)
         if (living >> slot & 1) EXPECT_EQ(os_byte_lock(copy.life, slot), 0);

@@ -1,12 +1,12 @@
 /*
- * corrupt_image.h - a heap to spoil, and what spoiling is.
+ * corrupt_image.h - a heap to corrupt, and the edits that corrupt it.
  *
- * It is built once by four attachments of this process, each a participant, and copied as it
- * stands, with all of them inside. In a copy nobody holds their bytes, so all are dead but
- * those whose bytes the copy takes.
+ * It is built once by four attachments of this process, each a participant, and copied while all
+ * of them are attached. In a copy their bytes are not locked, so all are dead except those whose
+ * bytes the copy locks.
  *
  * With IPCHEAP_CORRUPT_FOLDER, a directory on a small tmpfs, copies lie there and the rest
- * of it is filled: then whoever touches a page without memory gets SIGBUS.
+ * of it is filled: then touching a page without memory raises SIGBUS.
  */
 #ifndef IPCHEAP_TESTS_CORRUPT_IMAGE_H
 #define IPCHEAP_TESTS_CORRUPT_IMAGE_H
@@ -33,11 +33,11 @@ struct copy {
     const struct image *image;
     int fd;
     unsigned char *base;
-    int life;    /* holds the bytes of the living */
-    int ballast; /* holds what room the folder had left */
+    int life;    /* locks the bytes of the living */
+    int ballast; /* takes the room that the folder had left */
 };
 
-/* One store of a peer's that runs wild. */
+/* One store of a peer that runs wild. */
 struct edit {
     uint8_t region, how;
     uint16_t where;
@@ -45,13 +45,13 @@ struct edit {
 };
 
 void images_prepare(void);
-/* A bit of `living` for each participant of the image. */
+/* `living` has a bit for each participant of the image. */
 struct copy copy_open(unsigned kind, uint8_t living);
 void copy_close(struct copy *copy);
 void spoil(const struct copy *copy, const struct edit *edit);
-/* False where touching a page would be SIGBUS. */
+/* False if touching that page would raise SIGBUS. */
 bool has_memory(int fd, uint64_t at);
-/* Is the file system full, so that whoever touches what has no memory gets a signal? */
+/* Is the file system full, so that touching a page without memory raises a signal? */
 bool memory_is_short(void);
 
 #endif

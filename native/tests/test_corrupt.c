@@ -1,5 +1,5 @@
 /*
- * A heap whose bytes have been spoilt: errors are fine, lost data is fine; a signal, a hang,
+ * A heap whose bytes have been corrupted: errors and lost data are fine; a signal, a hang, or
  * a sanitizer's report is not.
  *
  * Every case runs in a child of its own and has a second.
@@ -17,7 +17,7 @@
 #include "testing.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-/* Instrumented code takes two to four times as long, and a child's first fault more. */
+/* Instrumented code takes two to four times as long, and a child's first page fault longer. */
 enum { CASES = 400, SECONDS = 5 };
 #else
 enum { CASES = 1000, SECONDS = 1 };
@@ -33,10 +33,10 @@ struct totals {
     unsigned long cases, faults, operations, succeeded, corrupt;
     double longest;
     char slowest[64];
-    struct corrupt_result *shared; /* with the children */
+    struct corrupt_result *shared; /* shared with the children */
 };
 
-/* Runs a case in a child; false when that came to a bad end. Says what it was. */
+/* Runs a case in a child; prints how it failed, and returns false, if it did. */
 static bool survives(struct totals *t, const unsigned char *bytes, size_t size, const char *name) {
     int status = 0;
     double start = now();
@@ -65,7 +65,7 @@ static bool survives(struct totals *t, const unsigned char *bytes, size_t size, 
     return false;
 }
 
-/* A case that was only late is tried once more: the machine may have been busy elsewhere. */
+/* Retries a case once that was only late: the machine may have been busy. */
 static void expect_survival(struct totals *t, const unsigned char *bytes, size_t size,
                             const char *name) {
     if (!survives(t, bytes, size, name) && !survives(t, bytes, size, name)) t->faults++;
