@@ -1,4 +1,4 @@
-/* crash_channel.c - killed while claiming, sending, receiving, waiting, closing, leaving. */
+/* crash_channel.c - a death while claiming, sending, receiving, waiting, closing, leaving. */
 #include "crash.h"
 
 static void unclaimed(struct world *w) {
@@ -43,7 +43,7 @@ static void somebody_died(struct world *w) {
     EXPECT(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 }
 
-/* CHANNEL_BUSY if nobody is found dead, as when the kernel cannot tell. */
+/* Returns CHANNEL_BUSY if no participant is found dead, as when the kernel cannot tell. */
 static int recover_one(ipcheap_heap *heap) {
     ipcheap_recovery report;
     int error = ipcheap_recover(heap, &report);
@@ -53,7 +53,7 @@ static int recover_one(ipcheap_heap *heap) {
 
 static void recover_somebody(struct world *w) { EXPECT_EQ(CALL(recover_one(w->heap)), 1); }
 
-/* Receives all that is on A; frees it through the ring. */
+/* Receives everything on A; frees it through the ring. */
 static void empty_a(struct world *w) {
     ipcheap_record record;
     while (ipcheap_try_receive(w->a_in, &record) == 0) {
@@ -66,7 +66,7 @@ static void send_again(struct world *w) {
     for (int i = 0; i < SLOTS; i++) send_a(w);
 }
 
-/* All at once; the third of four is of a size of its own. */
+/* Sends a batch; one in four records has another size. */
 static void send_copies(struct world *w) {
     static unsigned char bytes[SLOTS][20000];
     ipcheap_bytes copied[SLOTS];
@@ -100,7 +100,7 @@ static int take_copies(void *context, const ipcheap_bytes *records, size_t count
         expect_filled(&as, number);
         w->told->fate[number] = GIVING;
     }
-    return w->told->progress++ == 1 ? -77 : 0; /* the second time not at first */
+    return w->told->progress++ == 1 ? -77 : 0; /* rejects the second group once */
 }
 
 static void read_copies(struct world *w) {
@@ -149,7 +149,7 @@ static void deserted(struct world *w) {
     close_b(w);
 }
 
-/* The channel that is forwarded to comes before the one that is forwarded from. */
+/* The channel that is forwarded to has a lower index than the one that is forwarded from. */
 static void all_channels_backwards(struct world *w) {
     w->c = add_channel(w, C, SLOTS);
     w->c_in = claim_side(w, &w->c, IPCHEAP_CONSUMER);
@@ -169,7 +169,7 @@ static void forward(struct world *w) {
     }
 }
 
-/* Kept first, and then sent on. */
+/* Keeps each record first, and then forwards it. */
 static void send_on(struct world *w) {
     for (int i = 0; i < SLOTS; i++) {
         ipcheap_record record;
@@ -229,13 +229,13 @@ static void leave_with_nothing(struct world *w) {
     ipcheap_release(w->heap);
 }
 
-static void wait_in_vain(struct world *w) {
+static void wait_without_success(struct world *w) {
     ipcheap_record record;
     receive_and_free(w);
     EXPECT_EQ(CALL(ipcheap_receive(w->b_in, &record, 100000)), IPCHEAP_TIMED_OUT);
 }
 
-static void wait_for_many_in_vain(struct world *w) {
+static void wait_for_many_without_success(struct world *w) {
     ipcheap_waitable items[] = {{.endpoint = w->b_in}, {.endpoint = w->b_in}};
     receive_and_free(w);
     EXPECT_EQ(CALL(ipcheap_wait_any(items, 2, 100000)), 0);
@@ -289,9 +289,9 @@ const struct scenario channel_scenarios[] = {
     {"leave", MIB, .before = all_channels, .prepare = own_everything, .act = leave,
      .leaves = true},
     {"leave with nothing", MIB, .before = listen_a, .act = leave_with_nothing, .leaves = true},
-    {"wait", MIB, .before = all_channels, .prepare = claim_b, .act = wait_in_vain},
+    {"wait", MIB, .before = all_channels, .prepare = claim_b, .act = wait_without_success},
     {"wait for many", MIB, .before = all_channels, .prepare = claim_b,
-     .act = wait_for_many_in_vain},
+     .act = wait_for_many_without_success},
     {"bell", MIB, .before = all_channels, .prepare = claim_b, .act = bell_comes_and_goes},
     {"ring a bell", MIB, .before = listen_a_by_bell, .prepare = claim_a, .meanwhile = arm_bell,
      .act = send_again},

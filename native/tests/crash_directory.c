@@ -1,4 +1,4 @@
-/* crash_directory.c - killed while channels are added and removed. */
+/* crash_directory.c - a death while channels are added and removed. */
 #include "crash.h"
 
 static void add_first(struct world *w) {
@@ -8,11 +8,11 @@ static void add_first(struct world *w) {
     EXPECT_EQ(CALL(ipcheap_try_send(w->x_out, &record)), 0);
 }
 
-/* What is pending on X, and X goes. */
+/* Empties X and removes it; returns the bytes that were pending. */
 static uint64_t empty_x(struct world *w) {
     ipcheap_channel channel;
     uint64_t before = statistics(w->heap).in_use;
-    /* If it was removed by force, what was pending goes with the last endpoint. */
+    /* If X was removed by force, what was pending is freed with the last endpoint. */
     if (w->x_in) ipcheap_endpoint_release(w->x_in);
     if (w->x_out) ipcheap_endpoint_release(w->x_out);
     uint64_t bytes = before - statistics(w->heap).in_use;

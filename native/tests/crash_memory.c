@@ -1,4 +1,4 @@
-/* crash_memory.c - killed while allocating and freeing: slabs, extents, what others hold. */
+/* crash_memory.c - a death while allocating and freeing: slabs, extents, what others hold. */
 #include "crash.h"
 #include "memory/participant_memory.h"
 #include "segment/membership.h"
@@ -84,7 +84,7 @@ static uint64_t adopted(struct world *w) {
     return bytes;
 }
 
-/* The same, but keeps them first, so that the frees are remote. */
+/* Empties A, but keeps the records first, so that the frees are remote. */
 static void empty_a_keeping(struct world *w) {
     ipcheap_record record;
     while (ipcheap_try_receive(w->a_in, &record) == 0) {
@@ -94,7 +94,7 @@ static void empty_a_keeping(struct world *w) {
     }
 }
 
-/* A full slab, all sent, kept and freed by the survivor; the victim collects. */
+/* The survivor receives, keeps and frees a full slab; the victim collects. */
 static void all_sent_and_freed(struct world *w) {
     for (int i = 0; i < 40; i++) w->mine[i] = make(w, 64, 0);
     fill_a(w);
@@ -105,7 +105,7 @@ static void collect_all(struct world *w) {
     look_around(w);
 }
 
-/* The survivor sits on empty slabs, the ring on garbage; the victim needs all of it. */
+/* The survivor has empty slabs and the ring garbage; the victim needs all of that memory. */
 static void hoard(struct world *w) {
     listen_a(w);
     send_b_full(w);

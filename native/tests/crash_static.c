@@ -1,4 +1,4 @@
-/* crash_static.c - killed with static segments, and with locks in them. */
+/* crash_static.c - a death while using static segments, and locks in them. */
 #include "crash.h"
 
 enum { STATIC_BYTES = 9000 };
@@ -22,7 +22,7 @@ static void add_and_remove_static(struct world *w) {
     w->told->progress = 4;
 }
 
-/* Statics: the survivor adds it too, and removes it. */
+/* Statics: the survivor adds the segment, too, and removes it. */
 static uint64_t static_added(struct world *w) {
     ipcheap_key key = key_of(X);
     ipcheap_channel channel;

@@ -1,4 +1,4 @@
-/* crash_survivor.c - who was there before, recovers, and accounts for all of it. */
+/* crash_survivor.c - the survivor, which recovers and accounts for everything. */
 #include <sys/socket.h>
 
 #include "crash.h"
@@ -25,7 +25,7 @@ static uint64_t drain_a(struct world *w) {
     return bytes;
 }
 
-/* What comes again on B, or on C for the first time: each record on one of them or on none. */
+/* Receives what is redelivered on B and what is new on C: no record is on both. */
 static uint64_t drain_b_and_c(struct world *w) {
     uint64_t bytes = 0, number, last = 0;
     bool seen_b[MOST] = {false}, seen_c[MOST] = {false};
@@ -62,7 +62,7 @@ static uint64_t drain_b_and_c(struct world *w) {
     return bytes;
 }
 
-/* The channel goes on, with the survivor on both sides. */
+/* The channel keeps working, with the survivor on both sides. */
 static void use_channel(struct world *w, uint64_t id, ipcheap_endpoint *out, ipcheap_endpoint *in) {
     ipcheap_channel channel = record_channel(w->heap, id, SLOTS);
     if (!out) out = claim(w->heap, &channel, IPCHEAP_PRODUCER);
@@ -123,7 +123,7 @@ void accept_all(struct world *w, const struct scenario *s) {
     EXPECT_EQ(left.largest_free, s->capacity);
     EXPECT(ipcheap_trim(w->heap, 0) >= 0);
     EXPECT_EQ(statistics(w->heap).committed, 0);
-    /* Of the directory one table is left, and chunks. */
+    /* Only the directory's chunks and one table are left. */
     uint64_t pages = get(&w->heap->header->zones[SYSTEM_ZONE].used), chunks = 0;
     for (uint64_t i = 0; i < DIRECTORY_CHUNKS; i++)
         if (get(&w->heap->header->chunks[i])) chunks += (UINT64_C(16) << i);

@@ -1,4 +1,4 @@
-/* crash_world.c - records with a number in them, and the channels that they go through. */
+/* crash_world.c - numbered records, and the channels that they travel through. */
 #include <poll.h>
 
 #include "crash.h"
@@ -114,7 +114,7 @@ uint64_t receive_b(struct world *w, ipcheap_record *record) {
     return number;
 }
 
-/* The usual worlds of a survivor. */
+/* Common worlds of a survivor. */
 void listen_a(struct world *w) {
     w->a = add_channel(w, A, SLOTS);
     w->a_in = claim_side(w, &w->a, IPCHEAP_CONSUMER);

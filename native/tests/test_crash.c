@@ -1,12 +1,12 @@
 /*
  * A crash before every shared store.
  *
- * A victim prepares itself, then does what the scenario is about and is killed before its
- * k-th store to shared memory; k = 1, 2, ... until it gets to the end. A survivor that was
- * there before, with records and endpoints of its own, recovers, and finds all of it
- * accounted for: what belongs to the living is as it was, what was sent arrives once and in
- * order, what the dead was doing is done or not done, and the heap can be used to the end.
- * Then the same with a second one killed while it recovers the first.
+ * A victim prepares itself, then acts as the scenario says and is killed before its k-th store to
+ * shared memory; k = 1, 2, ... until it reaches the end. A survivor that was there before, with
+ * records and endpoints of its own, recovers and accounts for everything. What belongs to the
+ * living is unchanged, what was sent arrives once and in order, the victim's last act is done or
+ * not done, and the whole heap is usable. Then the same with a second victim, killed while it
+ * recovers the first.
  *
  *   test_crash [scenario [k [j]]]    only that one; only that step; only that step of recovery
  */
@@ -22,7 +22,7 @@ int main(void) { return 77; }
 
 static struct told *hook_told;
 static long steps_left;
-static int each_line; /* how many times a line counts; 0: always */
+static int each_line; /* how often each line counts; 0: always */
 static struct { const char *file; int line, count; } lines_seen[1024];
 
 static bool counts(const char *file, int line) {
@@ -84,7 +84,7 @@ static void expect_end(pid_t pid, const struct told *told) {
         EXPECT(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 }
 
-/* One run in a process of its own: a victim killed at step k, a second one at step j, or none. */
+/* Makes one run in a new process: a victim killed at step k, a second at step j if not 0. */
 static void survive(const struct scenario *s, struct told told[2], long k, long j, int times) {
     struct world w = {.told = told};
     world_begin(&w, s);
@@ -93,7 +93,7 @@ static void survive(const struct scenario *s, struct told told[2], long k, long 
     if (pid == 0) be_victim(&w, s, k);
     world_meanwhile(&w, s);
     expect_end(pid, told);
-    if (w.bell) EXPECT(bell_rings(&w)); /* for a record, or for the death */
+    if (w.bell) EXPECT(bell_rings(&w)); /* because of a record, or of the death */
     if (j) {
         pid = fork();
         EXPECT(pid >= 0);
@@ -112,7 +112,7 @@ static void survive(const struct scenario *s, struct told told[2], long k, long 
 
 static long crashes, failures;
 
-/* False once the victim in question got to the end. */
+/* Returns false once the victim in question reached the end. */
 static bool run(const struct scenario *s, struct told told[2], long k, long j, int times) {
     memset(told, 0, 2 * sizeof *told);
     pid_t pid = fork();
@@ -130,13 +130,13 @@ static bool run(const struct scenario *s, struct told told[2], long k, long j, i
         fprintf(stderr, ", status %x\n", (unsigned)status);
     }
     bool died = !told[j ? 1 : 0].done;
-    /* Neither killed nor at the end: what comes before does not work. */
+    /* Neither killed nor at the end: the preparation does not work. */
     if (status && died && !told[j ? 1 : 0].file) return false;
     crashes += died;
     return died;
 }
 
-/* Every step; then some of them with every line of recovery. */
+/* Runs every step; then some steps with every line of recovery. */
 static void run_scenario(const struct scenario *s, struct told *told, long samples, int times) {
     long steps = 1;
     while (run(s, told, steps, 0, 0)) steps++;
@@ -162,7 +162,7 @@ int main(int count, char **arguments) {
             else
                 run_scenario(s, told, samples ? atol(samples) : 3, times ? atoi(times) : 1);
         }
-    EXPECT(found > 0); /* or there is no scenario of that name */
+    EXPECT(found > 0); /* otherwise no scenario has that name */
     if (failures) {
         printf("%ld failures at %ld crash points\n", failures, crashes);
         return 1;

@@ -1,12 +1,13 @@
 /*
- * A failure of every call that can fail for lack of something.
+ * A failure of every call that can fail for lack of a resource.
  *
- * A victim does what a scenario of the crash test is about, and its k-th call to the operating
- * system fails (base/fault.h says which are meant); k = 1, 2, ... until it gets to the end without.
- * That call alone fails, or all at the same place from then on, or all, until one of ours has
- * returned an error. The error names what is lacking, the heap is sound, the same call made again
- * succeeds, and the victim leaves with every descriptor closed. The survivor then finds what it
- * would find if nothing had failed: each record once, in order, and every byte accounted for.
+ * A victim acts as a scenario of the crash test says, and its k-th call to the operating system
+ * fails (base/fault.h says which calls count); k = 1, 2, ... until no call fails. Either that call
+ * alone fails, or all calls at the same place from then on, or all calls, until a function of the
+ * library has returned an error. The error names what is lacking, the heap is sound, the same call
+ * succeeds when repeated, and the victim leaves with every descriptor closed. The survivor then
+ * finds what it would find if nothing had failed: each record once, in order, every byte accounted
+ * for.
  *
  *   test_faults [scenario [k [lack]]]    only that one; only that call; 1: its place, 2: all
  */
@@ -27,15 +28,15 @@ int main(void) { return 77; }
 #include <sanitizer/lsan_interface.h>
 #endif
 
-/* What the victim tells. */
+/* What the victim has noted. */
 struct outcome {
     struct told told;
-    long asked, struck; /* calls that could fail, that did */
-    int errors;         /* that ours returned because of it */
+    long asked, struck; /* calls that could fail; calls that did */
+    int errors;         /* errors of the library because of it */
     ipcheap_recovery recovery;
 };
 
-/* How long something is lacking: for one call, for all calls at the same place, for all. */
+/* How long a resource is lacking: for one call, for all calls at one place, for all calls. */
 enum lack { ONCE, HERE, EVERYWHERE, LACKS };
 static const char *const lack_text[] = {"", ", and all at its place,", ", and all after it,"};
 
@@ -46,7 +47,7 @@ static struct {
     struct world *world;
     long first; /* the call that fails; 0: none */
     enum lack lack;
-    bool numbers[256]; /* in errno, of those that failed */
+    bool numbers[256]; /* the errno of calls that failed */
 } faults;
 
 static bool is_lacking(const struct told *at, long call, const char *file, int line) {
@@ -65,7 +66,7 @@ static bool strike(int number, const char *file, int line) {
     return true;
 }
 
-/* Does the error name what was lacking? One whose death cannot be asked about is in the way. */
+/* Does the error name what was lacking? A participant that cannot be checked counts as alive. */
 static bool is_right(int64_t error, int number) {
     switch (error) {
     case IPCHEAP_NO_MEMORY:
@@ -79,7 +80,7 @@ static bool is_right(int64_t error, int number) {
     }
 }
 
-/* A call has returned an error. If it names what was lacking, nothing is from now on. */
+/* A call returned an error. If that names what was lacking, nothing is lacking from now on. */
 static bool struck(int64_t error) {
     int number = errno;
     if (!faults.outcome->struck || !ipcheap_fault_hook || !is_right(error, number)) return false;
@@ -137,7 +138,7 @@ static void be_victim(struct world *w, const struct scenario *s, struct outcome 
 
 /* The survivor --------------------------------------------------------------------------- */
 
-/* One run in a process of its own. */
+/* Makes one run in a new process. */
 static void survive(const struct scenario *s, struct outcome *o, long k, enum lack lack) {
     struct world w = {.told = &o->told};
     world_begin(&w, s);
@@ -158,7 +159,7 @@ static void survive(const struct scenario *s, struct outcome *o, long k, enum la
 
 static long points, refused, failures;
 
-/* False once no call failed. */
+/* Returns false once no call failed. */
 static bool run(const struct scenario *s, struct outcome *o, long k, enum lack lack) {
     memset(o, 0, sizeof *o);
     pid_t pid = fork();
@@ -197,7 +198,7 @@ int main(int count, char **arguments) {
             else
                 run_scenario(s, o);
         }
-    EXPECT(found > 0); /* or there is no scenario of that name */
+    EXPECT(found > 0); /* otherwise no scenario has that name */
     if (failures) {
         printf("%ld failures at %ld points\n", failures, points);
         return 1;
