@@ -1,7 +1,7 @@
 """Documents, comments, docstrings and messages are plain technical English.
 
 The rules are words and constructions that a native reader of the field stumbles over, and that a
-machine can tell from the legitimate ones. CONTROLS has an example for and against each of them.
+machine can tell from legitimate ones. Each has examples that it must catch and must not.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ AREAS = (
 )
 
 # Areas that are still being rewritten. Empty this, and keep it empty.
-NOT_YET = frozenset(AREAS) - {"docs/design"}
+NOT_YET = frozenset({"ipcheap", "native", "tests", "bench"})
 
 # Its strings are examples of what it looks for.
 THIS_FILE = Path(__file__).resolve()
