@@ -107,6 +107,25 @@ void *os_reallocate(void *memory, size_t bytes) {
     return FAULT(ENOMEM) ? NULL : realloc(memory, bytes);
 }
 
+/* Threads and processes that end or begin */
+
+static int thread_error(int number) {
+    if (number) errno = number;
+    return number == 0 ? 0 : number == ENOMEM ? IPCHEAP_NO_MEMORY : IPCHEAP_SYSTEM;
+}
+
+int os_thread_key(pthread_key_t *key, void (*ended)(void *value)) {
+    return thread_error(FAULT(EAGAIN) ? EAGAIN : pthread_key_create(key, ended));
+}
+
+int os_thread_keep(pthread_key_t key, const void *value) {
+    return thread_error(FAULT(ENOMEM) ? ENOMEM : pthread_setspecific(key, value));
+}
+
+int os_at_fork(void (*before)(void), void (*in_parent)(void), void (*in_child)(void)) {
+    return thread_error(FAULT(ENOMEM) ? ENOMEM : pthread_atfork(before, in_parent, in_child));
+}
+
 /* Who we are */
 
 uint32_t os_process_id(void) { return (uint32_t)getpid(); }

@@ -34,6 +34,12 @@ void *os_allocate_zeroed(size_t count, size_t bytes);
 void *os_allocate_aligned(size_t alignment, size_t bytes);
 void *os_reallocate(void *memory, size_t bytes);
 
+/* Threads and processes that end or begin -------------------------------------------------- */
+/* `ended` runs at the end of every thread that keeps a value other than NULL under the key. */
+int os_thread_key(pthread_key_t *key, void (*ended)(void *value));
+int os_thread_keep(pthread_key_t key, const void *value);
+int os_at_fork(void (*before)(void), void (*in_parent)(void), void (*in_child)(void));
+
 /* Who we are --------------------------------------------------------------------- */
 uint32_t os_process_id(void);
 uint32_t os_thread_id(void);

@@ -56,7 +56,11 @@ int ipcheap_attach(int fd, int shmid, ipcheap_heap **result) {
     int error = segment_open(fd, shmid, &heap);
     if (error) return error;
     heap->hooks = &hooks;
-    process_list_add(heap);
+    error = process_list_add(heap);
+    if (error) {
+        segment_free(heap);
+        return error;
+    }
     /* So that others see from now on that somebody is here. */
     struct participant *me;
     error = participant_current(heap, &me);

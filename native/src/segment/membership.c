@@ -18,6 +18,7 @@ static _Thread_local struct participant *mine;
 static pthread_mutex_t process_mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t process_once = PTHREAD_ONCE_INIT;
 static pthread_key_t thread_key;
+static int setup_error;
 static struct ipcheap_heap *handles;
 static uint64_t next_serial;
 static uint32_t forks; /* stored in a child before it has a second thread */
@@ -93,18 +94,26 @@ static void thread_ended(void *unused) {
     pthread_mutex_unlock(&process_mutex);
 }
 
+/* What is still missing of it, if it has failed before. */
 static void process_setup(void) {
-    pthread_key_create(&thread_key, thread_ended);
-    pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+    static bool has_key;
+    setup_error = has_key ? 0 : os_thread_key(&thread_key, thread_ended);
+    has_key = !setup_error;
+    if (has_key) setup_error = os_at_fork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
-void process_list_add(ipcheap_heap *heap) {
+int process_list_add(ipcheap_heap *heap) {
     pthread_once(&process_once, process_setup);
     pthread_mutex_lock(&process_mutex);
-    heap->serial = ++next_serial;
-    heap->next_of_process = handles;
-    handles = heap;
+    if (setup_error) process_setup();
+    int error = setup_error;
+    if (!error) {
+        heap->serial = ++next_serial;
+        heap->next_of_process = handles;
+        handles = heap;
+    }
     pthread_mutex_unlock(&process_mutex);
+    return error;
 }
 
 void process_list_remove(ipcheap_heap *heap) {
@@ -230,10 +239,11 @@ int participant_join(ipcheap_heap *heap, struct participant **result) {
             *result = p;
             return 0;
         }
+    int error = os_thread_keep(thread_key, &mine); /* any value: thread_ended() is to run */
+    if (error) return error;
     pthread_mutex_lock(&process_mutex);
     mine_tidy();
     participants_tidy(heap);
-    int error = 0;
     uint32_t slot = 0;
     bool was_live = false;
     struct participant *me = NULL;
@@ -255,7 +265,6 @@ int participant_join(ipcheap_heap *heap, struct participant **result) {
         heap->by_slot[slot] = me;
         me->next_of_thread = mine;
         mine = me;
-        pthread_setspecific(thread_key, me);
     }
     pthread_mutex_unlock(&process_mutex);
     if (error) return error;

@@ -36,7 +36,7 @@ void participants_close(ipcheap_heap *heap);
 void participants_forget(ipcheap_heap *heap);
 
 /* Handles are listed so that a forked child can drop what belongs to its parent. */
-void process_list_add(ipcheap_heap *heap);
+int process_list_add(ipcheap_heap *heap);
 void process_list_remove(ipcheap_heap *heap);
 
 /*
