@@ -32,7 +32,7 @@ struct told {
 };
 
 struct world {
-    int fd;
+    int fd, shmid; /* of the heap; a scenario without a survivor sets both */
     ipcheap_heap *heap;
     struct told *told;
     ipcheap_channel a, b, c;
@@ -60,6 +60,8 @@ extern const struct scenario memory_scenarios[], directory_scenarios[], static_s
     channel_scenarios[];
 /* All of these arrays, and NULL at the end. */
 extern const struct scenario *const crash_scenarios[];
+/* Without a survivor: the victim makes a heap in act() and looks at what is left in verify(). */
+extern const struct scenario own_heap_scenarios[];
 
 /*
  * Wraps a call that a victim makes, and returns its result. If test_faults made the call fail, and

@@ -31,7 +31,7 @@ static void extents_come_and_go(struct world *w) {
 static void in_turn(struct world *w) {
     struct participant *me;
     EXPECT_EQ(participant_current(w->heap, &me), 0);
-    EXPECT(memory_of(me) != NULL);
+    EXPECT_EQ(CALL(memory_of(me) ? 0 : IPCHEAP_NO_MEMORY), 0);
     me->memory->rotation.order = IN_TURN;
 }
 
