@@ -216,6 +216,70 @@ static void a_copy_is_dropped(void) {
 
 #endif
 
+/* A slot whose last occupant died ---------------------------------------------------------- */
+
+static void allocate_and_die(ipcheap_heap *heap) {
+    ipcheap_record record;
+    EXPECT_EQ(ipcheap_allocate(heap, 100, &record), 0);
+    EXPECT_EQ(ipcheap_allocate(heap, 30000, &record), 0);
+    _exit(0);
+}
+
+/* Nobody has been in the slots beyond these; now a newcomer takes one whose occupant died. */
+static void use_up_the_slots(ipcheap_heap *heap) {
+    for (uint32_t s = get(&heap->header->slots_used); s < PARTICIPANTS; s++) {
+        struct participant_slot *slot = slot_at(heap, s);
+        EXPECT_EQ(segment_commit_meta(heap, slot, sizeof *slot), 0);
+        put(&slot->word, slot_word(1, SLOT_LIVE));
+    }
+    put(&heap->header->slots_used, PARTICIPANTS);
+}
+
+static pthread_barrier_t refused;
+
+static void *be_refused(void *heap) {
+    ipcheap_record record;
+    ipcheap_allow_sleep(0);
+    EXPECT_EQ(ipcheap_allocate(heap, 100, &record), IPCHEAP_WOULD_SLEEP);
+    ipcheap_allow_sleep(1);
+    return NULL;
+}
+
+static void *join_without_sleeping(void *heap) {
+    ipcheap_record record;
+    be_refused(heap);
+    pthread_barrier_wait(&refused);
+    pthread_barrier_wait(&refused); /* the lock is free */
+    EXPECT_EQ(ipcheap_allocate(heap, 100, &record), 0);
+    EXPECT_EQ(ipcheap_free(heap, &record), 0);
+    return NULL;
+}
+
+/* A thread cannot recover its predecessor when it joins: its next call does, or its successor. */
+static void a_predecessor_is_recovered_later(void) {
+    int fd = new_segment(MIB);
+    ipcheap_heap *heap = attach(fd);
+    pthread_t thread;
+    struct participant *me;
+    EXPECT_EQ(participant_current(heap, &me), 0);
+    expect_success(run_peer(fd, allocate_and_die));
+    use_up_the_slots(heap);
+    EXPECT(statistics(heap).in_use > 30000);
+    EXPECT_EQ(pthread_barrier_init(&refused, NULL, 2), 0);
+    EXPECT_EQ(heap_lock(me), 0);
+    EXPECT_EQ(pthread_create(&thread, NULL, be_refused, heap), 0);
+    EXPECT_EQ(pthread_join(thread, NULL), 0);
+    EXPECT(statistics(heap).in_use > 30000);
+    EXPECT_EQ(pthread_create(&thread, NULL, join_without_sleeping, heap), 0);
+    pthread_barrier_wait(&refused);
+    heap_unlock(me);
+    pthread_barrier_wait(&refused);
+    EXPECT_EQ(pthread_join(thread, NULL), 0);
+    EXPECT_EQ(statistics(heap).in_use, 0);
+    ipcheap_release(heap);
+    close(fd);
+}
+
 int main(void) {
 #if IPCHEAP_STEPS
     nothing_is_trimmed();
@@ -224,5 +288,6 @@ int main(void) {
     memory_is_trimmed();
     another_thread_frees_extents();
     slabs_come_and_go();
+    a_predecessor_is_recovered_later();
     return 0;
 }

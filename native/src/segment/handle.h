@@ -30,6 +30,7 @@ struct participant {
     struct participant_slot *record; /* its slot */
     _Atomic uintptr_t thread;  /* thread_marker() of its thread; 0 when that has ended */
     bool abandoned;            /* belongs to the parent of a fork */
+    bool succeeds_dead;        /* the slot's last occupant is still to be recovered */
     _Atomic uint8_t attention; /* participant_attention: a free takes the long way */
     struct participant_memory *memory; /* the memory layer's; NULL when that needs nothing of it */
     struct ipcheap_endpoint *endpoints;

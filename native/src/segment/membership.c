@@ -68,7 +68,9 @@ static bool done(struct participant *me) {
 static void participant_retire(struct participant *me) {
     ipcheap_heap *heap = me->heap;
     if (heap->by_slot[me->slot] != me) return;
-    put_release(&slot_at(heap, me->slot)->word, slot_word(me->generation, SLOT_FREE));
+    /* Else it stays the slot of a dead one: to recover this one recovers those before it, too. */
+    if (!me->succeeds_dead)
+        put_release(&slot_at(heap, me->slot)->word, slot_word(me->generation, SLOT_FREE));
     os_byte_unlock(heap->live, me->slot);
     heap->by_slot[me->slot] = NULL;
 }
@@ -231,13 +233,30 @@ static void participants_tidy(ipcheap_heap *heap) {
     }
 }
 
+/* Recovers the slot's last occupant, if it died; without that, the next call tries it again. */
+static int recover_predecessor(struct participant *me) {
+    int error = heap_lock(me);
+    if (error) return error;
+    error = me->heap->hooks->recover(me, me->slot, me->generation - 1);
+    heap_unlock(me);
+    if (!error) me->succeeds_dead = false;
+    return error;
+}
+
+/* The calling thread is `me` from now on. */
+static int begin(struct participant *me) {
+    participant_cache = (struct participant_cache){me->heap->serial, me};
+    int error = me->succeeds_dead ? recover_predecessor(me) : 0;
+    if (error) participant_cache.serial = 0;
+    return error;
+}
+
 int participant_join(ipcheap_heap *heap, struct participant **result) {
     uintptr_t marker = thread_marker();
     for (struct participant *p = mine; p; p = p->next_of_thread)
         if (p->heap == heap && heap->by_slot[p->slot] == p && p->thread == marker) {
-            participant_cache = (struct participant_cache){heap->serial, p};
             *result = p;
-            return 0;
+            return begin(p);
         }
     int error = os_thread_keep(thread_key, &mine); /* any value: thread_ended() is to run */
     if (error) return error;
@@ -245,7 +264,7 @@ int participant_join(ipcheap_heap *heap, struct participant **result) {
     mine_tidy();
     participants_tidy(heap);
     uint32_t slot = 0;
-    bool was_live = false;
+    bool was_live = false; /* its last occupant died */
     struct participant *me = NULL;
     if (heap->live < 0) error = heap->live = os_reopen(heap->file);
     if (error >= 0) error = slot_take(heap, &slot, &was_live);
@@ -258,6 +277,7 @@ int participant_join(ipcheap_heap *heap, struct participant **result) {
     }
     if (!error) {
         me->thread = marker;
+        me->succeeds_dead = was_live;
         slot_fill(heap, slot, me->generation);
         me->next_of_heap = heap->members;
         heap->members = me;
@@ -268,17 +288,8 @@ int participant_join(ipcheap_heap *heap, struct participant **result) {
     }
     pthread_mutex_unlock(&process_mutex);
     if (error) return error;
-    participant_cache = (struct participant_cache){heap->serial, me};
-    if (was_live) {
-        error = heap_lock(me);
-        if (error == 0) {
-            error = heap->hooks->recover(me, slot, me->generation - 1);
-            heap_unlock(me);
-        }
-        if (error) return error;
-    }
     *result = me;
-    return 0;
+    return begin(me);
 }
 
 void participants_close(ipcheap_heap *heap) {
