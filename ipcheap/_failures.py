@@ -16,6 +16,20 @@ if TYPE_CHECKING:
     from ._handle import Handle
 
 
+def bad_variable() -> ValueError | None:
+    """Make the exception for an environment variable with a word that it does not take, if one has."""
+    words = ffi.new("const char **")
+    name = lib.ipcheap_bad_variable(words)
+    if not name:
+        return None
+    among = ", ".join(map(repr, text_of(words[0]).split("|")))
+    variable = text_of(name)
+    return ValueError(
+        f"the environment variable {variable} must be one of {among}, "
+        f"not {os.environ.get(variable)!r}"
+    )
+
+
 def holder_text(holder: CData) -> str:
     """Name a participant: process, thread, and whether it lives."""
     if not holder.pid:

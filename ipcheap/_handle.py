@@ -7,7 +7,7 @@ import sys
 import weakref
 
 from ._core import ffi, lib
-from ._failures import error
+from ._failures import bad_variable, error
 from ._native import address
 from ._types import MemoryCore
 
@@ -48,7 +48,7 @@ class Handle(MemoryCore):
         place = ffi.new("ipcheap_heap **")
         code = lib.py_attach(fd, shmid, place)
         if code:
-            raise error(code, self)
+            raise bad_variable() or error(code, self)
         self.pointer = ffi.gc(place[0], lib.py_release)
         self.bind(address(self.pointer))
         # Take part from now on, and not from the first use: the heap is not stale any more.

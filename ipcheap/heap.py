@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from .record import Record
     from .results import HeapStatistics, Participant, RecoveryReport
 
+_LONG_COPY = 16 << 10  # bytes: shorter copies go through the caches
+
 _MOST_WITNESSED = 4096  # the dead, and channels, that a report of recovery has room for
 
 
@@ -372,6 +374,8 @@ def _participant(holder: CData) -> Participant:
         state=holder_state(holder),
         elsewhere=bool(holder.elsewhere),
         since=holder.since_ns / 1e9,
+        extents="in-turn" if holder.in_turn else "lowest",
+        copies_past=tuple(_LONG_COPY << n for n in range(31) if holder.copies_past >> n & 1),
     )
 
 

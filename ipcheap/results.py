@@ -65,6 +65,10 @@ class Participant:
     `state` is "alive", "dead" (and awaits recovery), "stopped" or "stopped by a debugger".
     `pid` and `thread` count in the PID namespace that it lives in; `elsewhere` says that this
     is another one than ours. `name` is the process's, `since` seconds since the epoch.
+
+    The library finds out by trying which way is faster: `extents` says where large records go,
+    to the "lowest" place that is free or through memory "in-turn"; `copies_past` has the sizes,
+    from each up to twice that, whose copies go past the caches.
     """
 
     name: str
@@ -73,6 +77,8 @@ class Participant:
     state: str
     elsewhere: bool
     since: float
+    extents: str
+    copies_past: tuple[int, ...]
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ def test_types_keep_it_unless_they_sleep() -> None:
         assert set(bounded) <= {
             "ipcheap_array_of(of->heap, &of->core, &description, NULL)",
             "ipcheap_wait(self->endpoint, 0)",
-            "ipcheap_copy(to, from, nbytes)",
+            "ipcheap_copy(heap, to, from, nbytes)",
             "ipcheap_forks()",
         }
         assert text.count(RELEASE) == (1 if source == "bytes.c" else 0), source

@@ -64,7 +64,7 @@ void bulk_out(double *result) {
     double begin = now();
     for (uint64_t i = 0; i < bulk.count; i++) {
         MUST(ipcheap_allocate(heap, bulk.nbytes, &record));
-        ipcheap_copy(record.data, source, bulk.nbytes);
+        ipcheap_copy(heap, record.data, source, bulk.nbytes);
         give(out, &record);
     }
     while (atomic_load(&meeting->received) == 0) {}

@@ -27,20 +27,21 @@ void bytes_close(py_bytes *bytes) {
         PyBuffer_Release(&bytes->buffer);
 }
 
-static void copy_without_gil(void *to, const void *from, size_t nbytes, int far) {
+/* Without a heap, for this process only. */
+static void copy_without_gil(ipcheap_heap *heap, void *to, const void *from, size_t nbytes) {
     PyThreadState *state = PyEval_SaveThread();
-    if (far)
-        ipcheap_copy(to, from, nbytes);
+    if (heap)
+        ipcheap_copy(heap, to, from, nbytes);
     else
         memcpy(to, from, nbytes);
     PyEval_RestoreThread(state);
 }
 
-void copy_bytes(void *to, const void *from, size_t nbytes) {
+void copy_bytes(ipcheap_heap *heap, void *to, const void *from, size_t nbytes) {
     if (nbytes < LONG_COPY)
-        ipcheap_copy(to, from, nbytes);
+        ipcheap_copy(heap, to, from, nbytes);
     else
-        copy_without_gil(to, from, nbytes, 1);
+        copy_without_gil(heap, to, from, nbytes);
 }
 
 /* A new record with what is in the object. */
@@ -49,7 +50,7 @@ int copy_in(ipcheap_heap *heap, PyObject *object, ipcheap_record *record) {
     int error = bytes_open(&bytes, object);
     if (error) return error;
     error = keeping_allocate(heap, bytes.plain.nbytes, record);
-    if (!error) copy_bytes(record->data, bytes.plain.data, bytes.plain.nbytes);
+    if (!error) copy_bytes(heap, record->data, bytes.plain.data, bytes.plain.nbytes);
     bytes_close(&bytes);
     return error;
 }
@@ -74,7 +75,8 @@ static int measure_pieces(PyObject *pieces, uint64_t *nbytes) {
 }
 
 /* Another thread may have made one of them longer meanwhile. */
-static int copy_pieces(const ipcheap_record *record, PyObject *pieces) {
+static int copy_pieces(ipcheap_heap *heap, const ipcheap_record *record,
+                       PyObject *pieces) {
     Py_ssize_t count = PyList_Size(pieces);
     const uint32_t head[2] = {PY_PIECES, (uint32_t)count};
     uint64_t *lengths = (uint64_t *)record->data + 1, end = 8 + 8 * (uint64_t)count;
@@ -88,7 +90,8 @@ static int copy_pieces(const ipcheap_record *record, PyObject *pieces) {
         if (at > record->nbytes || bytes.plain.nbytes > record->nbytes - at) {
             error = PY_NOT_BYTES;
         } else {
-            copy_bytes((char *)record->data + at, bytes.plain.data, bytes.plain.nbytes);
+            copy_bytes(heap, (char *)record->data + at, bytes.plain.data,
+                       bytes.plain.nbytes);
             lengths[i] = bytes.plain.nbytes;
             end = at + bytes.plain.nbytes;
         }
@@ -103,7 +106,7 @@ int pack(ipcheap_heap *heap, PyObject *pieces, ipcheap_record *record) {
     int error = measure_pieces(pieces, &nbytes);
     if (!error) error = keeping_allocate(heap, nbytes, record);
     if (error) return error;
-    error = copy_pieces(record, pieces);
+    error = copy_pieces(heap, record, pieces);
     if (error) keeping_free(heap, record);
     record->form = IPCHEAP_OBJECT;
     return error;
@@ -115,6 +118,6 @@ PyObject *copy_out(const ipcheap_record *record) {
     int long_one = nbytes >= LONG_COPY;
     PyObject *bytes = PyBytes_FromStringAndSize(long_one ? NULL : record->data,
                                                 (Py_ssize_t)nbytes);
-    if (bytes && long_one) copy_without_gil(PyBytes_AsString(bytes), record->data, nbytes, 0);
+    if (bytes && long_one) copy_without_gil(NULL, PyBytes_AsString(bytes), record->data, nbytes);
     return bytes;
 }

@@ -124,7 +124,7 @@ static void fill_part(py_record *self, Py_ssize_t start, const ipcheap_bytes *fr
         return;
     }
     self->slices++; /* a long copy gives the GIL up: the memory stays until it is done */
-    copy_bytes(to, from->data, (size_t)from->nbytes);
+    copy_bytes(self->heap, to, from->data, (size_t)from->nbytes);
     record_unview(self);
 }
 

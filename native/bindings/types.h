@@ -108,7 +108,8 @@ typedef struct py_bytes {
 int bytes_open(py_bytes *bytes, PyObject *object); /* 0 or PY_NOT_BYTES */
 void bytes_close(py_bytes *bytes);
 
-void copy_bytes(void *to, const void *from, size_t nbytes); /* for somebody else to read */
+/* For another process to read. */
+void copy_bytes(ipcheap_heap *heap, void *to, const void *from, size_t nbytes);
 int copy_in(ipcheap_heap *heap, PyObject *object, ipcheap_record *record);
 PyObject *copy_out(const ipcheap_record *record);
 int pack(ipcheap_heap *heap, PyObject *pieces, ipcheap_record *record);

@@ -32,7 +32,7 @@ static void in_turn(struct world *w) {
     struct participant *me;
     EXPECT_EQ(participant_current(w->heap, &me), 0);
     EXPECT_EQ(CALL(memory_of(me) ? 0 : IPCHEAP_NO_MEMORY), 0);
-    me->memory->rotation.order = IN_TURN;
+    me->memory->rotation.trial.way = IN_TURN;
 }
 
 static void extents_in_turn(struct world *w) {

@@ -268,10 +268,11 @@ static void what_is_read_after_the_producer_has_gone_is_freed(void) {
 /* Long copies ------------------------------------------------------------------------------- */
 
 /* The bytes before and behind a copy stay as they are, wherever it begins and ends. */
-static void expect_copied(unsigned char *to, const unsigned char *from, size_t nbytes) {
+static void expect_copied(ipcheap_heap *heap, unsigned char *to, const unsigned char *from,
+                          size_t nbytes) {
     enum { AROUND = 128 };
     memset(to, 0xEE, nbytes + 2 * AROUND);
-    ipcheap_copy(to + AROUND, from, nbytes);
+    ipcheap_copy(heap, to + AROUND, from, nbytes);
     EXPECT_EQ(memcmp(to + AROUND, from, nbytes), 0);
     for (size_t i = 0; i < AROUND; i++) {
         EXPECT_EQ(to[i], 0xEE);
@@ -285,10 +286,16 @@ static void copies_are_exact(void) {
     static const size_t lengths[] = {0, 1, 63, 16384, 33333, 100003, LONGEST, LONGEST + 70};
     unsigned char *from = malloc(LONGEST + 256), *to = malloc(LONGEST + 1024);
     EXPECT(from && to);
+    int fd = new_segment(4 * MIB);
+    ipcheap_heap *heap = attach(fd);
     for (size_t i = 0; i < LONGEST + 256; i++) from[i] = (unsigned char)(i * 0x9E3779B1u >> 24);
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
-        for (size_t n = 0; n < TIMES; n++) expect_copied(to + n * 9, from + n, lengths[i]);
+        for (size_t n = 0; n < TIMES; n++) expect_copied(heap, to + n * 9, from + n, lengths[i]);
     }
+    ipcheap_close(heap);
+    expect_copied(heap, to, from, LONGEST);
+    ipcheap_release(heap);
+    close(fd);
     free(from);
     free(to);
 }

@@ -7,6 +7,8 @@ static int64_t time_now(void) { return time_ns; }
 
 /* The same functions, compiled again with that clock. */
 #define os_now time_now
+#define extent_choice choice_of_extents
+#define rotation_begin begin
 #define rotation_turn turn
 #define rotation_page place
 #define rotation_note note
@@ -16,6 +18,7 @@ static int64_t time_now(void) { return time_ns; }
 #include "testing.h"
 
 enum { RECORD = 256 }; /* pages: four in a lap */
+#define CHANGE (schedule.settle + schedule.tries) /* laps in the other order before it is usual */
 
 /* How long a lap takes in either order; `first` is the first lap after a change. */
 struct costs {
@@ -34,25 +37,26 @@ static void scene_begin(struct scene *s) {
     *s = (struct scene){.heap.geometry.zone_pages[DATA_ZONE] = 1 << 18, .r = &s->memory.rotation};
     s->me.heap = &s->heap;
     s->me.memory = &s->memory;
+    begin(s->r);
     time_ns = 1000000;
 }
 
 static void lap_of(struct scene *s, const struct costs *c) {
-    enum extent_order before = s->r->order;
+    uint32_t before = s->r->trial.way;
     for (uint64_t i = 0; i < LAP_PAGES / RECORD; i++) {
         turn(&s->me, RECORD);
         note(&s->me, i * RECORD, RECORD);
         if (i > 0) continue;
-        time_ns += before != s->r->order && c->first ? c->first
-                   : s->r->order == LOWEST           ? c->lowest
+        time_ns += before != s->r->trial.way && c->first ? c->first
+                   : s->r->trial.way == LOWEST           ? c->lowest
                                                      : c->in_turn;
     }
     s->laps++;
 }
 
-static void laps_of(struct scene *s, int64_t lowest, int64_t in_turn, int64_t first, int count) {
+static void laps_of(struct scene *s, int64_t lowest, int64_t in_turn, int64_t first, uint32_t count) {
     struct costs costs = {lowest, in_turn, first};
-    while (count-- > 0) lap_of(s, &costs);
+    while (count--) lap_of(s, &costs);
 }
 
 /* Returns the laps until an order is the usual one; 0 if it never is. */
@@ -60,7 +64,7 @@ static uint64_t laps_until(struct scene *s, enum extent_order order, struct cost
     s->laps = 0;
     while (s->laps < 5000) {
         lap_of(s, &costs);
-        if (s->r->order == order && s->r->laps < s->r->next) return s->laps;
+        if (s->r->trial.way == order && s->r->trial.goes < s->r->trial.next) return s->laps;
     }
     return 0;
 }
@@ -68,11 +72,11 @@ static uint64_t laps_until(struct scene *s, enum extent_order order, struct cost
 static void the_faster_order_is_found_and_left_again(void) {
     struct scene s;
     scene_begin(&s);
-    EXPECT_EQ(s.r->order, LOWEST);
-    EXPECT_EQ(laps_until(&s, IN_TURN, (struct costs){100, 50, 0}), 1 + FIRST + 1 + TRIES);
-    EXPECT_EQ(s.r->next, SOON);
-    EXPECT_EQ(laps_until(&s, LOWEST, (struct costs){50, 100, 0}), SOON + 1 + TRIES);
-    EXPECT_EQ(s.r->next, SOON);
+    EXPECT_EQ(s.r->trial.way, LOWEST);
+    EXPECT_EQ(laps_until(&s, IN_TURN, (struct costs){100, 50, 0}), 1 + schedule.first + CHANGE);
+    EXPECT_EQ(s.r->trial.next, schedule.soon);
+    EXPECT_EQ(laps_until(&s, LOWEST, (struct costs){50, 100, 0}), schedule.soon + CHANGE);
+    EXPECT_EQ(s.r->trial.next, schedule.soon);
 }
 
 static void a_little_faster_is_not_enough(void) {
@@ -90,12 +94,12 @@ static void what_is_settled_is_compared_less_and_less(void) {
     uint32_t most = 0;
     for (int i = 0; i < 5000; i++) {
         laps_of(&s, 100, 150, 0, 1);
-        EXPECT(s.r->next >= most);
-        most = s.r->next;
+        EXPECT(s.r->trial.next >= most);
+        most = s.r->trial.next;
     }
-    EXPECT_EQ(most, LATER);
-    EXPECT(laps_until(&s, IN_TURN, (struct costs){100, 50, 0}) <= LATER + 2 * (TRIES + 2));
-    EXPECT_EQ(s.r->next, SOON);
+    EXPECT_EQ(most, schedule.later);
+    EXPECT(laps_until(&s, IN_TURN, (struct costs){100, 50, 0}) <= schedule.later + 2 * CHANGE + 2);
+    EXPECT_EQ(s.r->trial.next, schedule.soon);
 }
 
 /* The first lap includes committing memory and filling caches. */
@@ -110,16 +114,16 @@ static void the_first_lap_does_not_count(void) {
 static void the_fastest_of_the_last_laps_counts(void) {
     struct scene s;
     scene_begin(&s);
-    laps_of(&s, 100, 0, 0, 1 + FIRST);         /* usual */
+    laps_of(&s, 100, 0, 0, 1 + schedule.first); /* usual */
     laps_of(&s, 0, 500, 0, 2);                 /* something came in between */
     laps_of(&s, 0, 50, 0, 1);
-    laps_of(&s, 0, 500, 0, TRIES - 1);
-    EXPECT_EQ(s.r->order, IN_TURN);
-    EXPECT_EQ(s.r->next, SOON);
+    laps_of(&s, 0, 500, 0, schedule.tries - 1);
+    EXPECT_EQ(s.r->trial.way, IN_TURN);
+    EXPECT_EQ(s.r->trial.next, schedule.soon);
     /* Laps of long ago do not count: the last ones before the comparison are slow. */
-    laps_of(&s, 0, 10, 0, SOON - 2 - TRIES);
-    laps_of(&s, 80, 100, 0, 2 * TRIES + 2);
-    EXPECT_EQ(s.r->order, LOWEST);
+    laps_of(&s, 0, 10, 0, schedule.soon - 2 - schedule.tries);
+    laps_of(&s, 80, 100, 0, 2 * schedule.tries + 2);
+    EXPECT_EQ(s.r->trial.way, LOWEST);
 }
 
 /* Time that passes while nothing is allocated is the same in either order. */
@@ -127,7 +131,7 @@ static void waiting_for_the_source_changes_nothing(void) {
     struct scene s;
     scene_begin(&s);
     laps_of(&s, 1000000, 1000000, 0, 3000);
-    EXPECT_EQ(s.r->order, LOWEST);
+    EXPECT_EQ(s.r->trial.way, LOWEST);
 }
 
 int main(void) {

@@ -21,7 +21,7 @@ static struct scene scene_of(uint64_t capacity) {
     EXPECT_EQ(participant_current(s.heap, &s.me), 0);
     EXPECT(memory_of(s.me) != NULL);
     s.rotation = &s.me->memory->rotation;
-    EXPECT_EQ(s.rotation->order, LOWEST);
+    EXPECT_EQ(s.rotation->trial.way, LOWEST);
     return s;
 }
 
@@ -79,7 +79,7 @@ static void the_lowest_is_taken_at_first(void) {
 
 static void in_turn_they_follow_each_other_for_a_lap(void) {
     struct scene s = scene_of(1024 * MIB);
-    s.rotation->order = IN_TURN;
+    s.rotation->trial.way = IN_TURN;
     uint64_t first = allocate(&s, SIZE), next = first + SIZE;
     for (int i = 1; i < LAP / SIZE; i++, next += SIZE) EXPECT_EQ(allocate_next(&s, SIZE), next);
     EXPECT_EQ(allocate_next(&s, SIZE), first);
@@ -99,7 +99,7 @@ static void only_what_it_pays_for_goes_round(void) {
                  {64 * MIB, 600 << 10, false},  {2 * MIB, 40 << 10, false}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct scene s = scene_of(cases[i].capacity);
-        s.rotation->order = IN_TURN;
+        s.rotation->trial.way = IN_TURN;
         stream(&s, cases[i].nbytes, 3);
         EXPECT_EQ(s.rotation->last_word != 0, cases[i].goes);
         ipcheap_release(s.heap);
@@ -110,7 +110,7 @@ static void only_what_it_pays_for_goes_round(void) {
 /* Allocation restarts at the lowest place once the last record was freed, and after each lap. */
 static void places_are_only_hints(void) {
     struct scene s = scene_of(1024 * MIB);
-    s.rotation->order = IN_TURN;
+    s.rotation->trial.way = IN_TURN;
     uint64_t first = allocate(&s, SIZE);
     give_back(&s, &s.last);
     EXPECT_EQ(allocate(&s, SIZE), first);
@@ -138,7 +138,7 @@ static void places_are_only_hints(void) {
 /* Stale words stand inside runs after a crash: only what is certainly a head is believed. */
 static void what_stands_inside_a_run_is_not_believed(void) {
     struct scene s = scene_of(1024 * MIB);
-    s.rotation->order = IN_TURN;
+    s.rotation->trial.way = IN_TURN;
     uint64_t first = allocate(&s, SIZE), page = s.rotation->last + SIZE / PAGE;
     give_back(&s, &s.last);
     put(&s.heap->pages[page].word, page_word(PAGE_FREE, KIND_NONE, 100));
@@ -155,7 +155,7 @@ static void what_stands_inside_a_run_is_not_believed(void) {
 /* As Python does it: a call that would sleep is repeated where it may. It counts only once. */
 static void a_caller_that_must_not_sleep_asks_again(void) {
     struct scene s = scene_of(1024 * MIB);
-    s.rotation->order = IN_TURN;
+    s.rotation->trial.way = IN_TURN;
     uint64_t first = 0;
     for (int i = 0; i < LAP / (512 << 10); i++) {
         ipcheap_record before = s.last;
@@ -168,7 +168,7 @@ static void a_caller_that_must_not_sleep_asks_again(void) {
         if (i > 0) give_back(&s, &before);
     }
     EXPECT_EQ(s.rotation->left, 0);
-    EXPECT_EQ(s.rotation->laps, 0);
+    EXPECT_EQ(s.rotation->trial.goes, 0);
     give_back(&s, &s.last);
     scene_end(&s);
 }
@@ -180,7 +180,7 @@ static void what_little_is_left_is_not_taken_apart(void) {
     uint64_t count = 0;
     while (ipcheap_allocate(s.heap, 6 * MIB, &large[count]) == 0) count++;
     give_back(&s, &large[--count]);
-    s.rotation->order = IN_TURN;
+    s.rotation->trial.way = IN_TURN;
     EXPECT_EQ(span_of(&s, SIZE, ROUNDS), SIZE);
     for (int i = 0; i < ROUNDS; i++) {
         ipcheap_record record;
@@ -189,13 +189,13 @@ static void what_little_is_left_is_not_taken_apart(void) {
         give_back(&s, &record);
     }
     EXPECT_EQ(ipcheap_allocate(s.heap, 6 * MIB, &large[count]), 0);
-    uint32_t laps = s.rotation->laps;
+    uint32_t laps = s.rotation->trial.goes;
     uint64_t left = s.rotation->left;
     ipcheap_record record;
     int error = 0;
     for (int i = 0; i < 10 * ROUNDS; i++) error = ipcheap_allocate(s.heap, MIB, &record);
     EXPECT_EQ(error, IPCHEAP_HEAP_FULL);
-    EXPECT_EQ(s.rotation->laps, laps);
+    EXPECT_EQ(s.rotation->trial.goes, laps);
     EXPECT_EQ(s.rotation->left, left);
     for (uint64_t i = 0; i <= count; i++) give_back(&s, &large[i]);
     scene_end(&s);
@@ -238,7 +238,7 @@ static bool a_death_leaves_something_alike(int steps) {
     struct scene s = scene_of(1024 * MIB);
     ipcheap_heap *other = attach(s.fd);
     ipcheap_record below, between, theirs[3], large;
-    s.rotation->order = IN_TURN;
+    s.rotation->trial.way = IN_TURN;
     EXPECT_EQ(ipcheap_allocate(s.heap, 17 * PAGE, &below), 0);
     EXPECT_EQ(ipcheap_allocate(s.heap, 15 * PAGE, &between), 0);
     allocate(&s, SIZE);

@@ -97,7 +97,7 @@ static void *send_large_ones(void *argument) {
     struct participant *me;
     EXPECT_EQ(participant_current(scene->heap, &me), 0);
     EXPECT(memory_of(me) != NULL);
-    me->memory->rotation.order = IN_TURN;
+    me->memory->rotation.trial.way = IN_TURN;
     ipcheap_endpoint *producer = claim(scene->heap, &scene->first, IPCHEAP_PRODUCER);
     for (uint64_t i = 0; i < ROUNDS; i++) {
         ipcheap_record record;

@@ -108,6 +108,13 @@ IPCHEAP_API int ipcheap_format(int fd, int shmid, const ipcheap_options *options
  * that carries the liveness locks.
  */
 IPCHEAP_API int ipcheap_attach(int fd, int shmid, ipcheap_heap **heap);
+/*
+ * The library finds out by trying which way is faster, and shows it in ipcheap_holder. Environment
+ * variables, which a process reads once, pin it: IPCHEAP_COPY is through, past or learn,
+ * IPCHEAP_EXTENTS is lowest, in-turn or learn. For any other value ipcheap_attach() returns
+ * BAD_VALUE, and this the variable's name, with its words as "a|b|c"; NULL if all are right.
+ */
+IPCHEAP_API const char *ipcheap_bad_variable(const char **words);
 IPCHEAP_API int ipcheap_inspect(int fd, int shmid, ipcheap_heap_info *info);
 IPCHEAP_API int ipcheap_heap_describe(ipcheap_heap *heap, ipcheap_heap_info *info);
 
@@ -149,6 +156,8 @@ typedef struct ipcheap_holder {
     uint32_t elsewhere; /* its pid is one of another PID namespace than the caller's */
     char name[16];
     uint64_t since_ns; /* when it came, since the epoch */
+    uint32_t in_turn;  /* its large records use memory in turn, not the lowest that is free */
+    uint32_t copies_past; /* bit n: it copies 16 KiB << n, up to twice that, past the caches */
 } ipcheap_holder;
 
 /* Steps through the participants, the dead that await recovery included: *cursor starts at 0.
@@ -326,10 +335,10 @@ IPCHEAP_API int64_t ipcheap_try_send_many(ipcheap_endpoint *producer, ipcheap_re
 /*
  * Copies what another process is to read, as memcpy() does, in the faster of two ways: through the
  * caches or past them. That depends on the length, on how many such copies are under way and on
- * whether the two cores share a cache; each thread tries it now and then. A send after it publishes
- * the copy.
+ * whether the two cores share a cache. Each participant of the heap tries it now and then; a thread
+ * that is none, and a closed heap, just copy. A send after it publishes the copy.
  */
-IPCHEAP_API void ipcheap_copy(void *to, const void *from, size_t nbytes);
+IPCHEAP_API void ipcheap_copy(ipcheap_heap *heap, void *to, const void *from, size_t nbytes);
 
 /* Bytes to be copied from. */
 typedef struct ipcheap_bytes {

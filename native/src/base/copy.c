@@ -1,15 +1,17 @@
 /*
  * copy.c - copies of what another process is to read.
  *
- * Through the caches: each line of the target is fetched, or taken from the core that has read it
- * last. Past them, with stores that go to memory: nothing is fetched, and the reader gets it from
- * there. Where both cores share a cache the first is faster, until the copies under way fill it;
- * where they do not, to take a line back costs tens of nanoseconds, and the second is faster, up to
- * ten times. No processor tells, and a virtual one moves: so both are tried now and then.
+ * Through the caches, each line of the target is fetched first, often from the core that read it
+ * last. Past them, stores go straight to memory: nothing is fetched, and the reader takes the
+ * data from memory. Between cores that share a cache the first way is faster, until the copies
+ * under way fill that cache. Between others it costs tens of nanoseconds to take a line back, and
+ * the second way is up to ten times as fast. So both are tried now and then: see trial.h.
  */
 #include "base/copy.h"
 
-#include "ipcheap/ipcheap.h"
+#include <string.h>
+
+struct choice copy_choice = {.name = "IPCHEAP_COPY", .words = "learn|through|past"};
 
 #if defined(__x86_64__)
 
@@ -18,26 +20,12 @@
 
 enum {
     LINE = 64,
-    ORDERS = 24,  /* powers of two from SHORT_COPY on */
-    TRIES = 3,    /* of either way, of which the best counts */
-    FIRST = 16,   /* copies before they are compared, for the memory is new; then after ... */
-    SOON = 64,    /* ... so many, if that has changed anything, or else ... */
-    LATER = 1024, /* ... twice as many each time, up to this */
-    WATCHED = 16, /* how many copies one of them is timed of */
+    WATCHED = 16, /* of so many copies in the usual way, one is timed */
     MIDDLING = 64 << 10,
     LARGE = 8 << 20,
 };
 enum way { THROUGH, PAST };
-
-/* How copies of about one length have gone, in this thread and in one way of using memory. */
-struct pace {
-    enum way way;
-    uint32_t copies, next; /* since the last comparison; after which there is another */
-    uint64_t ticks[2];     /* for 64 KiB, the best of each way */
-};
-
-static _Thread_local struct pace paces[2][ORDERS];
-static _Thread_local int memory_use;
+static const struct schedule schedule = {.first = 16, .soon = 64, .later = 1024, .tries = 3};
 
 static void stream_lines(char *to, const char *from, size_t nbytes) {
     for (size_t at = 0; at < nbytes; at += LINE) {
@@ -50,10 +38,10 @@ static void stream_lines(char *to, const char *from, size_t nbytes) {
         _mm_stream_si128(target + 2, c);
         _mm_stream_si128(target + 3, d);
     }
-    _mm_sfence(); /* such stores keep no order of their own */
+    _mm_sfence(); /* these stores are not ordered with later ones */
 }
 
-/* Whole lines past the caches, and what is left before and behind them as usual. */
+/* Copies whole lines past the caches, and what lies before and behind them through the caches. */
 static void stream(char *to, const char *from, size_t nbytes) {
     size_t before = -(uintptr_t)to % LINE, lines = (nbytes - before) / LINE * LINE;
     memcpy(to, from, before);
@@ -68,6 +56,7 @@ static void copy_in_way(enum way way, void *to, const void *from, size_t nbytes)
         memcpy(to, from, nbytes);
 }
 
+/* Returns the processor's ticks for 64 KiB. */
 static uint64_t timed_copy(enum way way, void *to, const void *from, size_t nbytes) {
     uint64_t begin = __rdtsc();
     copy_in_way(way, to, from, nbytes);
@@ -75,61 +64,51 @@ static uint64_t timed_copy(enum way way, void *to, const void *from, size_t nbyt
 }
 
 /*
- * The reader pays for what has gone past his caches, and he may be the slower one. Of short copies
- * only one core's fight for another's lines is worse than that; long ones would not be in a cache
- * any more when they are read.
+ * How many ticks past the caches are few enough. The reader pays for what has bypassed the caches,
+ * and the reader may be the slower side. For short copies only taking lines back from another core
+ * costs more than that. Long ones have left the caches anyway by the time they are read.
  */
 static uint64_t most_ticks_past(uint64_t through, size_t nbytes) {
     if (nbytes < MIDDLING) return through / 6;
     return nbytes < LARGE ? through / 4 * 3 : through;
 }
 
-static void decide(struct pace *p, size_t nbytes) {
-    uint64_t most = most_ticks_past(p->ticks[THROUGH], nbytes);
-    enum way way = p->ticks[PAST] < most ? PAST : THROUGH;
-    p->next = way == p->way ? (uint32_t)least(2 * p->next, LATER) : SOON;
-    p->way = way;
+static void decide(struct copies *c, uint32_t order, size_t nbytes) {
+    struct trial *t = &c->trials[order];
+    enum way way = t->best[PAST] < most_ticks_past(t->best[THROUGH], nbytes) ? PAST : THROUGH;
+    trial_decide(t, &schedule, way);
+    c->past = (c->past & ~(1u << order)) | (uint32_t)way << order;
 }
 
-static void compare(struct pace *p, void *to, const void *from, size_t nbytes) {
-    uint32_t nth = p->copies++ - p->next;
-    enum way way = nth < TRIES ? THROUGH : PAST;
-    uint64_t ticks = timed_copy(way, to, from, nbytes);
-    if (nth % TRIES == 0 || ticks < p->ticks[way]) p->ticks[way] = ticks;
-    if (++nth < 2 * TRIES) return;
-    decide(p, nbytes);
-    p->copies = 0;
+void copies_begin(struct copies *c) {
+    int pinned = os_choice(&copy_choice);
+    for (int i = 0; i < COPY_SIZES; i++) trial_begin(&c->trials[i], &schedule, pinned);
+    c->past = pinned == 1 + PAST ? (1u << COPY_SIZES) - 1 : 0;
 }
 
-/* It takes twice as long as it did? Then compare them again, but not all the time. */
-static void watch(struct pace *p, void *to, const void *from, size_t nbytes) {
-    uint64_t ticks = timed_copy(p->way, to, from, nbytes);
-    if (ticks > 2 * p->ticks[p->way] && p->copies > SOON) p->next = p->copies + 1;
-}
-
-void copy_memory_use(int use) { memory_use = use; }
-
-void copy_long(void *to, const void *from, size_t nbytes) {
+void copy_long(struct copies *c, void *to, const void *from, size_t nbytes) {
     uint32_t order = (uint32_t)(63 - __builtin_clzll(nbytes / SHORT_COPY | 1));
-    struct pace *p = &paces[memory_use][least(order, ORDERS - 1)];
-    if (UNLIKELY(!p->next)) p->next = FIRST;
-    if (UNLIKELY(p->copies >= p->next)) {
-        compare(p, to, from, nbytes);
-        return;
-    }
-    if (UNLIKELY(p->copies % WATCHED == WATCHED - 1 && p->ticks[p->way]))
-        watch(p, to, from, nbytes);
+    if (order >= COPY_SIZES) order = COPY_SIZES - 1;
+    struct trial *t = &c->trials[order];
+    bool timed = trial_is_timed(t, &schedule);
+    bool watched = t->best[t->way] && t->goes % WATCHED == WATCHED - 1;
+    uint64_t ticks = 0;
+    if (LIKELY(!timed && !watched))
+        copy_in_way(t->way, to, from, nbytes);
     else
-        copy_in_way(p->way, to, from, nbytes);
-    p->copies++;
+        ticks = timed_copy(t->way, to, from, nbytes);
+    /* Twice as slow as it was: something has changed. */
+    if (!timed && watched && ticks > 2 * t->best[t->way]) trial_hurry(t, &schedule);
+    if (UNLIKELY(trial_go(t, &schedule, ticks))) decide(c, order, nbytes);
 }
 
 #else
 
-void copy_memory_use(int use) { (void)use; }
+void copies_begin(struct copies *c) { *c = (struct copies){0}; }
 
-void copy_long(void *to, const void *from, size_t nbytes) { memcpy(to, from, nbytes); }
+void copy_long(struct copies *c, void *to, const void *from, size_t nbytes) {
+    (void)c;
+    memcpy(to, from, nbytes);
+}
 
 #endif
-
-void ipcheap_copy(void *to, const void *from, size_t nbytes) { copy(to, from, nbytes); }

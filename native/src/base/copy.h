@@ -1,26 +1,31 @@
-/* copy.h - layer base: copies of what another process is to read. */
+/*
+ * copy.h - layer base: copies of what another process is to read.
+ *
+ * A long copy goes through the caches or past them, whichever has been faster of late. What has
+ * been found out is the caller's private memory.
+ */
 #ifndef IPCHEAP_BASE_COPY_H
 #define IPCHEAP_BASE_COPY_H
 
 #include <stddef.h>
-#include <string.h>
 
-#include "base/shared.h"
+#include "base/os.h"
+#include "base/trial.h"
 
-#define SHORT_COPY ((size_t)16 << 10) /* less than this goes through the caches */
+#define SHORT_COPY ((size_t)16 << 10) /* shorter copies always go through the caches */
+#define COPY_SIZES 24                 /* powers of two from SHORT_COPY on */
 
-/* In the way that has been faster of late. */
-void copy_long(void *to, const void *from, size_t nbytes);
+/* How copies have gone, by their length. */
+struct copies {
+    struct trial trials[COPY_SIZES];
+    uint32_t past; /* bit n: the usual way for SHORT_COPY << n is past the caches */
+};
 
-/* How this thread uses memory from now on, 0 or 1: either has its own fastest way to copy. */
-void copy_memory_use(int use);
+/* IPCHEAP_COPY: learn, through or past. */
+extern struct choice copy_choice;
 
-/* As memcpy() does; `from` may be NULL for nothing. A release after it publishes the copy. */
-static inline void copy(void *to, const void *from, size_t nbytes) {
-    if (UNLIKELY(nbytes >= SHORT_COPY))
-        copy_long(to, from, nbytes);
-    else if (LIKELY(nbytes))
-        memcpy(to, from, nbytes);
-}
+void copies_begin(struct copies *copies);
+/* Copies SHORT_COPY bytes or more as memcpy() does. A release after it publishes the copy. */
+void copy_long(struct copies *copies, void *to, const void *from, size_t nbytes);
 
 #endif

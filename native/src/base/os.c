@@ -158,6 +158,29 @@ uint32_t os_only_core(void) {
     return core + 1;
 }
 
+/* The environment */
+
+static int index_of_word(const char *words, const char *word) {
+    size_t length = strlen(word);
+    for (int index = 0; length; index++) {
+        size_t here = strcspn(words, "|");
+        if (here == length && memcmp(words, word, length) == 0) return index;
+        if (!words[here]) return IPCHEAP_BAD_VALUE;
+        words += here + 1;
+    }
+    return 0;
+}
+
+int os_choice(struct choice *choice) {
+    int known = choice->known;
+    if (!known) {
+        const char *value = getenv(choice->name);
+        int index = value ? index_of_word(choice->words, value) : 0;
+        choice->known = known = index < 0 ? index : index + 1;
+    }
+    return known < 0 ? known : known - 1;
+}
+
 /* Sleeping on a shared word */
 
 int os_futex_wait(const shared32 *word, uint32_t expected, int64_t timeout_ns) {

@@ -48,6 +48,19 @@ void os_process_name(char name[16]);
 uint64_t os_random(void);
 uint32_t os_only_core(void); /* 1 + the only one this thread may run on; 0 when there are several */
 
+/* The environment ---------------------------------------------------------------- */
+/* A variable that pins what is otherwise found out by trying. */
+struct choice {
+    const char *name;
+    const char *words; /* "the default|another|..." */
+    _Atomic int known; /* 0: not read yet */
+};
+/*
+ * Returns which of the words the variable has: 0, 1, ..., and 0 if it is unset or empty. BAD_VALUE
+ * for anything else. It is read once: what a process does later to its environment changes nothing.
+ */
+int os_choice(struct choice *choice);
+
 /* Sleeping on a shared word -------------------------------------------------------- */
 int os_futex_wait(const shared32 *word, uint32_t expected, int64_t timeout_ns);
 int os_futex_wake(const shared32 *word, int count);

@@ -51,8 +51,20 @@ int ipcheap_format(int fd, int shmid, const ipcheap_options *options) {
     return segment_format(fd, shmid, options, extents_rebuild);
 }
 
+const char *ipcheap_bad_variable(const char **words) {
+    static struct choice *const choices[] = {&copy_choice, &extent_choice};
+    for (size_t i = 0; i < sizeof choices / sizeof *choices; i++) {
+        if (os_choice(choices[i]) >= 0) continue;
+        *words = choices[i]->words;
+        return choices[i]->name;
+    }
+    return NULL;
+}
+
 int ipcheap_attach(int fd, int shmid, ipcheap_heap **result) {
     ipcheap_heap *heap;
+    const char *words;
+    if (ipcheap_bad_variable(&words)) return IPCHEAP_BAD_VALUE;
     int error = segment_open(fd, shmid, &heap);
     if (error) return error;
     heap->hooks = &hooks;

@@ -120,7 +120,10 @@ int extent_allocate(struct participant *me, int zone, uint64_t pages, uint64_t a
     if (pages == 0 || pages > heap->geometry.zone_pages[zone]) return IPCHEAP_HEAP_FULL;
     if (!memory_of(me)) return IPCHEAP_NO_MEMORY;
     bool stream = kind == KIND_RECORD && align == 1; /* not a slab-to-be */
-    if (stream) rotation_turn(me, pages);
+    if (stream) {
+        rotation_turn(me, pages);
+        memory_show_ways(me);
+    }
     /* Another processor had these last: fetch them together, and while the lock comes. */
     index_prefetch(heap, zone, pages);
     prefetch_to_write(&heap->pages[me->memory->recent_page]);

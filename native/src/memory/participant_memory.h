@@ -6,6 +6,9 @@
 #ifndef IPCHEAP_MEMORY_PARTICIPANT_MEMORY_H
 #define IPCHEAP_MEMORY_PARTICIPANT_MEMORY_H
 
+#include <string.h>
+
+#include "base/copy.h"
 #include "memory/deferred.h"
 #include "memory/rotation.h"
 
@@ -57,14 +60,30 @@ struct participant_memory {
     struct slab_cache slabs;
     struct deferred deferred;
     struct rotation rotation;
+    struct copies copies[2]; /* by extent_order: each has its own fastest way to copy */
     uint64_t recent_page; /* the extent allocated last, to prefetch its descriptor */
 };
 
 /* What the caller has, made on first use; NULL when the process is out of memory. */
 struct participant_memory *memory_of(struct participant *me);
+/* Lets others see which ways the caller goes by now: ipcheap_holder. */
+void memory_show_ways(struct participant *me);
+/* Of SHORT_COPY bytes or more. */
+void memory_copy_long(struct participant *me, void *to, const void *from, size_t nbytes);
 /* The caller leaves: gives up its slabs and frees what is deferred, as far as the lock can be had. */
 void memory_leave(struct participant *me);
 /* Frees what is private; what there is in the segment is to others that of a dead participant. */
 void memory_forget(struct participant *me);
+
+/*
+ * Copies what another process is to read, as memcpy() does; `from` may be NULL for nothing. A
+ * release after it publishes the copy.
+ */
+static inline void memory_copy(struct participant *me, void *to, const void *from, size_t nbytes) {
+    if (UNLIKELY(nbytes >= SHORT_COPY))
+        memory_copy_long(me, to, from, nbytes);
+    else if (LIKELY(nbytes))
+        memcpy(to, from, nbytes);
+}
 
 #endif

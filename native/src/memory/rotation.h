@@ -14,16 +14,23 @@
 #ifndef IPCHEAP_MEMORY_ROTATION_H
 #define IPCHEAP_MEMORY_ROTATION_H
 
+#include "base/trial.h"
 #include "segment/handle.h"
+
+enum extent_order { LOWEST, IN_TURN };
 
 /* Where a participant's extents go. */
 struct rotation {
-    enum extent_order { LOWEST, IN_TURN } order;
+    struct trial trial;        /* its way is an extent_order, its cost the time that a lap takes */
     uint64_t last, last_word;  /* the extent before, and its descriptor's word; 0 at a lap's start */
     uint64_t left;             /* pages until the lap is over */
-    uint32_t laps, next;       /* since the orders were compared, and when they will be again */
-    int64_t since, lap_ns[2];  /* when the lap began; the fastest in either order */
+    int64_t since;             /* when the lap began; 0 before the first */
 };
+
+/* IPCHEAP_EXTENTS: learn, lowest or in-turn. */
+extern struct choice extent_choice;
+
+void rotation_begin(struct rotation *rotation);
 
 /* An extent of so many pages is asked for: is another lap over? */
 void rotation_turn(struct participant *me, uint64_t pages);

@@ -1,9 +1,8 @@
 /* send.c - sending records, and copies. */
 
-#include "base/copy.h"
 #include "endpoint/bell.h"
 #include "record/record.h"
-#include "memory/deferred.h"
+#include "memory/participant_memory.h"
 #include "segment/lock.h"
 
 /* The block that the consumer released into this slot comes home. */
@@ -223,7 +222,8 @@ static bool refill_slot(struct record_endpoint *e, uint64_t position, uint64_t w
     struct ring_slot *slot = slot_of(e, position);
     shared64 *tag = tag_to_reuse(e, position, word, copied->nbytes);
     if (UNLIKELY(!tag)) return false;
-    copy(at_offset(e->base.heap, ring_offset(word)), copied->data, (size_t)copied->nbytes);
+    memory_copy(e->base.me, at_offset(e->base.heap, ring_offset(word)), copied->data,
+                (size_t)copied->nbytes);
     /* Until the slot is FULL it is garbage, by its old tag or this: see ring_collect(). */
     put(tag, my_sent_tag(e, position));
     uint64_t size = ring_size(copied->nbytes, IPCHEAP_PLAIN);
@@ -265,7 +265,7 @@ static int send_new(struct record_endpoint *e, const ipcheap_bytes *copied) {
     int error = deferred_reserve(e->base.me, 1);
     if (!error) error = ipcheap_allocate(e->base.heap, copied->nbytes, &record);
     if (error) return error;
-    copy(record.data, copied->data, (size_t)copied->nbytes);
+    memory_copy(e->base.me, record.data, copied->data, (size_t)copied->nbytes);
     error = judge(e, &record, &parcel);
     if (!error) error = enter_slot(e);
     if (error) {

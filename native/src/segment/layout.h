@@ -169,6 +169,7 @@ static inline uint32_t slab_owner_index(uint64_t owner) { return (uint32_t)(owne
 enum participant_state { SLOT_FREE = 0, SLOT_LIVE = 1 };
 
 #define LABEL_WORDS 6
+#define WAYS_IN_TURN UINT32_C(0x80000000) /* below it a bit a size of copies: base/copy.h */
 
 struct participant_slot {
     shared64 word; /* generation 32 << 8 | state */
@@ -180,7 +181,7 @@ struct participant_slot {
     shared32 knock;     /* counts up to wake it while it waits for any of many endpoints */
     shared32 core;      /* 1 + the only one it may run on; 0: several */
     shared32 version;   /* of its library: major 8 | minor 8 | patch 16 */
-    shared32 unused_word;
+    shared32 ways;      /* what it has found out by trying, for others to see: WAYS_IN_TURN | copies */
     shared64 board;     /* offset of its process's site board; 0: none */
     shared64 unused[2];
     /* What only the occupant writes, and often. */

@@ -180,6 +180,7 @@ static void slot_fill(ipcheap_heap *heap, uint32_t slot, uint32_t generation) {
     put(&record->namespace, os_process_namespace());
     put(&record->core, os_only_core());
     put(&record->version, IPCHEAP_VERSION_NUMBER);
+    put(&record->ways, 0);
     put(&record->board, 0);
     put(&record->intent, 0);
     put(&record->from, 0);
@@ -251,13 +252,17 @@ static int begin(struct participant *me) {
     return error;
 }
 
-int participant_join(ipcheap_heap *heap, struct participant **result) {
+struct participant *participant_here(ipcheap_heap *heap) {
+    if (LIKELY(participant_cache.serial == heap->serial)) return participant_cache.participant;
     uintptr_t marker = thread_marker();
     for (struct participant *p = mine; p; p = p->next_of_thread)
-        if (p->heap == heap && heap->by_slot[p->slot] == p && p->thread == marker) {
-            *result = p;
-            return begin(p);
-        }
+        if (p->heap == heap && heap->by_slot[p->slot] == p && p->thread == marker) return p;
+    return NULL;
+}
+
+int participant_join(ipcheap_heap *heap, struct participant **result) {
+    *result = participant_here(heap);
+    if (*result) return begin(*result);
     int error = os_thread_keep(thread_key, &mine); /* any value: thread_ended() is to run */
     if (error) return error;
     pthread_mutex_lock(&process_mutex);
@@ -276,7 +281,7 @@ int participant_join(ipcheap_heap *heap, struct participant **result) {
         }
     }
     if (!error) {
-        me->thread = marker;
+        me->thread = thread_marker();
         me->succeeds_dead = was_live;
         slot_fill(heap, slot, me->generation);
         me->next_of_heap = heap->members;

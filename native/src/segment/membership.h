@@ -27,6 +27,9 @@ static inline int participant_current(ipcheap_heap *heap, struct participant **m
     return participant_join(heap, me);
 }
 
+/* The same, or NULL if it is none yet. */
+struct participant *participant_here(ipcheap_heap *heap);
+
 /* Distinguishes threads of this process; cheaper than asking for an id. */
 static inline uintptr_t thread_marker(void) { return (uintptr_t)&participant_cache; }
 

@@ -59,6 +59,9 @@ void participant_describe(ipcheap_heap *heap, uint32_t slot, ipcheap_holder *hol
     holder->tid = get(&record->tid);
     holder->since_ns = get(&record->since);
     holder->alive = participant_alive(heap, slot, (uint32_t)(word >> 8));
+    uint32_t ways = get(&record->ways);
+    holder->in_turn = (ways & WAYS_IN_TURN) != 0;
+    holder->copies_past = ways & ~WAYS_IN_TURN;
     /* A pid means something only where it counts, and while its process lives. */
     uint64_t here = os_process_namespace(), there = get(&record->namespace);
     holder->elsewhere = here && there && here != there;
