@@ -2,7 +2,6 @@
 
 #include <stdlib.h>
 
-#include "base/pipe.h"
 #include "segment/clock.h"
 #include "segment/lock.h"
 

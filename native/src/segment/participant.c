@@ -2,8 +2,6 @@
 
 #include <string.h>
 
-#include "base/pipe.h"
-
 /* May it be looked at? Not by slots_used, which a wrong store could make forget the living. */
 static bool slot_exists(ipcheap_heap *heap, uint32_t slot) {
     return slot < PARTICIPANTS &&
