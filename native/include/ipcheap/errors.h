@@ -1,23 +1,23 @@
 /*
  * errors.h - every way a call can fail, in one list.
  *
- * X(name, value, what the caller is told). Functions return 0 or a count on success and
- * one of these, all negative, otherwise. Whatever fails leaves everything as it was.
+ * X(name, value, sentence). Functions return 0 or a count on success, and otherwise one of these
+ * numbers, all negative. A call that fails changes nothing, unless its comment says otherwise.
  */
 #ifndef IPCHEAP_ERRORS_H
 #define IPCHEAP_ERRORS_H
 
 #define IPCHEAP_ERRORS(X)                                                                       \
     X(WOULD_BLOCK, -1, "the call would have to wait")                                           \
-    X(TIMED_OUT, -2, "the time given has passed")                                               \
+    X(TIMED_OUT, -2, "the time is up")                                                          \
     X(INTERRUPTED, -3, "a signal arrived while waiting")                                        \
     X(HEAP_EXISTS, -4, "the heap exists already")                                               \
     X(NOT_FORMATTED, -5, "the segment has not been formatted yet")                              \
-    X(FORMAT_MISMATCH, -6, "this is not a heap, or one of another format")                      \
+    X(FORMAT_MISMATCH, -6, "this is no heap, or a heap of another format")                      \
     X(HEAP_FULL, -7, "the heap has no room for this")                                           \
     X(MEMORY_FULL, -8, "the file system under the heap has no room for this")                   \
     X(HEAP_CLOSED, -9, "the heap is closed")                                                    \
-    X(HEAP_BUSY, -10, "the heap lock could not be had in time")                                 \
+    X(HEAP_BUSY, -10, "the heap lock was not free in time")                                     \
     X(TOO_MANY_PARTICIPANTS, -11, "every participant slot of the heap is taken")                \
     X(CHANNEL_NOT_FOUND, -12, "there is no such channel")                                       \
     X(CHANNEL_TYPE, -13, "the channel is of another kind or shape")                             \
@@ -31,8 +31,8 @@
     X(CORRUPT, -22, "the segment holds what no participant would have written")                 \
     X(BAD_VALUE, -23, "an argument is out of range")                                            \
     X(NO_MEMORY, -24, "the process is out of memory")                                           \
-    X(SYSTEM, -25, "a system call failed; errno tells")                                         \
-    X(WOULD_SLEEP, -26, "the call must be made again where it may sleep")                       \
+    X(SYSTEM, -25, "a system call failed; see errno")                                           \
+    X(WOULD_SLEEP, -26, "the call has to sleep, and may not here")                              \
     X(OWNER_DIED, -27, "the last owner of the lock died holding it")                            \
     X(BROKEN, -28, "the barrier is broken")
 

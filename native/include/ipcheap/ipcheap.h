@@ -2,16 +2,21 @@
  * ipcheap.h - a heap and its channels in one shared-memory segment.
  *
  * Caveats first
- *   - A thread that uses a heap is one of its participants; the library sees to that on
- *     first use. An endpoint belongs to the thread that claimed it.
- *   - After fork() the child may use the heap, but not the parent's endpoints and records.
- *   - A consumer may hold as many records as the heap has room for. One that has been held for a
- *     whole ring is detached: taken out of the channel as by ipcheap_keep(), so that the producer can
- *     go on. A detached record is not delivered again if its holder is killed.
- *   - The library never parses names. The caller opens the kernel object and passes it in,
- *     and may close its descriptor afterwards.
- *   - A record handle is a plain struct. Do not use one from two threads at a time.
- *   - Trusting peers: a participant can write anywhere in the segment.
+ *   - Every participant can write anywhere in the segment: attach only with peers you trust.
+ *   - Each thread that uses a heap becomes a participant with its first call, and stops being
+ *     one when it ends or the heap is closed.
+ *   - An endpoint belongs to the thread that claimed it. Where no other thread is mentioned,
+ *     only that thread may call the functions that take the endpoint; almost all of them
+ *     return WRONG_THREAD in any other.
+ *   - Functions that take a heap may be called from any thread.
+ *   - After fork() the child may use the heap, but not the parent's endpoints and records:
+ *     WRONG_PROCESS.
+ *   - A consumer may hold as many records as the heap has room for. A record that is held for a
+ *     whole ring is detached: taken out of the channel as by ipcheap_keep(), so that the
+ *     producer can go on. A detached record is not redelivered if its holder is killed.
+ *   - A record handle is a plain struct without a lock: use it in one thread at a time.
+ *   - The library never parses names. You open the kernel object and pass its descriptor. The
+ *     library keeps a duplicate, so you may close yours afterwards.
  *
  * A producer, in full
  *     int fd = shm_open("/ipcheap.camera", O_RDWR, 0);
@@ -22,8 +27,17 @@
  *     memcpy(record.data, frame, nbytes);
  *     ipcheap_send(producer, &record, -1);
  *
- * Functions return 0 or a count, or a negative ipcheap_error. Timeouts are nanoseconds;
- * negative is for ever, 0 does not wait.
+ * Results. Functions return 0 or a count, or one of the negative numbers of errors.h. A call
+ * that fails changes nothing, unless its comment says otherwise. Comments name errors without
+ * their prefix, and only those that mean something particular. Besides these,
+ *   - any call may return HEAP_CLOSED after ipcheap_close(),
+ *   - a thread's first call TOO_MANY_PARTICIPANTS or NO_MEMORY,
+ *   - a call that needs the heap lock HEAP_BUSY: see ipcheap_set_lock_timeout(),
+ *   - a call that meets what no participant would have written CORRUPT,
+ *   - a call that the kernel refuses something SYSTEM, with errno set.
+ *
+ * Timeouts are nanoseconds. Negative waits indefinitely, 0 does not wait. A call that waits
+ * returns TIMED_OUT, or INTERRUPTED after a signal handler has run: call again to go on.
  */
 #ifndef IPCHEAP_H
 #define IPCHEAP_H
@@ -46,7 +60,7 @@ extern "C" {
 typedef struct ipcheap_heap ipcheap_heap;
 typedef struct ipcheap_endpoint ipcheap_endpoint;
 
-/* The ID of a channel: see ipcheap_key_int() and ipcheap_key_text(). */
+/* The ID of a channel. Fill it in with ipcheap_key_int() or ipcheap_key_text(). */
 enum { IPCHEAP_KEY_INT = 1, IPCHEAP_KEY_TEXT = 2, IPCHEAP_KEY_MAX = 48 };
 typedef struct ipcheap_key {
     uint8_t kind;
@@ -54,7 +68,9 @@ typedef struct ipcheap_key {
     char bytes[IPCHEAP_KEY_MAX];
 } ipcheap_key;
 
+/* Returns the version of the library, "1.2.3"; a constant. */
 IPCHEAP_API const char *ipcheap_version_string(void);
+/* Returns a sentence for an error, or for a number that is none; a constant. */
 IPCHEAP_API const char *ipcheap_error_text(int error);
 /*
  * How many forks lie between this process and the ancestor that first opened a heap. If this
@@ -67,152 +83,203 @@ IPCHEAP_API uint32_t ipcheap_forks(void);
 enum { IPCHEAP_SEM_FUTEX = 0, IPCHEAP_SEM_POSIX = 1, IPCHEAP_SEM_SYSV = 2 };
 enum { IPCHEAP_SHM_POSIX = 0, IPCHEAP_SHM_SYSV = 1, IPCHEAP_SHM_FILE = 2, IPCHEAP_SHM_MEMFD = 3 };
 
-/* What the creator decides. All of it is written into the segment. */
+/* What the creator of a heap decides. All of it is written into the segment. */
 typedef struct ipcheap_options {
     uint64_t capacity; /* bytes for users' data, at least 64 KiB */
     uint32_t shm_kind; /* for information */
-    uint32_t sem_kind; /* what contended waiters for the heap lock sleep on */
-    int32_t sem_id;    /* of a System V semaphore */
-    char sem_name[64]; /* of a POSIX semaphore */
+    uint32_t sem_kind; /* what waiters for the heap lock sleep on */
+    int32_t sem_id;    /* of the System V semaphore, for IPCHEAP_SEM_SYSV */
+    char sem_name[64]; /* of the POSIX semaphore; empty: one inside the segment */
 } ipcheap_options;
 
-/* What can be read from a heap's header without becoming a participant. */
+/* What the header of a heap says; it can be read without becoming a participant. */
 typedef struct ipcheap_heap_info {
     uint64_t capacity;
-    uint64_t identity;
+    uint64_t identity;   /* a random number of this heap alone */
     uint64_t created_ns; /* since the epoch */
-    uint64_t committed;  /* bytes of data pages */
+    uint64_t committed;  /* bytes of data pages that have memory */
     uint32_t shm_kind;
     uint32_t sem_kind;
     int32_t sem_id;
     char sem_name[64];
-    uint32_t participants; /* living ones */
-    uint32_t dead;         /* that await recovery */
+    uint32_t participants; /* living ones; 0 from ipcheap_heap_describe() */
+    uint32_t dead;         /* participants that await recovery; 0 from ipcheap_heap_describe() */
 } ipcheap_heap_info;
 
-/* How many bytes a segment for this capacity must have; 0 if there is no such heap. */
+/*
+ * Returns how many bytes a segment for `capacity` bytes of users' data must have; 0 if no heap
+ * can have that capacity.
+ */
 IPCHEAP_API uint64_t ipcheap_segment_bytes(uint64_t capacity);
 
 /*
- * The two halves of making a heap without a race: whoever holds the creation lock of the
- * file may format it. The lock ends with the holder, so a creator that died leaves an
- * unformatted file for the next one. ipcheap_formatted() returns 1, 0 or FORMAT_MISMATCH.
+ * Takes the creation lock of a heap's file: only its holder may format the segment. The lock ends
+ * with the holder's descriptor. If a creator dies half-way, the segment is not formatted, and the
+ * next holder formats it. TIMED_OUT if another process keeps the lock for so long.
  */
 IPCHEAP_API int ipcheap_lock_creation(int fd, int64_t timeout_ns);
+/* Releases the creation lock. */
 IPCHEAP_API int ipcheap_unlock_creation(int fd);
+/*
+ * Returns 1 for a heap, 0 for a segment that awaits its format, FORMAT_MISMATCH for anything
+ * else.
+ */
 IPCHEAP_API int ipcheap_formatted(int fd, int shmid);
+/*
+ * Makes a heap of a segment; whatever was in it is lost. A file is set to the size that
+ * ipcheap_segment_bytes() returns; a System V segment must have it. BAD_VALUE for a capacity that
+ * no heap can have or a segment that is too small, MEMORY_FULL if the file system has no room.
+ */
 IPCHEAP_API int ipcheap_format(int fd, int shmid, const ipcheap_options *options);
 
 /*
- * fd is the segment, or, where shmid is not negative, the file beside a System V segment
- * that carries the liveness locks.
+ * Attaches to a heap, and makes the calling thread a participant. `fd` is the segment; if `shmid`
+ * is not negative, that is the System V segment, and `fd` the file beside it that carries the
+ * liveness locks. NOT_FORMATTED if the creator is not done yet, FORMAT_MISMATCH for a heap of
+ * another format or no heap.
  */
 IPCHEAP_API int ipcheap_attach(int fd, int shmid, ipcheap_heap **heap);
 /*
- * The library finds out by trying which way is faster, and shows it in ipcheap_holder. Environment
+ * The library measures which of two ways is faster, and shows it in ipcheap_holder. Environment
  * variables, which a process reads once, pin it: IPCHEAP_COPY is through, past or learn,
  * IPCHEAP_EXTENTS is lowest, in-turn or learn. For any other value ipcheap_attach() returns
- * BAD_VALUE, and this the variable's name, with its words as "a|b|c"; NULL if all are right.
+ * BAD_VALUE, and this function the name of the variable, with its words as "a|b|c" in *words. It
+ * returns NULL if all values are right.
  */
 IPCHEAP_API const char *ipcheap_bad_variable(const char **words);
+/* Reads the header of a heap without attaching. Fails as ipcheap_attach() does. */
 IPCHEAP_API int ipcheap_inspect(int fd, int shmid, ipcheap_heap_info *info);
+/* Reads the header of an attached heap. Does not count participants. */
 IPCHEAP_API int ipcheap_heap_describe(ipcheap_heap *heap, ipcheap_heap_info *info);
 
 /*
- * Closes this process's endpoints. The mapping stays until the last record is given back.
- * Other threads may be in the middle of calls on the heap; of calls on an endpoint only in
- * ipcheap_wait() and _wait_peer(), or between ipcheap_endpoint_enter() and _leave(): they come
- * out with HEAP_CLOSED and have closed it.
+ * Closes this process's endpoints, and ends the participation of its threads. Records stay valid
+ * and can be freed. Idempotent; always returns 0. Other threads may be in calls on the heap, and
+ * in ipcheap_wait(), ipcheap_wait_peer() or between ipcheap_endpoint_enter() and _leave() on an
+ * endpoint. These calls return HEAP_CLOSED and have closed the endpoint. No thread may be in any
+ * other call on an endpoint.
  */
 IPCHEAP_API int ipcheap_close(ipcheap_heap *heap);
-/* Drops the handle; nothing may use it afterwards. Closes first if need be. */
+/*
+ * Closes the heap, unless it is closed, and drops handle and mapping. Afterwards nothing may use
+ * the handle, its endpoints or its records. Release the endpoints before.
+ */
 IPCHEAP_API void ipcheap_release(ipcheap_heap *heap);
-/* How long to wait for the heap lock before HEAP_BUSY; 10 s unless set. */
+/*
+ * Sets how long calls of this process wait for the heap lock before they return HEAP_BUSY: 10 s
+ * unless set. A signal does not end that wait. Allocating and sending small records rarely needs
+ * the lock; large records, channels, claims, statistics, checks and recovery do.
+ */
 IPCHEAP_API void ipcheap_set_lock_timeout(ipcheap_heap *heap, int64_t timeout_ns);
 
 typedef struct ipcheap_statistics {
-    uint64_t capacity;
-    uint64_t committed;
-    uint64_t in_use;
-    uint64_t largest_free;
-    uint64_t records;
-    uint64_t extents;
-    uint64_t slabs;
-    uint64_t participants;
-    uint64_t channels;
-    uint64_t recoveries;
+    uint64_t capacity;     /* bytes for users' data */
+    uint64_t committed;    /* bytes of data pages that have memory */
+    uint64_t in_use;       /* bytes of blocks and extents allocated or sent, and not freed */
+    uint64_t largest_free; /* bytes of the longest free run of pages */
+    uint64_t records;      /* allocated or sent, and not freed */
+    uint64_t extents;      /* of large records and static segments */
+    uint64_t slabs;        /* of small records */
+    uint64_t participants; /* living ones */
+    uint64_t channels;     /* static segments included */
+    uint64_t recoveries;   /* dead participants recovered so far */
 } ipcheap_statistics;
 
+/* Counts what is in the heap, under the heap lock, in time proportional to slabs and extents. */
 IPCHEAP_API int ipcheap_heap_statistics(ipcheap_heap *heap, ipcheap_statistics *statistics);
-/* Gives free memory beyond `keep` bytes back to the system; returns bytes or an error. */
+/* Gives free memory beyond `keep` bytes back to the system; returns how many bytes it gave. */
 IPCHEAP_API int64_t ipcheap_trim(ipcheap_heap *heap, uint64_t keep);
 
 /* Who a participant is, for messages. */
 typedef struct ipcheap_holder {
-    uint32_t pid; /* as its own PID namespace counts; 0: unknown */
+    uint32_t pid; /* in its own PID namespace; 0: unknown */
     uint32_t tid;
-    uint32_t alive;
-    uint32_t ours;      /* a thread of the calling process */
-    uint32_t elsewhere; /* its pid is one of another PID namespace than the caller's */
-    char name[16];
-    uint64_t since_ns; /* when it came, since the epoch */
-    uint32_t in_turn;  /* its large records use memory in turn, not the lowest that is free */
+    uint32_t alive;     /* 1 or 0 */
+    uint32_t ours;      /* 1: a thread of the calling process */
+    uint32_t elsewhere; /* 1: its pid is of another PID namespace than the caller's */
+    char name[16];      /* of the thread, with a zero at the end */
+    uint64_t since_ns;  /* when it became a participant, since the epoch */
+    uint32_t in_turn;   /* 1: its large records use memory in turn, not the lowest that is free */
     uint32_t copies_past; /* bit n: it copies 16 KiB << n, up to twice that, past the caches */
 } ipcheap_holder;
 
-/* Steps through the participants, the dead that await recovery included: *cursor starts at 0.
-   Returns 1, or 0 at the end. */
+/*
+ * Returns 1 and the next participant, dead ones that await recovery included, or 0 at the end.
+ * *cursor starts at 0.
+ */
 IPCHEAP_API int ipcheap_next_participant(ipcheap_heap *heap, uint32_t *cursor,
                                          ipcheap_holder *holder);
-/* The participant that holds the heap lock; returns 1, or 0 when nobody does. */
+/* Returns 1 and the participant that holds the heap lock, or 0 if the lock is free. */
 IPCHEAP_API int ipcheap_lock_holder(ipcheap_heap *heap, ipcheap_holder *holder);
 
 typedef struct ipcheap_recovery {
-    uint32_t participants; /* dead ones recovered */
+    uint32_t participants; /* dead participants recovered */
     uint32_t endpoints;    /* sides that they held */
-    uint64_t blocks;       /* and extents, freed */
-    uint64_t bytes;
-    uint64_t redelivered; /* records they had received and not freed */
+    uint64_t blocks;       /* blocks and extents freed */
+    uint64_t bytes;        /* of these */
+    uint64_t redelivered;  /* records that they had received and not freed */
 } ipcheap_recovery;
 
-/* Called with what a recovery finds, under the heap lock: use no heap in there. */
+/* Is called with what a recovery finds, under the heap lock: it must not use any heap. */
 typedef struct ipcheap_recovery_witness {
     void (*died)(void *context, const ipcheap_holder *who);
     void (*redelivered)(void *context, const ipcheap_key *key, uint64_t records);
     void *context;
 } ipcheap_recovery_witness;
 
-/* Cleans up after the dead now, and makes every index of the heap again. */
+/*
+ * Recovers dead participants now and rebuilds all indices. Otherwise this happens on demand, when
+ * a caller waits for a dead participant or needs what it held. CORRUPT if something cannot be
+ * rebuilt; all else has been recovered then.
+ */
 IPCHEAP_API int ipcheap_recover(ipcheap_heap *heap, ipcheap_recovery *report);
+/* Does the same, and tells the witness of each dead participant and each redelivering channel. */
 IPCHEAP_API int ipcheap_recover_witnessed(ipcheap_heap *heap, ipcheap_recovery *report,
                                           const ipcheap_recovery_witness *witness);
 
-/* Calls back with a sentence for every broken invariant; returns how many there were. */
+/*
+ * Looks at every structure of the heap, under the heap lock. Calls `say` with a sentence for each
+ * broken invariant; returns how many there were. Dead participants that await recovery break
+ * none.
+ */
 IPCHEAP_API int ipcheap_check(ipcheap_heap *heap, void (*say)(void *context, const char *text),
                               void *context);
 
 /* Records -------------------------------------------------------------------------- */
 
-/* What a record says of itself. It travels with the record; data that only looks alike does
- * not have it. */
+/* What a record holds. The form travels with the record, beside its data. */
 enum {
     IPCHEAP_PLAIN = 0,  /* bytes */
     IPCHEAP_ARRAY = 1,  /* an array: ipcheap_array_of() says which */
-    IPCHEAP_OBJECT = 2, /* what send_object() of Python made: pieces, see docs/objects.md */
+    IPCHEAP_OBJECT = 2, /* pieces that Python's send_object() made: see docs/objects.md */
 };
 
 typedef struct ipcheap_record {
-    void *data;                  /* 64-byte aligned */
-    uint64_t nbytes;             /* as asked for; 0 is fine */
-    uint64_t offset;             /* of data, in the segment */
-    uint64_t position;           /* in `consumer`'s ring, while it waits to be freed there */
-    ipcheap_endpoint *consumer;  /* NULL for a record owned outright */
-    uint32_t form;               /* IPCHEAP_PLAIN, ... */
+    void *data;                 /* 64-byte aligned */
+    uint64_t nbytes;            /* as asked for; may be 0 */
+    uint64_t offset;            /* of data, in the segment */
+    uint64_t position;          /* in the ring of `consumer`, until it is freed or kept */
+    ipcheap_endpoint *consumer; /* that received it; NULL for an allocated or kept record */
+    uint32_t form;              /* IPCHEAP_PLAIN, ... */
 } ipcheap_record;
 
+/*
+ * Allocates a record, which the calling process owns; its bytes are not initialised. HEAP_FULL if
+ * the heap has no room for it, MEMORY_FULL if the file system under the heap has none.
+ */
 IPCHEAP_API int ipcheap_allocate(ipcheap_heap *heap, uint64_t nbytes, ipcheap_record *record);
+/*
+ * Frees a record: any thread may, also after ipcheap_close(). For a received record this is the
+ * acknowledgement. If the heap lock cannot be had, the memory is given back later. RECORD if the
+ * record was freed or sent already, or is of another heap.
+ */
 IPCHEAP_API int ipcheap_free(ipcheap_heap *heap, ipcheap_record *record);
-/* Takes a received record out of its channel: it stays after the consumer has gone. */
+/*
+ * Takes a received record out of its channel, so that its slot of the ring can be used again. The
+ * record stays valid when the consumer is closed, and is not redelivered if this process dies.
+ * Any thread may call it; it does nothing for a record that the process owns. RECORD as
+ * ipcheap_free().
+ */
 IPCHEAP_API int ipcheap_keep(ipcheap_heap *heap, ipcheap_record *record);
 
 /* Arrays --------------------------------------------------------------------------- */
@@ -269,10 +336,10 @@ IPCHEAP_API int64_t ipcheap_describe_array(const ipcheap_array *array,
 IPCHEAP_API int ipcheap_allocate_array(ipcheap_heap *heap, const void *description, size_t length,
                                        ipcheap_record *record);
 /*
- * Copies the description out of a record and checks it; returns its length in bytes. `array`, unless
- * it is NULL, then says the same, its shape and type inside `description`. RECORD if the record is
- * not of the form IPCHEAP_ARRAY, FORMAT_MISMATCH for a description of another version, CORRUPT if
- * description and record contradict each other.
+ * Copies the description out of a record and checks it; returns its length in bytes. `array`,
+ * unless it is NULL, then says the same, its shape and type inside `description`. RECORD if the
+ * record is not of the form IPCHEAP_ARRAY, FORMAT_MISMATCH for a description of another version,
+ * CORRUPT if description and record contradict each other.
  */
 IPCHEAP_API int64_t ipcheap_array_of(ipcheap_heap *heap, const ipcheap_record *record,
                                      ipcheap_description *description, ipcheap_array *array);
@@ -282,61 +349,105 @@ IPCHEAP_API int64_t ipcheap_array_of(ipcheap_heap *heap, const ipcheap_record *r
 enum { IPCHEAP_RECORD_CHANNEL = 1, IPCHEAP_STATIC_SEGMENT = 2 };
 enum { IPCHEAP_PRODUCER = 0, IPCHEAP_CONSUMER = 1 };
 
-/* Names a channel of a heap. A plain value; it stays good until the channel is removed. */
+/* Names a channel of a heap. A plain value; valid until the channel is removed. */
 typedef struct ipcheap_channel {
     uint32_t index;
-    uint32_t incarnation;
-    uint32_t kind;
-    uint64_t shape; /* slots of a record channel, bytes of a static segment */
+    uint32_t incarnation; /* tells it from an earlier channel of the same index */
+    uint32_t kind;        /* IPCHEAP_RECORD_CHANNEL or IPCHEAP_STATIC_SEGMENT */
+    uint64_t shape;       /* slots of a record channel, bytes of a static segment */
 } ipcheap_channel;
 
+/* Makes the key of a number; BAD_VALUE for 2**63 or more. */
 IPCHEAP_API int ipcheap_key_int(ipcheap_key *key, uint64_t value);
+/* Makes the key of a text of 1 to 48 bytes, as a rule UTF-8; BAD_VALUE for any other length. */
 IPCHEAP_API int ipcheap_key_text(ipcheap_key *key, const char *text, size_t length);
 
+/* Looks a channel up, without a lock. CHANNEL_NOT_FOUND if there is none of that ID. */
 IPCHEAP_API int ipcheap_find_channel(ipcheap_heap *heap, const ipcheap_key *key,
                                      ipcheap_channel *channel);
-/* Adds the channel or takes the one that is there; capacity 0 takes any. */
+/*
+ * Adds a record channel, or takes the one that exists. `capacity` is rounded up to a power of
+ * two; 0 takes an existing channel of any capacity, or returns CHANNEL_NOT_FOUND. CHANNEL_TYPE if
+ * the channel is of another kind or capacity; HEAP_FULL if there is no room.
+ */
 IPCHEAP_API int ipcheap_add_record_channel(ipcheap_heap *heap, const ipcheap_key *key,
                                            uint64_t capacity, ipcheap_channel *channel);
-/* Frees what was pending. `force` also closes living endpoints. */
+/*
+ * Removes a channel and frees the records that are pending in it; held ones stay with their
+ * holder. CHANNEL_BUSY if a living participant holds a side. With `force` not 0 it is removed all
+ * the same, and calls on its endpoints return ENDPOINT_CLOSED.
+ */
 IPCHEAP_API int ipcheap_remove_channel(ipcheap_heap *heap, const ipcheap_key *key, int force);
-/* Steps through the channels: *cursor starts at 0. Returns 1, or 0 at the end. */
+/* Returns 1 and the next channel, or 0 at the end. *cursor starts at 0. */
 IPCHEAP_API int ipcheap_next_channel(ipcheap_heap *heap, uint32_t *cursor, ipcheap_key *key,
                                      ipcheap_channel *channel);
-/* Changes whenever a channel was added or a side claimed; for waiting until one is. */
+/*
+ * Returns a number that changes when a channel is added, removed or made ready, and when a side
+ * is claimed or given back. Read it before you look for any of these, and pass it to
+ * ipcheap_wait_directory().
+ */
 IPCHEAP_API uint32_t ipcheap_directory_version(ipcheap_heap *heap);
+/* Sleeps while the version is `seen`. A death does not change it: look again now and then. */
 IPCHEAP_API int ipcheap_wait_directory(ipcheap_heap *heap, uint32_t seen, int64_t timeout_ns);
 
 /* Endpoints ------------------------------------------------------------------------ */
 
+/*
+ * Claims a side of a record channel for the calling thread. The side of a holder that has closed
+ * or died can be claimed again and continues where that holder stopped. CHANNEL_BUSY if a living
+ * participant holds it, CHANNEL_TYPE for a static segment, CHANNEL_NOT_FOUND if the channel was
+ * removed. Does not wait for the side: see ipcheap_wait_directory().
+ */
 IPCHEAP_API int ipcheap_claim(ipcheap_heap *heap, const ipcheap_channel *channel, int side,
                               ipcheap_endpoint **endpoint);
+/* Returns 1 and the participant that holds a side, living or not; 0 if no one holds it. */
 IPCHEAP_API int ipcheap_side_holder(ipcheap_heap *heap, const ipcheap_channel *channel, int side,
                                     ipcheap_holder *holder);
-/* Gives the side back; from the claiming thread, or from ipcheap_close(). Idempotent. */
+/*
+ * Gives the side back. What a consumer holds stays valid and is not redelivered. Idempotent.
+ * Another thread may call it if the claiming thread is in no call on the endpoint except those
+ * that ipcheap_close() names.
+ */
 IPCHEAP_API int ipcheap_endpoint_close(ipcheap_endpoint *endpoint);
 /*
- * For calls during which another thread may close the heap: the endpoint is not closed under
- * them but by _leave(), which then returns HEAP_CLOSED or ENDPOINT_CLOSED, as _enter() does
- * when it is too late. Waiting ends early. The two may be nested.
+ * Marks the beginning of calls during which another thread may close the heap or the endpoint.
+ * The endpoint is then not closed during them but by ipcheap_endpoint_leave(), and waiting ends
+ * early. HEAP_CLOSED or ENDPOINT_CLOSED if it is too late. Pairs may be nested.
  */
 IPCHEAP_API int ipcheap_endpoint_enter(ipcheap_endpoint *endpoint);
+/* Ends what _enter() began. HEAP_CLOSED or ENDPOINT_CLOSED if it has closed the endpoint. */
 IPCHEAP_API int ipcheap_endpoint_leave(ipcheap_endpoint *endpoint);
-/* Drops the handle itself; records received through it may still be freed before this. */
+/*
+ * Closes the endpoint, unless it is closed, and drops the handle. No record that was received
+ * through it may be used afterwards, except a kept one: free the others before. Which thread may
+ * call it is as for ipcheap_endpoint_close().
+ */
 IPCHEAP_API void ipcheap_endpoint_release(ipcheap_endpoint *endpoint);
 
+/*
+ * Sends a record, allocated or received on any channel of the heap; afterwards the handle is
+ * dead. WOULD_BLOCK if the ring is full. CHANNEL_CLOSED or PEER_DIED if the ring is full and the
+ * consumer has closed or died. RECORD if the record was freed or sent, or is of another heap;
+ * ENDPOINT_CLOSED if the channel was removed. After an error the record is the caller's as
+ * before.
+ */
 IPCHEAP_API int ipcheap_try_send(ipcheap_endpoint *producer, ipcheap_record *record);
+/* Does the same, and waits for room. */
 IPCHEAP_API int ipcheap_send(ipcheap_endpoint *producer, ipcheap_record *record,
                              int64_t timeout_ns);
-/* As many as there is room for, in order, with one wake: returns how many, 0 if none fit. */
+/*
+ * Sends records in order, as many as there is room for, and wakes the consumer once. Returns how
+ * many went, 0 if there was no room, or the error of the first if not one went.
+ */
 IPCHEAP_API int64_t ipcheap_try_send_many(ipcheap_endpoint *producer, ipcheap_record *records,
                                           size_t count);
 
 /*
- * Copies what another process is to read, as memcpy() does, in the faster of two ways: through the
- * caches or past them. That depends on the length, on how many such copies are under way and on
- * whether the two cores share a cache. Each participant of the heap tries it now and then; a thread
- * that is none, and a closed heap, just copy. A send after it publishes the copy.
+ * Copies bytes that another process will read, as memcpy() does, in the faster of two ways:
+ * through the caches or past them. Which is faster depends on the length, on how many such copies
+ * run at once, and on whether the two cores share a cache. Each participant of the heap measures it
+ * now and then; a thread that is none, and a closed heap, just copy. A send that follows publishes
+ * the copy.
  */
 IPCHEAP_API void ipcheap_copy(ipcheap_heap *heap, void *to, const void *from, size_t nbytes);
 
@@ -347,118 +458,171 @@ typedef struct ipcheap_bytes {
 } ipcheap_bytes;
 
 /*
- * Sends records that are copies of bytes, in order, as many as there is room for, with one
- * wake: returns how many, 0 if none fit, or an error if none went. The quickest way for what
- * is there already: a copy goes, as a rule, into the block that came back in its slot.
+ * Sends records that are copies of bytes, in order, as many as there is room for, and wakes the
+ * consumer once. Returns how many went, 0 if there was no room, or an error if not one went:
+ * HEAP_FULL, and those of ipcheap_try_send(). This is the fastest way to send bytes that exist
+ * already, because as a rule a copy goes into the block that came back in its slot.
  */
 IPCHEAP_API int64_t ipcheap_try_send_copies(ipcheap_endpoint *producer,
                                             const ipcheap_bytes *copied, size_t count);
 /*
- * Takes the bytes of some records, all of them: 0; or a negative number of its own or the
- * library's. The endpoint is not to be used meanwhile.
+ * Takes the bytes of `count` records, all of them or none. Returns 0 if it took them, or a
+ * negative number, its own or an ipcheap_error. It must not use the endpoint.
  */
 typedef int ipcheap_taker(void *context, const ipcheap_bytes *records, size_t count);
 /*
- * Receives up to `limit` records, in order, shows their bytes and frees them: returns how many,
- * 0 if there are none, or an error if not one came. They are shown in groups of at most 64. A
- * group that is not taken ends the call, and its first is the next one again; if there was none
- * before it, what the taker said is returned.
+ * Receives up to `limit` records in order, shows their bytes to a taker, and frees them. Returns
+ * how many, 0 if there are none, or an error if not one came. The taker sees groups of at most 64
+ * records. A group that it does not take ends the call; the first of that group is the next
+ * record again. If no group was taken before, the call returns what the taker returned.
  */
 IPCHEAP_API int64_t ipcheap_try_receive_copies(ipcheap_endpoint *consumer, ipcheap_taker *take,
                                                void *context, size_t limit);
+/*
+ * Receives the next record, which the caller frees, keeps or sends on. WOULD_BLOCK if there is
+ * none; CHANNEL_CLOSED or PEER_DIED if there is none and the producer has closed or died.
+ * ENDPOINT_CLOSED if the channel was removed. Detaches a record that has been held for a whole
+ * ring.
+ */
 IPCHEAP_API int ipcheap_try_receive(ipcheap_endpoint *consumer, ipcheap_record *record);
+/* Does the same, and waits for a record. */
 IPCHEAP_API int ipcheap_receive(ipcheap_endpoint *consumer, ipcheap_record *record,
                                 int64_t timeout_ns);
-/* What the next record will be, without receiving it. Fails as try_receive does. */
+/* Returns size and form of the next record without receiving it. Fails as try_receive does. */
 IPCHEAP_API int ipcheap_peek(ipcheap_endpoint *consumer, uint64_t *nbytes, uint32_t *form);
+/*
+ * Receives up to `limit` records in order. Returns how many, 0 if there are none, or an error as
+ * ipcheap_try_receive() if not one came.
+ */
 IPCHEAP_API int64_t ipcheap_try_receive_many(ipcheap_endpoint *consumer, ipcheap_record *records,
                                              size_t limit);
 
-/* Sleeps until the endpoint can go on: a record or room, an end, a death. */
+/*
+ * Sleeps until a send or receive would not return WOULD_BLOCK: there is a record, or room, or the
+ * other side has closed or died, or the channel is gone. Returns 0 for all of these.
+ */
 IPCHEAP_API int ipcheap_wait(ipcheap_endpoint *endpoint, int64_t timeout_ns);
 /*
- * Looks for a microsecond or two whether a call need not wait, an error of its own included: 0, or
- * TIMED_OUT; only once where waits have lately been longer than that. Before one gives up
- * something in order to sleep.
+ * Looks for a microsecond or two whether ipcheap_wait() would return 0: returns 0, or TIMED_OUT.
+ * Looks only once if waits have lately been longer. Call it before you give something up in order
+ * to sleep, such as a lock.
  */
 IPCHEAP_API int ipcheap_spin(ipcheap_endpoint *endpoint);
-/* Sleeps until a living participant holds the other side. */
+/*
+ * Sleeps until a living participant holds the other side. ENDPOINT_CLOSED if the channel is gone.
+ */
 IPCHEAP_API int ipcheap_wait_peer(ipcheap_endpoint *endpoint, int64_t timeout_ns);
 
-/* What one can wait for along with others. */
+/* What ipcheap_wait_any() waits for. */
 typedef struct ipcheap_waitable {
-    ipcheap_endpoint *endpoint; /* of the calling thread; or NULL, and then */
-    void *word;                 /* a cell that is ready when it is not `expected` any more, */
-    uint64_t expected;
-    uint32_t width;             /* 4 or 8 bytes; 0 for an event, which is ready when set */
-    uint32_t ready;             /* out: 1 when it is */
+    ipcheap_endpoint *endpoint; /* of the calling thread; or NULL, and then: */
+    void *word;                 /* a cell of a static segment, or an event */
+    uint64_t expected;          /* the cell is ready when it holds another value */
+    uint32_t width;             /* of the cell, 4 or 8 bytes; 0 for an event: ready when set */
+    uint32_t ready;             /* out: 1 if it is ready */
 } ipcheap_waitable;
 
 /*
- * Sleeps until one or more of any number are ready, of any heaps: marks all that are and
- * returns how many; 0 when none was in time.
+ * Sleeps until one or more of any number of items, of any heaps, are ready. Marks all that are
+ * and returns how many; 0 if none was in time. BAD_VALUE for an item that is none of these.
  */
 IPCHEAP_API int64_t ipcheap_wait_any(ipcheap_waitable *items, size_t count, int64_t timeout_ns);
 
 /*
- * A descriptor for select, poll and epoll: readable while ipcheap_wait() would return at
- * once. The endpoint's own: do not read or close it. Made when it is first asked for.
+ * Returns a descriptor for select, poll and epoll, which is readable while ipcheap_wait() would
+ * return immediately. It is made by the first call and belongs to the endpoint: do not read or
+ * close it.
  */
 IPCHEAP_API int ipcheap_endpoint_descriptor(ipcheap_endpoint *endpoint);
 
 typedef struct ipcheap_endpoint_statistics {
-    uint64_t capacity;
+    uint64_t capacity; /* slots of the ring */
     uint64_t sent;     /* records ever sent on the channel */
-    uint64_t received; /* and received */
+    uint64_t received; /* records ever received on it */
     uint64_t parks;    /* times this side went to sleep */
     uint64_t wakes;    /* times this side woke the other */
-    uint64_t held;     /* slots that the consumer has received and not given back */
+    uint64_t held;     /* records received and not yet freed, kept, sent or detached */
     uint64_t detached; /* records taken out of the channel so that held ones did not stop it */
 } ipcheap_endpoint_statistics;
 
+/* Counts for one endpoint, also a closed one. Never fails; does not check the thread. */
 IPCHEAP_API int ipcheap_endpoint_describe(ipcheap_endpoint *endpoint,
                                           ipcheap_endpoint_statistics *statistics);
+/* Returns how many records were sent and not yet received. Does not check the thread. */
 IPCHEAP_API int64_t ipcheap_pending(ipcheap_endpoint *endpoint);
 
 /* Static segments ------------------------------------------------------------------ */
 
 /*
- * Adds a segment of zero bytes, or finds it. Returns 1 when the caller is to initialise it
- * and then to call ipcheap_static_ready(); 0 when it is complete; WOULD_BLOCK while
- * another participant initialises it. nbytes 0 takes any size.
+ * Adds a segment of `nbytes` zero bytes, or takes the one that exists; 0 takes one of any size.
+ * Returns 0 if it is ready; 1 if the caller is to initialise it and then call
+ * ipcheap_static_ready(); WOULD_BLOCK while another participant initialises it. CHANNEL_TYPE if
+ * the size differs or the ID is that of a channel, HEAP_FULL if there is no room.
  */
 IPCHEAP_API int ipcheap_add_static_segment(ipcheap_heap *heap, const ipcheap_key *key,
                                            uint64_t nbytes, ipcheap_channel *channel);
+/*
+ * Ends the initialisation, in the thread that was to do it; WRONG_THREAD in any other. If
+ * `succeeded` is 0, the next caller of ipcheap_add_static_segment() is to initialise it.
+ */
 IPCHEAP_API int ipcheap_static_ready(ipcheap_heap *heap, const ipcheap_channel *channel,
                                      int succeeded);
-/* NULL until it is complete, and when the channel is gone. */
+/*
+ * Returns the segment's bytes, 64-byte aligned, which are valid as long as the channel. NULL if
+ * the channel is gone, or until the segment is ready, except in the thread that initialises it.
+ */
 IPCHEAP_API void *ipcheap_static_data(ipcheap_heap *heap, const ipcheap_channel *channel);
 
-/* Sleeps while *word is `expected`; any change of it should be followed by a wake. */
+/*
+ * Sleeps while *word, of 4 or 8 bytes, is `expected`. Whoever changes the word calls
+ * ipcheap_word_wake() afterwards; a change without it may be noticed a second later.
+ */
 IPCHEAP_API int ipcheap_word_wait(ipcheap_heap *heap, const void *word, uint64_t expected,
                                   uint32_t width, int64_t timeout_ns);
+/* Wakes at most `count` waiters of a word; returns how many woke. */
 IPCHEAP_API int ipcheap_word_wake(const void *word, int count);
 
-/* 64 bytes, 64-aligned, zero to begin with, each. */
+/*
+ * The size of an event, a barrier and a lock. Each is 64-byte aligned in a static segment, and
+ * zero before its first use.
+ */
 enum { IPCHEAP_SYNC_BYTES = 64 };
+
+/* Sets the event and wakes all waiters. Returns 0. */
 IPCHEAP_API int ipcheap_event_set(void *event);
+/* Clears the event. Returns 0. */
 IPCHEAP_API int ipcheap_event_clear(void *event);
+/* Returns 1 if the event is set, otherwise 0. */
 IPCHEAP_API int ipcheap_event_is_set(const void *event);
+/* Sleeps until the event is set. */
 IPCHEAP_API int ipcheap_event_wait(ipcheap_heap *heap, void *event, int64_t timeout_ns);
 
-/* Returns the order of arrival, from 0, or BROKEN. The last of `parties` releases all. */
+/*
+ * Arrives at a barrier of 1 to 65,535 parties, all of which pass the same number. Returns the
+ * order of arrival, from 0, or BROKEN. The last to arrive releases all; the others go on with
+ * ipcheap_barrier_wait() for the generation that this call returns.
+ */
 IPCHEAP_API int ipcheap_barrier_arrive(void *barrier, uint32_t parties, uint32_t *generation);
-/* Sleeps until that generation is released: 0, or TIMED_OUT, INTERRUPTED, BROKEN. */
+/* Sleeps until that generation is released; BROKEN if it was broken instead. */
 IPCHEAP_API int ipcheap_barrier_wait(ipcheap_heap *heap, void *barrier, uint32_t generation,
                                      int64_t timeout_ns);
+/* Breaks the generation that is waiting, and makes the barrier usable again. Returns 0. */
 IPCHEAP_API int ipcheap_barrier_reset(void *barrier);
+/* Breaks the barrier until ipcheap_barrier_reset(). Returns 0. */
 IPCHEAP_API int ipcheap_barrier_abort(void *barrier);
+/* Returns how many have arrived in this generation. */
 IPCHEAP_API int ipcheap_barrier_waiting(const void *barrier);
+/* Returns 1 if the barrier is broken, otherwise 0. */
 IPCHEAP_API int ipcheap_barrier_broken(const void *barrier);
 
-/* 0, or OWNER_DIED: acquired as well, but what it guards may be half-made. */
+/*
+ * Acquires a lock for the calling thread; it does not nest. Returns 0, or OWNER_DIED: the lock is
+ * acquired as well, but its last owner died, and what it guards may be half-done.
+ */
 IPCHEAP_API int ipcheap_lock_acquire(ipcheap_heap *heap, void *lock, int64_t timeout_ns);
+/* Releases a lock; WRONG_THREAD if the calling thread does not hold it. */
 IPCHEAP_API int ipcheap_lock_release(ipcheap_heap *heap, void *lock);
+/* Returns 1 and the participant that holds the lock, or 0 if it is free. */
 IPCHEAP_API int ipcheap_lock_owner(ipcheap_heap *heap, const void *lock, ipcheap_holder *holder);
 
 #ifdef __cplusplus
