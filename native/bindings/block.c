@@ -1,4 +1,4 @@
-/* block.c - what arrays of a record are made of. */
+/* block.c - the Python object that keeps a record's memory alive for its arrays. */
 #include "types.h"
 
 #include "gil.h"
@@ -27,7 +27,7 @@ static PyObject *block_form(PyObject *self, void *unused) {
     return PyLong_FromUnsignedLong(((py_block *)self)->core.form);
 }
 
-/* Returns the description of the array that it holds, as bytes, or the core's error as a number. */
+/* Returns the description of the record's array, as bytes, or the core's error as a number. */
 static PyObject *block_description(PyObject *self, PyObject *unused) {
     (void)unused;
     ipcheap_description description;

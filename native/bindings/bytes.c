@@ -1,4 +1,4 @@
-/* bytes.c - bytes-like objects, copied into records and out of them. */
+/* bytes.c - copies bytes-like objects into records, and records into bytes. */
 #include "types.h"
 
 #include <string.h>
@@ -13,7 +13,7 @@ int bytes_open(py_bytes *bytes, PyObject *object) {
         return 0;
     }
     if (PyObject_GetBuffer(object, &bytes->buffer, PyBUF_SIMPLE) != 0) {
-        PyErr_Clear(); /* the caller finds out what is wrong with it */
+        PyErr_Clear(); /* the caller finds out what is wrong with the object */
         return PY_NOT_BYTES;
     }
     bytes->plain = (ipcheap_bytes){bytes->buffer.buf, (uint64_t)bytes->buffer.len};
@@ -44,7 +44,7 @@ void copy_bytes(ipcheap_heap *heap, void *to, const void *from, size_t nbytes) {
         copy_without_gil(heap, to, from, nbytes);
 }
 
-/* A new record with what is in the object. */
+/* Allocates a record with a copy of an object's bytes. */
 int copy_in(ipcheap_heap *heap, PyObject *object, ipcheap_record *record) {
     py_bytes bytes;
     int error = bytes_open(&bytes, object);
@@ -56,8 +56,8 @@ int copy_in(ipcheap_heap *heap, PyObject *object, ipcheap_record *record) {
 }
 
 /*
- * What send_object() sends: a magic number 4, a count 4, the pieces' lengths in 8 each; then
- * the pieces, each at the next multiple of 64.
+ * A record of the form IPCHEAP_OBJECT begins with a magic number (4 bytes), the number of pieces
+ * (4) and their lengths (8 each). The pieces follow, each at the next multiple of 64.
  */
 static uint64_t next_piece(uint64_t end) { return (end + 63) / 64 * 64; }
 
@@ -74,9 +74,11 @@ static int measure_pieces(PyObject *pieces, uint64_t *nbytes) {
     return 0;
 }
 
-/* Another thread may have made one of them longer meanwhile. */
-static int copy_pieces(ipcheap_heap *heap, const ipcheap_record *record,
-                       PyObject *pieces) {
+/*
+ * Fails if the pieces do not fit any more: another thread may have made one longer since they
+ * were measured.
+ */
+static int copy_pieces(ipcheap_heap *heap, const ipcheap_record *record, PyObject *pieces) {
     Py_ssize_t count = PyList_Size(pieces);
     const uint32_t head[2] = {PY_PIECES, (uint32_t)count};
     uint64_t *lengths = (uint64_t *)record->data + 1, end = 8 + 8 * (uint64_t)count;
@@ -100,7 +102,7 @@ static int copy_pieces(ipcheap_heap *heap, const ipcheap_record *record,
     return error;
 }
 
-/* A new record with copies of the bytes-like objects in a list. */
+/* Allocates a record with copies of the bytes-like objects in a list. */
 int pack(ipcheap_heap *heap, PyObject *pieces, ipcheap_record *record) {
     uint64_t nbytes;
     int error = measure_pieces(pieces, &nbytes);
@@ -112,7 +114,7 @@ int pack(ipcheap_heap *heap, PyObject *pieces, ipcheap_record *record) {
     return error;
 }
 
-/* A copy of the record's bytes. */
+/* Returns a copy of the record's bytes. */
 PyObject *copy_out(const ipcheap_record *record) {
     size_t nbytes = (size_t)record->nbytes;
     int long_one = nbytes >= LONG_COPY;

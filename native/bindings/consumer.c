@@ -4,15 +4,14 @@
 
 typedef struct py_consumer {
     py_endpoint side;
-    /* Received, and not passed on because Python's memory gave out: it is the next one. */
-    ipcheap_record waiting;
-    int waits;
+    ipcheap_record waiting; /* received, but Python had no memory to pass it on: the next one */
+    int waits;              /* there is such a record */
 } py_consumer;
 
 static const char *const timeout_only[] = {"timeout", NULL};
 static const char *const limit_and_timeout[] = {"limit", "timeout", NULL};
 
-/* Is one left over, and may the caller have it? The core is not asked for it again. */
+/* Returns whether a record is left over that the caller may have; the core is then not asked. */
 static int left_over(const py_consumer *self, int *error) {
     *error = self->side.endpoint ? 0 : IPCHEAP_ENDPOINT_CLOSED;
     if (*error || !self->waits) return 0;
@@ -42,17 +41,20 @@ static void take_back(py_consumer *self, const ipcheap_record *record) {
     self->waits = 1;
 }
 
-/* After an exception: where memory gave out, what has come before that goes first. */
+/* After an exception: 0 if memory ran out and there are items to return first, or PY_RAISED. */
 static int what_there_is(PyObject *list) {
-    if (!list || PyList_Size(list) == 0 || !PyErr_ExceptionMatches(PyExc_MemoryError)) return PY_RAISED;
+    if (!list || PyList_Size(list) == 0 || !PyErr_ExceptionMatches(PyExc_MemoryError))
+        return PY_RAISED;
     PyErr_Clear();
     return 0;
 }
 
-/* Makes a list if there is none, and fills it up to a limit: 0, or an error with none filled. */
+/* Fills a list up to a limit, and makes it if there is none: 0, or an error and nothing added. */
 typedef int filler(PyObject *self, PyObject **list, Py_ssize_t limit);
 
-/* A list of what there is up to a limit; when there is nothing, what a method makes of that. */
+/*
+ * Returns a list of up to `limit` items. If there are none, returns what a Python method returns.
+ */
 static PyObject *receive_list(PyObject *self, PyObject *const *arguments, filler *fill,
                               const char *otherwise) {
     Py_ssize_t limit = arguments[0] ? PyNumber_AsSsize_t(arguments[0], NULL) : 256;
@@ -65,7 +67,7 @@ static PyObject *receive_list(PyObject *self, PyObject *const *arguments, filler
     return PyObject_CallMethod(self, otherwise, "inO", error, limit, or_none(arguments[1]));
 }
 
-/* For who waits by himself: into a list of his, up to a limit; 0 or an error. */
+/* For callers that do their own waiting: fills their list up to a limit; 0 or an error. */
 static PyObject *receive_into(PyObject *self, PyObject *arguments, filler *fill) {
     PyObject *list;
     Py_ssize_t limit;
@@ -76,7 +78,7 @@ static PyObject *receive_into(PyObject *self, PyObject *arguments, filler *fill)
 
 /* Records -------------------------------------------------------------------------------- */
 
-/* A record, or NULL with an error of the core's, or with an exception and no error. */
+/* Returns a record; or NULL with the core's error, or with an exception set and *error 0. */
 static PyObject *receive(py_consumer *self, int spinning, int *error) {
     *error = self->side.endpoint ? 0 : IPCHEAP_ENDPOINT_CLOSED;
     if (*error) return NULL;
@@ -109,7 +111,7 @@ static PyObject *consumer_try_recv_record(PyObject *self, PyObject *unused) {
     return PyObject_CallMethod(self, "_refuse", "i", error);
 }
 
-/* For who waits by himself: a record or an error. */
+/* For callers that do their own waiting: returns a record, or the error as a number. */
 static PyObject *consumer_attempt(PyObject *self, PyObject *unused) {
     (void)unused;
     int error;
@@ -117,7 +119,7 @@ static PyObject *consumer_attempt(PyObject *self, PyObject *unused) {
     return made || !error ? made : PyLong_FromLong(error);
 }
 
-/* What a record of that form is made into; an error if the next one is of another. */
+/* Receives the next record, if it is of the given form, as a block; or returns an error. */
 static PyObject *consumer_receive_form(PyObject *object, PyObject *number) {
     py_consumer *self = (py_consumer *)object;
     long form = PyLong_AsLong(number);
@@ -172,12 +174,12 @@ static PyObject *consumer_receive_some(PyObject *self, PyObject *arguments) {
 
 /* Bytes ---------------------------------------------------------------------------------- */
 
-/* Copies what is received, one after the other, until a taker has enough of it. */
+/* Receives copies until the taker takes no more; returns how many, or an error. */
 static int64_t copy_some(py_consumer *self, ipcheap_taker *take, void *context, size_t limit) {
     int error;
-    if (left_over(self, &error)) return IPCHEAP_WOULD_SLEEP; /* that one is for receive_long() */
+    if (left_over(self, &error)) return IPCHEAP_WOULD_SLEEP; /* receive_long() takes it */
     if (error) return error;
-    /* The taker makes lists: before Python 3.12 that may collect garbage, which runs anything. */
+    /* Before Python 3.12 a new list may start the garbage collector, and so any Python code. */
     int collecting = PyGC_Disable();
     int64_t got = holding_try_receive_copies(self->side.endpoint, take, context, limit);
     if (collecting) PyGC_Enable();
@@ -198,7 +200,10 @@ static int take_one(void *context, const ipcheap_bytes *records, size_t count) {
                     PyBytes_FromStringAndSize(records->data, (Py_ssize_t)records->nbytes));
 }
 
-/* One that is copied without the GIL, or cannot be freed with it; freed once it is kept. */
+/*
+ * Receives one record that is long, or that the core cannot free with the GIL kept. Frees it once
+ * the copy is kept.
+ */
 static int receive_long(py_consumer *self, keeper *keep, void *context) {
     ipcheap_record record;
     int error = received(self, &record);
@@ -217,7 +222,10 @@ static int try_receive_bytes(py_consumer *self, PyObject **bytes) {
     return got > 0 ? 0 : got ? (int)got : IPCHEAP_WOULD_BLOCK;
 }
 
-/* A copy of the next one, or NULL with an error of the core's, or an exception and no error. */
+/*
+ * Returns a copy of the next record; or NULL with the core's error, or with an exception set and
+ * *error 0.
+ */
 static PyObject *receive_bytes(py_consumer *self, int spinning, int *error) {
     PyObject *bytes = NULL;
     *error = try_receive_bytes(self, &bytes);
@@ -244,13 +252,13 @@ static PyObject *consumer_attempt_bytes(PyObject *self, PyObject *unused) {
     return bytes || !error ? bytes : PyLong_FromLong(error);
 }
 
-/* A list of bytes, once there is one, and why the last of them were not taken. */
+/* A list of bytes, NULL until there are some, and why the last group was not taken. */
 struct bytes_list {
     PyObject *list;
     int error;
 };
 
-/* Adds the items of another list, which it steals, or none of them. */
+/* Adds all items of another list, or none; steals the list. */
 static int join(struct bytes_list *into, PyObject *more) {
     into->error = more ? 0 : PY_RAISED;
     if (!more || !into->list) {
@@ -275,8 +283,8 @@ static int keep_in_list(void *context, PyObject *bytes) {
 static int take_into_list(void *context, const ipcheap_bytes *records, size_t count) {
     struct bytes_list *into = context;
     into->error = IPCHEAP_WOULD_SLEEP;
-    if (records->nbytes >= LONG_COPY) return into->error; /* such a one comes alone */
-    /* Of the right length from the start: to make it longer step by step takes a tenth longer. */
+    if (records->nbytes >= LONG_COPY) return into->error; /* a long record comes alone */
+    /* Of the right length from the start: appending takes a tenth longer. */
     PyObject *more = PyList_New((Py_ssize_t)count);
     for (size_t i = 0; more && i < count; i++) {
         PyObject *bytes =
@@ -290,7 +298,7 @@ static Py_ssize_t length_of(const struct bytes_list *of) {
     return of->list ? PyList_Size(of->list) : 0;
 }
 
-/* The same as receive_records(). */
+/* Does for bytes what receive_records() does for records. */
 static int receive_many(PyObject *object, PyObject **list, Py_ssize_t limit) {
     py_consumer *self = (py_consumer *)object;
     struct bytes_list into = {*list, 0};
@@ -330,23 +338,23 @@ static PyObject *consumer_left_over(PyObject *object, void *unused) {
 PyDoc_STRVAR(recv_record_text,
              "recv_record($self, /, timeout=None)\n--\n\n"
              "Return the next record; RecordError if this consumer holds every slot itself.\n\n"
-             "Waits `timeout` seconds for one, None for ever.");
+             "Waits `timeout` seconds for one; None waits indefinitely.");
 PyDoc_STRVAR(try_recv_record_text,
              "try_recv_record($self, /)\n--\n\n"
-             "Return the next record, None when there is none yet; raises as `recv_record` "
+             "Return the next record, or None if there is none yet; raises as `recv_record` "
              "does.");
 PyDoc_STRVAR(recv_records_text,
              "recv_records($self, /, limit, timeout=None)\n--\n\n"
-             "Return up to `limit` records: as many as there are, but at least one.\n\n"
-             "Waits `timeout` seconds for that, None for ever. ValueError for a limit below 1.");
+             "Return up to `limit` records: as many as there are, at least one.\n\n"
+             "Waits `timeout` seconds for one; None waits indefinitely. ValueError for a limit below 1.");
 PyDoc_STRVAR(recv_text,
              "recv($self, /, timeout=None)\n--\n\n"
-             "Return a copy of the next record, which is given back at once.\n\n"
-             "Waits `timeout` seconds for one, None for ever.");
+             "Return a copy of the next record, which is freed.\n\n"
+             "Waits `timeout` seconds for one; None waits indefinitely.");
 PyDoc_STRVAR(recv_many_text,
              "recv_many($self, /, limit=256, timeout=None)\n--\n\n"
-             "Return copies of up to `limit` records: as many as there are, but at least one.\n\n"
-             "Waits `timeout` seconds for that, None for ever. ValueError for a limit below 1.");
+             "Return copies of up to `limit` records: as many as there are, at least one.\n\n"
+             "Waits `timeout` seconds for one; None waits indefinitely. ValueError for a limit below 1.");
 
 PyObject *consumer_type(void) {
     static PyObject *type;

@@ -1,11 +1,11 @@
 /*
- * core.csrc.c - what Python calls by cffi: the C API, fitted to the GIL.
+ * core.csrc.c - the functions that Python calls through cffi.
  *
- * cffi wraps every function of the cdef in Py_BEGIN_ALLOW_THREADS, which beside a busy
- * Python thread makes a 50 ns call one of 20 us. Here that does nothing; whoever may take
- * long gives the GIL up itself, as gil.h says, and the three parts of core.cdef.txt tell who
- * does. A cffi call costs 40 ns, and 20 for each argument beyond the first; what a message
- * passes through are therefore Python types, of types.h.
+ * cffi releases the GIL around every function of the cdef. Beside a busy Python thread that
+ * makes a call of 50 ns one of 20 us, so the macros that cffi uses for it do nothing here. A
+ * function that may take long releases the GIL itself, as gil.h says; the three parts of
+ * core.cdef.txt list which do. A cffi call costs 40 ns, and 20 ns for each argument after the
+ * first. Therefore every message passes through the Python types of types.h instead.
  */
 #include <Python.h>
 
@@ -23,7 +23,7 @@
 #define Py_BEGIN_ALLOW_THREADS {
 #define Py_END_ALLOW_THREADS }
 
-/* module.c calls what cffi would have Python call. */
+/* The function that cffi generates for Python to import the module; module.c calls it. */
 #define PyInit__core core_of_cffi
 
 RELEASING(int, lock_creation, (int fd, int64_t timeout_ns), (fd, timeout_ns))
@@ -76,15 +76,15 @@ static int need_not_wait(ipcheap_endpoint *endpoint) {
     return ipcheap_wait(endpoint, 0) != IPCHEAP_TIMED_OUT;
 }
 
-/* Would a call not have to wait? If it would, the descriptor is brought in line with that. */
+/* Returns whether a call need not wait. If it has to, the descriptor is no longer readable. */
 static int py_ready(ipcheap_endpoint *endpoint) {
     return need_not_wait(endpoint) || keeping_endpoint_descriptor(endpoint) < 0 ||
            need_not_wait(endpoint);
 }
 
 /*
- * Keeps the GIL, so that no other thread is in the middle of a call that does. What needs
- * the heap lock and cannot have it at once is left to the release.
+ * Keeps the GIL, so that no other thread is inside a call that keeps it. What needs the heap
+ * lock, if that is not free immediately, is left to py_release().
  */
 static int py_close(ipcheap_heap *heap) {
     ipcheap_allow_sleep(0);
@@ -105,7 +105,7 @@ static void py_endpoint_release(ipcheap_endpoint *endpoint) {
     PyEval_RestoreThread(state);
 }
 
-/* Sentences, one a line, as many as there is room for; returns how many there were. */
+/* Sentences, one on each line, as many as there is room for. */
 struct py_text {
     char *text;
     size_t used, room;
@@ -120,6 +120,7 @@ static void append_line(void *context, const char *line) {
     to->used += length + 1;
 }
 
+/* Returns how many sentences there were, which may be more than `text` has room for. */
 static int py_check(ipcheap_heap *heap, char *text, size_t room) {
     struct py_text to = {.text = text, .room = room};
     PyThreadState *state = PyEval_SaveThread();
@@ -128,7 +129,7 @@ static int py_check(ipcheap_heap *heap, char *text, size_t room) {
     return count;
 }
 
-/* What a recovery tells, as much of it as there is room for. */
+/* What a recovery finds, as much of it as there is room for. */
 typedef struct py_redelivery {
     ipcheap_key key;
     uint64_t records;

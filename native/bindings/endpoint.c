@@ -1,4 +1,4 @@
-/* endpoint.c - what producers and consumers have in common as Python objects. */
+/* endpoint.c - what the Python types of producers and consumers have in common. */
 #include "endpoint.h"
 
 PyObject *endpoint_bind(PyObject *object, PyObject *arguments) {
@@ -31,7 +31,7 @@ int endpoint_refuses(const py_endpoint *self) {
     return error == IPCHEAP_TIMED_OUT ? 0 : error;
 }
 
-/* Puts an argument that was given by name into its place. */
+/* Puts an argument that was given by name into its place; -1 with an exception. */
 static int named(PyObject *name, PyObject *value, const char *const *names, PyObject **into) {
     for (int i = 0; names[i]; i++) {
         if (PyUnicode_CompareWithASCIIString(name, names[i]) != 0) continue;

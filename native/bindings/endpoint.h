@@ -1,4 +1,4 @@
-/* endpoint.h - what producers and consumers have in common as Python objects. */
+/* endpoint.h - what the Python types of producers and consumers have in common. */
 #ifndef BINDINGS_ENDPOINT_H
 #define BINDINGS_ENDPOINT_H
 
@@ -7,28 +7,31 @@
 typedef struct py_endpoint {
     PyObject_HEAD
     ipcheap_heap *heap;
-    ipcheap_endpoint *endpoint; /* kept by the Python class; NULL until it has been bound */
-    PyObject *memory;           /* the heap's, of which records are made */
-    PyObject *source;           /* what received records are to keep */
+    ipcheap_endpoint *endpoint; /* owned by the Python class; NULL until _bind() */
+    PyObject *memory;           /* the heap's MemoryCore */
+    PyObject *source;           /* what received records keep alive */
 } py_endpoint;
 
-/* (address, memory, source): once, before anything else. */
+/* _bind(address, memory, source): is called once, before any other method. */
 PyObject *endpoint_bind(PyObject *self, PyObject *arguments);
 void endpoint_dealloc(PyObject *self);
 
-/* Why the caller may not use it just now: closed, another's thread, a child; else 0. */
+/* Returns why the caller may not use it: closed, another thread, a forked child; otherwise 0. */
 int endpoint_refuses(const py_endpoint *self);
 
-/* Will it be worth while to try once more? A peer that is about as fast needs no sleep. */
+/* Returns whether to try once more, after a short spin: a peer that keeps pace needs no sleep. */
 static inline int soon(const py_endpoint *self) {
     return ipcheap_spin(self->endpoint) != IPCHEAP_TIMED_OUT;
 }
 
-/* Sorts a vector call's arguments by name; those not given are NULL. */
+/*
+ * Puts the arguments of a vector call into the order of `names`; NULL for those that were not
+ * given. Returns -1 with an exception if they do not fit.
+ */
 int sort_arguments(PyObject *const *given, Py_ssize_t count, PyObject *given_names,
                    const char *const *names, int required, PyObject **into);
 
-/* The same; most calls give the first ones only, and in order. */
+/* Does the same, with a short way for calls that give just the required ones, in order. */
 static inline int arguments_of(PyObject *const *given, Py_ssize_t count, PyObject *given_names,
                                const char *const *names, int required, PyObject **into) {
     if (given_names || count != required)

@@ -1,4 +1,4 @@
-/* gil.c - the core's calls that keep the GIL unless they have to sleep. */
+/* gil.c - the core's calls that keep the GIL unless they have to sleep: see gil.h. */
 #include "gil.h"
 
 KEEPING(int, allocate, (ipcheap_heap *heap, uint64_t nbytes, ipcheap_record *record),

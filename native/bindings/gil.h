@@ -1,12 +1,12 @@
 /*
- * gil.h - calls into the core that fit the GIL.
+ * gil.h - what the core's calls do with the GIL.
  *
- *   RELEASING  may sleep or run long: gives the GIL up
- *   KEEPING    keeps it, unless the core says WOULD_SLEEP: then once more without the GIL
- *   HOLDING    keeps it, and says WOULD_SLEEP
+ *   RELEASING  releases it: the call may sleep or run long
+ *   KEEPING    keeps it; if the core returns WOULD_SLEEP, the call is repeated without the GIL
+ *   holding_   keeps it, and returns WOULD_SLEEP to the caller
  *
- * A call that gives it up costs tens of microseconds beside a busy Python thread, one that
- * keeps it 50 ns.
+ * Beside a busy Python thread, a call that releases the GIL costs tens of microseconds, and one
+ * that keeps it 50 ns.
  */
 #ifndef BINDINGS_GIL_H
 #define BINDINGS_GIL_H
@@ -40,7 +40,10 @@
         return value;                                   \
     }
 
-/* The same with an endpoint, which another thread's closing of the heap then leaves to us. */
+/*
+ * Does the same for an endpoint, entered meanwhile: if another thread closes the heap, this call
+ * closes the endpoint before it returns.
+ */
 #define KEEPING_ENDPOINT(result, name, parameters, endpoint, arguments) \
     result keeping_##name parameters {                                  \
         ipcheap_allow_sleep(0);                                         \
@@ -66,7 +69,7 @@ int64_t keeping_try_send_many(ipcheap_endpoint *producer, ipcheap_record *record
 int64_t keeping_try_send_copies(ipcheap_endpoint *producer, const ipcheap_bytes *copied,
                                 size_t count);
 int keeping_try_receive(ipcheap_endpoint *consumer, ipcheap_record *record);
-/* Here the taker is called with the GIL, and WOULD_SLEEP is for the caller to deal with. */
+/* Calls the taker with the GIL held. Returns WOULD_SLEEP if the core does. */
 int64_t holding_try_receive_copies(ipcheap_endpoint *consumer, ipcheap_taker *take, void *context,
                                    size_t limit);
 int keeping_peek(ipcheap_endpoint *consumer, uint64_t *nbytes, uint32_t *form);

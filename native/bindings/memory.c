@@ -1,4 +1,4 @@
-/* memory.c - a heap as a Python object, of which records are made. */
+/* memory.c - the Python type of a heap, which makes records. */
 #include "types.h"
 
 #include "gil.h"
@@ -7,7 +7,7 @@ static PyObject *fail(PyObject *self, int error, PyObject *nbytes) {
     return PyObject_CallMethod(self, "_allocation_failed", "iO", error, nbytes);
 }
 
-/* A size, or an error of the core's, or PY_RAISED. */
+/* Reads a size: 0, the core's error for one that no heap has, or PY_RAISED. */
 static int size_of(PyObject *number, uint64_t *nbytes) {
     PyObject *whole = PyNumber_Index(number);
     if (!whole) return PY_RAISED;
@@ -29,7 +29,7 @@ static PyObject *announced(PyObject *made) {
     return made;
 }
 
-/* The record, or the error as a number, for the Python class to make of it what fits. */
+/* Returns the record, or the error as a number, for which the Python class makes an exception. */
 static PyObject *made_or_error(PyObject *made, int error) {
     if (!error) return announced(made);
     record_drop(made);
@@ -50,7 +50,7 @@ PyObject *memory_allocate(PyObject *self, PyObject *number) {
     return fail(self, error, number);
 }
 
-/* So many of so many bytes each, or none. */
+/* Returns a list of `count` records of `nbytes` bytes each, or raises and allocates none. */
 static PyObject *memory_allocate_many(PyObject *self, PyObject *arguments) {
     py_memory *from = (py_memory *)self;
     PyObject *number, *made;
@@ -76,7 +76,7 @@ static PyObject *memory_allocate_many(PyObject *self, PyObject *arguments) {
         }
     }
     if (!error) return made;
-    /* Freed, and not left to the garbage collector, of which a debugging program hears. */
+    /* Freed explicitly: with IPCHEAP_DEBUG the garbage collector would report them. */
     for (Py_ssize_t i = 0; i < PyList_Size(made); i++) {
         Py_XDECREF(PyObject_CallMethod(PyList_GetItem(made, i), "free", NULL));
         PyErr_Clear();
@@ -86,8 +86,8 @@ static PyObject *memory_allocate_many(PyObject *self, PyObject *arguments) {
 }
 
 /*
- * Returns a record for the array that a description, as bytes, describes, and that a layout makes of
- * it; or the core's error as a number.
+ * allocate_array(description, layout): returns a record for the array that the description
+ * describes. The layout makes its arrays. Returns the core's error as a number.
  */
 static PyObject *memory_allocate_array(PyObject *self, PyObject *const *given, Py_ssize_t count) {
     py_memory *from = (py_memory *)self;
@@ -105,7 +105,7 @@ static PyObject *memory_allocate_array(PyObject *self, PyObject *const *given, P
     return made_or_error(made, error);
 }
 
-/* Of copies of bytes-like objects in a sequence; an error of the core's if there is no room. */
+/* Returns a record with copies of a sequence of bytes-like objects, or the core's error. */
 static PyObject *memory_pack(PyObject *self, PyObject *pieces) {
     py_memory *from = (py_memory *)self;
     PyObject *list = PySequence_List(pieces); /* nobody else has it */

@@ -1,17 +1,17 @@
 /*
- * module.c - ipcheap._core: the module that cffi makes, and the types of types.h in it.
+ * module.c - ipcheap._core: the module that cffi makes, with the types of types.h added.
  *
- * cffi generates the function that Python calls to import a module; core.csrc.c renames it to
- * core_of_cffi(), and PyInit__core() is here.
+ * cffi generates the function that Python calls to import the module. core.csrc.c renames that
+ * one to core_of_cffi(); PyInit__core() here calls it.
  */
 #include "types.h"
 
 PyMODINIT_FUNC core_of_cffi(void);
 
 /*
- * use_records(subclass, made): the class of all records, and what is called with each that is
- * made, or None. ImportError in any interpreter of the process except the first, because the
- * types, and the class, are the process's.
+ * use_records(subclass, made): sets the class of all records, and what is called with each record
+ * that is made, or None. Raises ImportError in any interpreter except the first that called it,
+ * because types and class belong to the process.
  */
 static PyObject *use_records(PyObject *module, PyObject *arguments) {
     static int64_t first = -1;
@@ -21,7 +21,7 @@ static PyObject *use_records(PyObject *module, PyObject *arguments) {
     if (!PyArg_ParseTuple(arguments, "OO", &subclass, &made)) return NULL;
     if (first >= 0 && here != first) {
         PyErr_SetString(PyExc_ImportError,
-                        "ipcheap works in one interpreter of a process, and another has it");
+                        "another interpreter of this process uses ipcheap, and only one can");
         return NULL;
     }
     first = here;
@@ -29,6 +29,7 @@ static PyObject *use_records(PyObject *module, PyObject *arguments) {
     Py_RETURN_NONE;
 }
 
+/* Adds a type, or passes on that it could not be made. */
 static int add(PyObject *module, const char *name, PyObject *type) {
     return type ? PyModule_AddObjectRef(module, name, type) : -1;
 }

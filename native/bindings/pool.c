@@ -1,4 +1,4 @@
-/* pool.c - types, and the memory of their instances. */
+/* pool.c - makes types, and keeps the memory of their instances for reuse. */
 #include "pool.h"
 
 #include <string.h>
@@ -15,7 +15,7 @@ void give_back(PyObject *self) {
 }
 
 #if defined(Py_GIL_DISABLED) || defined(__SANITIZE_ADDRESS__)
-enum { POOLING = 0 }; /* no GIL; or somebody looks for what is used after its end */
+enum { POOLING = 0 }; /* no GIL protects the pools, or a sanitizer looks for use after free */
 #else
 enum { POOLING = 1 };
 #endif
@@ -24,7 +24,7 @@ PyObject *pool_take(struct pool *pool, PyTypeObject *type) {
     if (type != pool->type || pool->count == 0) return PyType_GenericAlloc(type, 0);
     PyObject *object = pool->objects[--pool->count];
     memset((char *)object + sizeof *object, 0, (size_t)pool->size - sizeof *object);
-    return PyObject_Init(object, type); /* which counts one more instance of the type */
+    return PyObject_Init(object, type); /* which takes a reference to the type */
 }
 
 void pool_return(struct pool *pool, PyObject *object) {

@@ -1,20 +1,20 @@
-/* pool.h - objects that come and go with every message wait here to be used again. */
+/* pool.h - keeps dead objects of the types that every message needs, to be used again. */
 #ifndef BINDINGS_POOL_H
 #define BINDINGS_POOL_H
 
 #include "types.h"
 
-/* Only of one type, which is plain: without a garbage collector's head or a dict. */
+/* Holds objects of one type only, which has neither a garbage collector's head nor a dict. */
 struct pool {
     PyTypeObject *type;
-    Py_ssize_t size; /* of an object */
+    Py_ssize_t size; /* of an object, in bytes */
     size_t count;
     PyObject *objects[64];
 };
 
-/* A new object, its own part zeroed. */
+/* Returns a new object, zero behind its head. */
 PyObject *pool_take(struct pool *pool, PyTypeObject *type);
-/* Instead of tp_free. */
+/* Takes a dead object, in place of tp_free. */
 void pool_return(struct pool *pool, PyObject *object);
 
 #endif

@@ -1,4 +1,4 @@
-/* producer.c - the sending side of a record channel as a Python object. */
+/* producer.c - the Python type of the sending side of a record channel. */
 #include "endpoint.h"
 #include "gil.h"
 
@@ -7,6 +7,7 @@ static const char *const records_and_timeout[] = {"records", "timeout", NULL};
 static const char *const data_and_timeout[] = {"data", "timeout", NULL};
 static const char *const buffers_and_timeout[] = {"buffers", "timeout", NULL};
 
+/* Sends some of a list from `first` on; returns how many, 0 if there was no room, or an error. */
 typedef int64_t sender(py_endpoint *self, PyObject *list, Py_ssize_t first);
 
 /* Gives the exception that is set an attribute `done`: how many of a list were sent. */
@@ -56,7 +57,7 @@ static PyObject *send_all(py_endpoint *self, PyObject *list, sender *send, const
 
 /* Records -------------------------------------------------------------------------------- */
 
-/* One that is being sent is so to whoever looks while this has given the GIL up. */
+/* Marks the record as sent before the call, which may release the GIL: other threads see that. */
 static int try_send(py_endpoint *self, PyObject *object) {
     if (!self->endpoint) return IPCHEAP_ENDPOINT_CLOSED;
     int error = record_outgoing(object, self->heap);
@@ -95,17 +96,17 @@ static PyObject *producer_try_send_record(PyObject *self, PyObject *const *given
     return PyObject_CallMethod(self, "_refuse", "iO", error, object);
 }
 
-/* For who waits by himself: 0 or an error. */
+/* For callers that do their own waiting: 0 or an error. */
 static PyObject *producer_attempt(PyObject *self, PyObject *object) {
     return PyLong_FromLong(try_send((py_endpoint *)self, object));
 }
 
-/* Whether it could be sent if there is room: 0 or an error. */
+/* Returns whether a record could be sent if there were room: 0 or an error. */
 static PyObject *producer_sendable(PyObject *self, PyObject *object) {
     return PyLong_FromLong(record_outgoing(object, ((py_endpoint *)self)->heap));
 }
 
-/* Finds what cannot be sent, or stands there twice: its place in the list, with the error. */
+/* Returns the place in the list of a record that cannot be sent or stands there twice; *error. */
 static Py_ssize_t find_unsendable(py_endpoint *self, PyObject *list, int *error) {
     Py_ssize_t total = PyList_Size(list), seen = 0;
     for (*error = 0; seen < total; seen++) {
@@ -120,8 +121,8 @@ static Py_ssize_t find_unsendable(py_endpoint *self, PyObject *list, int *error)
 }
 
 /*
- * Sends the records of a list from one on, a batch at most; returns how many went, or why the
- * first did not. Another thread may have freed one since they were looked at.
+ * Sends at most a batch of a list's records, from `first` on; returns how many, or an error. Each
+ * is checked again, because another thread may have freed one.
  */
 static int64_t send_some(py_endpoint *self, PyObject *list, Py_ssize_t first) {
     if (!self->endpoint) return IPCHEAP_ENDPOINT_CLOSED;
@@ -138,7 +139,7 @@ static int64_t send_some(py_endpoint *self, PyObject *list, Py_ssize_t first) {
         batch[n] = records[n]->core;
         before[n] = records[n]->fate;
     }
-    /* As in try_send(): sent to whoever looks meanwhile. */
+    /* As in try_send(): other threads see them as sent. */
     for (Py_ssize_t i = 0; i < n; i++) records[i]->fate = SENT;
     int64_t went = keeping_try_send_many(self->endpoint, batch, (size_t)n);
     for (Py_ssize_t i = 0; i < n; i++) {
@@ -174,7 +175,7 @@ static int send_short(py_endpoint *self, const ipcheap_bytes *plain) {
     return went > 0 ? 0 : went ? (int)went : IPCHEAP_WOULD_BLOCK;
 }
 
-/* A long copy is made without the GIL, and before there is room, not to hold that up. */
+/* Copies without the GIL, and before there is room, so that a free slot is not kept waiting. */
 static int send_long(py_endpoint *self, PyObject *data, int spinning) {
     ipcheap_record record;
     int error = copy_in(self->heap, data, &record);
@@ -213,10 +214,10 @@ static PyObject *producer_attempt_bytes(PyObject *self, PyObject *data) {
     return PyLong_FromLong(send_bytes((py_endpoint *)self, data, 0));
 }
 
-/* Sends the objects of a list from one on, a batch at most; returns how many, or an error. */
+/* Sends copies of at most a batch of a list's objects, from `first` on; how many, or an error. */
 static int64_t send_some_bytes(py_endpoint *self, PyObject *list, Py_ssize_t first) {
     ipcheap_bytes plain[PY_BATCH];
-    py_bytes other[PY_BATCH]; /* what is not bytes, which the list keeps */
+    py_bytes other[PY_BATCH]; /* of what is not bytes; bytes are kept by the list */
     Py_ssize_t most = PyList_Size(list) - first, n = 0, others = 0;
     int64_t went = 0;
     if (!self->endpoint) return IPCHEAP_ENDPOINT_CLOSED;
@@ -267,17 +268,17 @@ static PyObject *producer_allocate(PyObject *self, PyObject *const *given, Py_ss
 
 PyDoc_STRVAR(allocate_text,
              "allocate_record($self, /, nbytes)\n--\n\n"
-             "Return a record of so many bytes, not initialised; HeapFull if there is no room.");
+             "Return a record of `nbytes` bytes, not initialised; HeapFull if there is no room.");
 PyDoc_STRVAR(send_record_text,
              "send_record($self, /, record, timeout=None)\n--\n\n"
              "Send a record, allocated or received on any channel of this heap; it is then "
              "dead.\n\n"
-             "RecordError for one that has been freed or sent, or is of another heap. Waits\n"
-             "`timeout` seconds for room in the ring, None for ever.");
+             "RecordError for one that was freed or sent, or is of another heap. Waits `timeout`\n"
+             "seconds for room in the ring; None waits indefinitely.");
 PyDoc_STRVAR(try_send_record_text,
              "try_send_record($self, /, record)\n--\n\n"
              "Send a record if there is room for it; return whether it was sent.\n\n"
-             "Raises as `send_record` does, but for TimeoutError.");
+             "Raises as `send_record` does, except TimeoutError.");
 PyDoc_STRVAR(send_records_text,
              "send_records($self, /, records, timeout=None)\n--\n\n"
              "Send all of these records, in order, and return how many they were.\n\n"
@@ -288,8 +289,8 @@ PyDoc_STRVAR(send_records_text,
 PyDoc_STRVAR(send_text,
              "send($self, /, data, timeout=None)\n--\n\n"
              "Send a copy of a bytes-like object, which must be C-contiguous.\n\n"
-             "HeapFull when there is no room for the copy; TypeError for what has no buffer.\n"
-             "Waits `timeout` seconds for room in the ring, None for ever.");
+             "HeapFull if there is no room for the copy, TypeError for what has no buffer.\n"
+             "Waits `timeout` seconds for room in the ring; None waits indefinitely.");
 PyDoc_STRVAR(send_many_text,
              "send_many($self, /, buffers, timeout=None)\n--\n\n"
              "Send copies of all of these bytes-like objects, in order, and return how many they "

@@ -1,4 +1,4 @@
-/* record.c - records as Python objects. */
+/* record.c - the Python type of records. */
 #include "types.h"
 
 #include <string.h>
@@ -8,22 +8,24 @@
 #include "pool.h"
 
 static PyTypeObject *record_class; /* the Python class that records are instances of */
-static PyObject *record_made;      /* told of each; when debugging, and only then */
+static PyObject *record_made;      /* called with each record; NULL unless debugging */
 
 static struct pool records = {.size = sizeof(py_record)};
 
 /* Records -------------------------------------------------------------------------------- */
 
+/* Has the Python class raise the exception for an error; NULL. */
 static PyObject *refuse(py_record *self, int error, const char *asked) {
     return PyObject_CallMethod((PyObject *)self, "_refuse", "is", error, asked);
 }
 
+/* Returns 0, or why the record cannot be used. */
 static int unusable(const py_record *self) {
     if (self->fate >= FREED) return PY_ENDED;
     return self->forks == ipcheap_forks() ? 0 : IPCHEAP_WRONG_PROCESS;
 }
 
-/* How many views and arrays there are, not counting slices of views. */
+/* Returns how many views and arrays there are; slices of views do not count. */
 static Py_ssize_t views(const py_record *self) {
     return self->slices + (self->block ? Py_REFCNT((PyObject *)self->block) - 1 : 0);
 }
@@ -36,7 +38,7 @@ static PyObject *record_view(PyObject *object, void *unused) {
     return slice_view(self, 0, (Py_ssize_t)self->core.nbytes, 1);
 }
 
-/* The bytes; to who asks for the type of an array, that. */
+/* Exports the bytes; with PyBUF_FORMAT, an array record's array. */
 static int fill_buffer(py_record *self, Py_buffer *view, int flags) {
     if (self->core.form != IPCHEAP_ARRAY || !(flags & PyBUF_FORMAT))
         return slice_buffer(self, view, flags);
@@ -53,14 +55,14 @@ static int fill_buffer(py_record *self, Py_buffer *view, int flags) {
 
 static int record_get_buffer(PyObject *object, Py_buffer *view, int flags) {
     py_record *self = (py_record *)object;
-    view->obj = NULL; /* until there is one */
+    view->obj = NULL; /* as an exporter that fails must leave it */
     int error = unusable(self);
     if (!error) return fill_buffer(self, view, flags);
     Py_XDECREF(refuse(self, error, "used"));
     return -1;
 }
 
-/* What all arrays are made of, once there is one; a new reference. */
+/* Returns the block that all arrays of the record are made of; makes it if there is none. */
 static PyObject *record_block(PyObject *object, PyObject *unused) {
     (void)unused;
     py_record *self = (py_record *)object;
@@ -89,7 +91,7 @@ static Py_ssize_t record_length(PyObject *self) {
 
 /* Items ---------------------------------------------------------------------------------- */
 
-/* Where one byte is; NULL when `key` is not such an index, for the view to say why. */
+/* Returns where one byte is; NULL if `key` is no valid index, and a view will say why. */
 static unsigned char *byte_at(const py_record *self, PyObject *key) {
     if (!PyLong_Check(key) || unusable(self)) return NULL;
     Py_ssize_t nbytes = (Py_ssize_t)self->core.nbytes, at = PyNumber_AsSsize_t(key, NULL);
@@ -101,7 +103,7 @@ static PyObject *view_of_slice(py_record *self, PyObject *key) {
     Py_ssize_t start, stop, step;
     if (PySlice_Unpack(key, &start, &stop, &step) != 0) return NULL;
     Py_ssize_t length = PySlice_AdjustIndices((Py_ssize_t)self->core.nbytes, &start, &stop, step);
-    int error = unusable(self); /* an index's __index__() may have freed it */
+    int error = unusable(self); /* an index's __index__() may have freed the record */
     return error ? refuse(self, error, "used") : slice_view(self, start, length, step);
 }
 
@@ -115,7 +117,7 @@ static PyObject *record_get_item(PyObject *self, PyObject *key) {
     return item;
 }
 
-/* Some of its own bytes may be among those that are copied. */
+/* Copies bytes into the record; they may be some of its own. */
 static void fill_part(py_record *self, Py_ssize_t start, const ipcheap_bytes *from) {
     char *to = (char *)self->core.data + start;
     uintptr_t apart = (uintptr_t)to - (uintptr_t)from->data;
@@ -123,14 +125,14 @@ static void fill_part(py_record *self, Py_ssize_t start, const ipcheap_bytes *fr
         memmove(to, from->data, (size_t)from->nbytes);
         return;
     }
-    self->slices++; /* a long copy gives the GIL up: the memory stays until it is done */
+    self->slices++; /* a long copy releases the GIL: the memory must stay until it is done */
     copy_bytes(self->heap, to, from->data, (size_t)from->nbytes);
     record_unview(self);
 }
 
 /*
- * Copies what send() would over a slice of the same length: 1; 0 when it is anything else. -1 with
- * an exception when the lengths differ, and a view would say only that.
+ * Copies a bytes-like object into a slice of the same length, and returns 1. Returns -1 with an
+ * exception if the lengths differ, and 0 for anything else, which is then left to a view.
  */
 static int set_slice(py_record *self, PyObject *key, PyObject *value) {
     Py_ssize_t start, stop, step;
@@ -142,7 +144,7 @@ static int set_slice(py_record *self, PyObject *key, PyObject *value) {
     }
     Py_ssize_t length = PySlice_AdjustIndices((Py_ssize_t)self->core.nbytes, &start, &stop, step);
     if (step != 1 || bytes_open(&bytes, value)) return 0;
-    /* An index's __index__() may have freed it, and whoever gives a buffer. */
+    /* An index's __index__(), or the object that gave its buffer, may have freed the record. */
     int usable = !unusable(self), fits = (uint64_t)length == bytes.plain.nbytes;
     if (usable && fits) fill_part(self, start, &bytes.plain);
     if (usable && !fits)
@@ -177,21 +179,21 @@ static int keep(py_record *self) {
     return error;
 }
 
-/* Nobody looks at it any more, except arrays: with a block, that frees it. */
+/* Frees the memory, unless arrays need it: then their block frees it. */
 static int end(py_record *self) {
     if (!self->block) return keeping_free(self->heap, &self->core);
     Py_CLEAR(self->block);
     return 0;
 }
 
-/* While there are views its memory stays, but not the slot of a ring that it came in. */
+/* Frees the record. While it has views the memory stays, but its slot of the ring is released. */
 static PyObject *record_free(PyObject *object, PyObject *unused) {
     (void)unused;
     py_record *self = (py_record *)object;
     int error = unusable(self);
     if (error) return refuse(self, error, "freed");
     enum fate before = self->fate;
-    self->fate = FREED; /* to whoever looks while this has given the GIL up */
+    self->fate = FREED; /* for other threads, while the call releases the GIL */
     if (views(self) && self->core.consumer) error = keep(self);
     if (!error && !self->slices) {
         error = end(self);
@@ -217,14 +219,14 @@ static PyObject *record_keep(PyObject *object, PyObject *unused) {
     int error = unusable(self);
     if (error) return refuse(self, error, "used");
     enum fate before = self->fate;
-    self->fate = FREED; /* to whoever looks while this has given the GIL up */
+    self->fate = FREED; /* for other threads, while the call releases the GIL */
     error = keep(self);
     self->fate = error ? before : KEPT;
     if (error) return refuse(self, error, "used");
     Py_RETURN_NONE;
 }
 
-/* Frees it, unless it has been freed, sent or kept. */
+/* Frees the record, unless it was freed, sent or kept. */
 static PyObject *record_done_with(PyObject *object, PyObject *unused) {
     if (((py_record *)object)->fate != OURS) Py_RETURN_NONE;
     return record_free(object, unused);
@@ -251,7 +253,7 @@ static PyObject *record_fate(PyObject *object, void *unused) {
 static void record_dealloc(PyObject *object) {
     py_record *self = (py_record *)object;
     if (self->weak_references) PyObject_ClearWeakRefs(object);
-    /* With a block, that frees it, and acknowledges it only then. */
+    /* If there is a block, the record is freed, and acknowledged, when the block goes. */
     if (self->block)
         Py_DECREF((PyObject *)self->block);
     else if (self->source && !unusable(self))
@@ -261,16 +263,16 @@ static void record_dealloc(PyObject *object) {
     pool_return(&records, object);
 }
 
-PyDoc_STRVAR(nbytes_text, "Its size in bytes, as asked for.");
-PyDoc_STRVAR(view_text, "A writable memoryview of its bytes; uninitialised after allocation.");
+PyDoc_STRVAR(nbytes_text, "Its size in bytes, as it was asked for.");
+PyDoc_STRVAR(view_text, "A writable memoryview of its bytes; not initialised after allocation.");
 PyDoc_STRVAR(free_text,
              "free($self, /)\n--\n\n"
-             "Give it back; of a received one this acknowledges it. RecordError the second "
+             "Free the record, and acknowledge it if it was received. RecordError the second "
              "time.");
 PyDoc_STRVAR(keep_text,
              "keep($self, /)\n--\n\n"
-             "Take it out of the channel it came from, whose slot is then free again.\n\n"
-             "It stays the caller's beyond the consumer's end, and beyond a `with` around it.");
+             "Take a received record out of its channel, so that its slot can be used again.\n\n"
+             "It outlives the consumer, and the `with` block around the record.");
 
 PyObject *record_type(void) {
     static PyObject *type;
@@ -322,13 +324,13 @@ static int is_record(PyObject *object) {
            PyObject_TypeCheck(object, (PyTypeObject *)record_type());
 }
 
-/* The class of all records, and what is told of each that is made, or None. */
+/* Sets the class of all records, and what is called with each that is made, or None. */
 void record_use_class(PyObject *subclass, PyObject *made) {
     Py_XDECREF((PyObject *)record_class);
     Py_XDECREF(record_made);
     record_class = (PyTypeObject *)Py_NewRef(subclass);
     record_made = made == Py_None ? NULL : Py_NewRef(made);
-    /* The first one, ipcheap.Record: it stays for ever, and no other is pooled. */
+    /* Only the first class, ipcheap.Record, is pooled; it stays until the process ends. */
     if (!records.type && !record_made) records.type = (PyTypeObject *)Py_NewRef(subclass);
 }
 
@@ -354,7 +356,7 @@ int record_announce(PyObject *object) {
     return told ? 0 : -1;
 }
 
-/* Whether it can be sent in a heap; an error if not. */
+/* Returns 0 if a record can be sent in a heap, or why not. */
 int record_outgoing(PyObject *object, ipcheap_heap *heap) {
     if (!is_record(object)) return PY_NOT_A_RECORD;
     py_record *self = (py_record *)object;
@@ -364,7 +366,7 @@ int record_outgoing(PyObject *object, ipcheap_heap *heap) {
     return record_made && views(self) > self->lent ? PY_VIEWED : 0;
 }
 
-/* Views there may be, but they keep the memory no longer. */
+/* Marks a record as sent. Its views stay, but do not keep the memory any longer. */
 void record_sent(PyObject *object) {
     py_record *self = (py_record *)object;
     self->fate = SENT;

@@ -1,4 +1,4 @@
-/* slice.c - what memoryviews of a record are made of: some of its bytes, in steps. */
+/* slice.c - the Python object behind a memoryview: some bytes of a record, in steps. */
 #include "types.h"
 
 #include "pool.h"
