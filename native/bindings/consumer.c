@@ -346,7 +346,8 @@ PyDoc_STRVAR(try_recv_record_text,
 PyDoc_STRVAR(recv_records_text,
              "recv_records($self, /, limit, timeout=None)\n--\n\n"
              "Return up to `limit` records: as many as there are, at least one.\n\n"
-             "Waits `timeout` seconds for one; None waits indefinitely. ValueError for a limit below 1.");
+             "Waits `timeout` seconds for one; None waits indefinitely. ValueError if `limit` is\n"
+             "below 1.");
 PyDoc_STRVAR(recv_text,
              "recv($self, /, timeout=None)\n--\n\n"
              "Return a copy of the next record, which is freed.\n\n"
@@ -354,7 +355,8 @@ PyDoc_STRVAR(recv_text,
 PyDoc_STRVAR(recv_many_text,
              "recv_many($self, /, limit=256, timeout=None)\n--\n\n"
              "Return copies of up to `limit` records: as many as there are, at least one.\n\n"
-             "Waits `timeout` seconds for one; None waits indefinitely. ValueError for a limit below 1.");
+             "Waits `timeout` seconds for one; None waits indefinitely. ValueError if `limit` is\n"
+             "below 1.");
 
 PyObject *consumer_type(void) {
     static PyObject *type;
