@@ -190,7 +190,7 @@ IPCHEAP_API int ipcheap_heap_statistics(ipcheap_heap *heap, ipcheap_statistics *
 /* Gives free memory beyond `keep` bytes back to the system; returns how many bytes it gave. */
 IPCHEAP_API int64_t ipcheap_trim(ipcheap_heap *heap, uint64_t keep);
 
-/* Who a participant is, for messages. */
+/* A participant, as messages name it. */
 typedef struct ipcheap_holder {
     uint32_t pid; /* in its own PID namespace; 0: unknown */
     uint32_t tid;
@@ -445,8 +445,8 @@ IPCHEAP_API int64_t ipcheap_try_send_many(ipcheap_endpoint *producer, ipcheap_re
 /*
  * Copies bytes that another process will read, as memcpy() does, in the faster of two ways:
  * through the caches or past them. Which is faster depends on the length, on how many such copies
- * run at once, and on whether the two cores share a cache. Each participant of the heap measures it
- * now and then; a thread that is none, and a closed heap, just copy. A send that follows publishes
+ * run in parallel, and on whether the two cores share a cache. Each participant of the heap measures
+ * it now and then; a thread that is none, and a closed heap, just copy. A send that follows publishes
  * the copy.
  */
 IPCHEAP_API void ipcheap_copy(ipcheap_heap *heap, void *to, const void *from, size_t nbytes);
@@ -574,8 +574,8 @@ IPCHEAP_API int ipcheap_static_ready(ipcheap_heap *heap, const ipcheap_channel *
 IPCHEAP_API void *ipcheap_static_data(ipcheap_heap *heap, const ipcheap_channel *channel);
 
 /*
- * Sleeps while *word, of 4 or 8 bytes, is `expected`. Whoever changes the word calls
- * ipcheap_word_wake() afterwards; a change without it may be noticed a second later.
+ * Sleeps while *word, of 4 or 8 bytes, is `expected`. A thread that changes the word calls
+ * ipcheap_word_wake() afterwards; a change without that may be noticed a second later.
  */
 IPCHEAP_API int ipcheap_word_wait(ipcheap_heap *heap, const void *word, uint64_t expected,
                                   uint32_t width, int64_t timeout_ns);
