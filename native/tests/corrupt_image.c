@@ -9,9 +9,9 @@
 
 enum { WORKERS = 4 };
 
-static struct image images[KINDS];
+static struct image images[IMAGES];
 static const char *folder; /* a tmpfs to fill up */
-static const uint64_t capacities[KINDS] = {MIB, 24 * MIB};
+static const uint64_t capacities[IMAGES] = {MIB, 24 * MIB};
 
 struct worker {
     ipcheap_heap *heap;
@@ -140,7 +140,7 @@ static void snapshot(struct image *image, int fd, ipcheap_heap *heap) {
 
 void images_prepare(void) {
     folder = getenv("IPCHEAP_CORRUPT_FOLDER");
-    for (int kind = 0; kind < KINDS; kind++) {
+    for (int kind = 0; kind < IMAGES; kind++) {
         int fd = new_segment(capacities[kind]);
         struct worker *w = calloc(WORKERS, sizeof *w);
         for (int i = 0; i < WORKERS; i++) w[i].heap = attach(fd);
@@ -323,7 +323,7 @@ static int fill_up(void) {
 }
 
 struct copy copy_open(unsigned kind, uint8_t living) {
-    struct copy copy = {.image = &images[kind % KINDS], .ballast = -1};
+    struct copy copy = {.image = &images[kind % IMAGES], .ballast = -1};
     const struct image *image = copy.image;
     copy.fd = folder ? open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600)
                      : memfd_create("ipcheap-corrupt", MFD_CLOEXEC);

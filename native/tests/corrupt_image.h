@@ -13,7 +13,7 @@
 
 #include "segment/layout.h"
 
-enum { KINDS = 2, RECORD_CHANNELS = 8, RUNS = 64 };
+enum { IMAGES = 2, RECORD_CHANNELS = 8, RUNS = 64 };
 
 struct image {
     uint64_t bytes;
