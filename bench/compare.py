@@ -1,6 +1,6 @@
 """ipcheap beside what one would otherwise use: the same work, in one run, in one report.
 
-    python bench/compare.py                        # all of it: about twenty minutes
+    python bench/compare.py                        # all of it: about twenty-five minutes
     python bench/compare.py --quick                # one short repetition each: under two minutes
     python bench/compare.py --only records-64,frames --peers ipcheap,os-pipe
 

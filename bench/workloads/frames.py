@@ -35,7 +35,8 @@ class Frames(Flow):
             del picture
             sender.commit_array()
 
-    def absorb(self, receiver, sender, count):
+    def absorb(self, receivers, senders, count):
+        receiver = receivers[0]
         for i in range(count):
             picture = receiver.take_array(SHAPE, "u1")
             found = sparse_sum(picture)

@@ -31,7 +31,8 @@ class Objects(Flow):
             picture[:] = i & 127
             send_object({"frame": picture, "meta": {"number": i, "camera": "front", "at": i / 25}})
 
-    def absorb(self, receiver, sender, count):
+    def absorb(self, receivers, senders, count):
+        receiver = receivers[0]
         for i in range(count):
             found = receiver.recv_object()
             seen = sparse_sum(found["frame"]), found["meta"]["number"]

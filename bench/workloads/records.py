@@ -28,8 +28,8 @@ class Records(Flow):
             for record in RECORDS:
                 send(record)
 
-    def absorb(self, receiver, sender, count):
-        recv = receiver.recv
+    def absorb(self, receivers, senders, count):
+        recv = receivers[0].recv
         for _ in range(count // BATCH):
             for _ in RECORDS:
                 record = recv()
@@ -53,8 +53,8 @@ class Batches(Records):
         for _ in range(count // BATCH):
             send_many(RECORDS)
 
-    def absorb(self, receiver, sender, count):
-        recv_many = receiver.recv_many
+    def absorb(self, receivers, senders, count):
+        recv_many = receivers[0].recv_many
         got = 0
         while got < count:
             batch = recv_many(BATCH)

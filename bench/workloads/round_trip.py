@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from workloads.workload import Figure, Flow, check
+from workloads.workload import Figure, Flow, check, percentiles
 
 MESSAGE = bytes(range(64))
 KEPT = 1 << 20  # samples
@@ -44,26 +44,19 @@ class RoundTrip(Flow):
             reply = recv()
             samples.append(clock() - begin)
         check(reply, MESSAGE)
-        self.samples = sorted(samples)
+        self.samples = samples
 
-    def absorb(self, receiver, sender, count):
-        send = sender.send
-        recv = receiver.spin if self.spinning else receiver.recv
+    def absorb(self, receivers, senders, count):
+        send = senders[0].send
+        recv = receivers[0].spin if self.spinning else receivers[0].recv
         for _ in range(count):
             send(recv())
 
     def report(self, count, ns, cpu_ns):
-        samples = self.samples
-
-        def at(part):
-            return samples[min(len(samples) - 1, int(part * len(samples)))] / 1e3
-
         return {
-            "p50_us": at(0.5),
-            "p99_us": at(0.99),
-            "p999_us": at(0.999),
-            "max_us": samples[-1] / 1e3,
-            "samples": len(samples),
+            **percentiles(self.samples),
+            "max_us": max(self.samples) / 1e3,
+            "samples": len(self.samples),
         }
 
 

@@ -43,8 +43,8 @@ class Throughput(Flow):
         """Return what reads a payload."""
         return look
 
-    def absorb(self, receiver, sender, count):
-        take, done, read = receiver.take, receiver.done, self.reader()
+    def absorb(self, receivers, senders, count):
+        take, done, read = receivers[0].take, receivers[0].done, self.reader()
         expected = [read(payload) for payload in patterns(self.nbytes, self.grain)]
         for _ in range(count // self.grain):
             for each in expected:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 from stage import Stage
@@ -51,6 +52,7 @@ class Flow(Workload):
     nbytes = 64
     depth = 1024
     consumers = 1
+    links = 1  # from the producer to each consumer
     threads = False
     replies = False  # whether each consumer has a link back
     grain = 64  # counts are multiples of this
@@ -62,7 +64,7 @@ class Flow(Workload):
         return super().unsuited(key, peer)
 
     def run(self, key, peer, seconds):
-        links = self.consumers * (2 if self.replies else 1)
+        links = self.consumers * (self.links + self.replies)
         own = peer(links, self.nbytes, self.depth)
         try:
             stage = Stage(own, self.consumers, self.threads)
@@ -79,9 +81,13 @@ class Flow(Workload):
         """Send so many in all, in the producing process."""
         raise NotImplementedError
 
-    def absorb(self, receiver, sender, count):
-        """Receive so many, one consumer's share."""
+    def absorb(self, receivers, senders, count):
+        """Receive `count` messages, the share of one consumer."""
         raise NotImplementedError
+
+    def around(self):
+        """Return a context manager that the first consumer holds during the whole run."""
+        return contextlib.nullcontext()
 
     def report(self, count, ns, cpu_ns):
         """Return the figures."""
@@ -90,10 +96,11 @@ class Flow(Workload):
     # Inside -------------------------------------------------------------------------------
 
     def _produce(self, stage, seconds):
-        peer, consumers = stage.peer, range(self.consumers)
-        receivers = [peer.receiver(self.consumers + i) for i in consumers if self.replies]
+        peer, there = stage.peer, self.consumers * self.links
+        back = range(there, there + self.consumers * self.replies)
+        receivers = [peer.receiver(link) for link in back]
         stage.meet()
-        senders = [peer.sender(i) for i in consumers]
+        senders = [peer.sender(link) for link in range(there)]
         _until_ready(senders)
         stage.meet()
 
@@ -118,23 +125,23 @@ class Flow(Workload):
         return figures
 
     def _consume(self, stage, part):
-        peer, link = stage.peer, part - 1
-        receiver = peer.receiver(link)
-        stage.meet()
-        sender = peer.sender(self.consumers + link) if self.replies else None
-        if sender is not None:
-            _until_ready([sender])
-        stage.meet()
+        with self.around() if part == 1 else contextlib.nullcontext():
+            peer, there = stage.peer, range((part - 1) * self.links, part * self.links)
+            receivers = [peer.receiver(link) for link in there]
+            stage.meet()
+            back = [self.consumers * self.links + part - 1] if self.replies else []
+            senders = [peer.sender(link) for link in back]
+            _until_ready(senders)
+            stage.meet()
 
-        def share(count):
-            self.absorb(receiver, sender, count // self.consumers)
+            def share(count):
+                self.absorb(receivers, senders, count // self.consumers)
 
-        while stage.phase(part, share):
-            pass
-        if sender is not None:
-            sender.close()
-        receiver.close()
-        stage.meet()
+            while stage.phase(part, share):
+                pass
+            for end in (*senders, *receivers):
+                end.close()
+            stage.meet()
 
     def _even(self, count):
         return max(self.grain, min(int(count), self.most) // self.grain * self.grain)
@@ -152,3 +159,13 @@ def check(found, expected):
     """Raise unless what came is what was sent."""
     if found != expected:
         raise RuntimeError(f"what came is not what was sent: {found!r}, not {expected!r}"[:300])
+
+
+def percentiles(samples):
+    """Return p50, p99 and p99.9 of nanoseconds as figures in microseconds."""
+    ordered = sorted(samples)
+
+    def at(part):
+        return ordered[min(len(ordered) - 1, int(part * len(ordered)))] / 1e3
+
+    return {"p50_us": at(0.5), "p99_us": at(0.99), "p999_us": at(0.999)}
