@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def bad_variable() -> ValueError | None:
-    """Make the exception for an environment variable with a word that it does not take, if one has."""
+    """Make the exception for an environment variable with a bad value, if there is one."""
     words = ffi.new("const char **")
     name = lib.ipcheap_bad_variable(words)
     if not name:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import select
 import signal
 import threading
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
 
 SLOTS = 4
 HELD = 500
-LEFT = SLOTS - 1  # held in their slots; all before them are detached
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_five_hundred_are_held_in_a_ring_of_four(
         held = [receive(consumer) for _ in range(HELD)]
         assert producer.wait() == 0
         assert [number_of(thing) for thing in held] == list(range(HELD))
-        assert consumer.statistics().detached == HELD - LEFT
+        assert consumer.statistics().detached == HELD - SLOTS
         assert heap.statistics().records == HELD
         assert heap.check() == []
         del held
@@ -107,11 +108,11 @@ def test_of_a_killed_holder_only_what_was_detached_is_gone(
         with peers.run(hold_all_and_die, heap, receive) as holder:
             for number in range(HELD):
                 send(producer, number)
-            assert holder.hear() == HELD - LEFT
+            assert holder.hear() == HELD - SLOTS
             assert holder.wait() == -signal.SIGKILL
         with heap.consumer("c") as consumer:
-            again = [receive(consumer) for _ in range(LEFT)]
-            assert [number_of(thing) for thing in again] == list(range(HELD - LEFT, HELD))
+            again = [receive(consumer) for _ in range(SLOTS)]
+            assert [number_of(thing) for thing in again] == list(range(HELD - SLOTS, HELD))
             assert consumer.try_recv_record() is None
             del again
             gc.collect()
@@ -124,6 +125,7 @@ def test_detached_records_may_be_freed_kept_and_sent_on_by_any_thread(heap: ipch
     with heap.producer("c") as producer, heap.consumer("c") as consumer:
         held = []
         for number in range(90):
+            assert consumer.try_recv_record() is None
             send_number(producer, number)
             held.append(receive_record(consumer))
 
@@ -151,15 +153,39 @@ def test_detached_records_may_be_freed_kept_and_sent_on_by_any_thread(heap: ipch
     assert heap.check() == []
 
 
-def test_every_record_of_a_ring_of_one_is_detached(heap: ipcheap.Heap) -> None:
-    heap.add_record_channel(1, 1)
+def wait_at_descriptor(consumer: ipcheap.Consumer) -> None:
+    select.select([consumer], [], [], 0)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda consumer: consumer.try_recv_record(),
+        lambda consumer: consumer.recv_many(timeout=0),
+        lambda consumer: ipcheap.wait([consumer], timeout=0),
+        wait_at_descriptor,
+    ],
+    ids=["receive", "receive many", "wait", "descriptor"],
+)
+@pytest.mark.parametrize("slots", [1, 2])
+def test_to_ask_for_one_more_makes_room_for_it(
+    heap: ipcheap.Heap, slots: int, ask: Callable[[ipcheap.Consumer], Any]
+) -> None:
+    heap.add_record_channel(1, slots)
     with heap.producer(1) as producer, heap.consumer(1) as consumer:
-        for number in range(10):
+        for number in range(slots):
             send_number(producer, number)
-            with receive_record(consumer) as record:
-                assert number_of(record) == number
-                send_number(producer, 100)
-                assert consumer.recv(timeout=0) == (100).to_bytes(8, "little")
-        assert consumer.statistics().detached == 10
-        assert consumer.statistics().held == 0
+        held = consumer.recv_records(slots)
+        with pytest.raises(TimeoutError):
+            producer.send(b"", timeout=0)
+        assert consumer.statistics().detached == 0
+        with contextlib.suppress(TimeoutError):
+            ask(consumer)
+        assert consumer.statistics().detached == 1
+        send_number(producer, slots)
+        held += consumer.recv_records(slots)
+        assert [number_of(record) for record in held] == list(range(slots + 1))
+        for record in held:
+            record.free()
     assert heap.statistics().in_use == 0
+    assert heap.check() == []

@@ -262,7 +262,6 @@ def test_a_stopped_consumer_keeps_its_side_its_records_and_its_peer(heap: ipchea
             assert peer.hear() == "holding"
             peer.kill(signal.SIGSTOP)
             try:
-                producer.send(b"room", timeout=peers.PATIENCE)  # where the first was detached
                 with pytest.raises(TimeoutError):
                     producer.send(b"no room", timeout=1.5)
                 with pytest.raises(ipcheap.ChannelBusy, match=f"pid {peer.pid}"):
@@ -275,6 +274,7 @@ def test_a_stopped_consumer_keeps_its_side_its_records_and_its_peer(heap: ipchea
                 peer.kill(signal.SIGCONT)
             peer.tell("free")
             assert peer.hear() == [0, 1, 2, 3]
+            producer.send(b"room", timeout=peers.PATIENCE)
             assert peer.result() == b"room"
     assert heap.statistics().records == 0
 

@@ -163,7 +163,7 @@ static void forward(struct world *w) {
     for (int i = 0; i < SLOTS; i++) numbers[i] = receive_b(w, &records[i]);
     for (int i = 0; i < SLOTS; i++) {
         enum fate *fate = &w->told->fate[numbers[i]];
-        *fate = *fate == UNTOUCHED ? FORWARDING : GIVING; /* a detached one does not go back */
+        *fate = FORWARDING;
         EXPECT_EQ(CALL(ipcheap_try_send(w->c_out, &records[i])), 0);
         *fate = FORWARDED;
     }
@@ -195,9 +195,13 @@ static void close_consumer(struct world *w) {
     for (int i = 0; i < SLOTS - 1; i++) give_back(w, &w->mine[i]);
 }
 
-/* The last one that is received detaches the first, which has stood there for a whole ring. */
+/* To ask for one more detaches the first, in whose slot that would stand. */
 static void hold_all(struct world *w) {
+    ipcheap_record more;
     for (int i = 0; i < SLOTS; i++) receive_b(w, &w->mine[i]);
+    w->told->fate[0] = GIVING;
+    EXPECT_EQ(CALL(ipcheap_try_receive(w->b_in, &more)), IPCHEAP_WOULD_BLOCK);
+    w->told->fate[0] = GIVEN;
     for (int i = 0; i < SLOTS; i++) w->told->fate[i] = GIVING;
     EXPECT_EQ(CALL(ipcheap_endpoint_close(w->b_in)), 0);
     for (int i = 0; i < SLOTS; i++) w->told->fate[i] = GIVEN;

@@ -2,7 +2,6 @@
 #include <poll.h>
 
 #include "crash.h"
-#include "record/endpoint.h"
 
 /* Calls ---------------------------------------------------------------------------------- */
 
@@ -100,14 +99,8 @@ static void send_b(struct world *w) {
     w->b_sent++;
 }
 
-/* Numbers are positions. What is held for a whole ring is detached: it is not delivered again. */
 uint64_t receive_b(struct world *w, ipcheap_record *record) {
-    uint64_t next = record_endpoint(w->b_in)->position;
-    enum fate *oldest = next + 1 >= SLOTS ? &w->told->fate[next + 1 - SLOTS] : NULL;
-    bool detaches = oldest && *oldest == UNTOUCHED;
-    if (detaches) *oldest = GIVING;
     EXPECT_EQ(CALL(ipcheap_try_receive(w->b_in, record)), 0);
-    if (detaches) *oldest = GIVEN;
     uint64_t number;
     memcpy(&number, record->data, sizeof number);
     expect_filled(record, number);

@@ -88,10 +88,10 @@ static void held_records_stay_and_closing_keeps_them(void) {
     ipcheap_record held[4], record;
     for (uint64_t i = 0; i < 4; i++) send_number(heap, producer, i);
     for (uint64_t i = 0; i < 4; i++) EXPECT_EQ(ipcheap_try_receive(consumer, &held[i]), 0);
-    /* The fourth has detached the first; freed out of order the rest keeps its slots. */
-    EXPECT_EQ(ipcheap_try_receive(consumer, &record), IPCHEAP_WOULD_BLOCK);
+    /* Freed out of order; to ask for a fifth detaches the first, whose slot that needs. */
     EXPECT_EQ(ipcheap_free(heap, &held[2]), 0);
     EXPECT_EQ(ipcheap_free(heap, &held[2]), IPCHEAP_RECORD);
+    EXPECT_EQ(ipcheap_try_receive(consumer, &record), IPCHEAP_WOULD_BLOCK);
     EXPECT_EQ(ipcheap_keep(heap, &held[0]), 0);
     send_number(heap, producer, 4);
     EXPECT_EQ(ipcheap_try_receive(consumer, &record), 0);
@@ -131,17 +131,26 @@ static void held_records_never_stop_a_channel(uint64_t slots, uint64_t nbytes) {
         ipcheap_record record;
         EXPECT_EQ(ipcheap_allocate(heap, nbytes, &record), 0);
         memcpy(record.data, &i, sizeof i);
+        if (i >= slots) {
+            EXPECT_EQ(ipcheap_try_send(p.out, &record), IPCHEAP_WOULD_BLOCK);
+            if (i % 2)
+                EXPECT_EQ(ipcheap_try_receive(p.in, &held[i]), IPCHEAP_WOULD_BLOCK);
+            else
+                EXPECT_EQ(ipcheap_wait(p.in, 0), IPCHEAP_TIMED_OUT);
+        }
         EXPECT_EQ(ipcheap_try_send(p.out, &record), 0);
         EXPECT_EQ(ipcheap_try_receive(p.in, &held[i]), 0);
     }
     EXPECT_EQ(ipcheap_endpoint_describe(p.in, &numbers), 0);
-    EXPECT_EQ(numbers.held, slots - 1);
-    EXPECT_EQ(numbers.detached, HELD - (slots - 1));
+    EXPECT_EQ(numbers.held, slots);
+    EXPECT_EQ(numbers.detached, HELD - slots);
     expect_sound(heap);
     for (uint64_t i = 0; i < HELD; i++) EXPECT_EQ(*(uint64_t *)held[i].data, i);
     /* In any way and order: kept, sent on, freed. */
     for (uint64_t i = 0; i < HELD; i += 5) EXPECT_EQ(ipcheap_keep(heap, &held[i]), 0);
     for (uint64_t i = 1; i < HELD; i += 5) {
+        ipcheap_record none;
+        EXPECT_EQ(ipcheap_try_receive(p.in, &none), IPCHEAP_WOULD_BLOCK);
         EXPECT_EQ(ipcheap_try_send(p.out, &held[i]), 0);
         EXPECT_EQ(ipcheap_try_receive(p.in, &held[i]), 0);
         EXPECT_EQ(*(uint64_t *)held[i].data, i);
@@ -159,10 +168,10 @@ static void held_records_never_stop_a_channel(uint64_t slots, uint64_t nbytes) {
 
 /* A consumer that is killed: what was detached is freed, the rest is delivered again. */
 static void of_a_dead_consumer_only_detached_records_are_gone(void) {
-    enum { HELD = 50, LEFT = 3 };
+    enum { HELD = 50, SLOTS_HERE = 4 };
     int fd = new_segment(16 * MIB);
     ipcheap_heap *heap = attach(fd);
-    ipcheap_channel channel = record_channel(heap, 1, LEFT + 1);
+    ipcheap_channel channel = record_channel(heap, 1, SLOTS_HERE);
     ipcheap_endpoint *producer = claim(heap, &channel, IPCHEAP_PRODUCER);
     pid_t pid = fork();
     EXPECT(pid >= 0);
@@ -176,7 +185,7 @@ static void of_a_dead_consumer_only_detached_records_are_gone(void) {
     EXPECT_EQ(waitpid(pid, NULL, 0), pid);
     ipcheap_endpoint *consumer = claim(heap, &channel, IPCHEAP_CONSUMER);
     ipcheap_record record;
-    for (uint64_t i = HELD - LEFT; i < HELD; i++) {
+    for (uint64_t i = HELD - SLOTS_HERE; i < HELD; i++) {
         EXPECT_EQ(ipcheap_try_receive(consumer, &record), 0);
         EXPECT_EQ(number_in(&record), i);
         EXPECT_EQ(ipcheap_free(heap, &record), 0);

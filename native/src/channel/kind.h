@@ -65,6 +65,8 @@ struct kind {
     bool (*has_some)(const ipcheap_endpoint *e);
     /* Is there something to do, or an end or an error to report? */
     bool (*ready)(const ipcheap_endpoint *e);
+    /* The endpoint is about to wait, and nothing of its own may be what it waits for. */
+    void (*before_waiting)(ipcheap_endpoint *e);
 };
 
 #define KINDS 6 /* IPCHEAP_RECORD_CHANNEL, ...; 0 is none */

@@ -102,6 +102,7 @@ bool bell_bring_in_line(ipcheap_endpoint *e) {
         if (b->state != RUNG || b->due) ring_self(e);
         return false;
     }
+    e->kind->before_waiting(e);
     bool late = has_late_byte(b);
     if (late || b->state != ARMED || get(&e->seat->parked) != PARKED_BELL) arm(e, late);
     bool lost = peer_is_lost(e), ready = endpoint_ready(e);

@@ -22,6 +22,7 @@ static int wait_inside(ipcheap_endpoint *e, bool (*ready)(const ipcheap_endpoint
                        int64_t timeout_ns) {
     int error = endpoint_check(e);
     if (error) return error;
+    if (ready == e->kind->ready) e->kind->before_waiting(e);
     if (timeout_ns == 0) return ready(e) ? 0 : IPCHEAP_TIMED_OUT;
     bool dozing = ready == e->kind->ready && e->patience.doze;
     if (ready == e->kind->ready && !dozing && endpoint_spin(e)) return 0;

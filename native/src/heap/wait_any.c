@@ -127,6 +127,9 @@ static int sleep_a_while(struct gathering *g, int64_t left) {
 }
 
 static int wait_inside(struct gathering *g, int64_t timeout_ns) {
+    for (size_t i = 0; i < g->count; i++)
+        if (g->items[i].endpoint)
+            g->items[i].endpoint->kind->before_waiting(g->items[i].endpoint);
     int64_t deadline = os_deadline(timeout_ns);
     int64_t looked = os_now();
     for (;;) {

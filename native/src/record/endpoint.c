@@ -57,7 +57,7 @@ static void take_position(struct record_endpoint *e) {
         e->position = sent;
         ring_collect(e->base.me, e->base.index);
     } else {
-        e->position = e->oldest = ring_oldest(e->base.heap, e->base.index, sent);
+        e->position = ring_oldest(e->base.heap, e->base.index, sent);
         e->doubtful = sent;
     }
     put(&e->base.channel->sides[e->base.side].position, e->position);
@@ -132,6 +132,10 @@ static bool ready(const ipcheap_endpoint *endpoint) {
     enum side_state peer = peer_state(endpoint);
     if (peer == SIDE_CLOSED || peer == SIDE_DIED || endpoint_is_over(endpoint)) return true;
     return is_broken(e, get_acquire(&slot_of(e, e->position)->word)); /* with fill_slot() */
+}
+
+static void before_waiting(ipcheap_endpoint *endpoint) {
+    if (endpoint->side == IPCHEAP_CONSUMER && !ready(endpoint)) make_way(record_endpoint(endpoint));
 }
 
 int why_not(struct record_endpoint *e, uint64_t word) {
@@ -218,4 +222,5 @@ const struct kind record_kind = {
     .can_go_on = can_go_on,
     .has_some = has_some,
     .ready = ready,
+    .before_waiting = before_waiting,
 };

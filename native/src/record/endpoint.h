@@ -15,9 +15,9 @@
  * only while the block's tag names that slot, so that a forwarded or kept record is never
  * delivered twice. Extents do not wait in a ring to be freed: the consumer frees them.
  *
- * Held records never stop a channel. A record that stands a whole ring behind the next position, so
- * that the producer could not send there, is detached by the call that received the last one: taken
- * out as by keep(), and its user does not notice.
+ * Held records never stop a channel. A consumer that would have to wait for a record while it still
+ * holds the one a whole ring before it, in the same slot, detaches that one: takes it out as by
+ * keep(), so that the producer can go on. The user of the record does not notice.
  *
  * Private memory. The thread that claimed the side calls; only freeing records is for any thread.
  */
@@ -38,7 +38,6 @@ struct record_endpoint {
     uint64_t position; /* the next to send or to receive */
     uint64_t released; /* what that slot said, if a block came back in it; 0 once that is freed */
     uint64_t doubtful; /* received positions below this one are checked against tags */
-    uint64_t oldest;   /* a consumer holds no slot below this position; by its own thread */
 };
 
 static inline struct record_endpoint *record_endpoint(ipcheap_endpoint *e) {
@@ -92,6 +91,8 @@ static inline bool record_can_go_on(const struct record_endpoint *e) {
  * it may, 0 if the slot has changed meanwhile.
  */
 int why_not(struct record_endpoint *e, uint64_t word);
+/* Detaches the record that the consumer itself holds in the slot that it waits for, if it does. */
+void make_way(struct record_endpoint *e);
 /* The ring is broken: no side goes on. Returns CORRUPT, which both are told. */
 int record_poison(struct record_endpoint *e);
 

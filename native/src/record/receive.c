@@ -19,6 +19,25 @@ static bool settle_doubtful(struct record_endpoint *e, struct ring_slot *slot, u
     return false;
 }
 
+/* Under the mutex: another thread may be freeing that record. */
+static void detach(struct record_endpoint *e, uint64_t position) {
+    uint64_t word = get_acquire(&slot_of(e, position)->word); /* pairs with slot_leave() */
+    if (!slot_is_readable(e, position, word)) return;
+    shared64 *detached = &own_side(&e->base)->record.detached;
+    put(detached, get(detached) + 1); /* before may_be_detached() is asked */
+    take_out(e->base.me, e, position, ring_offset(word)); /* or the channel is poisoned */
+}
+
+void __attribute__((noinline)) make_way(struct record_endpoint *e) {
+    if (e->position <= e->mask) return;
+    uint64_t behind = e->position - e->mask - 1;
+    uint64_t word = get_acquire(&slot_of(e, behind)->word); /* pairs with slot_leave() */
+    if (!slot_is_readable(e, behind, word)) return;
+    pthread_mutex_lock(&e->base.heap->mutex);
+    detach(e, behind);
+    pthread_mutex_unlock(&e->base.heap->mutex);
+}
+
 /* The word of the next slot, which holds a record; or why there is none. */
 static inline int find_record(struct record_endpoint *e, uint64_t *found) {
     struct ring_slot *slot = slot_of(e, e->position);
@@ -30,6 +49,7 @@ static inline int find_record(struct record_endpoint *e, uint64_t *found) {
     if (UNLIKELY(!slot_is_readable(e, e->position, word))) {
         expect_block(e, word);
         int error = why_not(e, word);
+        if (error == IPCHEAP_WOULD_BLOCK && ring_state(word) == SLOT_FULL) make_way(e);
         if (error) return error;
         word = get_acquire(&slot->word);
         if (!slot_is_readable(e, e->position, word)) return IPCHEAP_WOULD_BLOCK;
@@ -72,53 +92,6 @@ static int receive_one(struct record_endpoint *e, ipcheap_record *record) {
     return 0;
 }
 
-/* Does the consumer hold a record a whole ring behind the next one, so that the producer waits? */
-static inline bool is_in_the_way(const struct record_endpoint *e) {
-    return e->position - e->oldest > e->mask;
-}
-
-/* Past the slots that have been given back, by any thread. */
-static void pass_given_back(struct record_endpoint *e) {
-    for (; e->oldest < e->position; e->oldest++) {
-        uint64_t word = get_acquire(&slot_of(e, e->oldest)->word); /* pairs with slot_leave() */
-        if (slot_is_readable(e, e->oldest, word)) return;
-    }
-}
-
-/* Detaches the oldest record. Under the mutex: another thread may be freeing it. */
-static int detach(struct record_endpoint *e) {
-    uint64_t word = get_acquire(&slot_of(e, e->oldest)->word); /* pairs with slot_leave() */
-    if (!slot_is_readable(e, e->oldest, word)) return 0;
-    shared64 *detached = &own_side(&e->base)->record.detached;
-    put(detached, get(detached) + 1); /* before may_be_detached() is asked */
-    return take_out(e->base.me, e, e->oldest, ring_offset(word));
-}
-
-/*
- * Detaches what is in the producer's way, perhaps the record just received. A block that turns out
- * not to be the slot's poisons the channel, which the next call says.
- */
-static void __attribute__((noinline)) make_way(struct record_endpoint *e) {
-    pass_given_back(e);
-    if (!is_in_the_way(e)) return;
-    pthread_mutex_lock(&e->base.heap->mutex);
-    int error = 0;
-    while (!error && is_in_the_way(e)) {
-        error = detach(e);
-        if (!error) pass_given_back(e);
-    }
-    pthread_mutex_unlock(&e->base.heap->mutex);
-}
-
-/* One record; whatever it puts in the producer's way is detached. */
-static inline int receive_next(struct record_endpoint *e, ipcheap_record *record) {
-    int error = receive_one(e, record);
-    if (UNLIKELY(error) || LIKELY(!is_in_the_way(e))) return error;
-    make_way(e);
-    if (record->position < e->oldest) record->consumer = NULL; /* in a ring of one */
-    return 0;
-}
-
 static int receiver_check(const struct record_endpoint *e) {
     int error = endpoint_check(&e->base);
     if (UNLIKELY(error)) return error;
@@ -129,7 +102,7 @@ int ipcheap_try_receive(ipcheap_endpoint *endpoint, ipcheap_record *record) {
     struct record_endpoint *e = record_endpoint(endpoint);
     int error = receiver_check(e);
     if (UNLIKELY(error)) return error;
-    do error = receive_next(e, record);
+    do error = receive_one(e, record);
     while (UNLIKELY(e->base.bell != NULL) && bell_settle(&e->base) && error == IPCHEAP_WOULD_BLOCK);
     return error;
 }
@@ -153,7 +126,7 @@ int64_t ipcheap_try_receive_many(ipcheap_endpoint *endpoint, ipcheap_record *rec
     if (UNLIKELY(error)) return error;
     size_t done = 0;
     while (!error && done < limit) {
-        error = receive_next(e, &records[done]);
+        error = receive_one(e, &records[done]);
         done += !error;
     }
     bell_settle(&e->base);
@@ -212,7 +185,6 @@ static int group_find(struct record_endpoint *e, struct group *group, size_t lim
 static int receive_extent(struct record_endpoint *e, ipcheap_record *record) {
     int error = take_out(e->base.me, e, record->position, record->offset);
     if (error) return error;
-    slot_given_back(e, record->position);
     block_drop(e->base.me, record->offset);
     return 0;
 }
@@ -252,7 +224,6 @@ static int group_end(struct record_endpoint *e, const struct group *group) {
             continue;
         }
         slot_leave(e, slot_of(e, position), position, SLOT_RELEASED, offset);
-        slot_given_back(e, position);
     }
     return 0;
 }
@@ -285,7 +256,6 @@ int64_t ipcheap_try_receive_copies(ipcheap_endpoint *endpoint, ipcheap_taker *ta
     while (done < limit && (got = receive_group(e, take, context, limit - done)) > 0) {
         done += (size_t)got;
         endpoint_notify(&e->base);
-        if (UNLIKELY(is_in_the_way(e))) make_way(e);
     }
     bell_settle(&e->base);
     return done || got == IPCHEAP_WOULD_BLOCK ? (int64_t)done : got;

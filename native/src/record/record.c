@@ -100,14 +100,6 @@ static int free_received(ipcheap_heap *heap, ipcheap_record *record) {
     return own_received(heap, record);
 }
 
-/* The same by the consumer's own thread. */
-static int free_received_here(ipcheap_heap *heap, ipcheap_record *record) {
-    struct record_endpoint *e = record_endpoint(record->consumer);
-    int freed = free_received(heap, record);
-    if (LIKELY(freed >= 0)) slot_given_back(e, record->position);
-    return freed;
-}
-
 /*
  * The same for a record that another thread's consumer has received. Were that one closed just
  * now, it would keep what it holds; the mutex is what it does so under. 0 when it is closed.
@@ -130,7 +122,7 @@ int ipcheap_free(ipcheap_heap *heap, ipcheap_record *record) {
     if (LIKELY(consumer_is_open(record))) {
         if (UNLIKELY(record->consumer->me->abandoned)) return IPCHEAP_WRONG_PROCESS;
         int freed = UNLIKELY(is_anothers(record)) ? for_another(heap, record, free_received)
-                                                  : free_received_here(heap, record);
+                                                  : free_received(heap, record);
         if (LIKELY(freed)) return freed < 0 ? freed : 0;
     }
     if (record->consumer && record->consumer->me->abandoned) return IPCHEAP_WRONG_PROCESS;
@@ -146,12 +138,7 @@ int ipcheap_keep(ipcheap_heap *heap, ipcheap_record *record) {
         return ours ? 0 : nobody_here_owns(heap, record->offset);
     }
     if (record->consumer->me->abandoned) return IPCHEAP_WRONG_PROCESS;
-    if (!is_anothers(record)) {
-        struct record_endpoint *e = record_endpoint(record->consumer);
-        int result = own_received(heap, record);
-        if (!result) slot_given_back(e, record->position);
-        return result;
-    }
+    if (!is_anothers(record)) return own_received(heap, record);
     int error = for_another(heap, record, own_received);
     if (!error) record->consumer = NULL; /* or its consumer, closing, has kept it */
     return error;

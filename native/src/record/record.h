@@ -58,10 +58,6 @@ int take_out(struct participant *me, struct record_endpoint *e, uint64_t positio
 
 /* Has the record perhaps been detached? Its slot does not hold it any more; its tag knows. */
 bool may_be_detached(const ipcheap_record *record);
-/* On the consumer's own thread, after a slot has been given back. */
-static inline void slot_given_back(struct record_endpoint *e, uint64_t position) {
-    e->oldest += position == e->oldest;
-}
 /* Why somebody who should own the block at an offset does not: RECORD, WRONG_PROCESS. */
 int nobody_here_owns(ipcheap_heap *heap, uint64_t offset);
 

@@ -141,20 +141,23 @@ def hoards(
     detach: Any = detach,
     claim: Any = claim,
 ) -> Steps:
-    """Hold everything to the end. What stands a whole ring behind is detached meanwhile."""
+    """Hold everything to the end. What stands in the slot that is waited for is detached."""
     position = doubtful = 0
     held: tuple[Any, ...] = ()
     detached: tuple[int, ...] = ()
     if after:
         yield when(f"{after} has died", has_died, after, rest=True)
         position, doubtful = yield from claim(world, me, c, CONSUMER)
-    while (got := (yield from receive_one(world, me, c, position, doubtful))) is not None:
-        position = got[0] + 1
-        held = (*held, got)
-        while held and position - held[0][0] >= c.slots:
+    while True:
+        if held and held[0][0] == position - c.slots:
             yield from detach(me, c, *held[0])
             detached = (*detached, held[0][1])
             held = held[1:]
+        got = yield from receive_one(world, me, c, position, doubtful)
+        if got is None:
+            break
+        position = got[0] + 1
+        held = (*held, got)
     for each in held:
         yield from free(me, c, *each)
     for block in detached:

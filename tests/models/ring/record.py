@@ -238,7 +238,7 @@ def free(me: str, c: Channel, position: int, block: int, number: int) -> Steps:
 
 
 def detach(me: str, c: Channel, position: int, block: int, number: int) -> Steps:
-    """Take out the oldest record, which is in the producer's way."""
+    """Take out the record that the consumer holds in the slot that it waits for."""
     yield from take_out(me, c, position, block, number)
 
 
