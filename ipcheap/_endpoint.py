@@ -122,6 +122,8 @@ class Endpoint:
             parks=numbers.parks,
             wakes=numbers.wakes,
             detached=numbers.detached,
+            spins=numbers.spins,
+            doze=numbers.doze_ns / 1e9,
         )
 
     def _numbers(self) -> CData:

@@ -107,7 +107,9 @@ class EndpointStatistics:
     `capacity` slots; `sent` and `received` records since the channel was added; `held`
     received and not given back, which only a consumer knows; `parks` times this side went to
     sleep, `wakes` times it woke the other. `detached` records were taken out of the channel because
-    a consumer held them for a whole ring: they are not delivered again if it dies.
+    a consumer held them for a whole ring: they are not redelivered if it dies. `spins` is how often
+    this side looks before it sleeps, `doze` for how many seconds it sleeps on a timer before it
+    looks, both learnt from recent waits.
     """
 
     capacity: int
@@ -117,3 +119,5 @@ class EndpointStatistics:
     parks: int
     wakes: int
     detached: int
+    spins: int
+    doze: float

@@ -21,10 +21,12 @@ with ipcheap.Heap.create({name!r}, "256MiB") as heap:
 """
 
 
-def run(name: str, count: int, **variables: str) -> subprocess.CompletedProcess[str]:
+def run(
+    name: str, count: int, program: str = MAKE, **variables: str
+) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if k not in VARIABLES}
     return subprocess.run(
-        [sys.executable, "-c", MAKE.format(name=name, count=count)],
+        [sys.executable, "-c", program.format(name=name, count=count)],
         env=environment | variables,
         capture_output=True,
         text=True,
@@ -36,6 +38,8 @@ def run(name: str, count: int, **variables: str) -> subprocess.CompletedProcess[
 VARIABLES = {
     "IPCHEAP_COPY": "'learn', 'through', 'past'",
     "IPCHEAP_EXTENTS": "'learn', 'lowest', 'in-turn'",
+    "IPCHEAP_SPIN": "'learn', 'never', 'longest'",
+    "IPCHEAP_DOZE": "'learn', 'never'",
 }
 SIZES = [str(16384 << n) for n in range(24)]
 
@@ -52,6 +56,28 @@ def test_a_pinned_way_is_shown_and_stays(
 def test_what_is_not_pinned_begins_with_the_lowest_place_and_the_caches(heap_name: str) -> None:
     assert run(heap_name, 0).stdout.split() == ["lowest"]
     assert run(heap_name, 0, IPCHEAP_COPY="", IPCHEAP_EXTENTS="learn").stdout.split() == ["lowest"]
+
+
+WAIT = """
+import contextlib, ipcheap
+with ipcheap.Heap.create({name!r}, "1MiB") as heap:
+    heap.add_record_channel(1, 4)
+    with heap.consumer(1) as consumer:
+        for _ in range(3):
+            with contextlib.suppress(TimeoutError):
+                consumer.recv(timeout=0.01)
+        learnt = consumer.statistics()
+    heap.unlink()
+print(learnt.spins > 0, learnt.parks)
+"""
+
+
+@pytest.mark.parametrize(
+    ("spin", "learns"), [("learn", "True"), ("never", "False"), ("longest", "False")]
+)
+def test_a_pinned_spin_is_not_learnt(heap_name: str, spin: str, learns: str) -> None:
+    done = run(heap_name, 0, program=WAIT, IPCHEAP_SPIN=spin, IPCHEAP_DOZE="never")
+    assert done.stdout.split() == [learns, "3"], done.stderr
 
 
 @pytest.mark.parametrize("name", VARIABLES)

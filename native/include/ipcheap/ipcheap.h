@@ -142,7 +142,8 @@ IPCHEAP_API int ipcheap_attach(int fd, int shmid, ipcheap_heap **heap);
 /*
  * The library measures which of two ways is faster, and shows it in ipcheap_holder. Environment
  * variables, which a process reads once, pin it: IPCHEAP_COPY is through, past or learn,
- * IPCHEAP_EXTENTS is lowest, in-turn or learn. For any other value ipcheap_attach() returns
+ * IPCHEAP_EXTENTS is lowest, in-turn or learn, IPCHEAP_SPIN is learn, never or longest, and
+ * IPCHEAP_DOZE is learn or never. For any other value ipcheap_attach() returns
  * BAD_VALUE, and this function the name of the variable, with its words as "a|b|c" in *words. It
  * returns NULL if all values are right.
  */
@@ -542,6 +543,8 @@ typedef struct ipcheap_endpoint_statistics {
     uint64_t parks;    /* times this side went to sleep */
     uint64_t wakes;    /* times this side woke the other */
     uint64_t held;     /* records received and not yet freed, kept, sent or detached */
+    uint64_t spins;    /* how often this side looks before it sleeps, as learnt */
+    uint64_t doze_ns;  /* how long it sleeps by a timer of its own before it looks; 0: not at all */
     uint64_t detached; /* records taken out of the channel so that held ones did not stop it */
 } ipcheap_endpoint_statistics;
 

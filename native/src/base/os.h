@@ -26,8 +26,8 @@ int64_t os_boot_clock(void);                 /* since boot, suspended time inclu
 int64_t os_boot_clock_offset(void);
 void os_nap(int64_t ns);
 int os_doze(int64_t ns);                     /* the same, to the microsecond; INTERRUPTED */
-int64_t os_deadline(int64_t timeout_ns);     /* INT64_MAX for a negative time-out */
-int64_t os_remaining(int64_t deadline);      /* 0 when past, INT64_MAX for ever */
+int64_t os_deadline(int64_t timeout_ns);     /* INT64_MAX for a negative time-out, 0 for 0 */
+int64_t os_remaining(int64_t deadline);      /* 0 if it is past, INT64_MAX if there is none */
 
 /* Private memory: NULL when there is none; it goes back by free() -------------------- */
 void *os_allocate_zeroed(size_t count, size_t bytes);

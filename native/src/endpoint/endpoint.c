@@ -5,6 +5,7 @@
 #include "channel/removal.h"
 #include "channel/side.h"
 #include "endpoint/bell.h"
+#include "endpoint/patience.h"
 #include "segment/lock.h"
 
 /* Claiming --------------------------------------------------------------------------------- */
@@ -57,6 +58,7 @@ int ipcheap_claim(ipcheap_heap *heap, const ipcheap_channel *handle, int side,
     e->kind = kind;
     e->index = handle->index;
     e->side = side;
+    patience_begin(&e->patience);
     error = heap_lock(me);
     if (!error) {
         error = claim_in(e, handle);

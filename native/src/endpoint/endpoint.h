@@ -15,6 +15,7 @@
 
 /* How an endpoint waits, learnt from its recent waits: patience.c. */
 struct patience {
+    int spinning, dozing; /* as the environment pins them; 0: learn */
     uint32_t spins;  /* how long to spin before parking */
     uint32_t short_sleeps;
     int64_t doze;    /* ns to sleep before looking; 0: not at all */

@@ -4,13 +4,12 @@
 #include "endpoint/bell.h"
 
 int look_after_peer(ipcheap_endpoint *e) {
-    int error = recover_if_dead(e->me, get_acquire(&e->peer->holder));
+    int error = recover_if_dead(e->me, get_acquire(&e->peer->holder)); /* with claim() */
     return error == IPCHEAP_HEAP_BUSY ? 0 : error;
 }
 
-int park(ipcheap_endpoint *e, bool (*ready)(const ipcheap_endpoint *), int64_t timeout_ns) {
+int park(ipcheap_endpoint *e, bool (*ready)(const ipcheap_endpoint *), int64_t deadline) {
     if (ready(e)) return 0;
-    int64_t deadline = os_deadline(timeout_ns);
     shared32 *word = &e->seat->parked;
     bell_disarm(e);
     struct side *side = own_side(e);

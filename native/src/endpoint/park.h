@@ -9,7 +9,7 @@
 
 /* Recovers the other side's holder if it is dead. A busy heap lock is no error: later, then. */
 int look_after_peer(ipcheap_endpoint *e);
-/* Sleeps until `ready` says so: 0, TIMED_OUT, INTERRUPTED or an error. */
-int park(ipcheap_endpoint *e, bool (*ready)(const ipcheap_endpoint *), int64_t timeout_ns);
+/* Sleeps until `ready` answers true: 0, TIMED_OUT, INTERRUPTED or an error. */
+int park(ipcheap_endpoint *e, bool (*ready)(const ipcheap_endpoint *), int64_t deadline);
 
 #endif

@@ -18,6 +18,14 @@
 #define STEADY 4                          /* similar waits before most of one is slept through */
 #define LONGEST_WAIT (MILLISECOND / 3)    /* longer ones are slept through, not dozed */
 
+struct choice spin_choice = {.name = "IPCHEAP_SPIN", .words = "learn|never|longest"};
+struct choice doze_choice = {.name = "IPCHEAP_DOZE", .words = "learn|never"};
+enum { SPIN_NEVER = 1, SPIN_LONGEST = 2, DOZE_NEVER = 1 };
+
+void patience_begin(struct patience *p) {
+    *p = (struct patience){.spinning = os_choice(&spin_choice), .dozing = os_choice(&doze_choice)};
+}
+
 /* Do other threads of this process use the heap? They, and the other side, want the cores, too. */
 static bool has_company(const ipcheap_heap *heap) {
     return get(&heap->members_here) > 1;
@@ -32,13 +40,20 @@ static bool shares_its_core(const ipcheap_endpoint *e) {
     return !peer || get(&peer->core) == core;
 }
 
+/* How often to look before sleeping, this time. */
+static uint32_t spins_now(ipcheap_endpoint *e) {
+    struct patience *p = &e->patience;
+    if (shares_its_core(e) || p->spinning == SPIN_NEVER) return 0;
+    if (p->spinning == SPIN_LONGEST) return MOST_SPINS;
+    if (p->spins < FEWEST_SPINS) p->spins = FEWEST_SPINS;
+    bool probe = p->short_sleeps % PROBE_EVERY == PROBE_EVERY - 1;
+    uint32_t most = probe ? MOST_SPINS : p->spins;
+    if (probe) p->short_sleeps++;
+    return has_company(e->heap) ? (uint32_t)least(most, SPINS_IN_COMPANY) : most;
+}
+
 bool endpoint_spin(ipcheap_endpoint *e) {
-    if (shares_its_core(e)) return false;
-    if (e->patience.spins < FEWEST_SPINS) e->patience.spins = FEWEST_SPINS;
-    bool probe = e->patience.short_sleeps % PROBE_EVERY == PROBE_EVERY - 1;
-    uint32_t most = probe ? MOST_SPINS : e->patience.spins;
-    if (probe) e->patience.short_sleeps++;
-    if (has_company(e->heap)) most = (uint32_t)least(most, SPINS_IN_COMPANY);
+    uint32_t most = spins_now(e);
     for (uint32_t i = 0; i < most; i++) {
         /* Only at what can be worked on: looking at more would make us see it later. */
         if (e->kind->has_some(e)) {
@@ -47,12 +62,12 @@ bool endpoint_spin(ipcheap_endpoint *e) {
         }
         os_pause();
     }
-    return e->kind->can_go_on(e);
+    return most && e->kind->can_go_on(e);
 }
 
-int endpoint_doze(ipcheap_endpoint *e, int64_t timeout_ns, int64_t begin) {
+int endpoint_doze(ipcheap_endpoint *e, int64_t deadline, int64_t begin) {
     if (e->kind->can_go_on(e)) return 0;
-    if (timeout_ns >= 0 && timeout_ns / 2 < e->patience.doze) return IPCHEAP_WOULD_BLOCK;
+    if ((deadline - begin) / 2 < e->patience.doze) return IPCHEAP_WOULD_BLOCK;
     /* How long a wait takes depends on them, too, and the other side may wait for all of us. */
     if (has_company(e->heap)) return IPCHEAP_WOULD_BLOCK;
     int error = os_doze(e->patience.doze);
@@ -93,6 +108,7 @@ static int64_t part_of(const ipcheap_endpoint *e, int64_t waited) {
 
 /* Shrinks fast and grows slowly: irregular waiters stop dozing. */
 void endpoint_expect(ipcheap_endpoint *e, int64_t waited) {
+    if (e->patience.dozing == DOZE_NEVER) return;
     int64_t doze = e->patience.doze + e->patience.doze / 4 + SHORTEST_DOZE / 2;
     if (waited) {
         compare_with_usual(e, waited);

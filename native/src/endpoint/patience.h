@@ -16,13 +16,18 @@
 
 #include "endpoint/endpoint.h"
 
+/* What the environment pins; otherwise both are learnt. */
+extern struct choice spin_choice, doze_choice;
+
+/* A new endpoint has learnt nothing yet. */
+void patience_begin(struct patience *p);
 /* Looks for as long as recent waits took: true if the endpoint can go on. */
 bool endpoint_spin(ipcheap_endpoint *e);
 /*
  * Sleeps for most of what recent waits took, then spins. `begin` is when this wait began. Returns 0
  * if the endpoint can go on, WOULD_BLOCK if it is time to park, INTERRUPTED.
  */
-int endpoint_doze(ipcheap_endpoint *e, int64_t timeout_ns, int64_t begin);
+int endpoint_doze(ipcheap_endpoint *e, int64_t deadline, int64_t begin);
 /* A wait has taken so many ns in all; 0: less than was dozed. Sets how long to doze from now on. */
 void endpoint_expect(ipcheap_endpoint *e, int64_t waited);
 /* A sleep after spinning has taken so many ns. Sets how long to spin from now on. */

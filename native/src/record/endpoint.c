@@ -182,6 +182,8 @@ int ipcheap_endpoint_describe(ipcheap_endpoint *endpoint, ipcheap_endpoint_stati
         .received = get(&channel->sides[IPCHEAP_CONSUMER].position),
         .parks = get(&side->parks),
         .wakes = get(&side->wakes),
+        .spins = endpoint->patience.spins,
+        .doze_ns = (uint64_t)endpoint->patience.doze,
         .detached = get(&channel->sides[IPCHEAP_CONSUMER].record.detached),
         .held = endpoint->side == IPCHEAP_CONSUMER && !endpoint->closed ? slots_held(e) : 0,
     };

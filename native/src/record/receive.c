@@ -1,6 +1,7 @@
 /* receive.c - receiving records, and copies. */
 
 #include "endpoint/bell.h"
+#include "endpoint/wait.h"
 #include "record/record.h"
 #include "memory/deferred.h"
 #include "segment/lock.h"
@@ -139,7 +140,7 @@ int ipcheap_receive(ipcheap_endpoint *e, ipcheap_record *record, int64_t timeout
     for (;;) {
         int error = ipcheap_try_receive(e, record);
         if (LIKELY(error != IPCHEAP_WOULD_BLOCK)) return error;
-        error = ipcheap_wait(e, os_remaining(deadline));
+        error = endpoint_wait(e, deadline);
         if (error) return error;
     }
 }

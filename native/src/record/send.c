@@ -1,6 +1,7 @@
 /* send.c - sending records, and copies. */
 
 #include "endpoint/bell.h"
+#include "endpoint/wait.h"
 #include "record/record.h"
 #include "memory/participant_memory.h"
 #include "segment/lock.h"
@@ -196,8 +197,7 @@ int ipcheap_send(ipcheap_endpoint *e, ipcheap_record *record, int64_t timeout_ns
     for (;;) {
         int error = ipcheap_try_send(e, record);
         if (LIKELY(error != IPCHEAP_WOULD_BLOCK)) return error;
-        int64_t left = os_remaining(deadline);
-        error = ipcheap_wait(e, left);
+        error = endpoint_wait(e, deadline);
         if (error) return error;
     }
 }
