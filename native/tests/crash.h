@@ -12,7 +12,7 @@
 
 #include "testing.h"
 
-#include "memory/size_class.h"
+#include "segment/size_class.h"
 #include "segment/handle.h"
 
 enum { SLOTS = 4, MOST = 64, OWN = 4 };

@@ -1,6 +1,5 @@
 /* Allocation: sizes, reuse, filling up, giving back. */
 
-#include "memory/size_class.h"
 #include "testing.h"
 
 static void sizes_from_nothing_to_half_a_gigabyte(void) {
@@ -30,16 +29,6 @@ static void sizes_from_nothing_to_half_a_gigabyte(void) {
     expect_sound(heap);
     ipcheap_release(heap);
     close(fd);
-}
-
-static void classes_waste_at_most_an_eighth(void) {
-    for (uint64_t bytes = 1; bytes <= 32768; bytes++) {
-        uint32_t size_class = size_class_of(bytes), room = size_class_bytes(size_class);
-        EXPECT(size_class < CLASSES && room >= bytes);
-        EXPECT(size_class == 0 || size_class_bytes(size_class - 1) < bytes);
-        EXPECT(bytes <= 512 || (room - bytes) * 8 <= room);
-    }
-    EXPECT(size_class_of(32769) >= CLASSES);
 }
 
 static void a_heap_of_small_records_fills_to_the_end(uint64_t capacity) {
@@ -176,7 +165,6 @@ static void rebuilding_the_indices_leaves_slabs_alone(void) {
 int main(void) {
     rebuilding_the_indices_leaves_slabs_alone();
     a_slab_that_was_taken_leads_nowhere();
-    classes_waste_at_most_an_eighth();
     sizes_from_nothing_to_half_a_gigabyte();
     a_heap_of_small_records_fills_to_the_end(64 * 1024);
     a_heap_of_small_records_fills_to_the_end(1000 * 1000);

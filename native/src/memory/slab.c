@@ -15,7 +15,7 @@
 
 static uint64_t slab_bytes(const ipcheap_heap *heap, uint32_t size_class) {
     const struct geometry *g = &heap->geometry;
-    bool large = size_class_is_large(g, size_class);
+    bool large = g->large_slab_shift && size_class >= SMALL_CLASSES;
     return UINT64_C(1) << (large ? g->large_slab_shift : g->slab_shift);
 }
 

@@ -15,7 +15,7 @@
 #ifndef IPCHEAP_MEMORY_SLAB_H
 #define IPCHEAP_MEMORY_SLAB_H
 
-#include "memory/size_class.h"
+#include "segment/size_class.h"
 #include "segment/membership.h"
 
 /* Takes a block and tags it as the caller's: what slab_take() in slab_local.h could not. */

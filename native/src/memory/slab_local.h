@@ -8,7 +8,7 @@
 #define IPCHEAP_MEMORY_SLAB_LOCAL_H
 
 #include "memory/participant_memory.h"
-#include "memory/size_class.h"
+#include "segment/size_class.h"
 #include "memory/slab.h"
 
 /* A slab other than the current one got a block back: that may change where it stands. */

@@ -10,7 +10,7 @@
 #include "channel/directory.h"
 #include "channel/kind.h"
 #include "memory/block.h"
-#include "memory/size_class.h"
+#include "segment/size_class.h"
 
 #define MOST_SLOTS (UINT64_C(1) << 24)
 

@@ -6,9 +6,6 @@
 #define DATA_ALIGN (2 * MIB)
 #define SMALLEST (64 * KIB)
 #define LARGEST (UINT64_C(1) << 44)
-#define SMALL_SLAB_SHIFT 16
-#define LARGE_SLAB_SHIFT 18
-#define SMALL_CLASSES 32 /* up to 4 KiB */
 
 /* For heaps below 4 MiB slabs shrink with the heap, so that a few classes fit side by side. */
 static uint32_t slab_shift_for(uint64_t capacity) {
@@ -38,9 +35,7 @@ bool geometry_of(uint64_t capacity, struct geometry *g) {
         .granules = round_up(data_pages << PAGE_SHIFT, UINT64_C(1) << shift) >> shift,
     };
     if (shift < SMALL_SLAB_SHIFT) {
-        /* classes up to a sixteenth of the slab */
-        g->classes = (uint32_t)((UINT64_C(1) << shift) / 16 / BLOCK_ALIGN);
-        if (g->classes > 16) g->classes = 16 + 8 * (shift - 14);
+        g->classes = size_class_of((UINT64_C(1) << shift) / 16) + 1; /* at least 16 in a slab */
     } else if (capacity < 16 * MIB) {
         g->classes = SMALL_CLASSES;
     } else {

@@ -21,16 +21,15 @@
 #include <assert.h>
 
 #include "base/shared.h"
+#include "segment/size_class.h"
 
 #define MAGIC UINT64_C(0x7061656863706931) /* "1ipcheap" */
 #define FORMAT 3u
 
 #define PAGE_SHIFT 12
 #define PAGE ((uint64_t)1 << PAGE_SHIFT)
-#define BLOCK_ALIGN 64
 #define PARTICIPANTS 4096
 #define CREATION_BYTE PARTICIPANTS /* locked by whoever formats the segment */
-#define CLASSES 56
 #define BINS 128
 #define ZONES 2
 #define DATA_ZONE 0
@@ -133,7 +132,6 @@ static inline uint64_t word_length(uint64_t word) { return word & ((UINT64_C(1) 
 
 /* Slabs ------------------------------------------------------------------------------ */
 
-#define MAX_BLOCKS 1024
 #define REMOTE_WORDS (MAX_BLOCKS / 64)
 
 struct slab {
