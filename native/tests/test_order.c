@@ -18,7 +18,7 @@ static int64_t time_now(void) { return time_ns; }
 #include "testing.h"
 
 enum { RECORD = 256 }; /* pages: four in a lap */
-#define CHANGE (schedule.settle + schedule.tries) /* laps in the other order before it is usual */
+#define CHANGE (schedule.warm_up + schedule.tries) /* laps in the other order before it is usual */
 
 /* How long a lap takes in either order; `first` is the first lap after a change. */
 struct costs {
@@ -88,7 +88,7 @@ static void a_little_faster_is_not_enough(void) {
     EXPECT_EQ(laps_until(&s, LOWEST, (struct costs){950, 1000, 0}), 0);
 }
 
-static void what_is_settled_is_compared_less_and_less(void) {
+static void what_does_not_change_is_compared_less_and_less(void) {
     struct scene s;
     scene_begin(&s);
     uint32_t most = 0;
@@ -137,7 +137,7 @@ static void waiting_for_the_source_changes_nothing(void) {
 int main(void) {
     the_faster_order_is_found_and_left_again();
     a_little_faster_is_not_enough();
-    what_is_settled_is_compared_less_and_less();
+    what_does_not_change_is_compared_less_and_less();
     the_first_lap_does_not_count();
     the_fastest_of_the_last_laps_counts();
     waiting_for_the_source_changes_nothing();

@@ -6,7 +6,7 @@
 #include "testing.h"
 
 static const struct schedule schedule = {
-    .first = 8, .soon = 10, .later = 64, .tries = 3, .settle = 2};
+    .first = 8, .soon = 10, .later = 64, .tries = 3, .warm_up = 2};
 
 /* Goes on until a comparison is over, by what either way costs; returns how many goes that took. */
 static uint32_t compare(struct trial *t, uint64_t cost, uint64_t other_cost) {
@@ -34,7 +34,7 @@ static void the_ways_take_turns(void) {
 static void what_has_not_changed_is_compared_half_as_often(void) {
     struct trial t;
     trial_begin(&t, &schedule, 0);
-    uint32_t usual = schedule.first, other = schedule.settle + schedule.tries;
+    uint32_t usual = schedule.first, other = schedule.warm_up + schedule.tries;
     for (int i = 0; i < 6; i++) {
         EXPECT_EQ(compare(&t, 5, 7), usual + other);
         trial_decide(&t, &schedule, 0);
@@ -72,7 +72,7 @@ static void a_hurry_brings_the_comparison_forward(void) {
     EXPECT_EQ(t.next, schedule.later);
     for (uint32_t i = 0; i < schedule.soon; i++) EXPECT(!trial_go(&t, &schedule, 0));
     trial_hurry(&t, &schedule);
-    EXPECT_EQ(compare(&t, 5, 7), 2 * schedule.tries + schedule.settle);
+    EXPECT_EQ(compare(&t, 5, 7), 2 * schedule.tries + schedule.warm_up);
 }
 
 static void a_pinned_way_stays(void) {

@@ -107,8 +107,8 @@ def revoke(others: tuple[str, ...]) -> Steps:
         return False
     yield put(("owner",), "being revoked")
     yield from os_membarrier(*others)
-    settled = yield from participant_settled()
-    if settled and (yield get_acquire(("tags",))) == FREE:
+    quiet = yield from participant_settled()
+    if quiet and (yield get_acquire(("tags",))) == FREE:
         yield put(("revoked",), 1)
         return True
     yield put(("owner",), "mine")
@@ -126,7 +126,7 @@ def slabs_revoke(others: tuple[str, ...], revoke: Any = revoke) -> Steps:
         yield from extent_free()
 
 
-def settle_revoked() -> Steps:
+def drop_if_revoked() -> Steps:
     if (yield get(("owner",))) == "mine":
         return True
     yield from heap_lock("owner")
@@ -139,7 +139,7 @@ def owns(times: int, take: Any = slab_take) -> Steps:
     """Allocate the one block and free it again, until the slab is found to be gone."""
     for _ in range(times):
         if not (yield from take()):
-            if not (yield from settle_revoked()):
+            if not (yield from drop_if_revoked()):
                 return
             continue
         # The user writes to the block: the memory must not have been given away.
@@ -373,7 +373,7 @@ MIRRORS = (
     Mirror("memory/slab_local.h", slab_take, aliases=(("index", "tags"),)),
     Mirror("memory/slab.c", revoke),
     Mirror("memory/slab.c", slabs_revoke, calls=frozenset({"extent_free"})),
-    Mirror("memory/slab.c", settle_revoked, calls=frozenset({"heap_lock", "heap_unlock"})),
+    Mirror("memory/slab.c", drop_if_revoked, calls=frozenset({"heap_lock", "heap_unlock"})),
     Mirror("record/send.c", wait_for_collector, calls=frozenset({"heap_lock", "heap_unlock"})),
     Mirror("record/send.c", enter_ring),
     Mirror("record/ring.c", collect_from_other),

@@ -6,7 +6,7 @@ void trial_begin(struct trial *t, const struct schedule *s, int pinned) {
 }
 
 static void note(struct trial *t, const struct schedule *s, uint64_t cost) {
-    bool first = t->goes + s->tries == t->next || t->goes == t->next + s->settle;
+    bool first = t->goes + s->tries == t->next || t->goes == t->next + s->warm_up;
     if (first || cost < t->best[t->way]) t->best[t->way] = cost;
 }
 
@@ -14,7 +14,7 @@ bool trial_go(struct trial *t, const struct schedule *s, uint64_t cost) {
     if (!t->next) return false;
     if (trial_is_timed(t, s)) note(t, s, cost);
     if (++t->goes == t->next) t->way = !t->way;
-    return t->goes == t->next + s->settle + s->tries;
+    return t->goes == t->next + s->warm_up + s->tries;
 }
 
 void trial_decide(struct trial *t, const struct schedule *s, uint32_t way) {

@@ -2,7 +2,7 @@
  * trial.h - layer base: which of two ways is faster, found out by trying both now and then.
  *
  *   goes:  usual way ............. | usual, timed | other way | other, timed |  decide
- *          `next` in all, the last `tries` timed    `settle`     `tries`
+ *          `next` in all, the last `tries` timed    `warm_up`     `tries`
  *
  * Which way is faster depends on caches and on where the cores are. Nothing reports that, and it
  * changes when a virtual machine or a thread moves. A comparison is made again soon after one that
@@ -19,7 +19,7 @@ struct schedule {
     uint32_t soon;   /* the same after the usual way has changed */
     uint32_t later;  /* else twice as many as before, up to this */
     uint32_t tries;  /* timed goes in each way, of which the fastest counts */
-    uint32_t settle; /* goes in the other way before those that are timed */
+    uint32_t warm_up; /* goes in the other way before those that are timed */
 };
 
 struct trial {
@@ -40,7 +40,7 @@ static inline uint32_t trial_usual(const struct trial *t) {
 /* Is the next go one whose cost counts? */
 static inline bool trial_is_timed(const struct trial *t, const struct schedule *s) {
     if (t->goes < t->next) return t->goes + s->tries >= t->next;
-    return t->next && t->goes >= t->next + s->settle;
+    return t->next && t->goes >= t->next + s->warm_up;
 }
 
 /* Counts a go; its cost counts if it was timed. Returns true when trial_decide() is due. */

@@ -46,6 +46,6 @@ int ipcheap_remove_channel(ipcheap_heap *heap, const ipcheap_key *key, int force
             remove_channel(me, channel, handle.index);
     }
     heap_unlock(me);
-    extents_settle(me);
+    extents_trim_if_due(me);
     return error;
 }

@@ -52,7 +52,7 @@ static void recover_memory(const struct recovery *r) {
         struct extent_walk walk = extent_walk_of(r->heap, DATA_ZONE);
         while (count < sizeof dead / sizeof *dead && extent_step(r->heap, &walk)) {
             if (walk.state != PAGE_USED) continue;
-            bool ours = walk.kind == KIND_RECORD || walk.kind == KIND_TRIM;
+            bool ours = walk.kind == KIND_RECORD || walk.kind == KIND_FREE_PENDING;
             if (ours && owned_by_dead(r, get(&r->heap->pages[walk.first].tag)))
                 dead[count++] = walk.first;
             else if (walk.kind == KIND_SLAB)
@@ -139,6 +139,6 @@ int ipcheap_recover_witnessed(ipcheap_heap *heap, ipcheap_recovery *report,
     slabs_rebuild(heap);
     directory_rebuild(me);
     heap_unlock(me);
-    extents_settle(me);
+    extents_trim_if_due(me);
     return error ? error : undone;
 }

@@ -102,7 +102,7 @@ static int allocate_again(struct participant *me, uint64_t nbytes, uint64_t *off
         if (!busy) error = allocate_once(me, nbytes, offset);
         if (busy || error != IPCHEAP_HEAP_FULL) return busy ? busy : error;
         if (heap_lock(me) == 0) {
-            trimmed = extents_are_trimmed(me->heap);
+            trimmed = extents_free_pending(me->heap);
             heap_unlock(me);
         }
         /* Somebody gives memory back just now, a little at a time: it is free in a moment. */
@@ -112,8 +112,8 @@ static int allocate_again(struct participant *me, uint64_t nbytes, uint64_t *off
 }
 
 int block_allocate(struct participant *me, uint64_t nbytes, uint64_t *offset) {
-    deferred_settle(me);
-    int error = pay_attention(me);
+    deferred_retry(me);
+    int error = trim_retry(me);
     if (!error) error = allocate_once(me, nbytes, offset);
     if (error) error = allocate_again(me, nbytes, offset, error);
     if (!error) me->held++;
@@ -123,13 +123,13 @@ int block_allocate(struct participant *me, uint64_t nbytes, uint64_t *offset) {
 /* Ours, and nobody's record any more: to be freed later. */
 static void extent_defer(struct participant *me, uint64_t page) {
     shared64 *word = &me->heap->pages[page].word;
-    put(word, page_word(PAGE_USED, KIND_TRIM, word_length(get(word))));
+    put(word, page_word(PAGE_USED, KIND_FREE_PENDING, word_length(get(word))));
     deferred_add(me, page);
 }
 
 static int block_free_extent(struct participant *me, const struct place *place) {
     uint64_t before = get(place->tag);
-    deferred_settle(me);
+    deferred_retry(me);
     put(place->tag, my_tag(me));
     int error = extent_free(me, place->page);
     if (LIKELY(!error)) return 0;
@@ -156,7 +156,7 @@ int block_free(struct participant *me, const struct place *place) {
 }
 
 int heap_reclaim(struct participant *me, bool give_back) {
-    deferred_settle(me);
+    deferred_retry(me);
     slabs_release_empty(me);
     int error = heap_lock(me);
     if (error) return error;
@@ -169,6 +169,6 @@ int heap_reclaim(struct participant *me, bool give_back) {
         int64_t given = extents_trim(me, 0);
         if (given < 0) return (int)given;
     }
-    extents_settle(me);
+    extents_trim_if_due(me);
     return 0;
 }

@@ -35,7 +35,7 @@ bool deferred_extent_free(struct participant *me, uint64_t page) {
     return now;
 }
 
-void deferred_settle(struct participant *me) {
+void deferred_retry(struct participant *me) {
     bool go_on = me->memory != NULL;
     while (go_on && me->memory->deferred.count) {
         /* Off the list first: freeing one may trim, and what is trimmed be added. */

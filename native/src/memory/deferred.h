@@ -23,6 +23,6 @@ bool deferred_extent_free(struct participant *me, uint64_t page);
 /* There has to be room. */
 void deferred_add(struct participant *me, uint64_t page);
 /* Frees those that can be freed now. */
-void deferred_settle(struct participant *me);
+void deferred_retry(struct participant *me);
 
 #endif

@@ -198,14 +198,14 @@ int extent_free(struct participant *me, uint64_t first) {
     bool valid = word_state(word) == PAGE_USED && length >= 1 &&
                  length <= zone_end(heap, zone) - first;
     /* What is given back to the system takes its time, which not everybody has. */
-    bool trim = valid && zone == DATA_ZONE && word_kind(word) != KIND_TRIM &&
+    bool trim = valid && zone == DATA_ZONE && word_kind(word) != KIND_FREE_PENDING &&
                 me->lock_depth == 1 && trim_is_due(heap, length);
     bool later = trim && !may_sleep();
     if (valid && !later) release_run(heap, zone, first, length);
     heap_unlock(me);
     if (!valid) return IPCHEAP_CORRUPT;
     if (later) return IPCHEAP_WOULD_SLEEP;
-    if (trim) extents_settle(me);
+    if (trim) extents_trim_if_due(me);
     return 0;
 }
 

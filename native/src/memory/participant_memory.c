@@ -44,7 +44,7 @@ void ipcheap_copy(ipcheap_heap *heap, void *to, const void *from, size_t nbytes)
 void memory_leave(struct participant *me) {
     if (!me->memory) return;
     slabs_abandon(me);
-    deferred_settle(me);
+    deferred_retry(me);
     if (!me->memory->slabs.granules && !me->memory->deferred.count) memory_forget(me);
 }
 

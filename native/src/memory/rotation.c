@@ -10,7 +10,7 @@ enum {
 
 /* The memory is new at first, as it is in the first lap after a change of order. */
 static const struct schedule schedule = {
-    .first = 4, .soon = 16, .later = 512, .tries = 4, .settle = 1};
+    .first = 4, .soon = 16, .later = 512, .tries = 4, .warm_up = 1};
 
 struct choice extent_choice = {.name = "IPCHEAP_EXTENTS", .words = "learn|lowest|in-turn"};
 

@@ -208,7 +208,7 @@ static uint32_t collect(struct local_slab *s) {
  * given back to me. He does that under the lock, so there we see what came of it.
  * Returns 1 when it is mine after all, 0 when the private half is gone, or an error.
  */
-static int settle_revoked(struct participant *me, struct bin *bin, struct local_slab *s) {
+static int drop_if_revoked(struct participant *me, struct bin *bin, struct local_slab *s) {
     if (LIKELY(is_mine(s))) return 1;
     int error = heap_lock(me);
     if (error) return error;
@@ -233,7 +233,7 @@ static int slab_release(struct participant *me, struct bin *bin, struct local_sl
     heap_unlock(me);
     bin_remove(bin, s);
     local_drop(me, s);
-    extents_settle(me);
+    extents_trim_if_due(me);
     return 0;
 }
 
@@ -321,7 +321,7 @@ static struct local_slab *probe_full(struct participant *me, struct bin *bin, ui
     for (; bin->full.first && probes; probes--) {
         struct local_slab *s = bin->full.first;
         bool round = s == last;
-        int mine = settle_revoked(me, bin, s);
+        int mine = drop_if_revoked(me, bin, s);
         if (mine > 0) {
             list_remove(bin, s);
             if (collect(s)) return s;
@@ -337,7 +337,7 @@ static int find_slab(struct participant *me, uint32_t size_class, struct local_s
     struct bin *bin = &me->memory->slabs.bins[size_class];
     struct local_slab *s;
     while ((s = bin->available.first)) {
-        int mine = settle_revoked(me, bin, s);
+        int mine = drop_if_revoked(me, bin, s);
         if (mine < 0) return mine;
         if (mine == 0) continue;
         list_remove(bin, s);
@@ -365,7 +365,7 @@ static int refill(struct participant *me, uint32_t size_class) {
     clock_tick(me->heap);
     struct bin *bin = &me->memory->slabs.bins[size_class];
     if (bin->current) {
-        int mine = settle_revoked(me, bin, bin->current);
+        int mine = drop_if_revoked(me, bin, bin->current);
         if (mine < 0) return mine;
         if (mine && (bin->current->free_blocks || collect(bin->current))) return 0;
     }
@@ -418,7 +418,7 @@ int slab_free(struct participant *me, const struct block *block) {
 
 static void release_if_empty(struct participant *me, struct local_slab *s) {
     struct bin *bin = &me->memory->slabs.bins[s->size_class];
-    if (settle_revoked(me, bin, s) <= 0) return;
+    if (drop_if_revoked(me, bin, s) <= 0) return;
     bool listed = bin->current != s;
     if (listed) list_remove(bin, s);
     collect(s);
@@ -520,8 +520,8 @@ static bool revoke(struct participant *me, uint64_t page) {
     if (!all_free(me->heap, shared, size_class)) return false;
     put(&shared->owner, slab_owner_word(me->tag, MAX_LOCAL_SLABS - 1));
     uint32_t his_slot = tag_slot(slab_owner_tag(owner));
-    bool settled = os_membarrier() && participant_settled(me->heap, his_slot);
-    if (settled && all_free(me->heap, shared, size_class)) {
+    bool quiet = os_membarrier() && participant_settled(me->heap, his_slot);
+    if (quiet && all_free(me->heap, shared, size_class)) {
         put(&me->heap->header->revoked, 1);
         return true;
     }

@@ -62,7 +62,7 @@ bool trim_is_due(ipcheap_heap *heap, uint64_t more) {
     return idle > extents_reserve(heap) >> PAGE_SHIFT && idle > idle_limit(heap, idle);
 }
 
-void extents_settle(struct participant *me) {
+void extents_trim_if_due(struct participant *me) {
     ipcheap_heap *heap = me->heap;
     uint64_t idle = idle_pages(heap), limit = extents_reserve(heap) >> PAGE_SHIFT;
     if (idle <= limit || heap_lock(me)) return;
@@ -77,11 +77,11 @@ void extents_settle(struct participant *me) {
     extents_trim(me, (limit / 4 * 3) << PAGE_SHIFT);
 }
 
-int pay_attention(struct participant *me) {
+int trim_retry(struct participant *me) {
     if (LIKELY(!(me->attention & ATTENTION_TRIM))) return 0;
     if (!may_sleep()) return IPCHEAP_WOULD_SLEEP;
     me->attention &= (uint8_t)~ATTENTION_TRIM;
-    extents_settle(me);
+    extents_trim_if_due(me);
     return 0;
 }
 
@@ -131,10 +131,10 @@ static int collect_cuts(struct participant *me, uint64_t keep, uint64_t shortest
         if (walk.state != PAGE_FREE) continue;
         if (!next_cut(heap, &walk, walk.first, keep, shortest, &kept, &cut)) continue;
         cut.pages = least(cut.pages, TRIM_PAGES - taken);
-        if (extent_cut(me, &walk, cut.first, cut.pages, KIND_TRIM)) {
+        if (extent_cut(me, &walk, cut.first, cut.pages, KIND_FREE_PENDING)) {
             /* No memory for the descriptors of a part; those of the whole run are there. */
             cut = (struct cut){walk.first, walk.length};
-            if (extent_cut(me, &walk, cut.first, cut.pages, KIND_TRIM)) break;
+            if (extent_cut(me, &walk, cut.first, cut.pages, KIND_FREE_PENDING)) break;
         }
         cuts[count++] = cut;
         taken += cut.pages;
@@ -182,10 +182,10 @@ int64_t extents_trim(struct participant *me, uint64_t keep) {
     }
 }
 
-bool extents_are_trimmed(ipcheap_heap *heap) {
+bool extents_free_pending(ipcheap_heap *heap) {
     struct extent_walk walk = extent_walk_of(heap, DATA_ZONE);
     while (extent_step(heap, &walk)) {
-        if (walk.state != PAGE_USED || walk.kind != KIND_TRIM) continue;
+        if (walk.state != PAGE_USED || walk.kind != KIND_FREE_PENDING) continue;
         uint64_t tag = get(&heap->pages[walk.first].tag);
         if (participant_alive(heap, tag_slot(tag), tag_generation(tag))) return true;
     }

@@ -17,14 +17,14 @@ int64_t extents_trim(struct participant *me, uint64_t keep);
 bool trim_is_due(ipcheap_heap *heap, uint64_t more);
 /*
  * Gives back what lies idle beyond reserve and slack. Who must not sleep, or is inside
- * participant_enter(), or has the lock, will do so in his next call that pay_attention()s.
+ * participant_enter(), or has the lock, will do so in his next call that trim_retry()s.
  */
-void extents_settle(struct participant *me);
+void extents_trim_if_due(struct participant *me);
 /* Does what was put off: 0, or WOULD_SLEEP when it has to be put off still. */
-int pay_attention(struct participant *me);
+int trim_retry(struct participant *me);
 /* Under the lock: `missing` pages of a run just taken have no memory yet. */
 void note_taken(ipcheap_heap *heap, uint64_t missing);
 /* Under the lock: is memory being given back just now that an allocation could have? */
-bool extents_are_trimmed(ipcheap_heap *heap);
+bool extents_free_pending(ipcheap_heap *heap);
 
 #endif

@@ -126,7 +126,7 @@ static void check_run(struct check *c, const struct extent_walk *walk) {
         check_slab(c, walk);
         break;
     case KIND_RECORD:
-    case KIND_TRIM:
+    case KIND_FREE_PENDING:
         check_tag(c, &page->tag, offset, walk->length << PAGE_SHIFT, NULL, 0);
         /* Its owner may be waiting for the memory just now; once sent, it is there. */
         if (tag_kind(tag) == TAG_SENT) check_committed(c, walk->first, walk->length);

@@ -54,7 +54,7 @@ int ipcheap_heap_statistics(ipcheap_heap *heap, ipcheap_statistics *s) {
     if (error) return error;
     slabs_release_orphans(me);
     heap_unlock(me);
-    extents_settle(me);
+    extents_trim_if_due(me);
     error = heap_lock(me);
     if (error) return error;
     *s = (ipcheap_statistics){

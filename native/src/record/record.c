@@ -44,7 +44,7 @@ static int free_owned(struct participant *me, uint64_t offset) {
     struct participant *owner = NULL;
     if (LIKELY(place_find(me->heap, offset, &place))) owner = block_owner(me->heap, &place);
     if (UNLIKELY(!owner)) return nobody_here_owns(me->heap, offset);
-    int error = pay_attention(me);
+    int error = trim_retry(me);
     if (UNLIKELY(error)) return error;
     /* Before he can think that he holds it still. */
     if (owner != me) owner->attention |= ATTENTION_HELPED;

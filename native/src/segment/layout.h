@@ -106,7 +106,7 @@ enum page_kind {
     KIND_SLAB = 2,
     KIND_STATIC = 3,
     KIND_SYSTEM = 4,
-    KIND_TRIM = 5,
+    KIND_FREE_PENDING = 5, /* its owner frees it soon: being trimmed, or deferred */
     KIND_STREAM = 6,
 };
 
