@@ -17,7 +17,7 @@ static int64_t time_now(void) { return time_ns; }
 
 #include "testing.h"
 
-enum { RECORD = 256 }; /* pages: four in a lap */
+enum { RECORD = 256 };                             /* pages: four in a lap */
 #define CHANGE (schedule.warm_up + schedule.tries) /* laps in the other order before it is usual */
 
 /* How long a lap takes in either order; `first` is the first lap after a change. */
@@ -49,12 +49,13 @@ static void lap_of(struct scene *s, const struct costs *c) {
         if (i > 0) continue;
         time_ns += before != s->r->trial.way && c->first ? c->first
                    : s->r->trial.way == LOWEST           ? c->lowest
-                                                     : c->in_turn;
+                                                         : c->in_turn;
     }
     s->laps++;
 }
 
-static void laps_of(struct scene *s, int64_t lowest, int64_t in_turn, int64_t first, uint32_t count) {
+static void laps_of(struct scene *s, int64_t lowest, int64_t in_turn, int64_t first,
+                    uint32_t count) {
     struct costs costs = {lowest, in_turn, first};
     while (count--) lap_of(s, &costs);
 }
@@ -115,7 +116,7 @@ static void the_fastest_of_the_last_laps_counts(void) {
     struct scene s;
     scene_begin(&s);
     laps_of(&s, 100, 0, 0, 1 + schedule.first); /* usual */
-    laps_of(&s, 0, 500, 0, 2);                 /* something came in between */
+    laps_of(&s, 0, 500, 0, 2);                  /* something came in between */
     laps_of(&s, 0, 50, 0, 1);
     laps_of(&s, 0, 500, 0, schedule.tries - 1);
     EXPECT_EQ(s.r->trial.way, IN_TURN);

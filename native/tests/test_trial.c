@@ -122,7 +122,8 @@ static ipcheap_holder myself(ipcheap_heap *heap) {
 }
 
 /* In a process of its own, with these variables. What is pinned is shown, and is not learned away. */
-static void with(const char *copy, const char *extents, int error, uint32_t past, uint32_t in_turn) {
+static void with(const char *copy, const char *extents, int error, uint32_t past,
+                 uint32_t in_turn) {
     pid_t pid = fork_child();
     if (pid) {
         expect_success(pid);

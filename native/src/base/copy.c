@@ -64,9 +64,10 @@ static uint64_t timed_copy(enum way way, void *to, const void *from, size_t nbyt
 }
 
 /*
- * How many ticks past the caches are few enough. The reader pays for what has bypassed the caches,
- * and the reader may be the slower side. For short copies only taking lines back from another core
- * costs more than that. Long ones have left the caches anyway by the time they are read.
+ * Returns how many ticks a copy past the caches may take to be preferred. The reader pays for what
+ * has bypassed the caches, and the reader may be the slower side. For short copies nothing but
+ * taking lines back from another core costs more than that. Long copies have left the caches anyway
+ * by the time they are read.
  */
 static uint64_t most_ticks_past(uint64_t through, size_t nbytes) {
     if (nbytes < MIDDLING) return through / 6;

@@ -1,8 +1,8 @@
 /*
  * copy.h - layer base: copies of what another process is to read.
  *
- * A long copy goes through the caches or past them, whichever has been faster of late. What has
- * been found out is the caller's private memory.
+ * A long copy goes through the caches or past them, whichever has been faster recently. What has
+ * been learnt is private memory of the caller, which one thread uses at a time.
  */
 #ifndef IPCHEAP_BASE_COPY_H
 #define IPCHEAP_BASE_COPY_H

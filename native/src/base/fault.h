@@ -16,8 +16,8 @@
 #ifdef IPCHEAP_STEPS
 /* True if the call at that place is to fail, with that number in errno. Tests set it. */
 extern bool (*_Atomic ipcheap_fault_hook)(int number, const char *file, int line);
-#define FAULT(number)                                                                     \
-    (ipcheap_fault_hook && ipcheap_fault_hook(number, __FILE__, __LINE__) &&              \
+#define FAULT(number)                                                        \
+    (ipcheap_fault_hook && ipcheap_fault_hook(number, __FILE__, __LINE__) && \
      (errno = (number), true))
 #else
 #define FAULT(number) false

@@ -47,8 +47,9 @@ static uint64_t inode_of(const char *path) {
 }
 
 /*
- * /proc/self/timens_offsets is about the namespace of the process's children, which is its own
- * unless it has called unshare(CLONE_NEWTIME). Nothing tells its own then.
+ * Reads /proc/self/timens_offsets, which describes the time namespace of the process's children. It
+ * is also the process's own unless that has called unshare(CLONE_NEWTIME): then the offset is
+ * unknown.
  */
 int64_t os_boot_clock_offset(void) {
     uint64_t own = inode_of("/proc/self/ns/time");
@@ -108,7 +109,7 @@ void *os_reallocate(void *memory, size_t bytes) {
     return FAULT(ENOMEM) ? NULL : realloc(memory, bytes);
 }
 
-/* Threads and processes that end or begin */
+/* Thread exit and fork */
 
 static int thread_error(int number) {
     if (number) errno = number;
@@ -127,7 +128,7 @@ int os_at_fork(void (*before)(void), void (*in_parent)(void), void (*in_child)(v
     return thread_error(FAULT(ENOMEM) ? ENOMEM : pthread_atfork(before, in_parent, in_child));
 }
 
-/* Who we are */
+/* This process and thread */
 
 uint32_t os_process_id(void) { return (uint32_t)getpid(); }
 
@@ -190,7 +191,7 @@ int os_futex_wait(const shared32 *word, uint32_t expected, int64_t timeout_ns) {
     if (syscall(SYS_futex, word, FUTEX_WAIT, expected, limit, NULL, 0) == 0) return 0;
     if (errno == ETIMEDOUT) return IPCHEAP_TIMED_OUT;
     if (errno == EINTR) return IPCHEAP_INTERRUPTED;
-    return 0; /* EAGAIN: the word has changed already */
+    return 0; /* EAGAIN: the word had changed already */
 }
 
 int os_futex_wait_any(const struct awaited *words, size_t count, int64_t timeout_ns) {
@@ -204,8 +205,8 @@ int os_futex_wait_any(const struct awaited *words, size_t count, int64_t timeout
         return 0;
     if (errno == ETIMEDOUT) return IPCHEAP_TIMED_OUT;
     if (errno == EINTR) return IPCHEAP_INTERRUPTED;
-    if (errno == EAGAIN) return 0; /* a word has changed already */
-    /* An old kernel has no such call, a sandbox may refuse it. */
+    if (errno == EAGAIN) return 0; /* a word had changed already */
+    /* An old kernel lacks this call, and a sandbox may refuse it. */
     int64_t moment = (int64_t)least((uint64_t)timeout_ns, MILLISECOND);
     return os_futex_wait(words->word, words->expected, moment);
 }
@@ -227,7 +228,7 @@ bool os_membarrier(void) {
     return false;
 }
 
-/* What else contended waiters can sleep on */
+/* Other things that waiters can sleep on */
 
 int os_semaphore_init(void *shared) { return sem_init(shared, 1, 0) ? IPCHEAP_SYSTEM : 0; }
 
@@ -315,7 +316,7 @@ int os_punch(int fd, uint64_t offset, uint64_t bytes) {
     return failed ? IPCHEAP_SYSTEM : 0;
 }
 
-/* Where there is room for so much at a multiple of LARGE_PAGE_BYTES; NULL for anywhere. */
+/* Returns a place for so many bytes at a multiple of LARGE_PAGE_BYTES; NULL: let mmap() choose. */
 static void *aligned_place(uint64_t bytes) {
     if (bytes < LARGE_PAGE_BYTES || FAULT(ENOMEM)) return NULL;
     int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
@@ -327,7 +328,7 @@ static void *aligned_place(uint64_t bytes) {
 
 int os_map(int fd, uint64_t bytes, unsigned char **base) {
     int flags = MAP_SHARED | MAP_NORESERVE;
-    /* A hint: somebody may have taken the place by now, and some files have a mind of their own. */
+    /* Only a hint: another thread may have taken the place, and some files align themselves. */
     void *place = aligned_place(bytes), *address = MAP_FAILED;
     if (!FAULT(ENOMEM)) address = mmap(place, bytes, PROT_READ | PROT_WRITE, flags, fd, 0);
     if (address == MAP_FAILED) return errno == ENOMEM ? IPCHEAP_NO_MEMORY : IPCHEAP_SYSTEM;

@@ -16,7 +16,7 @@
 
 enum { DUE_MS = 1 };
 
-/* Where a pipe beside that file lies; false when the file has no path any more. */
+/* Computes the path of a pipe beside that file; returns false if the file has no path any more. */
 static bool path_beside(int file, uint64_t suffix, char path[PATH_MAX]) {
     char link[64];
     struct stat by_path, by_file;
@@ -35,7 +35,7 @@ static void remove_pipe(const char *path) {
     if (lstat(path, &status) == 0 && S_ISFIFO(status.st_mode)) unlink(path);
 }
 
-/* Opens what a descriptor is of once more, for reading and writing: then it never hangs up. */
+/* Opens the same pipe again for reading and writing, so that it never reports a hang-up. */
 static int open_again(int fd) {
     char link[64];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
@@ -50,9 +50,8 @@ static int make_named(int file, const char *path) {
     if (FAULT(ENOSPC) || mkfifo(path, mode)) return -1;
     int fd = FAULT(EMFILE) ? -1 : open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
     if (fd >= 0) {
-        /* Whoever may open the heap may ring; the file's group only if we are in it. */
-        if (fchown(fd, (uid_t)-1, status.st_gid) || fchmod(fd, mode)) {
-        }
+        /* A process that may open the heap may ring; by its group only if we are in that group. */
+        if (fchown(fd, (uid_t)-1, status.st_gid) || fchmod(fd, mode)) {}
         return fd;
     }
     int error = errno;
@@ -82,7 +81,7 @@ int os_pipe_make(int file, uint64_t suffix, uint64_t *inode) {
         fd = make_nameless();
     }
     if (fd < 0) return IPCHEAP_SYSTEM;
-    /* Somebody who removed the heap meanwhile has not seen it. */
+    /* If the heap was removed in the meantime, the remover has not seen the pipe. */
     if (beside && !path_beside(file, suffix, other)) remove_pipe(path);
     if (fstat(fd, &status)) {
         close(fd);
@@ -92,7 +91,7 @@ int os_pipe_make(int file, uint64_t suffix, uint64_t *inode) {
     return fd;
 }
 
-/* Looks before it opens: what lies there may be anything. */
+/* Checks before it opens: anything may lie at that path. */
 static int open_if(const char *path, uint64_t inode) {
     struct stat status;
     int seen = FAULT(EMFILE) ? -1 : open(path, O_PATH | O_CLOEXEC), fd = -1;
@@ -116,13 +115,13 @@ int os_pipe_open(int file, uint64_t suffix, uint32_t pid, int fd, uint64_t inode
 
 void os_pipe_remove(int file, uint64_t suffix) {
     char path[PATH_MAX];
-    int error = errno; /* why it has to be removed, perhaps */
+    int error = errno; /* perhaps the reason for the removal */
     if (path_beside(file, suffix, path)) remove_pipe(path);
     errno = error;
 }
 
 void os_pipe_ring(int fd) {
-    while (write(fd, "", 1) < 0 && errno == EINTR) {} /* full is fine: then it is readable */
+    while (write(fd, "", 1) < 0 && errno == EINTR) {} /* a full pipe is readable already */
 }
 
 bool os_pipe_clear(int fd) {

@@ -1,10 +1,10 @@
 /*
  * pipe.h - layer base: pipes that other processes can find, and what a poller watches.
  *
- * A pipe lies beside a file, as `<path of the file>~<suffix>`, so that the directory's
- * permissions decide who may use it; without a path (a memfd, or a file whose name has been
- * removed), or where something else has that name, it has none and is reached through /proc.
- * Either way its inode number says whether what was opened is the right one.
+ * A pipe lies beside a file as `<path of the file>~<suffix>`, so that the permissions of the
+ * directory apply to it. If the file has no path (a memfd, or a file that has been unlinked), or if
+ * the pipe's name is taken, the pipe is nameless and is reached through /proc. In both cases its
+ * inode number proves that the right pipe was opened. Any thread may call these functions.
  */
 #ifndef IPCHEAP_BASE_PIPE_H
 #define IPCHEAP_BASE_PIPE_H
@@ -12,25 +12,28 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Makes one and opens it at both ends, not blocking; returns the descriptor. */
+/* Makes a pipe, opens both its ends without blocking, and returns the descriptor. */
 int os_pipe_make(int file, uint64_t suffix, uint64_t *inode);
-/* Opens one that another process made, which has it as descriptor `fd`. */
+/* Opens a pipe that process `pid` made and has open as descriptor `fd`. */
 int os_pipe_open(int file, uint64_t suffix, uint32_t pid, int fd, uint64_t inode);
 void os_pipe_remove(int file, uint64_t suffix);
-/* Makes it readable. */
+/* Makes the pipe readable. */
 void os_pipe_ring(int fd);
-/* Takes out what is in it; true if there was something. */
+/* Empties the pipe; returns true if it was not empty. */
 bool os_pipe_clear(int fd);
-/* Something is on its way: waits a moment for it and takes it out. */
+/* Waits at most a millisecond for a byte that is about to arrive, and empties the pipe. */
 void os_pipe_clear_soon(int fd);
 
-/* A descriptor that is readable when one of those in it is. */
+/* Returns a descriptor that is readable when one of the descriptors added to it is. */
 int os_poll_make(void);
 int os_poll_add(int poll, int fd);
-/* A descriptor that becomes readable when a process ends. */
+/* Returns a descriptor that becomes readable when a process ends. */
 int os_process_watch(uint32_t pid);
-/* The same, roughly, across PID namespaces: whenever somebody closes that file. */
+/*
+ * Returns a descriptor that becomes readable whenever any process closes that file: the nearest to
+ * os_process_watch() that works across PID namespaces.
+ */
 int os_file_watch(int file);
-bool os_file_watch_clear(int watch); /* true if somebody has */
+bool os_file_watch_clear(int watch); /* true if a process has closed it */
 
 #endif

@@ -1,4 +1,4 @@
-/* shared.c - layer base: the two words that test builds need beside shared.h. */
+/* shared.c - layer base: two words that only test builds have. */
 #include "base/shared.h"
 
 #ifdef IPCHEAP_STEPS

@@ -1,10 +1,10 @@
 /*
  * shared.h - layer base: how shared memory is read and written.
  *
- * Every store to the segment's own structures goes through one of these, so that a test
- * can stop a process before each of them (IPCHEAP_STEPS). Payload is the user's and is
- * written as he likes. The suffix is the memory order: a `_release` is named by the
- * `_acquire` that pairs with it.
+ * Every store to the segment's own structures goes through one of these macros, so that a test
+ * can stop a process before each of them (IPCHEAP_STEPS). The payload belongs to the user, who
+ * writes to it directly. The suffix is the memory order: each `_acquire` names the function with
+ * the `_release`, or the read-modify-write, that it pairs with (tests/test_ordering.py).
  */
 #ifndef IPCHEAP_BASE_SHARED_H
 #define IPCHEAP_BASE_SHARED_H
@@ -18,7 +18,7 @@
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
 
 #ifdef IPCHEAP_STEPS
-/* Called before every shared store. Tests set it; what it does may not return. */
+/* Called before every shared store. Tests set it; the hook need not return. */
 extern void (*_Atomic ipcheap_step_hook)(const char *file, int line);
 #define STEP() (ipcheap_step_hook ? ipcheap_step_hook(__FILE__, __LINE__) : (void)0)
 #else
@@ -35,19 +35,19 @@ extern void (*_Atomic ipcheap_step_hook)(const char *file, int line);
 #define put_or(where, value) (STEP(), atomic_fetch_or_explicit(where, value, memory_order_acq_rel))
 #define put_and(where, value) \
     (STEP(), atomic_fetch_and_explicit(where, value, memory_order_acq_rel))
-#define put_if(where, expected, value)                                                    \
-    (STEP(), atomic_compare_exchange_strong_explicit(where, expected, value,              \
-                                                     memory_order_acq_rel, memory_order_acquire))
+#define put_if(where, expected, value)                                                             \
+    (STEP(), atomic_compare_exchange_strong_explicit(where, expected, value, memory_order_acq_rel, \
+                                                     memory_order_acquire))
 
 #define get(where) atomic_load_explicit(where, memory_order_relaxed)
 #define get_acquire(where) atomic_load_explicit(where, memory_order_acquire)
 
-/* Orders a store before a load for the compiler only; the sleeper pays for the processor. */
+/* Orders a store before a load for the compiler only; os_membarrier() orders the processor. */
 #define compiler_fence() atomic_signal_fence(memory_order_seq_cst)
 
 /*
- * Orders a store before a load for the processor, too. ThreadSanitizer does not model
- * fences, so there it is a read-modify-write that all of them share.
+ * Orders a store before a load for the compiler and the processor. ThreadSanitizer does not model
+ * fences, so under it this is a read-modify-write of one word that all fences share.
  */
 static inline void full_fence(void) {
 #ifdef __SANITIZE_THREAD__
@@ -61,7 +61,7 @@ static inline void full_fence(void) {
 typedef _Atomic(uint32_t) shared32;
 typedef _Atomic(uint64_t) shared64;
 
-/* Asks for a line that will be written, while something else is being waited for. */
+/* Fetches a cache line that will be written, in parallel with whatever comes in between. */
 static inline void prefetch_to_write(const void *where) {
 #if defined(__x86_64__)
     __asm__ volatile("prefetchw %0" : : "m"(*(const char *)where));

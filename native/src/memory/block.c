@@ -18,15 +18,15 @@ bool place_find(ipcheap_heap *heap, uint64_t offset, struct place *place) {
     if (offset % PAGE) return false;
     place->page = (offset - g->data_at) >> PAGE_SHIFT;
     if (!segment_meta_committed(heap, &heap->pages[place->page], sizeof(struct page))) return false;
-    uint64_t word = get_acquire(&heap->pages[place->page].word); /* pairs with extent's take() */
+    uint64_t word = get_acquire(&heap->pages[place->page].word); /* pairs with take() */
     place->tag = &heap->pages[place->page].tag;
     return word_state(word) == PAGE_USED && word_kind(word) == KIND_RECORD;
 }
 
 bool place_is(const struct place *place, uint64_t tag) {
-    /* The bit first: its owner clears it after he has changed the tag; pairs with collect(). */
+    /* The bit first, because the slab's owner clears it after it has changed the tag. */
     if (place->in_slab && block_is_remote_free(place->block.slab, place->block.index)) return false;
-    return get_acquire(place->tag) == tag;
+    return get_acquire(place->tag) == tag; /* pairs with collect() and free_mine() */
 }
 
 uint64_t place_bytes(ipcheap_heap *heap, const struct place *place) {
@@ -51,8 +51,9 @@ void participant_holds(struct participant *me, struct participant *owner, int ch
 }
 
 /*
- * Does a heap lose little by it? One of 32 such records, or as many of them fit in any case, with
- * what is left over before the first: a heap made for just so many has to hold them.
+ * Does rounding cost the heap little? It may cost one of 32 such records. In a heap of 8 to 32
+ * times the size it must not cost any, including what alignment leaves unused before the first
+ * record: a heap made for a number of records has to hold them.
  */
 static bool is_spacious(const ipcheap_heap *heap, uint64_t pages, uint64_t rounded) {
     uint64_t all = heap->geometry.zone_pages[DATA_ZONE];
@@ -61,8 +62,8 @@ static bool is_spacious(const ipcheap_heap *heap, uint64_t pages, uint64_t round
 }
 
 /*
- * In whole large pages, if that takes no more than a thirty-second on top, and the heap is spacious.
- * HEAP_FULL if not, nor where there are none, as in System V segments.
+ * Allocates whole large pages. HEAP_FULL if that adds more than 1/32, if the heap is not spacious
+ * enough, or if there are no large pages, as in System V segments.
  */
 static int allocate_large(struct participant *me, uint64_t pages, uint64_t *first) {
     uint64_t rounded = round_up(pages, LARGE_PAGE);
@@ -78,19 +79,19 @@ static int allocate_once(struct participant *me, uint64_t nbytes, uint64_t *offs
         error = slab_allocate(me, size_class, offset);
         if (LIKELY(error != IPCHEAP_HEAP_FULL)) return error;
     }
-    /* Too large for a slab, or no place left where a slab would fit. */
+    /* The size is too large for a slab, or no slab fits any more. */
     uint64_t pages = nbytes / PAGE + (nbytes % PAGE != 0 || nbytes == 0), first;
     error = allocate_large(me, pages, &first);
-    /* CORRUPT: where the heads add up, something that is not aligned may still fit. */
+    /* After CORRUPT, an unaligned run may still fit in the part whose heads add up. */
     if (error == IPCHEAP_HEAP_FULL || error == IPCHEAP_MEMORY_FULL || error == IPCHEAP_CORRUPT)
         error = extent_allocate(me, DATA_ZONE, pages, 1, KIND_RECORD, my_tag(me), &first);
     if (!error) *offset = page_offset(me->heap, first);
     return error;
 }
 
-/* The slow half of block_allocate(). */
+/* The slow half of block_allocate(): reclaims and tries again. */
 static int allocate_again(struct participant *me, uint64_t nbytes, uint64_t *offset, int error) {
-    /* Where the heads do not add up, what comes back may still do. */
+    /* After CORRUPT, what is reclaimed may still do. */
     bool short_of = error == IPCHEAP_HEAP_FULL || error == IPCHEAP_CORRUPT;
     if (!short_of && error != IPCHEAP_MEMORY_FULL) return error;
     if (nbytes > me->heap->geometry.zone_pages[DATA_ZONE] << PAGE_SHIFT) return IPCHEAP_HEAP_FULL;
@@ -105,7 +106,7 @@ static int allocate_again(struct participant *me, uint64_t nbytes, uint64_t *off
             trimmed = extents_free_pending(me->heap);
             heap_unlock(me);
         }
-        /* Somebody gives memory back just now, a little at a time: it is free in a moment. */
+        /* A trimmer is returning memory to the system, piece by piece: each is free in a moment. */
         if (!trimmed || os_remaining(deadline) == 0) return error;
         os_nap(MILLISECOND / 5);
     }
@@ -120,7 +121,7 @@ int block_allocate(struct participant *me, uint64_t nbytes, uint64_t *offset) {
     return error;
 }
 
-/* Ours, and nobody's record any more: to be freed later. */
+/* Marks an extent of ours as no record any more and puts it off. */
 static void extent_defer(struct participant *me, uint64_t page) {
     shared64 *word = &me->heap->pages[page].word;
     put(word, page_word(PAGE_USED, KIND_FREE_PENDING, word_length(get(word))));
@@ -133,13 +134,13 @@ static int block_free_extent(struct participant *me, const struct place *place) 
     put(place->tag, my_tag(me));
     int error = extent_free(me, place->page);
     if (LIKELY(!error)) return 0;
-    /* Only here is private memory needed: to free takes none, nor can it fail under the lock. */
+    /* Private memory is needed only here: freeing takes none and cannot fail under the lock. */
     if (error == IPCHEAP_HEAP_BUSY) error = deferred_reserve(me, 1);
     if (!error) {
         extent_defer(me, place->page);
         return 0;
     }
-    put(place->tag, before); /* its owner's, as the counts of what is held have it */
+    put(place->tag, before); /* the former owner's again, as the counts of held records say */
     return error;
 }
 
@@ -164,7 +165,7 @@ int heap_reclaim(struct participant *me, bool give_back) {
     slabs_release_orphans(me);
     slabs_revoke(me);
     heap_unlock(me);
-    slabs_release_empty(me); /* what came back from the rings may have been the last */
+    slabs_release_empty(me); /* the rings may have returned the last block of a slab */
     if (give_back) {
         int64_t given = extents_trim(me, 0);
         if (given < 0) return (int)given;

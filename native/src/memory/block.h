@@ -1,44 +1,44 @@
 /*
  * block.h - layer memory: what users allocate: a block of a slab, or an extent of its own.
  *
- * Each has one tag, the word that says who answers for it (layout.h). Only who is named by
- * the tag changes it.
+ * Each has one tag, the word that says who owns it (layout.h). Only the owner named by the tag
+ * changes it. Any participant may call these functions, for itself.
  */
 #ifndef IPCHEAP_MEMORY_BLOCK_H
 #define IPCHEAP_MEMORY_BLOCK_H
 
 #include "memory/slab.h"
 
-/* What lies at an offset. */
+/* What an offset leads to. */
 struct place {
     shared64 *tag;
     bool in_slab;
     struct block block; /* in a slab */
-    uint64_t page;      /* else */
+    uint64_t page;      /* otherwise */
 };
 
-/* False when nothing that a user could have allocated starts there. */
+/* Returns false if nothing that a user could have allocated starts there. */
 bool place_find(ipcheap_heap *heap, uint64_t offset, struct place *place);
-/* Has it this tag, and has nobody freed it already? */
+/* Does it have this tag, and is it not freed yet? */
 bool place_is(const struct place *place, uint64_t tag);
 uint64_t place_bytes(ipcheap_heap *heap, const struct place *place);
 
-/* Allocates and tags as the caller's. Reclaims before it says HEAP_FULL or MEMORY_FULL. */
+/* Allocates, with the caller's tag. Reclaims before it returns HEAP_FULL or MEMORY_FULL. */
 int block_allocate(struct participant *me, uint64_t nbytes, uint64_t *offset);
 /*
- * Frees what the tag has been judged for. An extent that cannot be freed because the heap
- * lock cannot be had becomes the caller's and is freed later. WOULD_SLEEP changes nothing.
+ * Frees a block or extent whose tag the caller has validated. An extent whose free times out on the
+ * heap lock becomes the caller's and is freed later. WOULD_SLEEP changes nothing.
  */
 int block_free(struct participant *me, const struct place *place);
-/* Frees what the caller holds, at once or later; deferred_reserve() has made room for that. */
+/* Frees what the caller holds, now or later; deferred_reserve() must have made room. */
 void block_drop(struct participant *me, uint64_t offset);
 
-/* The participant of this process that owns the block outright, or NULL. */
+/* Returns the participant of this process that owns the block outright, or NULL. */
 struct participant *block_owner(ipcheap_heap *heap, const struct place *place);
-/* A participant gained (1) or lost (-1) a record that it owns outright. */
+/* Counts a record that a participant gained (1) or lost (-1) as its own. */
 void participant_holds(struct participant *me, struct participant *owner, int change);
 
-/* Collects everything that can be reused: own slabs, orphans, rings, others' empty slabs. */
+/* Reclaims everything reusable: own slabs, orphans, garbage in rings, empty slabs of others. */
 int heap_reclaim(struct participant *me, bool give_back);
 
 #endif

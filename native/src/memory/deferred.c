@@ -23,7 +23,7 @@ void deferred_add(struct participant *me, uint64_t page) {
     d->pages[d->count++] = page;
 }
 
-/* CORRUPT is final: there is no such extent any more. */
+/* Returns false if another try may succeed. CORRUPT is final: there is no such extent any more. */
 static bool freed(struct participant *me, uint64_t page) {
     int error = extent_free(me, page);
     return error == 0 || error == IPCHEAP_CORRUPT;
@@ -38,7 +38,7 @@ bool deferred_extent_free(struct participant *me, uint64_t page) {
 void deferred_retry(struct participant *me) {
     bool go_on = me->memory != NULL;
     while (go_on && me->memory->deferred.count) {
-        /* Off the list first: freeing one may trim, and what is trimmed be added. */
+        /* Off the list first: freeing may trim, and trimming may add to the list. */
         struct deferred *d = &me->memory->deferred;
         uint64_t page = d->pages[--d->count];
         go_on = freed(me, page);

@@ -16,12 +16,12 @@ static int zone_of(const ipcheap_heap *heap, uint64_t page) {
     return page < heap->geometry.zone_first[SYSTEM_ZONE] ? DATA_ZONE : SYSTEM_ZONE;
 }
 
-/* Has any run begun or ended there? Else its descriptor may be a hole. */
+/* Has any run begun or ended there? If not, the page of its descriptor may be a hole. */
 static bool descriptor_exists(const ipcheap_heap *heap, uint64_t page) {
     return segment_meta_committed(heap, &heap->pages[page], sizeof(struct page));
 }
 
-/* The length of the free run that starts at `first`; 0 when none does. */
+/* Returns the length of the free run that starts at `first`; 0 if none does. */
 static uint64_t free_length(const ipcheap_heap *heap, int zone, uint64_t first) {
     if (first < heap->geometry.zone_first[zone] || first >= zone_end(heap, zone)) return 0;
     if (!descriptor_exists(heap, first)) return 0;
@@ -51,7 +51,7 @@ static bool fits(ipcheap_heap *heap, int zone, uint64_t head, uint64_t pages, ui
     return true;
 }
 
-/* 0, HEAP_FULL, or CORRUPT when it might only look full because the heads do not add up. */
+/* Returns 0, HEAP_FULL, or CORRUPT if the zone may only look full because its heads are broken. */
 static int find(ipcheap_heap *heap, int zone, uint64_t pages, uint64_t align, struct fit *fit) {
     int bin = -1;
     uint64_t head;
@@ -61,9 +61,9 @@ static int find(ipcheap_heap *heap, int zone, uint64_t pages, uint64_t align, st
         stale |= head == UINT64_MAX || free_length(heap, zone, head) == 0;
     }
     if (UNLIKELY(stale)) rebuild_zone(heap, zone);
-    /* Who would like a large page takes another place as well: no reason to keep the lock long. */
+    /* The caller can do without a large page, so do not keep the lock for long. */
     if (align == LARGE_PAGE) return IPCHEAP_HEAP_FULL;
-    /* The lowest of each bin would not do; before we give up, look at every run. */
+    /* The lowest run of each bin does not fit. Look at every run before giving up. */
     struct extent_walk walk = extent_walk_of(heap, zone);
     while (extent_step(heap, &walk))
         if (walk.state == PAGE_FREE && fits(heap, zone, walk.first, pages, align, fit)) return 0;
@@ -83,7 +83,7 @@ static int take(ipcheap_heap *heap, int zone, const struct fit *fit, uint64_t pa
     int error = commit_descriptor(heap, first);
     if (!error && before) error = commit_descriptor(heap, first - 1);
     if (!error) error = commit_descriptor(heap, end - 1);
-    if (!error) error = commit_descriptor(heap, end); /* pages[] has one to spare */
+    if (!error) error = commit_descriptor(heap, end); /* pages[] has a spare one */
     if (error) return error;
 
     bool sound = index_remove(heap, zone, fit->head, fit->length);
@@ -91,13 +91,13 @@ static int take(ipcheap_heap *heap, int zone, const struct fit *fit, uint64_t pa
         put_tail(heap, end, after);
         put(&page[end].word, page_word(PAGE_FREE, KIND_NONE, after));
     }
-    if (pages > 1) put(&page[end - 1].word, 0); /* no stale tail for a neighbour to believe */
+    if (pages > 1) put(&page[end - 1].word, 0); /* or a neighbour would find a stale tail */
     put(&page[first].tag, tag);
-    /* Were we killed right after the head, it would stand inside a free run. */
+    /* A crash right after the next store would leave a used head inside a free run. */
     if (before) put(&heap->header->freeing, first + 1);
     put_release(&page[first].word, page_word(PAGE_USED, kind, pages));
     if (before) {
-        /* So far all of it lay inside one free run; this cuts it. */
+        /* So far everything lay inside one free run. This store cuts it. */
         put_release(&page[fit->head].word, page_word(PAGE_FREE, KIND_NONE, before));
         put_tail(heap, fit->head, before);
         index_insert(heap, zone, fit->head, before);
@@ -119,15 +119,15 @@ int extent_allocate(struct participant *me, int zone, uint64_t pages, uint64_t a
     ipcheap_heap *heap = me->heap;
     if (pages == 0 || pages > heap->geometry.zone_pages[zone]) return IPCHEAP_HEAP_FULL;
     if (!memory_of(me)) return IPCHEAP_NO_MEMORY;
-    bool stream = kind == KIND_RECORD && align == 1; /* not a slab-to-be */
+    bool stream = kind == KIND_RECORD && align == 1; /* not a future slab */
     if (stream) {
         rotation_turn(me, pages);
         memory_show_ways(me);
     }
-    /* Another processor had these last: fetch them together, and while the lock comes. */
+    /* Another core had these lines last: fetch them in parallel, and with the lock. */
     index_prefetch(heap, zone, pages);
     prefetch_to_write(&heap->pages[me->memory->recent_page]);
-    int error = deferred_reserve(me, 1); /* for who has to give it back again */
+    int error = deferred_reserve(me, 1); /* for the case that it must be freed again below */
     if (!error) error = heap_lock(me);
     if (error) return error;
     struct fit fit;
@@ -152,7 +152,7 @@ int extent_allocate(struct participant *me, int zone, uint64_t pages, uint64_t a
 
 /* Freeing ----------------------------------------------------------------------------- */
 
-/* Where the free run that ends before `page` starts; `page` itself when there is none. */
+/* Returns the start of the free run that ends before `page`; `page` itself if there is none. */
 static uint64_t free_run_before(ipcheap_heap *heap, int zone, uint64_t page) {
     if (page == heap->geometry.zone_first[zone]) return page;
     uint64_t word = get(&heap->pages[page - 1].word), length = word_length(word);
@@ -170,9 +170,9 @@ static void release_run(ipcheap_heap *heap, int zone, uint64_t first, uint64_t l
     if (start != first) sound &= index_remove(heap, zone, start, first - start);
     if (right) sound &= index_remove(heap, zone, end, right);
     uint64_t total = end + right - start;
-    /* Were we killed right after the commit, a used head would stand inside a free run. */
+    /* A crash right after the commit would leave a used head inside a free run. */
     if (start != first) put(&heap->header->freeing, first + 1);
-    /* Frees and merges in one store, so that no crash can leave half of it. */
+    /* Frees and merges in one store, so that a crash cannot leave half of it. */
     put_release(&page[start].word, page_word(PAGE_FREE, KIND_NONE, total));
     if (start != first) {
         if (first - 1 != start) put(&page[first - 1].word, 0);
@@ -197,7 +197,7 @@ int extent_free(struct participant *me, uint64_t first) {
     uint64_t word = get(&heap->pages[first].word), length = word_length(word);
     bool valid = word_state(word) == PAGE_USED && length >= 1 &&
                  length <= zone_end(heap, zone) - first;
-    /* What is given back to the system takes its time, which not everybody has. */
+    /* Returning memory to the system takes too long for a caller that must not sleep. */
     bool trim = valid && zone == DATA_ZONE && word_kind(word) != KIND_FREE_PENDING &&
                 me->lock_depth == 1 && trim_is_due(heap, length);
     bool later = trim && !may_sleep();
@@ -260,7 +260,7 @@ static int rebuild_zone(ipcheap_heap *heap, int zone) {
     struct extent_walk walk = extent_walk_of(heap, zone);
     while (extent_step(heap, &walk)) {
         bool inside = freeing && freeing - 1 > walk.first && freeing - 1 < walk.next;
-        /* In a used run, what stands there is of its own time: a part of a large slab, say. */
+        /* Inside a used run, that word belongs to the run: it may mark a part of a large slab. */
         if (inside && walk.state == PAGE_FREE && descriptor_exists(heap, freeing - 1))
             put(&page[freeing - 1].word, 0);
         if (walk.state == PAGE_FREE && run_length) {
@@ -279,12 +279,12 @@ static int rebuild_zone(ipcheap_heap *heap, int zone) {
         }
         if (walk.state == PAGE_USED && walk.length > 1) {
             uint64_t last = walk.first + walk.length - 1;
-            /* A cut that a crash left half-made may have its tail inside a used run. */
+            /* An allocation that a crash interrupted may have left a tail inside a used run. */
             if (descriptor_exists(heap, last) && word_state(get(&page[last].word)) == PAGE_TAIL)
                 put(&page[last].word, 0);
         }
     }
-    if (run_length) { /* the last before a break */
+    if (run_length) { /* the last run before a break */
         put_tail(heap, run, run_length);
         index_insert(heap, zone, run, run_length);
     }

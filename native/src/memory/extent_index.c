@@ -7,14 +7,14 @@ static int bin_of(uint64_t pages) {
     return bin < BINS ? bin : BINS - 1;
 }
 
-/* The page that a link names; NULL for none and for garbage. */
+/* Returns the page that a link names; NULL for no link and for garbage. */
 static struct page *node(ipcheap_heap *heap, uint32_t link) {
     if (link == 0 || link > heap->geometry.total_pages) return NULL;
     struct page *page = &heap->pages[link - 1];
     return LIKELY(segment_meta_committed(heap, page, sizeof *page)) ? page : NULL;
 }
 
-/* Of two heaps makes one; the lower address becomes its root. */
+/* Merges two heaps and returns the new root, which is the lower address. */
 static uint32_t meld(ipcheap_heap *heap, uint32_t a, uint32_t b) {
     if (a > b) return meld(heap, b, a);
     struct page *root = node(heap, a), *child = node(heap, b);
@@ -31,13 +31,13 @@ static uint32_t meld(ipcheap_heap *heap, uint32_t a, uint32_t b) {
     return a;
 }
 
-/* May `link` be what a child of `parent`, or a sibling of one, leads to? */
+/* Returns the page of `link` if it can be a child of `parent` that `from` leads to, or NULL. */
 static struct page *sibling_of(ipcheap_heap *heap, uint32_t link, uint32_t from, uint32_t parent) {
     struct page *page = link > parent ? node(heap, link) : NULL;
     return page && get(&page->previous) == from ? page : NULL;
 }
 
-/* Makes one heap of a list of siblings: in pairs from the left, then all from the right. */
+/* Merges a list of siblings into one heap: in pairs from the left, then all from the right. */
 static uint32_t meld_siblings(ipcheap_heap *heap, uint32_t parent, uint32_t list, bool *sound) {
     uint32_t pairs = 0, from = parent;
     for (uint64_t bound = heap->geometry.total_pages; bound && list; bound--) {
@@ -120,7 +120,7 @@ bool index_remove(ipcheap_heap *heap, int z, uint64_t first, uint64_t length) {
     return sound;
 }
 
-/* The next bin after `bin` that is not empty; BINS if there is none. */
+/* Returns the next bin after `bin` that is not empty; BINS if there is none. */
 static int next_bin(struct zone *zone, int bin) {
     for (int from = bin + 1; from < BINS; from = (from / 64 + 1) * 64) {
         uint64_t bits = get(&zone->bin_bits[from / 64]) >> (from & 63);
@@ -138,7 +138,7 @@ bool index_candidate(ipcheap_heap *heap, int z, uint64_t pages, int *bin, uint64
     return true;
 }
 
-/* Back along the siblings to the parent; 0 when the links do not lead there. */
+/* Follows the siblings back to their parent; returns 0 if the links do not lead there. */
 static uint32_t parent_of(ipcheap_heap *heap, uint32_t at, uint64_t *steps) {
     for (; *steps; --*steps) {
         struct page *page = node(heap, at);
@@ -151,7 +151,7 @@ static uint32_t parent_of(ipcheap_heap *heap, uint32_t at, uint64_t *steps) {
     return 0;
 }
 
-/* Walks a heap without a stack: down to the first child, else on, else up and on. */
+/* Counts a heap without a stack: to the first child, or to the next sibling, or up and on. */
 static uint64_t count_bin(ipcheap_heap *heap, int bin, uint32_t root, uint64_t steps) {
     uint64_t count = 0;
     uint32_t at = root;

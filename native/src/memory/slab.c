@@ -9,7 +9,7 @@
 #include "segment/clock.h"
 #include "segment/lock.h"
 
-#define PROBES 16 /* full slabs looked at for remote frees before a new slab is made */
+#define PROBES 16 /* full slabs that are checked for remote frees before a new slab is made */
 
 /* Geometry ------------------------------------------------------------------------------- */
 
@@ -41,17 +41,18 @@ bool slab_valid(ipcheap_heap *heap, uint64_t page, uint32_t *size_class) {
     return segment_meta_committed(heap, slab->tags, tags);
 }
 
-/* The page on which the slab that covers `page` begins, or UINT64_MAX. */
+/* Returns the page at which the slab that covers `page` begins, or UINT64_MAX. */
 static uint64_t slab_head(ipcheap_heap *heap, uint64_t page) {
     const struct geometry *g = &heap->geometry;
-    if (UNLIKELY(page >= g->zone_pages[DATA_ZONE])) return UINT64_MAX; /* a slot says anything */
+    if (UNLIKELY(page >= g->zone_pages[DATA_ZONE]))
+        return UINT64_MAX; /* a slot may contain anything */
     uint64_t small = UINT64_C(1) << (g->slab_shift - PAGE_SHIFT);
     uint64_t head = page & ~(small - 1);
     if (!segment_meta_committed(heap, &heap->pages[head], sizeof(struct page))) return UINT64_MAX;
     uint64_t word = get_acquire(&heap->pages[head].word); /* pairs with slab_create() */
     if (word_state(word) == PAGE_PART && g->large_slab_shift) {
         head = page & ~((UINT64_C(1) << (g->large_slab_shift - PAGE_SHIFT)) - 1);
-        word = get_acquire(&heap->pages[head].word);
+        word = get_acquire(&heap->pages[head].word); /* pairs with slab_create() */
     }
     bool slab = word_state(word) == PAGE_USED && word_kind(word) == KIND_SLAB;
     return slab && page - head < word_length(word) ? head : UINT64_MAX;
@@ -94,7 +95,7 @@ static void list_remove(struct bin *bin, struct local_slab *s) {
     s->next = s->previous = NULL;
 }
 
-/* From wherever it stands. */
+/* Removes a slab from its bin, wherever it is in there. */
 static void bin_remove(struct bin *bin, struct local_slab *s) {
     if (bin->current == s)
         bin->current = NULL;
@@ -102,7 +103,7 @@ static void bin_remove(struct bin *bin, struct local_slab *s) {
         list_remove(bin, s);
 }
 
-/* Those that the caller has; NULL when it never had any. */
+/* Returns the caller's slabs; NULL if it has never had any. */
 static struct slab_cache *slabs_of(const struct participant *me) {
     return me->memory && me->memory->slabs.granules ? &me->memory->slabs : NULL;
 }
@@ -112,7 +113,7 @@ static struct slab_cache *cache_of(struct participant *me) {
     if (!memory) return NULL;
     struct slab_cache *cache = &memory->slabs;
     if (LIKELY(cache->granules)) return cache;
-    /* As large as the heap has granules; the system gives it memory page by page. */
+    /* One pointer for each granule of the heap; the system provides its pages on demand. */
     cache->by_granule = os_allocate_zeroed(me->heap->geometry.granules, sizeof *cache->by_granule);
     if (!cache->by_granule) return NULL;
     cache->granules = me->heap->geometry.granules;
@@ -123,13 +124,13 @@ static uint64_t slab_granules(const ipcheap_heap *heap, const struct local_slab 
     return slab_bytes(heap, s->size_class) >> heap->geometry.slab_shift;
 }
 
-/* Every granule that a slab covers leads to it. */
+/* Makes every granule that a slab covers lead to it. */
 static void lead_to(struct participant *me, struct local_slab *s) {
     uint64_t count = slab_granules(me->heap, s);
     for (uint64_t i = 0; i < count; i++) me->memory->slabs.by_granule[s->granule + i] = s;
 }
 
-/* To nothing again, but where, after it had been revoked, another one came to be. */
+/* Undoes lead_to(), except where another slab was made after this one had been revoked. */
 static void lead_nowhere(struct participant *me, const struct local_slab *s) {
     struct local_slab **lead = me->memory->slabs.by_granule + s->granule;
     uint64_t count = slab_granules(me->heap, s);
@@ -137,7 +138,7 @@ static void lead_nowhere(struct participant *me, const struct local_slab *s) {
         if (lead[i] == s) lead[i] = NULL;
 }
 
-/* Makes the private half, and enters it into the table. */
+/* Makes the private half of a slab and adds it to the table. */
 static struct local_slab *local_new(struct participant *me, uint32_t granule, uint32_t size_class) {
     struct slab_cache *cache = cache_of(me);
     if (!cache) return NULL;
@@ -182,31 +183,31 @@ static void local_drop(struct participant *me, struct local_slab *s) {
 
 /* Blocks --------------------------------------------------------------------------------- */
 
-/* Takes what others have freed; inside participant_enter(). Returns how many blocks. */
+/* Inside participant_enter(): takes what others have freed; returns how many blocks. */
 static uint32_t collect(struct local_slab *s) {
     uint32_t before = s->free_blocks;
     for (uint32_t w = 0; w < (s->blocks + 63) / 64; w++) {
         uint64_t bits = get_acquire(&s->shared->remote[w]); /* pairs with slab_free() */
         if (!bits) continue;
-        /* What we know to be free nobody else has freed: counted once is enough. */
+        /* A block that is free already cannot have been freed by another: do not count it twice. */
         uint64_t fresh = bits & ~s->words[w].free;
         if (s->hot && s->hot_index / 64 == w) fresh &= ~(UINT64_C(1) << (s->hot_index & 63));
         for (uint64_t left = fresh; left; left &= left - 1) {
             uint32_t index = w * 64 + (uint32_t)__builtin_ctzll(left);
             if (index >= s->blocks) break;
-            put_release(&s->shared->tags[index], TAG_FREE); /* with all_free() */
+            put_release(&s->shared->tags[index], TAG_FREE); /* pairs with all_free() */
             mark_free(s, index);
             s->free_blocks++;
         }
-        put_and(&s->shared->remote[w], ~bits); /* after the tags: a bit is never lost */
+        put_and(&s->shared->remote[w], ~bits); /* after the tags, so that no bit is lost */
     }
     return s->free_blocks - before;
 }
 
 /*
- * Not mine at the moment: taken back by somebody who needed the memory, or about to be
- * given back to me. He does that under the lock, so there we see what came of it.
- * Returns 1 when it is mine after all, 0 when the private half is gone, or an error.
+ * Returns 1 if the slab is still the caller's. Otherwise it was revoked: drops the private half and
+ * returns 0, or returns an error. A participant that revokes may still restore the owner word; it
+ * does so under the lock, so the lock is taken before the final look.
  */
 static int drop_if_revoked(struct participant *me, struct bin *bin, struct local_slab *s) {
     if (LIKELY(is_mine(s))) return 1;
@@ -222,7 +223,7 @@ static int drop_if_revoked(struct participant *me, struct bin *bin, struct local
 
 /* Slabs ---------------------------------------------------------------------------------- */
 
-/* Frees a slab none of whose blocks is in use. */
+/* Frees a slab of which no block is in use. */
 static int slab_release(struct participant *me, struct bin *bin, struct local_slab *s) {
     int error = heap_lock(me);
     if (error) return error;
@@ -240,7 +241,7 @@ static int slab_release(struct participant *me, struct bin *bin, struct local_sl
 static int slab_create(struct participant *me, uint32_t size_class, struct local_slab **result) {
     ipcheap_heap *heap = me->heap;
     uint64_t pages = slab_bytes(heap, size_class) >> PAGE_SHIFT, first;
-    /* A record to all others, until the tags are in order. */
+    /* To all others this is a record until the tags are in order. */
     int error = extent_allocate(me, DATA_ZONE, pages, pages, KIND_RECORD, my_tag(me), &first);
     if (error) return error;
     uint32_t granule = granule_of_page(heap, first);
@@ -269,7 +270,7 @@ static int slab_create(struct participant *me, uint32_t size_class, struct local
     return 0;
 }
 
-/* Under the lock. Takes over an orphan: what its tags say is all there is to know. */
+/* Under the lock: takes over an orphan. Its tags say everything about it. */
 static struct local_slab *slab_adopt(struct participant *me, uint32_t granule,
                                      uint32_t size_class) {
     struct slab *shared = slab_at(me->heap, granule);
@@ -281,7 +282,7 @@ static struct local_slab *slab_adopt(struct participant *me, uint32_t granule,
             mark_free(s, i);
             s->free_blocks++;
         }
-    /* A block with its remote bit set whose tag a dead owner had cleared already counts once. */
+    /* If a dead owner had set the tag to FREE but not cleared the bit, the block counts once. */
     for (uint32_t w = 0; w < REMOTE_WORDS; w++)
         if (s->words[w].free & get(&shared->remote[w]))
             put_and(&shared->remote[w], ~s->words[w].free);
@@ -289,7 +290,7 @@ static struct local_slab *slab_adopt(struct participant *me, uint32_t granule,
     return s;
 }
 
-/* Under the lock. 0 at the end of the list, and where it leads to anything but an orphan. */
+/* Under the lock: takes the first orphan of a class; 0 if there is none, or its list is broken. */
 static uint32_t orphan_pop(ipcheap_heap *heap, uint32_t size_class, bool *sound) {
     shared32 *list = &heap->header->orphans[size_class];
     uint32_t link = get(list);
@@ -315,7 +316,7 @@ static struct local_slab *adopt_any(struct participant *me, uint32_t size_class)
     return s;
 }
 
-/* Looks for remote frees in the full slabs; those looked at go to the end of the line. */
+/* Looks for remote frees in full slabs; the slabs checked go to the end of their list. */
 static struct local_slab *probe_full(struct participant *me, struct bin *bin, uint32_t probes) {
     struct local_slab *last = bin->full.last;
     for (; bin->full.first && probes; probes--) {
@@ -332,7 +333,7 @@ static struct local_slab *probe_full(struct participant *me, struct bin *bin, ui
     return NULL;
 }
 
-/* A slab with a free block, on no list; inside participant_enter(). */
+/* Inside participant_enter(): finds a slab with a free block, and takes it off its list. */
 static int find_slab(struct participant *me, uint32_t size_class, struct local_slab **result) {
     struct bin *bin = &me->memory->slabs.bins[size_class];
     struct local_slab *s;
@@ -360,7 +361,7 @@ static int find_slab(struct participant *me, uint32_t size_class, struct local_s
     return error;
 }
 
-/* Makes bin->current a slab with a free block; inside participant_enter(). */
+/* Inside participant_enter(): makes bin->current a slab with a free block. */
 static int refill(struct participant *me, uint32_t size_class) {
     clock_tick(me->heap);
     struct bin *bin = &me->memory->slabs.bins[size_class];
@@ -448,7 +449,7 @@ void slabs_abandon(struct participant *me) {
     struct slab_cache *cache = slabs_of(me);
     if (!cache) return;
     slabs_release_empty(me);
-    if (heap_lock(me)) return; /* then they stay, and so does the participant */
+    if (heap_lock(me)) return; /* the slabs stay, and so does the participant */
     for (uint32_t i = 0; i < cache->count; i++) {
         struct local_slab *s = cache->table[i];
         if (!s) continue;
@@ -468,12 +469,13 @@ void slabs_forget(struct participant *me) {
     *cache = (struct slab_cache){0};
 }
 
-/* Are all blocks free, those counted that wait for their owner to collect them? */
+/* Are all blocks free, including those that the owner has not collected yet? */
 static bool all_free(ipcheap_heap *heap, struct slab *shared, uint32_t size_class) {
     uint32_t blocks = slab_blocks(heap, size_class);
-    for (uint32_t i = 0; i < blocks; i++)
-        if (get_acquire(&shared->tags[i]) != TAG_FREE && !block_is_remote_free(shared, i))
-            return false;
+    for (uint32_t i = 0; i < blocks; i++) {
+        bool is_free = get_acquire(&shared->tags[i]) == TAG_FREE; /* with collect(), free_mine() */
+        if (!is_free && !block_is_remote_free(shared, i)) return false;
+    }
     return true;
 }
 
@@ -482,7 +484,7 @@ void slabs_release_orphans(struct participant *me) {
     bool sound = true;
     for (uint32_t size_class = 0; size_class < heap->geometry.classes && sound; size_class++) {
         uint32_t kept = 0, link;
-        /* Taking a list apart turns its links round, so even one in a circle comes to an end. */
+        /* Taking a list apart reverses its links, so even a circular list ends. */
         uint64_t bound = 2 * heap->geometry.granules;
         while (bound-- && (link = orphan_pop(heap, size_class, &sound))) {
             struct slab *shared = slab_at(heap, link - 1);
@@ -510,7 +512,7 @@ void slabs_rebuild(ipcheap_heap *heap) {
     }
 }
 
-/* Tries to take one slab from a living owner: makes his check fail, then looks again. */
+/* Tries to take one slab from a living owner: makes the owner's check fail, then looks again. */
 static bool revoke(struct participant *me, uint64_t page) {
     uint32_t size_class;
     if (!slab_valid(me->heap, page, &size_class)) return false;
@@ -519,8 +521,8 @@ static bool revoke(struct participant *me, uint64_t page) {
     if (owner == 0 || slab_owner_tag(owner) == me->tag) return false;
     if (!all_free(me->heap, shared, size_class)) return false;
     put(&shared->owner, slab_owner_word(me->tag, MAX_LOCAL_SLABS - 1));
-    uint32_t his_slot = tag_slot(slab_owner_tag(owner));
-    bool quiet = os_membarrier() && participant_settled(me->heap, his_slot);
+    uint32_t slot = tag_slot(slab_owner_tag(owner));
+    bool quiet = os_membarrier() && participant_settled(me->heap, slot);
     if (quiet && all_free(me->heap, shared, size_class)) {
         put(&me->heap->header->revoked, 1);
         return true;
@@ -531,7 +533,7 @@ static bool revoke(struct participant *me, uint64_t page) {
 
 void slabs_revoke(struct participant *me) {
     ipcheap_heap *heap = me->heap;
-    if (get(&heap->header->fences)) return; /* some owner cannot be made to notice */
+    if (get(&heap->header->fences)) return; /* some owner cannot be reached by a membarrier */
     uint64_t taken[64];
     size_t count;
     do {

@@ -2,16 +2,16 @@
  * slab_local.h - layer memory: the quick paths of a slab's owner.
  *
  * What is inline here runs for every small record: no lock, no atomic read-modify-write,
- * no call. Everything else is in slab.c.
+ * no call. Everything else is in slab.c. Only the owner's thread calls these functions.
  */
 #ifndef IPCHEAP_MEMORY_SLAB_LOCAL_H
 #define IPCHEAP_MEMORY_SLAB_LOCAL_H
 
 #include "memory/participant_memory.h"
-#include "segment/size_class.h"
 #include "memory/slab.h"
+#include "segment/size_class.h"
 
-/* A slab other than the current one got a block back: that may change where it stands. */
+/* Moves a slab that got a block back: to another list, or, if it is empty, to the heap. */
 void slab_move(struct participant *me, struct local_slab *s);
 
 static inline bool is_mine(const struct local_slab *s) {
@@ -19,8 +19,9 @@ static inline bool is_mine(const struct local_slab *s) {
 }
 
 /*
- * The same of a slab in which a block has a tag of ours: with that it cannot be taken away, but it
- * may have been before, and be another's by now who passed us the block. Another line to fetch.
+ * is_mine() of a slab with a block that has our tag. Such a slab cannot be revoked, but it may have
+ * been revoked earlier and belong to a participant that passed us the block. The owner word is on
+ * another line, so it is read only if any slab of the heap has ever been revoked.
  */
 static inline bool is_still_mine(const struct participant *me, const struct local_slab *s) {
     return LIKELY(!get(&me->heap->header->revoked)) || is_mine(s);
@@ -45,9 +46,10 @@ static inline uint32_t pop_free(struct local_slab *s) {
     return index;
 }
 
-/* Takes a block of the current slab; 0 if that has none, or is not ours any more. */
+/* Takes a block of the current slab; 0 if it has none, or is no longer ours. */
 static inline uint64_t slab_take(struct participant *me, uint32_t size_class) {
-    struct local_slab *s = LIKELY(me->memory != NULL) ? me->memory->slabs.bins[size_class].current : NULL;
+    struct local_slab *s = LIKELY(me->memory != NULL) ? me->memory->slabs.bins[size_class].current
+                                                      : NULL;
     if (UNLIKELY(!s || !s->free_blocks)) return 0;
     participant_enter(me);
     if (UNLIKELY(!is_mine(s))) {
@@ -59,7 +61,7 @@ static inline uint64_t slab_take(struct participant *me, uint32_t size_class) {
     if (LIKELY(offset)) {
         s->hot = 0;
     } else if (UNLIKELY(!s->filled)) {
-        s->free_blocks = 0; /* a tag that lied has freed a block twice: there are none */
+        s->free_blocks = 0; /* a corrupt tag made a block count twice: there are none left */
         participant_leave(me);
         return 0;
     } else {
@@ -76,7 +78,7 @@ static inline uint64_t slab_take(struct participant *me, uint32_t size_class) {
     return offset;
 }
 
-/* The slab of the caller's that an offset leads to, and the block in it. */
+/* Returns the caller's slab at an offset, and the block's index; NULL if there is none. */
 static inline struct local_slab *find_mine(struct participant *me, uint64_t offset,
                                            uint32_t *index) {
     if (UNLIKELY(!me->memory)) return NULL;
@@ -91,12 +93,11 @@ static inline struct local_slab *find_mine(struct participant *me, uint64_t offs
     struct local_slab *s = cache->by_granule[granule];
     if (UNLIKELY(!s || !is_still_mine(me, s))) return NULL;
     *index = block_index(s, offset);
-    return LIKELY((uint64_t)*index * s->bytes == offset - s->offset && *index < s->blocks)
-               ? s
-               : NULL;
+    return LIKELY((uint64_t)*index * s->bytes == offset - s->offset && *index < s->blocks) ? s
+                                                                                           : NULL;
 }
 
-/* The tag of a block of the caller's, and where he keeps account of it. */
+/* Returns the tag of a block in a slab of the caller's, and that slab; NULL if there is none. */
 static inline shared64 *slab_my_tag(struct participant *me, uint64_t offset,
                                     struct local_slab **slab) {
     uint32_t index;
@@ -105,22 +106,21 @@ static inline shared64 *slab_my_tag(struct participant *me, uint64_t offset,
     return &s->shared->tags[index];
 }
 
-/* He does not hold it any more: it is sent, or free. */
+/* Notes that the caller no longer holds the block: it is sent, or free. */
 static inline void slab_let_go(struct local_slab *s, uint64_t index) {
     s->words[index / 64].held &= ~(UINT64_C(1) << (index & 63));
 }
 
-/* The tag of a block of the caller's, if one of so many bytes would be as large. */
-static inline shared64 *slab_my_tag_for(struct participant *me, uint64_t offset,
-                                        uint64_t nbytes) {
+/* The same if a record of so many bytes has that size class; otherwise NULL. */
+static inline shared64 *slab_my_tag_for(struct participant *me, uint64_t offset, uint64_t nbytes) {
     struct local_slab *s;
     shared64 *tag = slab_my_tag(me, offset, &s);
     return LIKELY(tag && s->size_class == size_class_of(nbytes)) ? tag : NULL;
 }
 
 static inline void free_mine(struct participant *me, struct local_slab *s, uint32_t index,
-                      uint64_t offset) {
-    /* Release: what its user did is over before revoke() can give the memory to another. */
+                             uint64_t offset) {
+    /* Release: the user is done before all_free() lets revoke() give the memory away. */
     put_release(&s->shared->tags[index], TAG_FREE);
     slab_let_go(s, index);
     if (s->hot) {
@@ -135,9 +135,10 @@ static inline void free_mine(struct participant *me, struct local_slab *s, uint3
 }
 
 /*
- * A block that the caller holds: as he keeps account of those himself, he need not wait for its
- * tag, unless other threads of his process have done something with what he holds. Or there is
- * something else to be done first.
+ * Frees a block that the caller allocated. The private `held` bits are trusted without reading the
+ * tag, unless another thread of this process has freed or sent blocks on the caller's behalf
+ * (ATTENTION_HELPED). Returns false if the caller does not hold it, or if a postponed trim must run
+ * first.
  */
 static inline bool slab_free_held(struct participant *me, uint64_t offset) {
     uint32_t index;
@@ -151,7 +152,7 @@ static inline bool slab_free_held(struct participant *me, uint64_t offset) {
     return held;
 }
 
-/* A block of the caller's that has been sent. */
+/* Frees a block of the caller's that was sent with that tag; false if it has another tag now. */
 static inline bool slab_free_sent(struct participant *me, uint64_t offset, uint64_t tag) {
     uint32_t index;
     struct local_slab *s = find_mine(me, offset, &index);

@@ -8,15 +8,15 @@
 
 #define MIB (UINT64_C(1) << 20)
 #define TRIM_BATCH 64
-#define TRIM_PAGES 1024       /* 4 MiB: what nobody can have while a trimmer punches it */
+#define TRIM_PAGES 1024       /* 4 MiB: what cannot be allocated while a trimmer punches it */
 #define SMALLEST_GIVE_BACK 16 /* pages: shorter free runs are not worth a system call */
 static const int64_t calm = SECOND;
 
-/* Pages that have memory behind them and no user. */
+/* Returns how many pages have memory and no user. */
 static uint64_t idle_pages(ipcheap_heap *heap) {
     uint64_t committed = get(&heap->header->committed);
     uint64_t used = get(&heap->header->zones[DATA_ZONE].used);
-    /* Nobody counted that. */
+    /* A corrupt count. */
     if (UNLIKELY(committed > heap->geometry.zone_pages[DATA_ZONE])) return 0;
     return committed > used ? committed - used : 0;
 }
@@ -26,9 +26,9 @@ static uint64_t extents_reserve(const ipcheap_heap *heap) {
 }
 
 /*
- * Under the lock. How much idle memory may stay: the reserve, and beyond it what a program
- * that breathes was seen to need again soon after it had been given back (note_taken).
- * That slack shrinks to what was really used in the last second.
+ * Under the lock: returns how many idle pages may stay. That is the reserve, and a slack: what was
+ * needed again soon after it had been returned to the system (note_taken). Each second the slack
+ * shrinks to what was really used of it.
  */
 static uint64_t idle_limit(ipcheap_heap *heap, uint64_t idle) {
     struct header *header = heap->header;
@@ -50,7 +50,7 @@ void note_taken(ipcheap_heap *heap, uint64_t missing) {
     if (missing == 0) return;
     uint64_t now = (uint64_t)os_now(), most = heap->geometry.zone_pages[DATA_ZONE];
     if (now - get(&header->trimmed_at) > (uint64_t)calm / 4) return;
-    /* By half as much again each time, so that it is found out in a few. */
+    /* Grows by half each time, so that a few times are enough. */
     uint64_t slack = get(&header->slack);
     put(&header->slack, least(most, slack + slack / 2 + 2 * missing));
     put(&header->idle_lowest, 0);
@@ -89,7 +89,7 @@ struct cut {
     uint64_t first, pages;
 };
 
-/* The first page of [first, end) with memory behind it, or without; `end` if there is none. */
+/* Returns the first page of [first, end) with memory, or without; `end` if there is none. */
 static uint64_t next_committed(const ipcheap_heap *heap, uint64_t first, uint64_t end, bool with) {
     while (first < end && (committed_pages(heap, first, 1) == 1) != with) {
         uint64_t step = least(64, end - first);
@@ -100,8 +100,9 @@ static uint64_t next_committed(const ipcheap_heap *heap, uint64_t first, uint64_
 }
 
 /*
- * The first stretch of committed pages in a free run, from `at` on, that lies above the
- * lowest `keep` pages and is not too short; *kept counts on. False at the end of the run.
+ * Finds the first stretch of committed pages in a free run, from `at` on, that lies above the
+ * lowest `keep` pages and is not too short. *kept counts the pages kept so far. False at the end
+ * of the run.
  */
 static bool next_cut(const ipcheap_heap *heap, const struct extent_walk *run, uint64_t at,
                      uint64_t keep, uint64_t shortest, uint64_t *kept, struct cut *cut) {
@@ -117,8 +118,8 @@ static bool next_cut(const ipcheap_heap *heap, const struct extent_walk *run, ui
 }
 
 /*
- * Takes free pages that have memory behind them, at most TRIM_PAGES, so that nobody is
- * handed them while they lose it.
+ * Takes at most TRIM_PAGES free pages that have memory, so that they are not allocated while they
+ * lose it. Returns how many cuts that are.
  */
 static int collect_cuts(struct participant *me, uint64_t keep, uint64_t shortest,
                         struct cut cuts[TRIM_BATCH]) {
@@ -132,20 +133,20 @@ static int collect_cuts(struct participant *me, uint64_t keep, uint64_t shortest
         if (!next_cut(heap, &walk, walk.first, keep, shortest, &kept, &cut)) continue;
         cut.pages = least(cut.pages, TRIM_PAGES - taken);
         if (extent_cut(me, &walk, cut.first, cut.pages, KIND_FREE_PENDING)) {
-            /* No memory for the descriptors of a part; those of the whole run are there. */
+            /* There is no memory for the descriptors of a part; those of the whole run exist. */
             cut = (struct cut){walk.first, walk.length};
             if (extent_cut(me, &walk, cut.first, cut.pages, KIND_FREE_PENDING)) break;
         }
         cuts[count++] = cut;
         taken += cut.pages;
-        walk.next = cut.first + cut.pages; /* above it is a run of its own now */
+        walk.next = cut.first + cut.pages; /* above it is a separate run now */
     }
     return count;
 }
 
 /*
- * The tags of slabs that were there. Not once a slab has been revoked: its former owner
- * still looks at its owner word.
+ * Returns the tags of slabs that no longer exist to the system. Does nothing once a slab has been
+ * revoked, because its former owner still reads the owner word.
  */
 static void uncommit_tags(ipcheap_heap *heap, const struct cut *cut) {
     uint64_t step = page_of_granule(heap, 1);
@@ -171,7 +172,7 @@ int64_t extents_trim(struct participant *me, uint64_t keep) {
             given += uncommit_pages(heap, cuts[i].first, cuts[i].pages);
             uncommit_tags(heap, &cuts[i]);
         }
-        bool free_now = true; /* who has waited in vain for the lock does not wait for it again */
+        bool free_now = true; /* after one timeout on the lock, do not wait for it again */
         for (int i = 0; i < count; i++) {
             if (free_now)
                 free_now = deferred_extent_free(me, cuts[i].first);

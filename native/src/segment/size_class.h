@@ -31,11 +31,11 @@
 #define MAX_BLOCKS 1024 /* of any slab */
 
 /* Bytes of a block; as a constant expression CLASS_BYTES(). */
-#define CLASS_BYTES(c)                                                                         \
-    ((c) < EXACT_CLASSES                                                                       \
-         ? ((c) + 1u) * BLOCK_ALIGN                                                            \
-         : ((((c)-EXACT_CLASSES) % CLASS_STEPS + CLASS_STEPS + 1u)                             \
-            << (((c)-EXACT_CLASSES) / CLASS_STEPS + 1u)) * BLOCK_ALIGN)
+#define CLASS_BYTES(c)                                                               \
+    ((c) < EXACT_CLASSES ? ((c) + 1u) * BLOCK_ALIGN                                  \
+                         : ((((c) - EXACT_CLASSES) % CLASS_STEPS + CLASS_STEPS + 1u) \
+                            << (((c) - EXACT_CLASSES) / CLASS_STEPS + 1u)) *         \
+                               BLOCK_ALIGN)
 
 static inline uint32_t size_class_bytes(uint32_t size_class) { return CLASS_BYTES(size_class); }
 
