@@ -5,7 +5,7 @@ int64_t clock_now(const ipcheap_heap *heap) { return os_boot_clock() - heap->boo
 void clock_tick(ipcheap_heap *heap) {
     uint64_t now = stamp_of((uint64_t)(clock_now(heap) / SECOND));
     uint64_t then = get(&heap->header->clock);
-    /* Half of the time that a stamp goes round is ahead, the other half is behind. */
+    /* Stamps wrap around: up to half of their range ahead is later, the rest is earlier. */
     if (UNLIKELY(now != then) && ((now - then) & STAMP_MASK) <= STAMP_MASK / 2)
         put(&heap->header->clock, now);
 }

@@ -9,7 +9,7 @@ static shared64 *bits_of(const ipcheap_heap *heap) {
     return at_offset(heap, heap->geometry.committed_at);
 }
 
-/* The bits of word `w` that belong to [first, first + count). */
+/* Returns the bits of word `w` that belong to [first, first + count). */
 static uint64_t word_mask(uint64_t w, uint64_t first, uint64_t count) {
     uint64_t low = w * 64, from = greatest(first, low), to = least(first + count, low + 64);
     uint64_t width = to - from;
@@ -40,8 +40,8 @@ static uint64_t change_bits(ipcheap_heap *heap, uint64_t first, uint64_t count, 
 }
 
 /*
- * For a large page of which most has no memory yet. Where the kernel has none to give, or does not
- * know how, it is not asked again at once.
+ * Asks the kernel for a large page, most of which has no memory yet. After a refusal the kernel is
+ * left alone for a second.
  */
 static void ask_for_large(ipcheap_heap *heap, uint64_t page) {
     int64_t now = os_now();

@@ -1,13 +1,17 @@
 /*
  * commit.h - layer segment: which pages have memory behind them.
  *
- * A page without memory in a full file system is a SIGBUS for whoever touches it, so no
- * page is handed out before fallocate() has given it some. A bit is set after that and
- * cleared before the memory is given back; whoever owns the run of pages may do either.
+ *   committed bits   | pages 0..63 | pages 64..127 | ...        1: the page has memory
  *
- * A large page of the processor's is 512 of ours. Where a run has all of one, it is asked for
- * as such: memory comes ten times as fast, goes back fifty times as fast, and costs whoever uses
- * it a page fault and a TLB entry instead of 512. That is a hint: fallocate() is called all the same.
+ * Touching a page without memory in a full file system raises SIGBUS, so no page is handed out
+ * before fallocate() has given it memory. Its bit is set afterwards, and cleared before the memory
+ * is given back. Only the owner of a run of pages changes them: the participant that its tag names,
+ * or the holder of the heap lock for a free run.
+ *
+ * A large page of the processor's is 512 of ours. If a run covers all of one, the kernel is asked
+ * for a large page: its memory arrives ten times and returns fifty times as fast, and the user of
+ * it takes one page fault and one TLB entry instead of 512. The request is a hint: fallocate() is
+ * called all the same.
  */
 #ifndef IPCHEAP_SEGMENT_COMMIT_H
 #define IPCHEAP_SEGMENT_COMMIT_H
@@ -16,14 +20,18 @@
 
 #define LARGE_PAGE (LARGE_PAGE_BYTES >> PAGE_SHIFT) /* pages; the data zone begins with one */
 
-/* MEMORY_FULL when the file system is full; WOULD_SLEEP when it takes long and may not. */
+/*
+ * Gives these pages memory. Returns MEMORY_FULL if the file system is full, and WOULD_SLEEP if it
+ * would take long and the caller must not sleep.
+ */
 int commit_pages(ipcheap_heap *heap, uint64_t first, uint64_t count);
-/* The same without believing the bits, and nothing is changed in them. */
+/* Gives these pages memory without trusting the bits or changing them. */
 int commit_pages_again(ipcheap_heap *heap, uint64_t first, uint64_t count);
 /* Gives the memory of these pages back; returns how many had any. */
 uint64_t uncommit_pages(ipcheap_heap *heap, uint64_t first, uint64_t count);
+/* Returns how many of these pages have memory, by the bits. */
 uint64_t committed_pages(const ipcheap_heap *heap, uint64_t first, uint64_t count);
-/* Sets the header's count right again from the bits. */
+/* Recomputes the header's count of committed pages from the bits. */
 void recount_committed(ipcheap_heap *heap);
 
 #endif

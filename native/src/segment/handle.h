@@ -1,9 +1,12 @@
 /*
  * handle.h - layer segment: a process's handle on a heap, and its participants.
  *
- * Private memory only. Nothing in here is read by another process, and nothing in here is
- * trusted less than our own code: geometry comes from the capacity, never again from the
- * segment. Pointers live here; the segment knows offsets.
+ * All of it is private memory that no other process reads. It is as trustworthy as our own code:
+ * geometry is worked out once from the capacity and never reread from the segment. Pointers live
+ * here; the segment knows offsets.
+ *
+ * Any thread of the process may use the handle. A participant belongs to its thread, except for
+ * the fields that say otherwise.
  */
 #ifndef IPCHEAP_SEGMENT_HANDLE_H
 #define IPCHEAP_SEGMENT_HANDLE_H
@@ -17,40 +20,46 @@ struct participant_memory;
 
 enum participant_attention {
     ATTENTION_HELPED = 1,  /* other threads have freed or sent what it holds */
-    ATTENTION_TRIM = 2,    /* a trim was due when it could not be made */
+    ATTENTION_TRIM = 2,    /* a trim is due that had to be postponed */
 };
 
 /* One thread of this process using one heap. */
 struct participant {
     struct ipcheap_heap *heap; /* NULL once the heap is released */
     uint32_t slot, generation;
-    uint64_t tag;              /* own_tag of the two above */
+    uint64_t tag;              /* own_tag() of the two above */
     uint32_t lock_word;
     uint32_t lock_depth;
-    struct participant_slot *record; /* its slot */
+    struct participant_slot *record; /* what others see of it */
     _Atomic uintptr_t thread;  /* thread_marker() of its thread; 0 when that has ended */
-    bool abandoned;            /* belongs to the parent of a fork */
+    bool abandoned;            /* belongs to the parent of this forked process */
     bool succeeds_dead;        /* the slot's last occupant is still to be recovered */
-    _Atomic uint8_t attention; /* participant_attention: a free takes the long way */
-    struct participant_memory *memory; /* the memory layer's; NULL when that needs nothing of it */
+    _Atomic uint8_t attention; /* participant_attention; not 0: a free takes the slow path */
+    struct participant_memory *memory; /* the memory layer's; NULL while it has nothing there */
     struct ipcheap_endpoint *endpoints;
-    int64_t held;              /* records owned outright, less those ... */
-    _Atomic int64_t held_elsewhere; /* ... added or given back by other threads */
+    int64_t held;              /* records owned outright, as counted by its own thread ... */
+    _Atomic int64_t held_elsewhere; /* ... and what other threads add to that or take from it */
     struct participant *next_of_thread;
     struct participant *next_of_heap;
 };
 
-/* What the segment layer needs done by the layers above it. */
+/* What the segment layer asks of the layers above it. heap/open.c fills it in. */
 struct hooks {
-    void (*rebuild)(struct participant *me); /* under the lock, after its owner died */
-    int (*recover)(struct participant *me, uint32_t slot, uint32_t generation); /* under the lock */
-    void (*leave)(struct participant *me); /* its thread ends: close endpoints, give up memory */
-    void (*forget)(struct participant *me); /* the handle goes: free what is private */
-    /* the heap is closed by another thread, `me` */
+    /* Rebuilds all indices; under the lock, after its owner died. */
+    void (*rebuild)(struct participant *me);
+    /* Recovers that occupant of a slot and all earlier ones; under the lock. */
+    int (*recover)(struct participant *me, uint32_t slot, uint32_t generation);
+    /* Closes the endpoints of a participant whose thread ends, and gives up its memory. */
+    void (*leave)(struct participant *me);
+    /* Frees what is private to a participant of a handle that goes away. */
+    void (*forget)(struct participant *me);
+    /* Closes the endpoints of another thread's participant; `me` is the caller. */
     void (*close_endpoints)(struct participant *owner, struct participant *me);
-    void (*abandon)(struct participant *me); /* in a forked child: it was the parent's */
-    void (*reclaim)(struct participant *me); /* memory is short: collect what waits in channels */
-    const struct kind *const *kinds;         /* by number: channel/kind.h */
+    /* Closes what a forked child has inherited of a participant of its parent. */
+    void (*abandon)(struct participant *me);
+    /* Frees garbage that waits in channels, because memory is short; under the lock. */
+    void (*reclaim)(struct participant *me);
+    const struct kind *const *kinds; /* by number: channel/kind.h */
 };
 
 struct ipcheap_heap {
@@ -59,20 +68,20 @@ struct ipcheap_heap {
     struct page *pages;
     struct geometry geometry;
     const struct hooks *hooks;
-    _Atomic uint64_t serial; /* of this handle in this process, changed by fork */
-    uint64_t process;    /* of this attachment, among all */
+    _Atomic uint64_t serial; /* of this handle in this process; fork and closing change it */
+    uint64_t process;    /* a random number for this attachment */
     int fd;              /* the segment, to commit and punch; -1 for System V */
     int file;            /* what liveness locks are on: fd, or the file beside a segment */
-    int live;            /* an open file description of its own for them; -1 after fork */
+    int live;            /* a file description of our own for these locks; -1 after fork */
     bool sysv;
     _Atomic bool closed;
-    uint32_t sem_kind;   /* as the header said when we came */
+    uint32_t sem_kind;   /* as the header said when we attached */
     int sem_id;
     void *semaphore;
     _Atomic int64_t lock_timeout; /* any thread may set it while others wait */
     int64_t boot_offset; /* of this process's time namespace: clock.h */
     _Atomic int64_t large_pages_from; /* os_now() before which the kernel is not asked for any */
-    /* Of endpoint lists, and of what a closing consumer holds. Not wanted under the heap lock. */
+    /* Guards endpoint lists and what a closing consumer holds. Never taken under the heap lock. */
     pthread_mutex_t mutex;
     struct participant *members;
     _Atomic uint32_t members_here; /* living threads among them */
@@ -81,17 +90,22 @@ struct ipcheap_heap {
     struct ipcheap_heap *next_of_process;
 };
 
-/* segment.c: the bytes */
-/* `fill` completes what the layers above keep in the segment; its handle is good for no more. */
+/* segment.c: the bytes. */
+
+/*
+ * Formats a segment: creation byte locked by the caller, magic stored last. `fill` completes what
+ * the layers above keep in it; the handle that it gets serves no other purpose.
+ */
 int segment_format(int fd, int shmid, const ipcheap_options *options,
                    int (*fill)(ipcheap_heap *heap));
+/* Maps a formatted segment and makes a handle on it, which has no participants yet. */
 int segment_open(int fd, int shmid, ipcheap_heap **heap);
 void segment_free(ipcheap_heap *heap);
-/* Makes sure that metadata may be touched. */
+/* Gives a range of metadata memory, so that it may be touched; MEMORY_FULL. */
 int segment_commit_meta(ipcheap_heap *heap, const void *start, uint64_t bytes);
-/* May it be touched, as far as the bits say? Where an index that may be garbage leads to. */
+/* True if the bits say that a range of metadata may be touched: for what an index leads to. */
 bool segment_meta_committed(const ipcheap_heap *heap, const void *start, uint64_t bytes);
-/* Gives back the whole pages of a range of metadata that nobody will look at. */
+/* Gives back the whole pages of a range of metadata that is not used any more. */
 void segment_uncommit_meta(ipcheap_heap *heap, const void *start, uint64_t bytes);
 
 static inline void *at_offset(const ipcheap_heap *heap, uint64_t offset) {
@@ -110,7 +124,7 @@ static inline struct participant_slot *slot_at(const ipcheap_heap *heap, uint32_
     return (struct participant_slot *)at_offset(heap, heap->geometry.participants_at) + slot;
 }
 
-/* The tag of what a participant gets now: its own, with a stamp. */
+/* Returns the tag of what a participant gets now: its own, with a stamp. */
 static inline uint64_t my_tag(const struct participant *me) {
     return me->tag | (get(&me->heap->header->clock) & STAMP_MASK);
 }

@@ -7,13 +7,14 @@
 #define SMALLEST (64 * KIB)
 #define LARGEST (UINT64_C(1) << 44)
 
-/* For heaps below 4 MiB slabs shrink with the heap, so that a few classes fit side by side. */
+/* Returns smaller slabs for heaps below 4 MiB, so that a few classes fit side by side. */
 static uint32_t slab_shift_for(uint64_t capacity) {
     uint32_t shift = PAGE_SHIFT;
     while (shift < SMALL_SLAB_SHIFT && capacity >> (shift + 7)) shift++;
     return shift;
 }
 
+/* Reserves bytes at the end of what has been placed so far; returns where they start. */
 static uint64_t place(uint64_t *end, uint64_t bytes, uint64_t align) {
     uint64_t at = round_up(*end, align);
     *end = at + bytes;
@@ -45,7 +46,7 @@ bool geometry_of(uint64_t capacity, struct geometry *g) {
     uint64_t end = PAGE;
     g->committed_at = place(&end, round_up(g->total_pages, 64) / 8, 64);
     g->metabits_at = round_up(end, 64);
-    /* one bit for each page of what lies between here and the data zone, itself included */
+    /* One bit for each page between here and the data zone, the bits' own pages included. */
     uint64_t rest = PARTICIPANTS * sizeof(struct participant_slot) +
                     (g->total_pages + 1) * sizeof(struct page) + g->granules * g->slab_stride +
                     2 * DATA_ALIGN;

@@ -4,16 +4,16 @@
  *   header | committed bits | participants | pages[] | slabs[] | data zone | system zone
  *
  *   header       identity, the heap lock, roots of all indices
- *   committed    one bit a page of the two zones: does it have memory behind it?
- *   participants who uses the heap; slot = index = the byte that the process keeps locked
+ *   committed    one bit a page of the two zones: whether it has memory
+ *   participants one slot a participant; its index is the byte that its process keeps locked
  *   pages[]      one descriptor a page of the two zones: the truth about extents
  *   slabs[]      one a granule of the data zone: tags and remote-free bits of its blocks
  *   data         users' memory: records, static segments
  *   system       ours: channel descriptors, hash tables, rings
  *
- * The file is sparse: nothing but the header and the bits has memory before it is needed.
+ * The file is sparse: only the header and the bits have memory before they need it.
  * "Offset" is bytes from the start of the segment; "page" counts from the data zone.
- * Change anything here and FORMAT goes up.
+ * Any change here raises FORMAT.
  */
 #ifndef IPCHEAP_SEGMENT_LAYOUT_H
 #define IPCHEAP_SEGMENT_LAYOUT_H
@@ -29,7 +29,7 @@
 #define PAGE_SHIFT 12
 #define PAGE ((uint64_t)1 << PAGE_SHIFT)
 #define PARTICIPANTS 4096
-#define CREATION_BYTE PARTICIPANTS /* locked by whoever formats the segment */
+#define CREATION_BYTE PARTICIPANTS /* locked by the process that formats the segment */
 #define BINS 128
 #define ZONES 2
 #define DATA_ZONE 0
@@ -38,7 +38,7 @@
 #define FIRST_CHUNK 128 /* channels in chunk 0; each further one has twice as many */
 #define MAX_CHANNELS ((uint64_t)FIRST_CHUNK * ((1u << DIRECTORY_CHUNKS) - 1))
 
-/* Tags: who answers for a block or extent --------------------------------------------- */
+/* Tags: the owner of a block or extent ------------------------------------------------ */
 /*
  *   FREE   0
  *   OWN    1 | stamp 18 | generation 32 | slot 12   the participant that may free or send it
@@ -46,9 +46,9 @@
  *   PART   3 | channel 24 | part 38                 memory that a channel itself keeps
  *
  * The stamp is the second in which the owner got it, modulo three days: a hint for people. Tags
- * are compared without it (tag_owner()). The low part numbers are areas of the channel (a ring's
- * slots, a segment's bytes), the others its contents; its kind says where its areas end. Parts of
- * NO_CHANNEL are the directory's own: part k is chunk k, DIRECTORY_TABLE the hash table.
+ * are compared without their stamps: tag_owner(). The low part numbers are areas of the channel (a
+ * ring's slots, a segment's bytes), the others its contents; its kind says where its areas end.
+ * Parts of NO_CHANNEL are the directory's own: part k is chunk k, DIRECTORY_TABLE the hash table.
  */
 #define TAG_FREE UINT64_C(0)
 #define TAG_OWN UINT64_C(1)
@@ -67,10 +67,10 @@ static inline uint64_t own_tag(uint32_t slot, uint32_t generation) {
     return TAG_OWN << 62 | (uint64_t)generation << 12 | slot;
 }
 
-/* An OWN tag without its stamp. */
+/* Returns an OWN tag without its stamp. */
 static inline uint64_t tag_owner(uint64_t tag) { return tag & ~STAMP_MASK; }
 
-/* Seconds of the heap's clock, where OWN tags and the header's clock have them. */
+/* Returns seconds of the heap's clock in the place that OWN tags and the header have them. */
 static inline uint64_t stamp_of(uint64_t seconds) { return seconds << STAMP_SHIFT & STAMP_MASK; }
 
 static inline uint32_t tag_slot(uint64_t tag) { return (uint32_t)(tag & (PARTICIPANTS - 1)); }
@@ -89,15 +89,16 @@ static inline uint32_t tag_channel(uint64_t tag) {
     return (uint32_t)(tag >> POSITION_BITS) & 0xFFFFFF;
 }
 
-/* The position of a SENT tag, the part of a PART tag. */
+/* Returns the position of a SENT tag, or the part of a PART tag. */
 static inline uint64_t tag_position(uint64_t tag) { return tag & POSITION_MASK; }
 
 /* Pages ------------------------------------------------------------------------------ */
 /*
  *   word   state 8 | kind 8 | length in pages 48
- *   FREE and USED stand on the first page of a run: the truth. TAIL on the last page of a
- *   free run gives its length for merging: a hint. PART marks the further granules of a
- *   large slab. Links are page + 1, 0 for none: an index over the free runs.
+ *
+ * FREE and USED stand on the first page of a run: the truth. TAIL on the last page of a free run
+ * gives its length for merging: a hint. PART marks the further granules of a large slab. Links are
+ * page + 1, 0 for none: an index over the free runs.
  */
 enum page_state { PAGE_NONE = 0, PAGE_FREE = 1, PAGE_USED = 2, PAGE_TAIL = 3, PAGE_PART = 4 };
 enum page_kind {
@@ -135,11 +136,11 @@ static inline uint64_t word_length(uint64_t word) { return word & ((UINT64_C(1) 
 #define REMOTE_WORDS (MAX_BLOCKS / 64)
 
 struct slab {
-    shared64 owner;       /* slab_owner_word(), or 0: an orphan, for anyone to adopt */
+    shared64 owner;       /* slab_owner_word(), or 0: an orphan, which any participant may adopt */
     shared32 size_class;  /* set before the extent's commit */
     shared32 next_orphan; /* granule + 1: an index */
     shared64 unused[6];
-    shared64 remote[REMOTE_WORDS]; /* bits set by others than the owner: freed, to be collected */
+    shared64 remote[REMOTE_WORDS]; /* set by others than the owner: freed, to be collected */
     shared64 unused_line[8];
     shared64 tags[]; /* one a block */
 };
@@ -147,10 +148,10 @@ static_assert(offsetof(struct slab, remote) == 64, "others write apart from the 
 static_assert(offsetof(struct slab, tags) == 256, "tags begin on a line of their own");
 
 /*
- * Who owns a slab, and where in that participant's private table the other half is. An
- * owner whose slab was taken back finds another word here, whatever has become of it since.
+ * A slab's owner, and the index of its private half in that participant's table. The owner of a
+ * slab that was revoked finds another word here, whatever has become of the slab since.
  */
-#define MAX_LOCAL_SLABS (1u << 18) /* the last index is never given: a slab being revoked */
+#define MAX_LOCAL_SLABS (1u << 18) /* the last index stands for a slab being revoked */
 
 static inline uint64_t slab_owner_word(uint64_t own, uint32_t index) {
     return (own & ~(TAG_OWN << 62)) | (uint64_t)index << 44;
@@ -172,19 +173,19 @@ enum participant_state { SLOT_FREE = 0, SLOT_LIVE = 1 };
 struct participant_slot {
     shared64 word; /* generation 32 << 8 | state */
     shared32 pid, tid;
-    shared64 process; /* which attachment, to tell our own from others */
+    shared64 process; /* of its attachment, to tell our own from others */
     shared64 since;   /* wall clock, ns */
-    shared64 label[LABEL_WORDS]; /* what it calls itself: UTF-8, filled up with zeroes */
+    shared64 label[LABEL_WORDS]; /* its name: UTF-8, filled up with zeroes */
     shared64 namespace; /* of its process id */
-    shared32 knock;     /* counts up to wake it while it waits for any of many endpoints */
-    shared32 core;      /* 1 + the only one it may run on; 0: several */
+    shared32 knock;     /* incremented to wake it while it waits for several endpoints */
+    shared32 core;      /* 1 + the only core that it may run on; 0: several */
     shared32 version;   /* of its library: major 8 | minor 8 | patch 16 */
-    shared32 ways;      /* what it has found out by trying, for others to see: WAYS_IN_TURN | copies */
+    shared32 ways;      /* which it has found faster, for others to see: WAYS_IN_TURN | copies */
     shared64 board;     /* offset of its process's site board; 0: none */
     shared64 unused[2];
-    /* What only the occupant writes, and often. */
+    /* The rest is written by the occupant only, and often. */
     shared64 busy; /* 1 while the occupant is inside a slab or a ring that others could revoke */
-    /* What a bus's writer has under way: the message, its tag before, the one being freed. */
+    /* What a bus's writer is about to do: the message, its tag before, the one being freed. */
     shared64 intent, from, letting;
     shared64 unused_tail[12];
 };
@@ -198,8 +199,8 @@ static inline uint64_t slot_word(uint32_t generation, enum participant_state sta
 /* Channels --------------------------------------------------------------------------- */
 /*
  * A ring slot:  word = lap 22 | state 2 | offset / 64 in 40 bits
- *   EMPTY(lap) -> FULL(lap, offset) -> RELEASED(lap + 1, offset)  a block went back: the
- *                                                                 producer frees it
+ *
+ *   EMPTY(lap) -> FULL(lap, offset) -> RELEASED(lap + 1, offset)  the producer is to free the block
  *                                   -> EMPTY(lap + 1)             its memory went elsewhere
  */
 enum slot_state { SLOT_EMPTY = 0, SLOT_FULL = 1, SLOT_RELEASED = 2 };
@@ -246,25 +247,25 @@ static inline enum side_state side_state(uint64_t holder) {
 /* What a record channel keeps on a side's line. */
 struct record_side {
     shared64 intent;   /* producer: the offset being sent; 0 between sends */
-    shared64 from;     /* producer: its tag before that: what an unfinished send goes back to */
-    shared64 detached; /* consumer: records taken out so that the producer could go on */
+    shared64 from;     /* producer: its tag before that, which undoing the send restores */
+    shared64 detached; /* consumer: records taken out to make way for the producer */
     shared64 unused;
 };
 
 /*
- * What one side writes with every record or item; only its holder, and whoever recovers that.
+ * What one side writes with every record or item: its holder, or a participant that recovers it.
  *
- *   mark   position 38 | seconds 26     the side stood there at that second; 0: none
+ *   mark   position 38 | seconds 26     the side was there at that second; 0: none
  *
- * Marks are made where the side sleeps or is claimed, the newest first in the list.
+ * Marks are made when the side sleeps or is claimed. The newest comes first.
  */
 #define MARKS 8
 #define MARK_SECONDS ((UINT64_C(1) << (64 - POSITION_BITS)) - 1)
 
 struct side {
-    shared64 position; /* sent or received: of a record channel a hint, behind by at most a ring */
+    shared64 position; /* sent or received; a record channel's is a hint, at most a ring behind */
     shared64 parks, wakes;
-    shared64 since; /* ns of the boot-time clock since when it sleeps; 0: it does not */
+    shared64 since; /* when it fell asleep, ns of the boot-time clock; 0: it is awake */
     shared64 marks[MARKS];
     union {
         shared64 of_kind[4];
@@ -283,32 +284,32 @@ static inline uint64_t mark_seconds(uint64_t mark) { return mark & MARK_SECONDS;
 
 enum channel_state { CHANNEL_FREE = 0, CHANNEL_MAKING = 1, CHANNEL_LIVE = 2, CHANNEL_REMOVED = 3 };
 enum channel_flags {
-    CHANNEL_REVOKED = 1,  /* somebody collects the garbage: the producer is to wait for the lock */
+    CHANNEL_REVOKED = 1,  /* garbage is being collected: the producer waits for the heap lock */
     CHANNEL_GONE = 2,     /* removed: its endpoints are closed */
     CHANNEL_DESERTED = 4, /* no producer will collect what is released */
-    CHANNEL_POISONED = 8, /* a word says what nobody would have written: no side goes on */
+    CHANNEL_POISONED = 8, /* a word violates the protocol: no side goes on */
     CHANNEL_TRACED = 16,  /* `journeys` is filled in */
 };
 
-/* How a side wants to be told that it can go on: see park.h. */
+/* How to wake a side when it can go on: channel/wake.h. */
 enum parked_state {
     AWAKE = 0,
     PARKED_HERE = 1,   /* asleep on this very word */
-    PARKED_BELL = 2,   /* a poller watches its bell */
+    PARKED_BELL = 2,   /* a poller watches its bell, a pipe */
     PARKED_AMONG = 3,  /* asleep on its participant's `knock` */
 };
 
 /* A pipe that makes a side's descriptor readable. */
 struct bell {
-    shared64 inode; /* 0: there is none; BELL_MAKING: not yet */
+    shared64 inode; /* of the pipe; 0: there is none; BELL_MAKING: it is being made */
     shared32 fd;    /* its number in the holder's process */
     shared32 unused;
 };
 #define BELL_MAKING UINT64_MAX
 
 /*
- * Where whoever takes part in a channel sits. Two stand in the descriptor, for the writing and the
- * reading side; a kind with more parties keeps an array of them in its own memory.
+ * The seat of one party of a channel. Two stand in the descriptor, for the writing and the reading
+ * side; a kind with more parties keeps an array of seats in its own memory.
  */
 struct seat {
     shared64 holder; /* side_state << 62 | generation and slot, as in an OWN tag */
@@ -318,9 +319,9 @@ struct seat {
 };
 static_assert(sizeof(struct seat) == 32, "two a cache line");
 
-#define PARTS 2 /* areas that a descriptor leads to by itself */
+#define PARTS 2 /* areas that a descriptor itself leads to */
 
-/* Lines that change rarely; then one pair a side; then what is written only to sleep. */
+/* Two lines that change rarely; two lines for each side; then what is written only to sleep. */
 struct channel {
     shared64 state; /* channel_state << 62 | the maker's generation and slot while MAKING */
     shared32 incarnation, kind;
@@ -334,7 +335,7 @@ struct channel {
     shared64 key[7]; /* an ipcheap_key */
     struct side sides[2];
     struct seat seats[2];
-    shared64 of_kind[8]; /* what a kind writes only to sleep, end or reset */
+    shared64 of_kind[8]; /* for a kind: what it writes only to sleep, end or reset */
 };
 static_assert(offsetof(struct channel, sides) == 128, "sides start on their own lines");
 static_assert(offsetof(struct channel, seats) == 384, "seats start on a line of their own");
@@ -356,15 +357,15 @@ struct header {
     shared32 format, layout;
     shared64 capacity, identity, created;
     shared32 shm_kind, sem_kind, sem_id, fences; /* fences: some participant has no membarrier */
-    shared64 clock; /* stamp_of() the boot-time clock, moved on where something slow is done */
+    shared64 clock; /* stamp_of() the boot-time clock: clock.h */
     shared64 sem_name[8];
 
     _Alignas(128) shared32 lock; /* waiters 1 | generation 18 | slot + 1 in 13 */
     _Alignas(128) shared32 directory_version;
     shared32 directory_waiters;
-    shared32 slots_used; /* participants beyond this one have never been */
-    shared32 channels;   /* live ones */
-    shared32 entries;    /* descriptors ever made */
+    shared32 slots_used; /* slots from this one on have never been occupied */
+    shared32 channels;   /* LIVE ones */
+    shared32 entries;    /* descriptors from this one on have never been used */
     shared32 free_entry; /* index + 1 */
     shared64 table;      /* log2 of cells << 56 | offset of the hash table */
     shared64 tombstones;
@@ -372,10 +373,10 @@ struct header {
     shared64 committed; /* pages of the data zone with memory: a hint */
     /* Hints for how much idle memory to keep committed: pages, and monotonic ns. */
     shared64 slack, idle_lowest, slack_since, trimmed_at;
-    shared64 freeing;   /* page + 1 of a used head inside a free run, or soon: see release_run(), take() */
+    shared64 freeing; /* page + 1 of a used head inside a free run, or about to be: extent.c */
     shared64 chunks[DIRECTORY_CHUNKS];
     shared32 orphans[CLASSES]; /* granule + 1 */
-    shared32 revoked; /* some slab has been taken from a living owner */
+    shared32 revoked; /* a slab has been revoked from a living owner */
     shared64 inode;   /* of the file that was formatted: a copy has another; System V: 0 */
     _Alignas(64) unsigned char semaphore[64]; /* for sem_kind POSIX without a name */
     _Alignas(64) struct zone zones[ZONES];
@@ -384,13 +385,13 @@ static_assert(offsetof(struct header, fences) / 64 == offsetof(struct header, cl
               "a line that every send reads anyway");
 static_assert(sizeof(struct header) <= PAGE, "the header is one page");
 
-/* Where things are, worked out from the capacity alone and kept in private memory. */
+/* Where everything is: worked out from the capacity alone and kept in private memory. */
 struct geometry {
     uint64_t capacity;
     uint64_t zone_first[ZONES], zone_pages[ZONES];
     uint64_t total_pages;
     uint32_t slab_shift;       /* bytes of a small slab, and of a granule */
-    uint32_t large_slab_shift; /* of one for larger classes; 0: there are none */
+    uint32_t large_slab_shift; /* of a slab for larger classes; 0: there are none */
     uint32_t classes;          /* served from slabs; larger sizes are extents */
     uint64_t slab_stride;
     uint64_t granules;
@@ -398,8 +399,9 @@ struct geometry {
     uint64_t always; /* committed at creation: header and bits */
 };
 
-/* Returns false for a capacity that no heap can have. */
+/* Works out a heap's geometry; false for a capacity that no heap can have. */
 bool geometry_of(uint64_t capacity, struct geometry *geometry);
+/* Returns a hash over the sizes that two builds of the library have to agree on. */
 uint32_t layout_hash(void);
 
 #endif

@@ -37,7 +37,7 @@ static void wake_one(ipcheap_heap *heap) {
     }
 }
 
-/* The full generation is in the slot's word; the lock holds its low bits. */
+/* The slot's word has the full generation, the lock word only its low bits. */
 bool lock_owner_alive(ipcheap_heap *heap, uint32_t word) {
     uint32_t slot = (word & 0x1FFF) - 1;
     uint32_t generation;
@@ -56,12 +56,12 @@ static bool try_lock(ipcheap_heap *heap, uint32_t mine) {
     return put_if(&heap->header->lock, &free, mine);
 }
 
-/* Can nobody be expected to give the lock back? Our own word, without us: nobody wrote that. */
+/* True if nobody will release the lock: its owner is dead, or it is ours, and we do not hold it. */
 static bool lock_is_lost(const struct participant *me, uint32_t word) {
     return (word & ~LOCK_WAITERS) == me->lock_word || !lock_owner_alive(me->heap, word);
 }
 
-/* Waits until the lock is ours; *robbed tells that a dead owner left the indices unknown. */
+/* Waits until the lock is ours; sets *robbed if a dead owner may have left the indices broken. */
 static int lock_slowly(struct participant *me, bool *robbed) {
     ipcheap_heap *heap = me->heap;
     shared32 *lock = &heap->header->lock;
@@ -69,7 +69,7 @@ static int lock_slowly(struct participant *me, bool *robbed) {
     int64_t look_at = os_deadline(look_again_after);
     for (;;) {
         uint32_t seen = get(lock);
-        /* Having slept, we cannot know whether others still do: keep the flag. */
+        /* After a sleep we cannot know whether others still sleep, so the flag stays. */
         if (seen == 0) {
             if (put_if(lock, &seen, me->lock_word | LOCK_WAITERS)) return 0;
             continue;
@@ -83,7 +83,7 @@ static int lock_slowly(struct participant *me, bool *robbed) {
         int result = sleep_on(heap, seen, span);
         if (result == IPCHEAP_SYSTEM) os_nap(MILLISECOND); /* the semaphore was removed */
         seen = get(lock);
-        /* By the clock, too: a semaphore that counts too many lets nobody sleep. */
+        /* By the clock as well: a semaphore with too high a count lets nobody sleep. */
         bool look = seen != 0 && (result != 0 || os_remaining(look_at) == 0);
         if (look) look_at = os_deadline(look_again_after);
         if (look && lock_is_lost(me, seen)) {
@@ -109,14 +109,14 @@ int heap_lock(struct participant *me) {
         me->lock_depth--;
         return error;
     }
-    /* What cannot be made again, whoever needs it finds out: the lock itself is sound. */
+    /* What cannot be rebuilt is reported to the calls that need it: the lock itself is sound. */
     if (robbed) heap->hooks->rebuild(me);
     return 0;
 }
 
 void heap_unlock(struct participant *me) {
     if (--me->lock_depth) return;
-    /* Release: pairs with the acquire of try_lock() and lock_slowly(). */
+    /* Release: pairs with the acquires of try_lock() and lock_slowly(). */
     if (put_exchange(&me->heap->header->lock, 0) & LOCK_WAITERS) wake_one(me->heap);
 }
 

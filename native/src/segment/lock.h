@@ -3,10 +3,14 @@
  *
  *   waiters 1 | generation 18 | slot + 1 in 13        0 = free
  *
- * One word says both that the lock is taken and by whom, so the two can never disagree.
- * It guards extents, the directory and recovery; no small record ever needs it. A waiter
- * sleeps at most 100 ms at a time and then looks whether the owner is dead: then it takes
- * the lock over, and the indices are rebuilt before it goes on. A slow owner keeps it.
+ * One word says that the lock is taken and names its owner, so the two can never disagree. The
+ * lock guards extents, the directory and recovery; allocating, sending and freeing a small record
+ * do without it. A waiter sleeps for at most 100 ms and then looks whether the owner is alive. If
+ * the owner is dead, the waiter takes the lock over and rebuilds the indices before it goes on. A
+ * slow owner keeps the lock.
+ *
+ * Any participant may lock, on its own thread. The process mutex and a heap's mutex are taken
+ * before the lock, never after it.
  */
 #ifndef IPCHEAP_SEGMENT_LOCK_H
 #define IPCHEAP_SEGMENT_LOCK_H
@@ -19,15 +23,18 @@ static inline uint32_t lock_word_of(uint32_t slot, uint32_t generation) {
     return (generation & 0x3FFFF) << 13 | (slot + 1);
 }
 
-/* Nests. HEAP_BUSY after the heap's lock time-out; WOULD_SLEEP where that is not allowed. */
+/*
+ * Takes the lock, or nests. Returns HEAP_BUSY after the heap's lock time-out, and WOULD_SLEEP if
+ * the thread would have to sleep and must not.
+ */
 int heap_lock(struct participant *me);
 void heap_unlock(struct participant *me);
 
-/* Is the participant alive whose lock word this is? */
+/* True if the participant that a lock word names is alive. */
 bool lock_owner_alive(ipcheap_heap *heap, uint32_t word);
 void lock_owner_describe(ipcheap_heap *heap, uint32_t word, ipcheap_holder *holder);
 
-/* Whether this thread may sleep just now; see segment/sleep.h. */
+/* True if this thread may sleep now; see segment/sleep.h. */
 bool may_sleep(void);
 
 #endif

@@ -7,12 +7,12 @@
 
 _Thread_local struct participant_cache participant_cache;
 
-/* This thread's participants, of all heaps, for when it ends. */
+/* This thread's participants, of all heaps: thread_ended() goes through them. */
 static _Thread_local struct participant *mine;
 
 /*
- * What a process cannot do without: the list of its handles for fork(), a key whose
- * destructor runs at thread exit, and the mutex over both. Never taken under a heap lock.
+ * The list of this process's handles for fork(), a key whose destructor runs at thread exit, and
+ * the mutex over both, which is never taken under a heap lock.
  */
 static pthread_mutex_t process_mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t process_once = PTHREAD_ONCE_INIT;
@@ -33,7 +33,7 @@ static void after_fork_in_parent(void) { pthread_mutex_unlock(&process_mutex); }
 static void after_fork_in_child(void) {
     forks++;
     for (struct ipcheap_heap *heap = handles; heap; heap = heap->next_of_process) {
-        os_close(heap->live); /* or the child would keep its dead parent alive */
+        os_close(heap->live); /* otherwise the child would keep its dead parent alive */
         heap->live = -1;
         heap->serial = ++next_serial;
         heap->process = os_random();
@@ -58,16 +58,16 @@ static int64_t held(struct participant *me) {
     return me->held + atomic_load_explicit(&me->held_elsewhere, memory_order_relaxed);
 }
 
-/* Nothing in the segment names it any more. */
+/* True if nothing in the segment names the participant any more. */
 static bool done(struct participant *me) {
     return held(me) == 0 && !me->endpoints && !me->memory;
 }
 
-/* Under the process mutex. Gives the slot back, for one that holds nothing any more. */
+/* Frees the slot of a participant that holds nothing any more. Under the process mutex. */
 static void participant_retire(struct participant *me) {
     ipcheap_heap *heap = me->heap;
     if (heap->by_slot[me->slot] != me) return;
-    /* Else it stays the slot of a dead one: to recover this one recovers those before it, too. */
+    /* Otherwise the slot stays that of a dead one: recovery includes earlier occupants. */
     if (!me->succeeds_dead)
         put_release(&slot_at(heap, me->slot)->word, slot_word(me->generation, SLOT_FREE));
     os_byte_unlock(heap->live, me->slot);
@@ -95,7 +95,7 @@ static void thread_ended(void *unused) {
     pthread_mutex_unlock(&process_mutex);
 }
 
-/* What is still missing of it, if it has failed before. */
+/* Makes the key and the fork handlers, or what is still missing after a failure. */
 static void process_setup(void) {
     static bool has_key;
     setup_error = has_key ? 0 : os_thread_key(&thread_key, thread_ended);
@@ -127,10 +127,10 @@ void process_list_remove(ipcheap_heap *heap) {
 
 /* Joining and leaving -------------------------------------------------------------------- */
 
-/* Under the process mutex. Takes a slot whose byte nobody holds. */
+/* Takes a slot whose byte no process holds. Under the process mutex. */
 static int slot_take(ipcheap_heap *heap, uint32_t *slot, bool *was_live) {
     struct header *header = heap->header;
-    /* Slots that were given back first, then new ones, then those of the dead. */
+    /* Pass 0: slots that were given back, then new ones. Pass 1: those of the dead. */
     for (int pass = 0; pass < 2; pass++) {
         uint32_t used = (uint32_t)least(get(&header->slots_used), PARTICIPANTS);
         uint32_t end = pass == 0 ? (uint32_t)least(used + 64, PARTICIPANTS) : used;
@@ -144,7 +144,7 @@ static int slot_take(ipcheap_heap *heap, uint32_t *slot, bool *was_live) {
             error = os_byte_lock(heap->live, s);
             if (error == IPCHEAP_WOULD_BLOCK) continue;
             if (error) return error;
-            /* Only the holder of the byte changes the word, so look again. */
+            /* Only the holder of the byte changes the word, so it can be relied on from here. */
             *was_live = (get(&record->word) & 0xFF) != SLOT_FREE;
             if (*was_live && pass == 0) {
                 os_byte_unlock(heap->live, s);
@@ -159,7 +159,7 @@ static int slot_take(ipcheap_heap *heap, uint32_t *slot, bool *was_live) {
     return IPCHEAP_TOO_MANY_PARTICIPANTS;
 }
 
-/* The program's name, which may be any bytes, as printable text; `label` is zero. */
+/* Fills a label, which is zero, with the program's name; control characters become `?`. */
 static void label_fill(char *label) {
     os_process_name(label);
     for (char *at = label; *at; at++)
@@ -184,7 +184,8 @@ static void slot_fill(ipcheap_heap *heap, uint32_t slot, uint32_t generation) {
     put(&record->intent, 0);
     put(&record->from, 0);
     put(&record->letting, 0);
-    put_release(&record->word, slot_word(generation, SLOT_LIVE)); /* pairs with _alive() */
+    /* Release: pairs with participant_alive(). */
+    put_release(&record->word, slot_word(generation, SLOT_LIVE));
 }
 
 static struct participant *participant_new(ipcheap_heap *heap, uint32_t slot) {
@@ -201,7 +202,7 @@ static struct participant *participant_new(ipcheap_heap *heap, uint32_t slot) {
     return me;
 }
 
-/* Under the process mutex: lets go of what this thread was in heaps that have been released. */
+/* Frees this thread's participants of heaps that were released. Under the process mutex. */
 static void mine_tidy(void) {
     struct participant **link = &mine;
     while (*link) {
@@ -215,12 +216,12 @@ static void mine_tidy(void) {
     }
 }
 
-/* Under the process mutex. Retires those whose threads have ended and that hold nothing any more. */
+/* Retires participants whose threads have ended and that hold nothing. Under the process mutex. */
 static void participants_tidy(ipcheap_heap *heap) {
     struct participant **link = &heap->members;
     while (*link) {
         struct participant *p = *link;
-        /* Its thread could not give up its memory: the heap lock could not be had. */
+        /* Its thread could not give up its memory, because it did not get the heap lock. */
         bool left = !p->thread && !p->abandoned && heap->by_slot[p->slot] == p;
         if (left && p->memory) heap->hooks->leave(p);
         if (p->thread || p->abandoned || (heap->by_slot[p->slot] == p && !done(p))) {
@@ -233,7 +234,7 @@ static void participants_tidy(ipcheap_heap *heap) {
     }
 }
 
-/* Recovers the slot's last occupant, if it died; without that, the next call tries it again. */
+/* Recovers the slot's last occupant, which died; after an error the next call retries. */
 static int recover_predecessor(struct participant *me) {
     int error = heap_lock(me);
     if (error) return error;
@@ -243,7 +244,7 @@ static int recover_predecessor(struct participant *me) {
     return error;
 }
 
-/* The calling thread is `me` from now on. */
+/* Makes `me` the calling thread's participant from now on. */
 static int begin(struct participant *me) {
     participant_cache = (struct participant_cache){me->heap->serial, me};
     int error = me->succeeds_dead ? recover_predecessor(me) : 0;
@@ -262,13 +263,13 @@ struct participant *participant_here(ipcheap_heap *heap) {
 int participant_join(ipcheap_heap *heap, struct participant **result) {
     *result = participant_here(heap);
     if (*result) return begin(*result);
-    int error = os_thread_keep(thread_key, &mine); /* any value: thread_ended() is to run */
+    int error = os_thread_keep(thread_key, &mine); /* any value makes thread_ended() run */
     if (error) return error;
     pthread_mutex_lock(&process_mutex);
     mine_tidy();
     participants_tidy(heap);
     uint32_t slot = 0;
-    bool was_live = false; /* its last occupant died */
+    bool was_live = false; /* the slot's last occupant died */
     struct participant *me = NULL;
     if (heap->live < 0) error = heap->live = os_reopen(heap->file);
     if (error >= 0) error = slot_take(heap, &slot, &was_live);
@@ -307,8 +308,8 @@ void participants_close(ipcheap_heap *heap) {
         if (heap->by_slot[p->slot] != p) continue;
         if (p == me) heap->hooks->leave(p);
         /*
-         * Another thread may be in the middle of a call just now, perhaps with the heap lock:
-         * what is its own, and its slot, wait for its end, or ours.
+         * Another thread may be in the middle of a call, perhaps with the heap lock. Its memory
+         * and its slot stay until it ends, or until the handle is released.
          */
         if ((p == me || !p->thread) && done(p)) participant_retire(p);
     }
@@ -323,7 +324,7 @@ void participants_forget(ipcheap_heap *heap) {
         if (heap->by_slot[p->slot] == p) {
             heap->hooks->leave(p);
             if (done(p)) participant_retire(p);
-            /* Else records are left that nobody here can free any more: to others it is dead. */
+            /* Otherwise it leaves records that nobody here can free: others find it dead. */
             os_byte_unlock(heap->live, p->slot);
             heap->by_slot[p->slot] = NULL;
         }
@@ -335,13 +336,13 @@ void participants_forget(ipcheap_heap *heap) {
     pthread_mutex_unlock(&process_mutex);
 }
 
-/* The dead -------------------------------------------------------------------------------- */
+/* Dead participants ----------------------------------------------------------------------- */
 
 int recover_if_dead(struct participant *me, uint64_t holder) {
     if (side_state(holder) != SIDE_OPEN) return 0;
     uint32_t slot = tag_slot(holder), generation = tag_generation(holder);
     if (participant_alive(me->heap, slot, generation)) return 0;
-    /* Recovering one to come would take what belongs to the living. */
+    /* Recovering a future occupant would take what belongs to the living. */
     if (!participant_has_been(me->heap, slot, generation)) return IPCHEAP_CORRUPT;
     int error = heap_lock(me);
     if (error) return error;

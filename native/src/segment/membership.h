@@ -1,10 +1,14 @@
 /*
  * membership.h - layer segment: joining a heap, leaving it, and fork.
  *
- * A thread joins with its first call and leaves when it ends, when its process closes the heap,
- * or by dying; participant.h looks at others, this file changes who there is. Under the heap
- * lock nothing of a dead participant's is left alone for long: recover_if_dead() is how any
- * layer asks the top one to clean up after the holder of something it waits for.
+ *   slot word   generation 32 | state 8        the commit of joining and of leaving
+ *
+ * A thread joins with its first call. It leaves when it ends, when its process closes the heap, or
+ * by dying. participant.h looks at others; this file adds and removes participants. Any layer that
+ * waits for something calls recover_if_dead() to have the top layer clean up after a dead holder.
+ *
+ * Any thread may call, without the heap lock unless a comment says otherwise: joining, leaving and
+ * fork take the process mutex, which comes before the heap lock.
  */
 #ifndef IPCHEAP_SEGMENT_MEMBERSHIP_H
 #define IPCHEAP_SEGMENT_MEMBERSHIP_H
@@ -16,9 +20,10 @@ extern _Thread_local struct participant_cache {
     struct participant *participant;
 } participant_cache __attribute__((tls_model("initial-exec")));
 
+/* Finds or registers the calling thread's participant: the slow half of participant_current(). */
 int participant_join(ipcheap_heap *heap, struct participant **me);
 
-/* The calling thread's participant; registers it on first use. */
+/* Returns the calling thread's participant in *me; registers it on first use. */
 static inline int participant_current(ipcheap_heap *heap, struct participant **me) {
     if (LIKELY(participant_cache.serial == heap->serial)) {
         *me = participant_cache.participant;
@@ -27,24 +32,24 @@ static inline int participant_current(ipcheap_heap *heap, struct participant **m
     return participant_join(heap, me);
 }
 
-/* The same, or NULL if it is none yet. */
+/* Returns the calling thread's participant, or NULL if the thread has not joined. */
 struct participant *participant_here(ipcheap_heap *heap);
 
-/* Distinguishes threads of this process; cheaper than asking for an id. */
+/* Returns a number that no other thread of this process has; cheaper than a thread id. */
 static inline uintptr_t thread_marker(void) { return (uintptr_t)&participant_cache; }
 
-/* The heap is closed here: everyone leaves; those who hold records keep their slots. */
+/* Lets all participants of a closed handle leave; those that hold records keep their slots. */
 void participants_close(ipcheap_heap *heap);
-/* This handle is no more: forget it in every thread. */
+/* Removes all participants of a handle that goes away, in every thread. */
 void participants_forget(ipcheap_heap *heap);
 
-/* Handles are listed so that a forked child can drop what belongs to its parent. */
+/* Lists a handle, so that a forked child can drop what belongs to its parent. */
 int process_list_add(ipcheap_heap *heap);
 void process_list_remove(ipcheap_heap *heap);
 
 /*
  * Takes the lock and recovers the participant that a side's holder word names, if it is dead.
- * HEAP_BUSY; CORRUPT for a participant that never was.
+ * Returns HEAP_BUSY, or CORRUPT if there never was such a participant.
  */
 int recover_if_dead(struct participant *me, uint64_t holder);
 

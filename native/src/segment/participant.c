@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-/* May it be looked at? Not by slots_used, which a wrong store could make forget the living. */
+/* True if a slot may be read. Not by slots_used: a wrong store there must hide no participant. */
 static bool slot_exists(ipcheap_heap *heap, uint32_t slot) {
     return slot < PARTICIPANTS &&
            segment_meta_committed(heap, slot_at(heap, slot), sizeof(struct participant_slot));
@@ -15,7 +15,7 @@ struct participant_slot *participant_record(ipcheap_heap *heap, uint64_t tag) {
 
 bool participant_absent(ipcheap_heap *heap, uint32_t slot) {
     if (heap->by_slot[slot]) return false;
-    /* If the kernel cannot tell, for lack of memory, it counts as present. */
+    /* A participant counts as present if the kernel cannot say, for lack of memory. */
     return os_byte_locked(heap->live < 0 ? heap->file : heap->live, slot) == 0;
 }
 
@@ -60,7 +60,7 @@ void participant_describe(ipcheap_heap *heap, uint32_t slot, ipcheap_holder *hol
     uint32_t ways = get(&record->ways);
     holder->in_turn = (ways & WAYS_IN_TURN) != 0;
     holder->copies_past = ways & ~WAYS_IN_TURN;
-    /* A pid means something only where it counts, and while its process lives. */
+    /* A pid means something only in its own namespace, and while its process lives. */
     uint64_t here = os_process_namespace(), there = get(&record->namespace);
     holder->elsewhere = here && there && here != there;
     holder->ours = holder->alive && !holder->elsewhere && holder->pid == os_process_id();

@@ -1,10 +1,15 @@
 /*
- * participant.h - layer segment: who uses the heap, and who is still alive.
+ * participant.h - layer segment: the participants of a heap, and whether they are alive.
  *
- * A participant is one thread of one process: a slot of the table and a generation that
- * goes up with each new occupant. It lives as long as its process keeps the slot's byte of
- * the heap's file locked (F_OFD_SETLK): the kernel lets go of it at any death, a stopped
+ *   slot   | word: generation 32, state 8 | pid, tid, label, ... |   | busy |
+ *            written to join and to leave                            written around each use
+ *
+ * A participant is one thread of one process: a slot of the table, and a generation that is
+ * incremented for each new occupant. It is alive as long as its process keeps the slot's byte of
+ * the heap's file locked (F_OFD_SETLK). The kernel releases that lock at any death, a stopped
  * process keeps it, and no PID is ever compared.
+ *
+ * Any thread may look at others, without a lock. Only its own thread enters and leaves.
  */
 #ifndef IPCHEAP_SEGMENT_PARTICIPANT_H
 #define IPCHEAP_SEGMENT_PARTICIPANT_H
@@ -12,9 +17,10 @@
 #include "segment/handle.h"
 
 /*
- * Between these two nobody takes a slab or the garbage of a ring away from its owner. Who
- * wants to changes the word that the owner looks at after participant_enter(), runs
- * os_membarrier(), and then waits for `busy` to fall. That barrier pairs with the compiler's.
+ * Between these two calls no other participant revokes the caller's slabs or collects the garbage
+ * of its rings. A participant that wants to do so changes the word that the owner reads after
+ * participant_enter(), runs os_membarrier(), and waits for `busy` to fall: participant_settled().
+ * That barrier pairs with the compiler_fence() here.
  */
 static inline void participant_enter(struct participant *me) {
     put(&me->record->busy, 1);
@@ -25,21 +31,22 @@ static inline void participant_leave(struct participant *me) {
     put_release(&me->record->busy, 0); /* pairs with participant_settled() */
 }
 
-/* Waits a little until a participant is outside; false when it is not. */
+/* Waits briefly until a participant is outside; false if it is still inside. */
 bool participant_settled(ipcheap_heap *heap, uint32_t slot);
 
-/* The slot that a tag or a holder names, whatever it says; NULL for one that has never been. */
+/* Returns the slot that a tag or a holder names; NULL for one that was never used. */
 struct participant_slot *participant_record(ipcheap_heap *heap, uint64_t tag);
-/* Is the occupant of a slot, in that generation, alive? */
+/* True if the occupant of a slot with that generation is alive. */
 bool participant_alive(ipcheap_heap *heap, uint32_t slot, uint32_t generation);
-/* The generation of a slot's occupant, or of its last one; false when there is no such slot. */
+/* Gets the generation of a slot's present or last occupant; false if there is no such slot. */
 bool participant_latest(ipcheap_heap *heap, uint32_t slot, uint32_t *generation);
-/* Was there ever an occupant of that generation? */
+/* True if the slot ever had an occupant of that generation. */
 bool participant_has_been(ipcheap_heap *heap, uint32_t slot, uint32_t generation);
-/* Does no process hold the slot's byte, whatever the slot says? */
+/* True if no process holds the slot's byte, whatever the slot says. */
 bool participant_absent(ipcheap_heap *heap, uint32_t slot);
+/* Describes the present or last occupant of a slot; all zero if there is no such slot. */
 void participant_describe(ipcheap_heap *heap, uint32_t slot, ipcheap_holder *holder);
-/* How many slots are in use by the living, and how many by the dead. */
+/* Counts the slots in use by living and by dead participants. */
 void participants_count(ipcheap_heap *heap, uint32_t *living, uint32_t *dead);
 
 #endif

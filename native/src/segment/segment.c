@@ -7,7 +7,23 @@
 
 static const int64_t default_lock_timeout = 10 * SECOND;
 
-/* The header is validated once; from then on only the geometry in private memory counts. */
+/* Looking at a segment ------------------------------------------------------------------- */
+/*
+ * It may be anything until one of these has said that it is a heap.
+ *
+ *   header_map()             makes the header readable, if there may be one
+ *   header_check()           says whether it is the header of a heap of this library's format
+ *   length_check()           says whether a file is as long as its header wants it
+ *   ipcheap_formatted()      is the answer of the first two, for a process that may format it
+ *   ipcheap_inspect()        reads header and participants without attaching; also of a longer file
+ *   segment_open()           attaches, after all three
+ *   ipcheap_heap_describe()  reads the header of an attached heap, and checks nothing
+ */
+
+/*
+ * Returns 0 and the geometry for a heap of this format, NOT_FORMATTED, or FORMAT_MISMATCH. An
+ * attached process goes by the geometry in its private memory from then on.
+ */
 static int header_check(const struct header *header, uint64_t bytes, struct geometry *geometry) {
     uint64_t magic = get_acquire(&header->magic); /* pairs with segment_format() */
     if (magic == 0) return IPCHEAP_NOT_FORMATTED;
@@ -18,7 +34,7 @@ static int header_check(const struct header *header, uint64_t bytes, struct geom
     return 0;
 }
 
-/* A file is as long as its capacity says: another capacity, and everything would be elsewhere. */
+/* Returns FORMAT_MISMATCH for a file that is not as long as the capacity in its header says. */
 static int length_check(uint64_t bytes, const struct geometry *geometry, bool sysv) {
     return sysv || bytes == geometry->bytes ? 0 : IPCHEAP_FORMAT_MISMATCH;
 }
@@ -40,7 +56,7 @@ int ipcheap_lock_creation(int fd, int64_t timeout_ns) {
 
 int ipcheap_unlock_creation(int fd) { return os_byte_unlock(fd, CREATION_BYTE); }
 
-/* Maps just enough to look at the header. */
+/* Maps the header, in System V all of the segment. NOT_FORMATTED or FORMAT_MISMATCH without one. */
 static int header_map(int fd, int shmid, unsigned char **base, uint64_t *bytes) {
     int64_t have = shmid >= 0 ? os_sysv_bytes(shmid) : os_file_bytes(fd);
     if (have < 0) return (int)have;
@@ -49,7 +65,7 @@ static int header_map(int fd, int shmid, unsigned char **base, uint64_t *bytes) 
     *bytes = (uint64_t)have;
     if (shmid >= 0) return os_map_sysv(shmid, false, base);
     uint64_t magic = 0;
-    int got = os_file_read(fd, 0, &magic, sizeof magic); /* never touch a hole of a full tmpfs */
+    int got = os_file_read(fd, 0, &magic, sizeof magic); /* touching a hole might raise SIGBUS */
     if (got < 0) return got;
     if (magic == 0) return IPCHEAP_NOT_FORMATTED;
     if (magic != MAGIC) return IPCHEAP_FORMAT_MISMATCH;
@@ -75,6 +91,8 @@ int ipcheap_formatted(int fd, int shmid) {
     return error == 0 ? 1 : error == IPCHEAP_NOT_FORMATTED ? 0 : error;
 }
 
+/* Formatting ----------------------------------------------------------------------------- */
+
 static void header_fill(struct header *header, int fd, const ipcheap_options *options) {
     put(&header->format, FORMAT);
     put(&header->layout, layout_hash());
@@ -92,7 +110,7 @@ static void header_fill(struct header *header, int fd, const ipcheap_options *op
     os_semaphore_init(header->semaphore);
 }
 
-/* One page run a zone, free from end to end; written before the magic makes it visible. */
+/* Makes each zone one free run; before the magic makes the segment visible. */
 static int zones_fill(ipcheap_heap *heap) {
     for (int z = 0; z < ZONES; z++) {
         uint64_t length = heap->geometry.zone_pages[z];
@@ -119,7 +137,7 @@ int segment_format(int fd, int shmid, const ipcheap_options *options,
         if ((uint64_t)have < g.bytes) return IPCHEAP_BAD_VALUE;
         error = os_map_sysv(shmid, false, &base);
     } else {
-        /* To zero first: what a creator that died had written must not shine through. */
+        /* To zero first, so that nothing is left of what a creator that died had written. */
         error = os_file_resize(fd, 0);
         if (!error) error = os_file_resize(fd, g.bytes);
         if (!error) error = os_commit(fd, 0, g.always);
@@ -144,6 +162,8 @@ int segment_format(int fd, int shmid, const ipcheap_options *options,
     if (error && !sysv) os_file_resize(fd, 0);
     return error;
 }
+
+/* Attaching ------------------------------------------------------------------------------ */
 
 static int semaphore_open(ipcheap_heap *heap) {
     heap->sem_kind = get(&heap->header->sem_kind);
@@ -212,6 +232,8 @@ void segment_free(ipcheap_heap *heap) {
     free(heap);
 }
 
+/* Memory of metadata --------------------------------------------------------------------- */
+
 int segment_commit_meta(ipcheap_heap *heap, const void *start, uint64_t bytes) {
     if (heap->sysv) return 0;
     const struct geometry *g = &heap->geometry;
@@ -249,6 +271,8 @@ void segment_uncommit_meta(ipcheap_heap *heap, const void *start, uint64_t bytes
         put_and(&bits[page / 64], ~(UINT64_C(1) << (page & 63)));
     os_punch(heap->fd, g->always + (first << PAGE_SHIFT), (end - first) << PAGE_SHIFT);
 }
+
+/* Describing ----------------------------------------------------------------------------- */
 
 static void info_fill(const struct header *header, ipcheap_heap_info *info) {
     *info = (ipcheap_heap_info){

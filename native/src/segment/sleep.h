@@ -1,9 +1,9 @@
 /*
- * sleep.h - layer segment: may this thread sleep in the calls that it makes?
+ * sleep.h - layer segment: forbids the calling thread to sleep in the library's calls.
  *
- * The one header of the core that native/bindings includes: Python's binding first makes a call
- * with the GIL kept and sleep forbidden, and repeats it without the GIL if the call had to sleep.
- * The call then returned WOULD_SLEEP and changed nothing. Not part of the C API.
+ * The one header of the core that native/bindings includes; not part of the C API. The binding
+ * first makes a call with the GIL kept and sleep forbidden. A call that would have to sleep returns
+ * WOULD_SLEEP and changes nothing; the binding then repeats it without the GIL.
  */
 #ifndef IPCHEAP_SEGMENT_SLEEP_H
 #define IPCHEAP_SEGMENT_SLEEP_H
