@@ -65,7 +65,7 @@ static uint32_t chunk_of(uint32_t index, uint32_t *within) {
     return chunk;
 }
 
-/* A chunk never moves: once found it is known, whatever becomes of its root. */
+/* Finds a chunk and remembers it: a chunk never moves, whatever becomes of its root. */
 static struct channel *chunk_find(ipcheap_heap *heap, uint32_t chunk) {
     uint64_t offset = get_acquire(&heap->header->chunks[chunk]); /* with chunk_make() */
     if (!extent_is(heap, offset, chunk_bytes(chunk), KIND_SYSTEM, part_tag(NO_CHANNEL, chunk)))
@@ -111,7 +111,7 @@ static bool key_matches(const struct channel *channel, const struct key_words *w
     return true;
 }
 
-/* The key that a descriptor has. */
+/* Returns the key in a descriptor. */
 static struct key_words words_in(const struct channel *channel) {
     struct key_words words = {.hash = get(&channel->hash)};
     for (int i = 0; i < KEY_WORDS; i++) words.word[i] = get(&channel->key[i]);
@@ -151,7 +151,7 @@ static bool table_of(ipcheap_heap *heap, struct table *table) {
     return true;
 }
 
-/* The cell of a key, or NULL; what a cell says is believed only after a look at the key. */
+/* Returns the cell of a key, or NULL. Trusts a cell only if the descriptor has the key. */
 static shared32 *table_find(ipcheap_heap *heap, const struct key_words *words, uint32_t *index) {
     struct table table;
     if (!table_of(heap, &table)) return NULL;
@@ -182,12 +182,13 @@ static bool table_insert(const struct table *table, uint64_t hash, uint32_t inde
 
 static void table_publish(ipcheap_heap *heap, uint64_t log, uint64_t page) {
     put(&heap->header->tombstones, 0);
-    put_release(&heap->header->table, log << 56 | page_offset(heap, page));
+    put_release(&heap->header->table, log << 56 | page_offset(heap, page)); /* with table_of() */
 }
 
 /*
- * Makes system memory zero. It may have been a table, and somebody who looks a key up, which
- * takes no lock, may be reading it still: what he finds he does not believe, but atomic it is.
+ * Zeroes system memory. It may have been a table that a look-up, which takes no lock, is still
+ * reading. The reader validates whatever it finds, so any value will do, but the stores must be
+ * atomic.
  */
 static void zero(void *start, uint64_t bytes) {
     shared64 *words = start;
@@ -196,8 +197,8 @@ static void zero(void *start, uint64_t bytes) {
 }
 
 /*
- * Under the lock. A run that is zero from end to end. Its memory is asked for once more, for
- * we write to it ourselves: a bit that says wrongly that it is there would be our SIGBUS.
+ * Allocates a run that is all zero. Its memory is requested once more, because this process writes
+ * to it: if a bit said wrongly that a page has memory, that would raise SIGBUS. Under the lock.
  */
 static int zeroes_make(struct participant *me, int zone, uint64_t bytes, enum page_kind kind,
                        uint64_t tag, uint64_t *page) {
@@ -218,12 +219,12 @@ static int zeroes_make(struct participant *me, int zone, uint64_t bytes, enum pa
     return 0;
 }
 
-/* Under the lock. A new table of 2^log cells with all living channels in it. */
+/* Makes a table of 2^log cells with all LIVE channels in it. Under the lock. */
 static int table_make(struct participant *me, uint64_t log) {
     ipcheap_heap *heap = me->heap;
     uint64_t bytes = UINT64_C(4) << log, page;
-    int error = zeroes_make(me, SYSTEM_ZONE, bytes, KIND_SYSTEM, part_tag(NO_CHANNEL, DIRECTORY_TABLE),
-                            &page);
+    int error = zeroes_make(me, SYSTEM_ZONE, bytes, KIND_SYSTEM,
+                            part_tag(NO_CHANNEL, DIRECTORY_TABLE), &page);
     if (error) return error;
     uint64_t old = get(&heap->header->table) & ((UINT64_C(1) << 56) - 1);
     struct table table = {at_offset(heap, page_offset(heap, page)), (UINT64_C(1) << log) - 1};
@@ -234,7 +235,7 @@ static int table_make(struct participant *me, uint64_t log) {
             table_insert(&table, get(&channel->hash), i);
     }
     table_publish(heap, log, page);
-    directory_notify(heap); /* before the old one can be used again: look-ups start anew */
+    directory_notify(heap); /* before the old one is reused: look-ups start anew */
     if (extent_is(heap, old, 1, KIND_SYSTEM, part_tag(NO_CHANNEL, DIRECTORY_TABLE)))
         extent_free(me, (old - heap->geometry.data_at) >> PAGE_SHIFT);
     return 0;
@@ -249,7 +250,7 @@ static uint32_t count_living(ipcheap_heap *heap) {
     return living;
 }
 
-/* Under the lock. Room for one more, with a quarter of the cells empty. */
+/* Makes room for one more channel, with a quarter of the cells empty. Under the lock. */
 static int table_reserve(struct participant *me) {
     struct header *header = me->heap->header;
     struct table table;
@@ -257,7 +258,7 @@ static int table_reserve(struct participant *me) {
     uint64_t cells = there ? table.mask + 1 : 0, dead = get(&header->tombstones);
     uint64_t live = (uint64_t)get(&header->channels) + 1;
     if (dead <= cells && (live + dead) * 4 <= cells * 3) return 0;
-    /* Before a table is made as large as a count says, it is counted. */
+    /* The count may be wrong, so it is taken anew before a table is made by it. */
     live = count_living(me->heap) + 1;
     put(&header->channels, (uint32_t)live - 1);
     uint64_t log = FIRST_TABLE_LOG;
@@ -272,7 +273,7 @@ static int chunk_make(struct participant *me, uint32_t chunk) {
     uint64_t page, tag = part_tag(NO_CHANNEL, chunk);
     int error = zeroes_make(me, SYSTEM_ZONE, chunk_bytes(chunk), KIND_SYSTEM, tag, &page);
     if (error) return error;
-    put_release(&heap->header->chunks[chunk], page_offset(heap, page));
+    put_release(&heap->header->chunks[chunk], page_offset(heap, page)); /* with chunk_find() */
     return 0;
 }
 
@@ -280,7 +281,7 @@ static void entry_begin(struct participant *me, struct channel *channel) {
     put(&channel->state, (uint64_t)CHANNEL_MAKING << 62 | (me->tag & ~(TAG_OWN << 62)));
 }
 
-/* A descriptor that was never given; those that are in use although none should be, are skipped. */
+/* Takes a descriptor that was never used; skips those in use that `entries` does not count. */
 static int entry_new(struct participant *me, uint32_t *index) {
     struct header *header = me->heap->header;
     uint32_t next = directory_entries(me->heap), within;
@@ -308,7 +309,7 @@ static int entry_take(struct participant *me, uint32_t *index) {
     uint32_t link = get(&header->free_entry);
     if (link == 0) return entry_new(me, index);
     struct channel *channel = channel_at(me->heap, link - 1);
-    if (!channel || state_of(channel) != CHANNEL_FREE) { /* the list leads astray: drop it */
+    if (!channel || state_of(channel) != CHANNEL_FREE) { /* the list is corrupt: drop it */
         put(&header->free_entry, 0);
         return entry_new(me, index);
     }
@@ -424,7 +425,7 @@ void directory_drop(struct participant *me, uint32_t index) {
     entry_free(heap, index);
 }
 
-/* Is a run that belongs to the directory or a channel still what they point to? */
+/* True if the directory or the channel that a run belongs to still points to it. */
 static bool run_is_referenced(ipcheap_heap *heap, uint64_t page) {
     uint64_t tag = get(&heap->pages[page].tag), offset = page_offset(heap, page);
     uint32_t index = tag_channel(tag);
@@ -439,7 +440,7 @@ static bool run_is_referenced(ipcheap_heap *heap, uint64_t page) {
     return position < DIRECTORY_CHUNKS && get(&heap->header->chunks[position]) == offset;
 }
 
-/* In batches, because freeing moves the heads that a walk stands on. */
+/* Frees such runs in batches, because freeing moves the heads that a walk stands on. */
 static void free_unreferenced(struct participant *me, int zone) {
     ipcheap_heap *heap = me->heap;
     uint64_t lost[64];
@@ -457,7 +458,7 @@ static void free_unreferenced(struct participant *me, int zone) {
     } while (count == sizeof lost / sizeof *lost);
 }
 
-/* A channel that was LIVE but not yet in the table; there is always room for one. */
+/* Inserts LIVE channels that the table lacks: one at most, for which there is always room. */
 static void reinsert_missing(ipcheap_heap *heap) {
     struct table table;
     uint32_t entries = directory_entries(heap), index;
@@ -471,8 +472,8 @@ static void reinsert_missing(ipcheap_heap *heap) {
 }
 
 /*
- * Roots of chunks that were published and do not lead to them any more: the runs say whose
- * they are. One that was being made when its maker died has no root yet, and no entries.
+ * Restores roots of published chunks that do not lead to them any more, by the tags of the runs.
+ * A chunk that was being made when its maker died has no root yet, and no entries.
  */
 static void restore_roots(ipcheap_heap *heap) {
     struct header *header = heap->header;
@@ -487,7 +488,7 @@ static void restore_roots(ipcheap_heap *heap) {
         if (root == here || extent_is(heap, root, bytes, KIND_SYSTEM, tag)) continue;
         bool published = root != 0 || entries > FIRST_CHUNK * ((UINT64_C(1) << chunk) - 1);
         if (published && extent_is(heap, here, bytes, KIND_SYSTEM, tag))
-            put_release(&header->chunks[chunk], here);
+            put_release(&header->chunks[chunk], here); /* with chunk_find() */
     }
 }
 

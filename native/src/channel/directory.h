@@ -1,47 +1,50 @@
 /*
- * directory.h - layer channel: which channels there are.
+ * directory.h - layer channel: the channels of a heap, by their keys.
  *
- *   hash table of index + 1  ->  descriptors in chunks that never move  ->  its memory
+ *   table    | 0 | index + 1 | tombstone | ... |     by hash of the key, open addressing
+ *                      |
+ *   chunks   | descriptor | descriptor | ... |       they never move
+ *                      |
+ *   parts    | a ring's slots, a segment's bytes |   memory of the channel's own
  *
- * A descriptor is LIVE or it is not: that store commits; table, free list and counts are
- * made again from the descriptors after a crash. Look-ups take no lock: whatever they find
- * in a table is checked against the descriptor, and a miss counts only when the directory
- * did not change meanwhile.
+ * One store makes a descriptor LIVE and so commits the channel. Table, free list and counts are
+ * rebuilt from the descriptors after a crash. Look-ups take no lock: whatever they find in a table
+ * is checked against the descriptor, and a miss counts only if the directory did not change
+ * meanwhile. Any participant may look; only a holder of the heap lock adds and removes.
  */
 #ifndef IPCHEAP_CHANNEL_DIRECTORY_H
 #define IPCHEAP_CHANNEL_DIRECTORY_H
 
 #include "segment/membership.h"
 
-
-/* The descriptor; NULL for an index that was never given. */
+/* Returns the descriptor with an index; NULL if its chunk was never made. */
 struct channel *channel_at(ipcheap_heap *heap, uint32_t index);
-/* Descriptors beyond this one have never been. */
+/* Returns how many descriptors have ever been used: those from this index on have not. */
 uint32_t directory_entries(ipcheap_heap *heap);
-/* Where an area of a channel's memory is; 0 unless it is there, is its own, and has that many bytes. */
+/* Returns the offset of a channel's part; 0 unless it exists, is its own, and has the bytes. */
 uint64_t channel_part(ipcheap_heap *heap, uint32_t index, uint32_t part, uint64_t bytes);
-/* The channel that a handle names, unless it is gone: CHANNEL_NOT_FOUND. */
+/* Finds the channel that a handle names; CHANNEL_NOT_FOUND if it has been removed. */
 int channel_of(ipcheap_heap *heap, const ipcheap_channel *handle, struct channel **channel);
 
 /*
- * Under the lock. Finds the channel or adds it; *added tells. A different kind or shape is
- * CHANNEL_TYPE; shape 0 takes any.
+ * Finds the channel or adds it, which *added says. Returns CHANNEL_TYPE if it exists with another
+ * kind or shape, except that shape 0 accepts any and adds none. Under the lock.
  */
 int directory_add(struct participant *me, const ipcheap_key *key, uint32_t kind, uint64_t shape,
                   ipcheap_channel *handle, bool *added);
-/* Under the lock. Gives the channel an area of its memory, zero from end to end. */
+/* Gives the channel memory for one of its parts, all zero. Under the lock. */
 int channel_make_part(struct participant *me, uint32_t index, uint32_t part, uint64_t bytes);
-/* Under the lock. Takes it out of the table; the descriptor stays until directory_drop(). */
+/* Takes a channel out of the table; directory_drop() frees its descriptor. Under the lock. */
 void directory_remove(struct participant *me, uint32_t index);
-/* Under the lock. Frees memory and descriptor of a removed channel. */
+/* Frees memory and descriptor of a removed channel. Under the lock. */
 void directory_drop(struct participant *me, uint32_t index);
-/* Under the lock. Completes table, free list and counts; frees what a dead one was making. */
+/* Rebuilds table, free list and counts; frees what was half made. Under the lock. */
 void directory_rebuild(struct participant *me);
-/* Under the lock. Do the roots lead to descriptors and table, and do the counts add up? */
+/* True if the roots lead to descriptors and table, and the counts add up. Under the lock. */
 bool directory_valid(ipcheap_heap *heap);
-/* The key that a descriptor has. */
+/* Gets the key in a descriptor. */
 void channel_key(const struct channel *channel, ipcheap_key *key);
-/* Something that others may wait for has changed. */
+/* Wakes the waiters for a change of the directory, and makes look-ups that missed start anew. */
 void directory_notify(ipcheap_heap *heap);
 
 #endif

@@ -1,17 +1,17 @@
 /*
  * kind.h - layer channel: what all other code asks of a kind of channel.
  *
- * A kind is a folder of its own, beside the others, and one line of the table in heap/kinds.c.
- * Everything below it, and whatever goes through all channels, knows a kind by these answers
- * alone. Sending and receiving do not come through here: only waiting, claiming, closing, removing,
- * recovering and reclaiming do.
+ * A kind is a folder of its own, beside the others, and one line of the table in heap/kinds.c. The
+ * layers below it, and all code that goes through every channel, know a kind by these answers
+ * alone. Sending and receiving do not come through here; waiting, claiming, closing, removing,
+ * recovering and reclaiming do. Each answer says which locks its caller holds.
  */
 #ifndef IPCHEAP_CHANNEL_KIND_H
 #define IPCHEAP_CHANNEL_KIND_H
 
 #include "segment/participant.h"
 
-/* One participant that is being recovered; under the heap lock. */
+/* A dead participant that is being recovered; under the heap lock. */
 struct recovery {
     struct participant *me;
     ipcheap_heap *heap;
@@ -20,10 +20,13 @@ struct recovery {
     const ipcheap_recovery_witness *witness;
 };
 
-/* Writing sides of all channels come before any reading side: a forwarded record may go back. */
+/*
+ * All writing sides are recovered before any reading side: undoing a send may return a forwarded
+ * record to the slot that it came from.
+ */
 enum { RECOVER_WRITERS, RECOVER_READERS, RECOVERY_PASSES };
 
-/* Does a tag or a holder word name the dead participant, or an earlier occupant of its slot? */
+/* True if a tag or holder names the dead participant, or an earlier occupant of its slot. */
 static inline bool names_dead(const struct recovery *r, uint64_t word) {
     return tag_slot(word) == r->slot && (int32_t)(tag_generation(word) - r->generation) <= 0;
 }
@@ -33,45 +36,47 @@ static inline bool owned_by_dead(const struct recovery *r, uint64_t tag) {
 }
 
 struct kind {
-    /* Its first area of memory, part 0: made with the channel, or when a side is first claimed. */
+    /* Part 0 of its memory: made with the channel, or when a side is first claimed. */
     int zone;
     enum page_kind pages;
     bool made_with_channel;
     uint64_t (*bytes)(uint64_t shape);
 
-    /* Under the lock, of a channel. NULL: a kind without contents of its own. */
-    /* Does the channel hold the block with this SENT or PART tag, or is it garbage? Without it, too. */
+    /* Contents; under the lock. NULL: a kind without contents of its own. */
+
+    /* True if it holds the block with this SENT or PART tag, false for garbage. Needs no lock. */
     bool (*holds)(ipcheap_heap *heap, uint64_t tag, uint64_t offset);
-    /* Frees garbage; the writing side is out of the way. */
+    /* Frees garbage; no participant is writing. */
     void (*collect)(struct participant *me, uint32_t index);
-    /* Frees garbage if that can be done now, whatever the writing side does. */
+    /* Frees garbage while the writing side may be in use, if it is safe now. */
     void (*reclaim)(struct participant *me, uint32_t index);
-    /* CHANNEL_GONE has been set: frees what no reader has received, if that can be known. */
+    /* After CHANNEL_GONE was set: frees what no reader has received, if that can be known. */
     void (*withdraw)(struct participant *me, uint32_t index);
-    /* The channel is removed and no side is open: frees all that is left. */
+    /* Frees all that is left in a removed channel without an open side. */
     void (*drain)(struct participant *me, uint32_t index);
-    /* Undoes and completes what the dead participant left in the channel; may be repeated. */
+    /* Undoes or completes what the dead participant left in the channel; may be repeated. */
     void (*recover)(const struct recovery *r, uint32_t index, int pass);
 
-    /* Endpoints. 0 bytes: nobody claims a side, and the rest is NULL. */
+    /* Endpoints. 0 bytes: no side can be claimed, and the rest is NULL. */
+
     size_t endpoint_bytes;
-    /* Under the lock, before the endpoint holds its seat: 0, CORRUPT. */
+    /* Prepares an endpoint before it holds its seat: 0 or CORRUPT. Under the lock. */
     int (*take_side)(ipcheap_endpoint *e);
-    /* Under the heap's mutex, at the end: what it holds becomes its participant's own. */
+    /* Makes what a closing endpoint holds its participant's own. Under the heap's mutex. */
     void (*keep_held)(ipcheap_endpoint *e, struct participant *me);
-    /* Is there something to do? */
+    /* True if there is something to do. */
     bool (*can_go_on)(const ipcheap_endpoint *e);
-    /* Is there enough to do, so that it is worth while to stop spinning? */
+    /* True if there is so much to do that it pays to stop spinning. */
     bool (*has_some)(const ipcheap_endpoint *e);
-    /* Is there something to do, or an end or an error to report? */
+    /* True if there is something to do, or an end or an error to report. */
     bool (*ready)(const ipcheap_endpoint *e);
-    /* The endpoint is about to wait, and nothing of its own may be what it waits for. */
+    /* Gets what the endpoint itself holds out of the way of what it is about to wait for. */
     void (*before_waiting)(ipcheap_endpoint *e);
 };
 
 #define KINDS 6 /* IPCHEAP_RECORD_CHANNEL, ...; 0 is none */
 
-/* What the kind of that number answers; NULL if there is none. */
+/* Returns the answers of the kind with that number; NULL if there is no such kind. */
 static inline const struct kind *kind_numbered(const ipcheap_heap *heap, uint32_t number) {
     return number < KINDS ? heap->hooks->kinds[number] : NULL;
 }

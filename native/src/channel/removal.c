@@ -16,7 +16,7 @@ void channel_drop_if_done(struct participant *me, uint32_t index) {
     directory_drop(me, index);
 }
 
-/* Under the lock. */
+/* Removes a channel, whether or not a side is open. Under the lock. */
 static void remove_channel(struct participant *me, struct channel *channel, uint32_t index) {
     ipcheap_heap *heap = me->heap;
     const struct kind *kind = kind_of(heap, channel);

@@ -1,10 +1,16 @@
-/* removal.h - layer channel: taking a channel out of the heap, now and when its last side closes. */
+/*
+ * removal.h - layer channel: taking a channel out of the heap, now and when its last side closes.
+ *
+ *   state   LIVE  ->  REMOVED, flags |= GONE  ->  FREE, once no side is open
+ *
+ * Holders of the heap lock call.
+ */
 #ifndef IPCHEAP_CHANNEL_REMOVAL_H
 #define IPCHEAP_CHANNEL_REMOVAL_H
 
 #include "channel/kind.h"
 
-/* Under the lock: frees a removed channel if no side is open. */
+/* Frees a removed channel if no side is open. Under the lock. */
 void channel_drop_if_done(struct participant *me, uint32_t index);
 
 #endif

@@ -7,7 +7,7 @@
 bool side_taken(struct participant *me, struct channel *channel, int side) {
     struct seat *seat = &channel->seats[side];
     uint64_t holder = get_acquire(&seat->holder); /* pairs with claim() */
-    /* One that never was cannot be recovered, nor will it ever close. */
+    /* A holder that never existed cannot be recovered, and will never close the side. */
     if (recover_if_dead(me, holder) == IPCHEAP_CORRUPT)
         side_end(me->heap, channel, side, SIDE_DIED);
     return side_state(get(&seat->holder)) == SIDE_OPEN;
@@ -28,7 +28,7 @@ void side_end(ipcheap_heap *heap, struct channel *channel, int side, enum side_s
     struct seat *seat = &channel->seats[side];
     uint64_t holder = get(&seat->holder) & ~(UINT64_C(3) << 62);
     if (side == IPCHEAP_PRODUCER) put_or(&channel->flags, CHANNEL_DESERTED);
-    /* Release: pairs with peer_state(); whatever the side did comes before its end. */
+    /* Release: pairs with peer_state(). All that the side did comes before its end. */
     put_release(&seat->holder, (uint64_t)state << 62 | holder);
     full_fence(); /* pairs with sleeper_fence() */
     unpark(heap, &channel->seats[!side], NULL);
@@ -44,15 +44,18 @@ void side_recover(const struct recovery *r, struct channel *channel, int side) {
     put(&channel->sides[side].since, 0);
     put(&channel->seats[side].parked, AWAKE);
     bell_recover(r->heap, &channel->seats[side]);
-    /* The dead one may have taken the other's word and not rung; before the commit, for us. */
+    /*
+     * The dead holder may have taken the other side's word without ringing. Before the commit, so
+     * that it is done even if this process is killed here.
+     */
     bell_ring(r->heap, &channel->seats[!side], NULL);
     r->report->endpoints++;
     side_end(r->heap, channel, side, SIDE_DIED);
 }
 
 int channel_poison(ipcheap_heap *heap, struct channel *channel) {
-    /* Whoever removes the channel frees what lies in it: that looks broken, and is only gone. */
-    if (get_acquire(&channel->flags) & CHANNEL_GONE) /* pairs with ipcheap_remove_channel() */
+    /* What lies in a channel is freed on its removal, so it looks broken and is only removed. */
+    if (get_acquire(&channel->flags) & CHANNEL_GONE) /* pairs with remove_channel() */
         return IPCHEAP_ENDPOINT_CLOSED;
     put_or(&channel->flags, CHANNEL_POISONED);
     full_fence(); /* pairs with sleeper_fence() */
@@ -61,8 +64,8 @@ int channel_poison(ipcheap_heap *heap, struct channel *channel) {
 }
 
 /*
- * The marks of a side, newest first: it stood there at that second. The k-th is given up when its
- * neighbours are less than 2^k seconds apart, so that they lie 1, 2, 4 ... seconds back.
+ * Adds a mark of where the side is at that second, newest first. The k-th mark is given up if its
+ * neighbours are less than 2^k seconds apart, so that marks lie 1, 2, 4 ... seconds back.
  */
 static void side_mark(struct side *side, uint64_t seconds) {
     uint64_t mark = mark_word(get(&side->position), seconds), newest = get(&side->marks[0]);
@@ -73,7 +76,7 @@ static void side_mark(struct side *side, uint64_t seconds) {
         if (older != 0 && (apart & MARK_SECONDS) < UINT64_C(2) << k) break;
         newer = mark_seconds(get(&side->marks[k]));
     }
-    /* From the oldest on: killed in between, a mark stands there twice. */
+    /* From the oldest on: if the holder is killed half-way, one mark stands there twice. */
     for (; k > 0; k--) put(&side->marks[k], get(&side->marks[k - 1]));
     put(&side->marks[0], mark);
 }

@@ -1,27 +1,33 @@
 /*
- * side.h - layer channel: the two sides of a channel: who holds them, and how they end.
+ * side.h - layer channel: the two sides of a channel: how they are held, and how they end.
  *
- * Side 0 writes (a producer), side 1 reads (a consumer). A side's seat says who holds it or how it
- * ended; its hot line says how far it is.
+ *   seat.holder   side_state 2 | unused 18 | generation 32 | slot 12
+ *
+ * Side 0 writes (a producer), side 1 reads (a consumer). A side's seat names its holder and says
+ * whether and how the side ended. Its own pair of lines, struct side, says how far it is. Only the
+ * holder calls side_sleeps() and side_wakes(); any participant may call the rest.
  */
 #ifndef IPCHEAP_CHANNEL_SIDE_H
 #define IPCHEAP_CHANNEL_SIDE_H
 
 #include "channel/kind.h"
 
-/* Under the lock: does a living participant hold the side? Recovers a dead one. */
+/* True if a living participant holds the side, after recovering a dead one. Under the lock. */
 bool side_taken(struct participant *me, struct channel *channel, int side);
-/* The side will not go on: its seat says how it ended, and the other side is woken. */
+/* Ends a side: its seat says how from now on, and the other side is woken. */
 void side_end(ipcheap_heap *heap, struct channel *channel, int side, enum side_state state);
-/* Is the side held by the dead participant, or an earlier occupant of its slot? */
+/* True if the dead participant, or an earlier occupant of its slot, holds the side. */
 bool side_is_of_dead(const struct recovery *r, const struct channel *channel, int side);
-/* Under the lock: what the dead holder of a side leaves to sleepers and pollers of both sides. */
+/* Ends the side of a dead holder, after waking or cleaning up all that it left. Under the lock. */
 void side_recover(const struct recovery *r, struct channel *channel, int side);
 
-/* Something in the channel is not what any participant writes: no side goes on. Returns CORRUPT. */
+/*
+ * Stops both sides of a channel in which a word violates the protocol. Returns CORRUPT, or
+ * ENDPOINT_CLOSED if the channel is only being removed.
+ */
 int channel_poison(ipcheap_heap *heap, struct channel *channel);
 
-/* A side falls asleep, and is awake again; when, and where it stood, is for others to look at. */
+/* Notes for others to see when a side falls asleep and how far it was; or that it is awake. */
 void side_sleeps(ipcheap_heap *heap, struct side *side);
 static inline void side_wakes(struct side *side) { put(&side->since, 0); }
 

@@ -4,7 +4,7 @@
 
 static void knock(ipcheap_heap *heap, uint64_t holder) {
     struct participant_slot *record = participant_record(heap, holder);
-    if (!record) return; /* nobody's: a sleeper looks by itself after a while */
+    if (!record) return; /* a corrupt word: a sleeper looks by itself after a while */
     put_add(&record->knock, 1);
     os_futex_wake(&record->knock, 1);
 }
@@ -15,7 +15,7 @@ bool unpark(ipcheap_heap *heap, struct seat *seat, struct bell_pull *pull) {
     case AWAKE: return false;
     case PARKED_BELL: bell_ring(heap, seat, pull); break;
     case PARKED_AMONG: knock(heap, get_acquire(&seat->holder)); break; /* with claim() */
-    default: os_futex_wake(&seat->parked, 1); /* PARKED_HERE, or what nobody wrote */
+    default: os_futex_wake(&seat->parked, 1); /* PARKED_HERE, or a corrupt word */
     }
     return true;
 }
@@ -31,9 +31,9 @@ void bell_ring(ipcheap_heap *heap, struct seat *seat, struct bell_pull *pull) {
         if (inode == 0 || inode == BELL_MAKING) return;
         uint64_t holder = get_acquire(&seat->holder); /* with claim() */
         const struct participant_slot *record = participant_record(heap, holder);
-        uint32_t pid = record ? get(&record->pid) : 0; /* which no process has */
+        uint32_t pid = record ? get(&record->pid) : 0; /* 0: no process has it */
         int fd = os_pipe_open(heap->file, seat_suffix(heap, seat), pid, (int)get(&bell->fd), inode);
-        if (fd < 0) { /* out of descriptors, or the holder is gone: the next waker tries again */
+        if (fd < 0) { /* out of descriptors, or the holder is gone: the next waker retries */
             uint32_t awake = AWAKE;
             put_if(&seat->parked, &awake, PARKED_BELL);
             return;
