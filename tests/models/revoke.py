@@ -321,7 +321,7 @@ def move_on(position: int, count: int) -> Steps:
 def drain_pending(others: tuple[str, ...]) -> Steps:
     """Return the position from which on ipcheap_remove_channel() frees."""
     yield from os_membarrier(*others)
-    return (yield get_acquire(("position",)))
+    return (yield get(("position",)))
 
 
 def has(view: View, position: int, who: str) -> Any:

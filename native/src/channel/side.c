@@ -78,7 +78,7 @@ static void side_mark(struct side *side, uint64_t seconds) {
     }
     /* From the oldest on: if the holder is killed half-way, one mark stands there twice. */
     for (; k > 0; k--) put(&side->marks[k], get(&side->marks[k - 1]));
-    put(&side->marks[0], mark);
+    put_release(&side->marks[0], mark); /* pairs with check_marks() */
 }
 
 void side_sleeps(ipcheap_heap *heap, struct side *side) {

@@ -41,8 +41,8 @@ static void drain_pending(struct participant *me, uint32_t index) {
     uint64_t holder = get_acquire(&channel->seats[IPCHEAP_PRODUCER].holder);
     bool other = side_state(holder) == SIDE_OPEN && holder != me->tag;
     if (other && !participant_settled(heap, tag_slot(holder))) return;
-    /* Pairs with move_to(). */
-    ring_drain(me, index, get_acquire(&channel->sides[IPCHEAP_CONSUMER].position));
+    /* No acquire: os_membarrier() orders this load after the consumer's store in move_to(). */
+    ring_drain(me, index, get(&channel->sides[IPCHEAP_CONSUMER].position));
 }
 
 static void collect(struct participant *me, uint32_t index) { ring_collect(me, index); }
