@@ -4,9 +4,9 @@
  *   | data, nbytes of it | up to 63 | ipcheap_array_header | shape | type and a zero |
  *   ^ 64-byte aligned               ^ 64-byte aligned: the description
  *
- * The description stands behind the data, so that the data begins where its block begins and
- * a reader that does not care sees a record like any other. Whether a record has a description
- * is said by the slot of the ring, not by bytes that a user could have written.
+ * The description stands behind the data, so the data begins where its block begins, and a reader
+ * that does not ask for the array sees a record like any other. The slot of the ring says whether a
+ * record has a description, not bytes that a user could have written.
  */
 #include <string.h>
 
@@ -20,7 +20,7 @@ _Static_assert(sizeof(ipcheap_description) ==
 
 static const uint64_t most_bytes = UINT64_C(1) << (SIZE_BITS - 1);
 
-/* Bytes of all items; false if no record has so many, or there is no such array. */
+/* Computes the bytes of all items; false if no record has so many, or there is no such array. */
 static bool measure(const ipcheap_array_header *header, const char *shape, uint64_t *nbytes) {
     if (header->itemsize == 0 || header->order > 1) return false;
     bool empty = false, fits = header->itemsize <= most_bytes;
@@ -38,14 +38,14 @@ static bool measure(const ipcheap_array_header *header, const char *shape, uint6
 
 static uint64_t description_at(uint64_t nbytes) { return round_up(nbytes, BLOCK_ALIGN); }
 
-/* The length of the description that begins with a header; 0 if none can begin with it. */
+/* Returns the length of the description that begins with a header; 0 if none can. */
 static uint64_t description_bytes(const ipcheap_array_header *header) {
     if (header->dimensions > IPCHEAP_ARRAY_DIMENSIONS) return 0;
     if (header->type_length == 0 || header->type_length >= IPCHEAP_ARRAY_TYPE) return 0;
     return sizeof *header + header->dimensions * sizeof(uint64_t) + header->type_length + 1;
 }
 
-/* Checks what stands behind a header that description_bytes() accepts. */
+/* True if what stands behind a header that description_bytes() accepts is valid. */
 static bool rest_is_valid(const ipcheap_array_header *header, const char *rest, uint64_t *nbytes) {
     const char *type = rest + header->dimensions * sizeof(uint64_t);
     if (memchr(type, 0, (size_t)header->type_length + 1) != type + header->type_length) return false;
@@ -78,7 +78,7 @@ int ipcheap_allocate_array(ipcheap_heap *heap, const void *description, size_t l
     ipcheap_array_header header;
     uint64_t nbytes;
     if (length < sizeof header) return IPCHEAP_BAD_VALUE;
-    memcpy(&header, description, sizeof header); /* it may lie anywhere */
+    memcpy(&header, description, sizeof header); /* it may be unaligned */
     if (header.magic != IPCHEAP_ARRAY_MAGIC || header.version != IPCHEAP_ARRAY_VERSION)
         return IPCHEAP_BAD_VALUE;
     if (length != description_bytes(&header)) return IPCHEAP_BAD_VALUE;
@@ -86,7 +86,7 @@ int ipcheap_allocate_array(ipcheap_heap *heap, const void *description, size_t l
         return IPCHEAP_BAD_VALUE;
     int error = ipcheap_allocate(heap, description_at(nbytes) + length, record);
     if (error) return error;
-    /* The block is the caller's alone; sending publishes this together with the data. */
+    /* Only the caller sees the block; sending publishes this together with the data. */
     memcpy((char *)record->data + description_at(nbytes), description, length);
     record->nbytes = nbytes;
     record->form = IPCHEAP_ARRAY;

@@ -27,17 +27,17 @@ int ipcheap_add_record_channel(ipcheap_heap *heap, const ipcheap_key *key, uint6
 static uint64_t ring_bytes(uint64_t slots) { return slots * sizeof(struct ring_slot); }
 
 /*
- * Under the lock, after CHANNEL_GONE: frees what the consumer has not received. It stores its
- * position and then looks at the flag, so after a membarrier either the position has gone beyond a
- * record or the consumer does not take it. The producer must be outside. If that cannot be known,
- * what is pending is freed when the last side closes.
+ * Frees what the consumer has not received, after CHANNEL_GONE was set. The consumer stores its
+ * position and then reads the flag: after a membarrier, either its position is beyond a record, or
+ * it does not take the record. The producer must be outside the ring. If that cannot be known, what
+ * is pending is freed when the last side closes. Under the lock.
  */
 static void drain_pending(struct participant *me, uint32_t index) {
     ipcheap_heap *heap = me->heap;
     struct channel *channel = channel_at(heap, index);
     if (get(&heap->header->fences)) return;
     if (!os_membarrier()) return;
-    /* The last holder, pairs with claim(). */
+    /* Pairs with claim(). */
     uint64_t holder = get_acquire(&channel->seats[IPCHEAP_PRODUCER].holder);
     bool other = side_state(holder) == SIDE_OPEN && holder != me->tag;
     if (other && !participant_settled(heap, tag_slot(holder))) return;
@@ -51,6 +51,7 @@ static void drain(struct participant *me, uint32_t index) { ring_drain(me, index
 
 /* Claiming and closing ----------------------------------------------------------------------- */
 
+/* Sets an endpoint's position by the slots; a producer collects what was released meanwhile. */
 static void take_position(struct record_endpoint *e) {
     uint64_t sent = ring_sent(e->base.heap, e->base.index);
     if (e->base.side == IPCHEAP_PRODUCER) {
@@ -78,7 +79,7 @@ static int take_side(ipcheap_endpoint *endpoint) {
     return 0;
 }
 
-/* What a closing consumer holds becomes its participant's own and is not delivered again. */
+/* Makes what a closing consumer holds its participant's own, so that it is not redelivered. */
 static void keep_held(ipcheap_endpoint *endpoint, struct participant *me) {
     struct record_endpoint *e = record_endpoint(endpoint);
     if (e->base.side != IPCHEAP_CONSUMER) return;
@@ -92,6 +93,7 @@ static void keep_held(ipcheap_endpoint *endpoint, struct participant *me) {
             !place_is(&place, my_sent_tag(e, p)))
             continue;
         put(place.tag, my_tag(e->base.me));
+        /* Release: pairs with look_at_slot(). */
         put_release(&slot->word, ring_word(lap_of(e, p) + 1, SLOT_EMPTY, 0));
         participant_holds(me, e->base.me, 1);
     }
@@ -103,7 +105,7 @@ int record_poison(struct record_endpoint *e) {
     return channel_poison(e->base.heap, e->base.channel);
 }
 
-/* Does the endpoint's next slot say what nobody would have written? */
+/* True if the word in the endpoint's next slot violates the protocol. */
 static bool is_broken(const struct record_endpoint *e, uint64_t word) {
     return e->position >= e->doubtful && !slot_word_possible(word, lap_of(e, e->position));
 }
@@ -113,9 +115,9 @@ static bool can_go_on(const ipcheap_endpoint *e) {
 }
 
 /*
- * In a full ring both sides work on one line, and each record costs the consumer, which is the
- * slower one, a miss. So while it spins a producer looks for more than one free slot; at the end
- * of that, one will do.
+ * True if it pays to stop spinning. In a full ring both sides work on one cache line, and each
+ * record costs the consumer, the slower side, a miss. So a producer that spins waits for several
+ * free slots; once it stops spinning, one will do.
  */
 static bool has_some(const ipcheap_endpoint *endpoint) {
     const struct record_endpoint *e = (const struct record_endpoint *)endpoint;
@@ -144,16 +146,16 @@ int why_not(struct record_endpoint *e, uint64_t word) {
     if (UNLIKELY(flags & CHANNEL_POISONED)) return IPCHEAP_CORRUPT;
     if (UNLIKELY(is_broken(e, word))) return record_poison(e);
     enum side_state peer = peer_state(&e->base);
-    /* One that polls never parks, so it has to look after a silent peer now and then itself. */
+    /* A poller never parks, so from time to time it looks itself whether a silent peer is alive. */
     if (peer == SIDE_OPEN && UNLIKELY(++e->base.idle % LOOK_AFTER_TRIES == 0)) {
         uint64_t holder = get_acquire(&e->base.peer->holder); /* pairs with claim() */
         if (recover_if_dead(e->base.me, holder) == IPCHEAP_CORRUPT) return IPCHEAP_CORRUPT;
         peer = peer_state(&e->base);
     }
     if (peer == SIDE_CLOSED || peer == SIDE_DIED) {
-        /* The slot first, then the state: whatever was sent before the end comes before it. */
+        /* Once more after the peer's end: what it sent before comes first. */
         if (record_can_go_on(e)) return 0;
-        /* It may have closed because the channel was removed meanwhile. */
+        /* The peer may have closed because the channel was removed meanwhile. */
         if (get(&e->base.channel->flags) & CHANNEL_GONE) return IPCHEAP_ENDPOINT_CLOSED;
         return peer == SIDE_CLOSED ? IPCHEAP_CHANNEL_CLOSED : IPCHEAP_PEER_DIED;
     }
@@ -162,7 +164,7 @@ int why_not(struct record_endpoint *e, uint64_t word) {
 
 /* Looking ------------------------------------------------------------------------------------ */
 
-/* How many slots the consumer has received and not given back. */
+/* Returns how many slots the consumer has received and not given back. */
 static uint64_t slots_held(const struct record_endpoint *e) {
     uint64_t held = 0, first = e->position > e->mask ? e->position - e->mask - 1 : 0;
     for (uint64_t p = first; p < e->position; p++) {
@@ -190,7 +192,7 @@ int ipcheap_endpoint_describe(ipcheap_endpoint *endpoint, ipcheap_endpoint_stati
     return 0;
 }
 
-/* What a former consumer had received and freed out of order lies in between. */
+/* Returns how many positions from `received` on a former consumer had freed, out of order. */
 static int64_t freed_already(const struct record_endpoint *e, uint64_t received) {
     int64_t count = 0;
     for (uint64_t p = received; p < e->doubtful; p++) {

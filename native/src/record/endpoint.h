@@ -15,11 +15,12 @@
  * only while the block's tag names that slot, so that a forwarded or kept record is never
  * delivered twice. Extents do not wait in a ring to be freed: the consumer frees them.
  *
- * Held records never stop a channel. A consumer that would have to wait for a record while it still
- * holds the one a whole ring before it, in the same slot, detaches that one: takes it out as by
- * keep(), so that the producer can go on. The user of the record does not notice.
+ * Held records never block a channel. A consumer that would have to wait for a record while it
+ * still holds the one a whole ring before it, in the same slot, detaches the old one: takes it out
+ * of the slot as keep() does, so that the producer can go on. The user of it does not notice.
  *
- * Private memory. The thread that claimed the side calls; only freeing records is for any thread.
+ * The endpoint itself is private memory. The thread that claimed the side calls; any thread of its
+ * process may free, keep and forward records.
  */
 #ifndef IPCHEAP_RECORD_ENDPOINT_H
 #define IPCHEAP_RECORD_ENDPOINT_H
@@ -34,10 +35,10 @@ struct record_endpoint {
     struct ring_slot *slots;
     uint64_t mask;     /* slots - 1 */
     uint32_t shift;    /* log2 of slots */
-    bool writable;     /* a producer's next slot was seen to be */
+    bool writable;     /* a producer has seen that its next slot is writable */
     uint64_t position; /* the next to send or to receive */
-    uint64_t released; /* what that slot said, if a block came back in it; 0 once that is freed */
-    uint64_t doubtful; /* received positions below this one are checked against tags */
+    uint64_t released; /* a producer's next slot, if a block came back in it; 0: none, or freed */
+    uint64_t doubtful; /* a consumer checks positions below this one against tags */
 };
 
 static inline struct record_endpoint *record_endpoint(ipcheap_endpoint *e) {
@@ -56,47 +57,49 @@ static inline uint64_t my_sent_tag(const struct record_endpoint *e, uint64_t pos
     return sent_tag(e->base.index, position);
 }
 
-/* A producer's slot is free to be filled. */
+/* True if a producer's slot is free to be filled. */
 static inline bool slot_is_writable(const struct record_endpoint *e, uint64_t position,
                                     uint64_t word) {
     return ring_state(word) != SLOT_FULL && ring_lap(word) == lap_of(e, position);
 }
 
+/* True if a consumer's slot holds the record with that position. */
 static inline bool slot_is_readable(const struct record_endpoint *e, uint64_t position,
                                     uint64_t word) {
     return ring_state(word) == SLOT_FULL && ring_lap(word) == lap_of(e, position);
 }
 
 /*
- * Prefetches the block that was released into a slot: as a rule its producer, which collects it
- * there just before, sends it in that slot next. Fetched while we wait, it arrives together with the
- * slot instead of after it. The word may say anything: a prefetch does not fault.
+ * Prefetches the block that was released into a slot. The producer usually collects it there and
+ * sends it in the same slot next. Fetched while the consumer waits, the block arrives together with
+ * the slot instead of after it. A corrupt word is harmless: a prefetch does not fault.
  */
 static inline void expect_block(const struct record_endpoint *e, uint64_t word) {
     if (ring_state(word) == SLOT_RELEASED)
         __builtin_prefetch(at_offset(e->base.heap, ring_offset(word)));
 }
 
-/* Is there a record to receive, or room to send one? */
+/* True if there is a record to receive, or room to send one. */
 static inline bool record_can_go_on(const struct record_endpoint *e) {
-    uint64_t word = get_acquire(&slot_of(e, e->position)->word); /* with fill_slot(), slot_leave() */
+    /* Pairs with fill_slot() and slot_leave(). */
+    uint64_t word = get_acquire(&slot_of(e, e->position)->word);
     if (e->base.side == IPCHEAP_PRODUCER) return slot_is_writable(e, e->position, word);
     expect_block(e, word);
-    /* What a former consumer had received is looked at one by one: see settle_doubtful(). */
+    /* What a former consumer had received is examined one by one: settle_doubtful(). */
     return slot_is_readable(e, e->position, word) || e->position < e->doubtful;
 }
 
 /*
- * Returns why a call that found `word` in its slot and would have to wait must not: WOULD_BLOCK if
- * it may, 0 if the slot has changed meanwhile.
+ * Returns why a call that found `word` in its slot must not wait: the channel's end or an error. It
+ * returns WOULD_BLOCK if the call may wait, and 0 if the slot has changed meanwhile.
  */
 int why_not(struct record_endpoint *e, uint64_t word);
-/* Detaches the record that the consumer itself holds in the slot that it waits for, if it does. */
+/* Detaches the record that a consumer holds in the very slot that it waits for, if it does. */
 void make_way(struct record_endpoint *e);
-/* The ring is broken: no side goes on. Returns CORRUPT, which both are told. */
+/* Stops both sides of a corrupt ring. Returns CORRUPT, as the other side's next call will. */
 int record_poison(struct record_endpoint *e);
 
-/* What a channel of records answers: channel/kind.h. */
+/* The answers of a record channel: channel/kind.h. */
 extern const struct kind record_kind;
 
 #endif

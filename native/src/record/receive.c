@@ -7,8 +7,9 @@
 #include "segment/lock.h"
 
 /*
- * Positions that a former consumer had received: he may have released them out of order, or
- * been killed between taking a record out and letting its slot go. True when it is ours.
+ * True if the record at the next position is the consumer's to receive. A former consumer had
+ * received that position. It may have released it out of order, or have been killed between taking
+ * the record out and giving its slot back, which is done here.
  */
 static bool settle_doubtful(struct record_endpoint *e, struct ring_slot *slot, uint64_t word) {
     struct place place;
@@ -20,13 +21,13 @@ static bool settle_doubtful(struct record_endpoint *e, struct ring_slot *slot, u
     return false;
 }
 
-/* Under the mutex: another thread may be freeing that record. */
+/* Detaches a record. Under the heap's mutex, because another thread may be freeing it. */
 static void detach(struct record_endpoint *e, uint64_t position) {
     uint64_t word = get_acquire(&slot_of(e, position)->word); /* pairs with slot_leave() */
     if (!slot_is_readable(e, position, word)) return;
     shared64 *detached = &own_side(&e->base)->record.detached;
     put(detached, get(detached) + 1); /* before may_be_detached() is asked */
-    take_out(e->base.me, e, position, ring_offset(word)); /* or the channel is poisoned */
+    take_out(e->base.me, e, position, ring_offset(word)); /* an error has poisoned the channel */
 }
 
 void __attribute__((noinline)) make_way(struct record_endpoint *e) {
@@ -39,20 +40,20 @@ void __attribute__((noinline)) make_way(struct record_endpoint *e) {
     pthread_mutex_unlock(&e->base.heap->mutex);
 }
 
-/* The word of the next slot, which holds a record; or why there is none. */
+/* Finds the next slot with a record; returns 0 and its word, or why there is none. */
 static inline int find_record(struct record_endpoint *e, uint64_t *found) {
     struct ring_slot *slot = slot_of(e, e->position);
     uint64_t word = get_acquire(&slot->word); /* pairs with fill_slot() */
     while (UNLIKELY(e->position < e->doubtful) && !settle_doubtful(e, slot, word)) {
         slot = slot_of(e, ++e->position);
-        word = get_acquire(&slot->word);
+        word = get_acquire(&slot->word); /* with fill_slot() */
     }
     if (UNLIKELY(!slot_is_readable(e, e->position, word))) {
         expect_block(e, word);
         int error = why_not(e, word);
         if (error == IPCHEAP_WOULD_BLOCK && ring_state(word) == SLOT_FULL) make_way(e);
         if (error) return error;
-        word = get_acquire(&slot->word);
+        word = get_acquire(&slot->word); /* with fill_slot() */
         if (!slot_is_readable(e, e->position, word)) return IPCHEAP_WOULD_BLOCK;
     }
     *found = word;
@@ -60,12 +61,12 @@ static inline int find_record(struct record_endpoint *e, uint64_t *found) {
 }
 
 static void move_to(struct record_endpoint *e, uint64_t position) {
-    /* Who removes the channel frees what lies from this position on; see drain_pending(). */
+    /* Removing the channel frees everything from this position on: drain_pending(). */
     put(&e->base.channel->sides[IPCHEAP_CONSUMER].position, position);
     e->position = position;
 }
 
-/* Past what has been found, unless the channel has come to its end. */
+/* Moves past what has been found, or returns why the channel has come to its end. */
 static int move_on(struct record_endpoint *e, uint64_t count) {
     move_to(e, e->position + count);
     compiler_fence();
@@ -147,15 +148,15 @@ int ipcheap_receive(ipcheap_endpoint *e, ipcheap_record *record, int64_t timeout
 
 /* Receiving copies -------------------------------------------------------------------------- */
 
-enum { GROUP = 64, GROUP_BYTES = 64 << 10 }; /* at most; of one record any number of bytes */
+enum { GROUP = 64, GROUP_BYTES = 64 << 10 }; /* at most; a single record may be longer */
 
-/* Records that are copied out of their slots, which they leave together. */
+/* Records that are copied out of their slots, which are then given back together. */
 struct group {
     ipcheap_bytes records[GROUP];
     size_t count;
 };
 
-/* Adds what a slot holds, if its producer can be left to free it. */
+/* Adds what a slot holds; false if it does not fit, or the producer cannot be left to free it. */
 static bool group_add(struct record_endpoint *e, struct group *group, uint64_t word, uint64_t *nbytes) {
     const struct ring_slot *slot = slot_of(e, e->position + group->count);
     ipcheap_record record = {.offset = ring_offset(word), .nbytes = size_bytes(get(&slot->size))};
@@ -182,7 +183,7 @@ static int group_find(struct record_endpoint *e, struct group *group, size_t lim
     return 0;
 }
 
-/* The producer does not collect it, or no more: the receiver's own, and freed with the next. */
+/* Frees a received record that the producer does not collect. */
 static int receive_extent(struct record_endpoint *e, ipcheap_record *record) {
     int error = take_out(e->base.me, e, record->position, record->offset);
     if (error) return error;
@@ -190,17 +191,18 @@ static int receive_extent(struct record_endpoint *e, ipcheap_record *record) {
     return 0;
 }
 
+/* Passes records to the taker: 0, or its error. */
 static int show(ipcheap_taker *take, void *context, const ipcheap_bytes *records, size_t count) {
     int error = take(context, records, count);
     return error <= 0 ? error : IPCHEAP_BAD_VALUE;
 }
 
-/* One that has to be freed here. */
+/* Receives a copy of one record that has to be freed here. */
 static int64_t receive_alone(struct record_endpoint *e, ipcheap_taker *take, void *context) {
     ipcheap_record record;
     int error = receive_one(e, &record);
     if (error) return error;
-    /* That may take the lock. */
+    /* Freeing may take the lock. */
     error = may_sleep() ? deferred_reserve(e->base.me, 1) : IPCHEAP_WOULD_SLEEP;
     ipcheap_bytes bytes = {record.data, record.nbytes};
     if (!error) error = show(take, context, &bytes, 1);
@@ -212,7 +214,7 @@ static int64_t receive_alone(struct record_endpoint *e, ipcheap_taker *take, voi
     return error ? error : 1;
 }
 
-/* The group's slots are given back; the caller has moved on. */
+/* Gives the group's slots back; the caller has moved past them. */
 static int group_end(struct record_endpoint *e, const struct group *group) {
     uint64_t first = e->position - group->count;
     bool deserted = is_deserted(e);
@@ -229,7 +231,7 @@ static int group_end(struct record_endpoint *e, const struct group *group) {
     return 0;
 }
 
-/* The next group: how many, or an error; IPCHEAP_WOULD_BLOCK for none. */
+/* Receives copies of the next group: returns how many, WOULD_BLOCK for none, or an error. */
 static int64_t receive_group(struct record_endpoint *e, ipcheap_taker *take, void *context,
                              size_t limit) {
     struct group group;

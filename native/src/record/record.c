@@ -46,7 +46,7 @@ static int free_owned(struct participant *me, uint64_t offset) {
     if (UNLIKELY(!owner)) return nobody_here_owns(me->heap, offset);
     int error = trim_retry(me);
     if (UNLIKELY(error)) return error;
-    /* Before he can think that he holds it still. */
+    /* Before its owner could rely on its private account of what it holds. */
     if (owner != me) owner->attention |= ATTENTION_HELPED;
     error = block_free(me, &place);
     if (LIKELY(!error)) participant_holds(me, owner, -1);
@@ -56,10 +56,10 @@ static int free_owned(struct participant *me, uint64_t offset) {
 int take_out(struct participant *me, struct record_endpoint *e, uint64_t position,
              uint64_t offset) {
     struct place place;
-    /* Another tag: the block is not this slot's, whatever the slot says. */
+    /* With another tag the block is not this slot's, whatever the slot says. */
     if (!place_find(me->heap, offset, &place) || get(place.tag) != my_sent_tag(e, position))
         return record_poison(e);
-    put(place.tag, my_tag(me)); /* from here on the slot's claim does not count */
+    put(place.tag, my_tag(me)); /* from here on the slot's claim on it does not count */
     slot_let_go(e, slot_of(e, position), position, SLOT_EMPTY, 0);
     participant_holds(me, me, 1);
     return 0;
@@ -71,7 +71,7 @@ bool may_be_detached(const ipcheap_record *record) {
     return get(&side->record.detached) && get(&side->position) - record->position > e->mask;
 }
 
-/* Makes a received record the caller's own, whether its slot holds it or it has been detached. */
+/* Makes a received record the caller's own, whether its slot holds it or it was detached. */
 static int own_received(ipcheap_heap *heap, ipcheap_record *record) {
     struct participant *me;
     struct place place;
@@ -89,7 +89,7 @@ static int own_received(ipcheap_heap *heap, ipcheap_record *record) {
     return error;
 }
 
-/* 1 when the record is freed; 0 when it has become its receiver's own. */
+/* Returns 1 if it has freed the record, 0 if it has made the record the caller's own. */
 static int free_received(ipcheap_heap *heap, ipcheap_record *record) {
     struct record_endpoint *e = record_endpoint(record->consumer);
     struct ring_slot *slot = slot_held(record);
@@ -101,13 +101,13 @@ static int free_received(ipcheap_heap *heap, ipcheap_record *record) {
 }
 
 /*
- * The same for a record that another thread's consumer has received. Were that one closed just
- * now, it would keep what it holds; the mutex is what it does so under. 0 when it is closed.
+ * Returns what act() does for a record that another thread's consumer received; 0 if that consumer
+ * is closed. The mutex keeps the consumer open meanwhile: closing takes it to keep what is held.
  */
 static int for_another(ipcheap_heap *heap, ipcheap_record *record,
                        int (*act)(ipcheap_heap *, ipcheap_record *)) {
     struct participant *me;
-    int result = participant_current(heap, &me); /* not under the mutex: it takes the process's */
+    int result = participant_current(heap, &me); /* before the mutex: it takes the process mutex */
     if (result) return result;
     pthread_mutex_lock(&heap->mutex);
     if (consumer_is_open(record)) result = act(heap, record);
@@ -140,6 +140,6 @@ int ipcheap_keep(ipcheap_heap *heap, ipcheap_record *record) {
     if (record->consumer->me->abandoned) return IPCHEAP_WRONG_PROCESS;
     if (!is_anothers(record)) return own_received(heap, record);
     int error = for_another(heap, record, own_received);
-    if (!error) record->consumer = NULL; /* or its consumer, closing, has kept it */
+    if (!error) record->consumer = NULL; /* if its consumer was closing, that has kept it */
     return error;
 }

@@ -5,7 +5,7 @@
 #include "memory/block.h"
 #include "record/ring.h"
 
-/* Nobody living is on that side. */
+/* True if a side is held by a dead participant. */
 static bool side_is_dead(const struct recovery *r, uint64_t holder) {
     if (side_state(holder) != SIDE_OPEN) return false;
     return names_dead(r, holder) ||
@@ -13,8 +13,9 @@ static bool side_is_dead(const struct recovery *r, uint64_t holder) {
 }
 
 /*
- * Was the record in this slot being forwarded by somebody who died before he had filled the
- * other ring's slot? His process held both, so he is dead, too, recovered already or not.
+ * True if the record in this slot was being forwarded, and its sender died before it had filled the
+ * slot of the other ring. One process held both, so that sender is dead; it may have been recovered
+ * already.
  */
 static bool is_half_forwarded(const struct recovery *r, uint64_t tag, uint64_t offset,
                               uint64_t here) {
@@ -34,12 +35,12 @@ static void recover_producer(const struct recovery *r, uint32_t index, struct ch
     uint64_t from = get(&side->record.from);
     struct place place;
     /*
-     * Tagged as sent, but its slot was never filled: `send` had not returned. It goes back to
-     * the slot that it was to be forwarded from; if it was the dead one's own, it is freed.
+     * The block is tagged as sent, but its slot was never filled: `send` had not returned. A record
+     * that was being forwarded returns to its slot; one that the dead participant owned is freed.
      */
     if (intent && place_find(r->heap, intent, &place) && place_is(&place, sent_tag(index, sent))) {
         if (tag_kind(from) == TAG_SENT && ring_holds(r->heap, from, intent)) {
-            put_release(place.tag, from);
+            put_release(place.tag, from); /* pairs with place_is() */
         } else {
             r->report->blocks++;
             r->report->bytes += place_bytes(r->heap, &place);
@@ -58,14 +59,15 @@ static void recover_consumer(const struct recovery *r, uint32_t index, struct ch
     uint64_t sent = ring_sent(r->heap, index), received = get(&side->position), again = 0;
     for (uint64_t p = sent > ring.count ? sent - ring.count : 0; p < sent; p++) {
         struct ring_slot *slot = &ring.slots[p & (ring.count - 1)];
-        uint64_t word = get_acquire(&slot->word), lap = (p >> ring.shift) & LAP_MASK;
+        uint64_t word = get_acquire(&slot->word); /* pairs with fill_slot() */
+        uint64_t lap = (p >> ring.shift) & LAP_MASK;
         if (ring_state(word) != SLOT_FULL || ring_lap(word) != lap) continue;
         struct place place;
         uint64_t offset = ring_offset(word), tag = sent_tag(index, p);
         bool found = place_find(r->heap, offset, &place);
         if (found && is_half_forwarded(r, get(place.tag), offset, tag)) put(place.tag, tag);
         bool here = found && get(place.tag) == tag;
-        if (!here) /* kept or forwarded, and the slot not yet let go */
+        if (!here) /* kept or forwarded, and the slot not yet given back */
             put_release(&slot->word, ring_word(lap + 1, SLOT_EMPTY, 0));
         else if (p < received)
             again++;

@@ -22,8 +22,9 @@ static uint64_t lap_at(const struct ring *ring, uint64_t position) {
     return (position >> ring->shift) & LAP_MASK;
 }
 
-/* Full or done with: the position has been sent. */
+/* True if a position has been sent: its slot is full with it, or was given back after it. */
 static bool was_sent(const struct ring *ring, uint64_t position) {
+    /* Pairs with fill_slot(). */
     uint64_t word = get_acquire(&ring->slots[position & (ring->count - 1)].word);
     uint64_t lap = lap_at(ring, position);
     if (ring_state(word) == SLOT_FULL) return ring_lap(word) == lap;
@@ -36,12 +37,12 @@ uint64_t ring_sent(ipcheap_heap *heap, uint32_t index) {
     const shared64 *hint = &channel_at(heap, index)->sides[IPCHEAP_PRODUCER].position;
     uint64_t first, position, tries = 0;
     do {
-        first = position = get_acquire(hint);
+        first = position = get_acquire(hint); /* pairs with fill_slot() */
         while (position - first < ring.count && was_sent(&ring, position)) position++;
         /*
-         * A living producer may have gone round the ring since we read his hint, and then the
-         * slots tell of another lap. He moves it between any two sends, or bursts of no more than
-         * a ring, so look at it again.
+         * A living producer may have wrapped around since we read its hint, and then the slots
+         * belong to another lap. It moves the hint after each send, or burst of at most a ring, so
+         * reading the hint again shows that.
          */
     } while (get(hint) != first && tries++ < ring.count);
     return position;
@@ -52,6 +53,7 @@ uint64_t ring_oldest(ipcheap_heap *heap, uint32_t index, uint64_t sent) {
     if (!ring_of(heap, index, &ring)) return sent;
     uint64_t position = sent > ring.count ? sent - ring.count : 0;
     for (; position < sent; position++) {
+        /* Pairs with fill_slot(). */
         uint64_t word = get_acquire(&ring.slots[position & (ring.count - 1)].word);
         if (ring_state(word) == SLOT_FULL && ring_lap(word) == lap_at(&ring, position)) break;
     }
@@ -60,6 +62,7 @@ uint64_t ring_oldest(ipcheap_heap *heap, uint32_t index, uint64_t sent) {
 
 bool ring_valid(const struct ring *ring, uint64_t sent) {
     for (uint64_t position = sent; position != sent + ring->count; position++) {
+        /* Pairs with fill_slot() and slot_leave(). */
         uint64_t word = get_acquire(&ring->slots[position & (ring->count - 1)].word);
         if (!slot_word_possible(word, lap_at(ring, position))) return false;
     }
@@ -70,6 +73,7 @@ bool ring_holds(ipcheap_heap *heap, uint64_t tag, uint64_t offset) {
     struct ring ring;
     if (tag_kind(tag) != TAG_SENT || !ring_of(heap, tag_channel(tag), &ring)) return false;
     uint64_t position = tag_position(tag);
+    /* Pairs with fill_slot(). */
     uint64_t word = get_acquire(&ring.slots[position & (ring.count - 1)].word);
     return word == ring_word(lap_at(&ring, position), SLOT_FULL, offset);
 }
@@ -83,20 +87,22 @@ uint64_t ring_collect(struct participant *me, uint32_t index) {
     for (uint64_t i = 0; i < ring.count; i++) {
         uint64_t position = sent + i; /* to be sent next in its slot */
         struct ring_slot *slot = &ring.slots[position & (ring.count - 1)];
-        uint64_t word = get_acquire(&slot->word), lap = lap_at(&ring, position);
+        uint64_t word = get_acquire(&slot->word); /* pairs with slot_leave() */
+        uint64_t lap = lap_at(&ring, position);
         if (ring_state(word) != SLOT_RELEASED || ring_lap(word) != lap) continue;
         struct place place;
         uint64_t offset = ring_offset(word);
         /*
-         * By the second tag it was just being sent again; see refill_slot(). But with an intent it
-         * was sent as something else, a forwarded record perhaps: recover_producer() knows.
+         * With the second tag, refill_slot() was about to send the block again. If the block is the
+         * intent, however, it was being sent as another record, perhaps a forwarded one, and
+         * recover_producer() deals with it.
          */
         bool ours = place_find(heap, offset, &place) &&
                     (place_is(&place, sent_tag(index, position - ring.count)) ||
                      (offset != intent && place_is(&place, sent_tag(index, position))));
-        /* The block first: were we killed in between, its tag tells that it is done with. */
+        /* The block first: if we are killed in between, its tag no longer names this slot. */
         if (ours && block_free(me, &place) == 0) freed++;
-        put_release(&slot->word, ring_word(lap, SLOT_EMPTY, 0));
+        put_release(&slot->word, ring_word(lap, SLOT_EMPTY, 0)); /* pairs with look_at_slot() */
     }
     return freed;
 }
@@ -107,7 +113,7 @@ static bool has_garbage(const struct ring *ring) {
     return false;
 }
 
-/* Keeps a living producer out while we collect; see participant_enter(). */
+/* Collects while keeping a living producer outside the ring; see participant_enter(). */
 static void collect_from_other(struct participant *me, uint32_t index, uint32_t producer) {
     ipcheap_heap *heap = me->heap;
     struct channel *channel = channel_at(heap, index);
@@ -136,7 +142,8 @@ void ring_drain(struct participant *me, uint32_t index, uint64_t from) {
     uint64_t sent = ring_sent(heap, index);
     for (uint64_t p = greatest(from, sent > ring.count ? sent - ring.count : 0); p < sent; p++) {
         struct ring_slot *slot = &ring.slots[p & (ring.count - 1)];
-        uint64_t word = get_acquire(&slot->word), lap = lap_at(&ring, p);
+        uint64_t word = get_acquire(&slot->word); /* pairs with fill_slot() */
+        uint64_t lap = lap_at(&ring, p);
         if (ring_state(word) != SLOT_FULL || ring_lap(word) != lap) continue;
         struct place place;
         bool ours = place_find(heap, ring_offset(word), &place) &&

@@ -1,8 +1,11 @@
 /*
- * ring.h - layer record: the slots of a record channel, as anyone under the heap lock sees them.
+ * ring.h - layer record: the slots of a record channel, as a holder of the heap lock sees them.
  *
- * The slots tell what was sent and what was given back; a position is a hint that is completed from
- * them. How the two sides go about it is in record/endpoint.h.
+ *   | RELEASED 12 | FULL 9 | FULL 10 | EMPTY 11 |       4 slots with the positions they are for
+ *     ^ garbage     ^ oldest           ^ sent: the next position to be sent
+ *
+ * The slots say what was sent and what was given back. A side's position is a hint, completed from
+ * them. How the two sides use the slots is in record/endpoint.h.
  */
 #ifndef IPCHEAP_RECORD_RING_H
 #define IPCHEAP_RECORD_RING_H
@@ -25,11 +28,11 @@ static inline bool slot_word_possible(uint64_t word, uint64_t lap) {
     return ring_lap(word) == lap && (state == SLOT_EMPTY || state == SLOT_RELEASED);
 }
 
-/* record_fits() for a length that no block has. */
+/* Returns what record_fits() does, for a length that no block of a slab has. */
 bool extent_fits(ipcheap_heap *heap, uint64_t offset, uint64_t nbytes);
 /*
- * Is there memory for a record of that length at that offset? For what could be a block, only
- * that it lies in the data zone: the tag is looked at by whoever frees it.
+ * True if there is memory for a record of that length at that offset. What could be a block of a
+ * slab only has to lie in the data zone: the call that frees it checks the tag.
  */
 static inline bool record_fits(ipcheap_heap *heap, uint64_t offset, uint64_t nbytes) {
     const struct geometry *g = &heap->geometry;
@@ -38,19 +41,19 @@ static inline bool record_fits(ipcheap_heap *heap, uint64_t offset, uint64_t nby
     return LIKELY(nbytes <= MOST_BLOCK_BYTES) || extent_fits(heap, offset, nbytes);
 }
 
-/* Under the lock. What others need of rings: ring.c. */
+/* ring.c: what other files need of rings. Under the lock. */
 
-/* Frees the blocks that wait in a ring whose producer is out of the way; returns how many. */
+/* Frees the blocks released into a ring whose producer is not inside; returns how many. */
 uint64_t ring_collect(struct participant *me, uint32_t index);
-/* The same of a living producer, if it is outside just now: see CHANNEL_REVOKED. */
+/* Does the same for any producer, if it can be kept outside meanwhile: CHANNEL_REVOKED. */
 void ring_reclaim(struct participant *me, uint32_t index);
-/* Frees what a removed channel holds from a position on. */
+/* Frees what a removed channel holds from a position on, and all garbage. */
 void ring_drain(struct participant *me, uint32_t index, uint64_t from);
-/* Is a block with this SENT tag on its way, that is, not garbage? */
+/* True if a block with this SENT tag is on its way, false if it is garbage. */
 bool ring_holds(ipcheap_heap *heap, uint64_t tag, uint64_t offset);
-/* The first position that has not been sent, going on from the hint. */
+/* Returns the first position that has not been sent, by the hint and the slots. */
 uint64_t ring_sent(ipcheap_heap *heap, uint32_t index);
-/* The first position before `sent` that is still FULL; `sent` when none is. */
+/* Returns the first position before `sent` that is still FULL; `sent` if none is. */
 uint64_t ring_oldest(ipcheap_heap *heap, uint32_t index, uint64_t sent);
 
 struct ring {
@@ -58,8 +61,9 @@ struct ring {
     uint64_t count;
     uint32_t shift;
 };
+/* Finds the slots of a record channel; false if it has none, or they are not its own. */
 bool ring_of(ipcheap_heap *heap, uint32_t index, struct ring *ring);
-/* Is every slot what it can be when `sent` is the position to be sent next? */
+/* True if every slot is possible when `sent` is the position to be sent next. */
 bool ring_valid(const struct ring *ring, uint64_t sent);
 
 #endif

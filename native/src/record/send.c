@@ -6,17 +6,17 @@
 #include "memory/participant_memory.h"
 #include "segment/lock.h"
 
-/* The block that the consumer released into this slot comes home. */
+/* Frees the block that the consumer released into the next slot, if its tag says so. */
 static void collect_slot(struct record_endpoint *e, uint64_t word) {
     uint64_t offset = ring_offset(word), tag = my_sent_tag(e, e->position - e->mask - 1);
     struct place place;
     if (LIKELY(slab_free_sent(e->base.me, offset, tag))) return;
-    /* Extents do not come home: a consumer who keeps to the protocol frees them. */
+    /* A consumer that follows the protocol frees extents itself. */
     if (!place_find(e->base.heap, offset, &place) || !place.in_slab) return;
     if (place_is(&place, tag)) slab_free(e->base.me, &place.block);
 }
 
-/* Somebody collects garbage under the lock; when we have it, he is done. */
+/* Waits for a participant that collects this ring's garbage: it does so under the lock. */
 static int wait_for_collector(struct record_endpoint *e) {
     int error = heap_lock(e->base.me);
     if (error) return error;
@@ -25,6 +25,7 @@ static int wait_for_collector(struct record_endpoint *e) {
     return 0;
 }
 
+/* Keeps others from collecting the ring's garbage until participant_leave(). */
 static int enter_ring(struct record_endpoint *e) {
     for (;;) {
         participant_enter(e->base.me);
@@ -38,14 +39,15 @@ static int enter_ring(struct record_endpoint *e) {
     }
 }
 
-/* What is being sent: its tag, and whose it is: an owner here, or the consumer in whose slot. */
+/* What is being sent: its tag, and its owner or the slot of the consumer that received it. */
 struct parcel {
     shared64 *tag;
     struct participant *owner;
-    struct local_slab *slab; /* the owner's, if that is the sender */
+    struct local_slab *slab; /* if the sender owns the block and its slab */
     struct ring_slot *held;
 };
 
+/* Finds out whether a record may be sent, and fills in the parcel. */
 static int judge(struct record_endpoint *e, const ipcheap_record *record, struct parcel *parcel) {
     struct place place;
     *parcel = (struct parcel){.owner = e->base.me};
@@ -70,11 +72,12 @@ static int judge(struct record_endpoint *e, const ipcheap_record *record, struct
     }
     parcel->owner = block_owner(e->base.heap, &place);
     if (UNLIKELY(!parcel->owner)) return nobody_here_owns(e->base.heap, record->offset);
-    if (parcel->owner != e->base.me) parcel->owner->attention |= ATTENTION_HELPED; /* free_owned() */
+    /* As in free_owned(). */
+    if (parcel->owner != e->base.me) parcel->owner->attention |= ATTENTION_HELPED;
     return 0;
 }
 
-/* Its owner had it until now. */
+/* Takes what was sent off its owner's account. */
 static void account_for(const struct record_endpoint *e, const struct parcel *parcel) {
     struct local_slab *s = parcel->slab;
     if (LIKELY(s != NULL)) slab_let_go(s, (uint64_t)(parcel->tag - s->shared->tags));
@@ -82,8 +85,9 @@ static void account_for(const struct record_endpoint *e, const struct parcel *pa
 }
 
 /*
- * Inside enter_ring(): is the next slot writable, and what came back in it? Nobody but us makes it
- * anything else then, except who collects garbage: what came back is ours while its tag says so.
+ * Notes whether the next slot is writable, and what came back in it. From then on only the producer
+ * or a collector of garbage changes that slot: what came back is ours while its tag says so.
+ * Inside enter_ring().
  */
 static void look_at_slot(struct record_endpoint *e) {
     uint64_t word = get_acquire(&slot_of(e, e->position)->word); /* pairs with slot_leave() */
@@ -91,29 +95,29 @@ static void look_at_slot(struct record_endpoint *e) {
     e->released = e->writable && ring_state(word) == SLOT_RELEASED ? word : 0;
 }
 
-/* Inside enter_ring(). */
+/* Frees what look_at_slot() found. Inside enter_ring(). */
 static void free_released(struct record_endpoint *e) {
     if (e->released) collect_slot(e, e->released);
     e->released = 0;
 }
 
-/* Inside enter_slot(). */
+/* Publishes a record in the next slot. Inside enter_slot(). */
 static void fill_slot(struct record_endpoint *e, const ipcheap_record *record, shared64 *tag) {
     struct side *side = &e->base.channel->sides[IPCHEAP_PRODUCER];
     struct ring_slot *slot = slot_of(e, e->position);
     put(&side->record.from, get(tag));
     put(&side->record.intent, record->offset);
     put_release(tag, my_sent_tag(e, e->position)); /* after the intent that explains it */
-    /* These two last and together: a consumer that polls the line should lose it only once. */
+    /* Adjacent stores: a consumer that polls this line should lose it only once. */
     put(&slot->size, ring_size(record->nbytes, record->form));
-    /* Release: pairs with the consumer's acquire; what the user wrote goes with it. */
+    /* Release: pairs with find_record() and group_find(). Publishes what the user wrote. */
     put_release(&slot->word, ring_word(lap_of(e, e->position), SLOT_FULL, record->offset));
     put(&side->record.intent, 0);
     e->position++;
-    put_release(&side->position, e->position); /* pairs with ring_sent(): after the slot */
+    put_release(&side->position, e->position); /* after the slot; pairs with ring_sent() */
 }
 
-/* Enters the ring with a writable slot and nothing in it, or says why there is none. */
+/* Enters the ring with a writable, empty next slot; or returns why there is none. */
 static int enter_slot(struct record_endpoint *e) {
     for (;;) {
         int error = enter_ring(e);
@@ -129,7 +133,7 @@ static int enter_slot(struct record_endpoint *e) {
     }
 }
 
-/* One record, without telling the consumer. */
+/* Sends one record without waking the consumer. */
 static int send_one(struct record_endpoint *e, ipcheap_record *record) {
     struct parcel parcel;
     int error = judge(e, record, &parcel);
@@ -137,7 +141,7 @@ static int send_one(struct record_endpoint *e, ipcheap_record *record) {
     error = enter_slot(e);
     if (UNLIKELY(error)) return error;
     fill_slot(e, record, parcel.tag);
-    /* For the next one, while the consumer has this one to look at. */
+    /* Prepares the next send while the consumer works on this record. */
     look_at_slot(e);
     free_released(e);
     participant_leave(e->base.me);
@@ -149,7 +153,7 @@ static int send_one(struct record_endpoint *e, ipcheap_record *record) {
     return 0;
 }
 
-/* What another thread's consumer holds may be forwarded, too: see for_another(). */
+/* Sends one record, which another thread's consumer may hold: see for_another(). */
 static int send_any(struct record_endpoint *e, ipcheap_record *record) {
     if (LIKELY(!consumer_is_open(record) || !is_anothers(record))) return send_one(e, record);
     pthread_mutex_lock(&e->base.heap->mutex);
@@ -206,7 +210,7 @@ int ipcheap_send(ipcheap_endpoint *e, ipcheap_record *record, int64_t timeout_ns
 
 #define BURST 16 /* slots: four lines */
 
-/* The tag of the block that came back in a slot, if a copy of so many bytes fits it. */
+/* Returns the tag of the block that came back in a slot; NULL if the copy does not fit it. */
 static shared64 *tag_to_reuse(const struct record_endpoint *e, uint64_t position, uint64_t word,
                               uint64_t nbytes) {
     if (UNLIKELY(ring_state(word) != SLOT_RELEASED)) return NULL;
@@ -216,7 +220,7 @@ static shared64 *tag_to_reuse(const struct record_endpoint *e, uint64_t position
     return tag;
 }
 
-/* Inside enter_ring(). Copies into the block that came back in a slot; false if it does not fit. */
+/* Copies into the block that came back in a slot; false if it does not fit. In enter_ring(). */
 static bool refill_slot(struct record_endpoint *e, uint64_t position, uint64_t word,
                         const ipcheap_bytes *copied) {
     struct ring_slot *slot = slot_of(e, position);
@@ -224,7 +228,7 @@ static bool refill_slot(struct record_endpoint *e, uint64_t position, uint64_t w
     if (UNLIKELY(!tag)) return false;
     memory_copy(e->base.me, at_offset(e->base.heap, ring_offset(word)), copied->data,
                 (size_t)copied->nbytes);
-    /* Until the slot is FULL it is garbage, by its old tag or this: see ring_collect(). */
+    /* The block is garbage until the slot is FULL, by either tag: see ring_collect(). */
     put(tag, my_sent_tag(e, position));
     uint64_t size = ring_size(copied->nbytes, IPCHEAP_PLAIN);
     if (UNLIKELY(get(&slot->size) != size)) put(&slot->size, size);
@@ -232,8 +236,9 @@ static bool refill_slot(struct record_endpoint *e, uint64_t position, uint64_t w
 }
 
 /*
- * Inside enter_ring(), with something released in the next slot. Returns how many were sent. Their
- * slots become FULL together: the consumer, who polls the first, fetches the line after that.
+ * Sends copies in the blocks that came back in the next slots; returns how many. The slots become
+ * FULL together, so that the consumer, which polls the first, fetches their line after that. Inside
+ * enter_ring(), with a block in the next slot.
  */
 static size_t refill_slots(struct record_endpoint *e, const ipcheap_bytes *copied, size_t count) {
     uint64_t words[BURST], most = least(least(count, BURST), e->mask + 1), n = 0;
@@ -244,21 +249,21 @@ static size_t refill_slots(struct record_endpoint *e, const ipcheap_bytes *copie
     }
     for (uint64_t i = 0; i < n; i++) {
         uint64_t position = e->position + i;
-        /* Release: pairs with the consumer's acquire; the copy goes with it. */
+        /* Release: pairs with find_record() and group_find(). Publishes the copy. */
         put_release(&slot_of(e, position)->word,
                     ring_word(lap_of(e, position), SLOT_FULL, ring_offset(words[i])));
     }
     if (UNLIKELY(!n)) return 0;
     e->position += n;
-    /* Release: pairs with ring_sent(), so that no slot is seen later than its position. */
+    /* Release: pairs with ring_sent(). A position is never seen before its slots. */
     put_release(&e->base.channel->sides[IPCHEAP_PRODUCER].position, e->position);
-    /* For the next one, while the consumer has these to look at. */
+    /* Prepares the next send while the consumer works on these. */
     look_at_slot(e);
     if (e->released) prefetch_to_write(at_offset(e->base.heap, ring_offset(e->released)));
     return n;
 }
 
-/* Nothing that fits came back in the slot: a block of its own. */
+/* Sends a copy in a new block, as none that fits came back in the next slot. */
 static int send_new(struct record_endpoint *e, const ipcheap_bytes *copied) {
     ipcheap_record record;
     struct parcel parcel;
@@ -279,7 +284,7 @@ static int send_new(struct record_endpoint *e, const ipcheap_bytes *copied) {
     return 0;
 }
 
-/* The next ones, after `done` others; returns how many, one at least, or an error. */
+/* Sends the next copies, after `done` others: returns how many, at least one, or an error. */
 static int64_t send_copies(struct record_endpoint *e, const ipcheap_bytes *copied, size_t count,
                            size_t done) {
     for (;;) {
@@ -291,7 +296,8 @@ static int64_t send_copies(struct record_endpoint *e, const ipcheap_bytes *copie
         participant_leave(e->base.me);
         if (LIKELY(went)) return (int64_t)went;
         if (e->writable) {
-            if (done && may_sleep()) endpoint_notify(&e->base); /* this one may have to wait for memory */
+            /* Allocating may have to wait for memory. */
+            if (done && may_sleep()) endpoint_notify(&e->base);
             error = send_new(e, copied);
             return error ? error : 1;
         }
