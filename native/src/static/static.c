@@ -1,4 +1,4 @@
-/* static.c - named segments: created once, initialised once, mapped by everyone. */
+/* static.c - named segments: created once, initialised once, mapped by every process. */
 
 #include "static/static.h"
 
@@ -8,19 +8,22 @@
 #include "memory/block.h"
 #include "segment/lock.h"
 
-/* Under the lock. 1 when the caller is to initialise, 0 when it is done, WOULD_BLOCK. */
+/*
+ * Returns 1 if the caller is to initialise the segment, 0 if that is done, and WOULD_BLOCK if a
+ * living participant is doing so. Under the lock.
+ */
 static int take_initialisation(struct participant *me, const ipcheap_channel *handle, bool fresh) {
     struct channel *channel = channel_at(me->heap, handle->index);
     uint64_t bytes = handle->shape, memory = channel_part(me->heap, handle->index, 0, bytes);
     if (!memory) return IPCHEAP_CORRUPT;
     uint64_t ready = get(&channel->ready);
     if (ready == STATIC_READY) return 0;
-    if (tag_kind(ready) == TAG_OWN) { /* SIDE_OPEN looks the same: who holds it, is he alive? */
+    if (tag_kind(ready) == TAG_OWN) { /* the initialiser, in the form of a holder: SIDE_OPEN */
         bool never = recover_if_dead(me, ready) == IPCHEAP_CORRUPT;
         if (!never && get(&channel->ready) != 0) return IPCHEAP_WOULD_BLOCK;
     }
     put(&channel->ready, me->tag);
-    /* What a dead or failed initialiser had written must not shine through. */
+    /* Nothing is left of what a dead or failed initialiser had written. */
     if (!fresh) memset(at_offset(me->heap, memory), 0, bytes);
     return 1;
 }
@@ -50,7 +53,7 @@ int ipcheap_static_ready(ipcheap_heap *heap, const ipcheap_channel *handle, int 
     if (!error) error = channel_of(heap, handle, &channel);
     if (error) return error;
     if (get(&channel->ready) != me->tag) return IPCHEAP_WRONG_THREAD;
-    /* Release: pairs with ipcheap_static_data(); what the initialiser wrote goes with it. */
+    /* Release: pairs with ipcheap_static_data(). Publishes what the initialiser wrote. */
     put_release(&channel->ready, succeeded ? STATIC_READY : 0);
     directory_notify(heap);
     return 0;
@@ -61,7 +64,7 @@ void *ipcheap_static_data(ipcheap_heap *heap, const ipcheap_channel *handle) {
     if (channel_of(heap, handle, &channel)) return NULL;
     if (get(&channel->kind) != IPCHEAP_STATIC_SEGMENT) return NULL;
     if (get_acquire(&channel->ready) != STATIC_READY) { /* pairs with ipcheap_static_ready() */
-        struct participant *me; /* its initialiser may look at it before it is ready */
+        struct participant *me; /* the initialiser itself may use it before it is ready */
         if (participant_current(heap, &me) || get(&channel->ready) != me->tag) return NULL;
     }
     uint64_t offset = channel_part(heap, handle->index, 0, handle->shape);
@@ -70,7 +73,7 @@ void *ipcheap_static_data(ipcheap_heap *heap, const ipcheap_channel *handle) {
 
 static uint64_t bytes_of(uint64_t shape) { return shape; }
 
-/* The next adder initialises the segment if the dead participant was doing so. */
+/* Leaves the segment to its next adder to initialise, if the dead participant was doing so. */
 static void static_recover(const struct recovery *r, uint32_t index, int pass) {
     struct channel *channel = channel_at(r->heap, index);
     if (pass != RECOVER_WRITERS || !owned_by_dead(r, get(&channel->ready))) return;

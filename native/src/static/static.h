@@ -1,4 +1,11 @@
-/* static.h - layer static: what a named segment answers: channel/kind.h. */
+/*
+ * static.h - layer static: the kind of named segments, whose answers channel/kind.h explains.
+ *
+ *   channel->ready   0 untouched  ->  the initialiser's OWN tag  ->  STATIC_READY
+ *                         ^  it failed or died  |
+ *
+ * The table of kinds is the only caller.
+ */
 #ifndef IPCHEAP_STATIC_STATIC_H
 #define IPCHEAP_STATIC_STATIC_H
 

@@ -1,7 +1,7 @@
 /*
  * sync.c - events, barriers and locks in 64 bytes of a static segment.
  *
- *   event    word 0: 0 clear, 1 set, 2 clear and somebody waits
+ *   event    word 0: 0 clear, 1 set, 2 clear with waiters
  *   barrier  word 0: broken 1 | the last round was broken 1 | unused 14 | arrived 16
  *            word 1: generation; both change in one 8-byte store
  *   lock     word 0: waiters 1 | generation 18 | slot + 1 in 13, like the heap lock
@@ -15,7 +15,7 @@
 
 static const int64_t look_again_after = 100 * MILLISECOND;
 
-/* A slice of what is left of the time, short enough to look around now and then. */
+/* Returns the time that is left, but no more than a waiter may sleep without looking around. */
 static int64_t slice(int64_t deadline, int64_t most) {
     return (int64_t)least((uint64_t)os_remaining(deadline), (uint64_t)most);
 }
@@ -23,8 +23,9 @@ static int64_t slice(int64_t deadline, int64_t most) {
 /* Words ---------------------------------------------------------------------------------- */
 
 static bool word_is(const void *word, uint64_t expected, uint32_t width) {
-    if (width == 4) return get_acquire((const shared32 *)word) == (uint32_t)expected;
-    return get_acquire((const shared64 *)word) == expected;
+    if (width == 4) /* pairs with the user's store */
+        return get_acquire((const shared32 *)word) == (uint32_t)expected;
+    return get_acquire((const shared64 *)word) == expected; /* pairs with the user's store */
 }
 
 int ipcheap_word_wait(ipcheap_heap *heap, const void *word, uint64_t expected, uint32_t width,
@@ -34,7 +35,7 @@ int ipcheap_word_wait(ipcheap_heap *heap, const void *word, uint64_t expected, u
     int64_t deadline = os_deadline(timeout_ns);
     while (word_is(word, expected, width)) {
         if (os_remaining(deadline) == 0) return IPCHEAP_TIMED_OUT;
-        /* The kernel compares 32 bits: of a wide word the lower half, which comes first. */
+        /* The kernel compares 32 bits: the lower half of a wide word, which comes first. */
         int error = os_futex_wait(word, (uint32_t)expected, slice(deadline, SECOND));
         if (error == IPCHEAP_INTERRUPTED) return error;
     }
@@ -58,7 +59,9 @@ int ipcheap_event_clear(void *event) {
     return 0;
 }
 
-int ipcheap_event_is_set(const void *event) { return get_acquire((const shared32 *)event) == 1; }
+int ipcheap_event_is_set(const void *event) {
+    return get_acquire((const shared32 *)event) == 1; /* pairs with ipcheap_event_set() */
+}
 
 void event_expect(void *event) {
     uint32_t clear = 0;
@@ -89,7 +92,7 @@ static uint32_t generation_of(uint64_t state) { return (uint32_t)(state >> 32); 
 
 static shared32 *generation_word(void *barrier) { return (shared32 *)barrier + 1; }
 
-/* The next round begins with these flags; whoever waits in this one is let go. */
+/* Returns the word that begins the next round with these flags and ends this round's waits. */
 static uint64_t next_round(uint64_t state, uint64_t flags) {
     return (uint64_t)(generation_of(state) + 1) << 32 | flags;
 }
@@ -97,7 +100,7 @@ static uint64_t next_round(uint64_t state, uint64_t flags) {
 int ipcheap_barrier_arrive(void *barrier, uint32_t parties, uint32_t *generation) {
     shared64 *word = barrier;
     if (parties < 1 || parties > BARRIER_ARRIVED) return IPCHEAP_BAD_VALUE;
-    uint64_t seen = get_acquire(word);
+    uint64_t seen = get_acquire(word); /* pairs with barrier_break(), and with itself */
     for (;;) {
         if (seen & BARRIER_BROKEN) return IPCHEAP_BROKEN;
         uint64_t arrived = seen & BARRIER_ARRIVED;
@@ -114,7 +117,8 @@ int ipcheap_barrier_wait(ipcheap_heap *heap, void *barrier, uint32_t generation,
     (void)heap;
     int64_t deadline = os_deadline(timeout_ns);
     for (;;) {
-        uint64_t state = get_acquire((shared64 *)barrier); /* pairs with the last to arrive */
+        /* Pairs with ipcheap_barrier_arrive() and barrier_break(). */
+        uint64_t state = get_acquire((shared64 *)barrier);
         if (generation_of(state) == generation + 1)
             return state & BARRIER_LAST_BROKEN ? IPCHEAP_BROKEN : 0;
         if (generation_of(state) != generation) return 0;
@@ -124,10 +128,10 @@ int ipcheap_barrier_wait(ipcheap_heap *heap, void *barrier, uint32_t generation,
     }
 }
 
-/* Ends a round that cannot be completed: all who wait in it find it broken. */
+/* Ends a round that cannot be completed: all waits in it return BROKEN. */
 static int barrier_break(void *barrier, uint64_t broken) {
     shared64 *word = barrier;
-    uint64_t seen = get_acquire(word), next;
+    uint64_t seen = get_acquire(word), next; /* pairs with ipcheap_barrier_arrive() */
     do {
         bool waiting = (seen & BARRIER_ARRIVED) != 0;
         next = waiting ? next_round(seen, broken | BARRIER_LAST_BROKEN)
@@ -142,10 +146,12 @@ int ipcheap_barrier_reset(void *barrier) { return barrier_break(barrier, 0); }
 int ipcheap_barrier_abort(void *barrier) { return barrier_break(barrier, BARRIER_BROKEN); }
 
 int ipcheap_barrier_waiting(const void *barrier) {
+    /* Pairs with ipcheap_barrier_arrive(). */
     return (int)(get_acquire((const shared64 *)barrier) & BARRIER_ARRIVED);
 }
 
 int ipcheap_barrier_broken(const void *barrier) {
+    /* Pairs with barrier_break(). */
     return (get_acquire((const shared64 *)barrier) & BARRIER_BROKEN) != 0;
 }
 
@@ -158,7 +164,7 @@ int ipcheap_lock_acquire(ipcheap_heap *heap, void *lock, int64_t timeout_ns) {
     int error = participant_current(heap, &me);
     if (error) return error;
     int64_t deadline = os_deadline(timeout_ns);
-    uint32_t waiters = 0; /* having slept, we cannot know whether others still do */
+    uint32_t waiters = 0; /* after a sleep it stays set: others may still sleep */
     for (;;) {
         uint32_t seen = get(word);
         if (seen == 0) {
