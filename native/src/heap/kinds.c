@@ -3,7 +3,7 @@
 #include "record/endpoint.h"
 #include "static/static.h"
 
-/* The only place that names every kind. A new one gets its number in ipcheap.h and a line here. */
+/* The only place that names every kind. A new kind gets a number in ipcheap.h and a line here. */
 const struct kind *const kinds[KINDS] = {
     [IPCHEAP_RECORD_CHANNEL] = &record_kind,
     [IPCHEAP_STATIC_SEGMENT] = &static_kind,

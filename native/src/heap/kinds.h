@@ -1,4 +1,8 @@
-/* kinds.h - layer heap: the table of all kinds of channels, by number. */
+/*
+ * kinds.h - layer heap: the table of all kinds of channels, by number.
+ *
+ * Constant. heap/open.c hands it to the layers below, which read it through channel/kind.h.
+ */
 #ifndef IPCHEAP_HEAP_KINDS_H
 #define IPCHEAP_HEAP_KINDS_H
 

@@ -12,8 +12,8 @@
 #include "memory/trim.h"
 
 /*
- * The owner of the heap lock died: nothing that is only an index can be trusted. Where the
- * heads do not add up the indices hold what comes before the break; see corruption.md.
+ * Rebuilds all indices after the owner of the heap lock died: it may have left them half changed.
+ * If the heads do not add up, the indices cover what precedes the break: docs/design/corruption.md.
  */
 static void rebuild(struct participant *me) {
     extents_rebuild(me->heap);
@@ -74,7 +74,7 @@ int ipcheap_attach(int fd, int shmid, ipcheap_heap **result) {
         segment_free(heap);
         return error;
     }
-    /* So that others see from now on that somebody is here. */
+    /* From now on others see this process. */
     struct participant *me;
     error = participant_current(heap, &me);
     if (error) {

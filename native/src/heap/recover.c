@@ -9,7 +9,7 @@
 
 /* Channels ------------------------------------------------------------------------------- */
 
-/* All writing sides before any reading side: a record may have to go back to where it came from. */
+/* Recovers the writing sides of all channels, or the reading ones: see RECOVER_WRITERS. */
 static void recover_channels(const struct recovery *r, int pass) {
     uint32_t entries = directory_entries(r->heap);
     for (uint32_t index = 0; index < entries; index++) {
@@ -25,16 +25,17 @@ static void recover_channels(const struct recovery *r, int pass) {
 
 /* Memory --------------------------------------------------------------------------------- */
 
+/* Frees the dead participant's blocks in a slab, and orphans the slab if it owned that. */
 static void recover_slab(const struct recovery *r, uint32_t granule) {
     uint32_t size_class;
     if (!slab_valid(r->heap, page_of_granule(r->heap, granule), &size_class)) return;
     struct slab *slab = slab_at(r->heap, granule);
     uint32_t blocks = slab_blocks(r->heap, size_class);
     for (uint32_t i = 0; i < blocks; i++) {
-        /* The bit first: its owner may collect just now what one who died before us freed. */
-        if (block_is_remote_free(slab, i) || !owned_by_dead(r, get_acquire(&slab->tags[i])))
-            continue;
-        /* Idempotent; pairs with collect(). */
+        /* The bit first: a block that is freed already may be collected by its owner just now. */
+        if (block_is_remote_free(slab, i)) continue;
+        if (!owned_by_dead(r, get_acquire(&slab->tags[i]))) continue; /* pairs with collect() */
+        /* May be repeated; pairs with collect(). */
         put_or(&slab->remote[i / 64], UINT64_C(1) << (i & 63));
         r->report->blocks++;
         r->report->bytes += size_class_bytes(size_class);
@@ -43,7 +44,7 @@ static void recover_slab(const struct recovery *r, uint32_t granule) {
     if (owner && names_dead(r, slab_owner_tag(owner))) slab_orphan(r->heap, granule);
 }
 
-/* Extents are freed in batches, because freeing moves the heads that a walk stands on. */
+/* Frees the dead participant's memory; in batches, because freeing moves the heads of a walk. */
 static void recover_memory(const struct recovery *r) {
     uint64_t dead[64];
     size_t count;
@@ -68,11 +69,14 @@ static void recover_memory(const struct recovery *r) {
 
 /* Participants --------------------------------------------------------------------------- */
 
-/* Before his slot is given to somebody else; the one who came after him is not he. */
+/*
+ * Describes the dead participant to the witness, if the slot is still its own: a later occupant of
+ * the slot is a different participant.
+ */
 static void name_dead(const struct recovery *r) {
     ipcheap_holder who = {0};
     uint64_t live = slot_word(r->generation, SLOT_LIVE);
-    if (get_acquire(&slot_at(r->heap, r->slot)->word) == live)
+    if (get_acquire(&slot_at(r->heap, r->slot)->word) == live) /* pairs with slot_fill() */
         participant_describe(r->heap, r->slot, &who);
     who.alive = who.ours = 0;
     r->witness->died(r->witness->context, &who);
@@ -86,7 +90,7 @@ static int recover_one(struct participant *me, uint32_t slot, uint32_t generatio
     recover_memory(&r);
     report->participants++;
     put(&me->heap->header->recoveries, get(&me->heap->header->recoveries) + 1);
-    /* Last of all the slot; unless somebody has moved in already. */
+    /* The slot comes last, unless it has a new occupant already. */
     uint64_t live = slot_word(generation, SLOT_LIVE);
     put_if(&slot_at(me->heap, slot)->word, &live, slot_word(generation, SLOT_FREE));
     return 0;
@@ -104,10 +108,10 @@ static int recover_every(struct participant *me, ipcheap_recovery *report,
     for (uint32_t slot = 0; slot < used; slot++) {
         uint32_t generation;
         if (!participant_latest(heap, slot, &generation)) continue;
-        uint64_t word = get_acquire(&slot_at(heap, slot)->word);
+        uint64_t word = get_acquire(&slot_at(heap, slot)->word); /* pairs with slot_fill() */
         if ((word & 0xFF) == SLOT_FREE || participant_alive(heap, slot, generation)) continue;
-        if (!participant_absent(heap, slot)) continue; /* his slot is spoilt, he is not dead */
-        /* Who leaves says so before he lets go of his byte: then he was not dead, only leaving. */
+        if (!participant_absent(heap, slot)) continue; /* the word is corrupt, its process alive */
+        /* A leaver frees its word before its byte: pairs with participant_retire(). */
         if (get_acquire(&slot_at(heap, slot)->word) != word) continue;
         int error = recover_one(me, slot, generation, report, witness);
         if (error) return error;
@@ -131,10 +135,10 @@ int ipcheap_recover_witnessed(ipcheap_heap *heap, ipcheap_recovery *report,
     int error = participant_current(heap, &me);
     if (!error) error = heap_lock(me);
     if (error) return error;
-    /* First what recovery itself goes by, if need be: whoever dies in here leaves more to do. */
+    /* The indices that recovery itself uses come first, if they are broken. */
     if (!extents_index_valid(heap) || !directory_valid(heap)) heap->hooks->rebuild(me);
     int undone = recover_every(me, report, witness);
-    /* Whatever else is only an index may as well be right again. */
+    /* Rebuilds the other indices, too: the public header promises it. */
     error = extents_rebuild(heap);
     slabs_rebuild(heap);
     directory_rebuild(me);

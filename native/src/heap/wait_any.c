@@ -1,10 +1,10 @@
 /*
  * wait_any.c - sleeping until one of many endpoints, events or cells has something to do.
  *
- * However many endpoints there are, all of a participant's wake it by one word, `knock` in
- * its slot: parked = PARKED_AMONG says so. Events and cells have words of their own, and so
- * has every heap, for which there is a wait on several words; past its limit, and where the
- * kernel has none, the sleep is short and what is left over is looked at in between.
+ * However many endpoints there are, all of a participant's wake it through one word: `knock` in
+ * its slot, as parked = PARKED_AMONG says. Events and cells have words of their own, and each
+ * further heap has another `knock`. The kernel can wait on several words. Words beyond its limit,
+ * or beyond the first if it can wait on one word only, are polled between short sleeps.
  */
 
 #include "base/os.h"
@@ -25,9 +25,9 @@ struct gathering {
 };
 
 static bool cell_differs(const ipcheap_waitable *item) {
-    if (item->width == 4)
+    if (item->width == 4) /* pairs with the user's store */
         return get_acquire((const shared32 *)item->word) != (uint32_t)item->expected;
-    return get_acquire((const shared64 *)item->word) != item->expected;
+    return get_acquire((const shared64 *)item->word) != item->expected; /* with the user's store */
 }
 
 static bool is_ready(const ipcheap_waitable *item) {
@@ -53,22 +53,23 @@ static void await(struct gathering *g, const shared32 *word, uint32_t expected) 
         g->words[g->used++] = (struct awaited){word, expected};
 }
 
-/* Before anyone is told that we sleep: what the words are now. */
+/* Notes what the words are, before any waker is asked to wake us. */
 static void gather(struct gathering *g) {
     const struct participant *last = NULL;
     for (size_t i = 0; i < g->count; i++) {
         ipcheap_waitable *item = &g->items[i];
         if (!item->endpoint) {
-            /* Of a wide cell the lower half; an event says itself that it is waited for. */
+            /* The lower half of a wide cell; an event with waiters is 2. */
             await(g, item->word, item->width ? (uint32_t)item->expected : 2);
         } else if (item->endpoint->me != last) {
             last = item->endpoint->me;
             const shared32 *knock = &last->record->knock;
-            await(g, knock, get_acquire(knock)); /* pairs with unpark() */
+            await(g, knock, get_acquire(knock)); /* pairs with knock() */
         }
     }
 }
 
+/* Asks the wakers of all items to wake us from now on. */
 static void lie_down(struct gathering *g) {
     for (size_t i = 0; i < g->count; i++) {
         ipcheap_endpoint *e = g->items[i].endpoint;
@@ -110,7 +111,7 @@ static int look_after_peers(struct gathering *g) {
     return error;
 }
 
-/* 0 when something may be ready. */
+/* Sleeps until something may be ready: 0, TIMED_OUT or an error. */
 static int sleep_a_while(struct gathering *g, int64_t left) {
     int result = 0;
     g->used = 0;
@@ -156,7 +157,7 @@ static bool can_be_waited_for(const ipcheap_waitable *item) {
     return item->word && (item->width == 0 || item->width == 4 || item->width == 8);
 }
 
-/* Of the first `count`; an error when one of them was to be closed meanwhile. */
+/* Leaves the first `count` endpoints; returns an error if another thread closed one meanwhile. */
 static int leave_all(const ipcheap_waitable *items, size_t count) {
     int closed = 0;
     for (size_t i = 0; i < count; i++) {
