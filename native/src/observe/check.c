@@ -34,7 +34,7 @@ bool run_is(ipcheap_heap *heap, uint64_t offset, enum page_kind kind, uint64_t t
            get(&heap->pages[page].tag) == tag;
 }
 
-/* The header says what this process worked out when it attached, from then on for ever. */
+/* Checks that the header still agrees with what this process found when it attached. */
 static void check_header(struct check *c) {
     const struct header *header = c->heap->header;
     if (get(&header->magic) != MAGIC || get(&header->format) != FORMAT ||

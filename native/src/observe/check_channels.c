@@ -7,23 +7,24 @@ typedef unsigned long long number;
 
 /* Sides ---------------------------------------------------------------------------------- */
 
-/* A side is held by somebody whose death would be noticed. */
+/* Checks that the holder of a side is a participant whose death would be noticed. */
 static void check_seat(struct check *c, uint32_t index, struct channel *channel, int side,
                        const char *name) {
     for (int look = 0; look < LOOKS; look++) {
-        uint64_t holder = get_acquire(&channel->seats[side].holder);
+        uint64_t holder = get_acquire(&channel->seats[side].holder); /* pairs with claim() */
         if (side_state(holder) != SIDE_OPEN || may_own(c->heap, holder)) return;
-        if (look == LOOKS - 1 && get_acquire(&channel->seats[side].holder) == holder)
+        if (look < LOOKS - 1) continue;
+        if (get_acquire(&channel->seats[side].holder) == holder) /* pairs with claim() */
             fault(c, "the %s side of channel %u is held by nobody (%llx)",
                   name, index, (number)holder);
     }
 }
 
-/* The marks of a side are in the order in which they were made; it moves them one by one. */
+/* Checks that a side's marks are in order; the side moves them one by one. */
 static void check_marks(struct check *c, uint32_t index, const struct side *side, const char *name) {
     for (int look = 0; look < LOOKS; look++) {
         int wrong = 0;
-        uint64_t newest = get_acquire(&side->marks[0]); /* with side_mark() */
+        uint64_t newest = get_acquire(&side->marks[0]); /* pairs with side_mark() */
         for (int i = 1; i < MARKS; i++) {
             uint64_t newer = get(&side->marks[i - 1]), older = get(&side->marks[i]);
             uint64_t apart = (mark_seconds(newer) - mark_seconds(older)) & MARK_SECONDS;
@@ -70,7 +71,7 @@ static void check_entry(struct check *c, uint32_t index, struct channel *channel
     }
 }
 
-/* Can a channel be found, and nothing else in its place? */
+/* Checks that a look-up by a channel's key finds this channel. */
 static void check_key(struct check *c, uint32_t index, struct channel *channel) {
     ipcheap_key key;
     ipcheap_channel found;
@@ -117,13 +118,13 @@ static void check_directory(struct check *c) {
             fault(c, "channel %u of %u has no descriptor", index, entries);
             return;
         }
-        switch (get_acquire(&channel->state) >> 62) {
+        switch (get_acquire(&channel->state) >> 62) { /* pairs with directory_add() */
         case CHANNEL_LIVE:
             living++;
             check_key(c, index, channel);
             check_entry(c, index, channel);
             break;
-        case CHANNEL_REMOVED: /* it goes when its last side closes */
+        case CHANNEL_REMOVED: /* it is dropped when its last side closes */
             check_entry(c, index, channel);
             break;
         case CHANNEL_FREE:
@@ -141,7 +142,7 @@ static void check_directory(struct check *c) {
 
 /* Participants --------------------------------------------------------------------------- */
 
-/* A label is UTF-8 without control characters, filled up with zeroes. */
+/* True if a label has no control characters and is filled up with zeroes. */
 static bool label_is_text(const struct participant_slot *record) {
     uint64_t words[LABEL_WORDS];
     for (int i = 0; i < LABEL_WORDS; i++) words[i] = get(&record->label[i]);
@@ -166,7 +167,7 @@ static void check_participants(struct check *c) {
             fault(c, "participant slot %u is in use and has no memory", slot);
             return;
         }
-        uint64_t state = get_acquire(&record->word) & 0xFF;
+        uint64_t state = get_acquire(&record->word) & 0xFF; /* pairs with slot_fill() */
         if (state != SLOT_FREE && state != SLOT_LIVE)
             fault(c, "participant slot %u is in no known state", slot);
         if (state == SLOT_LIVE && !label_is_text(record))

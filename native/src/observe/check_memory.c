@@ -1,4 +1,4 @@
-/* check_memory.c - every page of both zones belongs to somebody, once. */
+/* check_memory.c - every page of both zones has one owner. */
 
 #include "memory/extent.h"
 #include "observe/check.h"
@@ -9,18 +9,19 @@ typedef unsigned long long number;
 
 /* Blocks and records --------------------------------------------------------------------- */
 
-/* `slab`: where the block may have been freed by its bit and not yet been collected. */
+/* Checks that a block has an owner. `slab`: where its bit may say that it is free; or NULL. */
 static void check_tag(struct check *c, const shared64 *where, uint64_t offset, uint64_t nbytes,
                       const struct slab *slab, uint32_t index) {
     ipcheap_heap *heap = c->heap;
     for (int look = 0; look < LOOKS; look++) {
         if (slab && block_is_remote_free(slab, index)) return;
-        uint64_t tag = get_acquire(where);
+        uint64_t tag = get_acquire(where); /* pairs with fill_slot() and collect() */
         bool right = (tag == TAG_FREE && slab) ||
                      (tag_kind(tag) == TAG_OWN && may_own(heap, tag)) ||
                      channel_accounts_for(heap, tag, offset);
         if (right) return;
-        if (get_acquire(where) != tag) look = -1; /* it moves: so somebody answers for it */
+        /* A tag that changes has an owner. Pairs with fill_slot() and collect(). */
+        if (get_acquire(where) != tag) look = -1;
         if (look == LOOKS - 1)
             fault(c, "%llu bytes at offset %llu belong to nobody (tag %llx)", (number)nbytes,
                   (number)offset, (number)tag);
@@ -36,7 +37,7 @@ static void check_committed(struct check *c, uint64_t first, uint64_t length) {
 
 /* Slabs ---------------------------------------------------------------------------------- */
 
-/* Do the pages that begin its further granules lead to its head? */
+/* True if the pages that begin a slab's further granules lead to its head. */
 static bool slab_has_parts(const ipcheap_heap *heap, const struct extent_walk *walk) {
     uint64_t step = UINT64_C(1) << (heap->geometry.slab_shift - PAGE_SHIFT);
     for (uint64_t part = walk->first + step; part < walk->next; part += step) {
@@ -69,7 +70,7 @@ static void check_slab(struct check *c, const struct extent_walk *walk) {
     check_committed(c, walk->first, walk->length);
 }
 
-/* Every slab without an owner is on the list of its class, once, and nothing else is. */
+/* Checks that the lists of orphans have every slab without an owner once, and nothing else. */
 static void check_orphans(struct check *c, uint64_t orphans) {
     ipcheap_heap *heap = c->heap;
     uint64_t listed = 0;
@@ -93,7 +94,7 @@ static void check_orphans(struct check *c, uint64_t orphans) {
 
 /* Runs ----------------------------------------------------------------------------------- */
 
-/* Memory of the directory, a ring or a static segment: does its owner know of it? */
+/* Checks that the directory or the channel that a run belongs to points to it. */
 static void check_owned_run(struct check *c, const struct extent_walk *walk, uint64_t tag) {
     ipcheap_heap *heap = c->heap;
     uint64_t offset = page_offset(heap, walk->first);
@@ -128,7 +129,7 @@ static void check_run(struct check *c, const struct extent_walk *walk) {
     case KIND_RECORD:
     case KIND_FREE_PENDING:
         check_tag(c, &page->tag, offset, walk->length << PAGE_SHIFT, NULL, 0);
-        /* Its owner may be waiting for the memory just now; once sent, it is there. */
+        /* Its owner may be waiting for the memory; a record that was sent has it. */
         if (tag_kind(tag) == TAG_SENT) check_committed(c, walk->first, walk->length);
         break;
     case KIND_STATIC:
@@ -140,11 +141,11 @@ static void check_run(struct check *c, const struct extent_walk *walk) {
     }
 }
 
-/* What merging neighbours relies on: the last page of a run says how long it is, if free. */
+/* Checks the last page of a run, on which merging relies: it has the length if the run is free. */
 static void check_tail(struct check *c, const struct extent_walk *walk) {
     if (walk->length == 1) return;
     const struct page *last = &c->heap->pages[walk->next - 1];
-    /* No memory, no tail: it is taken for 0. */
+    /* A page without memory counts as 0: it is no tail. */
     bool there = segment_meta_committed(c->heap, last, sizeof *last);
     uint64_t word = there ? get(&last->word) : 0;
     bool right = walk->state == PAGE_FREE

@@ -1,4 +1,4 @@
-/* check_static.c - static segments have memory of their own, and somebody who initialises them. */
+/* check_static.c - static segments have memory of their own, and a living initialiser. */
 
 #include "observe/check.h"
 

@@ -8,7 +8,7 @@
 #include "segment/commit.h"
 #include "segment/lock.h"
 
-/* Does a block with this tag belong to somebody, or is it garbage that waits in a channel? */
+/* True if a block with this tag has an owner, false if it is garbage that waits in a channel. */
 static bool in_use(ipcheap_heap *heap, uint64_t tag, uint64_t offset) {
     if (tag_kind(tag) == TAG_OWN) return true;
     const struct channel *channel = channel_at(heap, tag_channel(tag));
@@ -22,7 +22,7 @@ static void count_slab(ipcheap_heap *heap, uint64_t page, ipcheap_statistics *s)
     struct slab *slab = slab_at(heap, granule_of_page(heap, page));
     uint32_t blocks = slab_blocks(heap, size_class);
     for (uint32_t i = 0; i < blocks; i++) {
-        uint64_t tag = get_acquire(&slab->tags[i]);
+        uint64_t tag = get_acquire(&slab->tags[i]); /* pairs with fill_slot() and collect() */
         uint64_t offset = page_offset(heap, page) + (uint64_t)i * size_class_bytes(size_class);
         if (tag == TAG_FREE || block_is_remote_free(slab, i) || !in_use(heap, tag, offset))
             continue;
@@ -49,7 +49,7 @@ int ipcheap_heap_statistics(ipcheap_heap *heap, ipcheap_statistics *s) {
     if (heap->closed) return IPCHEAP_HEAP_CLOSED;
     int error = participant_current(heap, &me);
     if (error) return error;
-    slabs_release_empty(me); /* or what only we keep warm would count as taken */
+    slabs_release_empty(me); /* otherwise the empty slabs that we keep would count as used */
     error = heap_lock(me);
     if (error) return error;
     slabs_release_orphans(me);
