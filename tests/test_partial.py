@@ -154,7 +154,7 @@ def test_time_that_runs_out(heap: ipcheap.Heap, how: str, timeout: float) -> Non
 
 
 @BOTH
-def test_nothing_to_send_is_done_at_once(heap: ipcheap.Heap, how: str) -> None:
+def test_nothing_to_send_is_done_immediately(heap: ipcheap.Heap, how: str) -> None:
     with heap.producer("c") as producer:
         producer.send_many(numbers(2))
         assert send(how, producer, 0)[0]() == 0
