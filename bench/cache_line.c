@@ -1,10 +1,10 @@
 /*
- * cache_line - how long a cache line takes to another core and back, in nanoseconds.
+ * cache_line - prints the round trip of a cache line between two cores, in nanoseconds.
  *
  *   cache_line FIRST SECOND
  *
- * Two threads on two cores; the least of a few rounds, because only distance is asked for
- * and not what else the machine does. 0 when the cores cannot be had.
+ * There is one thread on each core. The result is the minimum of a few rounds, because it should
+ * show the distance of the cores and no other load. It is 0 if a core is not available.
  */
 
 #define _GNU_SOURCE

@@ -1,7 +1,7 @@
-"""What the project claims, and whether this run bears it out.
+"""What the project claims, and whether a run confirms it.
 
-A claim is a ratio of two medians of the same run, or a figure, with its bound. What was not
-measured is said to be so; what does not hold is said to be so, too.
+A claim is a ratio of two medians of the same run, or a figure, with its bound. The verdicts
+include the claims that were not measured and the claims that do not hold.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from wording import number
 
 OURS = "ipcheap"
 MORE, LESS = (operator.ge, "≥"), (operator.le, "≤")
-CLOSE = 0.05  # to its bound: what two runs of the same differ by
+CLOSE = 0.05  # to its bound: two runs of the same build differ by as much
 
 
 def against(title, workload, figure, peer, bound, *, times=True):
-    """Compare our figure of a workload with a peer's, "best" for the best of them."""
+    """Compare our figure of a workload with that of a peer; "best" is the best other peer."""
 
     def between(medians):
         if peer == "best":
@@ -36,7 +36,7 @@ def against(title, workload, figure, peer, bound, *, times=True):
 
 
 def figure(title, workload, key, unit, bound, *, more=False):
-    """Hold one of our figures to an upper bound; `more`: to a lower one."""
+    """Hold one of our figures to an upper bound, with `more` to a lower one."""
 
     def judge(medians, _native):
         value = medians.of(workload, OURS, key)
@@ -48,7 +48,7 @@ def figure(title, workload, key, unit, bound, *, more=False):
 
 
 def native_ratio(title, what, floor, bound, *, more=False):
-    """Hold a line of the native benchmarks to its floor; `more`: how much of its speed."""
+    """Compare a line of the native benchmarks with its floor; `more`: compare the speeds."""
 
     def judge(_medians, native):
         lines = native.get("lines", {})
@@ -62,7 +62,7 @@ def native_ratio(title, what, floor, bound, *, more=False):
 
 
 def native_ns(title, what, bound):
-    """Hold a line of the native benchmarks to so many nanoseconds."""
+    """Hold a line of the native benchmarks to an upper bound in nanoseconds."""
 
     def judge(_medians, native):
         line = native.get("lines", {}).get(what)
@@ -81,30 +81,30 @@ def all_claims():
     yield against("64 B, one at a time", one, "per_second", "iceoryx2-polling", 7.0)
     yield against("64 B, in batches of 64", batch, "per_second", "ring-spin", 3.0)
     yield against("64 B, in batches of 64", batch, "per_second", "ring-struct", 1.0)
-    trip = "round trip, 64 B, nobody asleep, p50"
+    trip = "round trip, 64 B, spinning, p50"
     yield against(trip, spin, "p50_us", "ring-spin", 1.1, times=False)
     yield against(trip, spin, "p50_us", "iceoryx2-polling", 0.25, times=False)
-    rest = "round trip, 64 B, after a rest, p50"
+    rest = "round trip, 64 B, blocking, after 2 ms of rest, p50"
     yield against(rest, "round-trip-idle", "p50_us", "os-pipe", 1.0, times=False)
     titles = {"4k": "4 KiB", "64k": "64 KiB", "1m": "1 MiB", "8m": "8 MiB"}
     for size, title in titles.items():
         yield against(f"{title}, throughput", f"throughput-{size}", "mb_s", "best", 1.0)
     for size in ("64k", "1m"):
         whole = f"throughput-{size}-whole"
-        yield against(f"{titles[size]}, throughput, read whole", whole, "mb_s", "best", 1.0)
+        yield against(f"{titles[size]}, throughput, read completely", whole, "mb_s", "best", 1.0)
     two = "one process to two threads of another, 4 KiB"
     yield against(f"{two}, one at a time", "two-threads", "per_second", "best", 1.5)
     yield against(f"{two}, in batches", "two-threads-batch", "per_second", "best", 3.0)
     for peer in ("iceoryx2-event", "iceoryx2-polling"):
         yield against("1080p frames", "frames", "per_second", peer, 1.1)
-        yield against("1080p frames, CPU each", "frames", "cpu_ms", peer, 0.9, times=False)
+        yield against("1080p frames, CPU per frame", "frames", "cpu_ms", peer, 0.9, times=False)
     for loop in ("asyncio", "uvloop"):
         title = f"100 channels on one event loop, {loop}"
         yield figure(title, loop, "per_second", "records/s", 200_000, more=True)
     yield figure("idle: waiting on 220 channels", "idle", "core", "% of a core", 1)
     yield figure("import, create, first message", "cold-start", "over_ms", "ms", 25)
     yield against("objects", "objects", "per_second", "mp-queue", 20)
-    yield against("objects, CPU each", "objects", "cpu_ms", "mp-queue", 0.1, times=False)
+    yield against("objects, CPU per object", "objects", "cpu_ms", "mp-queue", 0.1, times=False)
     record = "64 B record, allocate ... free"
     yield native_ratio(f"C: {record}", record, "floor: bare ring, 64 B copied in and read", 1.8)
     trip = "round trip with allocation"
@@ -116,11 +116,12 @@ def all_claims():
     for size in ("64 KiB", "1 MiB"):
         name = f"{size} record, allocate ... free"
         floor = f"floor: memcpy {size} in cache"
-        yield native_ratio(f"C: {size} record, of memcpy's speed", name, floor, 0.95, more=True)
+        title = f"C: {size} record, fraction of memcpy's speed"
+        yield native_ratio(title, name, floor, 0.95, more=True)
 
 
 def close_calls(medians):
-    """Return what is too close to call: {workload: the peers between whom it is}."""
+    """Return the claims that are too close to call: {workload: the peers to compare}."""
     close = {}
     for _title, look, _comparison, bound in all_claims():
         found = look(medians, {}) if hasattr(look, "between") else None
@@ -133,9 +134,9 @@ def close_calls(medians):
 
 
 def judge(medians, native):
-    """Return the verdicts: what was found, beside what, whether it holds (None: not measured).
+    """Return the verdicts: what was found, its bound, and whether it holds (None: not measured).
 
-    A verdict is doubtful when it had to be reached from disturbed runs.
+    A verdict is doubtful if disturbed runs had to be counted.
     """
     verdicts = []
     for title, look, (holds, sign), bound in all_claims():

@@ -1,13 +1,13 @@
-"""ipcheap beside what one would otherwise use: the same work, in one run, in one report.
+"""Compare ipcheap with its alternatives: the same work, in one run, in one report.
 
-    python bench/compare.py                        # all of it: about twenty-five minutes
+    python bench/compare.py                        # everything: about twenty-five minutes
     python bench/compare.py --quick                # one short repetition each: under two minutes
     python bench/compare.py --only records-64,frames --peers ipcheap,os-pipe
 
-Peers that are not installed are named in the report; `pip install '.[bench]'` brings all
-of them. The C library's own benchmarks are taken in when they have been built (`cmake --preset
-release && cmake --build --preset release`). Writes results.json, results.md and plots (SVG)
-to --output. docs/benchmarks.md says how everything is measured.
+The report names the peers that are not installed; `pip install '.[bench]'` installs all of
+them. The C library's own benchmarks are included if they have been built (`cmake --preset
+release && cmake --build --preset release`). The results are results.json, results.md and plots
+(SVG) in --output. docs/benchmarks.md explains how everything is measured.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ import native
 
 FOLDER = Path(__file__).resolve().parent
 SCHEMA = 1
-PATIENCE = 20.0  # seconds a run may take beyond what it measures
-LONGEST = 15  # times what it was told to measure, for the longest workload
-AGAIN = 2  # times as many repetitions more where it is too close to call
+PATIENCE = 20.0  # seconds that a run may take in addition to what it measures
+LONGEST = 15  # the longest workload measures this many times --seconds
+AGAIN = 2  # a close call is repeated this many times --repetitions again
 
 
 def main(arguments=None):
@@ -45,7 +45,7 @@ def main(arguments=None):
     found = {key: look_up(key) for key in options.peers}
     for key, about in found.items():
         if about["missing"]:
-            print(f"{key}: not here: {about['missing']}", file=sys.stderr)
+            print(f"{key}: not installed: {about['missing']}", file=sys.stderr)
     document = {
         "schema": SCHEMA,
         "created": machine.timestamp(),
@@ -75,7 +75,7 @@ def main(arguments=None):
 
 
 def measure_native(options):
-    """Replace what the results say of the C library."""
+    """Replace the section of the C library in existing results."""
     place = options.output / "results.json"
     try:
         document = json.loads(place.read_text())
@@ -88,7 +88,7 @@ def measure_native(options):
 
 
 def conclude(document, folder):
-    """Judge what was measured, and write all of it."""
+    """Judge the claims and write all results."""
     document["claims"] = claims.judge(report.Medians(document), document["native"])
     folder.mkdir(parents=True, exist_ok=True)
     report.write(document, folder)
@@ -96,7 +96,7 @@ def conclude(document, folder):
 
 
 def parse(arguments):
-    """Return the options; names of peers and workloads are checked."""
+    """Return the options; the names of peers and workloads are checked."""
     parser = argparse.ArgumentParser(
         prog="compare.py",
         description=__doc__,
@@ -114,28 +114,28 @@ def parse(arguments):
 
         return split
 
-    parser.add_argument("--quick", action="store_true", help="a short look, not to be cited")
+    parser.add_argument("--quick", action="store_true", help="one short, provisional repetition")
     parser.add_argument(
         "--only", metavar="WORKLOAD,...", type=names(workloads.ALL), default=list(workloads.ALL)
     )
     parser.add_argument(
         "--peers", metavar="PEER,...", type=names(peers.KNOWN), default=list(peers.KNOWN)
     )
-    parser.add_argument("--repetitions", metavar="N", type=int, help="5, and 1 with --quick")
-    parser.add_argument("--seconds", metavar="S", type=float, help="that each run measures")
+    parser.add_argument("--repetitions", metavar="N", type=int, help="5 by default, 1 with --quick")
+    parser.add_argument("--seconds", metavar="S", type=float, help="how long each run measures")
     parser.add_argument("--output", metavar="DIR", type=Path, default=Path("bench-results"))
     parser.add_argument(
         "--native",
         metavar="DIR",
         type=Path,
         default=FOLDER.parent / "build" / "release" / "native" / "bench",
-        help="where the native benchmarks have been built",
+        help="where the native benchmarks were built",
     )
-    parser.add_argument("--no-native", action="store_true", help="leave them out")
+    parser.add_argument("--no-native", action="store_true", help="omit the native benchmarks")
     parser.add_argument(
         "--native-only",
         action="store_true",
-        help="measure these again, for the results that are in --output",
+        help="repeat only the native benchmarks, for the results in --output",
     )
     options = parser.parse_args(arguments)
     options.repetitions = options.repetitions or (1 if options.quick else 5)
@@ -144,7 +144,7 @@ def parse(arguments):
 
 
 def look_up(key):
-    """Return what is to be said of a peer: its title and version, or why it is missing."""
+    """Return the title and version of a peer, or why it is missing."""
     try:
         peer = peers.load(key)
     except ImportError as error:
@@ -153,7 +153,7 @@ def look_up(key):
 
 
 def describe(workload):
-    """Return what the report needs to know of a workload."""
+    """Return what the report needs to know about a workload."""
     return {
         "title": workload.title,
         "about": " ".join((type(workload).__doc__ or "").split()),
@@ -162,7 +162,7 @@ def describe(workload):
 
 
 def measure(plan, repetitions, seconds):
-    """Yield run after run: all peers beside each other, then the next work, then all again."""
+    """Yield the runs: a workload with all peers, then the next workload, then repeat."""
     probe = machine.CacheLine()
     if probe.why:
         print(f"no cache-line probe: {probe.why}", file=sys.stderr)
@@ -187,7 +187,7 @@ def measure(plan, repetitions, seconds):
 
 
 def one(key, name, seconds):
-    """Start one run, wait for it, and return its figures, or its error, and the load."""
+    """Start one run, wait for it, and return its figures or its error, with the load."""
     order = json.dumps({"peer": key, "workload": name, "seconds": seconds})
     watch = machine.Watch()
     process = subprocess.Popen(
@@ -202,15 +202,15 @@ def one(key, name, seconds):
         result = outcome(out, err, process.returncode)
     except subprocess.TimeoutExpired as late:
         end(process)
-        result = {"error": f"stuck: ended after {late.timeout:.0f} s"}
-    except BaseException:  # Ctrl-C does not reach it by itself
+        result = {"error": f"stuck: killed after {late.timeout:.0f} s"}
+    except BaseException:  # Ctrl-C does not reach the run, which has a session of its own
         end(process)
         raise
     return {**result, "seconds": round(watch.seconds, 2), "load": watch.stop()}
 
 
 def outcome(out, err, code):
-    """Return what a run printed; what it wrote to stderr is its error if it printed nothing."""
+    """Return what a run printed, or its stderr as the error if it printed nothing."""
     lines = out.strip().splitlines()
     if lines:
         with contextlib.suppress(json.JSONDecodeError):
@@ -219,11 +219,11 @@ def outcome(out, err, code):
 
 
 def end(process):
-    """End a run and the processes it started: they have a process group of their own."""
+    """Kill a run and the processes that it started: they are a process group of their own."""
     for signum in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             if signum == signal.SIGTERM:
-                process.terminate()  # it clears up, and ends its own
+                process.terminate()  # it cleans up and ends its processes
             else:
                 os.killpg(process.pid, signum)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -231,7 +231,7 @@ def end(process):
 
 
 def say(run, repetitions):
-    """Print a line about a run."""
+    """Print one line about a run."""
     if "figures" in run:
         first = workloads.ALL[run["workload"]].figures[0]
         text = f"{run['figures'][first.key]:,.4g} {first.unit}"

@@ -1,4 +1,4 @@
-"""The machine: what it is, how busy others keep it, and how far its two cores lie apart."""
+"""The machine: what it is, how busy other processes keep it, how far apart its two cores are."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parent
 TICK = os.sysconf("SC_CLK_TCK")
 
-# A run is disturbed when others took more than this part of one core meanwhile, or the
-# hypervisor did, and when a cache line took more than so many times its usual round trip.
+# A run is disturbed if other processes (OTHERS) or the hypervisor (STOLEN) took more than this part
+# of one core, or if a cache line took more than FAR times its usual round trip.
 OTHERS = 0.10
 STOLEN = 0.02
 FAR = 2.0
@@ -27,13 +27,13 @@ FAR_APART = "cores far apart"
 
 
 def cores():
-    """Return the two cores that are used."""
+    """Return the two cores that runs are pinned to."""
     allowed = sorted(os.sched_getaffinity(0))
     return allowed[0], allowed[min(1, len(allowed) - 1)]
 
 
 def describe():
-    """Return what a reader of figures wants to know about the machine."""
+    """Return what a reader of the results needs to know about the machine."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -50,7 +50,7 @@ def describe():
 
 
 def version(distribution):
-    """Return the version of what is installed, None if it is not."""
+    """Return the version of a distribution, None if it is not installed."""
     if distribution is None:
         return platform.python_version()
     try:
@@ -60,7 +60,7 @@ def version(distribution):
 
 
 class Watch:
-    """From its making to `stop`: what the cores did that was not our children's work."""
+    """Measures the load from other processes, from its creation to `stop`."""
 
     def __init__(self):
         self.began = time.monotonic()
@@ -69,15 +69,15 @@ class Watch:
 
     @property
     def seconds(self):
-        """How long it has been watching."""
+        """The seconds since its creation."""
         return time.monotonic() - self.began
 
     def stop(self):
-        """Return parts of one core: what others used, and what the hypervisor took."""
+        """Return what other processes used and what the hypervisor took, as parts of one core."""
         now, wall_seconds = _ticks(), self.seconds
         busy = (now["busy"] - self.before["busy"]) / TICK
         stolen = (now["stolen"] - self.before["stolen"]) / TICK
-        # The kernel counts in ticks; two of them are not worth a complaint.
+        # The kernel counts in ticks: up to two of them are rounding.
         others = max(0.0, busy - (_children() - self.own) - 2 / TICK)
         stolen = max(0.0, stolen - 1 / TICK)
         return {
@@ -87,7 +87,7 @@ class Watch:
 
 
 class CacheLine:
-    """The probe, compiled when it is first asked for; without a compiler it says nothing."""
+    """The cache-line probe, compiled on first use; without a compiler it returns None."""
 
     def __init__(self):
         self.program = None
@@ -121,7 +121,7 @@ class CacheLine:
         self.program = program
 
     def __call__(self):
-        """Return nanoseconds there and back, None if they cannot be measured."""
+        """Return the round trip in nanoseconds, None if it cannot be measured."""
         if self.program is None:
             return None
         try:
@@ -138,22 +138,22 @@ class CacheLine:
 
 
 def complaints(load):
-    """Return why a load counts as a disturbance."""
+    """Return the reasons why a load counts as a disturbance."""
     why = []
     if load["others"] > OTHERS:
-        why.append(f"others used {load['others']:.0%} of a core")
+        why.append(f"other processes used {load['others']:.0%} of a core")
     if load["stolen"] > STOLEN:
-        why.append(f"{load['stolen']:.0%} of a core was stolen")
+        why.append(f"{load['stolen']:.0%} of a core was stolen by the hypervisor")
     return why
 
 
 def timestamp():
-    """Return the time, to the second."""
+    """Return the current time, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def mark(runs):
-    """Note in each run why it counts as disturbed; returns the usual round trip of a line."""
+    """Mark each run with why it is disturbed; return the usual round trip of a cache line."""
     lines = sorted(line for run in runs for line in run["line_ns"] if line is not None)
     usual = lines[len(lines) // 10] if lines else None
     for run in runs:

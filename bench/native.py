@@ -1,4 +1,4 @@
-"""The C library's own benchmarks: found, run, and their lines read."""
+"""The C library's own benchmarks: finds and runs them, and parses their output."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import subprocess
 
 import machine
 
-# "what it is      12.3 ns   1.05 x of what"; a line without a name goes with the one before.
+# "what it is      12.3 ns   1.05 x of what"; a line without a name continues the line before.
 LINE = re.compile(r"^(?P<what>.*?)\s+(?P<ns>[\d.]+) ns(?:\s+(?P<ratio>[\d.]+) x (?P<of>.+))?$")
 PROGRAMS = ("bench_records", "bench_heap")
 
 
 def run(folder, quick):
-    """Return their lines {name: {"ns": …, "ratios": {floor: …}}}, what is missing, the load."""
+    """Return the lines {name: {"ns": …, "ratios": {floor: …}}}, what is missing, and the load."""
     lines, missing = {}, []
     watch = machine.Watch()
     limit = 60 if quick else 600  # seconds
@@ -45,7 +45,7 @@ def run(folder, quick):
 
 
 def read(text):
-    """Return the figures of a program's output by their names, in nanoseconds."""
+    """Return the figures of a program's output by name, in nanoseconds."""
     lines = {}
     last = None
     for line in text.splitlines():

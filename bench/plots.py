@@ -1,4 +1,4 @@
-"""The plots: one a workload, a bar a peer, ours in colour."""
+"""The plots: one per workload with one bar per peer, ours in colour."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ OURS, OTHERS = "#c2410c", "#64748b"
 
 
 def draw(medians, folder):
-    """Draw to SVG files and return {workload: file}, or say why that was not possible."""
+    """Draw SVG files and return {workload: file}, or the reason why this is not possible."""
     try:
         import matplotlib
     except ImportError as error:
@@ -16,7 +16,7 @@ def draw(medians, folder):
     matplotlib.use("svg")
     from matplotlib import pyplot
 
-    # The same figures make the same file: no date, no random names, text as text.
+    # The same figures give the same file: no date, no random names, text as text.
     style = {"svg.hashsalt": "ipcheap", "svg.fonttype": "none", "font.size": 9}
     drawn = {}
     with matplotlib.rc_context(style):
@@ -33,7 +33,7 @@ def draw(medians, folder):
 
 
 def bars(pyplot, medians, workload, about):
-    """Draw the first figure of every peer that has it."""
+    """Draw the first figure of each peer that has it."""
     first = about["figures"][0]
     found = [
         (peer, value)
@@ -57,7 +57,7 @@ def bars(pyplot, medians, workload, about):
 
 
 def over_time(pyplot, medians):
-    """Draw what a churned heap commits over time."""
+    """Draw what the heap of the churn workload commits over time."""
     runs, _ = medians.counted("churn", "ipcheap")
     if not runs:
         return None

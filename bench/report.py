@@ -1,6 +1,6 @@
-"""The report: results.json as it was measured, results.md to be read, plots to be seen.
+"""The report: results.json with every run, results.md for the reader, and plots.
 
-python bench/report.py DIR    # writes the others again from DIR/results.json
+python bench/report.py DIR    # rewrites results.md and the plots from DIR/results.json
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import plots
 from machine import FAR_APART
 from wording import heading, number
 
-DISTURBED = "~"  # stands before a figure that had to be taken from disturbed runs
-SHORT = {  # what a reader in a hurry is shown, of whom
+DISTURBED = "~"  # stands before a figure for which disturbed runs had to be counted
+SHORT = {  # the workloads and figures of the short table
     "records-64": "per_second",
     "records-64-batch": "per_second",
     "round-trip-spin": "p50_us",
@@ -28,11 +28,11 @@ SHORT = {  # what a reader in a hurry is shown, of whom
     "cold-start": "over_ms",
 }
 SHORT_PEERS = ("ipcheap", "ring-spin", "iceoryx2-polling", "pyzmq", "mp-pipe", "mp-queue")
-CLEAN = 3  # so many undisturbed repetitions are enough to leave the others out
+CLEAN = 3  # with this many undisturbed repetitions, disturbed ones do not count
 
 
 class Medians:
-    """The figures of all repetitions together."""
+    """The medians of all repetitions."""
 
     def __init__(self, document):
         self.document = document
@@ -41,7 +41,7 @@ class Medians:
             self.runs.setdefault((run["workload"], run["peer"]), []).append(run)
 
     def counted(self, workload, peer):
-        """Return the runs that count, and whether disturbed ones are among them."""
+        """Return the runs that count, and whether disturbed runs are among them."""
         good = [run for run in self.runs.get((workload, peer), ()) if "figures" in run]
         clean = [run for run in good if not run["disturbed"]]
         if len(clean) >= CLEAN:
@@ -49,20 +49,20 @@ class Medians:
         return good, len(clean) < len(good)
 
     def values(self, workload, peer, figure):
-        """Return a figure of each run that counts."""
+        """Return the values of a figure, one per run that counts."""
         return [run["figures"][figure] for run in self.counted(workload, peer)[0]]
 
     def of(self, workload, peer, figure):
-        """Return the median, None if it was not measured."""
+        """Return the median of a figure, None if it was not measured."""
         values = self.values(workload, peer, figure)
         return statistics.median(values) if values else None
 
     def doubtful(self, workload, peer):
-        """Whether disturbed runs had to be counted."""
+        """Return whether disturbed runs had to be counted."""
         return self.counted(workload, peer)[1]
 
     def best(self, workload, figure, but):
-        """Return the best of the other peers and its median, or (None, None)."""
+        """Return the best peer except `but`, and its median, or (None, None)."""
         about = self.document["workloads"].get(workload)
         if about is None:
             return None, None
@@ -83,7 +83,7 @@ class Medians:
 
 
 def write(document, folder):
-    """Write all of it."""
+    """Write results.json, results.md and the plots."""
     medians = Medians(document)
     (folder / "results.json").write_text(one_run_a_line(document))
     drawn = plots.draw(medians, folder)
@@ -91,7 +91,7 @@ def write(document, folder):
 
 
 def one_run_a_line(document):
-    """Return the document as JSON that can be read, and compared line by line."""
+    """Return the document as JSON with one run per line, so that two results can be compared."""
     runs = ",\n".join("  " + json.dumps(run) for run in document["runs"])
     rest = json.dumps({**document, "runs": []}, indent=1)
     return rest.replace('"runs": []', f'"runs": [\n{runs}\n ]') + "\n"
@@ -115,40 +115,40 @@ def markdown(medians, drawn):
 
 
 def capital(text):
-    """Return it as a heading."""
+    """Return a text with a capital first letter."""
     return text[:1].upper() + text[1:]
 
 
 def head(document):
-    """Yield what is to be known before any figure."""
+    """Yield what the reader needs to know before the figures."""
     settings, machine = document["settings"], document["machine"]
     line = machine["cache_line_ns"]
     yield "# Results"
     if settings["quick"] or settings["repetitions"] < 5:
         yield (
-            "**Provisional**: a short run with fewer than five repetitions. Read the form of "
-            "these tables, not their figures."
+            "**Provisional**: a short run with fewer than five repetitions. Do not cite these "
+            "figures."
         )
     disturbed = [run for run in document["runs"] if run["disturbed"]]
     far = sum(any(FAR_APART in why for why in run["disturbed"]) for run in disturbed)
     if len(disturbed) * 2 > len(document["runs"]):
-        yield "**Disturbed**: other work ran on this machine during most of these runs."
+        yield "**Disturbed**: other processes used this machine during most of these runs."
     each = Counter((run["workload"], run["peer"]) for run in document["runs"])
     most = max(each.values(), default=0)
     close = f" ({most} where a claim was a close call)" if most > settings["repetitions"] else ""
     yield (
         f"{document['created']}; {settings['repetitions']} repetitions{close} of "
         f"{settings['seconds']:g} s in {document['took_seconds']} s. "
-        "Medians, ± half the distance between the quartiles. "
-        f"{len(disturbed)} of {len(document['runs'])} runs were disturbed, by other load or by "
-        f"cores far apart ({far}); they count only where fewer than {CLEAN} undisturbed ones "
-        f"are left, and then the figure begins with {DISTURBED}."
+        "Medians, ± half the interquartile range. "
+        f"{len(disturbed)} of {len(document['runs'])} runs were disturbed by other load or by "
+        f"cores far apart ({far}). Disturbed runs count only if fewer than {CLEAN} others are "
+        f"left, and the figure then begins with {DISTURBED}."
     )
     rows = [
         ("processor", f"{machine['processor']}, {machine['cores']} cores, of which two are used"),
         ("memory", f"{machine['memory_gib']} GiB"),
         ("virtual machine", machine["virtual"]),
-        ("cache line, there and back", f"{line:.0f} ns" if line else "not measured"),
+        ("cache line, round trip", f"{line:.0f} ns" if line else "not measured"),
         ("kernel", f"{machine['kernel']}, {machine['libc']}"),
         ("compiler", machine["compiler"]),
         ("Python", f"{machine['python']}, NumPy {machine['numpy']}"),
@@ -157,14 +157,14 @@ def head(document):
     yield grid(
         ("peer", "version"),
         [
-            (about["title"], about["version"] or f"**not here**: {about['missing']}")
+            (about["title"], about["version"] or f"**not installed**: {about['missing']}")
             for about in document["peers"].values()
         ],
     )
 
 
 def in_short(medians):
-    """Yield the table that the README shows: medians of some workloads, peers beside each other."""
+    """Yield the table that the README shows: medians of some workloads and peers."""
     document = medians.document
     peers = [peer for peer in SHORT_PEERS if peer in document["peers"]]
     rows = []
@@ -199,13 +199,13 @@ def verdicts(claims):
 
 
 def found(claim):
-    """Return what was found of a claim, with its unit."""
+    """Return the figure that a claim is judged by, with its unit."""
     text = f"{number(claim['found'])} {claim['unit']}"
     return DISTURBED + text if claim["doubtful"] else text
 
 
 def table(medians, workload, about):
-    """Return one workload's table: a row a peer, a column a figure; for one peer, turned."""
+    """Return the table of a workload: a row per peer, a column per figure; one peer: transposed."""
     figures = about["figures"]
     peers = [peer for peer in medians.document["peers"] if (workload, peer) in medians.runs]
     if len(peers) == 1 and len(figures) > 2:
@@ -233,7 +233,7 @@ def table(medians, workload, about):
 
 
 def cell(medians, workload, peer, figure, *, spread=True):
-    """Return the median, and how far values spread about it; a dash where there are none."""
+    """Return the median with the spread of the values; a dash if there are none."""
     values = medians.values(workload, peer, figure)
     if not values:
         return "–"
@@ -245,7 +245,7 @@ def cell(medians, workload, peer, figure, *, spread=True):
 
 
 def remark(medians, workload, peer):
-    """Return what is to be said of a row: what failed, or why there is nothing."""
+    """Return the remark of a row: what failed, or why there are no figures."""
     runs = medians.runs[workload, peer]
     unsuited = [run["unsuited"] for run in runs if "unsuited" in run]
     if unsuited:
@@ -258,18 +258,18 @@ def remark(medians, workload, peer):
 
 
 def native(found):
-    """Yield the section of the C library."""
+    """Yield the section about the C library."""
     if not found:
         return
     yield "## From C"
     for missing in found["missing"]:
-        yield f"**Not here**: {missing}."
+        yield f"**Missing**: {missing}."
     if found["disturbed"]:
         yield f"**Disturbed**: {', '.join(found['disturbed'])}."
     if found["lines"]:
-        yield f"{found['created']}; medians, floors and figures in turn."
+        yield f"{found['created']}; medians. Figures and their floors alternate."
         yield grid(
-            ("what", "ns", "beside"),
+            ("what", "ns", "ratio"),
             [
                 (
                     name,

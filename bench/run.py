@@ -1,8 +1,8 @@
-"""One run: a peer, a workload, so many seconds; prints its figures as JSON.
+"""One run of a workload with a peer; prints its figures as JSON.
 
     python bench/run.py '{"peer": "os-pipe", "workload": "records-64", "seconds": 0.1}'
 
-`compare.py` starts one of these for every repetition, and ends it when it takes too long.
+`compare.py` starts one of these for each repetition, and kills it if it takes too long.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import workloads
 
 def main():
     order = json.loads(sys.argv[1])
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # so that it clears up
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # so that it cleans up
     workload = workloads.ALL[order["workload"]]
     try:
         peer = peers.load(order["peer"])
@@ -37,7 +37,7 @@ def main():
 
 
 def stop_tracker():
-    """End the helper that shared_memory starts, so that its time is counted as ours."""
+    """End the helper process of shared_memory, so that its CPU time counts as ours."""
     with contextlib.suppress(AttributeError):
         resource_tracker._resource_tracker._stop()
 

@@ -1,8 +1,8 @@
-"""Where a workload is played: forked processes, a barrier, and a few shared numbers.
+"""Runs a workload: forked processes, a barrier, and a few shared numbers.
 
-Every process is fresh: forked from an interpreter that has imported the peer and nothing
-has been done with yet. The producing process is pinned to the first core that this one may
-use, all consuming ones, with all of their threads, to the second: the same for every peer.
+Each process is new: it is forked from an interpreter that has only imported the peer. The
+producing process is pinned to the first available core. Consuming processes and all their
+threads are pinned to the second. This is the same for all peers.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import time
 import traceback
 from multiprocessing import connection
 
-PATIENCE = 60.0  # seconds; the run as a whole is given up earlier
+PATIENCE = 60.0  # seconds; compare.py ends the run earlier
 
 
 class Stage:
-    """What the processes of one run have in common. Part 0 produces, the others consume."""
+    """What the processes of one run share. Part 0 produces, the other parts consume."""
 
     def __init__(self, peer, consumers, threads):
         self.context = multiprocessing.get_context("fork")
@@ -34,11 +34,11 @@ class Stage:
         self.cpu = self.context.RawArray(ctypes.c_int64, 1 + consumers)
 
     def meet(self):
-        """Wait until all parts are here."""
+        """Wait until all parts have arrived."""
         self.barrier.wait(PATIENCE)
 
     def play(self, produce, consume):
-        """Run produce() and consume(part), each where it belongs; return what the first did."""
+        """Run produce() and each consume(part) in their processes; return what produce() did."""
         cores = sorted(os.sched_getaffinity(0))
         parts = [(cores[0], [lambda: produce(self)])]
         others = [lambda part=part: consume(self, part) for part in range(1, 1 + self.consumers)]
@@ -81,7 +81,7 @@ class Stage:
         return result
 
     def phase(self, part, work):
-        """Do a part's share of a phase and note when it ended and what it cost."""
+        """Do the share of a part in a phase; record when it ended and its CPU time."""
         self.meet()
         count = self.count.value
         if count:
@@ -89,7 +89,7 @@ class Stage:
             begin = time.monotonic_ns()
             work(count)
             self.ended[part] = time.monotonic_ns()
-            # Of threads in one process the first speaks for all: it is the process's clock.
+            # The clock is that of the process, so the first of several threads records it for all.
             if part <= 1 or not self.threads:
                 self.cpu[part] = time.process_time_ns() - cpu
             self.meet()
@@ -98,7 +98,7 @@ class Stage:
 
 
 def _act(pipe, core, group):
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # ends it wherever it is
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # ends the process wherever it is
     with contextlib.suppress(OSError):
         os.sched_setaffinity(0, {core})
     outcome = []

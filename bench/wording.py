@@ -1,10 +1,10 @@
-"""How figures are written, in tables and in plots."""
+"""How figures are written in tables and plots."""
 
 from __future__ import annotations
 
 
 def number(value):
-    """Return a figure with as many digits as mean something."""
+    """Return a figure with three significant digits."""
     if value == 0:
         return "0"
     if abs(value) >= 1000:
@@ -14,6 +14,6 @@ def number(value):
 
 
 def heading(figure):
-    """Return the title of a figure, with its unit where the title does not say it."""
+    """Return the title of a figure, with its unit unless the title contains it."""
     unit = figure["unit"]
     return figure["title"] if unit in figure["title"] else f"{figure['title']}, {unit}"

@@ -102,7 +102,7 @@ def test_every_peer_that_is_here_does_the_same_work(document: dict[str, Any]) ->
 
 def test_a_peer_that_is_missing_is_named(document: dict[str, Any], results: Path) -> None:
     assert document["peers"]["pyzmq"]["missing"] == "zmq is hidden"
-    assert "**not here**: zmq is hidden" in (results / "results.md").read_text()
+    assert "**not installed**: zmq is hidden" in (results / "results.md").read_text()
 
 
 def test_every_claim_has_a_verdict(document: dict[str, Any]) -> None:

@@ -1,15 +1,15 @@
-"""What is compared: one module a library, one class a way of using it.
+"""The peers: one module per library, one class per way of using it.
 
-A peer is added in three steps: a module here with a class derived from `peer.Peer`, a line
-in `KNOWN`, and a line in the table of docs/benchmarks.md that says how it is driven and why.
+To add a peer, write a module here with a class derived from `peer.Peer`. Add a line to `KNOWN`,
+and a line to the table of docs/benchmarks.md that says how the peer is driven and why.
 """
 
 from __future__ import annotations
 
 import importlib
 
-# Key on the command line -> where its class is. Imported only in the process that measures
-# it, so that nobody pays for the others when a cold start is measured.
+# Key on the command line -> module and class. A peer is imported only in the process that
+# measures it, so that a cold start does not include the other peers.
 KNOWN = {
     "ipcheap": "peers.ipcheap_heap:IpcheapHeap",
     "mp-pipe": "peers.mp_pipe:MpPipe",
@@ -28,6 +28,6 @@ KNOWN = {
 
 
 def load(key):
-    """Return the class of a peer; ImportError if what it stands for is not installed."""
+    """Return the class of a peer; raise ImportError if its library is not installed."""
     module, _, name = KNOWN[key].partition(":")
     return getattr(importlib.import_module(module), name)

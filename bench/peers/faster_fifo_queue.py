@@ -4,26 +4,26 @@ import faster_fifo
 
 from peers.peer import Peer, Receiver, Sender
 
-FOR_EVER = 3600.0
+FOREVER = 3600.0
 Empty, Full = faster_fifo.Empty, faster_fifo.Full
 
 
 def plain(data):
-    """Leave bytes as they are: its own way of going without pickle."""
+    """Return bytes as they are: the documented way to avoid pickle."""
     return data
 
 
 class FifoSender(Sender):
-    """`put` and `put_many`, told to wait for room."""
+    """`put` and `put_many`, which wait for room."""
 
     def __init__(self, queue):
         self.queue = queue
 
     def send(self, data):
-        self.queue.put(data, timeout=FOR_EVER)
+        self.queue.put(data, timeout=FOREVER)
 
     def send_many(self, batch):
-        self.queue.put_many(batch, timeout=FOR_EVER)
+        self.queue.put_many(batch, timeout=FOREVER)
 
     def loan(self, nbytes):
         if self._own is None or len(self._own) != nbytes:
@@ -31,10 +31,10 @@ class FifoSender(Sender):
         return self._own
 
     def commit(self, memory):
-        self.queue.put(bytes(memory), timeout=FOR_EVER)
+        self.queue.put(bytes(memory), timeout=FOREVER)
 
     def commit_many(self, memories):
-        self.queue.put_many([bytes(each) for each in memories], timeout=FOR_EVER)
+        self.queue.put_many([bytes(each) for each in memories], timeout=FOREVER)
 
 
 class FifoReceiver(Receiver):
@@ -44,7 +44,7 @@ class FifoReceiver(Receiver):
         self.queue = queue
 
     def recv(self):
-        return self.queue.get(timeout=FOR_EVER)
+        return self.queue.get(timeout=FOREVER)
 
     def try_recv(self):
         try:
@@ -53,11 +53,11 @@ class FifoReceiver(Receiver):
             return None
 
     def recv_many(self, limit):
-        return self.queue.get_many(timeout=FOR_EVER, max_messages_to_get=limit)
+        return self.queue.get_many(timeout=FOREVER, max_messages_to_get=limit)
 
 
 class FasterFifoQueue(Peer):
-    """A queue a link, with the bytes of `depth` messages and their heads."""
+    """One queue per link, with room for `depth` messages and their headers."""
 
     title = "faster-fifo"
     package = "faster-fifo"

@@ -23,7 +23,7 @@ class EventSender(PollingSender):
 
 
 class EventReceiver(PollingReceiver):
-    """Takes what is there; sleeps on the listener only when nothing is."""
+    """Takes what is there; sleeps on the listener only if nothing is there."""
 
     def __init__(self, service, depth, event):
         super().__init__(service, depth)
@@ -45,7 +45,7 @@ class EventReceiver(PollingReceiver):
 
 
 class Iceoryx2Event(Iceoryx2Polling):
-    """A service of samples and one of events a link."""
+    """One service of samples and one of events per link."""
 
     title = "iceoryx2, event"
     blocks = True

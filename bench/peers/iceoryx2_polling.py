@@ -1,4 +1,4 @@
-"""iceoryx2, publish and subscribe, the subscriber looking again and again."""
+"""iceoryx2, publish and subscribe; the subscriber polls."""
 
 import ctypes
 import os
@@ -9,7 +9,7 @@ from peers.peer import Peer, Receiver, Sender
 
 
 class PollingSender(Sender):
-    """Loans a slice, writes it in place, sends it; retries until there is room."""
+    """Loans a slice, writes it in place, and sends it; retries until there is room."""
 
     def __init__(self, service, nbytes):
         self.publisher = (
@@ -39,7 +39,7 @@ class PollingSender(Sender):
 
 
 class PollingReceiver(Receiver):
-    """Looks until there is a sample."""
+    """Polls until there is a sample."""
 
     def __init__(self, service, depth):
         self.subscriber = service.subscriber_builder().buffer_size(depth).create()
@@ -71,7 +71,7 @@ class PollingReceiver(Receiver):
 
 
 class Iceoryx2Polling(Peer):
-    """A service a link, without overflow; one node a thread."""
+    """One service per link, without overflow; one node per thread."""
 
     title = "iceoryx2, polling"
     package = "iceoryx2"

@@ -5,11 +5,11 @@ import os
 import ipcheap
 from peers.peer import Peer, Receiver, Sender
 
-COPIED = 512  # bytes up to which a copy on either side costs less than a record and its view
+COPIED = 512  # up to this many bytes, a copy on each side costs less than a record and its view
 
 
 class HeapSender(Sender):
-    """`send` and `send_many`: what there is for bytes that are there already."""
+    """`send` and `send_many`: for bytes that exist already."""
 
     def __init__(self, producer):
         self.producer = producer
@@ -19,7 +19,7 @@ class HeapSender(Sender):
 
 
 class RecordSender(HeapSender):
-    """Records written in place, for what is larger; arrays and objects."""
+    """Records written in place for larger messages, arrays and objects."""
 
     def __init__(self, producer):
         super().__init__(producer)
@@ -38,7 +38,7 @@ class RecordSender(HeapSender):
 class HeapReceiver(Receiver):
     """`recv` and `recv_many`.
 
-    A blocking call looks a little before it sleeps, so there is none that spins only.
+    A blocking call spins briefly before it sleeps, so there is no call that only spins.
     """
 
     def __init__(self, consumer):
@@ -49,7 +49,7 @@ class HeapReceiver(Receiver):
 
 
 class RecordReceiver(HeapReceiver):
-    """Records read in place, arrays and objects, which give theirs back when they die."""
+    """Records read in place; arrays and objects free their records when they are collected."""
 
     def __init__(self, consumer):
         super().__init__(consumer)
@@ -69,14 +69,14 @@ class RecordReceiver(HeapReceiver):
 
 
 class IpcheapHeap(Peer):
-    """One heap, one record channel a link."""
+    """One heap, one record channel per link."""
 
     title = "ipcheap"
     package = "ipcheap"
     batches = True
 
     def __init__(self, links, nbytes, depth):
-        # What is not used costs nothing, and a sixteenth of it, up to 64 MiB, stays at hand.
+        # Unused capacity costs nothing; up to a sixteenth, at most 64 MiB, stays committed.
         capacity = max(1 << 30, 2 * links * (depth + 4) * nbytes)
         self.heap = ipcheap.Heap.create(f"bench.{os.getpid()}", capacity)
         for link in range(links):

@@ -1,4 +1,4 @@
-"""multiprocessing.Pipe, one way."""
+"""multiprocessing.Pipe, one-way."""
 
 import multiprocessing
 
@@ -6,7 +6,7 @@ from peers.peer import Peer, Receiver, Sender
 
 
 class PipeSender(Sender):
-    """`send_bytes` for what is bytes already, `send` for objects."""
+    """`send_bytes` for bytes, `send` for objects."""
 
     def __init__(self, connection):
         self.send = connection.send_bytes
@@ -15,7 +15,7 @@ class PipeSender(Sender):
 
 
 class PipeReceiver(Receiver):
-    """`recv_bytes`, after `poll(0)` where it must not sleep."""
+    """`recv_bytes`, after `poll(0)` for calls that must not sleep."""
 
     def __init__(self, connection):
         self.connection = connection
@@ -28,7 +28,7 @@ class PipeReceiver(Receiver):
 
 
 class MpPipe(Peer):
-    """A pair of connections a link."""
+    """One pair of connections per link."""
 
     title = "multiprocessing.Pipe"
 

@@ -7,7 +7,7 @@ from peers.peer import Peer, Receiver, Sender
 
 
 class QueueSender(Sender):
-    """`put`, of which a thread does the pickling, later: so memory is not used again."""
+    """`put`; a thread pickles the message later, so memory cannot be reused."""
 
     def __init__(self, queue):
         self.queue = queue
@@ -31,7 +31,7 @@ class QueueSender(Sender):
 
 
 class QueueReceiver(Receiver):
-    """`get`, and `get_nowait` where it must not sleep."""
+    """`get`, and `get_nowait` for calls that must not sleep."""
 
     def __init__(self, queue):
         self.queue = queue
@@ -48,7 +48,7 @@ class QueueReceiver(Receiver):
 
 
 class MpQueue(Peer):
-    """A queue a link, with room for `depth` messages."""
+    """One queue per link, with room for `depth` messages."""
 
     title = "multiprocessing.Queue"
 

@@ -1,4 +1,4 @@
-"""os.pipe with frames made by hand: four bytes of length, then the message."""
+"""os.pipe with hand-written frames: four bytes of length, then the message."""
 
 import contextlib
 import fcntl
@@ -7,14 +7,14 @@ import select
 
 from peers.peer import Peer, Receiver, Sender
 
-ROOM = 1 << 20  # what an unprivileged pipe may be enlarged to
-CHUNK = 1 << 16  # how much a read asks for
-LARGE = 1 << 13  # a message from this size on is read to where it is to lie
-SMALL = 1 << 12  # joining a header and this much costs less than a second buffer in writev()
+ROOM = 1 << 20  # the largest pipe that an unprivileged process can have
+CHUNK = 1 << 16  # bytes that one read asks for
+LARGE = 1 << 13  # messages of at least this size are read directly to their destination
+SMALL = 1 << 12  # up to this size, joining header and message costs less than writev()
 
 
 class OsPipeSender(Sender):
-    """One write() a message or a batch."""
+    """One write() per message or batch."""
 
     def __init__(self, fd):
         self.fd = fd
@@ -46,7 +46,7 @@ class OsPipeSender(Sender):
 
 
 class OsPipeReceiver(Receiver):
-    """Reads as much as there is and cuts it up; large messages go where they are to lie."""
+    """Reads as much as there is and splits it; large messages are read to their destination."""
 
     def __init__(self, fd):
         self.fd = fd
@@ -111,7 +111,7 @@ class OsPipeReceiver(Receiver):
                 continue
             break
         if not more:
-            raise EOFError("the other end is gone")
+            raise EOFError("the other end has closed")
         self.buffer = self.buffer[self.at :] + more
         self.at = 0
 
@@ -126,7 +126,7 @@ class OsPipeReceiver(Receiver):
                 self.poll(None)
                 continue
             if not got:
-                raise EOFError("the other end is gone")
+                raise EOFError("the other end has closed")
             rest = rest[got:]
         return data
 
@@ -135,7 +135,7 @@ class OsPipeReceiver(Receiver):
 
 
 class OsPipe(Peer):
-    """A pipe a link, as large as the system allows."""
+    """One pipe per link, as large as the system allows."""
 
     title = "os.pipe, framed by hand"
     batches = True

@@ -1,9 +1,9 @@
-"""What a peer has to do, and what is done for it.
+"""What a peer has to implement, and the defaults on top of it.
 
-A *link* goes one way, from one sender to one receiver. A workload says how many it needs,
-how large its messages are and how many may be under way; the peer makes the links in the
-parent (`__init__`), each process or thread then opens its end (`sender`, `receiver`), and the
-parent clears up (`close`). Least of all a peer needs `Sender.send` and `Receiver.recv`:
+A *link* goes one way, from one sender to one receiver. A workload says how many links it needs,
+how large its messages are and how many can be in flight. The peer creates the links in the
+parent (`__init__`), each process or thread opens its end (`sender`, `receiver`), and the parent
+cleans up (`close`). A peer must implement at least `Sender.send` and `Receiver.recv`:
 
     class Mine(Peer):
         title = "mine"
@@ -16,9 +16,9 @@ parent clears up (`close`). Least of all a peer needs `Sender.send` and `Receive
             return MineSender(self.queues[link])
         ...
 
-All else has a default on top of these two, with the copies that a user without anything
-better would make as well; override what the library does better. Nothing is imported here
-that a bare message does not need: the cold start of every peer goes through this module.
+Everything else has a default on top of these two, with the copies that a user of the library
+would have to make. Override what the library does better. This module imports only what a bare
+message needs, because the cold start of every peer includes it.
 """
 
 
@@ -28,38 +28,38 @@ class Sender:
     _own = None
 
     def send(self, data):
-        """Send a copy of some bytes; wait for room."""
+        """Send a copy of `data`; wait for room."""
         raise NotImplementedError
 
     def send_many(self, batch):
-        """Send a list of bytes in one go; not overridden, there are no batches here."""
+        """Send a list of `bytes` in one call; implemented by peers that have batches."""
         raise NotImplementedError
 
     def loan(self, nbytes):
         """Return memory for the next message, to be filled by `memory[:] = bytes`.
 
-        Where messages travel by copying this is memory of our own, used again and again.
+        By default this is private memory, which is reused and copied by `commit`.
         """
         if self._own is None or len(self._own) != nbytes:
             self._own = bytearray(nbytes)
         return self._own
 
     def commit(self, memory):
-        """Send what was lent."""
+        """Send the memory that `loan` returned."""
         self.send(memory)
 
     def loan_many(self, nbytes, count):
-        """Return memory for so many messages, for `commit_many`."""
+        """Return memory for `count` messages, for `commit_many`."""
         if not isinstance(self._own, list):
             self._own = [bytearray(nbytes) for _ in range(count)]
         return self._own
 
     def commit_many(self, memories):
-        """Send all of what was lent."""
+        """Send all the memory that `loan_many` returned."""
         self.send_many(memories)
 
     def loan_array(self, shape, dtype):
-        """Return a NumPy array for the next message, to be filled and let go of."""
+        """Return a NumPy array for the next message; the caller fills it and drops it."""
         import math
 
         import numpy as np
@@ -69,11 +69,11 @@ class Sender:
         return np.frombuffer(self._memory, dtype).reshape(shape)
 
     def commit_array(self):
-        """Send the array that was lent."""
+        """Send the array that `loan_array` returned."""
         self.commit(self._memory)
 
     def send_object(self, obj):
-        """Send an object: pickle 5 with the buffers beside it, written once into the loan."""
+        """Send an object: pickle 5 with out-of-band buffers, copied once into a loan."""
         import pickle
 
         buffers = []
@@ -92,7 +92,7 @@ class Sender:
         self.commit(lent)
 
     def ready(self):
-        """Whether the other end is there; called until it is."""
+        """Return whether the other end is open; called until it is."""
         return True
 
     def close(self):
@@ -105,40 +105,40 @@ class Receiver:
     _memory = None
 
     def recv(self):
-        """Return a copy of the next message as bytes; sleep until there is one."""
+        """Return a copy of the next message as `bytes`; sleep until it arrives."""
         raise NotImplementedError
 
     def try_recv(self):
-        """Return a copy of the next message, None when there is none yet."""
+        """Return a copy of the next message, None if there is none yet."""
         raise NotImplementedError
 
     def spin(self):
-        """Return a copy of the next message; stay awake until there is one."""
+        """Return a copy of the next message; spin until it arrives."""
         while True:
             data = self.try_recv()
             if data is not None:
                 return data
 
     def recv_many(self, limit):
-        """Return a list of up to so many messages, at least one."""
+        """Return a list of 1 to `limit` messages."""
         raise NotImplementedError
 
     def take(self):
-        """Return the next message where it lies, good until `done`."""
+        """Return the next message in place, valid until `done`."""
         return self.recv()
 
     def done(self, memory):
-        """Give back what was taken."""
+        """Release the message that `take` returned."""
 
     def take_many(self, limit):
-        """Return a list of up to so many messages where they lie, good until `done_many`."""
+        """Return a list of 1 to `limit` messages in place, valid until `done_many`."""
         return self.recv_many(limit)
 
     def done_many(self, memories):
-        """Give back what was taken."""
+        """Release the messages that `take_many` returned."""
 
     def take_array(self, shape, dtype):
-        """Return the next message as a NumPy array, to be let go of before `done_array`."""
+        """Return the next message as a NumPy array, valid until `done_array`."""
         import math
 
         import numpy as np
@@ -147,11 +147,11 @@ class Receiver:
         return np.frombuffer(self._memory, dtype, math.prod(shape)).reshape(shape)
 
     def done_array(self):
-        """Give back what the last array, or the arrays of the last object, lay in."""
+        """Release the memory of the last array, or of the arrays of the last object."""
         self.done(self._memory)
 
     def recv_object(self):
-        """Return the next object; its arrays alias the message, until `done_array`."""
+        """Return the next object; its arrays alias the message and are valid until `done_array`."""
         import pickle
 
         self._memory = self.take()
@@ -170,27 +170,27 @@ class Receiver:
 
 
 class Peer:
-    """A way of passing messages between processes of one machine."""
+    """A way to pass messages between processes of one machine."""
 
-    title = ""  # as it stands in tables
+    title = ""  # in tables and plots
     package = None  # the distribution whose version is reported; None for the standard library
-    largest = None  # bytes that a message can have, None without a limit
-    blocks = True  # whether recv() sleeps; a peer that can only look again is not in those rows
-    spins = True  # whether there is a try_recv() or its like
-    batches = False  # whether send_many() and recv_many() are there
-    only = ()  # the only workloads it is for, if not all
+    largest = None  # bytes of the largest possible message, None without a limit
+    blocks = True  # whether recv() sleeps; peers that can only poll are omitted from such workloads
+    spins = True  # whether there is a try_recv() or spin()
+    batches = False  # whether there are send_many() and recv_many()
+    only = ()  # the workloads it is for, empty for all
 
     def __init__(self, links, nbytes, depth):
-        """Make so many links for messages of up to `nbytes`, `depth` of them under way."""
+        """Create links for messages of up to `nbytes`, `depth` of which can be in flight."""
         raise NotImplementedError
 
     def sender(self, link):
-        """Open the sending end of a link, in the process and thread that will use it."""
+        """Open the sending end of a link, in the process and thread that uses it."""
         raise NotImplementedError
 
     def receiver(self, link):
-        """Open the receiving end of a link, in the process and thread that will use it."""
+        """Open the receiving end of a link, in the process and thread that uses it."""
         raise NotImplementedError
 
     def close(self):
-        """Remove what was made, in the parent."""
+        """Remove the links, in the parent."""

@@ -11,7 +11,7 @@ LIMITS = Path("/proc/sys/fs/mqueue")
 
 
 def limit(name, otherwise):
-    """Return what the system allows an ordinary user."""
+    """Return a limit of the system for ordinary users."""
     try:
         return int((LIMITS / name).read_text())
     except OSError:
@@ -30,7 +30,7 @@ class QueueSender(Sender):
 
 
 class QueueReceiver(Receiver):
-    """`receive`, with the priority left out."""
+    """`receive`, without the priority."""
 
     def __init__(self, queue):
         self.queue = queue
@@ -47,7 +47,7 @@ class QueueReceiver(Receiver):
 
 
 class PosixIpcQueue(Peer):
-    """A message queue a link, as deep as the system allows."""
+    """One message queue per link, as deep as the system allows."""
 
     title = "posix_ipc queue"
     package = "posix_ipc"

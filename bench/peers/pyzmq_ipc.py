@@ -7,11 +7,11 @@ import zmq
 
 from peers.peer import Peer, Receiver, Sender
 
-COPY_FROM = 1 << 16  # bytes from which its documentation advises not to copy
+COPY_FROM = 1 << 16  # from this many bytes, its documentation advises not to copy
 
 
 class PyzmqSender(Sender):
-    """Copies small messages, hands over large ones, each in memory of its own."""
+    """Copies small messages and hands over large ones, each in its own memory."""
 
     def __init__(self, socket):
         self.socket = socket
@@ -23,7 +23,7 @@ class PyzmqSender(Sender):
     def loan(self, nbytes):
         if nbytes < COPY_FROM:
             return super().loan(nbytes)
-        return bytearray(nbytes)  # the context reads it later, so it cannot be used again
+        return bytearray(nbytes)  # the context reads it later, so it cannot be reused
 
     def commit(self, memory):
         self.socket.send(memory, copy=len(memory) < COPY_FROM)
@@ -40,7 +40,7 @@ class PyzmqSender(Sender):
 
 
 class PyzmqReceiver(Receiver):
-    """Copies small messages, looks at large ones in the frame they came in."""
+    """Copies small messages and reads large ones in place, in their frame."""
 
     def __init__(self, socket):
         self.socket = socket
@@ -67,7 +67,7 @@ class PyzmqReceiver(Receiver):
 
 
 class PyzmqIpc(Peer):
-    """A socket pair a link; the high-water marks let `depth` messages be under way."""
+    """One socket pair per link; the high-water marks allow `depth` messages in flight."""
 
     title = "pyzmq ipc://"
     package = "pyzmq"
@@ -81,7 +81,7 @@ class PyzmqIpc(Peer):
     def _socket(self, kind):
         self.context = self.context or zmq.Context()
         socket = self.context.socket(kind)
-        socket.set_hwm(max(1, self.depth // 2))  # half of it on either side
+        socket.set_hwm(max(1, self.depth // 2))  # half of it on each side
         return socket
 
     def sender(self, link):

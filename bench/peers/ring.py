@@ -1,10 +1,10 @@
-"""The shared memory of a ring written by hand: equal slots, two counters that only grow.
+"""The shared memory of a hand-written ring: slots of equal size, two counters that only grow.
 
     | head | .. | tail | .. | slot 0 | slot 1 | ... |
 
-The head is the sender's and the tail the receiver's, in cache lines of their own; each side
-keeps what it last saw of the other's and looks again only when that does not do. Plain
-stores are enough where processors keep the order of stores, as x86 does.
+The sender owns the head and the receiver owns the tail, each in a cache line of its own. Each
+side caches the other's counter and reads it again only if the cached value does not suffice.
+Plain stores are enough on processors that keep the order of stores, as x86 does.
 """
 
 from multiprocessing import shared_memory
@@ -14,7 +14,7 @@ FIRST = 4096
 
 
 class Ring:
-    """One ring, attached: counters as memoryviews of one item, slots sliced once."""
+    """One attached ring: counters as memoryviews of one item, slots sliced once."""
 
     def __init__(self, memory, slots, nbytes):
         self.slots = slots
@@ -31,12 +31,12 @@ class Ring:
 
 
 def step(nbytes):
-    """Return how far slots lie apart: whole cache lines."""
+    """Return the distance between slots, in whole cache lines."""
     return (nbytes + 63) // 64 * 64
 
 
 def power(least):
-    """Return the power of two that is not less."""
+    """Return the smallest power of two that is at least `least`."""
     return 1 << (least - 1).bit_length()
 
 
@@ -46,6 +46,6 @@ def make(slots, nbytes):
 
 
 def remove(memory):
-    """Take its name away; the views on it go with the process."""
+    """Unlink the memory; its views end with the process."""
     memory.unlink()
-    memory.close = lambda: None  # what __del__ would call, and fail while there are views
+    memory.close = lambda: None  # __del__ would call it, which fails while there are views

@@ -1,4 +1,4 @@
-"""A ring in shared memory, written by hand, with two semaphores to sleep on."""
+"""A hand-written ring in shared memory, with two semaphores to sleep on."""
 
 import multiprocessing
 
@@ -34,7 +34,7 @@ class SemaphoreSender(Sender):
 
 
 class SemaphoreReceiver(Receiver):
-    """Takes a filled slot, reads it, and posts it back."""
+    """Takes a filled slot, reads it, and returns it."""
 
     def __init__(self, own, room, filled):
         views, mask = own.views(), own.slots - 1
@@ -72,7 +72,7 @@ class SemaphoreReceiver(Receiver):
 
 
 class RingSemaphores(Peer):
-    """A ring a link, and two semaphores of multiprocessing."""
+    """One ring and two multiprocessing semaphores per link."""
 
     title = "ring by hand, semaphores"
 

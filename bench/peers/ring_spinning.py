@@ -1,7 +1,7 @@
-"""A ring in shared memory, written by hand, whose two sides stay awake.
+"""A hand-written ring in shared memory; both sides spin.
 
-What one who knows his trade writes with the standard library when speed is all he wants:
-closures with local counters, slots sliced beforehand, a batch copied at once and cut apart.
+This is what an expert would write with the standard library for speed alone: closures with local
+counters, pre-sliced slots, and batches that are copied in one piece and then split.
 """
 
 from peers import ring
@@ -9,7 +9,7 @@ from peers.peer import Peer, Receiver, Sender
 
 
 class SpinningSender(Sender):
-    """Waits for room by looking."""
+    """Polls until there is room."""
 
     def __init__(self, own):
         head_word, tail_word, views = own.head, own.tail, own.views()
@@ -69,7 +69,7 @@ class SpinningSender(Sender):
 
 
 class SpinningReceiver(Receiver):
-    """Waits for messages by looking."""
+    """Polls until there is a message."""
 
     def __init__(self, own):
         head_word, tail_word, views = own.head, own.tail, own.views()
@@ -127,7 +127,7 @@ class SpinningReceiver(Receiver):
 
 
 class RingSpinning(Peer):
-    """A ring a link."""
+    """One ring per link."""
 
     title = "ring by hand, spinning"
     blocks = False

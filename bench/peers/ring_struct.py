@@ -1,7 +1,7 @@
-"""The spinning ring again, for batches of records of one size known when it is compiled.
+"""The spinning ring for batches of a fixed number of records of a fixed size.
 
-One `struct.Struct` of so many fields of so many bytes cuts a whole batch apart in C. It fits
-one size of record and one size of batch, so it stands beside the ring, not in its place.
+One `struct.Struct` with a field per record splits a whole batch in C. It fits a single record size
+and a single batch size, so it is measured in addition to the general ring.
 """
 
 import struct
@@ -13,7 +13,7 @@ BATCH = 64
 
 
 class StructSender(Sender):
-    """Joins a batch and copies it."""
+    """Joins a batch and copies it into the ring."""
 
     def __init__(self, own):
         head_word, tail_word, buffer = own.head, own.tail, own.buffer
@@ -34,7 +34,7 @@ class StructSender(Sender):
 
 
 class StructReceiver(Receiver):
-    """Cuts a batch apart where it lies."""
+    """Splits a batch in place."""
 
     def __init__(self, own):
         head_word, tail_word, buffer = own.head, own.tail, own.buffer
@@ -55,7 +55,7 @@ class StructReceiver(Receiver):
 
 
 class RingStruct(Peer):
-    """A ring a link; whole batches of 64 only."""
+    """One ring per link; whole batches of 64 only."""
 
     title = "ring by hand, spinning, struct"
     batches = True
@@ -63,7 +63,7 @@ class RingStruct(Peer):
 
     def __init__(self, links, nbytes, depth):
         if nbytes % 64:
-            raise ValueError("slots are whole cache lines here")
+            raise ValueError("this ring needs records of whole cache lines")
         self.slots, self.nbytes = max(BATCH, ring.power(depth)), nbytes
         self.memories = [ring.make(self.slots, nbytes) for _ in range(links)]
 

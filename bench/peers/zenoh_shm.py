@@ -1,4 +1,4 @@
-"""zenoh between two peers of one machine, with its shared memory."""
+"""zenoh between two peers on one machine, with shared memory."""
 
 import os
 import socket
@@ -7,18 +7,18 @@ import zenoh
 
 from peers.peer import Peer, Receiver, Sender
 
-IN_LINE = 4096  # bytes up to which a message inside the packet is faster than beside it
+IN_LINE = 4096  # up to this many bytes, a message in the packet is faster than shared memory
 
 
 def free_port():
-    """Return a port of the loopback that nobody listens on."""
+    """Return a loopback port that no process listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 def session(listen=None, connect=None):
-    """Open a session that knows where the other one is and looks for nobody else."""
+    """Open a session that connects to a known session only, without scouting."""
     config = zenoh.Config()
     config.insert_json5("mode", '"peer"')
     config.insert_json5("scouting/multicast/enabled", "false")
@@ -30,7 +30,7 @@ def session(listen=None, connect=None):
 
 
 class ZenohSender(Sender):
-    """`put`, of a buffer of the provider where the message is larger than a packet's worth."""
+    """`put`, with a buffer of the provider for messages that are too large for the packet."""
 
     def __init__(self, own, key, nbytes, depth):
         self.session = own
@@ -46,7 +46,7 @@ class ZenohSender(Sender):
 
     def loan(self, nbytes):
         if self.large:
-            # Takes slices of bytes, but is no buffer.
+            # It supports slice assignment, but not the buffer protocol.
             return self.provider.alloc(nbytes, policy=self.policy)
         return super().loan(nbytes)
 
@@ -81,7 +81,7 @@ class ZenohSender(Sender):
 
 
 class ZenohReceiver(Receiver):
-    """A subscriber with a bounded FIFO; a payload can be had as a copy only."""
+    """A subscriber with a bounded FIFO; Python can obtain a payload only as a copy."""
 
     def __init__(self, own, key, depth):
         self.session = own
@@ -105,7 +105,7 @@ class ZenohReceiver(Receiver):
 
 
 class ZenohShm(Peer):
-    """A key, and two sessions, a link: the receiver listens, the sender connects to it."""
+    """One key and two sessions per link: the receiver listens, the sender connects to it."""
 
     title = "zenoh, shared memory"
     package = "eclipse-zenoh"

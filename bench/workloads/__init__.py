@@ -1,4 +1,4 @@
-"""What is measured: one module a kind of work, its variants as objects in `ALL`."""
+"""The workloads: one module per kind of work; `ALL` has all variants."""
 
 from __future__ import annotations
 

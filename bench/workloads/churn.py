@@ -1,4 +1,4 @@
-"""Hours of a heap's life compressed: random sizes, most of them short-lived, some long."""
+"""Hours in the life of a heap, compressed: random sizes, most of them short-lived."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from workloads.workload import Figure, Workload
 
 MIB = 1 << 20
 POINTS = 40  # samples over time
-LONGER = 10  # than other workloads: it is change over time that is looked for
-LONG = 2000  # records that stay for long
-SHORT = 64  # and for a moment
+LONGER = 10  # than other workloads, because it measures change over time
+LONG = 2000  # records that live long
+SHORT = 64  # records that live briefly
 
 
 def size(dice):
-    """Return a size from 16 B to 1 MiB, as many of each order of magnitude, small ones more."""
+    """Return a size from 16 B to 1 MiB, spread over orders of magnitude, mostly small."""
     return int(2 ** dice.triangular(4, 20, 6))
 
 
 class Churn(Workload):
-    """Committed memory must not creep up while what is in use does not."""
+    """Committed memory must not grow while memory in use does not."""
 
     key = "churn"
     title = "heap churn, random sizes and lives"
     peers = ("ipcheap",)
     figures = (
         Figure("per_second", "allocations and frees", "/s"),
-        Figure("in_use_mib", "in use, at the end", "MiB", more=False),
-        Figure("committed_mib", "committed, at the end", "MiB", more=False),
-        Figure("creep", "committed, second half to first", "×", more=False),
-        Figure("scattered", "of what is free, not in the largest piece", "%", more=False),
-        Figure("left_mib", "committed when all is freed and trimmed", "MiB", more=False),
+        Figure("in_use_mib", "in use at the end", "MiB", more=False),
+        Figure("committed_mib", "committed at the end", "MiB", more=False),
+        Figure("creep", "committed, second half relative to the first", "×", more=False),
+        Figure("scattered", "free memory outside the largest free piece", "%", more=False),
+        Figure("left_mib", "committed after everything is freed and trimmed", "MiB", more=False),
     )
 
     def run(self, key, peer, seconds):
@@ -80,7 +80,7 @@ class Churn(Workload):
         heap.trim()
         faults = heap.check()
         if faults:
-            raise RuntimeError(f"the heap is not valid after it: {faults[0]}")
+            raise RuntimeError(f"the heap is no longer valid: {faults[0]}")
         half = POINTS // 2
         early = max(point["committed"] for point in series[:half])
         late = max(point["committed"] for point in series[half:])

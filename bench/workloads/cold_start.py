@@ -1,4 +1,4 @@
-"""Cold start: import, create, and pass a first message, over a bare interpreter."""
+"""Cold start: import, create and first message, minus the time of a bare interpreter."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ peer.close()
 
 
 def started(script):
-    """Return the milliseconds from the start of an interpreter until the script tells."""
+    """Return the milliseconds from the start of an interpreter to the time it prints."""
     usual = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     begin = time.monotonic_ns()
     done = subprocess.run(
         [sys.executable, "-c", script],
-        cwd=FOLDER,  # where `import peers` finds what is measured
+        cwd=FOLDER,  # where `import peers` finds the peers
         env=usual,
         capture_output=True,
         text=True,
@@ -53,7 +53,7 @@ def started(script):
 
 
 class ColdStart(Workload):
-    """Both ends in one process, so that no second interpreter is counted."""
+    """Both ends are in one process, so that no second interpreter is counted."""
 
     key = "cold-start"
     title = "cold start: import, create, first message"
@@ -64,7 +64,7 @@ class ColdStart(Workload):
 
     def run(self, key, peer, seconds):
         script = FIRST_MESSAGE.format(key=key)
-        started(script)  # leaves compiled modules and a warm page cache behind
+        started(script)  # compiles the modules and warms up the page cache
         bare, whole = [], []
         end = time.monotonic() + seconds
         while not whole or time.monotonic() < end:

@@ -1,4 +1,4 @@
-"""Coroutines: a hundred channels on one event loop, and receives that are cancelled."""
+"""Coroutines: a hundred channels on one event loop, and cancelled receives."""
 
 from __future__ import annotations
 

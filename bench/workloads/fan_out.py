@@ -1,4 +1,4 @@
-"""One producing process, eight consuming ones, 4 KiB records to each in turn."""
+"""One producing process sends 4 KiB records to eight consuming processes in turn."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from workloads.two_threads import BATCH, TwoThreads
 
 
 class FanOut(TwoThreads):
-    """The consumers share one core; it is the waking of many that is measured."""
+    """The consumers share one core. This measures the cost of waking many processes."""
 
     key = "fan-out"
     title = "one process to eight others, 4 KiB to each in turn"

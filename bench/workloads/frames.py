@@ -1,4 +1,4 @@
-"""Pictures: 1080 lines of 1920 points of three bytes."""
+"""Pictures: 1080 lines of 1920 points of three bytes each."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from workloads.workload import Figure, Flow, check
 
 SHAPE = (1080, 1920, 3)
 NBYTES = 1080 * 1920 * 3
-SPARSE = 17 * 30 * 3  # how many points a sparse look sees
+SPARSE = 17 * 30 * 3  # the bytes that sparse_sum() reads
 
 
 def sparse_sum(picture):
-    """Reduce a picture the same way for all."""
+    """Return the sum over every 64th point of every 64th line."""
     return int(picture[::64, ::64].sum())
 
 
 class Frames(Flow):
-    """Filled whole by the producer, reduced sparsely by the consumer."""
+    """The producer fills the whole picture; the consumer adds up a sparse sample of it."""
 
     key = "frames"
     title = "1080p frames"
     figures = (
         Figure("per_second", "frames/s", "/s"),
-        Figure("cpu_ms", "CPU a frame, both processes", "ms", more=False),
+        Figure("cpu_ms", "CPU per frame, both processes", "ms", more=False),
     )
     nbytes = NBYTES
     depth = 4

@@ -1,4 +1,4 @@
-"""What growing costs: more channels, more participants, more capacity."""
+"""The cost of growth: more channels, more participants, more capacity."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CHUNKS = 7
 
 
 def cost(work, seconds):
-    """Return the microseconds a call takes: the median of a few chunks in so long."""
+    """Return the microseconds per call: the median of a few chunks in about `seconds`."""
     found = []
     times = 1
     while True:
@@ -30,7 +30,7 @@ def cost(work, seconds):
 
 
 class Growth(Workload):
-    """Each figure at the small and at the large end of a scale."""
+    """The same call at the small and at the large end of a scale."""
 
     peers = ("ipcheap",)
 
@@ -62,12 +62,12 @@ def pair(heap):
 
 
 def attach(ipcheap, name):
-    """Return a function that attaches and closes again."""
+    """Return a function that attaches and closes."""
     return lambda: ipcheap.Heap.attach(name).close()
 
 
 def channels(ipcheap, name, count, seconds):
-    """Measure in a heap with so many channels."""
+    """Measure in a heap with `count` channels."""
     with ipcheap.Heap.create(name, "1GiB") as heap:
         try:
             begin = time.perf_counter_ns()
@@ -81,7 +81,7 @@ def channels(ipcheap, name, count, seconds):
 
 
 def participants(ipcheap, name, count, seconds):
-    """Measure beside others that have allocated, too; a participant is a thread."""
+    """Measure beside `count - 1` other threads, each a participant that has allocated."""
     go = threading.Event()
     met = threading.Barrier(count)
 
@@ -108,7 +108,7 @@ def participants(ipcheap, name, count, seconds):
 
 
 def capacity(ipcheap, name, nbytes, seconds):
-    """Measure in a heap of that size."""
+    """Measure in a heap of `nbytes`."""
 
     def create():
         with ipcheap.Heap.create(f"{name}.new", nbytes) as new:

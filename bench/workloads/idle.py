@@ -1,4 +1,4 @@
-"""An idle process: many threads and channels, and nothing that arrives."""
+"""An idle process: many threads wait on many channels, and nothing arrives."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from workloads.workload import Figure, Workload
 
 TOGETHER = 200  # channels that one thread waits on
 ALONE = 20  # channels with a blocked thread each
-LONGER = 5  # than other workloads: what waits looks up twice a second
+LONGER = 5  # than other workloads, because waiting threads check twice a second
 
 
 class Idle(Workload):

@@ -1,4 +1,4 @@
-"""Objects: a dictionary with a picture and a few words about it."""
+"""Objects: a dictionary with a picture and its description."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ ROOM = 4096  # for the pickle around the picture
 
 
 class Objects(Flow):
-    """Sent by the peer's own call for objects, or else by pickle 5 and one copy of buffers."""
+    """The peer sends the object with its own call, or with pickle 5 and one copy of the buffers."""
 
     key = "objects"
     title = 'objects, {"frame": 1080p array, "meta": small dict}'
     figures = (
         Figure("per_second", "objects/s", "/s"),
-        Figure("cpu_ms", "CPU an object, both processes", "ms", more=False),
+        Figure("cpu_ms", "CPU per object, both processes", "ms", more=False),
     )
     nbytes = NBYTES + ROOM
     depth = 4
-    grain = 8  # as many pictures as are in use at once
+    grain = 8  # as many pictures as are in use at a time
 
     def transmit(self, senders, receivers, count):
         import numpy as np
@@ -27,7 +27,7 @@ class Objects(Flow):
         send_object = senders[0].send_object
         pictures = [np.empty(SHAPE, "u1") for _ in range(self.grain)]
         for i in range(count):
-            picture = pictures[i % self.grain]  # some peers read it later
+            picture = pictures[i % self.grain]  # some peers read the picture later
             picture[:] = i & 127
             send_object({"frame": picture, "meta": {"number": i, "camera": "front", "at": i / 25}})
 

@@ -7,18 +7,18 @@ from workloads.workload import Figure, Flow, check
 NBYTES = 64
 BATCH = 64
 
-# So many different ones, made beforehand; the consumer knows what comes after what.
+# Created beforehand; all are different, and the consumer knows their order.
 RECORDS = [bytes([i]) * NBYTES for i in range(BATCH)]
 
 
 class Records(Flow):
-    """Each is bytes on one side and becomes bytes on the other: read whole."""
+    """Each record is a `bytes` object on both sides and is read completely."""
 
     key = "records-64"
     title = "64 B records, one at a time"
     figures = (
         Figure("per_second", "records/s", "/s"),
-        Figure("ns", "ns a record", "ns", more=False),
+        Figure("ns", "ns per record", "ns", more=False),
     )
     nbytes = NBYTES
 
@@ -40,7 +40,7 @@ class Records(Flow):
 
 
 class Batches(Records):
-    """64 of them in one call; what comes is a list of bytes."""
+    """64 records per call; the consumer receives a list of `bytes`."""
 
     key = "records-64-batch"
     title = "64 B records, in batches of 64"

@@ -1,4 +1,4 @@
-"""Round trips: 64 bytes there and back, one at a time."""
+"""Round trips: 64 bytes to another process and back, one at a time."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import time
 from workloads.workload import Figure, Flow, check, percentiles
 
 MESSAGE = bytes(range(64))
-KEPT = 1 << 20  # samples
 
 
 class RoundTrip(Flow):
-    """Both sides sleep while they wait, as far as the peer's blocking call does."""
+    """Both sides wait with the blocking call of the peer, which may spin before it sleeps."""
 
     key = "round-trip"
     title = "round trip, 64 B, blocking"
@@ -61,7 +60,7 @@ class RoundTrip(Flow):
 
 
 class AfterPause(RoundTrip):
-    """Both sides have been asleep for two milliseconds."""
+    """Both sides have slept for two milliseconds."""
 
     key = "round-trip-idle"
     title = "round trip, 64 B, blocking, after 2 ms of rest"
@@ -69,7 +68,7 @@ class AfterPause(RoundTrip):
 
 
 class Spinning(RoundTrip):
-    """Both sides stay awake."""
+    """Both sides wait without sleeping."""
 
     key = "round-trip-spin"
     title = "round trip, 64 B, spinning"

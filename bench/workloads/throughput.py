@@ -1,4 +1,4 @@
-"""Larger payloads, all of them written by the producer; a byte a page read, or everything."""
+"""Larger payloads: written completely, then read completely or one byte per page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ PAGE = 4096
 
 
 def patterns(nbytes, count):
-    """Return so many different payloads; the consumer can tell which one it sees."""
+    """Return `count` different payloads, which the consumer can tell apart."""
     return [bytes([1 + i]) * nbytes for i in range(count)]
 
 
@@ -18,7 +18,7 @@ def look(memory):
 
 
 class Throughput(Flow):
-    """Written where the peer lends memory, or into memory of our own and then sent."""
+    """The payload is written into memory lent by the peer, or into private memory and then sent."""
 
     figures = (
         Figure("mb_s", "MB/s", "MB/s"),
@@ -40,7 +40,7 @@ class Throughput(Flow):
                 commit(memory)
 
     def reader(self):
-        """Return what reads a payload."""
+        """Return the function that reads a payload."""
         return look
 
     def absorb(self, receivers, senders, count):
@@ -57,7 +57,7 @@ class Throughput(Flow):
 
 
 class Whole(Throughput):
-    """The same, and the consumer adds up what has come."""
+    """The same, but the consumer adds up the whole payload."""
 
     def reader(self):
         import numpy as np
@@ -70,6 +70,6 @@ WORKLOADS = (
     Throughput("throughput-64k", "64 KiB, one at a time", 64 << 10, 16),
     Throughput("throughput-1m", "1 MiB, one at a time", 1 << 20, 8),
     Throughput("throughput-8m", "8 MiB, one at a time", 8 << 20, 4),
-    Whole("throughput-64k-whole", "64 KiB, one at a time, read whole", 64 << 10, 16),
-    Whole("throughput-1m-whole", "1 MiB, one at a time, read whole", 1 << 20, 8),
+    Whole("throughput-64k-whole", "64 KiB, one at a time, read completely", 64 << 10, 16),
+    Whole("throughput-1m-whole", "1 MiB, one at a time, read completely", 1 << 20, 8),
 )

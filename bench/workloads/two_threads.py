@@ -1,4 +1,4 @@
-"""One producing process, two consuming threads of another, 4 KiB records to each in turn."""
+"""One producing process sends 4 KiB records to two threads of another process in turn."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SEEN = [look(record) for record in RECORDS]
 
 
 class TwoThreads(Flow):
-    """A link a thread; both threads share an interpreter, and the core of its process."""
+    """One link per thread. Both threads share an interpreter and the core of its process."""
 
     key = "two-threads"
     title = "one process to two threads of another, 4 KiB, one at a time"
@@ -51,7 +51,7 @@ class TwoThreads(Flow):
 
 
 class TwoThreadsBatches(TwoThreads):
-    """64 records in one call."""
+    """64 records per call."""
 
     key = "two-threads-batch"
     title = "one process to two threads of another, 4 KiB, in batches of 64"

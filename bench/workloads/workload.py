@@ -1,4 +1,4 @@
-"""What a workload has to say of itself, and how one that keeps a stream going is timed."""
+"""The base classes of workloads, and how a stream of messages is timed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 from stage import Stage
 
-NOT_FOR_IT = "not for this peer"  # and then it is not in the table
+NOT_FOR_IT = "not for this peer"  # the peer is then not in the table
 
 
 class Figure:
@@ -17,19 +17,19 @@ class Figure:
         self.key = key
         self.title = title
         self.unit = unit
-        self.more = more  # whether more of it is better
+        self.more = more  # whether more is better
 
 
 class Workload:
-    """Work that can be done with any peer, or with some."""
+    """Work that any peer, or some peers, can do."""
 
     key = ""
     title = ""
-    figures = ()  # the first one is what plots show
-    peers = None  # the keys of those it is for, None for all
+    figures = ()  # plots show the first one
+    peers = None  # the keys of the peers it is for, None for all
 
     def unsuited(self, key, peer):
-        """Say why a peer does not do this work, None if it does."""
+        """Return why a peer cannot do this work, None if it can."""
         if self.peers is not None and key not in self.peers:
             return NOT_FOR_IT
         if peer.only and self.key not in peer.only:
@@ -37,16 +37,16 @@ class Workload:
         return None
 
     def run(self, key, peer, seconds):
-        """Do it for about so long and return its figures by key."""
+        """Work for about `seconds` and return the figures by key."""
         raise NotImplementedError
 
 
 class Flow(Workload):
     """A stream of messages from one producing process to one or more consumers.
 
-    The count is found by a pilot in the same processes and a rehearsal half as long, which
-    also warms them up; the time is from the producer's first message to the last
-    consumer's last one.
+    A pilot and a rehearsal half as long in the same processes determine the count. They also
+    warm up the processes. The time runs from the producer's first message to the last
+    consumer's last message.
     """
 
     nbytes = 64
@@ -78,7 +78,7 @@ class Flow(Workload):
     # For the variants ---------------------------------------------------------------------
 
     def transmit(self, senders, receivers, count):
-        """Send so many in all, in the producing process."""
+        """Send `count` messages in total, in the producing process."""
         raise NotImplementedError
 
     def absorb(self, receivers, senders, count):
@@ -90,7 +90,7 @@ class Flow(Workload):
         return contextlib.nullcontext()
 
     def report(self, count, ns, cpu_ns):
-        """Return the figures."""
+        """Return the figures by key."""
         raise NotImplementedError
 
     # Inside -------------------------------------------------------------------------------
@@ -156,9 +156,9 @@ def _until_ready(senders):
 
 
 def check(found, expected):
-    """Raise unless what came is what was sent."""
+    """Raise RuntimeError unless what was received is what was sent."""
     if found != expected:
-        raise RuntimeError(f"what came is not what was sent: {found!r}, not {expected!r}"[:300])
+        raise RuntimeError(f"received {found!r} instead of {expected!r}"[:300])
 
 
 def percentiles(samples):
