@@ -15,16 +15,16 @@ and in another process
         for record in consumer:
             print(record.array("u1", (1080, 1920, 3)).mean())
 
-Sizes are bytes, or strings like "64MiB"; timeouts are seconds, None for ever, 0 for not at
-all. An endpoint belongs to the thread that claimed it.
+Sizes are in bytes, or strings like "64MiB". Timeouts are in seconds: None waits indefinitely,
+0 does not wait. An endpoint belongs to the thread that claimed it.
 """
 
 try:
     from ._core import lib as _lib  # noqa: F401
 except ModuleNotFoundError as _error:
     raise ImportError(
-        f"{__path__[0]} has no compiled core: it is the source folder, found before the "
-        "installed package. Start Python elsewhere, or build with: pip install -e ."
+        f"{__path__[0]} has no compiled core: it is the source folder, which Python found before "
+        "the installed package. Start Python in another folder, or build it: pip install -e ."
     ) from _error
 
 from ._native import __version__
@@ -56,7 +56,7 @@ from .record import Record
 from .record_channel import RecordChannel
 from .static import Atomic, StaticSegment
 
-TYPE_CHECKING = False  # which type checkers know; to import typing takes longer than all of this
+TYPE_CHECKING = False  # type checkers know this name; importing typing takes longer than all this
 if TYPE_CHECKING:
     from .codec import Codec
     from .results import (
@@ -111,7 +111,7 @@ __all__ = [
     "wait",
 ]
 
-# What a first message does without, and where it is: imported when it is asked for.
+# The module of each name that a first message does not need. It is imported on first use.
 _LATER = {
     "Barrier": "sync",
     "BarrierTimeout": "sync",
@@ -126,7 +126,7 @@ _LATER = {
     "wait": "waiting",
 }
 
-if not TYPE_CHECKING:  # to a type checker this would mean that there is any name one likes
+if not TYPE_CHECKING:  # a type checker would conclude that every name exists
 
     def __getattr__(name):
         if name not in _LATER:

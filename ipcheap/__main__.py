@@ -1,4 +1,4 @@
-"""`python -m ipcheap`: the command without its script."""
+"""`python -m ipcheap`: the command line without its script."""
 
 import sys
 

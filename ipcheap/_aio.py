@@ -1,6 +1,6 @@
-"""How coroutines wait for an endpoint: a reader on its descriptor, no thread.
+"""How coroutines wait for an endpoint: by a reader on its descriptor, without a thread.
 
-Imported when it is needed first, for it takes asyncio with it.
+Imported on first use, because it imports asyncio.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class Readiness:
     """An event loop's view of one endpoint.
 
-    The reader stays with the loop from wait to wait: the descriptor is quiet while there is
-    nothing to do. Only when it is not and nobody waits, it is taken out.
+    The reader stays registered between waits, because the descriptor is not readable while there
+    is nothing to do. If it becomes readable while no coroutine waits, the reader is removed.
     """
 
     __slots__ = ("__weakref__", "_descriptor", "_home", "_reading", "_ready", "_waiting", "loop")
@@ -37,7 +37,7 @@ class Readiness:
         self._waiting: list[asyncio.Future[None]] = []
 
     async def wait(self) -> None:
-        """Return when the endpoint may go on; nothing has been done then."""
+        """Return when the endpoint may be able to continue; nothing has been sent or received."""
         future: asyncio.Future[None] = self.loop.create_future()
         self._waiting.append(future)
         if not self._reading:
@@ -50,19 +50,19 @@ class Readiness:
                 self._waiting.remove(future)
 
     def close(self) -> None:
-        """Let go of the descriptor before it is closed; who waits looks again."""
+        """Release the descriptor before it is closed; coroutines that wait try again."""
         forks, thread = self._home
         if forks != lib.ipcheap_forks():
-            return  # a forked child has the same poller as its parent, who goes on
+            return  # a forked child shares its poller with the parent, which still uses it
         if not self.loop.is_closed():
             if self._reading:
                 self.loop.remove_reader(self._descriptor)
             self._reading = False
             if thread == threading.get_ident():
-                self._let_go()
+                self._release()
             else:  # a heap may be closed by any thread
-                with contextlib.suppress(RuntimeError):  # the loop has been closed just now
-                    self.loop.call_soon_threadsafe(self._let_go)
+                with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
+                    self.loop.call_soon_threadsafe(self._release)
         self._reading = False
 
     def _wake(self) -> None:
@@ -70,10 +70,10 @@ class Readiness:
             if self._reading:
                 self.loop.remove_reader(self._descriptor)
                 self._reading = False
-        elif self._ready():  # not so when the loop had looked before the last receive
-            self._let_go()
+        elif self._ready():  # false if the loop polled before the last receive
+            self._release()
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         for future in self._waiting:
             if not future.done():
                 future.set_result(None)
@@ -82,7 +82,7 @@ class Readiness:
 def readiness(
     current: Readiness | None, descriptor: Callable[[], int], ready: Callable[[], object]
 ) -> Readiness:
-    """Return what belongs to the running loop: the current one, if it does."""
+    """Return a Readiness of the running loop: the current one, if it belongs to that loop."""
     loop = asyncio.get_running_loop()
     if current is not None:
         if current.loop is loop:

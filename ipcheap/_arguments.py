@@ -1,4 +1,4 @@
-"""What callers may pass: sizes, names, IDs, timeouts, element types."""
+"""Checks of arguments: sizes, names, IDs, timeouts, permission bits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LONGEST_ID = 48
 
 
 def whole_number(value: object, what: str) -> int:
-    """Accept an integer, not a bool; else raise TypeError."""
+    """Return an integer; TypeError for anything else, and for a bool."""
     if isinstance(value, bool):
         raise TypeError(f"{what} must be an integer, not bool")
     try:
@@ -38,7 +38,7 @@ def whole_number(value: object, what: str) -> int:
 
 
 def count(value: object, what: str, least: int = 0) -> int:
-    """Accept an integer that is not below `least`."""
+    """Return an integer; ValueError if it is below `least`."""
     number = whole_number(value, what)
     if number < least:
         raise ValueError(f"{what} must be at least {least}, not {number}")
@@ -46,7 +46,7 @@ def count(value: object, what: str, least: int = 0) -> int:
 
 
 def size(value: Size, what: str = "size") -> int:
-    """Accept bytes as an integer, or a string such as "64MiB", "1.5GiB", "10kB"."""
+    """Return bytes, given as an integer or as a string such as "64MiB", "1.5GiB" or "10kB"."""
     if not isinstance(value, str):
         return count(value, what)
     text = value.strip()
@@ -63,7 +63,7 @@ def _is_digits(text: str) -> bool:
 
 
 def capacity(value: Size) -> int:
-    """Accept the size of a heap, 64 KiB or more."""
+    """Return the size of a heap in bytes; ValueError below 64 KiB."""
     number = size(value, "capacity")
     if number < SMALLEST_CAPACITY:
         raise ValueError(f"capacity must be at least 64 KiB, not {number} bytes")
@@ -71,7 +71,7 @@ def capacity(value: Size) -> int:
 
 
 def show_size(nbytes: int) -> str:
-    """Write a number of bytes for people, as "63.1 MiB"."""
+    """Return a number of bytes as text, such as "63.1 MiB"."""
     if nbytes < 1024:
         return f"{nbytes} bytes"
     power = min((nbytes.bit_length() - 1) // 10, 5)
@@ -79,21 +79,22 @@ def show_size(nbytes: int) -> str:
 
 
 def is_path(name: str) -> bool:
-    """Tell whether a heap's name is a path."""
+    """Whether a heap's name is a path."""
     return "/" in name
 
 
 def heap_name(name: object) -> str:
-    """Accept a heap's name, which is a plain one or a path."""
+    """Return a heap's name, a plain one or a path; ValueError or TypeError if it is neither."""
     if not isinstance(name, str):
         raise TypeError(f"a heap's name must be a str, not {type(name).__name__}")
     if is_path(name):
         parts = name.split("/")
         if parts[-1] in ("", ".") or ".." in parts or "\0" in name:
-            raise ValueError(f"heap path {name!r} must lead to a file, without '..'")
+            raise ValueError(f"heap path {name!r} must name a file and must not contain '..'")
     elif not _is_plain_name(name):
         raise ValueError(
-            f"heap name {name!r} must be 1 to 200 of A-Z a-z 0-9 . _ -, not starting with a dot"
+            f"heap name {name!r} must be 1 to 200 characters from A-Z a-z 0-9 . _ - "
+            "and must not start with a dot"
         )
     return name
 
@@ -104,7 +105,7 @@ def _is_plain_name(name: str) -> bool:
 
 
 def choice(value: object, what: str, among: tuple[str, ...]) -> str:
-    """Accept one of a few words."""
+    """Return one of the given words; ValueError for another, TypeError for no str."""
     if not isinstance(value, str):
         raise TypeError(f"{what} must be a str, not {type(value).__name__}")
     if value not in among:
@@ -113,7 +114,7 @@ def choice(value: object, what: str, among: tuple[str, ...]) -> str:
 
 
 def file_mode(value: object) -> int:
-    """Accept permission bits."""
+    """Return permission bits; ValueError outside 0 to 0o777."""
     number = whole_number(value, "mode")
     if not 0 <= number <= 0o777:
         raise ValueError(f"mode must be permission bits like 0o600, not {number:#o}")
@@ -121,7 +122,7 @@ def file_mode(value: object) -> int:
 
 
 def channel_id(value: object) -> ChannelId:
-    """Accept a channel's ID: an int from 0 below 2**63, or a str of 1 to 48 UTF-8 bytes."""
+    """Return a channel's ID: an int from 0 to 2**63 - 1, or a str of 1 to 48 UTF-8 bytes."""
     if isinstance(value, str):
         if not 1 <= len(value.encode()) <= LONGEST_ID:
             raise ValueError(f"channel ID {value!r} must be 1 to {LONGEST_ID} bytes of UTF-8")
@@ -135,7 +136,7 @@ def channel_id(value: object) -> ChannelId:
 
 
 def timeout(value: float | None) -> float:
-    """Accept seconds; None, for ever, becomes infinity."""
+    """Return seconds, infinity for None; ValueError if negative, TypeError if not a number."""
     if value is None:
         return math.inf
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -145,5 +146,7 @@ def timeout(value: float | None) -> float:
             kind = type(value).__name__
             raise TypeError(f"timeout must be seconds or None, not {kind}") from None
     if not value >= 0:
-        raise ValueError(f"timeout must be seconds from 0 up, or None for ever, not {value!r}")
+        raise ValueError(
+            f"timeout must be seconds, at least 0, or None to wait indefinitely, not {value!r}"
+        )
     return float(value)

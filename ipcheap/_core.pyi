@@ -1,11 +1,11 @@
 """What the extension module offers, built from native/bindings.
 
 The rule, held by tests/test_stub.py: `_Lib` has one method for each function of
-core.cdef.txt, its arguments positional, and one `Final[int]` for each constant; nothing
-else. Integers and enums are `int`, `_Bool` is `bool`, `void` is `None`; what comes back as
-a pointer or a struct is `CData`; a pointer that goes in is `CData`, or whatever else
-cffi takes for it. Of `_FFI` there is what the package uses. The
-module's Python types are described in _types.py.
+core.cdef.txt, with positional arguments, and one `Final[int]` for each constant; nothing
+else. Integers and enums are `int`, `_Bool` is `bool`, `void` is `None`; a pointer or a
+struct that is returned is `CData`; a pointer argument is `CData`, or another type that cffi
+accepts for it. `_FFI` has what the package uses. The module's Python types are described in
+_types.py.
 """
 
 from collections.abc import Callable

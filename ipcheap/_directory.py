@@ -1,4 +1,4 @@
-"""The directory of a heap: its channels by ID, and the claims of their sides."""
+"""The directory of a heap: find channels by ID, claim their sides, remove them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ._handle import Handle
     from .channel import Channel
 
-# The class of each kind of channel, by the core's number: a kind's module enters its own.
+# The class of each kind of channel, by the core's number. The kind's module enters it.
 KINDS: dict[int, type[Channel]] = {}
 
 
@@ -41,7 +41,7 @@ def id_of(key: CData) -> ChannelId:
 
 
 def _is_ready(handle: Handle, entry: CData) -> bool:
-    """Whether a channel is to be seen; damage may have made its kind any number."""
+    """Whether a channel is ready for use. In a damaged heap its kind may be any number."""
     return entry.kind in KINDS and KINDS[entry.kind]._is_ready(handle, entry)
 
 
@@ -87,10 +87,10 @@ class Directory:
     def claim(
         self, id: ChannelId, side: int, timeout: float | None
     ) -> tuple[Handle, ChannelId, CData]:
-        """Claim a side of a channel for this thread; return what its endpoint is made of.
+        """Claim a side of a channel for this thread; return the arguments of its endpoint.
 
-        Waits `timeout` seconds for the channel and the side: then ChannelNotFound, or ChannelBusy
-        naming the holder. ChannelTypeError for a channel whose kind has no such side.
+        Waits `timeout` seconds for the channel and the side, then raises ChannelNotFound, or
+        ChannelBusy with the holder's name. ChannelTypeError if the kind has no such side.
         """
         channel_id = _arguments.channel_id(id)
         handle, key = self.handle, key_of(channel_id)
@@ -139,9 +139,9 @@ class Directory:
     def check(
         self, code: int, channel_id: ChannelId, asked: int | None = None, wanted: str = "not that"
     ) -> int:
-        """Return what is not an error; raise what is.
+        """Return `code` if it is not an error; otherwise raise its exception.
 
-        `asked` is how many bytes were wanted; `wanted` says what the channel should have been.
+        `asked` is the number of bytes that the call needed, `wanted` what the channel had to be.
         """
         if code >= 0:
             return int(code)

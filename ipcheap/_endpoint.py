@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from _thread import get_ident  # threading takes its time, and is not needed
+from _thread import get_ident  # threading is not needed, and slow to import
 from functools import partial
 
 from . import _timing
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
 
 
 def _release(handle: Handle, forks: int, pointer: CData) -> None:
-    """Drop the core's endpoint; `handle` is only to outlive this."""
+    """Release the core's endpoint; the argument `handle` keeps the heap mapped until then."""
     if forks == lib.ipcheap_forks():
         lib.py_endpoint_release(pointer)
     del handle
 
 
-FAIR = 64  # how many awaits in a row may find their record at once
+FAIR = 64  # after this many awaits in a row that need not wait, other tasks get a turn
 _WOULD_BLOCK = lib.IPCHEAP_WOULD_BLOCK
 
 
 class Endpoint:
     """A side of a record channel, claimed by the thread that may use it.
 
-    A context manager. Every `close()` is idempotent; one that is dropped without is closed
-    with a ResourceWarning. Use from another thread raises `WrongThread`, from a forked
-    child `WrongProcess`.
+    It is a context manager, and `close()` is idempotent. An endpoint that is dropped without being
+    closed is closed with a ResourceWarning. Use from another thread raises `WrongThread`, use in a
+    forked child `WrongProcess`.
     """
 
     _side: ClassVar[str]
-    _stalled: ClassVar[str]  # what is said when time is up
+    _stalled: ClassVar[str]  # what a TimeoutError says
 
     def __init__(self, handle: Handle, channel: ChannelId, pointer: CData) -> None:
         self._handle = handle
@@ -53,7 +53,7 @@ class Endpoint:
         self._pointer = ffi.gc(pointer, partial(_release, handle, self._forks))
         self._closed = False
         self._readiness: Readiness | None = None
-        self._turns = 0  # awaits, to tell when it is time to give way
+        self._turns = 0  # awaits so far, to let other tasks run after each FAIR of them
         self._is_ready = partial(lib.py_ready, self._pointer)
 
     @property
@@ -63,23 +63,23 @@ class Endpoint:
 
     @property
     def capacity(self) -> int:
-        """How many records may be in flight and held."""
+        """The number of slots: how many records may be sent and not yet freed."""
         return int(self._numbers().capacity)
 
     @property
     def closed(self) -> bool:
-        """Whether it, or its heap, has been closed here."""
+        """Whether this endpoint, or its heap, has been closed in this process."""
         return self._closed or self._handle.closed
 
     def close(self) -> None:
-        """Give the side back; the other side sees the end after what was sent."""
+        """Release the side; the other side receives what was sent, then ChannelClosed."""
         if self._is_inherited():
             raise self._error(lib.IPCHEAP_WRONG_PROCESS)
         if self.closed:
             return
         if self._thread != get_ident():
             code = lib.py_wait(self._pointer, 0)
-            if code == lib.IPCHEAP_WRONG_THREAD:  # and not closed by that thread's end
+            if code == lib.IPCHEAP_WRONG_THREAD:  # a thread that ends would have closed it
                 raise self._error(code)
         if self._readiness is not None:
             self._readiness.close()
@@ -91,11 +91,11 @@ class Endpoint:
     def fileno(self) -> int:
         """Return a descriptor that is readable while this side has something to do.
 
-        That is, while a receive or send would not have to wait, or would report an end. For
-        select, poll, epoll, selectors and event loops; not to be read or closed. It is made
-        when it is first asked for, and goes with the endpoint. A new holder of the other
-        side may make it readable once for nothing, so follow it with a call that does not
-        wait, such as `try_recv_record()`.
+        That is, while a receive or send would not have to wait, or would raise ChannelClosed or
+        PeerDied. It is for select, poll, epoll, selectors and event loops; do not read or close it.
+        The first call creates it, and closing the endpoint closes it. A new holder of the other
+        side may make it readable spuriously, once. So follow it with a call that does not wait,
+        such as `try_recv_record()`.
         """
         descriptor = lib.py_endpoint_descriptor(self._pointer)
         if descriptor < 0:
@@ -103,14 +103,17 @@ class Endpoint:
         return int(descriptor)
 
     def wait_peer(self, timeout: float | None = None) -> None:
-        """Wait `timeout` seconds for a living holder of the other side, then TimeoutError."""
+        """Wait until a living participant holds the other side.
+
+        TimeoutError after `timeout` seconds; None waits indefinitely.
+        """
         deadline = _timing.deadline_of(timeout)
         code = _timing.sleep(partial(lib.py_wait_peer, self._pointer), deadline)
         if code:
-            raise self._error(code, doing="nobody claimed the other side")
+            raise self._error(code, doing="no participant claimed the other side")
 
     def statistics(self) -> EndpointStatistics:
-        """Return how much has gone through, and how it waited."""
+        """Return how many records have passed, and how often this side slept and woke the other."""
         from .results import EndpointStatistics
 
         numbers = self._numbers()
@@ -146,22 +149,24 @@ class Endpoint:
         if self._readiness is not None:
             self._readiness.close()
         warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
-        lib.py_endpoint_close(self._pointer)  # from another thread the release will do it
+        lib.py_endpoint_close(self._pointer)  # in another thread the release closes it
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(f"{self!r} does not pickle: pass its channel, and claim there")
+        raise TypeError(
+            f"{self!r} does not pickle: pass its channel, and claim a side in the other process"
+        )
 
     def __repr__(self) -> str:
         state = ", closed" if self.closed else ""
         return f"<{type(self).__name__} of channel {self._channel!r} of {self._handle}{state}>"
 
     def _is_inherited(self) -> bool:
-        """Whether it is a parent's, and this process its forked child."""
+        """Whether a parent claimed it, and this process is a forked child."""
         return self._forks != lib.ipcheap_forks()
 
     def _owner(self) -> str:
-        """Name the thread that claimed it."""
-        threading = sys.modules.get("threading")  # if there are others, it is there
+        """Return the name of the thread that claimed it."""
+        threading = sys.modules.get("threading")  # imported if there are other threads
         names = (
             [t.name for t in threading.enumerate() if t.ident == self._thread] if threading else []
         )
@@ -173,7 +178,7 @@ class Endpoint:
         return error(code, self._handle, self._channel, side=self._side, doing=doing, asked=asked)
 
     def _insist(self, attempt: Callable[[], int], timeout: float | None) -> None:
-        """Wait for the other side and try again, until it is done or time is up."""
+        """Wait for the other side and try again until it succeeds; TimeoutError when time is up."""
         deadline = _timing.deadline_of(timeout)
         while True:
             code = self._wait(deadline)
@@ -185,8 +190,8 @@ class Endpoint:
                 raise self._error(code, doing=self._stalled)
 
     async def _eventually(self, attempt: Callable[[], int], code: int = _WOULD_BLOCK) -> None:
-        """Wait and try again until it is done; `code` is what the first attempt returned."""
-        from . import _aio  # takes asyncio with it
+        """Wait and try again until it succeeds; `code` is what the first attempt returned."""
+        from . import _aio  # imports asyncio
 
         while code:
             if code != _WOULD_BLOCK:
@@ -195,23 +200,23 @@ class Endpoint:
             if mine is not self._readiness:
                 self._readiness = mine
                 self._handle.pollers.add(mine)
-            if self._handle.closed:  # by another thread, which has not got to this side yet
+            if self._handle.closed:  # by another thread, which has not reached this endpoint yet
                 raise self._error(lib.IPCHEAP_HEAP_CLOSED)
             await mine.wait()
             code = attempt()
 
     async def _give_way(self) -> None:
-        """Let others of the loop run, every so often: before anything has been done."""
+        """Let other tasks of the loop run, before anything has been sent or received."""
         from . import _aio
 
         await _aio.give_way()
 
     def _has_left_over(self) -> bool:
-        """Whether something has been received already that was not handed out."""
+        """Whether records have been received already that no call has returned yet."""
         return False
 
     def _wait(self, deadline: float) -> int:
-        """Sleep until the other side has done something; 0, TIMED_OUT or an error."""
+        """Sleep until the other side has acted; return 0, TIMED_OUT or an error."""
         if _timing.time_left(deadline) <= 0:
             return lib.IPCHEAP_TIMED_OUT
         return _timing.sleep(partial(lib.py_wait, self._pointer), deadline)

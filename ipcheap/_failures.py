@@ -1,4 +1,4 @@
-"""Exceptions for the core's error codes: the one place where these become those."""
+"""The one place where the core's error codes become exceptions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def bad_variable() -> ValueError | None:
-    """Make the exception for an environment variable with a bad value, if there is one."""
+    """Return the exception for an environment variable of unknown value; None if all are valid."""
     words = ffi.new("const char **")
     name = lib.ipcheap_bad_variable(words)
     if not name:
@@ -31,21 +31,21 @@ def bad_variable() -> ValueError | None:
 
 
 def holder_text(holder: CData) -> str:
-    """Name a participant: process, thread, and whether it lives."""
+    """Return the name of a participant: its process and thread, and whether it is dead."""
     if not holder.pid:
         return "an unknown participant"
     state = "" if holder.alive else ", dead"
     where = ", this process" if holder.ours else ""
     if holder.elsewhere:
-        where = " of another PID namespace"
+        where = " in another PID namespace"
     return f"{text_of(holder.name)!r} (pid {holder.pid}, thread {holder.tid}{where}{state})"
 
 
 def holder_state(holder: CData) -> str:
-    """Say how a participant is: "dead", "stopped", "stopped by a debugger" or "alive"."""
+    """Return the state of a participant: "dead", "stopped", "stopped by a debugger" or "alive"."""
     if not holder.alive:
         return "dead"
-    if holder.elsewhere:  # its pid is somebody else's here
+    if holder.elsewhere:  # in this namespace its pid is another process's
         return "alive"
     try:
         with open(f"/proc/{holder.pid}/stat", "rb") as file:
@@ -58,7 +58,7 @@ def holder_state(holder: CData) -> str:
 def _lock_holder_text(heap: Handle) -> str:
     holder = ffi.new("ipcheap_holder *")
     if lib.ipcheap_lock_holder(heap.pointer, holder) != 1:
-        return "nobody just now"
+        return "no participant any more"
     state = holder_state(holder)
     return holder_text(holder) + (f", {state}" if state.startswith("stopped") else "")
 
@@ -69,9 +69,10 @@ def _heap_full(heap: Handle, asked: int | None) -> str:
     if lib.py_heap_statistics(heap.pointer, statistics):
         return f"{heap} is full: {wanted} asked for"
     return (
-        f"{heap} is full: {wanted} asked for, largest free {show_size(statistics.largest_free)} "
-        f"of {show_size(statistics.capacity)} ({show_size(statistics.in_use)} in use in "
-        f"{statistics.records} records); free records, or create it larger"
+        f"{heap} is full: {wanted} asked for, largest free block "
+        f"{show_size(statistics.largest_free)} of {show_size(statistics.capacity)} "
+        f"({show_size(statistics.in_use)} in use by {statistics.records} records); "
+        "free some records, or create a larger heap"
     )
 
 
@@ -87,50 +88,50 @@ def _memory_full(heap: Handle | str, asked: int | None) -> str:
     except OSError:
         pass
     return (
-        f"{heap}: {wanted}, for the file system {where} is full{limit}; "
-        "free records and trim(), remove other files there, or give it more"
+        f"{heap}: {wanted}, because the file system {where} is full{limit}; "
+        "free records and call trim(), remove other files there, or enlarge it"
     )
 
 
 _PLAIN: dict[int, tuple[type[Exception], str]] = {
     lib.IPCHEAP_WOULD_BLOCK: (TimeoutError, "{it} would have to wait"),
-    lib.IPCHEAP_TIMED_OUT: (TimeoutError, "{it}: {doing} within the time given"),
+    lib.IPCHEAP_TIMED_OUT: (TimeoutError, "{it}: {doing} within the timeout"),
     lib.IPCHEAP_HEAP_EXISTS: (
         errors.HeapExists,
-        "{it} exists already; Heap.open() takes it as it is, ipcheap.unlink() removes it",
+        "{it} already exists; Heap.open() attaches to it, ipcheap.unlink() removes it",
     ),
     lib.IPCHEAP_NOT_FORMATTED: (
         errors.HeapNotFound,
-        "{it} has not been formatted: whoever creates it is not done, or died",
+        "{it} is not ready: the process that creates it has not finished, or died",
     ),
     lib.IPCHEAP_FORMAT_MISMATCH: (
         errors.FormatMismatch,
-        "{it}: what is under that name is not a heap, or one of another format; left untouched",
+        "{it}: the file of that name is no heap, or one of another format; it was left untouched",
     ),
-    lib.IPCHEAP_HEAP_CLOSED: (errors.HeapClosed, "{it} is closed"),
+    lib.IPCHEAP_HEAP_CLOSED: (errors.HeapClosed, "{it} is closed; open it again to use it"),
     lib.IPCHEAP_TOO_MANY_PARTICIPANTS: (
         errors.HeapFull,
-        "{it} is full: every participant slot is taken; a thread that uses a heap takes one",
+        "{it} is full: all participant slots are taken; each thread that uses it keeps one",
     ),
     lib.IPCHEAP_CHANNEL_NOT_FOUND: (
         errors.ChannelNotFound,
-        "there is no {it}; its `channels` has all there are",
+        "there is no {it}; `heap.channels` lists those that exist",
     ),
     lib.IPCHEAP_CHANNEL_TYPE: (errors.ChannelTypeError, "{it} is {holder}"),
     lib.IPCHEAP_CHANNEL_BUSY: (errors.ChannelBusy, "{it}: {holder}"),
     lib.IPCHEAP_CHANNEL_CLOSED: (errors.ChannelClosed, "{it}: the {peer} has closed"),
     lib.IPCHEAP_PEER_DIED: (
         errors.PeerDied,
-        "{it}: the {peer} has died; wait_peer() waits for the next one",
+        "{it}: the {peer} has died; wait_peer() waits for its successor",
     ),
     lib.IPCHEAP_ENDPOINT_CLOSED: (errors.EndpointClosed, "{it}: this {side} is closed"),
     lib.IPCHEAP_RECORD: (
         errors.RecordError,
-        "{it}: the record is not to be used here: freed, sent, or of another heap",
+        "{it}: this record cannot be used: it was freed or sent, or belongs to another heap",
     ),
     lib.IPCHEAP_WRONG_THREAD: (
         errors.WrongThread,
-        "{it}: this {side} belongs to {doing}, which claimed it; claim in the thread that uses it",
+        "{it}: this {side} belongs to {doing}, which claimed it; claim one in each thread",
     ),
     lib.IPCHEAP_WRONG_PROCESS: (
         errors.WrongProcess,
@@ -138,7 +139,7 @@ _PLAIN: dict[int, tuple[type[Exception], str]] = {
     ),
     lib.IPCHEAP_CORRUPT: (
         errors.CorruptHeap,
-        "{it} holds what no participant would have written; check() may tell more",
+        "{it} is corrupt: it contains what no participant would have written; check() may say more",
     ),
     lib.IPCHEAP_BAD_VALUE: (ValueError, "{it}: an argument is out of range"),
     lib.IPCHEAP_NO_MEMORY: (MemoryError, "{it}: this process is out of memory"),
@@ -155,7 +156,7 @@ def error(
     holder: str = "of another kind",
     doing: str = "not done",
 ) -> Exception:
-    """Make the exception for a code: which heap and channel, who, how much, what to do."""
+    """Return the exception for a code. Its text names the heap and channel, and the way out."""
     saved_errno = ffi.errno
     it = str(heap) if channel is None else f"channel {channel!r} of {heap}"
     if code == lib.IPCHEAP_SYSTEM:
@@ -168,11 +169,13 @@ def error(
             return errors.HeapFull(_heap_full(heap, asked))
         if code == lib.IPCHEAP_HEAP_BUSY:
             owner = _lock_holder_text(heap)
-            return errors.HeapBusy(f"{it}: the heap lock is held by {owner}; nothing has changed")
+            return errors.HeapBusy(
+                f"{it}: the heap lock is held by {owner}; nothing has changed, so try again"
+            )
     if code == lib.IPCHEAP_CORRUPT and channel is not None:
         return errors.CorruptHeap(
-            f"{it} holds what no participant would have written; the others go on, and this one "
-            "can be used again after remove_channel(id, force=True) and adding it anew"
+            f"{it} is corrupt: it contains what no participant would have written. Other channels "
+            "work; remove_channel(id, force=True) and add this one again"
         )
     if code in _PLAIN:
         kind, text = _PLAIN[code]

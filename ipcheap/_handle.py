@@ -1,4 +1,4 @@
-"""This process's hold on a heap, and what becomes of it at fork and at exit."""
+"""A process's hold on a heap, and its end at exit."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from ._core import CData
 
     class Poller(Protocol):
-        """Has the descriptor of an endpoint in use, and is to let go of it first."""
+        """Uses the descriptor of an endpoint, and must release it before the endpoint closes."""
 
         def close(self) -> None:
-            """Let go of it."""
+            """Release the descriptor."""
 
 
 class Handle(MemoryCore):
-    """This process's hold on a heap, shared by all that lives in it.
+    """This process's hold on a heap, shared by all objects that use the heap.
 
-    Whatever has memory of the heap in use keeps a reference to `pointer`; the mapping goes
-    with the last of them.
+    Each object that uses memory of the heap keeps a reference to `pointer`. The heap is unmapped
+    when the last of them is gone.
     """
 
     __slots__ = ("__weakref__", "closed", "name", "path", "pointer", "pollers")
@@ -51,7 +51,7 @@ class Handle(MemoryCore):
             raise bad_variable() or error(code, self)
         self.pointer = ffi.gc(place[0], lib.py_release)
         self.bind(address(self.pointer))
-        # Take part from now on, and not from the first use: the heap is not stale any more.
+        # Become a participant now, not on first use: from now on the heap is not stale.
         lib.py_heap_statistics(self.pointer, ffi.new("ipcheap_statistics *"))
         _attached.add(self)
         close_at_exit()
@@ -60,7 +60,7 @@ class Handle(MemoryCore):
         return f"heap {self.name!r}" if self.name else "heap without a name"
 
     def close(self) -> None:
-        """Close this process's endpoints; what has memory in use keeps it."""
+        """Close this process's endpoints; objects that use memory of the heap keep it mapped."""
         self.closed = True
         for poller in list(self.pollers):
             poller.close()
@@ -69,47 +69,47 @@ class Handle(MemoryCore):
             raise error(code, self)
 
     def opened(self) -> Handle:
-        """Return itself; HeapClosed if it has been closed."""
+        """Return this handle; HeapClosed if it has been closed."""
         if self.closed:
             raise error(lib.IPCHEAP_HEAP_CLOSED, self)
         return self
 
     def check(self, code: int) -> int:
-        """Return what is not an error; raise what is."""
+        """Return `code` if it is not an error; otherwise raise its exception."""
         if code < 0:
             raise error(code, self)
         return int(code)
 
     def left(self) -> Handle:
-        """Return what a closed heap keeps of it: its name, and no hold on the memory."""
+        """Return what a closed heap keeps of it: the name, without a hold on the memory."""
         rest = Handle.__new__(Handle)
         rest.name, rest.path, rest.closed = self.name, self.path, True
         rest.pointer, rest.pollers = ffi.NULL, weakref.WeakSet()
         return rest
 
     def allocation_error(self, code: int, nbytes: int) -> Exception:
-        """Make the exception for an allocation of so many bytes that failed."""
+        """Return the exception for a failed allocation of `nbytes` bytes."""
         if code == lib.IPCHEAP_BAD_VALUE:
-            return ValueError(f"nbytes must be from 0 to what a heap can hold, not {nbytes}")
+            return ValueError(f"nbytes must be 0 or more and fit into a heap, not {nbytes}")
         return error(code, self, asked=nbytes)
 
     def _allocation_failed(self, code: int, nbytes: int) -> NoReturn:
         raise self.allocation_error(code, nbytes)
 
-    # What a Record asks of where it came from, a heap or a consumer.
+    # What a Record needs of its source, which is a heap or a consumer.
 
     channel: ChannelId | None = None
 
     @property
     def handle(self) -> Handle:
-        """Itself."""
+        """This handle."""
         return self
 
 
 # The end of the process --------------------------------------------------------------------
 
 _attached: weakref.WeakSet[Handle] = weakref.WeakSet()
-_hooked_at = -1  # the count of forks at which the end of this process was last seen to
+_hooked_at = -1  # the count of forks when a finalizer was last registered
 
 
 def _close_all() -> None:
@@ -120,9 +120,9 @@ def _close_all() -> None:
 
 
 def close_at_exit() -> None:
-    """See to it that a normal end of this process is an end, not a death, to its peers."""
+    """Make sure that peers see a normal exit of this process as a close, not as a death."""
     global _hooked_at  # noqa: PLW0603
-    # A process forked by multiprocessing ends without running atexit.
+    # A child that multiprocessing has forked exits without running atexit.
     multiprocessing: Any = sys.modules.get("multiprocessing.util")
     forks = lib.ipcheap_forks()
     if multiprocessing is None or forks == _hooked_at:

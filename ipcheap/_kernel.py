@@ -1,7 +1,7 @@
-"""Kernel objects: POSIX and System V shared memory and semaphores, and what is written of them.
+"""Kernel objects: POSIX and System V shared memory and semaphores, and the notes about them.
 
-`posix_ipc` and `sysv_ipc` make, find and remove them. They are imported where they are
-needed, for neither declares support for free-threaded Python.
+`posix_ipc` and `sysv_ipc` create, find and remove them. They are imported where they are needed,
+because neither declares support for free-threaded Python.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _HEX = frozenset("0123456789abcdef")
 
 @contextlib.contextmanager
 def _as_os_error(package: ModuleType, path: str) -> Iterator[None]:
-    """Turn the errors of one of the two packages into the operating system's own."""
+    """Turn the errors of one of the two packages into OSErrors."""
     try:
         yield
     except package.PermissionsError:
@@ -41,12 +41,12 @@ def _as_os_error(package: ModuleType, path: str) -> Iterator[None]:
 
 
 def path_of(name: str) -> str:
-    """Return where a heap of that name, or path, lies."""
+    """Return the path of the file of a heap, given its name or path."""
     return name if "/" in name else f"{SHM_FOLDER}/{PREFIX}{name}"
 
 
 def open_file(name: str, *, create: bool = False) -> int:
-    """Open the file of a heap; return its descriptor, or raise FileNotFoundError."""
+    """Open the file of a heap and return its descriptor; FileNotFoundError if there is none."""
     path = path_of(name)
     if "/" in name:
         flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
@@ -59,7 +59,7 @@ def open_file(name: str, *, create: bool = False) -> int:
 
 
 def remove_file(name: str) -> None:
-    """Remove the file of a heap; it may be gone already."""
+    """Remove the file of a heap, if it is there."""
     with contextlib.suppress(FileNotFoundError):
         if "/" in name:
             os.unlink(name)
@@ -71,7 +71,7 @@ def remove_file(name: str) -> None:
 
 
 def remove_pipes(name: str) -> None:
-    """Remove the pipes that lie beside the file of a heap: native/src/base/pipe.h."""
+    """Remove the pipes beside the file of a heap: native/src/base/pipe.h."""
     folder, file = os.path.split(path_of(name))
     with contextlib.suppress(FileNotFoundError), os.scandir(folder or ".") as entries:
         for entry in entries:
@@ -90,7 +90,7 @@ def _random_key() -> int:
 
 
 def find_sysv_segment(key: int) -> int | None:
-    """Return the id of the System V segment with a key."""
+    """Return the id of the System V segment with a key; None if there is none."""
     import sysv_ipc
 
     try:
@@ -103,10 +103,10 @@ def find_sysv_segment(key: int) -> int | None:
 
 
 def _make_sysv_segment(key: int, nbytes: int, mode: int, path: str) -> int | None:
-    """Make a System V segment; return its id, or None when the key is taken."""
+    """Create a System V segment; return its id, or None if the key is taken."""
     import sysv_ipc
 
-    # IPC_CREX would have the package write to every byte of it, and so fill the memory.
+    # With IPC_CREX the package would write to every byte of it, and so commit all of it.
     with _as_os_error(sysv_ipc, path):
         if find_sysv_segment(key) is not None:
             return None
@@ -117,7 +117,7 @@ def _make_sysv_segment(key: int, nbytes: int, mode: int, path: str) -> int | Non
 
 
 def make_sysv_semaphore(path: str) -> int:
-    """Make a System V semaphore with a key of its own; return its id."""
+    """Create a System V semaphore with a key of its own; return its id."""
     import sysv_ipc
 
     with _as_os_error(sysv_ipc, path):
@@ -125,7 +125,7 @@ def make_sysv_semaphore(path: str) -> int:
 
 
 def remove_sysv_semaphore(semaphore: int, path: str) -> None:
-    """Remove a System V semaphore; it may be gone already."""
+    """Remove a System V semaphore, if it is there."""
     import sysv_ipc
 
     with contextlib.suppress(FileNotFoundError), _as_os_error(sysv_ipc, path):
@@ -133,12 +133,12 @@ def remove_sysv_semaphore(semaphore: int, path: str) -> None:
 
 
 def has_posix_semaphore(name: str) -> bool:
-    """Tell whether there is a POSIX semaphore of that name."""
+    """Whether there is a POSIX semaphore of that name."""
     return os.path.exists(f"{SHM_FOLDER}/sem.{name[1:]}")
 
 
 def remove_posix_semaphore(name: str, path: str) -> None:
-    """Remove a POSIX semaphore; it may be gone already."""
+    """Remove a POSIX semaphore, if it is there."""
     import posix_ipc
 
     with contextlib.suppress(FileNotFoundError), _as_os_error(posix_ipc, path):
@@ -146,10 +146,10 @@ def remove_posix_semaphore(name: str, path: str) -> None:
 
 
 class Objects:
-    """What belongs to a heap besides its file, written down before it is made.
+    """The kernel objects of a heap besides its file, written down before they are created.
 
-    So whoever finds a heap half-made can remove what its creator, who died, had got to. Of
-    a System V heap this is what its file holds, and the ids are how others find it.
+    So a process that finds a half-made heap can remove what its creator had made before it died.
+    The file of a System V heap contains this, and other processes find the heap by the ids in it.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class Objects:
 
     @classmethod
     def chosen(cls, shm: str, sem: str) -> Objects:
-        """Choose keys and names that nobody else has, as far as chance goes."""
+        """Choose random keys and names, which are unlikely to be taken."""
         return cls(
             shm_key=_random_key() if shm == "sysv" else 0,
             sem_key=_random_key() if sem == "sysv" else 0,
@@ -177,11 +177,11 @@ class Objects:
 
     @classmethod
     def read(cls, fd: int) -> Objects | None:
-        """Read what is written in a file; None when it is something else."""
+        """Return the objects that a file lists; None if the file is something else."""
         text = os.pread(fd, _ROOM, 0)
         if not text.startswith(_MAGIC):
             return None
-        import json  # most heaps need it never
+        import json  # most heaps never need it
 
         try:
             fields: dict[str, Any] = json.loads(text[len(_MAGIC) :])
@@ -190,14 +190,14 @@ class Objects:
             return None
 
     def write(self, fd: int) -> None:
-        """Write it all in one go, over what was written before."""
+        """Write the list in one call, over the previous one."""
         import json
 
         text = _MAGIC + json.dumps(vars(self)).encode()
         os.pwrite(fd, text.ljust(_ROOM), 0)
 
     def make(self, nbytes: int, mode: int, path: str) -> bool:
-        """Make them; return False, with nothing made, when a key is taken."""
+        """Create the objects; return False, with nothing created, if a key is taken."""
         if self.sem_name:
             import posix_ipc
 
@@ -211,7 +211,7 @@ class Objects:
             try:
                 semaphore = sysv_ipc.Semaphore(self.sem_key, sysv_ipc.IPC_CREX, mode=mode)
             except sysv_ipc.ExistentialError:
-                return False  # that is: it exists
+                return False  # it exists
             self.sem_id = int(semaphore.id)
         if self.shm_key:
             made_id = _make_sysv_segment(self.shm_key, nbytes, mode, path)
@@ -223,11 +223,11 @@ class Objects:
         return True
 
     def is_complete(self) -> bool:
-        """Tell whether the System V segment is there still, and the one it was."""
+        """Whether the System V segment is still there, and still the same one."""
         return self.shm_id >= 0 and find_sysv_segment(self.shm_key) == self.shm_id
 
     def remove(self, path: str) -> None:
-        """Remove whatever of it there is."""
+        """Remove those of the objects that exist."""
         if self.sem_name:
             remove_posix_semaphore(self.sem_name, path)
         if self.sem_key:
@@ -245,7 +245,7 @@ class Objects:
 
 
 def made(shm: str, sem: str, nbytes: int, mode: int, path: str, fd: int) -> Objects:
-    """Choose, write down in `fd`, and make the objects of a heap."""
+    """Choose the objects of a heap, write them to the file `fd`, and create them."""
     for _ in range(_TRIES):
         objects = Objects.chosen(shm, sem)
         objects.write(fd)

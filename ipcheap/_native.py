@@ -1,4 +1,4 @@
-"""Values of the core as Python's: text, addresses, the names of its kinds."""
+"""The core's values in Python: text, addresses, the names of its kinds."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Heaps seen from outside: what lies under their names, whole or not, and who uses them.
+"""Heaps seen from outside: what is under their names, complete or not, and whether it is used.
 
-Nothing here becomes a participant. `names` and `heaps` list them, `state_of` and `describe` look
-at one, `clear_away` removes what was left half-made or half-removed.
+Nothing here becomes a participant. `names` and `heaps` list the heaps, `state_of` and `describe`
+look at one, and `clear_away` removes one that is half-made or half-removed.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 def path_of(name: str) -> str:
-    """Return where the file of a heap lies; ValueError for a name that no heap can have."""
+    """Return the path of a heap's file; ValueError for a name that no heap can have."""
     return _kernel.path_of(_arguments.heap_name(name))
 
 
 def names() -> tuple[list[str], list[str]]:
-    """Return the plain names under which there is something, whole or not.
+    """Return the plain names of heaps, complete or not, sorted.
 
-    Second come those whose files the caller may not open.
+    The second list has the names of those whose files the caller may not open.
     """
     ours: set[str] = set()
     others: set[str] = set()
@@ -43,11 +43,14 @@ def names() -> tuple[list[str], list[str]]:
 
 
 def state_of(name: str) -> str:
-    """Return what is under a heap's name; HeapNotFound if that is nothing.
+    """Return the state of what is under a heap's name; HeapNotFound if there is nothing.
 
-    "ready"; "being made", or being removed, by a living process; "half-made" by one that died;
-    "half-removed", likewise, or its System V memory is gone; "note", a creator's without a
-    file; or "foreign", not a heap.
+    - "ready"
+    - "being made": a living process is creating or removing it
+    - "half-made": the process that created it died
+    - "half-removed": the process that removed it died, or its System V memory is gone
+    - "note": a creator's note without a file
+    - "foreign": no heap
     """
     try:
         fd = _kernel.open_file(name)
@@ -66,7 +69,7 @@ def state_of(name: str) -> str:
             return "being made"
         if code:
             raise error(code, _segments.label_of(name))
-        try:  # once more, for now nobody changes it
+        try:  # look again, as no other process changes it now
             if _segments.is_moved(fd, name):
                 raise _segments.not_found(name)
             return _state_of_open(fd, name)
@@ -88,15 +91,15 @@ def _state_of_open(fd: int, name: str) -> str:
 
 
 def describe(name: str) -> HeapInfo | None:
-    """Return what can be seen of a heap from outside; None when that is nothing."""
+    """Return what can be seen of a heap from outside; None if that is nothing."""
     with contextlib.suppress(OSError, IndexError):
         return _describe(name)
     return None
 
 
 def clear_away(name: str) -> None:
-    """Remove what is left of a heap that was not completed, or half removed."""
-    fd = _kernel.open_file(name, create=True)  # to keep creators out meanwhile
+    """Remove what is left of a half-made or half-removed heap; leave any other."""
+    fd = _kernel.open_file(name, create=True)  # its lock keeps creators out meanwhile
     try:
         with _segments.alone_with(fd, name):
             if not _segments.is_moved(fd, name):
@@ -108,7 +111,7 @@ def clear_away(name: str) -> None:
 
 
 def heaps() -> list[HeapInfo]:
-    """List the heaps of this system that have a plain name and that the caller may open."""
+    """Return all heaps of this system that have a plain name and that the caller may open."""
     found: list[HeapInfo] = []
     for entry in sorted(os.listdir(_kernel.SHM_FOLDER)):
         if entry.startswith(_kernel.PREFIX) and "~" not in entry:

@@ -1,10 +1,10 @@
-"""Making, finding and removing the segment of a heap, without races.
+"""Create, find and remove the segment of a heap, without races.
 
-Whoever holds the creation lock of the file under a heap's name may format or remove what
-belongs to it; the lock ends with its holder. A creator first writes down what it is about
-to make: into the file itself for shm="sysv", else into a note beside it,
-`.ipcheap.NAME.making`, which goes when the heap is ready. The file is the last thing that a
-removal removes, so that one cut short can be done again.
+Only the holder of the creation lock of a heap's file may format or remove what belongs to the
+heap. The kernel releases the lock when its holder dies. A creator first writes down what it is
+about to create: into the file itself for shm="sysv", otherwise into a note beside it,
+`.ipcheap.NAME.making`, which it removes when the heap is ready. A removal removes the file last, so
+that another process can complete it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FULL = (errno.ENOSPC, errno.ENOMEM, errno.EDQUOT)
 
 
 class Segment:
-    """A formatted segment, open: to be attached and then closed."""
+    """A formatted segment, open: attach to it, then close it."""
 
     def __init__(self, fd: int, shmid: int, name: str | None, is_new: bool = False) -> None:
         self.fd = fd
@@ -40,7 +40,7 @@ class Segment:
 
     @property
     def path(self) -> str | None:
-        """Where its file lies."""
+        """The path of its file; None without a name."""
         return None if self.name is None else _kernel.path_of(self.name)
 
     def close(self) -> None:
@@ -49,20 +49,20 @@ class Segment:
 
 
 def label_of(name: str) -> str:
-    """Return what messages call a heap."""
+    """Return the words by which messages name a heap."""
     return f"heap {name!r}"
 
 
 def not_found(name: str) -> errors.HeapNotFound:
-    """Make the error for a heap that is not there."""
+    """Return the exception for a heap that does not exist."""
     where = "a name with a slash is a path" if "/" in name else _kernel.path_of(name)
     return errors.HeapNotFound(
-        f"there is no heap {name!r} ({where}); `ipcheap ls` has all there are"
+        f"there is no heap {name!r} ({where}); `ipcheap ls` lists those that exist"
     )
 
 
 def is_moved(fd: int, name: str) -> bool:
-    """Tell whether the name leads elsewhere by now, or nowhere."""
+    """Whether the name leads to another file by now, or to none."""
     here = os.fstat(fd)
     try:
         there = os.stat(_kernel.path_of(name))
@@ -73,12 +73,12 @@ def is_moved(fd: int, name: str) -> bool:
 
 @contextlib.contextmanager
 def alone_with(fd: int, name: str) -> Iterator[None]:
-    """Hold the creation lock of a heap's file."""
+    """Hold the creation lock of a heap's file; HeapBusy if another process keeps it."""
     code = lib.py_lock_creation(fd, int(PATIENCE * 1e9))
     if code == lib.IPCHEAP_TIMED_OUT:
         raise errors.HeapBusy(
             f"{label_of(name)} is being created or removed by another process, "
-            f"which has not got done with it in {PATIENCE:.0f} s"
+            f"which has not finished in {PATIENCE:.0f} s; try again"
         )
     if code:
         raise error(code, label_of(name))
@@ -89,12 +89,12 @@ def alone_with(fd: int, name: str) -> Iterator[None]:
 
 
 def read_state(fd: int, name: str) -> tuple[int, int, _kernel.Objects | None]:
-    """Look at an open file: 1 if formatted, 0, or an error; the System V id; what it says."""
+    """Return 1 if an open file is formatted, 0 or an error; its System V id; the list in it."""
     objects = _kernel.Objects.read(fd)
     if objects is None:
         code = lib.ipcheap_formatted(fd, -1)
         if code == 0 and "/" in name and os.fstat(fd).st_size and not has_note(name):
-            code = lib.IPCHEAP_FORMAT_MISMATCH  # somebody's file, that begins with zeros
+            code = lib.IPCHEAP_FORMAT_MISMATCH  # no heap: a file that begins with zeros
         return code, -1, None
     if not objects.is_complete():
         return 0, -1, objects
@@ -102,16 +102,16 @@ def read_state(fd: int, name: str) -> tuple[int, int, _kernel.Objects | None]:
 
 
 def inspect_open(fd: int, shmid: int) -> CData | None:
-    """Return what the header of an open file says; None if it is not a heap's."""
+    """Return what the header of an open file says; None if it is no heap's."""
     info = ffi.new("ipcheap_heap_info *")
     return None if lib.ipcheap_inspect(fd, shmid, info) else info
 
 
 def is_half_removed(fd: int, code: int, shmid: int, objects: _kernel.Objects | None) -> bool:
-    """Tell whether a heap has lost what belongs to it: somebody was killed removing it.
+    """Whether a heap has lost kernel objects, because a process was killed while removing it.
 
-    Or it went by other ways, as all System V objects do with a reboot. Who has it open may
-    still use what there is, so the file is not to be used for another heap.
+    Or they were removed by other means, as all System V objects are by a reboot. Processes that
+    have the heap open may still use the rest, so the file must not be reused for another heap.
     """
     if code == 0:
         return objects is not None and objects.shm_id >= 0
@@ -131,13 +131,13 @@ def _note_path(name: str) -> str:
 
 
 def name_of_note(file: str) -> str | None:
-    """Return the name of the heap that a note in SHM_FOLDER is about; None for another file."""
+    """Return the name of the heap that a note in SHM_FOLDER is about; None if it is no note."""
     name = file.removeprefix(f".{_kernel.PREFIX}").removesuffix(".making")
     return name if file == f".{_kernel.PREFIX}{name}.making" else None
 
 
 def has_note(name: str) -> bool:
-    """Tell whether a creator has left a note of what it was about to make."""
+    """Whether there is a creator's note of what it was about to create."""
     return os.path.exists(_note_path(name))
 
 
@@ -165,7 +165,7 @@ def _remove_note(name: str, *, with_objects: bool) -> None:
 def create(
     name: str, capacity: int, shm: str, sem: str, mode: int, *, take_existing: bool
 ) -> Segment:
-    """Make a heap's segment, or take the one that is there."""
+    """Create a heap's segment, or open the existing one."""
     while True:
         fd = _kernel.open_file(name, create=True)
         try:
@@ -189,7 +189,7 @@ def create(
 
 
 def _remove_leftovers(name: str, objects: _kernel.Objects | None) -> None:
-    """Remove what somebody who died had made of a heap, all but its file."""
+    """Remove what a creator that died had made of a heap, except the file."""
     if objects is not None:
         objects.remove(_kernel.path_of(name))
     _remove_note(name, with_objects=True)
@@ -197,7 +197,7 @@ def _remove_leftovers(name: str, objects: _kernel.Objects | None) -> None:
 
 
 def _make(fd: int, name: str, capacity: int, shm: str, sem: str, mode: int) -> int:
-    """Make and format all that belongs to a heap; return its System V id, or -1."""
+    """Create and format all that belongs to a heap; return its System V id, or -1."""
     path = _kernel.path_of(name)
     objects: _kernel.Objects | None = None
     try:
@@ -241,10 +241,10 @@ def _format(
 
 
 def create_nameless(label: str, capacity: int, sem: str) -> Segment:
-    """Make a segment that only its descriptor leads to.
+    """Create a segment that only its descriptor leads to.
 
-    A POSIX semaphore lies in the segment itself. A System V one is removed by whoever
-    leaves the heap last.
+    A POSIX semaphore lies in the segment itself. A System V semaphore is removed by the last
+    process that leaves the heap.
     """
     fd = os.memfd_create(label, os.MFD_CLOEXEC)
     objects = _kernel.Objects()
@@ -261,7 +261,7 @@ def create_nameless(label: str, capacity: int, sem: str) -> Segment:
 
 
 def leave_nameless(fd: int) -> None:
-    """Close a nameless segment's descriptor; the last to leave removes its semaphore."""
+    """Close the descriptor of a nameless segment; the last process removes its semaphore."""
     info = ffi.new("ipcheap_heap_info *")
     code = lib.ipcheap_inspect(fd, -1, info)
     os.close(fd)
@@ -273,7 +273,7 @@ def leave_nameless(fd: int) -> None:
 
 
 def find(name: str, deadline: float) -> Segment:
-    """Open a heap's segment; wait until the deadline for it to be there and formatted."""
+    """Open a heap's segment when it is ready; HeapNotFound at the deadline."""
     nap = SHORTEST_NAP
     while True:
         segment = _try_find(name)
@@ -309,9 +309,9 @@ def _try_find(name: str) -> Segment | None:
 
 
 def remove(name: str, *, only: os.stat_result | None = None) -> None:
-    """Remove a heap's name and every kernel object of it; it lives on for who has it open.
+    """Remove a heap's name and all its kernel objects; processes that have it open keep it.
 
-    With `only`, do so if it is that file that lies under the name.
+    With `only`, remove it if that is the file under the name. HeapNotFound otherwise.
     """
     while True:
         try:
@@ -344,4 +344,4 @@ def remove_open(fd: int, name: str) -> None:
             _kernel.remove_sysv_semaphore(info.sem_id, path)
     _remove_leftovers(name, objects)
     _kernel.remove_file(name)
-    _kernel.remove_pipes(name)  # made meanwhile; from now on its users make none with a name
+    _kernel.remove_pipes(name)  # created meanwhile; from now on its users create none with a name

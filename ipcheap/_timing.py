@@ -1,7 +1,7 @@
-"""Deadlines, and every time that the package chooses by itself, with what a user notices of it.
+"""Deadlines, and all intervals that the package itself chooses, with their effect on users.
 
-A timeout becomes a deadline once, in the call that takes it; all that waits on its behalf is
-given the deadline. Times are seconds, deadlines are of `time.monotonic()`.
+A timeout becomes a deadline once, in the call that takes it. Everything that waits for that call is
+given the deadline. Times are in seconds, and deadlines are values of `time.monotonic()`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# A thread that waits runs signal handlers at least this often. The kernel may give a signal to
-# any thread, and Python's handlers run in the main thread only: Ctrl-C ends a wait after
-# this time at the latest.
+# A thread that waits runs signal handlers at least this often. The kernel may deliver a signal to
+# any thread, but Python's handlers run in the main thread only. So Ctrl-C ends a wait after this
+# time at the latest.
 LONGEST_SLEEP = 0.5
 
-# A claim or look-up that waits for a channel looks again this often. A holder that dies wakes
-# no one: the side of a killed process is claimed this much later at the latest.
+# A claim or look-up that waits for a channel looks again this often. A holder that dies wakes no
+# other participant, so the side of a killed process is claimed this much later at the latest.
 LOOK_AGAIN = 0.1
 
 # A call waits this long while another process creates or removes a heap of the same name, then
@@ -29,16 +29,16 @@ LOOK_AGAIN = 0.1
 PATIENCE = 10.0
 
 # `Heap.attach` with a timeout looks for the heap at intervals that grow from the first to the
-# second: it returns at most this much later than the heap was ready.
+# second of these. So it returns at most the second after the heap is ready.
 SHORTEST_NAP = 0.0005
 LONGEST_NAP = 0.01
 
-# `Heap.set_lock_timeout` takes no more than this; a longer one is as good.
+# `Heap.set_lock_timeout` uses this for a longer timeout: about 30 years.
 LONGEST_LOCK_TIMEOUT = 1e9
 
 
 def deadline_of(timeout: float | None) -> float:
-    """Return when a timeout is over, infinity for None; ValueError or TypeError for a bad one."""
+    """Return the end of a timeout, infinity for None; ValueError or TypeError if it is none."""
     return time.monotonic() + _arguments.timeout(timeout)
 
 
@@ -48,15 +48,14 @@ def time_left(deadline: float) -> float:
 
 
 def in_nanoseconds(seconds: float) -> int:
-    """Return seconds as the core wants them; 0 for what is below."""
+    """Return a time in nanoseconds, as the core takes it; 0 for a negative one."""
     return int(max(seconds, 0.0) * 1e9)
 
 
 def sleep(step: Callable[[int], int], deadline: float) -> int:
-    """Call `step` with nanoseconds until it returns other than TIMED_OUT, or the deadline passes.
+    """Call `step` with nanoseconds until it returns another code than TIMED_OUT, or time is up.
 
-    Returns what `step` returned last. Signal handlers run between the calls, and what they
-    raise comes out of here.
+    Returns the last code. Signal handlers run between the calls, and their exceptions propagate.
     """
     while True:
         left = time_left(deadline)

@@ -1,8 +1,8 @@
-"""The core's Python types, of native/bindings/types.h, on which the public classes build.
+"""The core's Python types, of native/bindings/types.h, from which the public classes derive.
 
-What a message passes through is in them, in C. They call back what is rare: a method of the
-class built on them that waits, or raises what fits. What is written here for type checkers
-is held against the types by tests/test_stub.py.
+They are the path of a message, in C. For everything rare they call a method of the derived class,
+which waits or raises the exception. tests/test_stub.py compares what stands here for type checkers
+with the types.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .record import Record, Source
 
     class MemoryCore:
-        """A heap, of which records are made.
+        """A heap, which allocates records.
 
         Calls `_allocation_failed(code, nbytes)`.
         """
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         def pack(self, pieces: list[Any], /) -> Record | int: ...
 
     class Block:
-        """What the views of a record are made of."""
+        """The memory behind the arrays of a record."""
 
         @property
         def form(self) -> int: ...

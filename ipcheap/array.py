@@ -1,4 +1,4 @@
-"""NumPy arrays over shared memory: what describes them there, and what makes them of it."""
+"""NumPy arrays over shared memory: their descriptions there, and arrays made from these."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 
 Shape: TypeAlias = "int | tuple[int, ...]"
 
-_KINDS = "biufcSUVMm"  # all but what holds Python objects, or has no fixed size
+_KINDS = (
+    "biufcSUVMm"  # all kinds of dtypes except those that hold Python objects or have no fixed size
+)
 _SIMPLE = rf"[<>|][{_KINDS}]\d+(\[\w+\])?"
 _HEADER = struct.Struct("=IHHBB6xQ")  # an ipcheap_array_header
 _numpy: Any = None  # imported on first use
 
 
 def numpy_module() -> Any:
-    """Return NumPy, which only arrays need."""
+    """Return NumPy, imported on first use."""
     global _numpy  # noqa: PLW0603
     if _numpy is None:
         try:
@@ -44,11 +46,14 @@ def make_array(buffer: Any, dtype: numpy.typing.DTypeLike) -> numpy.typing.NDArr
         kind = np.dtype(dtype)
         if kind.hasobject:
             raise TypeError(f"{kind!r} holds Python objects, which shared memory cannot") from None
-        raise ValueError(f"{kind!r} does not divide {len(buffer)} bytes") from None
+        raise ValueError(
+            f"{len(buffer)} bytes are no whole number of items of {kind!r}, "
+            f"which have {kind.itemsize} bytes"
+        ) from None
 
 
 class Layout:
-    """What an array is beside its bytes; the arguments of `numpy.ndarray`."""
+    """Shape, dtype and order of an array: the arguments of `numpy.ndarray`."""
 
     __slots__ = ("dtype", "order", "shape")
 
@@ -62,18 +67,18 @@ class Layout:
         self.order = order
 
     def array(self, buffer: Any) -> numpy.typing.NDArray[Any]:
-        """Return such an array over a buffer, which it keeps alive."""
+        """Return an array with this layout over a buffer, which it keeps alive."""
         return _numpy.ndarray(self.shape, self.dtype, buffer, 0, None, self.order)  # type: ignore[no-any-return]
 
 
-# Giving -------------------------------------------------------------------------------------
+# Sending ------------------------------------------------------------------------------------
 
 
 def describe(shape: Shape, dtype: numpy.typing.DTypeLike, order: str) -> tuple[bytes, int, Layout]:
     """Return the core's description of an array to be allocated, its size, and its layout.
 
-    Raises TypeError for a dtype that holds Python objects or that no text describes, and
-    ValueError for one without a size and for a shape that no array can have.
+    TypeError for a dtype that holds Python objects or has no description as text; ValueError for a
+    dtype without a size, or a shape that no array can have.
     """
     global _latest  # noqa: PLW0603
     latest = _latest
@@ -89,7 +94,7 @@ def describe(shape: Shape, dtype: numpy.typing.DTypeLike, order: str) -> tuple[b
     return made
 
 
-# What was asked for last, if that cannot change: a stream asks for the same again and again.
+# The last request, if its arguments are immutable: a stream repeats the same request.
 _latest: tuple[Any, Any, Any, tuple[bytes, int, Layout]]
 _latest = object(), None, None, (b"", 0, Layout((), _numpy, "C"))
 
@@ -103,9 +108,11 @@ def _describe(
         shape += inner
     text = _text_of(dtype).encode()
     if dtype.itemsize == 0:
-        raise ValueError(f"{dtype!r} has no size")
+        raise ValueError(f"the items of {dtype!r} have no size")
     if len(text) >= lib.IPCHEAP_ARRAY_TYPE:
-        raise ValueError(f"a dtype of {len(dtype.names or ())} fields is too long to describe")
+        raise ValueError(
+            f"the description of a dtype of {len(dtype.names or ())} fields is too long"
+        )
     if len(shape) > lib.IPCHEAP_ARRAY_DIMENSIONS:
         most = lib.IPCHEAP_ARRAY_DIMENSIONS
         raise ValueError(f"an array has at most {most} dimensions, not {len(shape)}")
@@ -125,7 +132,7 @@ def _describe(
 
 
 def _text_of(dtype: numpy.dtype[Any]) -> str:
-    """Describe a dtype as .npy files do."""
+    """Return the description of a dtype that .npy files use."""
     if dtype.hasobject:
         raise TypeError(f"{dtype!r} holds Python objects, which shared memory cannot")
     try:
@@ -134,26 +141,26 @@ def _text_of(dtype: numpy.dtype[Any]) -> str:
             return text
     except ValueError:
         pass
-    raise TypeError(f"{dtype!r} has no description that other processes understand")
+    raise TypeError(f"{dtype!r} has no description that another process could read")
 
 
 def _text_of_fields(dtype: numpy.dtype[Any]) -> str:
     import warnings
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of metadata, which stay here
+        warnings.simplefilter("ignore", UserWarning)  # about metadata, which are not sent
         return repr(_numpy.lib.format.dtype_to_descr(dtype))
 
 
-# Taking -------------------------------------------------------------------------------------
+# Receiving ----------------------------------------------------------------------------------
 
 
 @lru_cache(256)
 def read_description(description: bytes) -> Layout:
-    """Return the layout that a block's description says; ValueError if there is no such dtype.
+    """Return the layout in a block's description; ValueError if there is no such dtype.
 
-    The core has checked all of the description except the type. A stream of arrays that are all
-    alike reads it once.
+    The core has checked all of the description except the type. A stream of arrays of one layout
+    reads it once.
     """
     _, _, type_length, dimensions, order, itemsize = _HEADER.unpack_from(description)
     shape = struct.unpack_from(f"={dimensions}Q", description, _HEADER.size)
@@ -167,8 +174,8 @@ def read_description(description: bytes) -> Layout:
 
 
 def _dtype_of(text: str) -> numpy.dtype[Any]:
-    """Read what `_text_of` wrote; a peer may have written anything."""
-    import re  # NumPy has it by now
+    """Return the dtype that `_text_of` described; a peer may have written anything."""
+    import re  # NumPy has imported it
 
     try:
         if re.fullmatch(_SIMPLE, text):

@@ -1,4 +1,4 @@
-"""Channels of a heap: what all kinds have in common."""
+"""Channels of a heap: the part that all kinds share."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ def _find_again(heap: Heap, channel_id: ChannelId) -> Any:
 class Channel:
     """An entry in a heap's directory. It outlives its endpoints.
 
-    It pickles: the other process attaches to the heap and finds it there, or ChannelNotFound.
+    Channels pickle: the other process attaches to the heap and looks the channel up, which raises
+    ChannelNotFound if it is gone. Two Channel objects are equal if they are the same entry.
     """
 
-    _sides: ClassVar[Mapping[int, str]] = {}  # that can be claimed, by the core's number
+    _sides: ClassVar[Mapping[int, str]] = {}  # the sides that can be claimed, by the core's number
 
     def __init_subclass__(cls, kind: int, **more: Any) -> None:
         super().__init_subclass__(**more)
@@ -39,12 +40,12 @@ class Channel:
 
     @property
     def id(self) -> ChannelId:
-        """Its ID, an int or a str."""
+        """The ID, an int or a str."""
         return self._id
 
     @property
     def heap(self) -> Heap:
-        """The heap that it is in."""
+        """The heap that the channel is in."""
         return self._heap
 
     def __eq__(self, other: object) -> bool:
@@ -62,22 +63,22 @@ class Channel:
     def __reduce__(self) -> tuple[Any, ...]:
         return _find_again, (self._heap, self._id)
 
-    # What the directory asks of a kind.
+    # What the directory needs to know of each kind.
 
     @classmethod
     def _is_ready(cls, handle: Handle, entry: CData) -> bool:
-        """Whether a channel of this kind is to be seen by others than the one that makes it."""
+        """Whether a channel of this kind has been initialised, so that others may see it."""
         del handle, entry
         return True
 
     @classmethod
     def _describe(cls, entry: CData) -> str:
-        """Say what it is, with its shape."""
+        """Return the kind and shape as words."""
         raise NotImplementedError
 
 
 class HeapMethods:
-    """The methods that a kind of channel adds to `Heap`, which derives from one class a kind."""
+    """Methods that a kind of channel adds to `Heap`: Heap derives from one such class per kind."""
 
     _directory: Directory
 

@@ -1,4 +1,4 @@
-"""What `send_object` and `recv_object` take to be a codec, for type checkers and readers."""
+"""The protocol of codecs for `send_object` and `recv_object`, for type checkers and readers."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from typing import Any, Protocol
 
 
 class Codec(Protocol):
-    """How objects become bytes and come back.
+    """Turns objects into bytes and back.
 
-    Any object with these two methods will do. Both sides of a channel must use the same one;
-    nothing in a record tells which it was.
+    Any object with these two methods is a codec. Both sides of a channel must use the same codec; a
+    record does not say which one made it.
     """
 
     def encode(self, obj: Any, /) -> list[Any]:
-        """Return bytes-like objects, each of them in one piece; each is copied once."""
+        """Return C-contiguous bytes-like objects, the pieces of `obj`. Each is copied once."""
         ...
 
     def decode(self, pieces: list[memoryview], /) -> Any:
-        """Make the object of the same pieces.
+        """Return the object made from the same pieces.
 
-        They alias the record, each at a multiple of 64 bytes, and may be kept: the record is
-        freed when nothing refers to them any more.
+        The pieces alias the record, each at a multiple of 64 bytes. The object may keep them: the
+        record is freed when nothing refers to them any more.
         """

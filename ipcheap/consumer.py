@@ -33,7 +33,7 @@ _ARRAY, _OBJECT = lib.IPCHEAP_ARRAY, lib.IPCHEAP_OBJECT
 
 
 class _Source:
-    """What records keep of the consumer that received them."""
+    """The part of a consumer that the records it received keep alive."""
 
     __slots__ = ("channel", "handle", "pointer")
 
@@ -44,7 +44,7 @@ class _Source:
 
 
 class _Attempt:
-    """Calls what returns a result or a code; returns 0 and keeps the result, or the code."""
+    """Calls a function that returns a result or a code; returns the code, 0 for a result."""
 
     __slots__ = ("_call", "result")
 
@@ -64,13 +64,14 @@ class _Attempt:
 class Consumer(Endpoint, ConsumerCore):
     """The receiving side of a record channel; see `Heap.consumer`.
 
-    Records come in the order sent, each once. One that has been received is the caller's to
-    `free()`, and keeps its slot of the ring until then. Receiving waits `timeout` seconds, None
-    for ever; it raises `TimeoutError` when nothing came in time, `ChannelClosed` or `PeerDied`
-    when all has been received and the producer has closed or died.
+    Records arrive in the order sent, each once. The caller must `free()` a record it received. Until
+    then the record keeps its slot of the ring, unless it is held for a whole lap of the ring: then
+    it is detached. Receiving waits `timeout` seconds, None indefinitely. It raises `TimeoutError` if
+    nothing came in time, `ChannelClosed` or `PeerDied` if everything has been received and the
+    producer has closed or died.
 
-    Iterating, by `for` or `async for`, gives record after record, each freed when the next
-    one is asked for, and stops when the producer has closed.
+    Iterating, by `for` or `async for`, yields one record after another and frees each when the next
+    one is requested. The iteration ends when the producer has closed.
     """
 
     _side: ClassVar[str] = "consumer"
@@ -84,30 +85,30 @@ class Consumer(Endpoint, ConsumerCore):
 
     @property
     def pending(self) -> int:
-        """How many records have been sent and not yet received."""
+        """The number of records that have been sent and not yet received."""
         count = lib.ipcheap_pending(self._pointer)
         if count < 0:
             raise self._error(count)
         return int(count) + self._left_over
 
-    # recv_record(), recv() and what else a message passes through: _types.py.
+    # recv_record(), recv() and the other methods on the path of a message are in C: see _types.py.
 
     def recv_array(self, timeout: float | None = None) -> numpy.typing.NDArray[Any]:
         """Return the next record as the array it was allocated as, without a copy.
 
-        It frees its record when it dies, it and all views of it. RecordError if the next
-        record was not made by `allocate_array` or `loan`: it is left where it is, for
-        `recv_record`. Waits `timeout` seconds for a record, None for ever.
+        The record is freed when the array and all its views are gone. RecordError if the next
+        record was not made by `allocate_array` or `loan`; that record stays in the channel, for
+        `recv_record`. Waits `timeout` seconds for a record, None indefinitely.
         """
         return array_of(self._receive(_ARRAY, timeout), self._source)
 
     def recv_object(self, timeout: float | None = None, *, codec: Codec = PICKLE) -> Any:
-        """Return the next object, made by the codec that it was sent by; unpickling runs code.
+        """Return the next object. `codec` must be the one that sent it; unpickling runs code.
 
-        Arrays in it alias the record, which is freed when the last of them dies, or at once
-        when there are none. RecordError if the next record was not made by `send_object`: it
-        is left where it is. An error of the codec's comes through, with a note of the channel, and
-        the record is freed.
+        Arrays in the object alias the record, which is freed when the last of them is gone, or
+        immediately if there are none. RecordError if the next record was not made by `send_object`;
+        that record stays in the channel. Waits `timeout` seconds, None indefinitely. An exception
+        of the codec propagates, with a note of the channel, and the record is freed.
         """
         return self._decoded(self._receive(_OBJECT, timeout), codec)
 
@@ -121,9 +122,9 @@ class Consumer(Endpoint, ConsumerCore):
             record._done_with()
 
     async def arecv_record(self) -> Record:
-        """Return the next record; asyncio's `recv_record()`.
+        """Return the next record: `recv_record()` for asyncio.
 
-        One that is cancelled has taken nothing; `asyncio.timeout()` limits how long it waits.
+        A call that is cancelled has received nothing. `asyncio.timeout()` limits the wait.
         """
         self._turns += 1
         if self._turns % FAIR == 0:
@@ -134,7 +135,7 @@ class Consumer(Endpoint, ConsumerCore):
         return await self._receive_eventually(self._attempt, record)
 
     async def arecv(self) -> bytes:
-        """Return a copy of the next record; asyncio's `recv()`."""
+        """Return a copy of the next record: `recv()` for asyncio."""
         self._turns += 1
         if self._turns % FAIR == 0:
             await self._give_way()
@@ -144,15 +145,15 @@ class Consumer(Endpoint, ConsumerCore):
         return await self._receive_eventually(self._attempt_bytes, data)
 
     async def arecv_array(self) -> numpy.typing.NDArray[Any]:
-        """Return the next record as the array it was allocated as; asyncio's `recv_array()`."""
+        """Return the next record as the array it was allocated as: `recv_array()` for asyncio."""
         return array_of(await self._areceive(_ARRAY), self._source)
 
     async def arecv_object(self, *, codec: Codec = PICKLE) -> Any:
-        """Return the next object; asyncio's `recv_object()`. Unpickling runs code."""
+        """Return the next object: `recv_object()` for asyncio. Unpickling runs code."""
         return self._decoded(await self._areceive(_OBJECT), codec)
 
     async def __aiter__(self) -> AsyncIterator[Record]:
-        while True:  # arecv_record(), but for the cost of a coroutine
+        while True:  # like arecv_record(), without the cost of a coroutine
             self._turns += 1
             if self._turns % FAIR == 0:
                 await self._give_way()
@@ -198,14 +199,14 @@ class Consumer(Endpoint, ConsumerCore):
         return found
 
     def _receive(self, form: int, timeout: float | None) -> Block:
-        """Receive what a record of that form is made of, or leave it."""
+        """Receive the block of a record of that form, or leave the record in the channel."""
         block = self._receive_form(form)
         if not isinstance(block, int):
             return block
         return self._when_ready(partial(self._receive_form, form), block, timeout)
 
     async def _areceive(self, form: int) -> Block:
-        """Receive what a record of that form is made of as soon as there is one, or leave it."""
+        """Do what `_receive` does, for asyncio."""
         self._turns += 1
         if self._turns % FAIR == 0:
             await self._give_way()
@@ -214,14 +215,14 @@ class Consumer(Endpoint, ConsumerCore):
         return await self._receive_eventually(receive, block) if isinstance(block, int) else block
 
     def _decoded(self, block: Block, codec: Codec) -> Any:
-        """Make the object of a block, which goes with the last array that aliases it."""
+        """Return the object in a block, which is freed with the last array that aliases it."""
         try:
             return object_of(block, self._source, codec)
         except Exception as error:
-            error.add_note(f"It was received by {self!r}.")
+            error.add_note(f"The object was received by {self!r}.")
             raise
         finally:
-            del block  # a traceback would keep it
+            del block  # a traceback would keep it alive
 
     def _when_ready(self, receive: Callable[[], T | int], code: int, timeout: float | None) -> T:
         if code != _WOULD_BLOCK:
@@ -237,7 +238,7 @@ class Consumer(Endpoint, ConsumerCore):
         if code == lib.PY_OTHER_FORM:
             return RecordError(
                 f"the next record of channel {self._channel!r} of {self._handle} is of another "
-                "kind: recv_array() takes what allocate_array() and loan() made, recv_object() "
-                "what send_object() did, recv_record() any"
+                "kind: recv_array() takes records of allocate_array() and loan(), recv_object() "
+                "those of send_object(), recv_record() any"
             )
         return super()._error(code, doing, asked)

@@ -1,7 +1,7 @@
 """Every way an operation can fail.
 
-All derive from `Error`, and each also from the built-in that a caller would catch anyway.
-Timeouts of sends and receives raise the plain built-in `TimeoutError`.
+All classes derive from `Error`, and most also from the built-in exception that a caller would
+expect. Sends and receives that time out raise the built-in `TimeoutError` itself.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ class Error(Exception):
 
 
 class HeapExists(Error, FileExistsError):
-    """There is a heap of that name already."""
+    """A heap of that name exists already."""
 
 
 class HeapNotFound(Error, FileNotFoundError):
-    """There is no heap of that name, or it did not appear in time."""
+    """There is no heap of that name, or none appeared before the timeout."""
 
 
 class HeapFull(Error, MemoryError):
@@ -34,7 +34,7 @@ class HeapClosed(Error, ValueError):
 
 
 class HeapBusy(Error, TimeoutError):
-    """The heap lock could not be had in time; nothing has changed."""
+    """The heap lock was not released in time; nothing has changed."""
 
 
 class EndpointClosed(Error, ValueError):
@@ -42,14 +42,14 @@ class EndpointClosed(Error, ValueError):
 
 
 class ChannelNotFound(Error, KeyError):
-    """The heap has no such channel, or it was not added in time."""
+    """The heap has no such channel, or none was added before the timeout."""
 
     def __str__(self) -> str:
-        return Exception.__str__(self)  # not KeyError's, which quotes
+        return Exception.__str__(self)  # KeyError's would quote the text
 
 
 class ChannelTypeError(Error, TypeError):
-    """The channel is there, but of another kind or shape."""
+    """The channel exists, but has another kind or shape."""
 
 
 class ChannelBusy(Error, BlockingIOError):
@@ -65,11 +65,11 @@ class PeerDied(Error, ConnectionResetError):
 
 
 class RecordError(Error, ValueError):
-    """The record is not the caller's to use: freed, sent, or of another heap."""
+    """The record cannot be used: it was freed or sent, or belongs to another heap or kind."""
 
 
 class WrongThread(Error, RuntimeError):
-    """An endpoint belongs to the thread that claimed it."""
+    """The endpoint belongs to another thread, the one that claimed it."""
 
 
 class WrongProcess(Error, RuntimeError):
@@ -77,8 +77,8 @@ class WrongProcess(Error, RuntimeError):
 
 
 class CorruptHeap(Error):
-    """The segment holds what no participant would have written."""
+    """The segment contains what no participant would have written."""
 
 
 class FormatMismatch(Error):
-    """What is under that name is not a heap, or one of another format."""
+    """The file of that name is no heap, or a heap of another format."""

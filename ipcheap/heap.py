@@ -1,4 +1,4 @@
-"""The heap: one shared-memory segment and what lives in it."""
+"""The heap: one shared-memory segment and everything in it."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 _LONG_COPY = 16 << 10  # bytes: shorter copies go through the caches
 
-_MOST_WITNESSED = 4096  # the dead, and channels, that a report of recovery has room for
+_MOST_WITNESSED = 4096  # how many dead participants and channels a report of recovery has room for
 
 
 class _Channels(Mapping["ChannelId", Channel]):
-    """The channels of a heap, by ID, as they are when asked for."""
+    """The channels of a heap by ID: each look-up sees the current ones."""
 
     def __init__(self, heap: Heap) -> None:
         self._heap = heap
@@ -54,9 +54,10 @@ class _Channels(Mapping["ChannelId", Channel]):
 class Heap(RecordMethods, StaticMethods):
     """A named shared-memory segment: an allocator for many processes, and their channels.
 
-    Made by `create`, `attach` or `open`. A context manager that closes, and does not unlink.
-    It pickles: the other process attaches. After `fork` it works in the child, which is a
-    participant of its own. A closed heap raises `HeapClosed`; its records can be freed still.
+    `create`, `attach` or `open` return one. It is a context manager that closes the heap and does
+    not unlink it. Heaps pickle: the other process attaches. After `fork` a heap works in the child,
+    which becomes a participant of its own. A closed heap raises `HeapClosed`, but its records can
+    still be freed.
     """
 
     def __init__(self, segment: Segment) -> None:
@@ -64,7 +65,7 @@ class Heap(RecordMethods, StaticMethods):
         self._handle = Handle(segment.fd, segment.shmid, segment.name, segment.path)
         self._directory = Directory(self._handle)
         self._file = os.fstat(segment.fd)
-        # What only a descriptor leads to is kept open, to be passed on.
+        # Only the descriptor leads to a heap without a name; it is kept, to be passed on.
         self._fd = os.dup(segment.fd) if segment.name is None else -1
         info = ffi.new("ipcheap_heap_info *")
         self._handle.check(lib.ipcheap_heap_describe(self._handle.pointer, info))
@@ -73,7 +74,7 @@ class Heap(RecordMethods, StaticMethods):
         self._shm = SHM_KINDS[int(info.shm_kind)]
         self._sem = SEM_KINDS[int(info.sem_kind)]
 
-    # Coming and going -----------------------------------------------------------------------
+    # Open and close ---------------------------------------------------------------------------
 
     @classmethod
     def create(
@@ -85,17 +86,17 @@ class Heap(RecordMethods, StaticMethods):
         sem: str = "futex",
         mode: int = 0o600,
     ) -> Self:
-        """Make a heap; HeapExists when there is one of that name.
+        """Create a heap and attach to it; HeapExists if there is one of that name.
 
-        `name` is 1 to 200 of A-Z a-z 0-9 . _ -, or a path for shm="file". `capacity` is for
-        users' data: bytes, or a string like "64MiB"; memory is taken as it is needed.
-        `shm` is "posix", "sysv", "file" or "memfd" (which has no name and travels by pickle);
-        `sem`, what waiters for the heap lock sleep on, "futex", "posix" or "sysv". `mode`
-        gives the permissions, whatever the umask.
+        `name` is 1 to 200 characters from A-Z a-z 0-9 . _ -, or a path for shm="file". `capacity`
+        is the size for users' data, in bytes or as a string like "64MiB"; memory is committed as it
+        is needed. `shm` is "posix", "sysv", "file" or "memfd", which has no name and reaches other
+        processes by pickle. `sem` is "futex", "posix" or "sysv": what waiters for the heap lock
+        sleep on. `mode` gives the permissions, independent of the umask.
 
-        Also raises HeapFull when the file system has no room for what a new heap needs, which
-        for shm="sysv" is all of it, and HeapBusy when somebody else is making or removing one
-        of that name and does not get done.
+        Raises HeapFull if the file system has no room for a new heap: for its metadata, and with
+        shm="sysv" for its whole capacity. Raises HeapBusy if another process is creating or
+        removing a heap of that name and does not finish.
         """
         return cls._make(name, capacity, shm, sem, mode, take_existing=False)
 
@@ -109,19 +110,19 @@ class Heap(RecordMethods, StaticMethods):
         sem: str = "futex",
         mode: int = 0o600,
     ) -> Self:
-        """Attach to a heap as it is, or create it if there is none; without a race.
+        """Attach to a heap, or create it if there is none; without a race.
 
-        Capacity, kinds and mode of one that is there are its creator's. Raises as `create` and
-        `attach` do, but for HeapExists and HeapNotFound.
+        An existing heap keeps its capacity, kinds and mode. Arguments and errors are those of
+        `create` and `attach`, except that HeapExists and HeapNotFound are not raised.
         """
         return cls._make(name, capacity, shm, sem, mode, take_existing=True)
 
     @classmethod
     def attach(cls, name: str, *, timeout: float | None = 0.0) -> Self:
-        """Attach to a heap; wait `timeout` seconds for it to appear, then HeapNotFound.
+        """Attach to a heap; HeapNotFound if it does not appear within `timeout` seconds.
 
-        FormatMismatch for something else of that name, or a heap of another version;
-        PermissionError for one that the caller may not write to.
+        FormatMismatch if the file of that name is no heap, or a heap of another format;
+        PermissionError if the caller may not write to it.
         """
         deadline = _timing.deadline_of(timeout)
         return cls._of(_segments.find(_arguments.heap_name(name), deadline))
@@ -139,7 +140,9 @@ class Heap(RecordMethods, StaticMethods):
     ) -> Self:
         nbytes = _arguments.capacity(capacity)
         if not lib.ipcheap_segment_bytes(min(nbytes, 2**64 - 1)):
-            raise ValueError(f"capacity of {nbytes} bytes is more than a heap can have")
+            raise ValueError(
+                f"capacity must be less than {nbytes} bytes: a heap cannot be so large"
+            )
         shm = _arguments.choice(shm, "shm", SHM_KINDS)
         sem = _arguments.choice(sem, "sem", SEM_KINDS)
         mode = _arguments.file_mode(mode)
@@ -148,7 +151,9 @@ class Heap(RecordMethods, StaticMethods):
             return cls._of(_segments.create_nameless(label.replace("/", "_"), nbytes, sem))
         name = _arguments.heap_name(name)
         if _arguments.is_path(name) != (shm == "file"):
-            raise ValueError(f"a name with '/' is a path and goes with shm='file': {name!r}, {shm}")
+            raise ValueError(
+                f"a name with '/' is a path, for shm='file' only: {name!r} with {shm!r}"
+            )
         return cls._of(_segments.create(name, nbytes, shm, sem, mode, take_existing=take_existing))
 
     @classmethod
@@ -165,7 +170,7 @@ class Heap(RecordMethods, StaticMethods):
     def close(self) -> None:
         """Close this process's endpoints and leave the heap, which stays for others.
 
-        Views, arrays and records stay valid, and can be freed.
+        Views, arrays and records stay valid, and records can still be freed.
         """
         if not self._handle.closed:
             self._handle.close()
@@ -174,9 +179,10 @@ class Heap(RecordMethods, StaticMethods):
             self._close_descriptor()
 
     def unlink(self) -> None:
-        """Remove the heap's name and all its kernel objects; who has it open goes on.
+        """Remove the heap's name and all its kernel objects.
 
-        Does nothing for a memfd heap. HeapNotFound when the name is gone, or another's.
+        Processes that have the heap open can still use it. Does nothing for a memfd heap.
+        HeapNotFound if the name is gone, or belongs to another heap.
         """
         if self._name is not None:
             _segments.remove(self._name, only=self._file)
@@ -200,7 +206,7 @@ class Heap(RecordMethods, StaticMethods):
     def __reduce__(self) -> tuple[Any, ...]:
         self._handle.opened()
         if self._name is None:
-            from multiprocessing import reduction  # here only, for it takes its time
+            from multiprocessing import reduction  # here only, because its import is slow
 
             return _attach_descriptor, (type(self), reduction.DupFd(self._fd))
         return _attach_same, (type(self), self._name, self._identity)
@@ -210,41 +216,41 @@ class Heap(RecordMethods, StaticMethods):
         size = _arguments.show_size(self._capacity)
         return f"<Heap {self._name!r}, {size}, shm={self._shm!r}, sem={self._sem!r}{state}>"
 
-    # What it is -----------------------------------------------------------------------------
+    # Properties -------------------------------------------------------------------------------
 
     @property
     def name(self) -> str | None:
-        """Its name or path; None for a memfd heap."""
+        """The name or path; None for a memfd heap."""
         return self._name
 
     @property
     def label(self) -> str:
-        """What messages call it."""
+        """The words by which error texts name this heap."""
         return repr(self._handle)
 
     @property
     def capacity(self) -> int:
-        """Bytes for users' data."""
+        """The size for users' data, in bytes."""
         return self._capacity
 
     @property
     def shm(self) -> str:
-        """What kind of shared memory it is: "posix", "sysv", "file" or "memfd"."""
+        """The kind of shared memory: "posix", "sysv", "file" or "memfd"."""
         return self._shm
 
     @property
     def sem(self) -> str:
-        """What waiters for its lock sleep on: "futex", "posix" or "sysv"."""
+        """What waiters for the heap lock sleep on: "futex", "posix" or "sysv"."""
         return self._sem
 
     @property
     def identity(self) -> int:
-        """A random number that no other heap has, also not a later one of that name."""
+        """A random number that identifies this heap; a later heap of the same name has another."""
         return self._identity
 
     @property
     def closed(self) -> bool:
-        """Whether it has been closed here."""
+        """Whether this object has been closed."""
         return self._handle.closed
 
     def set_lock_timeout(self, timeout: float) -> None:
@@ -261,7 +267,7 @@ class Heap(RecordMethods, StaticMethods):
         lib.ipcheap_set_lock_timeout(self._handle.opened().pointer, nanoseconds)
 
     def statistics(self) -> HeapStatistics:
-        """Return how full it is, and of what; HeapBusy if the heap lock cannot be had."""
+        """Return how much memory is in use, and by what; HeapBusy if the heap lock stays taken."""
         handle, numbers = self._handle.opened(), ffi.new("ipcheap_statistics *")
         handle.check(lib.py_heap_statistics(handle.pointer, numbers))
         from .results import HeapStatistics
@@ -271,18 +277,19 @@ class Heap(RecordMethods, StaticMethods):
         )
 
     def trim(self, keep: Size = 0) -> int:
-        """Give free memory beyond `keep` bytes back to the system; return how many bytes went.
+        """Return free memory beyond `keep` bytes to the system; return how many bytes that were.
 
-        HeapBusy if the heap lock cannot be had.
+        HeapBusy if the heap lock stays taken.
         """
         keep = _arguments.size(keep, "keep")
         handle = self._handle.opened()
         return handle.check(lib.py_trim(handle.pointer, keep))
 
     def check(self) -> list[str]:
-        """Look at every structure in it; return a sentence for each broken invariant.
+        """Check every structure of the heap; return a sentence for each broken invariant.
 
-        The dead who await recovery are none. HeapBusy if the heap lock cannot be had.
+        Dead participants that await recovery do not count as broken. HeapBusy if the heap lock
+        stays taken.
         """
         room = 1 << 18
         handle = self._handle.opened()
@@ -294,11 +301,10 @@ class Heap(RecordMethods, StaticMethods):
         return lines
 
     def recover(self) -> RecoveryReport:
-        """Clean up after the dead at once, and make all indices of the heap again.
+        """Recover dead participants now and rebuild all indices; return what was done.
 
-        Else it is done as it is needed: by whoever waits for one who died, or needs what he
-        had. HeapBusy if the heap lock cannot be had, CorruptHeap when the heap is beyond
-        that.
+        Otherwise this happens on demand, when a participant waits for a dead one or needs what it
+        held. HeapBusy if the heap lock stays taken, CorruptHeap if the heap cannot be repaired.
         """
         handle = self._handle.opened()
         report, witness = ffi.new("ipcheap_recovery *"), ffi.new("py_witness *")
@@ -324,7 +330,7 @@ class Heap(RecordMethods, StaticMethods):
         )
 
     def participants(self) -> list[Participant]:
-        """Return who takes part in it, and who has died and awaits recovery."""
+        """Return the participants: the living, and the dead that await recovery."""
         handle = self._handle.opened()
         cursor, holder = ffi.new("uint32_t *"), ffi.new("ipcheap_holder *")
         found: list[Participant] = []
@@ -335,31 +341,32 @@ class Heap(RecordMethods, StaticMethods):
     # Records and channels ---------------------------------------------------------------------
 
     def allocate_record(self, nbytes: int) -> Record:
-        """Return a record of so many bytes, not initialised; HeapFull if there is no room.
+        """Return a new record of `nbytes` bytes, not initialised; HeapFull if there is no room.
 
-        ValueError for a size that no heap can have.
+        ValueError for a negative size, or one that no heap has room for.
         """
         return self._handle.opened().allocate(nbytes)
 
     @property
     def channels(self) -> Mapping[ChannelId, Channel]:
-        """All channels by ID, as they are whenever the mapping is looked into."""
+        """All channels by ID. The mapping is live: each look-up sees the current channels."""
         return _Channels(self)
 
     def channel(self, id: ChannelId, timeout: float | None = 0.0) -> Channel:
-        """Return a channel; wait `timeout` seconds for it to be added, then ChannelNotFound.
+        """Return a channel; ChannelNotFound if it is not added within `timeout` seconds.
 
-        It is a RecordChannel or a StaticSegment, which is not there until it is initialised.
+        The result is a RecordChannel or a StaticSegment. A static segment counts as added when it
+        has been initialised.
         """
         channel_id = _arguments.channel_id(id)
         entry = self._directory.find(channel_id, _timing.deadline_of(timeout))
         return KINDS[entry.kind](self, channel_id, entry)
 
     def remove_channel(self, id: ChannelId, force: bool = False) -> None:
-        """Remove a channel; what was pending in it is freed, what is held stays.
+        """Remove a channel and free its pending records; held records stay with their holders.
 
-        ChannelBusy when it has living endpoints, which `force` closes; ChannelNotFound when
-        there is none of that ID.
+        ChannelBusy if it has living endpoints, unless `force` is true: then these are closed.
+        ChannelNotFound if there is no channel of that ID.
         """
         self._directory.remove(id, force)
 
@@ -383,7 +390,7 @@ def _attach_same(kind: type[Heap], name: str, identity: int) -> Heap:
     heap = kind.attach(name)
     if heap.identity != identity:
         heap.close()
-        raise HeapNotFound(f"heap {name!r} is another one by now than the one that was pickled")
+        raise HeapNotFound(f"heap {name!r} is not the one that was pickled: that has been removed")
     return heap
 
 
@@ -394,7 +401,7 @@ def _attach_descriptor(kind: type[Heap], descriptor: Any) -> Heap:
 def unlink(name: str) -> None:
     """Remove a heap by name or path, with all its kernel objects; HeapNotFound if there is none.
 
-    Who has it open goes on with it. Something else under that name raises FormatMismatch
-    and stays untouched.
+    Processes that have the heap open can still use it. If the file of that name is no heap, it is
+    left untouched, and FormatMismatch is raised.
     """
     _segments.remove(_arguments.heap_name(name))

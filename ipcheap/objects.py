@@ -1,4 +1,4 @@
-"""Objects as records: pickled, and the pieces that a codec makes of an object."""
+"""Objects as records: the default codec, and the pieces that a codec makes of an object."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ _ALIGN = 64
 
 
 class PickleCodec:
-    """Pickle protocol 5: the buffers of arrays travel beside the pickle, not in it.
+    """Pickle protocol 5, with the buffers of arrays beside the pickle, not in it.
 
-    Unpickling runs code that the pickle names. Whoever can write into the heap can run code
-    in who receives objects from it.
+    Unpickling runs code that the pickle names. A process that can write into the heap can run code
+    in every process that receives objects from it.
     """
 
     def encode(self, obj: Any, /) -> list[Any]:
-        """Return the pickle, and after it the buffers that it refers to."""
-        import pickle  # takes its time, and is not needed by those who send no objects
+        """Return the pickle, followed by the buffers that it refers to."""
+        import pickle  # slow to import, and only needed for objects
 
         buffers: list[pickle.PickleBuffer] = []
         data = pickle.dumps(obj, 5, buffer_callback=buffers.append)
         return [data, *(buffer.raw() for buffer in buffers)]
 
     def decode(self, pieces: list[memoryview], /) -> Any:
-        """Unpickle; arrays alias the pieces."""
+        """Return the unpickled object, whose arrays alias the pieces."""
         import pickle
 
         return pickle.loads(pieces[0], buffers=pieces[1:])
@@ -43,11 +43,11 @@ PICKLE = PickleCodec()
 
 
 def pieces_of(view: memoryview) -> list[memoryview]:
-    """Return the pieces that py_pack() put into a record; ValueError if it did not."""
+    """Return the pieces that py_pack() put into a record; ValueError if there are none."""
     magic, count = _HEAD.unpack_from(view) if len(view) >= _HEAD.size else (0, 0)
     end = _HEAD.size + 8 * count
     if magic != lib.PY_PIECES or end > len(view):
-        raise ValueError("its pieces are not told")
+        raise ValueError("it does not list its pieces")
     pieces: list[memoryview] = []
     for length in struct.unpack_from(f"={count}Q", view, _HEAD.size):
         at = -(-end // _ALIGN) * _ALIGN
@@ -59,12 +59,12 @@ def pieces_of(view: memoryview) -> list[memoryview]:
 
 
 def decode(codec: Codec, pieces: list[memoryview]) -> Any:
-    """Return the object that a codec makes of the pieces of a record."""
+    """Return the object that a codec makes from the pieces of a record."""
     try:
         return codec.decode(pieces)
     except BaseException:
         # The traceback would keep them alive, and with them the record.
         for piece in pieces:
-            with contextlib.suppress(BufferError):  # something else uses it
+            with contextlib.suppress(BufferError):  # another object uses it
                 piece.release()
         raise

@@ -50,19 +50,21 @@ class Producer(Endpoint, ProducerCore):
         super().__init__(handle, channel, pointer)
         self._bind(address(pointer), handle, handle)
 
-    # allocate_record(), send_record() and what else a message passes through: _types.py.
+    # allocate_record(), send_record() and the other methods on the path of a message are in C: see
+    # _types.py.
 
     def allocate_records(self, nbytes: int, count: int) -> list[Record]:
-        """Return so many records of `nbytes` bytes each, or raise HeapFull and allocate none."""
+        """Return `count` new records of `nbytes` bytes; HeapFull if there is no room for all."""
         return self._handle.allocate_many(nbytes, _arguments.count(count, "count"))
 
     def allocate_array(
         self, shape: Shape, dtype: numpy.typing.DTypeLike, *, order: str = "C"
     ) -> Record:
-        """Return a record whose `array()` has that shape and dtype, here and where it arrives.
+        """Return a new record whose `array()` has this shape and dtype, also for its receiver.
 
-        Its items are not initialised. `order` is "C" or "F". Raises HeapFull, ValueError for a
-        `shape` or dtype that no array has, TypeError for a dtype that holds Python objects.
+        The items are not initialised. `order` is "C" or "F". HeapFull if there is no room,
+        ValueError for a `shape` or dtype that no array can have, TypeError for a dtype that holds
+        Python objects.
         """
         return allocate_array(self._handle, shape, dtype, order)
 
@@ -75,10 +77,12 @@ class Producer(Endpoint, ProducerCore):
         *,
         order: str = "C",
     ) -> Iterator[numpy.typing.NDArray[Any]]:
-        """Lend an array to be filled, and send it on leaving; on an exception free it.
+        """Return a context manager that yields an array, and sends it when the block ends.
 
-        It has that `shape` and dtype, and uninitialised items; once sent it is read-only. Waits
-        `timeout` seconds for room in the ring, None for ever; what cannot be sent is freed.
+        The array has this `shape` and dtype, and its items are not initialised. If the block
+        raises, the array is freed instead. Sending waits `timeout` seconds for room in the ring,
+        None indefinitely, and raises as `send_record` does. An array that was not sent is freed;
+        one that was sent becomes read-only.
         """
         record = allocate_array(self._handle, shape, dtype, order)
         record._lent = 1
@@ -91,9 +95,9 @@ class Producer(Endpoint, ProducerCore):
             record._done_with()
 
     async def asend_record(self, record: Record) -> None:
-        """Send a record as soon as there is room; asyncio's `send_record()`.
+        """Send a record as soon as there is room: `send_record()` for asyncio.
 
-        One that is cancelled has sent nothing; `asyncio.timeout()` limits how long it waits.
+        A call that is cancelled has sent nothing. `asyncio.timeout()` limits the wait.
         """
         code = self._sendable(record)
         if code:
@@ -101,15 +105,15 @@ class Producer(Endpoint, ProducerCore):
         await self._soon(partial(self._try, record))
 
     async def asend(self, data: BytesLike) -> None:
-        """Send a copy of a bytes-like object as soon as there is room; asyncio's `send()`."""
+        """Send a copy of a bytes-like object as soon as there is room: `send()` for asyncio."""
         await self._soon(partial(self._try_bytes, data))
 
     def send_object(self, obj: Any, timeout: float | None = None, *, codec: Codec = PICKLE) -> None:
-        """Send an object; pickled, unless by another codec.
+        """Send an object, encoded by `codec`: by default as a pickle.
 
-        The buffers of arrays in it are copied once, straight into the record. Waits `timeout`
-        seconds for room in the ring, None for ever. An error of the codec's comes through, with a
-        note of the channel.
+        The buffers of arrays in the object are copied once, directly into the record. Waits
+        `timeout` seconds for room in the ring, None indefinitely. HeapFull if there is no room for
+        the copy. An exception of the codec propagates, with a note of the channel.
         """
         record = self._encoded(obj, codec)
         try:
@@ -118,7 +122,7 @@ class Producer(Endpoint, ProducerCore):
             record._done_with()
 
     async def asend_object(self, obj: Any, *, codec: Codec = PICKLE) -> None:
-        """Send an object as soon as there is room; asyncio's `send_object()`."""
+        """Send an object as soon as there is room: `send_object()` for asyncio."""
         record = self._encoded(obj, codec)
         try:
             await self.asend_record(record)
@@ -131,7 +135,7 @@ class Producer(Endpoint, ProducerCore):
         try:
             pieces = codec.encode(obj)
         except Exception as error:
-            error.add_note(f"It was to be sent by {self!r}.")
+            error.add_note(f"The object was to be sent by {self!r}.")
             raise
         return allocate_packed(self._handle, pieces)
 
@@ -192,7 +196,9 @@ class Producer(Endpoint, ProducerCore):
         if code == lib.IPCHEAP_TIMED_OUT and doing == self._stalled:
             numbers = self._numbers()
             if numbers.sent - numbers.received < numbers.capacity:
-                doing = f"{doing}, for the consumer holds the oldest record that it has received,"
+                doing = (
+                    f"{doing}, because the consumer holds the oldest record that it has received,"
+                )
         return super()._error(code, doing, asked)
 
     def _refuse(self, code: int, record: Record) -> NoReturn:
@@ -200,13 +206,15 @@ class Producer(Endpoint, ProducerCore):
 
     def _not_sent(self, code: int, record: Record) -> Exception:
         if code == lib.PY_TWICE:
-            return RecordError("a record stands in the list more than once: sent twice")
+            return RecordError("a record is in the list more than once: it would be sent twice")
         if code == lib.PY_NOT_A_RECORD:
-            return TypeError(f"a Record can be sent so, not {type(record).__name__}")
+            return TypeError(f"this call sends a Record, not {type(record).__name__}")
         if code in _OF_THE_RECORD:
             return record._refusal(code, "sent")
         if code == lib.IPCHEAP_RECORD and record._source.handle is not self._handle:
-            return RecordError(f"{record!r} cannot be sent in another heap, {self._handle}")
+            return RecordError(
+                f"{record!r} cannot be sent in another heap, {self._handle}: send its bytes"
+            )
         return self._error(code)
 
     def _refusal(self, code: int, data: BytesLike) -> Exception:
@@ -217,8 +225,8 @@ class Producer(Endpoint, ProducerCore):
             memoryview(data)
         except TypeError:
             name = type(data).__name__
-            return TypeError(f"bytes-like objects are sent so, not {name}: try send_object()")
-        return ValueError(f"{type(data).__name__} of bytes that do not lie in one piece")
+            return TypeError(f"this call sends bytes-like objects, not {name}: try send_object()")
+        return ValueError(f"the bytes of a {type(data).__name__} are not in one piece: send a copy")
 
 
 _ABOUT_SIZE = (lib.IPCHEAP_HEAP_FULL, lib.IPCHEAP_MEMORY_FULL, lib.IPCHEAP_NO_MEMORY)

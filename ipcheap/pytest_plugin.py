@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def heap_name() -> Iterator[str]:
-    """Give a heap name that nobody else uses; no heap is left under it afterwards."""
+    """A heap name that is not in use. A heap of this name is removed after the test."""
     name = testing.unique_name()
     yield name
     with contextlib.suppress(ipcheap.HeapNotFound):
@@ -25,6 +25,6 @@ def heap_name() -> Iterator[str]:
 
 @pytest.fixture
 def heap(heap_name: str) -> Iterator[ipcheap.Heap]:
-    """Give a heap of 64 MiB, closed and gone afterwards."""
+    """A heap of 64 MiB, closed and removed after the test."""
     with ipcheap.Heap.create(heap_name, "64MiB") as heap:
         yield heap

@@ -1,4 +1,4 @@
-"""Records: what a user allocates, fills, sends, receives and frees."""
+"""Records: memory that a user allocates, fills, sends, receives and frees."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .codec import Codec
 
     class Source(Protocol):
-        """Where a record comes from, and what must outlive it: a heap, or what is of a consumer."""
+        """The source of a record, which must outlive it: a heap, or a part of a consumer."""
 
         @property
         def handle(self) -> Handle:  # pyright: ignore[reportReturnType]
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 
         @property
         def channel(self) -> ChannelId | None:
-            """The channel, if it was received."""
+            """The channel, if the record was received."""
 
 
 _ARRAY = lib.IPCHEAP_ARRAY
 
-# Report what is legal and yet most often a mistake; what that costs is paid by nobody else.
+# Report what is legal but usually a mistake. Programs that do not ask for it pay nothing.
 DEBUG = os.environ.get("IPCHEAP_DEBUG", "") not in ("", "0")
 _alive: weakref.WeakSet[_DebugRecord] = weakref.WeakSet()
 
@@ -50,18 +50,17 @@ _alive: weakref.WeakSet[_DebugRecord] = weakref.WeakSet()
 class Record(RecordCore):
     """A stretch of shared memory that travels by offset.
 
-    A record is writable until it is sent and belongs to whoever received it until it is
-    freed. `view` and `array()` alias the shared bytes; the block returns to the heap when
-    the record is freed *and* the last of them is gone. One left to the garbage collector is
-    freed. After `free()` or a send every further use raises `RecordError`.
+    A record is writable until it is sent, and belongs to its receiver until it is freed. `view` and
+    `array()` alias the shared bytes. The memory returns to the heap when the record is freed *and*
+    the last view or array is gone. A record that is garbage-collected is freed. After `free()` or a
+    send every further use raises `RecordError`.
 
-    Records come from `allocate_record()` and `recv_record()`; `len(record)` and
-    `record.nbytes` are its size in bytes, `bytes(record)` copies it. `record[i]` is a byte,
-    `record[i:j]` a view, and what is assigned to either is written there: `record[:] = data`
-    fills it with any bytes-like object of its size. It has the buffer protocol, so that whatever
-    takes bytes takes a record: `file.write(record)`, `memoryview(record)`. One that
-    `allocate_array()` made knows its shape and dtype wherever it is received; to who asks for
-    its items it is that array.
+    Records come from `allocate_record()` and `recv_record()`. `len(record)` and `record.nbytes` are
+    the size in bytes, and `bytes(record)` is a copy. `record[i]` is a byte and `record[i:j]` a
+    view; assigning to either writes to the record: `record[:] = data` fills it with any bytes-like
+    object of its size. A record supports the buffer protocol, so everything that takes bytes takes
+    a record: `file.write(record)`, `memoryview(record)`. A record made by `allocate_array()`
+    carries its shape and dtype; NumPy and the buffer protocol see it as that array.
     """
 
     __slots__ = ()
@@ -69,12 +68,12 @@ class Record(RecordCore):
     def array(
         self, dtype: numpy.typing.DTypeLike | None = None, shape: Shape | None = None
     ) -> numpy.typing.NDArray[Any]:
-        """Return a NumPy array that aliases it.
+        """Return a NumPy array that aliases the record.
 
-        Without a dtype it is the array that was allocated; of a record that was not allocated
-        as one, the bytes. `shape` None makes any other dtype one-dimensional; -1 in it is
-        worked out. Raises ValueError for a dtype that does not divide the record or a shape
-        that is not of its size, TypeError for a dtype that holds Python objects.
+        Without a dtype it is the array that was allocated, or the bytes if the record was not
+        allocated as an array. With another dtype and `shape` None it has one dimension; a length of
+        -1 in `shape` is computed. ValueError if the record is no whole number of items of the
+        dtype, or if `shape` has another size; TypeError for a dtype that holds Python objects.
         """
         block = self._export()
         layout = self._layout
@@ -92,16 +91,18 @@ class Record(RecordCore):
     def __array__(
         self, dtype: numpy.typing.DTypeLike | None = None, copy: bool | None = None
     ) -> numpy.typing.NDArray[Any]:
-        """Return the array, for items that the buffer protocol has no name for; NumPy asks."""
+        """Return the array. NumPy calls this for items that the buffer protocol cannot describe."""
         array = self.array()
         if dtype is not None and array.dtype != dtype:
             if copy is False:
-                raise ValueError("it is of another dtype: that takes a copy")
+                raise ValueError(
+                    f"an array of {dtype!r} needs a copy: the record is of {array.dtype!r}"
+                )
             return array.astype(dtype)
         return array.copy() if copy else array
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a record does not pickle: send it on a channel, or pickle its bytes")
+        raise TypeError("a record does not pickle: send it on a channel, or pickle bytes(record)")
 
     def __repr__(self) -> str:
         of = self._where()
@@ -112,10 +113,10 @@ class Record(RecordCore):
     # Inside -------------------------------------------------------------------------------
 
     def _typed(self) -> numpy.typing.NDArray[Any]:
-        """Return the array, unless its buffer would be of another type."""
+        """Return the array; ValueError if its buffer would have another type."""
         array = self.array()
         if array.dtype.kind == "V" and array.dtype.names is None:
-            raise ValueError("items without a type")
+            raise ValueError("the items have no type")
         return array
 
     def _where(self) -> str:
@@ -126,18 +127,18 @@ class Record(RecordCore):
         raise self._refusal(code, asked)
 
     def _refusal(self, code: int, asked: str) -> Exception:
-        """Make the exception for what cannot be done with it."""
+        """Return the exception for what cannot be done with this record."""
         if code == lib.PY_VIEWED:
             return BufferError(
-                f"{self!r}, made at {made_at(self)}, has live views: "
-                "they would change what has been sent. `del` them first, or fill it in loan()"
+                f"{self!r}, made at {made_at(self)}, has live views, which could change it after "
+                "it was sent. `del` them first, or fill an array in loan()"
             )
         if code != lib.PY_ENDED:
             return error(code, self._source.handle, self._source.channel)
         where = self._where()
         if asked == self._fate:
-            return RecordError(f"the record of {where} has been {asked} already: {asked} twice")
-        return RecordError(f"the record of {where} has been {self._fate}, it cannot be {asked}")
+            return RecordError(f"the record of {where} has already been {asked}: {asked} twice")
+        return RecordError(f"the record of {where} has been {self._fate} and cannot be {asked}")
 
 
 _ENDED = ("freed", "sent")
@@ -146,7 +147,7 @@ _ENDED = ("freed", "sent")
 def allocate_array(
     handle: Handle, shape: Shape, dtype: numpy.typing.DTypeLike, order: str
 ) -> Record:
-    """Return a new record that knows its shape and dtype."""
+    """Return a new record that carries its shape and dtype."""
     description, nbytes, layout = describe(shape, dtype, order)
     made = handle.allocate_array(description, layout)
     if isinstance(made, int):
@@ -155,35 +156,35 @@ def allocate_array(
 
 
 def allocate_packed(handle: Handle, pieces: list[Any]) -> Record:
-    """Return a new record with copies of bytes-like objects, of the form of an object."""
+    """Return a new record, of the form of an object, with copies of bytes-like objects."""
     made = handle.pack(pieces)
     if isinstance(made, Record):
         return made
     if made == lib.PY_NOT_BYTES:
         for piece in pieces:
             if not memoryview(piece).c_contiguous:
-                raise ValueError(f"{type(piece).__name__} of bytes that do not lie in one piece")
-        raise BufferError("what was to be sent changed its size meanwhile")
+                raise ValueError(f"the bytes of a {type(piece).__name__} are not in one piece")
+        raise BufferError("an object changed its size while it was copied")
     raise handle.allocation_error(made, sum(memoryview(piece).nbytes for piece in pieces))
 
 
 def array_of(block: Block, source: Source) -> numpy.typing.NDArray[Any]:
-    """Make the array that a record says it is; it keeps the block alive."""
+    """Return the array that a record describes; it keeps the block alive."""
     description = block.description()
     if isinstance(description, int):
         raise error(description, source.handle, source.channel)
     try:
         return read_description(description).array(block)
     except (ValueError, TypeError) as reason:
-        raise CorruptHeap(f"{source.handle}: a record that is no array: {reason}") from None
+        raise CorruptHeap(f"{source.handle}: a record is no valid array: {reason}") from None
 
 
 def object_of(block: Block, source: Source, codec: Codec) -> Any:
-    """Make a record into its object; it is freed when nothing aliases it."""
+    """Return the object in a record; the record is freed when nothing aliases it."""
     try:
         pieces = pieces_of(memoryview(block))
     except ValueError as reason:
-        raise CorruptHeap(f"{source.handle}: a record that is no object: {reason}") from None
+        raise CorruptHeap(f"{source.handle}: a record is no valid object: {reason}") from None
     del block
     return decode(codec, pieces)
 
@@ -192,7 +193,7 @@ def object_of(block: Block, source: Source, codec: Codec) -> Any:
 
 
 def _caller() -> str:
-    """Say where in the user's program we are: file and line."""
+    """Return the file and line of the caller outside this package."""
     frame = sys._getframe(1)
     while frame.f_globals.get("__name__", "").partition(".")[0] in ("ipcheap", "contextlib"):
         if frame.f_back is None:
@@ -202,7 +203,7 @@ def _caller() -> str:
 
 
 class _DebugRecord(Record):
-    """A record that knows where it was made, and reports it if it was never freed."""
+    """A record that remembers where it was made and reports that it was never freed."""
 
     __slots__ = ("_made",)
 
@@ -213,7 +214,7 @@ class _DebugRecord(Record):
 
 
 def made_at(record: Record) -> str:
-    """Say where a record was made, if debugging."""
+    """Return the file and line where a record was made, if debugging is on."""
     return getattr(record, "_made", "elsewhere")
 
 
@@ -234,12 +235,12 @@ def _report_at_exit() -> None:
 
 
 def debug(on: bool) -> None:
-    """Make the records that are made from now on report what is most often a mistake."""
+    """Turn the reports of likely mistakes on or off, for records made from now on."""
     use_records(_DebugRecord if on else Record, _note if on else None)
 
 
 debug(DEBUG)
 if DEBUG:
     atexit.register(_report_at_exit)
-    if not sys.warnoptions:  # else the user has said what to do with warnings
+    if not sys.warnoptions:  # otherwise the user has chosen what happens to warnings
         warnings.filterwarnings("always", "<Record of .* was never freed", ResourceWarning)

@@ -1,4 +1,4 @@
-"""Channels of records: one producer, one consumer, first in, first out."""
+"""Record channels: one producer, one consumer, first in, first out."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class RecordChannel(Channel, kind=lib.IPCHEAP_RECORD_CHANNEL):
 
     @property
     def capacity(self) -> int:
-        """How many records may be in flight and held: a power of two."""
+        """The number of slots, a power of two: how many records may be sent and not yet freed."""
         return int(self._entry.shape)
 
     def producer(self, timeout: float | None = 0.0) -> Producer:
-        """Claim the sending side for this thread, in `timeout` seconds; see `Heap.producer`."""
+        """Claim the sending side for this thread, within `timeout` s; see `Heap.producer`."""
         return self._heap.producer(self._id, timeout)
 
     def consumer(self, timeout: float | None = 0.0) -> Consumer:
-        """Claim the receiving side for this thread, in `timeout` seconds; see `Heap.consumer`."""
+        """Claim the receiving side for this thread, within `timeout` s; see `Heap.consumer`."""
         return self._heap.consumer(self._id, timeout)
 
     def __repr__(self) -> str:
@@ -50,27 +50,29 @@ class RecordChannel(Channel, kind=lib.IPCHEAP_RECORD_CHANNEL):
 
 
 class RecordMethods(HeapMethods):
-    """What `Heap` offers of record channels."""
+    """The methods of `Heap` for record channels."""
 
     def add_record_channel(self, id: ChannelId, capacity: int | None = None) -> RecordChannel:
-        """Add a channel of records, or take the one of that shape that is there.
+        """Add a record channel, or return the existing one.
 
-        `capacity`, rounded up to a power of two, bounds the records in flight and held; 1024
-        for a new channel. Without it a channel is taken whatever its capacity;
-        ChannelTypeError when it differs, or the ID is that of a static segment. HeapFull when
-        there is no room for another channel.
+        `capacity`, rounded up to a power of two, bounds the number of records sent and not yet
+        freed. Without it, an existing channel is returned whatever its capacity, and a new one has
+        1024 slots. ChannelTypeError if the existing channel has another capacity or is a static
+        segment; HeapFull if there is no room for another channel.
         """
         channel_id = _arguments.channel_id(id)
         directory, key = self._directory, key_of(channel_id)
         handle, entry = directory.handle, ffi.new("ipcheap_channel *")
-        # Without a capacity twice more: somebody else may add it meanwhile.
+        # Without a capacity up to twice more, because another process may add it meanwhile.
         slots = 0 if capacity is None else _arguments.count(capacity, "capacity", least=1)
         code = lib.py_add_record_channel(handle.pointer, key, min(slots, 2**63), entry)
         for other in (DEFAULT_SLOTS, 0) if capacity is None else ():
             if code in (lib.IPCHEAP_CHANNEL_NOT_FOUND, lib.IPCHEAP_CHANNEL_TYPE):
                 code = lib.py_add_record_channel(handle.pointer, key, other, entry)
         if code == lib.IPCHEAP_BAD_VALUE:
-            raise ValueError(f"capacity of {capacity} is more slots than a channel can have")
+            raise ValueError(
+                f"capacity must be less than {capacity} slots: no ring can be so large"
+            )
         wanted = (
             "not a record channel" if capacity is None else f"not a record channel of {capacity}"
         )
@@ -78,18 +80,19 @@ class RecordMethods(HeapMethods):
         return RecordChannel(self._this_heap(), channel_id, entry)
 
     def producer(self, id: ChannelId, timeout: float | None = 0.0) -> Producer:
-        """Claim the sending side of a record channel for this thread.
+        """Claim the sending side of a record channel for this thread, and return its Producer.
 
-        Waits `timeout` seconds for the channel and the side: then ChannelNotFound, or
-        ChannelBusy, naming who holds it. The side of a holder that closed or died is free,
-        and goes on where that one stood. ChannelTypeError for a static segment.
+        Waits `timeout` seconds for the channel and the side. Then it raises ChannelNotFound, or
+        ChannelBusy, whose text names the holder. The side of a holder that closed or died is free,
+        and the new producer continues where the old one stopped. ChannelTypeError for a static
+        segment.
         """
         return Producer(*self._directory.claim(id, lib.IPCHEAP_PRODUCER, timeout))
 
     def consumer(self, id: ChannelId, timeout: float | None = 0.0) -> Consumer:
-        """Claim the receiving side of a record channel for this thread.
+        """Claim the receiving side of a record channel for this thread, and return its Consumer.
 
-        Waits `timeout` seconds and raises as `producer` does. What a consumer that died had
-        received and not freed comes again.
+        Waits `timeout` seconds and raises as `producer` does. Records that a dead consumer had
+        received and not freed are redelivered.
         """
         return Consumer(*self._directory.claim(id, lib.IPCHEAP_CONSUMER, timeout))

@@ -1,7 +1,7 @@
-"""What calls tell about heaps, channels and who uses them: frozen dataclasses.
+"""Results about heaps, channels and participants: frozen dataclasses.
 
-Imported when the first of them is made or asked for: `dataclasses`, and what it makes,
-would take longer than the rest of the package.
+Imported on first use, because importing `dataclasses` and making the classes would take longer than
+importing the rest of the package.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HeapInfo:
-    """What can be seen of a heap from outside, without taking part in it.
+    """What can be seen of a heap from outside, without becoming a participant.
 
-    `stale` says that no living participant has it open; `created` is in seconds since the
-    epoch; sizes are bytes. Of a heap that is not ready, `capacity` and `created` are 0.
+    Sizes are in bytes. `stale` is true if no living participant has the heap open. `created` is in
+    seconds since the epoch. `capacity` and `created` are 0 for a heap that is not ready.
     """
 
     name: str
@@ -38,12 +38,12 @@ class HeapInfo:
 
 @dataclass(frozen=True)
 class HeapStatistics:
-    """What a heap holds; sizes are bytes.
+    """The contents of a heap; sizes are in bytes.
 
-    `capacity` is for users' data, `committed` what of it has memory behind it, `in_use` what
-    is allocated or sent and not freed, `largest_free` the largest record that fits.
-    `records`, `extents` and `slabs` are in use; `participants` live; `recoveries` is how
-    often somebody who died was cleaned up after.
+    `capacity` is the size for users' data, and `committed` the part of it that has memory. `in_use`
+    is the size of what was allocated or sent and not freed, `largest_free` the size of the largest
+    record that fits. `records`, `extents` and `slabs` count those in use, and `participants` the
+    living ones. `recoveries` counts the dead participants that were recovered.
     """
 
     capacity: int
@@ -60,15 +60,15 @@ class HeapStatistics:
 
 @dataclass(frozen=True)
 class Participant:
-    """A thread of a process that takes part in a heap.
+    """A thread of a process that uses a heap.
 
-    `state` is "alive", "dead" (and awaits recovery), "stopped" or "stopped by a debugger".
-    `pid` and `thread` count in the PID namespace that it lives in; `elsewhere` says that this
-    is another one than ours. `name` is the process's, `since` seconds since the epoch.
+    `name` is the name of the process. `state` is "alive", "dead" (it awaits recovery), "stopped" or
+    "stopped by a debugger". `pid` and `thread` are numbers of the participant's own PID namespace;
+    `elsewhere` is true if that is not the caller's. `since` is in seconds since the epoch.
 
-    The library finds out by trying which way is faster: `extents` says where large records go,
-    to the "lowest" place that is free or through memory "in-turn"; `copies_past` has the sizes,
-    from each up to twice that, whose copies go past the caches.
+    The library measures which way is faster. `extents` says where large records are allocated: at
+    the "lowest" free place, or "in-turn" through a part of memory. `copies_past` lists the sizes,
+    each up to twice that size, whose copies bypass the caches.
     """
 
     name: str
@@ -83,12 +83,12 @@ class Participant:
 
 @dataclass(frozen=True)
 class RecoveryReport:
-    """What a recovery found, and did.
+    """What a recovery found and did.
 
-    So many dead `participants` had held so many `endpoints`; so many `blocks` of theirs,
-    `bytes` in all, were freed; so many records that they had received and not freed are
-    `redelivered`. `dead` says who they were, `channels` how many records come again on which.
-    What others had recovered before is not in it.
+    It counts the dead `participants`, the `endpoints` that they held, the `blocks` that were freed,
+    their `bytes` in all, and the `redelivered` records, which the dead had received and not freed.
+    `dead` lists the dead participants. `channels` has the number of redelivered records by channel.
+    Earlier recoveries by other participants do not count.
     """
 
     participants: int
@@ -102,14 +102,15 @@ class RecoveryReport:
 
 @dataclass(frozen=True)
 class EndpointStatistics:
-    """What has gone through an endpoint's channel, and how this side waited.
+    """The traffic of an endpoint's channel, and how this side waited.
 
-    `capacity` slots; `sent` and `received` records since the channel was added; `held`
-    received and not given back, which only a consumer knows; `parks` times this side went to
-    sleep, `wakes` times it woke the other. `detached` records were taken out of the channel because
-    a consumer held them for a whole ring: they are not redelivered if it dies. `spins` is how often
-    this side looks before it sleeps, `doze` for how many seconds it sleeps on a timer before it
-    looks, both learnt from recent waits.
+    `capacity` is the number of slots. `sent` and `received` count records since the channel was
+    added. `held` counts records received and not freed; a producer does not know it and has 0.
+    `parks` counts how often this side went to sleep, `wakes` how often it woke the other side.
+    `detached` counts records that were taken out of the channel because a consumer held them for a
+    whole lap of the ring: they are not redelivered if the consumer dies. `spins` is how often this
+    side looks before it sleeps, `doze` for how many seconds it sleeps on a timer before it looks;
+    both are learnt from recent waits.
     """
 
     capacity: int

@@ -1,4 +1,4 @@
-"""Sizes as this package reads and writes them, for programs that take or show some.
+"""Sizes as this package reads and writes them, for programs that take or show sizes.
 
 from ipcheap import sizes
 
@@ -12,7 +12,7 @@ from . import _arguments
 
 
 def parse(size: _arguments.Size) -> int:
-    """Return a size in bytes, given as that or as a string like "64MiB", "1.5GiB" or "10kB".
+    """Return a size in bytes, given in bytes or as a string like "64MiB", "1.5GiB" or "10kB".
 
     ValueError for a negative size or another string, TypeError for another type.
     """
@@ -20,5 +20,5 @@ def parse(size: _arguments.Size) -> int:
 
 
 def show(nbytes: int) -> str:
-    """Return a number of bytes as text for people, like "63.1 MiB"."""
+    """Return a number of bytes as text, like "63.1 MiB"."""
     return _arguments.show_size(nbytes)

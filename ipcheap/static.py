@@ -1,4 +1,4 @@
-"""Static segments: named memory that all participants map, and atomics on it."""
+"""Static segments: named memory that all participants share, and atomics on it."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 
 def _outlive(handle: Handle, pointer: object) -> None:
-    """Do nothing: only to keep the mapping until then."""
+    """Do nothing: the arguments keep the heap mapped until this is called."""
     del handle, pointer
 
 
 class StaticSegment(Channel, kind=lib.IPCHEAP_STATIC_SEGMENT):
-    """A stretch of the heap that stays where it is, for all to read and write.
+    """A part of the heap at a fixed place, which all participants read and write.
 
-    Zero to begin with. `view`, arrays and atomics keep the mapping alive, also after
-    `heap.close()`. `Event`, `Barrier` and `Lock` can be laid into it.
+    Its bytes are zero at first. `view`, arrays and atomics stay valid after `heap.close()`.
+    `Event`, `Barrier` and `Lock` can be placed in it.
     """
 
     def __init__(self, heap: Heap, channel_id: ChannelId, entry: CData) -> None:
@@ -47,7 +47,7 @@ class StaticSegment(Channel, kind=lib.IPCHEAP_STATIC_SEGMENT):
 
     @property
     def nbytes(self) -> int:
-        """Its size in bytes."""
+        """The size in bytes."""
         return int(self._entry.shape)
 
     def __len__(self) -> int:
@@ -55,17 +55,17 @@ class StaticSegment(Channel, kind=lib.IPCHEAP_STATIC_SEGMENT):
 
     @property
     def view(self) -> memoryview:
-        """A writable memoryview of it."""
+        """A writable memoryview of the segment."""
         return memoryview(self._buffer)
 
     def array(
         self, dtype: numpy.typing.DTypeLike = "u1", shape: int | tuple[int, ...] | None = None
     ) -> numpy.typing.NDArray[Any]:
-        """Return a NumPy array that aliases it, from its start on.
+        """Return a NumPy array that aliases the segment from its beginning.
 
-        `shape` None makes it one-dimensional and as long as the segment; another may take
-        less than the whole. Raises ValueError for a dtype that does not divide the segment
-        or a shape that is too large, TypeError for a dtype that holds Python objects.
+        With `shape` None the array has one dimension and the size of the segment; another shape may
+        use a part of the segment. ValueError if the segment is no whole number of items of the
+        dtype, or if the shape is too large; TypeError for a dtype that holds Python objects.
         """
         array = make_array(self._buffer, dtype)
         if shape is None:
@@ -80,15 +80,15 @@ class StaticSegment(Channel, kind=lib.IPCHEAP_STATIC_SEGMENT):
         return array.reshape(shape)
 
     def atomic(self, offset: int, dtype: str = "u8") -> Atomic:
-        """Return the cell at an offset, for atomic operations.
+        """Return the cell at an offset in bytes, for atomic operations.
 
-        `dtype` is "u4", "i4", "u8" or "i8"; the offset is in bytes. ValueError if it is not a
-        multiple of the cell's size, or the cell not inside the segment.
+        `dtype` is "u4", "i4", "u8" or "i8". ValueError if the offset is not a multiple of the
+        cell's size, or if the cell is not inside the segment.
         """
         return Atomic(self, offset, dtype)
 
     def _address(self, offset: int, nbytes: int, align: int, what: str) -> CData:
-        """Return a pointer into the segment after a look at where it leads."""
+        """Return a pointer into the segment; ValueError if it would be outside or misaligned."""
         offset = _arguments.whole_number(offset, "offset")
         if offset < 0 or offset + nbytes > self.nbytes:
             raise ValueError(
@@ -120,7 +120,7 @@ class StaticSegment(Channel, kind=lib.IPCHEAP_STATIC_SEGMENT):
 
 
 class StaticMethods(HeapMethods):
-    """What `Heap` offers of static segments."""
+    """The methods of `Heap` for static segments."""
 
     def add_static_segment(
         self,
@@ -128,13 +128,13 @@ class StaticMethods(HeapMethods):
         nbytes: int | None = None,
         init: Callable[[memoryview], object] | None = None,
     ) -> StaticSegment:
-        """Add a segment of `nbytes` zero bytes, or take the one of that size that is there.
+        """Add a segment of `nbytes` zero bytes, or return the existing one.
 
-        `init(view)` runs once, before anybody else gets the segment; if it raises, that
-        comes out here and the next one who adds the segment runs theirs. Without `nbytes`
-        a segment that is there is taken whatever its size. ChannelTypeError when the size
-        differs or the ID is that of a channel, ChannelNotFound when there is none and no size
-        is given, HeapFull when there is no room.
+        `init(view)` runs once, before any other participant gets the segment. If it raises, the
+        exception propagates, and the next call that adds the segment runs its own `init`. Without
+        `nbytes` an existing segment is returned whatever its size. ChannelTypeError if the size
+        differs or the ID belongs to a record channel; ChannelNotFound if there is no segment and no
+        size is given; HeapFull if there is no room.
         """
         channel_id = _arguments.channel_id(id)
         size = 0 if nbytes is None else _arguments.count(nbytes, "nbytes", least=1)
@@ -163,10 +163,10 @@ _WIDTHS = {"u4": (4, False), "i4": (4, True), "u8": (8, False), "i8": (8, True)}
 
 
 class Atomic:
-    """A cell of 4 or 8 bytes that many processes may change at once.
+    """A cell of 4 or 8 bytes that many processes may change concurrently.
 
-    All operations are sequentially consistent. Arithmetic wraps around; a value to be
-    stored or compared that the cell cannot hold is a ValueError.
+    All operations are sequentially consistent. Arithmetic wraps around. ValueError for a value to
+    store or compare that does not fit into the cell.
     """
 
     __slots__ = ("_address", "_dtype", "_high", "_low", "_mask", "_segment", "_width")
@@ -193,7 +193,7 @@ class Atomic:
         lib.py_atomic_store(self._address, self._width, self._operand(value))
 
     def exchange(self, value: int) -> int:
-        """Set the value and return what it was."""
+        """Set the value and return the previous one."""
         operand = self._operand(value)
         return self._result(lib.py_atomic_exchange(self._address, self._width, operand))
 
@@ -206,35 +206,36 @@ class Atomic:
         )
 
     def fetch_add(self, operand: int = 1) -> int:
-        """Add to the value, wrapping around; return what it was."""
+        """Add to the value, wrapping around; return the previous value."""
         operand = self._wrapped(operand)
         return self._result(lib.py_atomic_fetch_add(self._address, self._width, operand))
 
     def fetch_sub(self, operand: int = 1) -> int:
-        """Subtract from the value, wrapping around; return what it was."""
+        """Subtract from the value, wrapping around; return the previous value."""
         operand = self._wrapped(operand)
         return self._result(lib.py_atomic_fetch_sub(self._address, self._width, operand))
 
     def fetch_and(self, operand: int) -> int:
-        """Keep only the bits of the operand; return what the value was."""
+        """Clear all bits that the operand lacks; return the previous value."""
         operand = self._wrapped(operand)
         return self._result(lib.py_atomic_fetch_and(self._address, self._width, operand))
 
     def fetch_or(self, operand: int) -> int:
-        """Set the bits of the operand; return what the value was."""
+        """Set the bits of the operand; return the previous value."""
         operand = self._wrapped(operand)
         return self._result(lib.py_atomic_fetch_or(self._address, self._width, operand))
 
     def fetch_xor(self, operand: int) -> int:
-        """Turn over the bits of the operand; return what the value was."""
+        """Flip the bits of the operand; return the previous value."""
         operand = self._wrapped(operand)
         return self._result(lib.py_atomic_fetch_xor(self._address, self._width, operand))
 
     def wait(self, expected: int, timeout: float | None = None) -> bool:
-        """Sleep while the value is `expected`; return False if it is so for `timeout` seconds.
+        """Sleep while the value is `expected`; return False if that lasts `timeout` seconds.
 
-        Who changes the value must `notify()`. Of 8-byte cells a change of the low half
-        wakes; one of the high half alone may be noticed late.
+        None waits indefinitely. A participant that changes the value must call `notify()`. In an
+        8-byte cell a change of the low half wakes waiters; a change of the high half alone may be
+        noticed late.
         """
         operand = self._operand(expected)
         pointer = self._segment._handle.pointer
@@ -244,7 +245,7 @@ class Atomic:
                 return 0
             code = lib.py_word_wait(pointer, self._address, operand, self._width, nanoseconds)
             if code == 0 and lib.py_atomic_load(self._address, self._width) == operand:
-                return int(lib.IPCHEAP_INTERRUPTED)  # woken for nothing: look again
+                return int(lib.IPCHEAP_INTERRUPTED)  # a spurious wake-up: look again
             return int(code)
 
         code = _timing.sleep(step, _timing.deadline_of(timeout))
@@ -253,9 +254,11 @@ class Atomic:
         return code == 0 or lib.py_atomic_load(self._address, self._width) != operand
 
     def notify(self, n: int = 1) -> int:
-        """Wake up to `n` who wait on the cell; return how many were woken."""
+        """Wake up to `n` waiters of the cell; return how many were woken."""
         n = min(_arguments.count(n, "n"), 2**31 - 1)
-        return int(lib.ipcheap_word_wake(self._address, n)) if n else 0  # the kernel wakes one
+        return (
+            int(lib.ipcheap_word_wake(self._address, n)) if n else 0
+        )  # for 0 the kernel would wake one
 
     def __repr__(self) -> str:
         return f"<Atomic {self._dtype} in {self._segment!r}: {self.load()}>"

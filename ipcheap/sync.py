@@ -1,7 +1,7 @@
-"""Event, Barrier and Lock between processes, laid into a static segment.
+"""Event, Barrier and Lock between processes, in a static segment.
 
-Each takes `SIZE` bytes at an offset that is a multiple of it, zero to begin with, and has
-the methods of its namesake in `threading`. Timeouts are seconds.
+Each takes `SIZE` bytes, which are zero at first, at an offset that is a multiple of `SIZE`. It has
+the methods of the class of the same name in `threading`. Timeouts are in seconds.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class BarrierTimeout(threading.BrokenBarrierError, TimeoutError):
-    """A wait at a barrier took longer than it may; the barrier is broken now."""
+    """A wait at a barrier timed out; the barrier is now broken."""
 
 
 class _Primitive:
-    """Where in which segment it is."""
+    """A place in a segment."""
 
     SIZE: ClassVar[int] = lib.IPCHEAP_SYNC_BYTES
 
@@ -43,22 +43,22 @@ class _Primitive:
 
 
 class Event(_Primitive):
-    """A flag that processes wait for; like `threading.Event`."""
+    """A flag that processes wait for, like `threading.Event`."""
 
     def is_set(self) -> bool:
-        """Return whether the flag is up."""
+        """Return whether the flag is set."""
         return bool(lib.ipcheap_event_is_set(self._at))
 
     def set(self) -> None:
-        """Put the flag up and wake all who wait for it."""
+        """Set the flag and wake all waiters."""
         lib.ipcheap_event_set(self._at)
 
     def clear(self) -> None:
-        """Take the flag down."""
+        """Clear the flag."""
         lib.ipcheap_event_clear(self._at)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the flag is up; return False if it is not after `timeout` seconds."""
+        """Wait until the flag is set; return False if it is not set within `timeout` seconds."""
         step = partial(lib.py_event_wait, self._handle.pointer, self._at)
         code = _timing.sleep(step, _timing.deadline_of(timeout))
         if code not in (0, lib.IPCHEAP_TIMED_OUT):
@@ -70,10 +70,10 @@ class Event(_Primitive):
 
 
 class Barrier(_Primitive):
-    """Where so many parties wait for each other; like `threading.Barrier`.
+    """A point where a number of parties wait for each other, like `threading.Barrier`.
 
-    All of them must give the same number. One that dies while it waits leaves the others
-    waiting: give a timeout.
+    All parties must pass the same number. If a party dies while it waits, the others keep waiting:
+    use a timeout.
     """
 
     def __init__(self, segment: StaticSegment, offset: int, parties: int) -> None:
@@ -82,30 +82,32 @@ class Barrier(_Primitive):
 
     @property
     def parties(self) -> int:
-        """How many it takes."""
+        """The number of parties that must arrive."""
         return self._parties
 
     @property
     def n_waiting(self) -> int:
-        """How many wait just now."""
+        """The number of parties that wait now."""
         return int(lib.ipcheap_barrier_waiting(self._at))
 
     @property
     def broken(self) -> bool:
-        """Whether it is broken: aborted, or somebody's time was up."""
+        """Whether the barrier is broken: by `abort()`, or because a wait timed out."""
         return bool(lib.ipcheap_barrier_broken(self._at))
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait until all parties are here; return the order of arrival, from 0.
+        """Wait until all parties have arrived; return the order of arrival, from 0.
 
-        Raises `threading.BrokenBarrierError` when it is or gets broken or reset meanwhile.
-        Who waits longer than `timeout` seconds breaks it and gets a `BarrierTimeout`.
+        `threading.BrokenBarrierError` if the barrier is broken, or is broken or reset meanwhile. A
+        wait of more than `timeout` seconds breaks the barrier and raises `BarrierTimeout`.
         """
         deadline = _timing.deadline_of(timeout)
         generation = ffi.new("uint32_t *")
         order = lib.ipcheap_barrier_arrive(self._at, self._parties, generation)
         if order == lib.IPCHEAP_BROKEN:
-            raise threading.BrokenBarrierError(f"barrier {self._where()} is broken")
+            raise threading.BrokenBarrierError(
+                f"barrier {self._where()} is broken; reset() makes it usable again"
+            )
         if order < 0:
             raise self._error(order)
         if order == self._parties - 1:
@@ -120,17 +122,21 @@ class Barrier(_Primitive):
             return int(order)
         if code == lib.IPCHEAP_TIMED_OUT:
             self.abort()
-            raise BarrierTimeout(f"not all came to barrier {self._where()} in {timeout} s")
+            raise BarrierTimeout(
+                f"not all parties arrived at barrier {self._where()} within {timeout} s"
+            )
         if code == lib.IPCHEAP_BROKEN:
-            raise threading.BrokenBarrierError(f"barrier {self._where()} got broken")
+            raise threading.BrokenBarrierError(
+                f"barrier {self._where()} was broken or reset meanwhile"
+            )
         raise self._error(code)
 
     def reset(self) -> None:
-        """Make it as new; who waits there gets a BrokenBarrierError."""
+        """Return the barrier to its initial state; waiters get a BrokenBarrierError."""
         lib.ipcheap_barrier_reset(self._at)
 
     def abort(self) -> None:
-        """Break it: who waits, or comes later, gets a BrokenBarrierError."""
+        """Break the barrier: present and later waiters get a BrokenBarrierError."""
         lib.ipcheap_barrier_abort(self._at)
 
     def __repr__(self) -> str:
@@ -139,10 +145,10 @@ class Barrier(_Primitive):
 
 
 class Lock(_Primitive):
-    """A lock between processes; like `threading.Lock`, but robust.
+    """A lock between processes, like `threading.Lock`, but robust.
 
-    When its owner dies, the next `acquire()` succeeds and sets `owner_died`: what the lock
-    guards may be half-made. It is not reentrant, and only the thread that acquired it may
+    If its owner dies, the next `acquire()` succeeds and sets `owner_died`: the data that the lock
+    guards may be half-written. The lock is not reentrant, and only the thread that acquired it may
     release it.
     """
 
@@ -156,9 +162,9 @@ class Lock(_Primitive):
         return self._owner_died
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """Take the lock; return False when it could not be had in `timeout` seconds.
+        """Acquire the lock; return False if it stays taken for `timeout` seconds.
 
-        -1 is for ever. ValueError for a timeout without blocking.
+        A timeout of -1 waits indefinitely. ValueError for a timeout without `blocking`.
         """
         if not blocking and timeout != -1:
             raise ValueError("can't specify a timeout for a non-blocking call")
@@ -173,13 +179,13 @@ class Lock(_Primitive):
         return True
 
     def release(self) -> None:
-        """Give the lock up; RuntimeError when it is not this thread's."""
+        """Release the lock; RuntimeError if this thread does not hold it."""
         code = lib.ipcheap_lock_release(self._handle.pointer, self._at)
         if code:
             raise RuntimeError(f"lock {self._where()} is not held by this thread")
 
     def locked(self) -> bool:
-        """Return whether a living participant holds it."""
+        """Return whether a living participant holds the lock."""
         holder = ffi.new("ipcheap_holder *")
         held = lib.ipcheap_lock_owner(self._handle.pointer, self._at, holder) == 1
         return held and bool(holder.alive)

@@ -1,16 +1,16 @@
-"""For tests of programs that use this package: names, heaps, leaks, and other processes.
+"""Tools to test programs that use this package: names, heaps, leaks, and other processes.
 
 Nothing here needs pytest; `ipcheap.pytest_plugin` has fixtures for it.
 
     from ipcheap import testing
 
 
-    def produce(heap, count):  # at module level: it is found again by file and name
+    def produce(heap, count):  # at module level, where the other process finds it
         with heap, heap.producer("numbers") as numbers:
             for n in range(count):
                 numbers.send(n.to_bytes(8, "little"))
-            testing.say("sent")  # what the parent's peer.hear() returns
-            testing.listen()  # returns what the parent gives to peer.tell()
+            testing.say("sent")  # the parent's peer.hear() returns this
+            testing.listen()  # returns what the parent passes to peer.tell()
 
 
     def test_a_killed_producer_loses_nothing():
@@ -23,7 +23,7 @@ Nothing here needs pytest; `ipcheap.pytest_plugin` has fixtures for it.
             with heap.consumer("numbers") as numbers:
                 assert len(numbers.recv_many()) == 10
 
-Timeouts are seconds; `PATIENCE` of them unless said otherwise, so that no test hangs.
+Timeouts are in seconds, by default `PATIENCE`, so that no test hangs.
 """
 
 from __future__ import annotations
@@ -78,16 +78,16 @@ _R = TypeVar("_R")
 
 
 class Leak(AssertionError):
-    """More is in use, or left over, than should be."""
+    """More records are in use than should be, or a heap is broken."""
 
 
 def unique_name(prefix: str = "test") -> str:
-    """Return a heap name that nobody else uses: the prefix, this process's id, a random part."""
+    """Return a unique heap name: the prefix, this process's id and a random part."""
     return f"{prefix}.{os.getpid()}.{secrets.token_hex(4)}"
 
 
 def heaps_left(prefix: str) -> list[str]:
-    """Return the names of this machine's heaps that begin so, sorted."""
+    """Return the names of this machine's heaps that begin with `prefix`, sorted."""
     return [info.name for info in ipcheap.heaps() if info.name.startswith(prefix)]
 
 
@@ -95,11 +95,11 @@ def heaps_left(prefix: str) -> list[str]:
 def temporary_heap(
     capacity: int | str = "64MiB", *, shm: str = "posix", sem: str = "futex"
 ) -> Iterator[ipcheap.Heap]:
-    """Make a heap with a unique name; close it and take it away at the end.
+    """Create a heap with a unique name; close and remove it at the end.
 
-    `capacity` is bytes or a string like "64MiB"; `shm` and `sem` as for `Heap.create`, but
-    not "file", which takes a path. If the block ends without an exception, raises `Leak` if
-    a record in it is still in use then, or `check()` finds a broken invariant.
+    `capacity` is in bytes or a string like "64MiB". `shm` and `sem` are those of `Heap.create`,
+    except "file", which takes a path. If the block ends without an exception, `Leak` is raised if a
+    record of the heap is still in use or `check()` finds a broken invariant.
     """
     heap = ipcheap.Heap.create(unique_name(), capacity, shm=shm, sem=sem)
     try:
@@ -117,9 +117,9 @@ def temporary_heap(
 def no_leaks(heap: ipcheap.Heap) -> Iterator[None]:
     """Raise `Leak` if more records are in use in a heap after the block than before it.
 
-    A record is in use from its allocation until it has been freed and its last view is gone:
-    also one that waits in a channel, also one of another process. The dead do not count:
-    they are recovered first. Nothing is looked at when the block ends in an exception.
+    A record is in use from its allocation until it has been freed and its last view is gone. So
+    records that wait in a channel and records of other processes count. Records of dead
+    participants do not, because these are recovered first. Nothing is checked if the block raises.
     """
     heap.recover()
     before = heap.statistics()
@@ -127,7 +127,7 @@ def no_leaks(heap: ipcheap.Heap) -> Iterator[None]:
     heap.recover()
     after = heap.statistics()
     if after.records > before.records:
-        gc.collect()  # what only a reference cycle keeps is no leak
+        gc.collect()  # a record that only a reference cycle keeps is no leak
         after = heap.statistics()
     if after.records > before.records:
         raise Leak(
@@ -140,9 +140,9 @@ def no_leaks(heap: ipcheap.Heap) -> Iterator[None]:
 
 
 class Peer(Generic[_R]):
-    """A function running in a process of its own; see `run`.
+    """A function that runs in a process of its own; see `run`.
 
-    A context manager: leaving it kills the process if it has not returned.
+    It is a context manager: leaving the block kills the process if the function has not returned.
     """
 
     def __init__(
@@ -153,7 +153,9 @@ class Peer(Generic[_R]):
         method: str = "spawn",
     ) -> None:
         if "<" in function.__qualname__:
-            raise ValueError(f"{function.__qualname__} must stand at module level to run in a peer")
+            raise ValueError(
+                f"{function.__qualname__} must be defined at module level to run in a peer"
+            )
         place = function.__module__, inspect.getfile(function), function.__qualname__
         context: Any = multiprocessing.get_context(method)
         self._connection: Connection[Any, Any]
@@ -172,23 +174,23 @@ class Peer(Generic[_R]):
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """Whether the peer is still running."""
         return bool(self._process.is_alive())
 
     def kill(self, signum: int = signal.SIGKILL) -> None:
-        """Send it a signal, SIGKILL or another; it may have ended already."""
+        """Send the peer a signal, by default SIGKILL. Does nothing if the peer has ended."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signum)
 
     def tell(self, message: object) -> None:
-        """Give it something that can be pickled, for its `listen()` to return."""
+        """Send the peer an object that pickles; its `listen()` returns it."""
         self._connection.send(message)
 
     def hear(self, timeout: float = PATIENCE) -> Any:
-        """Return what it gave to `say()`, or raise what its function raised instead.
+        """Return what the peer passed to `say()`, or raise what its function raised instead.
 
-        Raises TimeoutError when it says nothing for `timeout` seconds, and EOFError when it
-        has ended, or returned, without.
+        TimeoutError if the peer says nothing for `timeout` seconds; EOFError if it has returned or
+        ended without saying anything.
         """
         if self._outcome is None:
             if not self._connection.poll(timeout):
@@ -204,13 +206,13 @@ class Peer(Generic[_R]):
     def result(self, timeout: float = PATIENCE) -> _R:
         """Return what the function returned, or raise what it raised.
 
-        What it says meanwhile is passed over. Raises TimeoutError when it has not returned
-        after `timeout` seconds, and RuntimeError when it ended without, as by a signal.
+        Anything the peer says meanwhile is ignored. TimeoutError if the function has not returned
+        after `timeout` seconds; RuntimeError if the process ended before that, as by a signal.
         """
         deadline = time.monotonic() + timeout
         while self._outcome is None:
             if not self._connection.poll(max(0.0, deadline - time.monotonic())):
-                raise TimeoutError(f"peer {self.pid} has not returned for {timeout} s")
+                raise TimeoutError(f"peer {self.pid} has not returned within {timeout} s")
             try:
                 kind, value = self._connection.recv()
             except EOFError:
@@ -224,20 +226,20 @@ class Peer(Generic[_R]):
         return result
 
     def wait(self, timeout: float = PATIENCE) -> int:
-        """Wait for its end; return its exit code, -signal when killed.
+        """Wait for the peer to end; return its exit code, -signal if it was killed.
 
-        Raises TimeoutError when it has not ended after `timeout` seconds.
+        TimeoutError if it has not ended after `timeout` seconds.
         """
         self._process.join(timeout)
         if self._process.exitcode is None:
-            raise TimeoutError(f"peer {self.pid} has not ended for {timeout} s")
+            raise TimeoutError(f"peer {self.pid} has not ended within {timeout} s")
         return int(self._process.exitcode)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave nothing running."""
+        """End the process."""
         if self._outcome is None or self._outcome[0] == "raised":
             self.kill()
         self._process.join(2.0)
@@ -249,10 +251,10 @@ class Peer(Generic[_R]):
 
 
 def run(function: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> Peer[_R]:
-    """Run a module-level function in a process that multiprocessing spawns.
+    """Run a module-level function in a process that multiprocessing spawns; return its Peer.
 
-    Arguments and result travel by pickle: a heap, a channel and a static segment may be
-    among the arguments. Raises ValueError for a function that is not at module level.
+    Arguments and result are pickled; the arguments may include heaps, channels and static segments.
+    ValueError for a function that is not at module level.
     """
     return Peer(function, args, kwargs)
 
@@ -260,18 +262,21 @@ def run(function: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> Peer
 def run_by(
     method: str, function: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs
 ) -> Peer[_R]:
-    """Run it in a process made by "spawn", "fork" or "forkserver"."""
+    """Do what `run` does, with the start method "spawn", "fork" or "forkserver"."""
     return Peer(function, args, kwargs, method)
 
 
 def call(function: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
-    """Run it in a spawned process and return what it returned, or raise what it raised."""
+    """Run a function in a spawned process; return what it returned, or raise what it raised."""
     with run(function, *args, **kwargs) as peer:
         return peer.result()
 
 
 def until(condition: Callable[[], _R], timeout: float = PATIENCE) -> _R:
-    """Call until it returns something true, and return that; TimeoutError after `timeout` s."""
+    """Call `condition` until it returns a true value, and return that value.
+
+    TimeoutError after `timeout` seconds.
+    """
     deadline = time.monotonic() + timeout
     while True:
         value = condition()
@@ -284,7 +289,7 @@ def until(condition: Callable[[], _R], timeout: float = PATIENCE) -> _R:
 
 # In the peer ----------------------------------------------------------------------------
 
-_parent: Connection[Any, Any] | None = None  # the way to who started this process
+_parent: Connection[Any, Any] | None = None  # the connection to the process that started this one
 
 
 def _the_parent() -> Connection[Any, Any]:
@@ -294,17 +299,17 @@ def _the_parent() -> Connection[Any, Any]:
 
 
 def say(message: object) -> None:
-    """In a peer: give the parent something that can be pickled, for `Peer.hear()` to return.
+    """In a peer: send the parent an object that pickles; `Peer.hear()` returns it.
 
-    Raises RuntimeError outside of a peer.
+    RuntimeError outside of a peer.
     """
     _the_parent().send(("said", message))
 
 
 def listen(timeout: float = PATIENCE) -> Any:
-    """In a peer: wait for what the parent gives to `Peer.tell()`.
+    """In a peer: return the next object that the parent passes to `Peer.tell()`.
 
-    Raises TimeoutError after `timeout` seconds, RuntimeError outside of a peer.
+    TimeoutError after `timeout` seconds, RuntimeError outside of a peer.
     """
     parent = _the_parent()
     if not parent.poll(timeout):
@@ -313,7 +318,7 @@ def listen(timeout: float = PATIENCE) -> Any:
 
 
 def die(signum: int = signal.SIGKILL) -> NoReturn:
-    """In a peer, or anywhere: end at once, as if killed."""
+    """In a peer or any other process: end immediately, as if killed."""
     os.kill(os.getpid(), signum)
     signal.pause()
     raise AssertionError("still alive")
@@ -324,12 +329,12 @@ def _is_of(module: ModuleType | None, file: str) -> bool:
 
 
 def _module(name: str, file: str) -> ModuleType:
-    """Return a module of the parent's: the one of that name if it is of that file here, too."""
+    """Return the module of that file: the one of that name if it is of the same file here."""
     for known in (name, "__mp_main__", Path(file).stem):
         module = sys.modules.get(known)
         if module is not None and _is_of(module, file):
             return module
-    # pytest gives names to test files by which nobody else can import them.
+    # pytest gives test files names by which no other process can import them.
     with contextlib.suppress(ImportError, ValueError):
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.origin == file:

@@ -1,4 +1,4 @@
-"""Waiting for any of many: endpoints, events and atomic cells, of any heaps."""
+"""Wait for any of many endpoints, events and atomic cells, in any heaps."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 def wait(objects: Iterable[W], timeout: float | None = None) -> list[W]:
     """Wait until one or more of `objects` are ready; return all that are, in their order.
 
-    A producer or consumer is ready when a send or receive would not have to wait, also
-    because the other side has closed or died; an `Event` when it is set; a pair of an
-    `Atomic` and a value when the cell holds another one (who changes it must `notify()`).
-    There may be any number of them, of several heaps. Waits `timeout` seconds, None for
-    ever; the list is empty when time is up, or when there was nothing to wait for.
+    A producer or consumer is ready if a send or receive would not have to wait, or if the other
+    side has closed or died. An `Event` is ready if it is set. A pair of an `Atomic` and a value is
+    ready if the cell has another value; a participant that changes the cell must call `notify()`.
+    The objects may be in several heaps. Waits `timeout` seconds, None indefinitely. The list is
+    empty if time is up, or if there was nothing to wait for.
 
-    Raises TypeError for what cannot be waited for, and what using an endpoint would raise:
-    `WrongThread`, `WrongProcess`, `EndpointClosed`, `HeapClosed`.
+    TypeError for an object that cannot be waited for. An endpoint that may not be used raises
+    `WrongThread`, `WrongProcess`, `EndpointClosed` or `HeapClosed`.
     """
-    if isinstance(objects, Endpoint):  # to iterate over a consumer is to receive
-        raise TypeError(f"wait() takes a list of what to wait for: wait([{objects._side}])")
+    if isinstance(objects, Endpoint):  # iterating over a consumer would receive its records
+        raise TypeError(f"wait() takes a list of objects to wait for: wait([{objects._side}])")
     chosen = list(objects)
     deadline = _timing.deadline_of(timeout)
     if not chosen:
@@ -63,7 +63,7 @@ def wait(objects: Iterable[W], timeout: float | None = None) -> list[W]:
 
 
 def _describe(item: CData, thing: Any) -> bool:
-    """Fill in what the core is to wait for; return whether it need not."""
+    """Fill in what the core waits for; return whether the object is ready anyway."""
     if isinstance(thing, Endpoint):
         item.endpoint = thing._pointer
         return thing._has_left_over()
@@ -79,13 +79,13 @@ def _describe(item: CData, thing: Any) -> bool:
         item.expected = cell._operand(value)
         return False
     raise TypeError(
-        "one can wait for producers, consumers, events and (atomic, value) pairs, "
-        f"not for {type(thing).__name__!r}"
+        "wait() takes producers, consumers, events and (atomic, value) pairs, "
+        f"not {type(thing).__name__!r}"
     )
 
 
 def _error(code: int, chosen: Iterable[Waitable]) -> Exception:
-    """Name the endpoint that is to blame."""
+    """Return the exception of the endpoint that caused an error."""
     for thing in chosen:
         if isinstance(thing, Endpoint):
             found = partial(lib.py_wait, thing._pointer)(0)

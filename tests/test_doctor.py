@@ -149,8 +149,8 @@ def test_repair_says_in_words_what_it_did(heap: ipcheap.Heap) -> None:
     code, text = command("--repair", heap.name)
     assert code == 0
     assert text.startswith(f"{heap.name}: mended\n")
-    assert "recovered 1 dead, who held 1 endpoints" in text
-    assert "2 records come again (2 on 'numbers')" in text
+    assert "recovered 1 dead participants with 1 endpoints" in text
+    assert "2 records will be redelivered (2 on 'numbers')" in text
 
 
 def test_a_heap_that_nobody_has_open_is_named_and_kept(heap_name: str) -> None:
@@ -158,7 +158,7 @@ def test_a_heap_that_nobody_has_open_is_named_and_kept(heap_name: str) -> None:
     for options in ((), ("--repair",)):
         code, text = command(*options, heap_name)
         assert code == 1
-        assert "stale: nobody has it open" in text
+        assert "stale: no process has it open" in text
         assert f"ipcheap rm {heap_name}" in text
     with ipcheap.Heap.attach(heap_name) as heap, heap.consumer("numbers") as consumer:
         workers.take_numbers(consumer, 10)
@@ -206,7 +206,7 @@ def test_a_heap_that_is_being_made_is_not_half_made(heap_name: str) -> None:
         fd = -1
         code, text = command(heap_name)
         assert code == 1
-        assert "half-made: whoever created it died before it was ready" in text
+        assert "half-made: its creator died before it was ready" in text
         assert command("--repair", heap_name)[0] == 0
         assert not os.path.exists(f"/dev/shm/ipcheap.{heap_name}")
     finally:

@@ -135,7 +135,7 @@ def test_of_two_that_are_pid_1_the_survivor_learns_of_the_others_death(
         assert producer.hear() == "sent"
         assert consumer.hear() == "[0, 1, 2, 3, 4]"
         busy = consumer.hear()
-        assert "pid 1, thread 1 of another PID namespace" in busy
+        assert "pid 1, thread 1 in another PID namespace" in busy
         assert "this process" not in busy
         assert consumer.hear() == "1 alive"
         assert consumer.hear() == "waiting"
@@ -159,7 +159,7 @@ def test_one_that_is_pid_1_elsewhere_is_seen_and_recovered_from_here(
         (it,) = [p for p in heap.participants() if p.elsewhere]
         assert (it.pid, it.thread, it.state) == (1, 1, "alive")
         assert heap.recover().participants == 0
-        with pytest.raises(ipcheap.ChannelBusy, match="of another PID namespace"):
+        with pytest.raises(ipcheap.ChannelBusy, match="in another PID namespace"):
             heap.producer("numbers")
         producer.kill()
         producer.end()

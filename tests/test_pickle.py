@@ -55,7 +55,7 @@ def test_another_heap_under_the_name_is_not_taken_for_it(heap_name: str) -> None
         heap.unlink()
         with (
             ipcheap.Heap.create(heap_name, "1MiB"),
-            pytest.raises(ipcheap.HeapNotFound, match="another"),
+            pytest.raises(ipcheap.HeapNotFound, match="not the one that was pickled"),
         ):
             pickle.loads(pickled)
 

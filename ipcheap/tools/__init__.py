@@ -1,1 +1,1 @@
-"""What the command `ipcheap` does: one module a command, over the package's public names."""
+"""The command `ipcheap`: one module for each command, using only the package's public names."""

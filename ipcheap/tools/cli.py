@@ -1,4 +1,4 @@
-"""The command line: a demonstration, and a look at the heaps of this machine."""
+"""The command line: a demonstration, and tools for the heaps of this machine."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _terminated(number: int, _frame: object) -> NoReturn:
 
 
 def run_demo(arguments: argparse.Namespace) -> int:
-    """Give the demonstration and tell its result."""
+    """Run the demonstration and print its result."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _terminated)
     for path in arguments.path:
@@ -45,7 +45,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
     given = demo.files_below(arguments.path) if arguments.path else demo.standard_library()
     sources, skipped = demo.survey(given)
     if arguments.records and not sources:
-        fail("there is no text to send in the files given")
+        fail("the given files contain no text to send")
     plan = demo.Plan(sources, arguments.chunk, arguments.records)
     by_records = plan.records is not None
     total = plan.nbytes if plan.records is None else plan.records
@@ -152,10 +152,10 @@ def _facts(heap: ipcheap.HeapInfo) -> dict[str, Any]:
 
 
 def remove_heaps(arguments: argparse.Namespace) -> int:
-    """Remove heaps by name, or those that nobody has open."""
+    """Remove heaps by name, or all that no process has open."""
     heaps = {heap.name: heap for heap in ipcheap.heaps()}
     if not arguments.name and not arguments.stale:
-        fail("which heap? Give names, or --stale for all those that nobody has open")
+        fail("which heap? Give names, or --stale for all heaps that no process has open")
     names = list(dict.fromkeys(arguments.name))
     if arguments.stale:
         names += sorted(name for name, heap in heaps.items() if heap.stale and name not in names)
@@ -165,7 +165,7 @@ def remove_heaps(arguments: argparse.Namespace) -> int:
             users = 0 if arguments.force else _participants(name, heaps.get(name))
             if users:
                 text = f"{name} is in use by {users} participant{'s' * (users != 1)}"
-                raise ipcheap.HeapBusy(f"{text}; --force removes it all the same")
+                raise ipcheap.HeapBusy(f"{text}; --force removes it anyway")
             ipcheap.unlink(name)
         except ipcheap.HeapNotFound:
             print(f"ipcheap: there is no heap {name!r}", file=sys.stderr)
@@ -191,7 +191,7 @@ def _participants(name: str, heap: ipcheap.HeapInfo | None) -> int:
 
 
 def see_doctor(arguments: argparse.Namespace) -> int:
-    """Look at heaps, and mend what can be mended."""
+    """Examine heaps, and repair them with --repair."""
     others: list[str] = []
     names = list(dict.fromkeys(arguments.name))
     if not names:
@@ -205,7 +205,7 @@ def see_doctor(arguments: argparse.Namespace) -> int:
     for heap in seen:
         _tell_findings(heap)
     for name in others:
-        print(f"{name}: belongs to somebody else, and may not be looked at")
+        print(f"{name}: belongs to another user; you may not open it")
     if not seen and not others and sys.stdout.isatty():
         print("no heaps")
     return code
@@ -223,7 +223,7 @@ def _tell_findings(heap: doctor.Examination) -> None:
         rows = [
             (
                 f"  {user.name}",
-                str(user.pid) + " (of another namespace)" * user.elsewhere,
+                str(user.pid) + " (in another namespace)" * user.elsewhere,
                 str(user.thread),
                 user.state,
                 human_age(time.time() - user.since),
@@ -246,8 +246,8 @@ def parser() -> argparse.ArgumentParser:
     p = commands.add_parser(
         "demo",
         help="count words in shared memory, and check the result",
-        description="One process reads files into records; two threads of another count their "
-        "words where they lie. Ends with 0 if a plain count agrees and the heap is empty.",
+        description="One process reads files into records. Two threads of another process count "
+        "the words in place. Exits with 0 if a plain count agrees and the heap is empty.",
     )
     p.add_argument(
         "path",
@@ -256,7 +256,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE|DIR",
         help="what to read (default: the sources of Python's standard library)",
     )
-    p.add_argument("--records", type=natural, metavar="N", help="send N records: less or again")
+    p.add_argument(
+        "--records",
+        type=natural,
+        metavar="N",
+        help="send N records: a part of the input, or the input repeatedly",
+    )
     p.add_argument("--shm", choices=("posix", "sysv", "file", "memfd"), default="posix")
     p.add_argument("--sem", choices=("futex", "posix", "sysv"), default="futex")
     p.add_argument(
@@ -277,26 +282,26 @@ def parser() -> argparse.ArgumentParser:
     p = commands.add_parser(
         "rm",
         help="remove heaps",
-        description="Remove heaps. Who has one open keeps the memory until closing it.",
+        description="Remove heaps. Processes that have a heap open can still use it.",
     )
     p.add_argument("name", nargs="*", metavar="NAME", help="a heap, or the path of a file heap")
-    p.add_argument("--stale", action="store_true", help="all heaps that nobody has open")
+    p.add_argument("--stale", action="store_true", help="all heaps that no process has open")
     p.add_argument("--force", action="store_true", help="also heaps that are in use")
     p.set_defaults(run=remove_heaps)
 
     p = commands.add_parser(
         "doctor",
-        help="look for what is stale, half-made or broken, and mend it",
-        description="Look at heaps, by default all in /dev/shm: at what the dead have left, at "
-        "half-made and stale heaps, and at every structure inside.",
-        epilog="Ends with 0 if all of them are healthy now, with 1 if something is left to do, "
-        "with 2 if a heap could not be looked at or mended.",
+        help="find heaps that are stale, half-made or broken, and repair them",
+        description="Examine heaps, by default all in /dev/shm: find dead participants, half-made "
+        "and stale heaps, and check every structure.",
+        epilog="Exits with 0 if all heaps are healthy now, with 1 if something is left to do, "
+        "with 2 if a heap could not be examined or repaired.",
     )
     p.add_argument("name", nargs="*", metavar="NAME", help="a heap, or the path of a file heap")
     p.add_argument(
         "--repair",
         action="store_true",
-        help="recover the dead, make indices again, remove what is left of half-made heaps",
+        help="recover dead participants, rebuild indices, remove the remains of half-made heaps",
     )
     p.add_argument("--json", action="store_true", help="print JSON")
     p.set_defaults(run=see_doctor)
@@ -313,7 +318,7 @@ def main() -> int:
         print("ipcheap: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # `ipcheap ls | head`: nobody reads on, and Python must not try again at exit.
+        # `ipcheap ls | head` closes the pipe, and Python must not write to it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (demo.DemoError, ipcheap.Error, OSError, ValueError) as error:

@@ -5,9 +5,8 @@
                       -- channel words-1 -->  thread 1 --+-- counts-0, counts-1 --> parent
 
 A record is filled by `readinto` in the producer and searched where it lies by the consumer.
-The static segment `board` holds what all of them agree on: two barriers and a few counters.
-The parent counts the same files again in its own way, and looks whether the heap is as it
-was.
+The static segment `board` holds what they share: two barriers and a few counters. The parent counts
+the same files in another way, and checks that the heap is as empty as before.
 """
 
 from __future__ import annotations
@@ -46,31 +45,31 @@ THREADS = 2
 WORKERS = 1 + THREADS  # the producer and the consumer's threads
 PARTIES = WORKERS + 1  # and the parent
 MAX_SLOTS = 64
-PATIENCE = 30.0  # seconds to wait for somebody who only has to take one more step
+PATIENCE = 30.0  # seconds to wait for a process that has one more step to take
 PART = 512  # words of a count that travel in one record
 
 WORD = re.compile(rb"[A-Za-z0-9_]+")
 WORD_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")
-# For the check, which shares nothing with the count but this alphabet.
+# For the check, which shares only this alphabet with the count.
 TO_BLANKS = bytes(byte if byte in WORD_BYTES else ord(" ") for byte in range(256))
 
 
 class DemoError(Exception):
-    """Why the demonstration could not be given."""
+    """The reason why the demonstration failed."""
 
 
 # What to read ---------------------------------------------------------------------------
 
 
 class Source(NamedTuple):
-    """A file of the input, and its size when it was looked at."""
+    """A file of the input, and its size at the survey."""
 
     path: Path
     nbytes: int
 
 
 class Survey(NamedTuple):
-    """What there is to read, and how many files were left out: binary or unreadable."""
+    """The files to read, and how many were skipped as binary or unreadable."""
 
     sources: list[Source]
     skipped: int
@@ -98,12 +97,12 @@ def files_below(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def survey(paths: Iterable[Path]) -> Survey:
-    """Look at each file once: regular, readable, text, not empty."""
+    """Return the files that are regular, readable, text and not empty."""
     sources: list[Source] = []
     skipped = 0
     for path in paths:
         try:
-            # A FIFO without a writer would make us wait.
+            # Without O_NONBLOCK, opening a FIFO without a writer would wait.
             with open(path, "rb", opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK)) as f:
                 status = os.fstat(f.fileno())
                 if not stat.S_ISREG(status.st_mode) or b"\0" in f.read(8192):
@@ -115,12 +114,12 @@ def survey(paths: Iterable[Path]) -> Survey:
     return Survey(sources, skipped)
 
 
-# What is agreed on ----------------------------------------------------------------------
+# Shared by all --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that the processes need to know beside the heap."""
+    """All that the processes need to know besides the heap."""
 
     sources: Sequence[Source]
     chunk: int
@@ -133,7 +132,7 @@ class Plan:
 
 
 class Place(NamedTuple):
-    """How far the input was sent: whole laps, then whole files, then bytes of one file."""
+    """How much of the input was sent: whole laps, then whole files, then bytes of one file."""
 
     laps: int
     files: int
@@ -141,7 +140,7 @@ class Place(NamedTuple):
 
 
 class Board:
-    """The static segment on which all participants meet and count."""
+    """The static segment where all processes meet and count."""
 
     start: ipcheap.Barrier
     end: ipcheap.Barrier
@@ -159,7 +158,7 @@ class Board:
         self.ready, self.finished, self.records, self.nbytes, *self._place = cells
 
     def arrive(self, cell: ipcheap.Atomic) -> None:
-        """Say to the parent, which watches the cell, that one more has come so far."""
+        """Tell the parent, which watches the cell, that one more worker has arrived."""
         cell.fetch_add(1)
         cell.notify()
 
@@ -175,12 +174,12 @@ class Board:
 
 
 def slots_for(capacity: int, chunk: int) -> int:
-    """Return how long a ring may be for full rings to take half of the heap."""
+    """Return the capacity of a channel with which full rings take half of the heap."""
     room = capacity // 2 // (THREADS * chunk)
     if room < 1:
         raise DemoError(
             f"a heap of {capacity:,} bytes is too small for chunks of {chunk:,}: "
-            f"it takes {2 * THREADS * chunk:,}"
+            f"it needs {2 * THREADS * chunk:,}"
         )
     return int(min(MAX_SLOTS, 1 << (room.bit_length() - 1)))
 
@@ -189,7 +188,7 @@ def slots_for(capacity: int, chunk: int) -> int:
 
 
 def patiently(allocate: Callable[[], T]) -> T:
-    """Allocate; where the heap is full, try again while others give back what they hold."""
+    """Allocate; if the heap is full, try again while others free their records."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
@@ -203,10 +202,10 @@ def patiently(allocate: Callable[[], T]) -> T:
 def records_of(
     heap: ipcheap.Heap, source: Source, chunk: int
 ) -> Iterator[tuple[ipcheap.Record, int]]:
-    """Yield a file as records, each with the position in the file up to which it goes.
+    """Yield a file as records, each with the position in the file where it ends.
 
-    No word is cut: a word that may go on behind the record is blanked out of it and read
-    again as the beginning of the next one.
+    No word is cut: a word that may continue after the record is blanked out, and read again at the
+    beginning of the next record.
     """
     start, want = 0, chunk
     with source.path.open("rb", buffering=0) as file:
@@ -217,7 +216,7 @@ def records_of(
             file.seek(start)
             end = file.readinto(view) or 0
             if end == 0:
-                raise DemoError(f"{source.path} has become shorter")
+                raise DemoError(f"{source.path} has become shorter meanwhile")
             if start + end < source.nbytes:
                 while end and view[end - 1] in WORD_BYTES:
                     end -= 1
@@ -231,7 +230,7 @@ def records_of(
 
 
 def all_records(heap: ipcheap.Heap, plan: Plan) -> Iterator[tuple[ipcheap.Record, Place]]:
-    """Yield the whole input, again and again if a number of records was asked for."""
+    """Yield the whole input, repeatedly if a number of records was requested."""
     for lap in itertools.count() if plan.records else range(1):
         for index, source in enumerate(plan.sources):
             for record, end in records_of(heap, source, plan.chunk):
@@ -239,7 +238,7 @@ def all_records(heap: ipcheap.Heap, plan: Plan) -> Iterator[tuple[ipcheap.Record
 
 
 def produce(heap: ipcheap.Heap, plan: Plan) -> None:
-    """Send every record, to one thread of the consumer and to the other in turn."""
+    """Send the records, alternately to the two threads of the consumer."""
     with role("producer"), contextlib.ExitStack() as stack:
         board = Board(heap)
         producers = [
@@ -252,7 +251,7 @@ def produce(heap: ipcheap.Heap, plan: Plan) -> None:
         for record, place in itertools.islice(all_records(heap, plan), plan.records):
             next(turns).send_record(record)
             board.place = place
-        stack.close()  # says to both threads that this was all
+        stack.close()  # ends both channels
         board.arrive(board.finished)
         board.end.wait(PATIENCE)
 
@@ -261,7 +260,7 @@ def produce(heap: ipcheap.Heap, plan: Plan) -> None:
 
 
 def count_words(heap: ipcheap.Heap, number: int) -> None:
-    """Count what comes over one channel, and send the counts to the parent."""
+    """Count the words of the records of one channel, and send the counts to the parent."""
     board = Board(heap)
     counts: Counter[bytes] = Counter()
     with (
@@ -271,7 +270,7 @@ def count_words(heap: ipcheap.Heap, number: int) -> None:
         board.arrive(board.ready)
         board.start.wait(PATIENCE)
         for record in consumer:
-            counts.update(WORD.findall(record.view))  # looks at the shared bytes themselves
+            counts.update(WORD.findall(record.view))  # reads the shared bytes in place
             board.records.fetch_add(1)
             board.nbytes.fetch_add(record.nbytes)
         board.arrive(board.finished)
@@ -283,7 +282,7 @@ def count_words(heap: ipcheap.Heap, number: int) -> None:
 
 
 def consume(heap: ipcheap.Heap) -> None:
-    """Run the counting threads; the first that fails ends the process."""
+    """Run the counting threads; the first failure ends the process."""
     outcomes: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
 
     def count(number: int) -> None:
@@ -310,12 +309,12 @@ def consume(heap: ipcheap.Heap) -> None:
 
 @contextlib.contextmanager
 def role(name: str) -> Iterator[None]:
-    """End this process with one line about what went wrong, and when the parent has died."""
+    """End this process if the parent dies; print one line about a failure."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         yield
     except (ipcheap.ChannelClosed, ipcheap.PeerDied):
-        raise SystemExit(1) from None  # the other side will have said why
+        raise SystemExit(1) from None  # the other side has printed the reason
     except (DemoError, ipcheap.Error, OSError, threading.BrokenBarrierError) as error:
         sys.stderr.write(f"ipcheap: {name}: {str(error) or type(error).__name__}\n")
         raise SystemExit(1) from None
@@ -329,7 +328,7 @@ def _end_with_parent() -> None:
 
 
 class Crew:
-    """The child processes, ended at the latest on leaving."""
+    """The child processes, which end at the latest when the block ends."""
 
     def __init__(self, heap: ipcheap.Heap, plan: Plan) -> None:
         context = multiprocessing.get_context("spawn")
@@ -339,8 +338,8 @@ class Crew:
         ]
 
     def __enter__(self) -> Self:
-        # Ctrl-C reaches the whole terminal; the parent alone answers to it. Python's
-        # tracker is started first, because it takes the mask off again.
+        # Ctrl-C reaches every process of the terminal, but only the parent handles it. Python's
+        # resource tracker is started first, because starting it would reset the signal mask.
         resource_tracker.ensure_running()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
@@ -363,7 +362,7 @@ class Crew:
         if all(process.exitcode in (None, 0) for process in self.processes):
             return
         for process in self.processes:
-            process.join(0.5)  # the one may have failed because the other did
+            process.join(0.5)  # one may have failed because the other did
         first = min(self.processes, key=lambda process: process.exitcode or 0)
         code = first.exitcode or 1
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else "failed"
@@ -377,14 +376,14 @@ class Crew:
             tick()
 
     def join(self) -> None:
-        """Wait for the processes to end well."""
+        """Wait for the processes to end; DemoError if one has failed."""
         for process in self.processes:
             process.join(PATIENCE)
         self.check()
 
 
 def receive_counts(consumers: Sequence[ipcheap.Consumer]) -> Counter[bytes]:
-    """Add up what the threads have counted."""
+    """Return the sum of the threads' counts."""
     counts: Counter[bytes] = Counter()
     for consumer in consumers:
         with contextlib.suppress(ipcheap.ChannelClosed):
@@ -394,7 +393,7 @@ def receive_counts(consumers: Sequence[ipcheap.Consumer]) -> Counter[bytes]:
 
 
 def expected_counts(plan: Plan, place: Place) -> Counter[bytes]:
-    """Count the words up to `place` again: whole files, one process, no heap, no regexp."""
+    """Return the words up to `place`, counted in whole files, without a heap or a regexp."""
     counts: Counter[bytes] = Counter()
 
     def add(source: Source, nbytes: int, times: int) -> None:
@@ -411,14 +410,14 @@ def expected_counts(plan: Plan, place: Place) -> Counter[bytes]:
 
 
 def bytes_up_to(plan: Plan, place: Place) -> int:
-    """Return how many bytes of input were sent up to `place`."""
+    """Return the number of bytes of input up to `place`."""
     before = sum(source.nbytes for source in plan.sources[: place.files])
     return place.laps * plan.nbytes + before + place.nbytes
 
 
 @dataclass(frozen=True)
 class Result:
-    """What the demonstration has shown."""
+    """The result of the demonstration."""
 
     records: int
     nbytes: int
@@ -430,13 +429,13 @@ class Result:
 
     @property
     def empty(self) -> bool:
-        """Whether the heap is as it was."""
+        """Whether as much memory is in use as before."""
         return self.in_use_before == self.in_use_after
 
 
 @contextlib.contextmanager
 def temporary_heap(name: str | None, capacity: int, shm: str, sem: str) -> Iterator[ipcheap.Heap]:
-    """Make the heap, and leave nothing of it."""
+    """Create the heap, and remove it at the end."""
     with contextlib.ExitStack() as stack:
         if shm == "memfd":
             name = None
@@ -450,7 +449,7 @@ def temporary_heap(name: str | None, capacity: int, shm: str, sem: str) -> Itera
 
 
 def run(heap: ipcheap.Heap, plan: Plan, progress: Callable[[int, int], None]) -> Result:
-    """Give the demonstration in a new heap; `progress` is told of records and bytes."""
+    """Run the demonstration in a new heap; `progress` is called with records and bytes so far."""
     slots = slots_for(heap.capacity, plan.chunk)
     board = Board(heap)
     for number in range(THREADS):
@@ -475,7 +474,7 @@ def run(heap: ipcheap.Heap, plan: Plan, progress: Callable[[int, int], None]) ->
             crew.join()
         except (ipcheap.Error, threading.BrokenBarrierError) as error:
             crew.check()
-            raise DemoError(str(error) or "the processes did not come together") from error
+            raise DemoError(str(error) or "the processes did not meet at the barrier") from error
     place = board.place
     return Result(
         records=board.records.load(),

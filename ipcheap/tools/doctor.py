@@ -1,11 +1,10 @@
-"""Look at a heap as a stranger: what is stale, half-made, broken, or left by the dead.
+"""Examine heaps from outside: stale, half-made or broken ones, and dead participants.
 
-`survey` names what there is. `examine` looks at one heap, and with `repair` mends what can be
-mended without losing anything that somebody may still want. What it finds is a `Finding`, with
-the way out in words.
+`survey` lists the heaps. `examine` looks at one, and with `repair` repairs it as far as nothing is
+lost that a process may still want. What it finds is a `Finding`, whose text names the way out.
 
-To look into a heap is to take part in it for a moment: `check()` takes the heap's lock, and
-whoever takes it from a dead owner makes the indices again. Else nothing is changed.
+Examining a heap makes this process a participant for a moment: `check()` takes the heap lock, and
+taking it from a dead owner rebuilds the indices. Nothing else changes.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ HEALTHY, FOUND, FAILED = 0, 1, 2
 class Finding:
     """Something that is not as it should be.
 
-    `what` is "unreadable", "half-made", "half-removed", "stale", "dead" or "broken"; `text` a
-    sentence, `remedy` the way out. `mended` tells that it is not so any more; `hopeless`
-    that doctor cannot help.
+    `what` is "unreadable", "half-made", "half-removed", "stale", "dead" or "broken". `text` is a
+    sentence, and `remedy` the way out. `mended` is true if it has been repaired, `hopeless` if
+    doctor cannot repair it.
     """
 
     what: str
@@ -42,7 +41,7 @@ class Finding:
 
 @dataclass
 class Examination:
-    """What was seen of one heap."""
+    """What was found about one heap."""
 
     name: str
     path: str
@@ -53,22 +52,22 @@ class Examination:
 
     @property
     def code(self) -> int:
-        """How it is now: 0 healthy, 1 something is left to do, 2 doctor cannot help."""
+        """The state of the heap now: 0 healthy, 1 something is left to do, 2 doctor cannot help."""
         if any(finding.hopeless for finding in self.findings):
             return FAILED
         return HEALTHY if all(finding.mended for finding in self.findings) else FOUND
 
 
 def survey() -> tuple[list[str], list[str]]:
-    """Return the plain names under which there is something, whole or not.
+    """Return the plain names of heaps, complete or not, sorted.
 
-    Second come those whose files the caller may not open.
+    The second list has the names of those whose files the caller may not open.
     """
     return _outside.names()
 
 
 def examine(name: str, *, repair: bool = False) -> Examination:
-    """Look at one heap, by name or path; mend it if told to."""
+    """Examine one heap, by name or path; with `repair` also repair it."""
     seen = Examination(name, _outside.path_of(name))
     try:
         seen.findings += _look_from_outside(seen, repair=repair)
@@ -76,7 +75,9 @@ def examine(name: str, *, repair: bool = False) -> Examination:
             seen.findings += _look_inside(seen, repair=repair)
     except ipcheap.HeapBusy as error:
         seen.findings.append(
-            Finding("unreadable", str(error), "continue, or end, whoever holds it", hopeless=True)
+            Finding(
+                "unreadable", str(error), "continue or end the process that holds it", hopeless=True
+            )
         )
     except (ipcheap.Error, OSError) as error:
         seen.findings.append(Finding("unreadable", str(error), hopeless=True))
@@ -87,7 +88,7 @@ def examine(name: str, *, repair: bool = False) -> Examination:
 
 
 def _look_from_outside(seen: Examination, *, repair: bool) -> Iterator[Finding]:
-    """Yield what is wrong with the kernel objects, before anybody maps them."""
+    """Yield what is wrong with the kernel objects, before they are mapped."""
     try:
         state = _outside.state_of(seen.name)
     except ipcheap.HeapNotFound:
@@ -95,31 +96,31 @@ def _look_from_outside(seen: Examination, *, repair: bool) -> Iterator[Finding]:
         raise
     seen.facts["state"] = state
     if state == "foreign":
-        text = f"{seen.path} is not a heap, or one of another format"
+        text = f"{seen.path} is not a heap, or a heap of another format"
         yield Finding("unreadable", text, "it was left untouched", hopeless=True)
     elif state in _HALF:
         what, text, remedy = _HALF[state]
         if repair:
             _outside.clear_away(seen.name)
-            remedy = "what was left of it has been removed"
+            remedy = "its remains have been removed"
         yield Finding(what, text, remedy, mended=repair)
 
 
 _HALF = {
     "half-made": (
         "half-made",
-        "whoever created it died before it was ready",
-        "Heap.create() or Heap.open() makes it anew; `ipcheap rm` or --repair removes the rest",
+        "its creator died before it was ready",
+        "Heap.create() or Heap.open() creates it anew; `ipcheap rm` or --repair removes the rest",
     ),
     "note": (
         "half-made",
         "there is a creator's note, but no heap",
-        "--repair removes it, and what it names",
+        "--repair removes the note and what it lists",
     ),
     "half-removed": (
         "half-removed",
-        "whoever removed it died, or its System V memory went by a reboot or ipcrm",
-        "Heap.create() or Heap.open() makes it anew; `ipcheap rm` or --repair removes the rest",
+        "the process that removed it died, or a reboot or ipcrm removed its System V memory",
+        "Heap.create() or Heap.open() creates it anew; `ipcheap rm` or --repair removes the rest",
     ),
 }
 
@@ -143,8 +144,8 @@ def _look_inside(seen: Examination, *, repair: bool) -> Iterator[Finding]:
         if info.stale:
             yield Finding(
                 "stale",
-                "nobody has it open; records may wait in it for a later consumer",
-                f"`ipcheap rm {seen.name}` removes it, if none is to come",
+                "no process has it open; records may wait in it for a later consumer",
+                f"`ipcheap rm {seen.name}` removes it, if no consumer will come for them",
             )
     with Heap.attach(seen.name) as heap:
         seen.participants = [p for p in heap.participants() if not _is_this(p)]
@@ -159,18 +160,22 @@ def _look_inside(seen: Examination, *, repair: bool) -> Iterator[Finding]:
         seen.facts |= _numbers(heap)
     for participant in dead:
         text = f"{who(participant)} has died" + ("" if repair else " and is not yet recovered")
-        remedy = "recovered" if repair else "whoever needs what it had recovers it, or --repair"
+        remedy = (
+            "recovered"
+            if repair
+            else "--repair recovers it, or the next process that needs it does"
+        )
         yield Finding("dead", text, remedy, mended=repair)
     for fault in faults:
         mended = repair and fault not in left
-        remedy = "mended" if mended else _BROKEN if repair else "--repair tries to mend it"
+        remedy = "mended" if mended else _BROKEN if repair else "--repair tries to repair it"
         yield Finding("broken", fault, remedy, mended, hopeless=repair and not mended)
     for fault in left:
         if fault not in faults:
             yield Finding("broken", fault, _BROKEN, hopeless=True)
 
 
-_BROKEN = "save what you need of it and remove the heap: something wrote where it should not"
+_BROKEN = "save what you need of it and remove the heap: a stray write has damaged it"
 
 
 def _is_this(participant: Participant) -> bool:
@@ -192,7 +197,7 @@ def _numbers(heap: Heap) -> dict[str, Any]:
 
 
 def verdict(seen: Examination) -> str:
-    """Say in a word how a heap is now."""
+    """Return the state of a heap in a few words."""
     if seen.code == FAILED:
         return "cannot be helped"
     if seen.code == FOUND:
@@ -203,11 +208,11 @@ def verdict(seen: Examination) -> str:
 
 
 def recovery_text(report: RecoveryReport) -> str:
-    """Say what a recovery did."""
+    """Return what a recovery did, in words."""
     text = (
-        f"recovered {report.participants} dead, who held {report.endpoints} endpoints; freed "
-        f"{report.blocks} blocks ({sizes.show(report.bytes)}); "
-        f"{report.redelivered} records come again"
+        f"recovered {report.participants} dead participants with {report.endpoints} endpoints; "
+        f"freed {report.blocks} blocks ({sizes.show(report.bytes)}); "
+        f"{report.redelivered} records will be redelivered"
     )
     if report.channels:
         places = ", ".join(f"{count} on {name!r}" for name, count in report.channels.items())
@@ -216,7 +221,7 @@ def recovery_text(report: RecoveryReport) -> str:
 
 
 def as_json(seen: Examination) -> dict[str, Any]:
-    """Return all that was seen, for machines."""
+    """Return all that was found, as JSON types."""
     return {
         "name": seen.name,
         "path": seen.path,
@@ -230,7 +235,7 @@ def as_json(seen: Examination) -> dict[str, Any]:
 
 
 def who(participant: Participant) -> str:
-    """Name a participant."""
-    where = ", of another PID namespace" if participant.elsewhere else ""
+    """Return the name of a participant."""
+    where = ", in another PID namespace" if participant.elsewhere else ""
     name = participant.name or "an unknown participant"
     return f"{name} (pid {participant.pid}, thread {participant.thread}{where})"

@@ -1,4 +1,4 @@
-"""What the commands share of reading arguments and writing to a terminal."""
+"""Reading of arguments and writing to a terminal, shared by the commands."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def positive_size(text: str) -> int:
-    """Read a size such as 16384, 16KiB or 8MiB, as an argument."""
+    """Return the bytes of an argument such as 16384, 16KiB or 8MiB."""
     try:
         value = sizes.parse(text)
     except ValueError as error:
@@ -30,14 +30,14 @@ def positive_size(text: str) -> int:
 
 
 def natural(text: str) -> int:
-    """Read a number of things, 0 or more, as an argument."""
+    """Return the number in an argument, 0 or more."""
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"not a number of 0 or more: {text!r}")
+        raise argparse.ArgumentTypeError(f"not a whole number of 0 or more: {text!r}")
     return int(text)
 
 
 def human_age(seconds: float) -> str:
-    """Write an age as a person would: 12 s, 3 min, 5 h, 2 d."""
+    """Return an age as text: 12 s, 3 min, 5 h, 2 d."""
     for limit, length, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
         if seconds < limit:
             return f"{max(0, int(seconds / length))} {unit}"
@@ -45,13 +45,13 @@ def human_age(seconds: float) -> str:
 
 
 def printable(word: bytes) -> str:
-    """Make a word of the input fit for a table."""
+    """Return a word of the input, shortened for a table."""
     text = word.decode("ascii")
     return text if len(text) <= 40 else text[:39] + "…"
 
 
 def fail(text: object) -> NoReturn:
-    """End the program with a message."""
+    """Print a message and exit with code 1."""
     print(f"ipcheap: {text}", file=sys.stderr)
     raise SystemExit(1)
 
@@ -60,9 +60,9 @@ def fail(text: object) -> NoReturn:
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], right: str) -> None:
-    """Print columns, the letters of `right` telling which are aligned to the right.
+    """Print columns; for each one `right` has "r" if it is aligned to the right, otherwise "l".
 
-    On a terminal, and where rich is installed, with its looks.
+    On a terminal rich draws the table, if it is installed.
     """
     rows = [list(row) for row in rows]
     aligned = [letter == "r" for letter in right]
@@ -91,7 +91,7 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], right: str)
 
 @contextlib.contextmanager
 def progress_bar(title: str, total: int, *, by_records: bool) -> Iterator[Progress]:
-    """Show on a terminal how far it is, and nothing anywhere else."""
+    """Show the progress on a terminal, and nothing anywhere else."""
     if not sys.stderr.isatty():
         yield lambda _records, _nbytes: None
         return
