@@ -214,8 +214,8 @@ static int run_all(const struct scenario *s, struct outcome *o, int count, char 
 }
 
 int main(int count, char **arguments) {
-    struct outcome *o =
-        mmap(NULL, sizeof *o, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct outcome *o = mmap(NULL, sizeof *o, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+                             -1, 0);
     EXPECT(o != MAP_FAILED);
     int found = run_all(own_heap_scenarios, o, count, arguments);
     for (const struct scenario *const *kind = crash_scenarios; *kind; kind++)
