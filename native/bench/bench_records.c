@@ -164,7 +164,7 @@ static struct {
     uint64_t there, back, slots;
 } trip_way; /* their channels */
 
-/* As one who wants it fast does: allocate while waiting, free when the answer is on its trip_way. */
+/* The fast way: allocates while waiting, and frees while the answer is on its way. */
 static void trips_there(double *result) {
     ipcheap_heap *heap = attached(segment);
     ipcheap_endpoint *out = endpoint(heap, trip_way.there, trip_way.slots, IPCHEAP_PRODUCER);

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "base/timing.h"
 #include "channel/kind.h"
 #include "memory/extent.h"
 #include "segment/commit.h"
@@ -553,7 +554,7 @@ int ipcheap_wait_directory(ipcheap_heap *heap, uint32_t seen, int64_t timeout_ns
         if (left == 0) return IPCHEAP_TIMED_OUT;
         put(&heap->header->directory_waiters, 1);
         full_fence(); /* pairs with directory_notify() */
-        int64_t span = (int64_t)least((uint64_t)left, SECOND);
+        int64_t span = (int64_t)least((uint64_t)left, LOOK_AGAIN);
         int error = os_futex_wait(&heap->header->directory_version, seen, span);
         if (error == IPCHEAP_INTERRUPTED) return error;
     }

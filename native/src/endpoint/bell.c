@@ -3,18 +3,17 @@
 #include <stdlib.h>
 
 #include "base/pipe.h"
-
-#define RELEASE_NAP (MILLISECOND / 5)
+#include "base/timing.h"
 
 /* The holder's half, in private memory. */
 struct own_bell {
     int pipe;
     int poll;          /* over the pipe and `watch`; what the user polls */
     int watch;         /* ends with the other side's process; -1 for none */
-    bool watches_file; /* it tells of any process that closes the heap */
-    uint64_t watched;  /* whose: the other side's holder */
+    bool watches_file; /* `watch` reports any process that closes the heap */
+    uint64_t watched;  /* the holder of the other side that `watch` is for */
     enum { QUIET, ARMED, RUNG } state;
-    bool due;          /* a byte that somebody else puts in */
+    bool due;          /* a waker is about to write a byte */
 };
 
 /* The other side's process -------------------------------------------------------------- */
@@ -24,17 +23,17 @@ static void unwatch(struct own_bell *b) {
     b->watch = -1;
 }
 
-/* Watches for the end of whoever holds the other side now. */
+/* Watches for the end of the process that holds the other side now. */
 static void watch(ipcheap_endpoint *e, uint64_t holder) {
     struct own_bell *b = e->bell;
     unwatch(b);
     b->watched = holder;
     if (side_state(holder) != SIDE_OPEN) return;
     const struct participant_slot *slot = participant_record(e->heap, holder);
-    if (!slot) return; /* nobody's, as peer_is_lost() will find */
+    if (!slot) return; /* no participant's slot, as peer_is_lost() will find */
     uint32_t pid = get(&slot->pid);
     bool same = get(&slot->namespace) == get(&e->me->record->namespace);
-    if (same && pid == os_process_id()) return; /* its threads say so when they end */
+    if (same && pid == os_process_id()) return; /* threads of this process close their endpoints */
     b->watch = same ? os_process_watch(pid) : -1;
     b->watches_file = b->watch < 0;
     if (b->watches_file) b->watch = os_file_watch(e->heap->file);
@@ -45,15 +44,15 @@ static bool holder_lives(const ipcheap_endpoint *e, uint64_t holder) {
     return participant_alive(e->heap, tag_slot(holder), tag_generation(holder));
 }
 
-/* Has the other side's holder died, and can that not be put right here and now? */
+/* Has the other side's holder died, and could it not be recovered here and now? */
 static bool peer_is_lost(ipcheap_endpoint *e) {
     struct own_bell *b = e->bell;
-    uint64_t holder = get_acquire(&e->peer->holder); /* pairs with ipcheap_claim() */
+    uint64_t holder = get_acquire(&e->peer->holder); /* pairs with claim() */
     if (holder != b->watched) watch(e, holder);
     bool closed = b->watch >= 0 && b->watches_file && os_file_watch_clear(b->watch);
     if (side_state(holder) != SIDE_OPEN || holder_lives(e, holder)) {
         if (side_state(holder) != SIDE_OPEN || !closed) return false;
-        /* The kernel tells of a close just before it lets go of the file's locks. */
+        /* The kernel reports a close just before it releases the file's locks. */
         os_nap(RELEASE_NAP);
         if (holder_lives(e, holder)) return false;
     }
@@ -65,12 +64,12 @@ static bool peer_is_lost(ipcheap_endpoint *e) {
 void bell_disarm(ipcheap_endpoint *e) {
     struct own_bell *b = e->bell;
     if (!b || b->state != ARMED) return;
-    /* Whoever has taken the word from us rings. */
+    /* If a waker has taken the word, it rings. */
     b->due = put_exchange(&e->seat->parked, AWAKE) != PARKED_BELL;
     b->state = b->due ? RUNG : QUIET;
 }
 
-/* Also when a byte is due: whoever has taken the word may be killed before he writes it. */
+/* Also while a byte is due: the waker that has taken the word may be killed before it writes it. */
 static void ring_self(ipcheap_endpoint *e) {
     struct own_bell *b = e->bell;
     bell_disarm(e);
@@ -79,7 +78,7 @@ static void ring_self(ipcheap_endpoint *e) {
     b->state = RUNG;
 }
 
-/* `emptied`: a byte has been taken out just now, which may have been the one that is due. */
+/* `emptied`: a byte was read just now, which may have been the one that is due. */
 static void arm(ipcheap_endpoint *e, bool emptied) {
     struct own_bell *b = e->bell;
     shared32 *word = &e->seat->parked;
@@ -91,7 +90,7 @@ static void arm(ipcheap_endpoint *e, bool emptied) {
     sleeper_fence(e->heap); /* pairs with endpoint_notify() */
 }
 
-/* A byte of a waker that had been stopped on its way: nobody would take it out again. */
+/* Reads a byte of a waker that was stopped on its way, which would stay in the pipe. */
 static bool has_late_byte(const struct own_bell *b) {
     return b->state == ARMED && os_pipe_clear(b->pipe);
 }

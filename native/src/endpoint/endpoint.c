@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "base/timing.h"
 #include "channel/removal.h"
 #include "channel/side.h"
 #include "endpoint/bell.h"
@@ -10,7 +11,7 @@
 
 /* Claiming --------------------------------------------------------------------------------- */
 
-/* Under the lock. */
+/* Under the lock: gives the endpoint its side, or says why not: CHANNEL_BUSY, CORRUPT, no memory. */
 static int claim(ipcheap_endpoint *e, uint64_t shape) {
     struct channel *channel = e->channel;
     if (side_taken(e->me, channel, e->side)) return IPCHEAP_CHANNEL_BUSY;
@@ -72,7 +73,7 @@ int ipcheap_claim(ipcheap_heap *heap, const ipcheap_channel *handle, int side,
     e->next = me->endpoints;
     me->endpoints = e;
     pthread_mutex_unlock(&heap->mutex);
-    if (heap->closed) { /* meanwhile; whoever closed it may not have seen this one */
+    if (heap->closed) { /* meanwhile; the thread that closed it may not have seen this one */
         ipcheap_endpoint_release(e);
         return IPCHEAP_HEAP_CLOSED;
     }
@@ -144,7 +145,7 @@ int ipcheap_endpoint_enter(ipcheap_endpoint *e) {
 
 int ipcheap_endpoint_leave(ipcheap_endpoint *e) {
     if (--e->depth) return 0;
-    /* Asked before: once we are outside, whoever closes the heap may close the endpoint, too. */
+    /* Read first: once this thread is outside, a thread that closes the heap may close the endpoint. */
     int error = e->heap->closed ? IPCHEAP_HEAP_CLOSED : 0;
     if (!(atomic_fetch_and(&e->use, ~ENDPOINT_INSIDE) & ENDPOINT_CLOSING)) return error;
     error = closed_error(e);
@@ -197,7 +198,7 @@ void ipcheap_endpoint_release(ipcheap_endpoint *e) {
     if (error && !endpoint_is_closing(e))
         unlink_endpoint(e);
     else
-        while (!(e->use & ENDPOINT_CLOSED)) os_nap(MILLISECOND / 10); /* by another thread */
+        while (!(e->use & ENDPOINT_CLOSED)) os_nap(CLOSING_NAP); /* by another thread */
     bell_close(e);
     free(e);
 }

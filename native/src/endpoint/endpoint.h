@@ -34,7 +34,7 @@ struct ipcheap_endpoint {
     _Atomic bool closed;
     uint32_t idle;   /* tries in a row that found nothing */
     int depth;       /* of ipcheap_endpoint_enter(), by its own thread */
-    _Atomic int use; /* endpoint_use: whoever closes it, it is closed once */
+    _Atomic int use; /* endpoint_use: it is closed once, by whichever thread */
     struct patience patience;
     struct own_bell *bell; /* once its descriptor was asked for: bell.h */
     struct bell_pull pull; /* the way to the peer's bell */

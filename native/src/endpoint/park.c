@@ -1,5 +1,6 @@
 #include "endpoint/park.h"
 
+#include "base/timing.h"
 #include "channel/side.h"
 #include "endpoint/bell.h"
 

@@ -4,9 +4,6 @@
 
 #include "endpoint/endpoint.h"
 
-/* How long to sleep before looking whether the other side is still alive. */
-#define LOOK_AFTER_PEER (SECOND / 2)
-
 /* Recovers the other side's holder if it is dead. A busy heap lock is no error: later, then. */
 int look_after_peer(ipcheap_endpoint *e);
 /* Sleeps until `ready` answers true: 0, TIMED_OUT, INTERRUPTED or an error. */

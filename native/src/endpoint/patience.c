@@ -2,22 +2,7 @@
 
 #include <stdlib.h>
 
-#define FEW_SPINS 100 /* a microsecond or two */
-#define MOST_SPINS 2000 /* 20 to 50 us: about what it costs to be woken */
-#define FEWEST_SPINS 20
-#define SPINS_IN_COMPANY 60
-/*
- * A sleep this short took little more than falling asleep and waking, on both sides: the longest spin
- * might have been enough. Two endpoints that answer each other immediately and both sleep would go
- * on doing so, for neither is back within the other's short spin. So every PROBE_EVERY short sleeps
- * an endpoint spins as if spinning had succeeded before.
- */
-#define SHORT_SLEEP (MILLISECOND / 5)
-#define PROBE_EVERY 32
-#define SHORTEST_DOZE (MILLISECOND / 100) /* as precise as a timer is */
-#define STEADY 4                          /* similar waits before most of one is slept through */
-#define LONGEST_WAIT (MILLISECOND / 3)    /* longer ones are slept through, not dozed */
-
+#include "base/timing.h"
 struct choice spin_choice = {.name = "IPCHEAP_SPIN", .words = "learn|never|longest"};
 struct choice doze_choice = {.name = "IPCHEAP_DOZE", .words = "learn|never"};
 enum { SPIN_NEVER = 1, SPIN_LONGEST = 2, DOZE_NEVER = 1 };
@@ -26,21 +11,21 @@ void patience_begin(struct patience *p) {
     *p = (struct patience){.spinning = os_choice(&spin_choice), .dozing = os_choice(&doze_choice)};
 }
 
-/* Do other threads of this process use the heap? They, and the other side, want the cores, too. */
+/* Do other threads of this process use the heap? They compete for the cores with both sides. */
 static bool has_company(const ipcheap_heap *heap) {
     return get(&heap->members_here) > 1;
 }
 
-/* Is the other side confined to the one core that we are? Then it cannot go on while we spin. */
+/* Are both sides confined to the same core? Then the other one cannot go on while this one spins. */
 static bool shares_its_core(const ipcheap_endpoint *e) {
     uint32_t core = get(&e->me->record->core);
     if (LIKELY(core == 0)) return false;
     struct participant_slot *peer =
-        participant_record(e->heap, get_acquire(&e->peer->holder));
+        participant_record(e->heap, get_acquire(&e->peer->holder)); /* with claim() */
     return !peer || get(&peer->core) == core;
 }
 
-/* How often to look before sleeping, this time. */
+/* Returns how often to look before sleeping, this time. */
 static uint32_t spins_now(ipcheap_endpoint *e) {
     struct patience *p = &e->patience;
     if (shares_its_core(e) || p->spinning == SPIN_NEVER) return 0;
@@ -55,7 +40,7 @@ static uint32_t spins_now(ipcheap_endpoint *e) {
 bool endpoint_spin(ipcheap_endpoint *e) {
     uint32_t most = spins_now(e);
     for (uint32_t i = 0; i < most; i++) {
-        /* Only at what can be worked on: looking at more would make us see it later. */
+        /* Only for work: a look at more would notice it later. */
         if (e->kind->has_some(e)) {
             e->patience.spins = (uint32_t)least(MOST_SPINS, e->patience.spins + 4 * (uint64_t)i + 16);
             return true;
@@ -68,11 +53,11 @@ bool endpoint_spin(ipcheap_endpoint *e) {
 int endpoint_doze(ipcheap_endpoint *e, int64_t deadline, int64_t begin) {
     if (e->kind->can_go_on(e)) return 0;
     if ((deadline - begin) / 2 < e->patience.doze) return IPCHEAP_WOULD_BLOCK;
-    /* How long a wait takes depends on them, too, and the other side may wait for all of us. */
+    /* They influence how long a wait takes, and the other side may wait for all of them. */
     if (has_company(e->heap)) return IPCHEAP_WOULD_BLOCK;
     int error = os_doze(e->patience.doze);
     if (error) {
-        e->patience.doze = 0; /* next time look at everything, not at the slot alone */
+        e->patience.doze = 0; /* look at all that may end the wait next time */
         return error;
     }
     bool early = e->kind->can_go_on(e);
@@ -85,7 +70,7 @@ static void less_steady(ipcheap_endpoint *e, uint32_t by) {
     e->patience.steady = e->patience.steady > by ? e->patience.steady - by : 0;
 }
 
-/* Is this wait about as long as the last ones? Two in three have to be. */
+/* Counts how many waits were about as long as usual, less two for each that was not. */
 static void compare_with_usual(ipcheap_endpoint *e, int64_t waited) {
     int64_t change = waited - e->patience.usual;
     e->patience.usual = e->patience.usual ? e->patience.usual + change / 4 : waited;

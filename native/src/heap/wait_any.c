@@ -7,13 +7,12 @@
  * or beyond the first if it can wait on one word only, are polled between short sleeps.
  */
 
-#include "base/os.h"
+#include "base/timing.h"
 #include "channel/side.h"
 #include "endpoint/bell.h"
 #include "endpoint/park.h"
 #include "static/sync.h"
 
-#define GLANCE (5 * MILLISECOND) /* how long to sleep when not all words could be slept on */
 #define GLANCES 16               /* how often to look before sleeping */
 
 struct gathering {

@@ -1,5 +1,6 @@
 #include "memory/block.h"
 
+#include "base/timing.h"
 #include "memory/deferred.h"
 #include "memory/extent.h"
 #include "memory/trim.h"
@@ -108,7 +109,7 @@ static int allocate_again(struct participant *me, uint64_t nbytes, uint64_t *off
         }
         /* A trimmer is returning memory to the system, piece by piece: each is free in a moment. */
         if (!trimmed || os_remaining(deadline) == 0) return error;
-        os_nap(MILLISECOND / 5);
+        os_nap(TRIM_NAP);
     }
 }
 

@@ -1,5 +1,6 @@
 #include "memory/trim.h"
 
+#include "base/timing.h"
 #include "memory/deferred.h"
 #include "memory/extent.h"
 #include "memory/slab.h"
@@ -10,7 +11,6 @@
 #define TRIM_BATCH 64
 #define TRIM_PAGES 1024       /* 4 MiB: what cannot be allocated while a trimmer punches it */
 #define SMALLEST_GIVE_BACK 16 /* pages: shorter free runs are not worth a system call */
-static const int64_t calm = SECOND;
 
 /* Returns how many pages have memory and no user. */
 static uint64_t idle_pages(ipcheap_heap *heap) {
@@ -33,7 +33,7 @@ static uint64_t extents_reserve(const ipcheap_heap *heap) {
 static uint64_t idle_limit(ipcheap_heap *heap, uint64_t idle) {
     struct header *header = heap->header;
     uint64_t slack = get(&header->slack), now = (uint64_t)os_now();
-    if (slack && now - get(&header->slack_since) > (uint64_t)calm) {
+    if (slack && now - get(&header->slack_since) > (uint64_t)CALM) {
         uint64_t lowest = least(get(&header->idle_lowest), idle);
         slack = least(slack, idle - lowest);
         put(&header->slack, slack);
@@ -49,7 +49,7 @@ void note_taken(ipcheap_heap *heap, uint64_t missing) {
     if (idle < get(&header->idle_lowest)) put(&header->idle_lowest, idle);
     if (missing == 0) return;
     uint64_t now = (uint64_t)os_now(), most = heap->geometry.zone_pages[DATA_ZONE];
-    if (now - get(&header->trimmed_at) > (uint64_t)calm / 4) return;
+    if (now - get(&header->trimmed_at) > (uint64_t)CALM / 4) return;
     /* Grows by half each time, so that a few times are enough. */
     uint64_t slack = get(&header->slack);
     put(&header->slack, least(most, slack + slack / 2 + 2 * missing));

@@ -1,10 +1,10 @@
 #include "segment/lock.h"
 
+#include "base/timing.h"
 #include "segment/clock.h"
 #include "segment/participant.h"
 #include "segment/sleep.h"
 
-static const int64_t look_again_after = 100 * MILLISECOND;
 static const int spins_before_sleep = 200;
 
 static _Thread_local int must_not_sleep __attribute__((tls_model("initial-exec")));
@@ -66,7 +66,7 @@ static int lock_slowly(struct participant *me, bool *robbed) {
     ipcheap_heap *heap = me->heap;
     shared32 *lock = &heap->header->lock;
     int64_t deadline = os_deadline(heap->lock_timeout);
-    int64_t look_at = os_deadline(look_again_after);
+    int64_t look_at = os_deadline(LOOK_AFTER_OWNER);
     for (;;) {
         uint32_t seen = get(lock);
         /* After a sleep we cannot know whether others still sleep, so the flag stays. */
@@ -79,13 +79,13 @@ static int lock_slowly(struct participant *me, bool *robbed) {
             seen |= LOCK_WAITERS;
         }
         int64_t left = os_remaining(deadline);
-        int64_t span = (int64_t)least((uint64_t)left, (uint64_t)look_again_after);
+        int64_t span = (int64_t)least((uint64_t)left, (uint64_t)LOOK_AFTER_OWNER);
         int result = sleep_on(heap, seen, span);
         if (result == IPCHEAP_SYSTEM) os_nap(MILLISECOND); /* the semaphore was removed */
         seen = get(lock);
         /* By the clock as well: a semaphore with too high a count lets nobody sleep. */
         bool look = seen != 0 && (result != 0 || os_remaining(look_at) == 0);
-        if (look) look_at = os_deadline(look_again_after);
+        if (look) look_at = os_deadline(LOOK_AFTER_OWNER);
         if (look && lock_is_lost(me, seen)) {
             if (!put_if(lock, &seen, me->lock_word | LOCK_WAITERS)) continue;
             *robbed = true;

@@ -3,9 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/timing.h"
 #include "segment/clock.h"
-
-static const int64_t default_lock_timeout = 10 * SECOND;
 
 /* Looking at a segment ------------------------------------------------------------------- */
 /*
@@ -183,7 +182,7 @@ int segment_open(int fd, int shmid, ipcheap_heap **result) {
     if (!heap) return IPCHEAP_NO_MEMORY;
     heap->fd = heap->file = heap->live = -1;
     heap->sysv = shmid >= 0;
-    heap->lock_timeout = default_lock_timeout;
+    heap->lock_timeout = LOCK_TIMEOUT;
     heap->process = os_random();
     pthread_mutex_init(&heap->mutex, NULL);
     unsigned char *base;

@@ -9,11 +9,9 @@
 
 #include "static/sync.h"
 
-#include "base/os.h"
+#include "base/timing.h"
 #include "segment/lock.h"
 #include "segment/membership.h"
-
-static const int64_t look_again_after = 100 * MILLISECOND;
 
 /* Returns the time that is left, but no more than a waiter may sleep without looking around. */
 static int64_t slice(int64_t deadline, int64_t most) {
@@ -36,7 +34,7 @@ int ipcheap_word_wait(ipcheap_heap *heap, const void *word, uint64_t expected, u
     while (word_is(word, expected, width)) {
         if (os_remaining(deadline) == 0) return IPCHEAP_TIMED_OUT;
         /* The kernel compares 32 bits: the lower half of a wide word, which comes first. */
-        int error = os_futex_wait(word, (uint32_t)expected, slice(deadline, SECOND));
+        int error = os_futex_wait(word, (uint32_t)expected, slice(deadline, LOOK_AGAIN));
         if (error == IPCHEAP_INTERRUPTED) return error;
     }
     return 0;
@@ -77,7 +75,7 @@ int ipcheap_event_wait(ipcheap_heap *heap, void *event, int64_t timeout_ns) {
         if (seen == 1) return 0;
         if (os_remaining(deadline) == 0) return IPCHEAP_TIMED_OUT;
         if (seen == 0 && !put_if(word, &seen, 2)) continue;
-        int error = os_futex_wait(word, 2, slice(deadline, SECOND));
+        int error = os_futex_wait(word, 2, slice(deadline, LOOK_AGAIN));
         if (error == IPCHEAP_INTERRUPTED) return error;
     }
 }
@@ -123,7 +121,7 @@ int ipcheap_barrier_wait(ipcheap_heap *heap, void *barrier, uint32_t generation,
             return state & BARRIER_LAST_BROKEN ? IPCHEAP_BROKEN : 0;
         if (generation_of(state) != generation) return 0;
         if (os_remaining(deadline) == 0) return IPCHEAP_TIMED_OUT;
-        int error = os_futex_wait(generation_word(barrier), generation, slice(deadline, SECOND));
+        int error = os_futex_wait(generation_word(barrier), generation, slice(deadline, LOOK_AGAIN));
         if (error == IPCHEAP_INTERRUPTED) return error;
     }
 }
@@ -178,7 +176,7 @@ int ipcheap_lock_acquire(ipcheap_heap *heap, void *lock, int64_t timeout_ns) {
         if (os_remaining(deadline) == 0) return IPCHEAP_TIMED_OUT;
         if (!(seen & LOCK_WAITERS) && !put_if(word, &seen, seen | LOCK_WAITERS)) continue;
         waiters = LOCK_WAITERS;
-        error = os_futex_wait(word, seen | LOCK_WAITERS, slice(deadline, look_again_after));
+        error = os_futex_wait(word, seen | LOCK_WAITERS, slice(deadline, LOOK_AFTER_OWNER));
         if (error == IPCHEAP_INTERRUPTED) return error;
     }
 }
