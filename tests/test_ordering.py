@@ -2,7 +2,8 @@
 
 The comment stands on the line of the load, or on the line before it, and names at least one
 function: `/* pairs with slab_create() */`. Each function named after "with" must exist in
-native/src, and its own body must contain a store that releases.
+native/src, and its own body must contain a store that releases. A word in users' memory, which
+users store to, says so instead: `/* pairs with the user's store */`.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
 SOURCES = Path(__file__).resolve().parents[1] / "native" / "src"
 
 # Folders whose loads do not all name their partners yet. Empty this, and keep it empty.
-NOT_YET = frozenset({"channel", "endpoint", "record", "static", "heap", "observe"})
+NOT_YET = frozenset({"endpoint"})
 
 ACQUIRE = re.compile(r"\bget_acquire\(")
 COMMENT = re.compile(r"/\*(.*?)(?:\*/|$)")
 PARTNERS = re.compile(r"\bwith\b((?:[ ,]+(?:and[ ]+)?\w+\(\))+)", re.IGNORECASE)
+THEIRS = re.compile(r"\bwith the user's store\b", re.IGNORECASE)
 NAME = re.compile(r"(\w+)\(\)")
 DEFINITION = re.compile(
     r"^(?!#|typedef)[a-z][^;={}]*?\b(\w+)\((?:[^;{}]|\n)*?\)\s*\{", re.MULTILINE
@@ -56,11 +58,17 @@ def functions(folder: Path) -> dict[str, bool]:
     return found
 
 
-def partners(lines: list[str], number: int) -> list[str]:
-    """Return the functions that a load on a line is said to pair with."""
-    said = " ".join(m[1] for m in COMMENT.finditer(lines[number]))
-    if number and lines[number - 1].lstrip().startswith("/*"):
-        said = lines[number - 1] + " " + said
+def comment_on(lines: list[str], number: int) -> str:
+    """Return the comments on a line, and on the line before it if no other statement ends there."""
+    said = [m[1] for m in COMMENT.finditer(lines[number])]
+    before = lines[number - 1] if number else ""
+    if not LINE_COMMENT.sub("", before).rstrip().endswith((";", "{", "}")):
+        said = [m[1] for m in COMMENT.finditer(before)] + said
+    return " ".join(said)
+
+
+def partners(said: str) -> list[str]:
+    """Return the functions that a load is said to pair with."""
     return [name for match in PARTNERS.finditer(said) for name in NAME.findall(match[1])]
 
 
@@ -80,8 +88,9 @@ def ordering_faults(folder: Path, not_yet: frozenset[str] = frozenset()) -> list
         for number, line in enumerate(lines):
             if not is_load(line):
                 continue
-            names = partners(lines, number)
-            if not names:
+            said = comment_on(lines, number)
+            names = partners(said)
+            if not names and not THEIRS.search(said):
                 faults.append(f"{place}:{number + 1}: pairs with nothing")
             faults += [
                 f"{place}:{number + 1}: {name}() "
@@ -140,6 +149,8 @@ def faults_of(tmp_path: Path, text: str) -> list[str]:
         "    return get_acquire(word); /* Pairs with publish() and claim(). */\n",
         "    return get_acquire(word); /* pairs with publish(), hand_over() and claim() */\n",
         "    /* The tag first; pairs with publish(). */\n    return get_acquire(word);\n",
+        "    if (word) /* pairs with publish() */\n        return get_acquire(word);\n",
+        "    return get_acquire(word); /* pairs with the user's store */\n",
         "    return get(word);\n",
         "#define get_acquire(where) atomic_load_explicit(where, memory_order_acquire)\n",
         "    return get(word); /* get_acquire(word) is not needed */\n",
@@ -158,6 +169,7 @@ def test_a_load_with_a_partner_passes(tmp_path: Path, text: str) -> None:
         ("    return get_acquire(word); /* pairs with publish */\n", "pairs with nothing"),
         ("    /* with publish() */\n\n    return get_acquire(word);\n", "pairs with nothing"),
         ("    put(word, 1); /* with publish() */\n    get_acquire(word);\n", "pairs with nothing"),
+        ("    return get_acquire(word); /* the user's store */\n", "pairs with nothing"),
         ("    return get_acquire(word); /* with no_such() */\n", "no_such() does not exist"),
         ("    return get_acquire(word); /* with nothing() */\n", "nothing() does not exist"),
         ("    return get_acquire(word); /* with store() */\n", "store() releases nothing"),

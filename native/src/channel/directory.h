@@ -5,7 +5,7 @@
  *                      |
  *   chunks   | descriptor | descriptor | ... |       they never move
  *                      |
- *   parts    | a ring's slots, a segment's bytes |   memory of the channel's own
+ *   parts    | what the kind keeps there |           memory of the channel's own
  *
  * One store makes a descriptor LIVE and so commits the channel. Table, free list and counts are
  * rebuilt from the descriptors after a crash. Look-ups take no lock: whatever they find in a table

@@ -166,7 +166,7 @@ int heap_reclaim(struct participant *me, bool give_back) {
     slabs_release_orphans(me);
     slabs_revoke(me);
     heap_unlock(me);
-    slabs_release_empty(me); /* the rings may have returned the last block of a slab */
+    slabs_release_empty(me); /* channels may have returned the last block of a slab */
     if (give_back) {
         int64_t given = extents_trim(me, 0);
         if (given < 0) return (int)given;

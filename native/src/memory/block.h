@@ -38,7 +38,7 @@ struct participant *block_owner(ipcheap_heap *heap, const struct place *place);
 /* Counts a record that a participant gained (1) or lost (-1) as its own. */
 void participant_holds(struct participant *me, struct participant *owner, int change);
 
-/* Reclaims everything reusable: own slabs, orphans, garbage in rings, empty slabs of others. */
+/* Reclaims everything reusable: own slabs, orphans, garbage in channels, empty slabs of others. */
 int heap_reclaim(struct participant *me, bool give_back);
 
 #endif

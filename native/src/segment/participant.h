@@ -18,9 +18,9 @@
 
 /*
  * Between these two calls no other participant revokes the caller's slabs or collects the garbage
- * of its rings. A participant that wants to do so changes the word that the owner reads after
- * participant_enter(), runs os_membarrier(), and waits for `busy` to fall: participant_settled().
- * That barrier pairs with the compiler_fence() here.
+ * of the channels that it writes to. A participant that wants to do so changes the word that the
+ * owner reads after participant_enter(), runs os_membarrier(), and waits for `busy` to fall:
+ * participant_settled(). That barrier pairs with the compiler_fence() here.
  */
 static inline void participant_enter(struct participant *me) {
     put(&me->record->busy, 1);
