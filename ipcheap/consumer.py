@@ -64,11 +64,11 @@ class _Attempt:
 class Consumer(Endpoint, ConsumerCore):
     """The receiving side of a record channel; see `Heap.consumer`.
 
-    Records arrive in the order sent, each once. The caller must `free()` a record it received. Until
-    then the record keeps its slot of the ring, unless it is held for a whole lap of the ring: then
-    it is detached. Receiving waits `timeout` seconds, None indefinitely. It raises `TimeoutError` if
-    nothing came in time, `ChannelClosed` or `PeerDied` if everything has been received and the
-    producer has closed or died.
+    Records arrive in the order sent, each once. The caller must `free()` a record it received.
+    Until then the record keeps its slot of the ring. If this consumer has to wait for a record and
+    holds the one in the next slot, that one is detached, as by `keep()`. Receiving waits `timeout`
+    seconds, None indefinitely. It raises `TimeoutError` if nothing came in time, `ChannelClosed` or
+    `PeerDied` if everything has been received and the producer has closed or died.
 
     Iterating, by `for` or `async for`, yields one record after another and frees each when the next
     one is requested. The iteration ends when the producer has closed.

@@ -107,10 +107,10 @@ class EndpointStatistics:
     `capacity` is the number of slots. `sent` and `received` count records since the channel was
     added. `held` counts records received and not freed; a producer does not know it and has 0.
     `parks` counts how often this side went to sleep, `wakes` how often it woke the other side.
-    `detached` counts records that were taken out of the channel because a consumer held them for a
-    whole lap of the ring: they are not redelivered if the consumer dies. `spins` is how often this
-    side looks before it sleeps, `doze` for how many seconds it sleeps on a timer before it looks;
-    both are learnt from recent waits.
+    `detached` counts records that were taken out of the channel because the consumer held them and
+    the next record needed their slot: they are not redelivered if the consumer dies. `spins` is how
+    often this side looks before it sleeps, `doze` how many seconds it sleeps on a timer before it
+    looks again; both are learnt from recent waits.
     """
 
     capacity: int
