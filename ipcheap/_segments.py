@@ -61,6 +61,17 @@ def not_found(name: str) -> errors.HeapNotFound:
     )
 
 
+def refusal(code: int, fd: int, shmid: int, name: str) -> Exception:
+    """Return the exception for a file that cannot be used; of another format, with both numbers."""
+    found = lib.ipcheap_found_format(fd, shmid) if code == lib.IPCHEAP_FORMAT_MISMATCH else 0
+    if found > 0 and found != lib.IPCHEAP_FORMAT:
+        return errors.FormatMismatch(
+            f"{label_of(name)} has format {found}, and this version of ipcheap uses format "
+            f"{lib.IPCHEAP_FORMAT}; use the version that created it. It was left untouched"
+        )
+    return error(code, label_of(name))
+
+
 def is_moved(fd: int, name: str) -> bool:
     """Whether the name leads to another file by now, or to none."""
     here = os.fstat(fd)
@@ -176,7 +187,7 @@ def create(
                         if code == 1 and not take_existing:
                             code = lib.IPCHEAP_HEAP_EXISTS
                         if code < 0:
-                            raise error(code, label_of(name))
+                            raise refusal(code, fd, shmid, name)
                         if code == 0:
                             _remove_leftovers(name, objects)
                             shmid = _make(fd, name, capacity, shm, sem, mode)
@@ -294,7 +305,7 @@ def _try_find(name: str) -> Segment | None:
     try:
         code, shmid, objects = read_state(fd, name)
         if code < 0:
-            raise error(code, label_of(name))
+            raise refusal(code, fd, shmid, name)
         half_removed = is_half_removed(fd, code, shmid, objects)
     except BaseException:
         os.close(fd)
@@ -334,7 +345,7 @@ def remove_open(fd: int, name: str) -> None:
     """Remove all that belongs to a heap, whose creation lock the caller holds."""
     code, shmid, objects = read_state(fd, name)
     if code < 0:
-        raise error(code, label_of(name))
+        raise refusal(code, fd, shmid, name)
     path = _kernel.path_of(name)
     if code == 1 and objects is None:
         info = inspect_open(fd, shmid)

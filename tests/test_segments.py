@@ -9,6 +9,7 @@ import signal
 import stat
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,6 +102,25 @@ def test_heaps_lists_them(heap_name: str, shm: str) -> None:
     assert info.participants == 0
     ipcheap.unlink(heap_name)
     assert listed() is None
+
+
+@pytest.mark.parametrize("shm", ["posix", "file"])
+def test_a_heap_of_another_format_is_left_alone_and_both_numbers_are_named(
+    name: str, shm: str
+) -> None:
+    heap = ipcheap.Heap.create(name, "1MiB", shm=shm)
+    fd = os.open(_kernel.path_of(name), os.O_RDWR)
+    try:
+        current = os.pread(fd, 4, 8)
+        os.pwrite(fd, (2).to_bytes(4, "little"), 8)
+        for use in (ipcheap.Heap.attach, ipcheap.unlink, partial(ipcheap.Heap.open, shm=shm)):
+            with pytest.raises(ipcheap.FormatMismatch, match=r"has format 2, .* uses format 3;"):
+                use(name)
+        os.pwrite(fd, current, 8)
+        heap.close()
+        heap.unlink()
+    finally:
+        os.close(fd)
 
 
 def test_something_else_under_the_name_is_left_alone(heap_name: str, tmp_path: Path) -> None:

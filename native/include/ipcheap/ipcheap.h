@@ -125,6 +125,10 @@ IPCHEAP_API int ipcheap_unlock_creation(int fd);
  * else.
  */
 IPCHEAP_API int ipcheap_formatted(int fd, int shmid);
+/* The format of the heaps of this library. Heaps of another one are left untouched. */
+enum { IPCHEAP_FORMAT = 3 };
+/* Returns the number of the format of a heap, of this or of another one; 0 if it is no heap. */
+IPCHEAP_API int ipcheap_found_format(int fd, int shmid);
 /*
  * Makes a heap of a segment; whatever was in it is lost. A file is set to the size that
  * ipcheap_segment_bytes() returns; a System V segment must have it. BAD_VALUE for a capacity that

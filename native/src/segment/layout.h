@@ -24,7 +24,7 @@
 #include "segment/size_class.h"
 
 #define MAGIC UINT64_C(0x7061656863706931) /* "1ipcheap" */
-#define FORMAT 3u
+#define FORMAT 3u /* IPCHEAP_FORMAT of ipcheap.h */
 
 #define PAGE_SHIFT 12
 #define PAGE ((uint64_t)1 << PAGE_SHIFT)

@@ -13,11 +13,14 @@
  *   header_map()             makes the header readable, if there may be one
  *   header_check()           says whether it is the header of a heap of this library's format
  *   length_check()           says whether a file is as long as its header wants it
+ *   ipcheap_found_format()   reads the format's number, whichever it is
  *   ipcheap_formatted()      is the answer of the first two, for a process that may format it
  *   ipcheap_inspect()        reads header and participants without attaching; also of a longer file
  *   segment_open()           attaches, after all three
  *   ipcheap_heap_describe()  reads the header of an attached heap, and checks nothing
  */
+
+static_assert(FORMAT == IPCHEAP_FORMAT, "the public header names it");
 
 /*
  * Returns 0 and the geometry for a heap of this format, NOT_FORMATTED, or FORMAT_MISMATCH. An
@@ -88,6 +91,18 @@ int ipcheap_formatted(int fd, int shmid) {
         header_unmap(shmid, base);
     }
     return error == 0 ? 1 : error == IPCHEAP_NOT_FORMATTED ? 0 : error;
+}
+
+int ipcheap_found_format(int fd, int shmid) {
+    unsigned char *base;
+    uint64_t bytes = 0;
+    int error = header_map(fd, shmid, &base, &bytes);
+    if (error) return error == IPCHEAP_NOT_FORMATTED || error == IPCHEAP_FORMAT_MISMATCH ? 0 : error;
+    const struct header *header = (struct header *)base;
+    uint64_t magic = get_acquire(&header->magic); /* pairs with segment_format() */
+    int format = magic == MAGIC ? (int)(get(&header->format) & INT32_MAX) : 0;
+    header_unmap(shmid, base);
+    return format;
 }
 
 /* Formatting ----------------------------------------------------------------------------- */
