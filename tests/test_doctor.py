@@ -181,11 +181,14 @@ def test_a_wrong_index_is_rebuilt(heap: ipcheap.Heap) -> None:
 def test_what_nobody_can_mend_is_said_to_be_so(heap: ipcheap.Heap) -> None:
     assert heap.name
     record = heap.allocate_record(100)
-    mine, nobodys = (struct.pack("Q", 1 << 62 | word) for word in (1 << 12, 5 << 12 | 9))
+    of_ours, nobodys = 1 << 62 | 1 << 12, 1 << 62 | 5 << 12 | 9
+    stamp = ((1 << 18) - 1) << 44  # the second in which it was tagged
     with bytes_of(heap.name) as raw:
         # Twice in the metadata: first as the tag of the slab's pages, then of the block.
-        at = raw.find(mine, raw.find(mine, 1 << 12, 4 << 20) + 8, 4 << 20)
-        raw[at : at + 8] = nobodys
+        words = struct.unpack_from(f"{(4 << 20) // 8}Q", raw[: 4 << 20])
+        _, at = (8 * n for n, word in enumerate(words) if word & ~stamp == of_ours)
+        mine = raw[at : at + 8]
+        raw[at : at + 8] = struct.pack("Q", nobodys)
         assert command(heap.name)[0] == 1
         code, text = command("--repair", heap.name)
         assert code == 2
