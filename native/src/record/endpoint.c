@@ -1,7 +1,6 @@
 #include "record/endpoint.h"
 
-#include "channel/side.h"
-#include "endpoint/endpoint.h"
+#include "record/record.h"
 #include "record/recover.h"
 #include "segment/lock.h"
 
@@ -100,10 +99,6 @@ static void keep_held(ipcheap_endpoint *endpoint, struct participant *me) {
 }
 
 /* Waiting ------------------------------------------------------------------------------------ */
-
-int record_poison(struct record_endpoint *e) {
-    return channel_poison(e->base.heap, e->base.channel);
-}
 
 /* True if the word in the endpoint's next slot violates the protocol. */
 static bool is_broken(const struct record_endpoint *e, uint64_t word) {

@@ -25,6 +25,7 @@
 #ifndef IPCHEAP_RECORD_ENDPOINT_H
 #define IPCHEAP_RECORD_ENDPOINT_H
 
+#include "channel/side.h"
 #include "endpoint/endpoint.h"
 #include "record/ring.h"
 
@@ -94,10 +95,10 @@ static inline bool record_can_go_on(const struct record_endpoint *e) {
  * returns WOULD_BLOCK if the call may wait, and 0 if the slot has changed meanwhile.
  */
 int why_not(struct record_endpoint *e, uint64_t word);
-/* Detaches the record that a consumer holds in the very slot that it waits for, if it does. */
-void make_way(struct record_endpoint *e);
 /* Stops both sides of a corrupt ring. Returns CORRUPT, as the other side's next call will. */
-int record_poison(struct record_endpoint *e);
+static inline int record_poison(struct record_endpoint *e) {
+    return channel_poison(e->base.heap, e->base.channel);
+}
 
 /* The answers of a record channel: channel/kind.h. */
 extern const struct kind record_kind;

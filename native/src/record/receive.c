@@ -21,25 +21,6 @@ static bool settle_doubtful(struct record_endpoint *e, struct ring_slot *slot, u
     return false;
 }
 
-/* Detaches a record. Under the heap's mutex, because another thread may be freeing it. */
-static void detach(struct record_endpoint *e, uint64_t position) {
-    uint64_t word = get_acquire(&slot_of(e, position)->word); /* pairs with slot_leave() */
-    if (!slot_is_readable(e, position, word)) return;
-    shared64 *detached = &own_side(&e->base)->record.detached;
-    put(detached, get(detached) + 1); /* before may_be_detached() is asked */
-    take_out(e->base.me, e, position, ring_offset(word)); /* an error has poisoned the channel */
-}
-
-void __attribute__((noinline)) make_way(struct record_endpoint *e) {
-    if (e->position <= e->mask) return;
-    uint64_t behind = e->position - e->mask - 1;
-    uint64_t word = get_acquire(&slot_of(e, behind)->word); /* pairs with slot_leave() */
-    if (!slot_is_readable(e, behind, word)) return;
-    pthread_mutex_lock(&e->base.heap->mutex);
-    detach(e, behind);
-    pthread_mutex_unlock(&e->base.heap->mutex);
-}
-
 /* Finds the next slot with a record; returns 0 and its word, or why there is none. */
 static inline int find_record(struct record_endpoint *e, uint64_t *found) {
     struct ring_slot *slot = slot_of(e, e->position);

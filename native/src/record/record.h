@@ -66,6 +66,8 @@ int take_out(struct participant *me, struct record_endpoint *e, uint64_t positio
 
 /* True if a record whose slot holds it no more may have been detached; its tag decides. */
 bool may_be_detached(const ipcheap_record *record);
+/* Detaches the record that a consumer holds in the very slot that it waits for, if it does. */
+void make_way(struct record_endpoint *e);
 
 /* Returns why no participant of this process owns the block at an offset: RECORD, WRONG_PROCESS. */
 int nobody_here_owns(ipcheap_heap *heap, uint64_t offset);

@@ -356,7 +356,7 @@ MIRRORS = (
     Mirror("record/record.h", slot_leave),
     Mirror("record/record.h", slot_let_go),
     Mirror("record/record.c", take_out),
-    Mirror("record/receive.c", detach, ignored=frozenset({"detached"})),
+    Mirror("record/record.c", detach, ignored=frozenset({"detached"})),
     Mirror("record/receive.c", settle_doubtful),
     Mirror("record/receive.c", find_record),
     Mirror("record/receive.c", move_to),
