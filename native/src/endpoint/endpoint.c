@@ -202,9 +202,3 @@ void ipcheap_endpoint_release(ipcheap_endpoint *e) {
     bell_close(e);
     free(e);
 }
-
-int endpoint_refuse(const ipcheap_endpoint *e) {
-    if (e->me->abandoned) return IPCHEAP_WRONG_PROCESS;
-    if (e->heap->closed) return IPCHEAP_HEAP_CLOSED;
-    return e->closed ? IPCHEAP_ENDPOINT_CLOSED : IPCHEAP_WRONG_THREAD;
-}

@@ -51,8 +51,14 @@ static inline bool endpoint_is_closing(const ipcheap_endpoint *e) {
     return e->use & ENDPOINT_CLOSING;
 }
 
-/* May the caller use this endpoint? 0, ENDPOINT_CLOSED, WRONG_THREAD, WRONG_PROCESS. */
-int endpoint_refuse(const ipcheap_endpoint *e);
+/* Returns why the caller must not use this endpoint. */
+static inline int __attribute__((cold)) endpoint_refuse(const ipcheap_endpoint *e) {
+    if (e->me->abandoned) return IPCHEAP_WRONG_PROCESS;
+    if (e->heap->closed) return IPCHEAP_HEAP_CLOSED;
+    return e->closed ? IPCHEAP_ENDPOINT_CLOSED : IPCHEAP_WRONG_THREAD;
+}
+
+/* Returns 0 if the caller may use this endpoint, otherwise why not. */
 static inline int endpoint_check(const ipcheap_endpoint *e) {
     if (LIKELY(e->me->thread == thread_marker() && !e->closed)) return 0;
     return endpoint_refuse(e);
