@@ -1,4 +1,4 @@
-"""Folder order is dependency order: what may include, or import, what.
+"""Folder order is dependency order: what may include, call, name or import what.
 
 Fill in the tables when a layer or a module is added; everything else here follows from them.
 """
@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
@@ -33,6 +33,20 @@ NATIVE_ROWS: tuple[tuple[str, ...], ...] = (
 )
 NATIVE_LAYERS = {layer: row for row, layers in enumerate(NATIVE_ROWS) for layer in layers}
 KINDS = NATIVE_ROWS[5]
+
+# Folders whose files may call each other in a circle. Freeing may trim, and trimming frees; a
+# check calls its parts, which report through it.
+CIRCLES = frozenset({"memory", "observe"})
+
+# What is below the kinds names no ring, which only records have, except where all shared bytes are
+# described. A bell is rung, too: by these functions, and in comments by a verb.
+BELOW_KINDS = tuple(layer for row in NATIVE_ROWS[:5] for layer in row)
+DESCRIBES_BYTES = "segment/layout.h"
+RING_A_BELL = frozenset({"bell_ring", "os_pipe_ring", "ring_self"})
+
+# Where a kind is named beside its own folder: the table, and the second opinion on it.
+KINDS_TABLE = "heap/kinds.c"
+SECOND_OPINION = "observe"
 
 # The only layer that talks to the operating system.
 OS_LAYER = "base"
@@ -91,6 +105,21 @@ ALSO = {"tools/doctor.py": {"_outside"}}
 
 INCLUDE = re.compile(r"^[ \t]*#[ \t]*include\b[ \t]*(.*?)[ \t]*$", re.MULTILINE)
 QUOTED = re.compile(r"""(?:"(?P<own>[^"]+)"|<(?P<system>[^>]+)>)""")
+
+COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
+NO_CODE = re.compile(r"""/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])+'""", re.DOTALL)
+DIRECTIVE = re.compile(r"^[ \t]*#(?:\\\n|[^\n])*", re.MULTILINE)
+# Not of a member: those calls go through a table.
+CALL = re.compile(r"(?<!->)(?<!\.)\b([A-Za-z_]\w*)\s*\(")
+RING_PART = re.compile(r"(?:^|_)rings?(?:_|$)", re.IGNORECASE)
+# The noun follows one of these, the verb never does.
+RING_NOUN = re.compile(
+    r"(?:\b(?:an?|the|its|their|his|our|this|these|each|every|any|no|one|two|another|other|whole"
+    r"|own|full|of|in|into|inside|from|with|by|on|for|and|or)|'s|s'|,)\s+rings?\b"
+    r"|\brings?'|\brings?\s+(?:of|slots?|buffers?)\b|^\W*rings?\b",
+    re.IGNORECASE,
+)
+KIND_ENTRY = re.compile(r"\[(IPCHEAP_\w+)\]\s*=\s*&(\w+)")
 
 
 # C ------------------------------------------------------------------------------------
@@ -156,6 +185,181 @@ def native_faults(native: Path) -> list[str]:
             if kind == "public" or (kind == "system" and header in PLAIN_HEADERS | PYTHON_HEADERS):
                 continue
             faults.append(f"{source.relative_to(native)}: {header} is neither public nor plain C")
+    return faults
+
+
+class Function(NamedTuple):
+    """A function that a C source defines, with the names that it calls."""
+
+    name: str
+    is_static: bool
+    calls: tuple[str, ...]
+
+
+def functions(source: Path) -> Iterator[Function]:
+    """Yield the functions that a C source or header defines."""
+    code = DIRECTIVE.sub(" ", NO_CODE.sub(" ", source.read_text()))
+    depth = begin = opened = 0
+    head = ""
+    for at, character in enumerate(code):
+        if character == "{":
+            if depth == 0:
+                head, opened = code[begin:at].rstrip(), at
+            depth += 1
+        elif character == "}":
+            depth -= 1
+            if depth == 0:
+                begin = at + 1
+                name = defined_name(head)
+                if name:
+                    calls = tuple(CALL.findall(code[opened:at]))
+                    yield Function(name, "static" in head.split(), calls)
+        elif character == ";" and depth == 0:
+            begin = at + 1
+
+
+def defined_name(head: str) -> str | None:
+    """Return the name before the last pair of parentheses, which ends the head of a function."""
+    at, depth = len(head), 0
+    while at and head.endswith(")"):
+        at -= 1
+        depth += {")": 1, "(": -1}.get(head[at], 0)
+        if depth == 0:
+            break
+    match = re.search(r"(\w+)\s*$", head[:at]) if head.endswith(")") else None
+    return match[1] if match else None
+
+
+class Calls:
+    """Which C file below native/src calls which, by name.
+
+    A function that a header defines is part of every file that calls it.
+    """
+
+    def __init__(self, sources: Path) -> None:
+        self.own: dict[str, dict[str, Function]] = {}
+        self.inline: dict[str, Function] = {}
+        self.headers: dict[str, str] = {}
+        self.defined: dict[str, str] = {}
+        for source in sorted(sources.rglob("*.[ch]")):
+            place = source.relative_to(sources).as_posix()
+            found = {function.name: function for function in functions(source)}
+            self.own[place] = found
+            if source.suffix == ".h":
+                self.inline |= found
+                self.headers |= dict.fromkeys(found, place)
+            else:
+                self.defined |= {name: place for name, f in found.items() if not f.is_static}
+
+    def direct(self, place: str) -> Iterator[tuple[str, str]]:
+        """Yield what a file or header calls outside itself: (file or header, function)."""
+        for function in self.own[place].values():
+            for name in function.calls:
+                where = self.headers.get(name) or self.defined.get(name)
+                if name not in self.own[place] and where and where != place:
+                    yield where, name
+
+    def reached(self, name: str, seen: set[str]) -> Iterator[str]:
+        """Yield the files that define what a call of this name reaches through headers."""
+        if name in seen:
+            return
+        seen.add(name)
+        if name in self.inline:
+            for called in self.inline[name].calls:
+                yield from self.reached(called, seen)
+        elif name in self.defined:
+            yield self.defined[name]
+
+    def graph(self) -> dict[str, set[str]]:
+        """Return which other files each C file calls."""
+        edges: dict[str, set[str]] = {}
+        for place, found in self.own.items():
+            if place.endswith(".h"):
+                continue
+            seen = set(found)
+            called = [name for function in found.values() for name in function.calls]
+            edges[place] = {to for name in called for to in self.reached(name, seen)} - {place}
+        return edges
+
+
+def circles(edges: dict[str, set[str]]) -> list[list[str]]:
+    """Return the sets of more than one file that all call each other, directly or not."""
+    reach = {place: set(called) for place, called in edges.items()}
+    for between in edges:
+        for called in reach.values():
+            if between in called:
+                called |= reach[between]
+    found = {
+        frozenset(other for other in edges if place in reach[other] and other in reach[place])
+        for place in edges
+    }
+    return sorted(sorted(circle) for circle in found if len(circle) > 1)
+
+
+def call_faults(native: Path) -> list[str]:
+    """List the calls that do not go down, and the circles of files outside CIRCLES."""
+    calls = Calls(native / "src")
+    faults = []
+    for place in calls.own:
+        layer = place.split("/")[0]
+        for where, name in sorted(set(calls.direct(place))):
+            of = where.split("/")[0]
+            if of != layer and NATIVE_LAYERS[of] >= NATIVE_LAYERS[layer]:
+                faults.append(f"{place}: calls {name}() of {where}, which is not an earlier layer")
+    for circle in circles(calls.graph()):
+        layers = {place.split("/")[0] for place in circle}
+        if not (len(layers) == 1 and layers <= CIRCLES):
+            faults.append(f"{', '.join(circle)}: call each other")
+    return faults
+
+
+def ring_faults(native: Path) -> list[str]:
+    """List where a source below the kinds names a ring, in code or in a comment."""
+    faults = []
+    for layer in BELOW_KINDS:
+        for source in sorted((native / "src" / layer).rglob("*.[ch]")):
+            place = source.relative_to(native / "src").as_posix()
+            if place == DESCRIBES_BYTES:
+                continue
+            text = source.read_text()
+            for name in sorted(set(re.findall(r"\w+", NO_CODE.sub(" ", text))) - RING_A_BELL):
+                if RING_PART.search(name):
+                    faults.append(f"{place}: the identifier {name}")
+            for match in COMMENT.finditer(text):
+                words = " ".join(
+                    re.sub(r"^\s*(?:/?\*+/?|//)|\*/$", "", match[0], flags=re.MULTILINE).split()
+                )
+                for named in re.findall(r"\w+", words):
+                    if "_" in named and named not in RING_A_BELL and RING_PART.search(named):
+                        faults.append(f"{place}: {named} in a comment")
+                if found := RING_NOUN.search(words):
+                    line = text.count("\n", 0, match.start()) + 1
+                    faults.append(f"{place}:{line}: '{found[0]}' in a comment")
+    return faults
+
+
+def kind_faults(native: Path) -> list[str]:
+    """List where a source names a kind that is not its own."""
+    sources = native / "src"
+    entries = KIND_ENTRY.findall(COMMENT.sub(" ", (sources / KINDS_TABLE).read_text()))
+    names = {name for entry in entries for name in entry}
+    home = {
+        name: source.relative_to(sources).parts[0]
+        for _, name in entries
+        for layer in KINDS
+        for source in sorted((sources / layer).rglob("*.h"))
+        if re.search(rf"\b{name}\b", source.read_text())
+    }
+    home |= {number: home[answers] for number, answers in entries if answers in home}
+    faults = [f"{KINDS_TABLE}: nothing declares {name}" for name in sorted(names - home.keys())]
+    for source in sorted(sources.rglob("*.[ch]")):
+        place = source.relative_to(sources)
+        if place.as_posix() == KINDS_TABLE or place.parts[0] == SECOND_OPINION:
+            continue
+        named = set(re.findall(r"\w+", NO_CODE.sub(" ", source.read_text()))) & names
+        faults += [
+            f"{place}: names {name}" for name in sorted(named) if home.get(name) != place.parts[0]
+        ]
     return faults
 
 
@@ -277,6 +481,23 @@ def test_native_sources_include_earlier_layers_only() -> None:
     assert native_faults(ROOT / "native") == []
 
 
+def test_calls_go_down_and_files_do_not_call_in_circles() -> None:
+    assert call_faults(ROOT / "native") == []
+
+
+def test_the_circles_that_are_allowed_exist() -> None:
+    found = circles(Calls(ROOT / "native" / "src").graph())
+    assert {circle[0].split("/")[0] for circle in found} == CIRCLES
+
+
+def test_nothing_below_the_kinds_names_a_ring() -> None:
+    assert ring_faults(ROOT / "native") == []
+
+
+def test_a_kind_is_named_in_its_folder_and_in_the_table_only() -> None:
+    assert kind_faults(ROOT / "native") == []
+
+
 def test_python_modules_import_earlier_modules_only() -> None:
     assert python_faults(ROOT / "ipcheap", PYTHON_LAYERS) == []
 
@@ -341,6 +562,171 @@ def test_a_native_tree_in_order_passes(tmp_path: Path) -> None:
         "bindings/gil.h": '#include "segment/sleep.h"\n',
     }
     assert native_faults(plant(tmp_path, files)) == []
+
+
+# What the planted callers call: a file of a higher layer, and its own static and shared functions.
+CALLEES = {
+    "src/record/send.c": "int ipcheap_send(int n) { return n; }\nstatic int slow(void) {}\n",
+    "src/static/sync.c": "void\nevent_expect(void *event) { (void)event; }\n",
+    "src/base/os.c": "int os_now(void) { return 0; }\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("src/segment/lock.c", "int f(void) { return ipcheap_send(1); }\n"),
+        ("src/segment/lock.h", "static inline int f(void) {\n    return ipcheap_send (1);\n}\n"),
+        ("src/record/ring.c", "void f(void) { event_expect(0); }\n"),
+        (
+            "src/endpoint/bell.c",
+            "void __attribute__((cold)) f(int (*g)(void)) { ipcheap_send(g()); }\n",
+        ),
+        (
+            "src/record/ring.c",
+            "int ring(void) {}\nint f(void) {\n    if (os_now()) { event_expect(0); }\n}\n",
+        ),
+    ],
+)
+def test_a_call_that_does_not_go_down_is_caught(tmp_path: Path, name: str, text: str) -> None:
+    faults = call_faults(plant(tmp_path, {**CALLEES, name: text}))
+    assert len(faults) == 1
+    assert faults[0].startswith(name.removeprefix("src/"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "int f(void) { return os_now(); }\n",
+        "int f(const struct kind *k) { return k->ipcheap_send(1) + k.ipcheap_send(2); }\n",
+        'int f(void) { return 0; } /* ipcheap_send(1) */\nconst char *text = "ipcheap_send(1)";\n',
+        "#define SEND() \\\n    ipcheap_send(1)\nstatic int slow(void) { return 0; }\n",
+        "static int slow(void) { return 0; }\nint f(void) { return slow(); }\n",
+        "int ipcheap_send(int n);\nconst struct kind record_kind = {.send = ipcheap_send};\n",
+        "int f(void) { return slow(); }\n",
+        "int f(void) { for (;;) { while (os_now()) {} } return sizeof(int); }\n",
+    ],
+)
+def test_a_call_that_goes_down_passes(tmp_path: Path, text: str) -> None:
+    assert call_faults(plant(tmp_path, {**CALLEES, "src/segment/lock.c": text})) == []
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"src/record/a.c": "void a(void) { b(); }", "src/record/b.c": "void b(void) { a(); }"},
+        {
+            "src/record/a.c": "void a(void) { b(); }",
+            "src/record/b.c": "void b(void) { if (1) { c(); } }",
+            "src/record/c.c": "static void d(void) { a(); }\nvoid c(void) { d(); }",
+        },
+        {
+            "src/record/a.c": "void a(void) { b(); }",
+            "src/record/a.h": "static inline void i(void) { j(); }",
+            "src/record/b.h": "static inline void j(void) { a(); }",
+            "src/record/b.c": "void b(void) { i(); }",
+        },
+    ],
+)
+def test_files_that_call_in_a_circle_are_caught(tmp_path: Path, files: dict[str, str]) -> None:
+    assert len(call_faults(plant(tmp_path, files))) == 1
+    inside = {name.replace("record", "memory"): text for name, text in files.items()}
+    assert call_faults(plant(tmp_path / "inside", inside)) == []
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"src/record/a.c": "void a(void) { b(); }", "src/record/b.c": "void b(void) { e->a(); }"},
+        {
+            "src/record/a.c": "void a(void) { b(); }\nstatic void s(void) {}",
+            "src/record/b.c": "void b(void) { s(); }\nstatic void s(void) {}",
+        },
+        # A header's function calls the slow half in the header's own file.
+        {
+            "src/record/a.c": "void slow(void) {}\nvoid a(void) { quick(); }",
+            "src/record/a.h": "static inline void quick(void) { slow(); }",
+            "src/record/b.c": "void b(void) { quick(); }",
+        },
+    ],
+)
+def test_files_that_do_not_call_in_a_circle_pass(tmp_path: Path, files: dict[str, str]) -> None:
+    assert call_faults(plant(tmp_path, files)) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "struct ring;\n",
+        "uint64_t ring_sent(void);\n",
+        "int mpsc_ring;\n",
+        "#define MOST_RING_SLOTS 4\n",
+        "/* Frees the blocks of a ring. */\n",
+        "/* Own slabs, orphans, rings. */\n",
+        "/* The ring is full. */\n",
+        "/*\n * Frees what comes back from the\n * ring of a consumer.\n */\n",
+        "/* A producer's ring. */\n",
+        "/* Ring slots. */\n",
+        "// see ring_sent()\n",
+        "/* a ring's slots */\n",
+    ],
+)
+def test_a_ring_below_the_kinds_is_caught(tmp_path: Path, text: str) -> None:
+    assert len(ring_faults(plant(tmp_path, {"src/endpoint/wait.c": text}))) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("src/channel/wake.c", "void bell_ring(int fd) { os_pipe_ring(fd); }\n"),
+        ("src/endpoint/bell.c", "/* The waker that has taken the word rings it. */\n"),
+        (
+            "src/endpoint/bell.c",
+            "/* A process may ring. It was killed before it rang; see bell_ring(). */\n",
+        ),
+        (
+            "src/endpoint/bell.c",
+            "/* Without ringing, String, during, wiring. */ enum { RUNG } state;\n",
+        ),
+        ("src/endpoint/bell.c", 'const char *text = "the ring";\n'),
+        ("src/segment/layout.h", "struct ring_slot; /* a slot of a ring */\n"),
+        ("src/record/ring.h", "struct ring; /* a ring */\n"),
+    ],
+)
+def test_a_bell_may_be_rung_and_records_have_rings(tmp_path: Path, name: str, text: str) -> None:
+    assert ring_faults(plant(tmp_path, {name: text})) == []
+
+
+TWO_KINDS = {
+    "src/heap/kinds.c": "const struct kind *const kinds[] = {\n"
+    "    [IPCHEAP_RECORD_CHANNEL] = &record_kind,\n"
+    "    [IPCHEAP_STATIC_SEGMENT] = &static_kind,\n};\n",
+    "src/record/endpoint.h": "extern const struct kind record_kind;\n",
+    "src/static/static.h": "extern const struct kind static_kind;\n",
+    "src/record/ring.c": "int kind = IPCHEAP_RECORD_CHANNEL;\n",
+    "src/observe/check.c": "int kinds[] = {IPCHEAP_RECORD_CHANNEL, IPCHEAP_STATIC_SEGMENT};\n",
+    "src/channel/kind.h": "#define KINDS 6 /* IPCHEAP_RECORD_CHANNEL, ... */\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("src/heap/open.c", "int kind = IPCHEAP_STATIC_SEGMENT;\n"),
+        ("src/heap/recover.c", "const struct kind *kind = &record_kind;\n"),
+        ("src/channel/side.c", "if (kind == IPCHEAP_RECORD_CHANNEL) return;\n"),
+        ("src/static/sync.c", "int kind = IPCHEAP_RECORD_CHANNEL;\n"),
+        ("src/heap/kinds.c", TWO_KINDS["src/heap/kinds.c"] + "[IPCHEAP_BUS] = &bus_kind,\n"),
+    ],
+)
+def test_a_kind_named_elsewhere_is_caught(tmp_path: Path, name: str, text: str) -> None:
+    faults = kind_faults(plant(tmp_path, {**TWO_KINDS, name: text}))
+    assert faults
+    assert all(fault.startswith(name.removeprefix("src/")) for fault in faults)
+
+
+def test_a_kind_named_in_its_folder_and_in_the_table_passes(tmp_path: Path) -> None:
+    assert kind_faults(plant(tmp_path, TWO_KINDS)) == []
 
 
 @pytest.mark.parametrize(
