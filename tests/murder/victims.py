@@ -107,9 +107,9 @@ def _send(
                 went = 1
             else:
                 went = producer.send_records(records, timeout=worker.patience())
-        except (TimeoutError, ipcheap.PeerDied, ipcheap.ChannelClosed):
+        except (TimeoutError, ipcheap.PeerDied, ipcheap.ChannelClosed) as error:
+            went = getattr(error, "done", 0)
             worker.nap()
-            continue
         at += went
         notes.sent[channel] = at
         del records[:went]
@@ -136,6 +136,7 @@ class Intake:
 
     def receive(self) -> None:
         """Take a record, if one comes."""
+        self.note_detaching()
         try:
             record = self.consumer.recv_record(timeout=self.worker.patience())
         except (TimeoutError, ipcheap.RecordError):
@@ -148,6 +149,15 @@ class Intake:
             self.worker.nap()
             return
         self.judge(record)
+
+    def note_detaching(self) -> None:
+        """Note that receiving may detach the held record in the slot that is waited for.
+
+        A detached record is not redelivered, so from now on both are right.
+        """
+        in_the_way = self.last + 1 - RINGS[self.channel]
+        if any(number == in_the_way for number, _ in self.held):
+            self.notes.put(self.channel, in_the_way, LEAVING, self.worker.number)
 
     def judge(self, record: ipcheap.Record) -> None:
         """Check that this record had to come now, and that its content is complete."""
