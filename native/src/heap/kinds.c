@@ -3,7 +3,10 @@
 #include "record/endpoint.h"
 #include "static/static.h"
 
-/* The only place that names every kind. A new kind gets a number in ipcheap.h and a line here. */
+/*
+ * A new kind gets a number in ipcheap.h and a line here. No other code of the core names every kind,
+ * except the checks (observe/check_channels.c), which share no code with what they check.
+ */
 const struct kind *const kinds[KINDS] = {
     [IPCHEAP_RECORD_CHANNEL] = &record_kind,
     [IPCHEAP_STATIC_SEGMENT] = &static_kind,

@@ -108,7 +108,7 @@ enum page_kind {
     KIND_STATIC = 3,
     KIND_SYSTEM = 4,
     KIND_FREE_PENDING = 5, /* its owner frees it soon: being trimmed, or deferred */
-    KIND_STREAM = 6,
+    KIND_STREAM = 6, /* reserved */
 };
 
 struct page {
@@ -181,11 +181,11 @@ struct participant_slot {
     shared32 core;      /* 1 + the only core that it may run on; 0: several */
     shared32 version;   /* of its library: major 8 | minor 8 | patch 16 */
     shared32 ways;      /* which it has found faster, for others to see: WAYS_IN_TURN | copies */
-    shared64 board;     /* offset of its process's site board; 0: none */
+    shared64 board;     /* reserved: offset of a table of source lines; 0: none */
     shared64 unused[2];
     /* The rest is written by the occupant only, and often. */
     shared64 busy; /* 1 while the occupant is inside a slab or a ring that others could revoke */
-    /* What a bus's writer is about to do: the message, its tag before, the one being freed. */
+    /* Reserved for a broadcast: the message to be sent, its tag before, the message being freed. */
     shared64 intent, from, letting;
     shared64 unused_tail[12];
 };
