@@ -166,6 +166,66 @@ static void held_records_never_stop_a_channel(uint64_t slots, uint64_t nbytes) {
     close(fd);
 }
 
+/* Sends one record for each byte that it reads, as a new producer each time. */
+static void come_and_go(ipcheap_heap *heap, int asked) {
+    ipcheap_channel channel = record_channel(heap, 1, 1);
+    char byte;
+    for (uint64_t i = 0; read(asked, &byte, 1) == 1; i++) {
+        usleep((useconds_t)(i * 37 % 100));
+        ipcheap_endpoint *producer = claim(heap, &channel, IPCHEAP_PRODUCER);
+        send_number(heap, producer, i);
+        ipcheap_endpoint_release(producer);
+    }
+}
+
+static int wait_for_one(ipcheap_endpoint *endpoint, bool among_many) {
+    ipcheap_waitable item = {.endpoint = endpoint};
+    if (!among_many) return ipcheap_wait(endpoint, 5000000000);
+    int64_t ready = ipcheap_wait_any(&item, 1, 5000000000);
+    return ready > 0 ? 0 : ready < 0 ? (int)ready : IPCHEAP_TIMED_OUT;
+}
+
+/*
+ * A consumer that holds the whole ring begins to wait while its producer has closed, so that there
+ * is an end to report, and goes on waiting because a new producer claims the side.
+ */
+static void a_new_producer_finds_the_way_free(bool among_many) {
+    enum { TIMES = 100 };
+    int fd = new_segment(MIB), asking[2];
+    EXPECT_EQ(pipe(asking), 0);
+    pid_t pid = fork_child();
+    if (pid == 0) {
+        close(asking[1]);
+        ipcheap_heap *heap = attach(fd);
+        come_and_go(heap, asking[0]);
+        ipcheap_release(heap);
+        _exit(0);
+    }
+    close(asking[0]);
+    ipcheap_heap *heap = attach(fd);
+    ipcheap_channel channel = record_channel(heap, 1, 1);
+    ipcheap_endpoint *consumer = claim(heap, &channel, IPCHEAP_CONSUMER);
+    ipcheap_record held, next;
+    for (uint64_t i = 0; i < TIMES; i++) {
+        EXPECT_EQ(write(asking[1], "", 1), 1);
+        while (ipcheap_pending(consumer) == 0) EXPECT_EQ(wait_for_one(consumer, among_many), 0);
+        EXPECT_EQ(ipcheap_try_receive(consumer, &next), 0);
+        EXPECT_EQ(number_in(&next), i);
+        if (i > 0) EXPECT_EQ(ipcheap_free(heap, &held), 0);
+        held = next;
+        int closed;
+        while ((closed = ipcheap_try_receive(consumer, &next)) == IPCHEAP_WOULD_BLOCK) usleep(10);
+        EXPECT_EQ(closed, IPCHEAP_CHANNEL_CLOSED);
+    }
+    close(asking[1]);
+    expect_success(pid);
+    EXPECT_EQ(ipcheap_free(heap, &held), 0);
+    EXPECT_EQ(statistics(heap).in_use, 0);
+    ipcheap_endpoint_release(consumer);
+    ipcheap_release(heap);
+    close(fd);
+}
+
 /* A consumer that is killed: what was detached is freed, the rest is delivered again. */
 static void of_a_dead_consumer_only_detached_records_are_gone(void) {
     enum { HELD = 50, SLOTS_HERE = 4 };
@@ -481,6 +541,8 @@ int main(void) {
     held_records_never_stop_a_channel(4, 100);
     held_records_never_stop_a_channel(1, 100);
     held_records_never_stop_a_channel(2, 40000);
+    a_new_producer_finds_the_way_free(false);
+    a_new_producer_finds_the_way_free(true);
     of_a_dead_consumer_only_detached_records_are_gone();
     forwarding_passes_the_same_memory_on(100);
     forwarding_passes_the_same_memory_on(MIB);

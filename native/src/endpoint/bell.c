@@ -101,9 +101,9 @@ bool bell_bring_in_line(ipcheap_endpoint *e) {
         if (b->state != RUNG || b->due) ring_self(e);
         return false;
     }
-    e->kind->before_waiting(e);
     bool late = has_late_byte(b);
     if (late || b->state != ARMED || get(&e->seat->parked) != PARKED_BELL) arm(e, late);
+    e->kind->before_waiting(e); /* after arming: as in park() */
     bool lost = peer_is_lost(e), ready = endpoint_ready(e);
     if (lost) e->idle = LOOK_AFTER_TRIES - 1; /* so that the next try says why */
     if (lost || ready) ring_self(e);

@@ -20,6 +20,8 @@ int park(ipcheap_endpoint *e, bool (*ready)(const ipcheap_endpoint *), int64_t d
         int result = 0;
         int64_t left = os_remaining(deadline);
         if (!ready(e) && !endpoint_is_closing(e) && left > 0) {
+            /* Here, because a new holder of the other side must find the way free or wake us. */
+            e->kind->before_waiting(e);
             put(&side->parks, get(&side->parks) + 1);
             side_sleeps(e->heap, side);
             put(&e->me->record->core, os_only_core()); /* it may have been confined meanwhile */

@@ -110,6 +110,11 @@ static int look_after_peers(struct gathering *g) {
     return error;
 }
 
+static void before_waiting(struct gathering *g) {
+    for (size_t i = 0; i < g->count; i++)
+        if (g->items[i].endpoint) g->items[i].endpoint->kind->before_waiting(g->items[i].endpoint);
+}
+
 /* Sleeps until something may be ready: 0, TIMED_OUT or an error. */
 static int sleep_a_while(struct gathering *g, int64_t left) {
     int result = 0;
@@ -118,6 +123,7 @@ static int sleep_a_while(struct gathering *g, int64_t left) {
     gather(g);
     lie_down(g);
     if (!look(g) && !is_closing(g)) {
+        before_waiting(g); /* after lying down: as in park() */
         int64_t most = g->crowded ? GLANCE : LOOK_AFTER_PEER;
         most = (int64_t)least((uint64_t)left, (uint64_t)most);
         result = os_futex_wait_any(g->words, g->used, most);
@@ -127,9 +133,7 @@ static int sleep_a_while(struct gathering *g, int64_t left) {
 }
 
 static int wait_inside(struct gathering *g, int64_t timeout_ns) {
-    for (size_t i = 0; i < g->count; i++)
-        if (g->items[i].endpoint)
-            g->items[i].endpoint->kind->before_waiting(g->items[i].endpoint);
+    before_waiting(g);
     int64_t deadline = os_deadline(timeout_ns);
     int64_t looked = os_now();
     for (;;) {
