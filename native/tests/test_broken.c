@@ -191,6 +191,32 @@ static void a_holder_who_never_was_keeps_no_side(void) {
 
 /* What the whole heap shares ----------------------------------------------------------------- */
 
+static void produce_until_killed(ipcheap_heap *heap) {
+    ipcheap_channel channel = record_channel(heap, 1, SLOTS);
+    claim(heap, &channel, IPCHEAP_PRODUCER);
+    pause();
+}
+
+/* Nobody knows how to recover what the channel holds; its sides end all the same. */
+static void a_dead_holder_keeps_no_side_of_a_channel_of_no_kind(uint32_t kind) {
+    int fd = new_segment(MIB);
+    ipcheap_heap *heap = attach(fd);
+    ipcheap_channel channel = record_channel(heap, 1, SLOTS);
+    ipcheap_endpoint *in = claim(heap, &channel, IPCHEAP_CONSUMER);
+    ipcheap_record record;
+    pid_t pid = run_peer(fd, produce_until_killed);
+    EXPECT_EQ(ipcheap_wait_peer(in, 10000000000), 0);
+    put(&in->channel->kind, kind);
+    EXPECT_EQ(kill(pid, SIGKILL), 0);
+    EXPECT_EQ(waitpid(pid, NULL, 0), pid);
+    EXPECT_EQ(ipcheap_receive(in, &record, 10000000000), IPCHEAP_PEER_DIED);
+    EXPECT_EQ(statistics(heap).recoveries, 1);
+    ipcheap_endpoint_release(in);
+    expect_to_work_anew(heap, 1);
+    ipcheap_release(heap);
+    close(fd);
+}
+
 static void roots_of_the_directory_are_found_again(void) {
     int fd = new_segment(MIB);
     ipcheap_heap *heap = attach(fd);
@@ -365,6 +391,9 @@ int main(void) {
     an_extent_that_comes_back_is_let_lie();
     a_position_that_lies_is_found_out_by_the_next_claim();
     a_holder_who_never_was_keeps_no_side();
+    a_dead_holder_keeps_no_side_of_a_channel_of_no_kind(0);
+    a_dead_holder_keeps_no_side_of_a_channel_of_no_kind(IPCHEAP_STATIC_SEGMENT);
+    a_dead_holder_keeps_no_side_of_a_channel_of_no_kind(UINT32_MAX);
     roots_of_the_directory_are_found_again();
     a_channel_in_use_is_not_given_twice();
     links_that_run_in_a_circle_are_rebuilt();

@@ -2,12 +2,22 @@
 
 #include "channel/directory.h"
 #include "channel/removal.h"
+#include "channel/side.h"
 #include "memory/block.h"
 #include "memory/extent.h"
 #include "memory/trim.h"
 #include "segment/lock.h"
 
 /* Channels ------------------------------------------------------------------------------- */
+
+/*
+ * Ends the dead participant's sides that the channel's kind has not ended, because the word that
+ * says the kind is corrupt: the other side would wait indefinitely.
+ */
+static void end_sides(const struct recovery *r, struct channel *channel) {
+    for (int side = 0; side < 2; side++)
+        if (side_is_of_dead(r, channel, side)) side_recover(r, channel, side);
+}
 
 /* Recovers the writing sides of all channels, or the reading ones: see RECOVER_WRITERS. */
 static void recover_channels(const struct recovery *r, int pass) {
@@ -19,6 +29,7 @@ static void recover_channels(const struct recovery *r, int pass) {
         if (state == CHANNEL_FREE) continue;
         const struct kind *kind = kind_of(r->heap, channel);
         if (kind) kind->recover(r, index, pass);
+        if (pass == RECOVER_READERS) end_sides(r, channel);
         channel_drop_if_done(r->me, index);
     }
 }
