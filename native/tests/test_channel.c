@@ -166,6 +166,42 @@ static void held_records_never_stop_a_channel(uint64_t slots, uint64_t nbytes) {
     close(fd);
 }
 
+/* A handle that was freed is not taken for that of a detached record, whatever its block is now. */
+static void a_freed_handle_frees_nothing_else(void) {
+    enum { MOST = 100 };
+    int fd = new_segment(16 * MIB);
+    ipcheap_heap *heap = attach(fd);
+    struct pair p = pair_of(heap, 1, 2);
+    ipcheap_record held[3], freed, none, later[MOST];
+    for (uint64_t i = 0; i < 3; i++) {
+        if (i == 2) EXPECT_EQ(ipcheap_try_receive(p.in, &none), IPCHEAP_WOULD_BLOCK);
+        send_number(heap, p.out, i);
+        EXPECT_EQ(ipcheap_try_receive(p.in, &held[i]), 0);
+    }
+    freed = held[1];
+    EXPECT_EQ(ipcheap_free(heap, &freed), 0);
+    for (uint64_t i = 90; i < 96; i++) { /* of another size class */
+        send_number(heap, p.out, i);
+        EXPECT_EQ(ipcheap_try_receive(p.in, &none), 0);
+        EXPECT_EQ(ipcheap_free(heap, &none), 0);
+        if (i == 90) EXPECT_EQ(ipcheap_free(heap, &held[2]), 0);
+    }
+    int count = 0; /* until the block is in use again */
+    do EXPECT_EQ(ipcheap_allocate(heap, 9, &later[count]), 0);
+    while (later[count++].offset != freed.offset && count < MOST);
+    EXPECT_EQ(later[count - 1].offset, freed.offset);
+    EXPECT_EQ(ipcheap_free(heap, &freed), IPCHEAP_RECORD);
+    EXPECT_EQ(ipcheap_keep(heap, &freed), IPCHEAP_RECORD);
+    EXPECT_EQ(ipcheap_try_send(p.out, &freed), IPCHEAP_RECORD);
+    EXPECT_EQ(ipcheap_free(heap, &held[0]), 0); /* this one was detached */
+    while (count) EXPECT_EQ(ipcheap_free(heap, &later[--count]), 0);
+    EXPECT_EQ(statistics(heap).in_use, 0);
+    expect_sound(heap);
+    pair_release(&p);
+    ipcheap_release(heap);
+    close(fd);
+}
+
 /* Sends one record for each byte that it reads, as a new producer each time. */
 static void come_and_go(ipcheap_heap *heap, int asked) {
     ipcheap_channel channel = record_channel(heap, 1, 1);
@@ -541,6 +577,7 @@ int main(void) {
     held_records_never_stop_a_channel(4, 100);
     held_records_never_stop_a_channel(1, 100);
     held_records_never_stop_a_channel(2, 40000);
+    a_freed_handle_frees_nothing_else();
     a_new_producer_finds_the_way_free(false);
     a_new_producer_finds_the_way_free(true);
     of_a_dead_consumer_only_detached_records_are_gone();

@@ -275,8 +275,9 @@ typedef struct ipcheap_record {
 IPCHEAP_API int ipcheap_allocate(ipcheap_heap *heap, uint64_t nbytes, ipcheap_record *record);
 /*
  * Frees a record: any thread may, also after ipcheap_close(). For a received record this is the
- * acknowledgement. If the heap lock cannot be had, the memory is given back later. RECORD if the
- * record was freed or sent already, or is of another heap.
+ * acknowledgement. Sets `data` to NULL: the handle is dead. If the heap lock cannot be had, the
+ * memory is given back later. RECORD if the record was freed or sent already, or is of another
+ * heap. Do not use a copy of a handle that was freed: its memory may be that of another record.
  */
 IPCHEAP_API int ipcheap_free(ipcheap_heap *heap, ipcheap_record *record);
 /*

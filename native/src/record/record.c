@@ -134,7 +134,7 @@ static int for_another(ipcheap_heap *heap, ipcheap_record *record,
     return result;
 }
 
-int ipcheap_free(ipcheap_heap *heap, ipcheap_record *record) {
+static int free_record(ipcheap_heap *heap, ipcheap_record *record) {
     struct participant *me;
     int error = 0;
     if (UNLIKELY(record->data != at_offset(heap, record->offset))) return IPCHEAP_RECORD;
@@ -149,7 +149,15 @@ int ipcheap_free(ipcheap_heap *heap, ipcheap_record *record) {
     return error ? error : free_owned(me, record->offset);
 }
 
+int ipcheap_free(ipcheap_heap *heap, ipcheap_record *record) {
+    int error = free_record(heap, record);
+    /* A ring later nothing but this tells the handle from that of a detached record. */
+    if (LIKELY(!error)) record->data = NULL;
+    return error;
+}
+
 int ipcheap_keep(ipcheap_heap *heap, ipcheap_record *record) {
+    if (UNLIKELY(record->data != at_offset(heap, record->offset))) return IPCHEAP_RECORD;
     if (!consumer_is_open(record)) {
         struct place place;
         bool ours = place_find(heap, record->offset, &place) && block_owner(heap, &place);
