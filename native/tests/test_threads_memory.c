@@ -141,9 +141,40 @@ static void extents_go_round_while_memory_is_trimmed(void) {
     expect_empty(&scene);
 }
 
+static void *allocate_once(void *argument) {
+    struct scene *scene = argument;
+    ipcheap_record record;
+    EXPECT_EQ(ipcheap_allocate(scene->heap, 100, &record), 0);
+    EXPECT_EQ(ipcheap_free(scene->heap, &record), 0);
+    return NULL;
+}
+
+static void *come_and_go(void *argument) {
+    struct scene *scene = argument;
+    for (int i = 0; i < ROUNDS / 10; i++) pthread_join(start(allocate_once, scene), NULL);
+    atomic_store(&scene->stop, 1);
+    return NULL;
+}
+
+/* To find out why a record is refused needs no list that joining and leaving change. */
+static void records_are_refused_while_threads_come_and_go(void) {
+    struct scene scene = new_scene(MIB);
+    pthread_t thread = start(come_and_go, &scene);
+    while (!atomic_load(&scene.stop)) {
+        ipcheap_record record, again;
+        EXPECT_EQ(ipcheap_allocate(scene.heap, 100, &record), 0);
+        again = record;
+        EXPECT_EQ(ipcheap_free(scene.heap, &record), 0);
+        EXPECT_EQ(ipcheap_free(scene.heap, &again), IPCHEAP_RECORD);
+    }
+    pthread_join(thread, NULL);
+    expect_empty(&scene);
+}
+
 int main(void) {
     memory_is_short_for_three();
     copies_are_sent_while_garbage_is_collected();
     extents_go_round_while_memory_is_trimmed();
+    records_are_refused_while_threads_come_and_go();
     return 0;
 }

@@ -30,8 +30,8 @@ int nobody_here_owns(ipcheap_heap *heap, uint64_t offset) {
     struct place place;
     if (!place_find(heap, offset, &place)) return IPCHEAP_RECORD;
     uint64_t tag = get(place.tag);
-    for (struct participant *p = heap->members; p; p = p->next_of_heap)
-        if (p->abandoned && p->tag == tag_owner(tag)) return IPCHEAP_WRONG_PROCESS;
+    for (const struct participant *p = heap->inherited; p; p = p->next_of_heap)
+        if (p->tag == tag_owner(tag)) return IPCHEAP_WRONG_PROCESS;
     return IPCHEAP_RECORD;
 }
 

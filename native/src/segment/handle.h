@@ -83,7 +83,8 @@ struct ipcheap_heap {
     _Atomic int64_t large_pages_from; /* os_now() before which the kernel is not asked for any */
     /* Guards endpoint lists and what a closing consumer holds. Never taken under the heap lock. */
     pthread_mutex_t mutex;
-    struct participant *members;
+    struct participant *members;   /* under the process mutex */
+    struct participant *inherited; /* of the parent of this forked process; only fork() adds any */
     _Atomic uint32_t members_here; /* living threads among them */
     struct participant *_Atomic by_slot[PARTICIPANTS];
     struct channel *_Atomic chunks[DIRECTORY_CHUNKS]; /* they never move: see channel_at() */

@@ -39,11 +39,15 @@ static void after_fork_in_child(void) {
         heap->process = os_random();
         clock_set(heap);
         pthread_mutex_init(&heap->mutex, NULL);
+        struct participant **end = &heap->inherited;
+        while (*end) end = &(*end)->next_of_heap;
+        *end = heap->members;
         for (struct participant *p = heap->members; p; p = p->next_of_heap) {
-            if (!p->abandoned) heap->hooks->abandon(p);
+            heap->hooks->abandon(p);
             p->abandoned = true;
             p->thread = 0;
         }
+        heap->members = NULL;
         for (uint32_t s = 0; s < PARTICIPANTS; s++) heap->by_slot[s] = NULL;
         heap->members_here = 0;
     }
@@ -222,9 +226,9 @@ static void participants_tidy(ipcheap_heap *heap) {
     while (*link) {
         struct participant *p = *link;
         /* Its thread could not give up its memory, because it did not get the heap lock. */
-        bool left = !p->thread && !p->abandoned && heap->by_slot[p->slot] == p;
+        bool left = !p->thread && heap->by_slot[p->slot] == p;
         if (left && p->memory) heap->hooks->leave(p);
-        if (p->thread || p->abandoned || (heap->by_slot[p->slot] == p && !done(p))) {
+        if (p->thread || (heap->by_slot[p->slot] == p && !done(p))) {
             link = &p->next_of_heap;
             continue;
         }
@@ -319,6 +323,12 @@ void participants_close(ipcheap_heap *heap) {
 void participants_forget(ipcheap_heap *heap) {
     pthread_mutex_lock(&process_mutex);
     struct participant *next;
+    for (struct participant *p = heap->inherited; p; p = next) {
+        next = p->next_of_heap;
+        heap->hooks->forget(p);
+        free(p);
+    }
+    heap->inherited = NULL;
     for (struct participant *p = heap->members; p; p = next) {
         next = p->next_of_heap;
         if (heap->by_slot[p->slot] == p) {
