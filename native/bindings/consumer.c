@@ -337,7 +337,7 @@ static PyObject *consumer_left_over(PyObject *object, void *unused) {
 
 PyDoc_STRVAR(recv_record_text,
              "recv_record($self, /, timeout=None)\n--\n\n"
-             "Return the next record; RecordError if this consumer holds every slot itself.\n\n"
+             "Return the next record.\n\n"
              "Waits `timeout` seconds for one; None waits indefinitely.");
 PyDoc_STRVAR(try_recv_record_text,
              "try_recv_record($self, /)\n--\n\n"
