@@ -32,7 +32,6 @@ static inline int find_record(struct record_endpoint *e, uint64_t *found) {
     if (UNLIKELY(!slot_is_readable(e, e->position, word))) {
         expect_block(e, word);
         int error = why_not(e, word);
-        if (error == IPCHEAP_WOULD_BLOCK && ring_state(word) == SLOT_FULL) make_way(e);
         if (error) return error;
         word = get_acquire(&slot->word); /* with fill_slot() */
         if (!slot_is_readable(e, e->position, word)) return IPCHEAP_WOULD_BLOCK;
@@ -87,6 +86,7 @@ int ipcheap_try_receive(ipcheap_endpoint *endpoint, ipcheap_record *record) {
     if (UNLIKELY(error)) return error;
     do error = receive_one(e, record);
     while (UNLIKELY(e->base.bell != NULL) && bell_settle(&e->base) && error == IPCHEAP_WOULD_BLOCK);
+    if (error == IPCHEAP_WOULD_BLOCK) make_way(e);
     return error;
 }
 
@@ -95,6 +95,7 @@ int ipcheap_peek(ipcheap_endpoint *endpoint, uint64_t *nbytes, uint32_t *form) {
     uint64_t word;
     int error = receiver_check(e);
     if (!error) error = find_record(e, &word);
+    if (error == IPCHEAP_WOULD_BLOCK) make_way(e);
     if (error) return error;
     uint64_t size = get(&slot_of(e, e->position)->size);
     if (!record_fits(e->base.heap, ring_offset(word), size_bytes(size))) return record_poison(e);
@@ -113,6 +114,7 @@ int64_t ipcheap_try_receive_many(ipcheap_endpoint *endpoint, ipcheap_record *rec
         done += !error;
     }
     bell_settle(&e->base);
+    if (!done && error == IPCHEAP_WOULD_BLOCK) make_way(e);
     if (done || error == IPCHEAP_WOULD_BLOCK) return (int64_t)done;
     return error;
 }
@@ -242,5 +244,6 @@ int64_t ipcheap_try_receive_copies(ipcheap_endpoint *endpoint, ipcheap_taker *ta
         endpoint_notify(&e->base);
     }
     bell_settle(&e->base);
+    if (!done && got == IPCHEAP_WOULD_BLOCK) make_way(e);
     return done || got == IPCHEAP_WOULD_BLOCK ? (int64_t)done : got;
 }
