@@ -276,12 +276,12 @@ class Channel(RuleBasedStateMachine):
             return
         found = self.consumer.recv_many(limit, timeout=0)
         assert len(found) == min(limit, len(self.pending))
-        if limit > len(self.pending):
-            self.nothing_there()  # it has asked for one more
         for data in found:
             number, nbytes, position = self.pending.popleft()
             assert data == pattern(number, nbytes)
             self.taken.remove(position)
+        if limit > len(found):
+            self.nothing_there()  # it has asked for one more
 
     @precondition(lambda self: self.held)
     @rule(pick=picks)
