@@ -34,10 +34,10 @@ void pin(size_t cpu);
 
 _Noreturn void die(const char *what, int error);
 
-#define MUST(call)                              \
-    do {                                        \
-        int error_ = (int)(call);               \
-        if (error_ < 0) die(#call, error_);     \
+#define MUST(call)                          \
+    do {                                    \
+        int error_ = (int)(call);           \
+        if (error_ < 0) die(#call, error_); \
     } while (0)
 
 int repetitions_of(int count, char **arguments);

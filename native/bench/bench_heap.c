@@ -133,8 +133,8 @@ int main(int count, char **arguments) {
     fill(0, blocks);
     shuffle(blocks, blocks);
 
-    static double touched[MOST], alone[MOST], beside[MOST], frees[MOST], refill[MOST], cached[MOST], handed[MOST],
-        bulk[MOST];
+    static double touched[MOST], alone[MOST], beside[MOST], frees[MOST], refill[MOST], cached[MOST],
+        handed[MOST], bulk[MOST];
     for (int r = 0; r < repetitions; r++) {
         alone[r] = pairs(heap, BLOCK, PAIRS);
         beside[r] = pairs_beside(heap);

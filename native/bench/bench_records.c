@@ -237,9 +237,8 @@ int main(int count, char **arguments) {
         .channel = 4,
         .slots = BULK_SLOTS,
     });
-    static double line[MOST], payload[MOST], ring[MOST], cached[MOST], memory[MOST],
-        handed[MOST], record[MOST], trip[MOST], long_trip[MOST], pair[MOST], extent[MOST],
-        bulk[MOST];
+    static double line[MOST], payload[MOST], ring[MOST], cached[MOST], memory[MOST], handed[MOST],
+        record[MOST], trip[MOST], long_trip[MOST], pair[MOST], extent[MOST], bulk[MOST];
     for (int r = 0; r < repetitions; r++) {
         in_two_processes(line_there, line_back, &line[r]);
         in_two_processes(payload_there, payload_back, &payload[r]);

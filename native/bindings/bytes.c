@@ -92,8 +92,7 @@ static int copy_pieces(ipcheap_heap *heap, const ipcheap_record *record, PyObjec
         if (at > record->nbytes || bytes.plain.nbytes > record->nbytes - at) {
             error = PY_NOT_BYTES;
         } else {
-            copy_bytes(heap, (char *)record->data + at, bytes.plain.data,
-                       bytes.plain.nbytes);
+            copy_bytes(heap, (char *)record->data + at, bytes.plain.data, bytes.plain.nbytes);
             lengths[i] = bytes.plain.nbytes;
             end = at + bytes.plain.nbytes;
         }
@@ -118,8 +117,7 @@ int pack(ipcheap_heap *heap, PyObject *pieces, ipcheap_record *record) {
 PyObject *copy_out(const ipcheap_record *record) {
     size_t nbytes = (size_t)record->nbytes;
     int long_one = nbytes >= LONG_COPY;
-    PyObject *bytes = PyBytes_FromStringAndSize(long_one ? NULL : record->data,
-                                                (Py_ssize_t)nbytes);
+    PyObject *bytes = PyBytes_FromStringAndSize(long_one ? NULL : record->data, (Py_ssize_t)nbytes);
     if (bytes && long_one) copy_without_gil(NULL, PyBytes_AsString(bytes), record->data, nbytes);
     return bytes;
 }

@@ -196,8 +196,7 @@ static int keep_one(void *context, PyObject *bytes) {
 static int take_one(void *context, const ipcheap_bytes *records, size_t count) {
     (void)count;
     if (records->nbytes >= LONG_COPY) return IPCHEAP_WOULD_SLEEP;
-    return keep_one(context,
-                    PyBytes_FromStringAndSize(records->data, (Py_ssize_t)records->nbytes));
+    return keep_one(context, PyBytes_FromStringAndSize(records->data, (Py_ssize_t)records->nbytes));
 }
 
 /*
@@ -287,8 +286,7 @@ static int take_into_list(void *context, const ipcheap_bytes *records, size_t co
     /* Of the right length from the start: appending takes a tenth longer. */
     PyObject *more = PyList_New((Py_ssize_t)count);
     for (size_t i = 0; more && i < count; i++) {
-        PyObject *bytes =
-            PyBytes_FromStringAndSize(records[i].data, (Py_ssize_t)records[i].nbytes);
+        PyObject *bytes = PyBytes_FromStringAndSize(records[i].data, (Py_ssize_t)records[i].nbytes);
         if (!bytes || PyList_SetItem(more, (Py_ssize_t)i, bytes) != 0) Py_CLEAR(more);
     }
     return join(into, more);

@@ -33,14 +33,12 @@ RELEASING(int, heap_statistics, (ipcheap_heap *heap, ipcheap_statistics *statist
           (heap, statistics))
 RELEASING(int64_t, trim, (ipcheap_heap *heap, uint64_t keep), (heap, keep))
 RELEASING(int, add_record_channel,
-          (ipcheap_heap *heap, const ipcheap_key *key, uint64_t capacity,
-           ipcheap_channel *channel),
+          (ipcheap_heap *heap, const ipcheap_key *key, uint64_t capacity, ipcheap_channel *channel),
           (heap, key, capacity, channel))
 RELEASING(int, add_static_segment,
           (ipcheap_heap *heap, const ipcheap_key *key, uint64_t nbytes, ipcheap_channel *channel),
           (heap, key, nbytes, channel))
-RELEASING(int, static_ready,
-          (ipcheap_heap *heap, const ipcheap_channel *channel, int succeeded),
+RELEASING(int, static_ready, (ipcheap_heap *heap, const ipcheap_channel *channel, int succeeded),
           (heap, channel, succeeded))
 RELEASING(int, remove_channel, (ipcheap_heap *heap, const ipcheap_key *key, int force),
           (heap, key, force))
@@ -52,8 +50,7 @@ RELEASING(int, claim,
           (heap, channel, side, endpoint))
 RELEASING(int, endpoint_close, (ipcheap_endpoint *endpoint), (endpoint))
 RELEASING(int, wait, (ipcheap_endpoint *endpoint, int64_t timeout_ns), (endpoint, timeout_ns))
-RELEASING(int, wait_peer, (ipcheap_endpoint *endpoint, int64_t timeout_ns),
-          (endpoint, timeout_ns))
+RELEASING(int, wait_peer, (ipcheap_endpoint *endpoint, int64_t timeout_ns), (endpoint, timeout_ns))
 RELEASING(int64_t, wait_any, (ipcheap_waitable *items, size_t count, int64_t timeout_ns),
           (items, count, timeout_ns))
 RELEASING(int, word_wait,
@@ -162,11 +159,10 @@ static int py_recover(ipcheap_heap *heap, ipcheap_recovery *report, py_witness *
 
 /* Atomics on cells of 4 and 8 bytes ------------------------------------------------------- */
 
-#define ATOMIC(name, function)                                                     \
-    static uint64_t py_atomic_##name(void *cell, uint32_t width, uint64_t value) { \
-        if (width == 4)                                                            \
-            return function((uint32_t *)cell, (uint32_t)value, __ATOMIC_SEQ_CST);  \
-        return function((uint64_t *)cell, value, __ATOMIC_SEQ_CST);                \
+#define ATOMIC(name, function)                                                                \
+    static uint64_t py_atomic_##name(void *cell, uint32_t width, uint64_t value) {            \
+        if (width == 4) return function((uint32_t *)cell, (uint32_t)value, __ATOMIC_SEQ_CST); \
+        return function((uint64_t *)cell, value, __ATOMIC_SEQ_CST);                           \
     }
 
 ATOMIC(exchange, __atomic_exchange_n)

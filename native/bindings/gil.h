@@ -22,10 +22,10 @@
 
 #define RELEASING(result, name, parameters, arguments) \
     static result py_##name parameters {               \
-        PyThreadState *state = PyEval_SaveThread();     \
-        result value = ipcheap_##name arguments;        \
-        PyEval_RestoreThread(state);                    \
-        return value;                                   \
+        PyThreadState *state = PyEval_SaveThread();    \
+        result value = ipcheap_##name arguments;       \
+        PyEval_RestoreThread(state);                   \
+        return value;                                  \
     }
 
 #define KEEPING(result, name, parameters, arguments)    \

@@ -44,9 +44,9 @@ static PyObject *send_all(py_endpoint *self, PyObject *list, sender *send, const
             continue;
         }
         int error = went ? (int)went : IPCHEAP_WOULD_BLOCK;
-        PyObject *next =
-            PyObject_CallMethod((PyObject *)self, wait, "iOOO", error,
-                                PyList_GetItem(list, sent), or_none(timeout), deadline);
+        PyObject *next = PyObject_CallMethod((PyObject *)self, wait, "iOOO", error,
+                                             PyList_GetItem(list, sent), or_none(timeout),
+                                             deadline);
         Py_DECREF(deadline);
         deadline = next;
     }
@@ -85,8 +85,8 @@ static PyObject *producer_send_record(PyObject *self, PyObject *const *given, Py
                                or_none(arguments[1]));
 }
 
-static PyObject *producer_try_send_record(PyObject *self, PyObject *const *given,
-                                          Py_ssize_t count, PyObject *names) {
+static PyObject *producer_try_send_record(PyObject *self, PyObject *const *given, Py_ssize_t count,
+                                          PyObject *names) {
     static const char *const record_only[] = {"record", NULL};
     PyObject *object;
     if (arguments_of(given, count, names, record_only, 1, &object)) return NULL;
@@ -151,8 +151,8 @@ static int64_t send_some(py_endpoint *self, PyObject *list, Py_ssize_t first) {
     return went;
 }
 
-static PyObject *producer_send_records(PyObject *object, PyObject *const *given,
-                                       Py_ssize_t count, PyObject *names) {
+static PyObject *producer_send_records(PyObject *object, PyObject *const *given, Py_ssize_t count,
+                                       PyObject *names) {
     py_endpoint *self = (py_endpoint *)object;
     PyObject *arguments[2];
     int error;

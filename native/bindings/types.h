@@ -69,14 +69,14 @@ typedef struct py_block {
     ipcheap_heap *heap;
     PyObject *source;
     uint32_t forks; /* as for a record */
-    int armed; /* it frees the memory */
+    int armed;      /* it frees the memory */
 } py_block;
 
 /* record.c */
 PyObject *record_type(void);
 void record_use_class(PyObject *subclass, PyObject *made);
 PyObject *record_new(ipcheap_heap *heap, PyObject *source); /* the caller fills in its core */
-void record_drop(PyObject *object); /* drops a record that does not own its core */
+void record_drop(PyObject *object);    /* drops a record that does not own its core */
 int record_announce(PyObject *object); /* once its core is filled in; -1 with an exception */
 int record_outgoing(PyObject *object, ipcheap_heap *heap);
 void record_sent(PyObject *object);

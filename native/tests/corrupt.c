@@ -18,8 +18,7 @@ static struct edit edit_at(const unsigned char *bytes, size_t size, size_t at) {
     struct edit e = {byte_at(bytes, size, at), byte_at(bytes, size, at + 1), 0, 0};
     for (size_t i = 0; i < 2; i++)
         e.where |= (uint16_t)(byte_at(bytes, size, at + 2 + i) << (8 * i));
-    for (size_t i = 0; i < 8; i++)
-        e.value |= (uint64_t)byte_at(bytes, size, at + 4 + i) << (8 * i);
+    for (size_t i = 0; i < 8; i++) e.value |= (uint64_t)byte_at(bytes, size, at + 4 + i) << (8 * i);
     return e;
 }
 

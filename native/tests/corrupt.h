@@ -26,7 +26,7 @@ struct corrupt_result {
     uint32_t attached;   /* how many of the two users could attach */
     uint32_t operations; /* how many were tried */
     uint32_t succeeded;
-    uint32_t corrupt;    /* how many returned CORRUPT */
+    uint32_t corrupt; /* how many returned CORRUPT */
 };
 
 /* Builds the heap that every case starts from: once a process, before the first case. */

@@ -163,9 +163,29 @@ void images_prepare(void) {
 
 /* The target of an edit: a field, or any word, of one of `count` structures. */
 enum region {
-    ANYWHERE, ANY_META, HEADER, LOCK, ROOTS, LISTS, BINS_OF_ZONE, COMMITTED, META_COMMITTED,
-    PARTICIPANT, HEAD, LINKS, TAIL, SLAB, REMOTE, TAGS, CHANNEL, SEATS, SIDES, TABLE, RING,
-    RING_WORD, REGIONS
+    ANYWHERE,
+    ANY_META,
+    HEADER,
+    LOCK,
+    ROOTS,
+    LISTS,
+    BINS_OF_ZONE,
+    COMMITTED,
+    META_COMMITTED,
+    PARTICIPANT,
+    HEAD,
+    LINKS,
+    TAIL,
+    SLAB,
+    REMOTE,
+    TAGS,
+    CHANNEL,
+    SEATS,
+    SIDES,
+    TABLE,
+    RING,
+    RING_WORD,
+    REGIONS
 };
 
 /* A multiple of four inside the segment. */
@@ -235,25 +255,44 @@ static uint64_t plausible(const struct image *image, const struct edit *e, uint6
     uint64_t page = image->runs[(n >> 4) % image->run_count];
     uint64_t own = own_tag(slot, generation);
     switch (e->value % 24) {
-    case 0: return 0;
-    case 1: return ~UINT64_C(0);
-    case 2: return small;
-    case 3: return UINT64_C(1) << (n & 63);
-    case 4: return page;
-    case 5: return page + 1;
-    case 6: return g->total_pages + small % 3 - 1;
-    case 7: return g->zone_pages[DATA_ZONE] + small % 3 - 1;
-    case 8: return g->data_at + (page << PAGE_SHIFT);
-    case 9: return g->data_at + (n & 0xFFFFFF) / 64 * 64;
-    case 10: return g->bytes - small % 4 * PAGE;
-    case 11: return at;
-    case 12: return (at - g->pages_at) / sizeof(struct page) + 1; /* a link to itself */
-    case 13: return own;
-    case 14: return own | UINT64_C(3) << 62;
-    case 15: return (n & 64 ? part_tag : sent_tag)((uint32_t)small % 16, n & 63);
-    case 16: return slab_owner_word(own, (uint32_t)small % 32);
-    case 17: return slot_word(generation, (enum participant_state)(small & 1));
-    case 18: return (generation & 0x3FFFF) << 13 | (slot + 1) | UINT64_C(0x80000000) * (small & 1);
+    case 0:
+        return 0;
+    case 1:
+        return ~UINT64_C(0);
+    case 2:
+        return small;
+    case 3:
+        return UINT64_C(1) << (n & 63);
+    case 4:
+        return page;
+    case 5:
+        return page + 1;
+    case 6:
+        return g->total_pages + small % 3 - 1;
+    case 7:
+        return g->zone_pages[DATA_ZONE] + small % 3 - 1;
+    case 8:
+        return g->data_at + (page << PAGE_SHIFT);
+    case 9:
+        return g->data_at + (n & 0xFFFFFF) / 64 * 64;
+    case 10:
+        return g->bytes - small % 4 * PAGE;
+    case 11:
+        return at;
+    case 12:
+        return (at - g->pages_at) / sizeof(struct page) + 1; /* a link to itself */
+    case 13:
+        return own;
+    case 14:
+        return own | UINT64_C(3) << 62;
+    case 15:
+        return (n & 64 ? part_tag : sent_tag)((uint32_t)small % 16, n & 63);
+    case 16:
+        return slab_owner_word(own, (uint32_t)small % 32);
+    case 17:
+        return slot_word(generation, (enum participant_state)(small & 1));
+    case 18:
+        return (generation & 0x3FFFF) << 13 | (slot + 1) | UINT64_C(0x80000000) * (small & 1);
     case 19:
         return page_word((enum page_state)(small % 6), (enum page_kind)(small / 6 % 7), n & 0xFFF);
     case 20:
@@ -261,8 +300,10 @@ static uint64_t plausible(const struct image *image, const struct edit *e, uint6
                          g->total_pages - page);
     case 21:
         return ring_word(n & 7, (enum slot_state)(small & 3), g->data_at + (page << PAGE_SHIFT));
-    case 22: return (10 + small % 40) << 56 | (g->data_at + (page << PAGE_SHIFT));
-    default: return small << 62 | (own & ~(UINT64_C(3) << 62));
+    case 22:
+        return (10 + small % 40) << 56 | (g->data_at + (page << PAGE_SHIFT));
+    default:
+        return small << 62 | (own & ~(UINT64_C(3) << 62));
     }
 }
 
@@ -308,7 +349,6 @@ void spoil(const struct copy *copy, const struct edit *e) {
 }
 
 /* Copying ---------------------------------------------------------------------------------- */
-
 
 /* Takes all the room that the tmpfs has left, so that touching a hole raises SIGBUS. */
 static int fill_up(void) {

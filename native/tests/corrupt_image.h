@@ -18,16 +18,18 @@ enum { IMAGES = 2, RECORD_CHANNELS = 8, RUNS = 64 };
 struct image {
     uint64_t bytes;
     uint64_t count;
-    struct { uint64_t offset; unsigned char *data; } pages[4096];
+    struct {
+        uint64_t offset;
+        unsigned char *data;
+    } pages[4096];
     struct geometry geometry;
-    uint64_t chunk, table, table_cells;           /* offsets */
+    uint64_t chunk, table, table_cells; /* offsets */
     uint64_t rings[RECORD_CHANNELS], slots[RECORD_CHANNELS];
-    uint64_t runs[RUNS], run_count;               /* pages of heads */
-    uint64_t slabs[RUNS], slab_count;             /* granules */
+    uint64_t runs[RUNS], run_count;   /* pages of heads */
+    uint64_t slabs[RUNS], slab_count; /* granules */
     uint32_t slots_used;
     uint32_t generation[64];
 };
-
 
 struct copy {
     const struct image *image;

@@ -12,8 +12,8 @@
 
 #include "testing.h"
 
-#include "segment/size_class.h"
 #include "segment/handle.h"
+#include "segment/size_class.h"
 
 enum { SLOTS = 4, MOST = 64, OWN = 4 };
 enum { A = 1, B = 2, C = 3, X = 9 }; /* ids: victim to survivor, back, forwarded, the scenario's */
@@ -25,7 +25,7 @@ enum fate { UNTOUCHED, GIVING, GIVEN, FORWARDING, FORWARDED };
 struct told {
     const char *file;
     int line;
-    int done; /* it reached the end */
+    int done;               /* it reached the end */
     uint64_t sending, sent; /* on A */
     enum fate fate[MOST];   /* of the records that came on B */
     int progress;           /* for the scenario's own use */
@@ -40,7 +40,7 @@ struct world {
     uint64_t a_received, b_sent;
     ipcheap_record own[OWN], mine[MOST];
     int meet[2]; /* the survivor's end and the victim's */
-    int bell; /* the descriptor of a_in, if requested: armed when the victim acts */
+    int bell;    /* the descriptor of a_in, if requested: armed when the victim acts */
 };
 
 struct scenario {

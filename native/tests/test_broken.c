@@ -1,7 +1,7 @@
 /* One word of a heap has a value that no participant writes: who gets an error, what goes on. */
 
-#include "record/endpoint.h"
 #include "memory/extent.h"
+#include "record/endpoint.h"
 #include "testing.h"
 
 enum { SLOTS = 8 };
@@ -42,7 +42,8 @@ static void a_broken_slot_stops_its_channel_and_no_other(void) {
     ipcheap_record record;
     ipcheap_endpoint *again;
     EXPECT_EQ(send_bytes(heap, broken.out, 100), 0);
-    put(&record_endpoint(broken.in)->slots[0].word, ring_word(5, SLOT_FULL, heap->geometry.data_at));
+    put(&record_endpoint(broken.in)->slots[0].word,
+        ring_word(5, SLOT_FULL, heap->geometry.data_at));
     EXPECT_EQ(ipcheap_try_receive(broken.in, &record), IPCHEAP_CORRUPT);
     EXPECT_EQ(ipcheap_receive(broken.in, &record, -1), IPCHEAP_CORRUPT);
     EXPECT_EQ(send_bytes(heap, broken.out, 100), IPCHEAP_CORRUPT);
@@ -310,7 +311,11 @@ static void a_lock_that_nobody_holds_is_taken_over(void) {
     ipcheap_heap *heap = attach(fd);
     ipcheap_record record;
     EXPECT_EQ(ipcheap_allocate(heap, 64, &record), 0);
-    const uint32_t words[] = {1, UINT32_MAX, 0x1FFF, 0x80000000, heap->members->lock_word,
+    const uint32_t words[] = {1,
+                              UINT32_MAX,
+                              0x1FFF,
+                              0x80000000,
+                              heap->members->lock_word,
                               heap->members->lock_word + (5u << 13)};
     for (uint32_t i = 0; i < sizeof words / sizeof *words; i++) {
         put(&heap->header->lock, words[i]);

@@ -135,8 +135,8 @@ int main(int count, char **arguments) {
         return 0;
     }
     struct totals t = {0};
-    t.shared = mmap(NULL, sizeof *t.shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-                    -1, 0);
+    t.shared = mmap(NULL, sizeof *t.shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+                    0);
     EXPECT(t.shared != MAP_FAILED);
     if (count == 3) {
         run_random(&t, strtoull(arguments[1], NULL, 0), strtoull(arguments[2], NULL, 0));

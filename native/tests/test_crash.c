@@ -23,7 +23,10 @@ int main(void) { return 77; }
 static struct told *hook_told;
 static long steps_left;
 static int each_line; /* how often each line counts; 0: always */
-static struct { const char *file; int line, count; } lines_seen[1024];
+static struct {
+    const char *file;
+    int line, count;
+} lines_seen[1024];
 
 static bool counts(const char *file, int line) {
     if (!each_line) return true;

@@ -71,7 +71,8 @@ static int wait_somehow(struct lane *l, ipcheap_endpoint *e, ipcheap_endpoint *i
     int style = (int)pick(l, 6);
     tally->style[l->side][style]++;
     switch (style) {
-    case 0: return ipcheap_wait(e, -1);
+    case 0:
+        return ipcheap_wait(e, -1);
     case 1: {
         int result = ipcheap_wait(e, (int64_t)pick(l, 200000));
         return result == IPCHEAP_TIMED_OUT ? 0 : result;
@@ -93,7 +94,8 @@ static int wait_somehow(struct lane *l, ipcheap_endpoint *e, ipcheap_endpoint *i
         int64_t ready = ipcheap_wait_any(items, 2, (int64_t)pick(l, 100000));
         return ready < 0 ? (int)ready : 0;
     }
-    default: return 0; /* no wait: just retry */
+    default:
+        return 0; /* no wait: just retry */
     }
 }
 

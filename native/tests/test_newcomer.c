@@ -157,8 +157,7 @@ int main(void) {
     ipcheap_endpoint *again = claim(heap, &y, IPCHEAP_CONSUMER);
     EXPECT_EQ(ipcheap_try_receive(again, &record), 0);
     EXPECT_EQ(record.offset, first);
-    for (uint64_t i = 0; i < record.nbytes; i++)
-        EXPECT_EQ(((unsigned char *)record.data)[i], 0x77);
+    for (uint64_t i = 0; i < record.nbytes; i++) EXPECT_EQ(((unsigned char *)record.data)[i], 0x77);
     EXPECT_EQ(ipcheap_free(heap, &record), 0);
     EXPECT_EQ(statistics(heap).in_use, 0);
     expect_sound(heap);

@@ -2,10 +2,10 @@
 #ifndef IPCHEAP_TESTS_TESTING_H
 #define IPCHEAP_TESTS_TESTING_H
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -16,22 +16,22 @@
 
 #define MIB (UINT64_C(1) << 20)
 
-#define EXPECT(condition)                                                                 \
-    do {                                                                                  \
-        if (!(condition)) {                                                               \
-            fprintf(stderr, "%s:%d: expected: %s\n", __FILE__, __LINE__, #condition);     \
-            abort();                                                                      \
-        }                                                                                 \
+#define EXPECT(condition)                                                             \
+    do {                                                                              \
+        if (!(condition)) {                                                           \
+            fprintf(stderr, "%s:%d: expected: %s\n", __FILE__, __LINE__, #condition); \
+            abort();                                                                  \
+        }                                                                             \
     } while (0)
 
-#define EXPECT_EQ(got, wanted)                                                            \
-    do {                                                                                  \
-        long long got_ = (long long)(got), wanted_ = (long long)(wanted);                 \
-        if (got_ != wanted_) {                                                            \
-            fprintf(stderr, "%s:%d: %s is %lld, not %lld\n", __FILE__, __LINE__, #got,    \
-                    got_, wanted_);                                                       \
-            abort();                                                                      \
-        }                                                                                 \
+#define EXPECT_EQ(got, wanted)                                                               \
+    do {                                                                                     \
+        long long got_ = (long long)(got), wanted_ = (long long)(wanted);                    \
+        if (got_ != wanted_) {                                                               \
+            fprintf(stderr, "%s:%d: %s is %lld, not %lld\n", __FILE__, __LINE__, #got, got_, \
+                    wanted_);                                                                \
+            abort();                                                                         \
+        }                                                                                    \
     } while (0)
 
 /* A file without a name that holds a fresh heap. */

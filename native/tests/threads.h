@@ -49,7 +49,9 @@ static inline void await(atomic_int *word, int value) {
     while (atomic_load(word) != value) usleep(100);
 }
 
-static inline uint64_t size_of(uint64_t number) { return number % 7 == 3 ? 40000 : 8 + number % 300; }
+static inline uint64_t size_of(uint64_t number) {
+    return number % 7 == 3 ? 40000 : 8 + number % 300;
+}
 
 static inline ipcheap_record numbered(ipcheap_heap *heap, uint64_t number) {
     ipcheap_record record;

@@ -7,33 +7,33 @@
 #ifndef IPCHEAP_ERRORS_H
 #define IPCHEAP_ERRORS_H
 
-#define IPCHEAP_ERRORS(X)                                                                       \
-    X(WOULD_BLOCK, -1, "the call would have to wait")                                           \
-    X(TIMED_OUT, -2, "the time is up")                                                          \
-    X(INTERRUPTED, -3, "a signal arrived while waiting")                                        \
-    X(HEAP_EXISTS, -4, "the heap exists already")                                               \
-    X(NOT_FORMATTED, -5, "the segment has not been formatted yet")                              \
-    X(FORMAT_MISMATCH, -6, "this is no heap, or a heap of another format")                      \
-    X(HEAP_FULL, -7, "the heap has no room for this")                                           \
-    X(MEMORY_FULL, -8, "the file system under the heap has no room for this")                   \
-    X(HEAP_CLOSED, -9, "the heap is closed")                                                    \
-    X(HEAP_BUSY, -10, "the heap lock was not free in time")                                     \
-    X(TOO_MANY_PARTICIPANTS, -11, "every participant slot of the heap is taken")                \
-    X(CHANNEL_NOT_FOUND, -12, "there is no such channel")                                       \
-    X(CHANNEL_TYPE, -13, "the channel is of another kind or shape")                             \
-    X(CHANNEL_BUSY, -14, "this side of the channel is taken")                                   \
-    X(CHANNEL_CLOSED, -15, "the other side has closed")                                         \
-    X(PEER_DIED, -16, "the other side has died")                                                \
-    X(ENDPOINT_CLOSED, -17, "the endpoint is closed")                                           \
-    X(RECORD, -18, "the record is not the caller's: freed, sent, or of another heap")           \
-    X(WRONG_THREAD, -20, "the endpoint belongs to another thread")                              \
-    X(WRONG_PROCESS, -21, "the endpoint or record belongs to another process")                  \
-    X(CORRUPT, -22, "the segment holds what no participant would have written")                 \
-    X(BAD_VALUE, -23, "an argument is out of range")                                            \
-    X(NO_MEMORY, -24, "the process is out of memory")                                           \
-    X(SYSTEM, -25, "a system call failed; see errno")                                           \
-    X(WOULD_SLEEP, -26, "the call has to sleep, and may not here")                              \
-    X(OWNER_DIED, -27, "the last owner of the lock died holding it")                            \
+#define IPCHEAP_ERRORS(X)                                                             \
+    X(WOULD_BLOCK, -1, "the call would have to wait")                                 \
+    X(TIMED_OUT, -2, "the time is up")                                                \
+    X(INTERRUPTED, -3, "a signal arrived while waiting")                              \
+    X(HEAP_EXISTS, -4, "the heap exists already")                                     \
+    X(NOT_FORMATTED, -5, "the segment has not been formatted yet")                    \
+    X(FORMAT_MISMATCH, -6, "this is no heap, or a heap of another format")            \
+    X(HEAP_FULL, -7, "the heap has no room for this")                                 \
+    X(MEMORY_FULL, -8, "the file system under the heap has no room for this")         \
+    X(HEAP_CLOSED, -9, "the heap is closed")                                          \
+    X(HEAP_BUSY, -10, "the heap lock was not free in time")                           \
+    X(TOO_MANY_PARTICIPANTS, -11, "every participant slot of the heap is taken")      \
+    X(CHANNEL_NOT_FOUND, -12, "there is no such channel")                             \
+    X(CHANNEL_TYPE, -13, "the channel is of another kind or shape")                   \
+    X(CHANNEL_BUSY, -14, "this side of the channel is taken")                         \
+    X(CHANNEL_CLOSED, -15, "the other side has closed")                               \
+    X(PEER_DIED, -16, "the other side has died")                                      \
+    X(ENDPOINT_CLOSED, -17, "the endpoint is closed")                                 \
+    X(RECORD, -18, "the record is not the caller's: freed, sent, or of another heap") \
+    X(WRONG_THREAD, -20, "the endpoint belongs to another thread")                    \
+    X(WRONG_PROCESS, -21, "the endpoint or record belongs to another process")        \
+    X(CORRUPT, -22, "the segment holds what no participant would have written")       \
+    X(BAD_VALUE, -23, "an argument is out of range")                                  \
+    X(NO_MEMORY, -24, "the process is out of memory")                                 \
+    X(SYSTEM, -25, "a system call failed; see errno")                                 \
+    X(WOULD_SLEEP, -26, "the call has to sleep, and may not here")                    \
+    X(OWNER_DIED, -27, "the last owner of the lock died holding it")                  \
     X(BROKEN, -28, "the barrier is broken")
 
 enum ipcheap_error {

@@ -199,12 +199,12 @@ IPCHEAP_API int64_t ipcheap_trim(ipcheap_heap *heap, uint64_t keep);
 typedef struct ipcheap_holder {
     uint32_t pid; /* in its own PID namespace; 0: unknown */
     uint32_t tid;
-    uint32_t alive;     /* 1 or 0 */
-    uint32_t ours;      /* 1: a thread of the calling process */
-    uint32_t elsewhere; /* 1: its pid is of another PID namespace than the caller's */
-    char name[16];      /* of the thread, with a zero at the end */
-    uint64_t since_ns;  /* when it became a participant, since the epoch */
-    uint32_t in_turn;   /* 1: its large records use memory in turn, not the lowest that is free */
+    uint32_t alive;       /* 1 or 0 */
+    uint32_t ours;        /* 1: a thread of the calling process */
+    uint32_t elsewhere;   /* 1: its pid is of another PID namespace than the caller's */
+    char name[16];        /* of the thread, with a zero at the end */
+    uint64_t since_ns;    /* when it became a participant, since the epoch */
+    uint32_t in_turn;     /* 1: its large records use memory in turn, not the lowest that is free */
     uint32_t copies_past; /* bit n: it copies 16 KiB << n, up to twice that, past the caches */
 } ipcheap_holder;
 
@@ -469,8 +469,8 @@ typedef struct ipcheap_bytes {
  * HEAP_FULL, and those of ipcheap_try_send(). This is the fastest way to send bytes that exist
  * already, because as a rule a copy goes into the block that came back in its slot.
  */
-IPCHEAP_API int64_t ipcheap_try_send_copies(ipcheap_endpoint *producer,
-                                            const ipcheap_bytes *copied, size_t count);
+IPCHEAP_API int64_t ipcheap_try_send_copies(ipcheap_endpoint *producer, const ipcheap_bytes *copied,
+                                            size_t count);
 /*
  * Takes the bytes of `count` records, all of them or none. Returns 0 if it took them, or a
  * negative number, its own or an ipcheap_error. It must not use the endpoint.

@@ -33,7 +33,7 @@
 /* Waits up to this are dozed through on a timer, if they are regular; longer ones are slept through. */
 #define LONGEST_WAIT (MILLISECOND / 3)
 #define SHORTEST_DOZE (MILLISECOND / 100) /* as precise as a timer is */
-#define STEADY 4 /* similar waits before most of one is dozed through */
+#define STEADY 4                          /* similar waits before most of one is dozed through */
 
 /* Idle memory is given back after the heap has needed no more for this long. */
 #define CALM SECOND

@@ -12,10 +12,16 @@ static void knock(ipcheap_heap *heap, uint64_t holder) {
 bool unpark(ipcheap_heap *heap, struct seat *seat, struct bell_pull *pull) {
     if (get(&seat->parked) == AWAKE) return false;
     switch ((enum parked_state)put_exchange(&seat->parked, AWAKE)) {
-    case AWAKE: return false;
-    case PARKED_BELL: bell_ring(heap, seat, pull); break;
-    case PARKED_AMONG: knock(heap, get_acquire(&seat->holder)); break; /* with claim() */
-    default: os_futex_wake(&seat->parked, 1); /* PARKED_HERE, or a corrupt word */
+    case AWAKE:
+        return false;
+    case PARKED_BELL:
+        bell_ring(heap, seat, pull);
+        break;
+    case PARKED_AMONG:
+        knock(heap, get_acquire(&seat->holder));
+        break; /* with claim() */
+    default:
+        os_futex_wake(&seat->parked, 1); /* PARKED_HERE, or a corrupt word */
     }
     return true;
 }

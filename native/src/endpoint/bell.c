@@ -13,7 +13,7 @@ struct own_bell {
     bool watches_file; /* `watch` reports any process that closes the heap */
     uint64_t watched;  /* the holder of the other side that `watch` is for */
     enum { QUIET, ARMED, RUNG } state;
-    bool due;          /* a waker is about to write a byte */
+    bool due; /* a waker is about to write a byte */
 };
 
 /* The other side's process -------------------------------------------------------------- */

@@ -24,7 +24,7 @@ static int claim(ipcheap_endpoint *e, uint64_t shape) {
     if (error) return error;
     put(&e->seat->parked, AWAKE);
     put_release(&e->seat->holder, e->me->tag); /* commit: SIDE_OPEN is TAG_OWN */
-    full_fence(); /* pairs with sleeper_fence(): for wait_peer */
+    full_fence();                              /* pairs with sleeper_fence(): for wait_peer */
     /* The holder before may have taken the other's word, and been killed before it rang. */
     if (!unpark(e->heap, e->peer, NULL)) bell_ring(e->heap, e->peer, NULL);
     directory_notify(e->heap);

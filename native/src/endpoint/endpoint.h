@@ -16,7 +16,7 @@
 /* How an endpoint waits, learnt from its recent waits: patience.c. */
 struct patience {
     int spinning, dozing; /* as the environment pins them; 0: learn */
-    uint32_t spins;  /* how long to spin before parking */
+    uint32_t spins;       /* how long to spin before parking */
     uint32_t short_sleeps;
     int64_t doze;    /* ns to sleep before looking; 0: not at all */
     int64_t usual;   /* ns, about how long recent waits took */
@@ -36,8 +36,8 @@ struct ipcheap_endpoint {
     int depth;       /* of ipcheap_endpoint_enter(), by its own thread */
     _Atomic int use; /* endpoint_use: it is closed once, by whichever thread */
     struct patience patience;
-    struct own_bell *bell; /* once its descriptor was asked for: bell.h */
-    struct bell_pull pull; /* the way to the peer's bell */
+    struct own_bell *bell;         /* once its descriptor was asked for: bell.h */
+    struct bell_pull pull;         /* the way to the peer's bell */
     struct ipcheap_endpoint *next; /* of the participant */
 };
 

@@ -12,16 +12,14 @@ void patience_begin(struct patience *p) {
 }
 
 /* Do other threads of this process use the heap? They compete for the cores with both sides. */
-static bool has_company(const ipcheap_heap *heap) {
-    return get(&heap->members_here) > 1;
-}
+static bool has_company(const ipcheap_heap *heap) { return get(&heap->members_here) > 1; }
 
 /* Are both sides confined to the same core? Then the other one cannot go on while this one spins. */
 static bool shares_its_core(const ipcheap_endpoint *e) {
     uint32_t core = get(&e->me->record->core);
     if (LIKELY(core == 0)) return false;
-    struct participant_slot *peer =
-        participant_record(e->heap, get_acquire(&e->peer->holder)); /* with claim() */
+    struct participant_slot *peer = participant_record(
+        e->heap, get_acquire(&e->peer->holder)); /* with claim() */
     return !peer || get(&peer->core) == core;
 }
 
@@ -42,7 +40,8 @@ bool endpoint_spin(ipcheap_endpoint *e) {
     for (uint32_t i = 0; i < most; i++) {
         /* Only for work: a look at more would notice it later. */
         if (e->kind->has_some(e)) {
-            e->patience.spins = (uint32_t)least(MOST_SPINS, e->patience.spins + 4 * (uint64_t)i + 16);
+            e->patience.spins = (uint32_t)least(MOST_SPINS,
+                                                e->patience.spins + 4 * (uint64_t)i + 16);
             return true;
         }
         os_pause();
@@ -101,7 +100,8 @@ void endpoint_expect(ipcheap_endpoint *e, int64_t waited) {
         if (most < doze) doze = most > e->patience.doze / 2 ? most : e->patience.doze / 2;
     } else {
         less_steady(e, STEADY);
-        doze = e->patience.steady ? e->patience.doze - e->patience.doze / 8 : e->patience.doze / 2; /* a single late wake-up is tolerable */
+        doze = e->patience.steady ? e->patience.doze - e->patience.doze / 8
+                                  : e->patience.doze / 2; /* a single late wake-up is tolerable */
     }
     e->patience.doze = doze < SHORTEST_DOZE / 2 ? 0 : doze;
 }

@@ -13,7 +13,7 @@
 #include "endpoint/park.h"
 #include "static/sync.h"
 
-#define GLANCES 16               /* how often to look before sleeping */
+#define GLANCES 16 /* how often to look before sleeping */
 
 struct gathering {
     ipcheap_waitable *items;

@@ -43,8 +43,7 @@ static void check_header(struct check *c) {
         fault(c, "the header is not what it was");
 }
 
-int ipcheap_check(ipcheap_heap *heap, void (*say)(void *context, const char *text),
-                  void *context) {
+int ipcheap_check(ipcheap_heap *heap, void (*say)(void *context, const char *text), void *context) {
     struct participant *me;
     if (heap->closed) return IPCHEAP_HEAP_CLOSED;
     int error = participant_current(heap, &me);

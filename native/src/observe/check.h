@@ -29,8 +29,7 @@ void __attribute__((format(printf, 2, 3))) fault(struct check *c, const char *fo
 bool may_own(ipcheap_heap *heap, uint64_t tag);
 
 /* True if a used run with this kind, tag and length starts at this offset. */
-bool run_is(ipcheap_heap *heap, uint64_t offset, enum page_kind kind, uint64_t tag,
-            uint64_t bytes);
+bool run_is(ipcheap_heap *heap, uint64_t offset, enum page_kind kind, uint64_t tag, uint64_t bytes);
 
 /* The checks of one kind, in a file of its own: a second opinion, sharing no code with the kind. */
 struct kind_check {

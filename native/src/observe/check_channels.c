@@ -15,13 +15,14 @@ static void check_seat(struct check *c, uint32_t index, struct channel *channel,
         if (side_state(holder) != SIDE_OPEN || may_own(c->heap, holder)) return;
         if (look < LOOKS - 1) continue;
         if (get_acquire(&channel->seats[side].holder) == holder) /* pairs with claim() */
-            fault(c, "the %s side of channel %u is held by nobody (%llx)",
-                  name, index, (number)holder);
+            fault(c, "the %s side of channel %u is held by nobody (%llx)", name, index,
+                  (number)holder);
     }
 }
 
 /* Checks that a side's marks are in order; the side moves them one by one. */
-static void check_marks(struct check *c, uint32_t index, const struct side *side, const char *name) {
+static void check_marks(struct check *c, uint32_t index, const struct side *side,
+                        const char *name) {
     for (int look = 0; look < LOOKS; look++) {
         int wrong = 0;
         uint64_t newest = get_acquire(&side->marks[0]); /* pairs with side_mark() */
@@ -99,7 +100,8 @@ static void check_directory_memory(struct check *c) {
     ipcheap_heap *heap = c->heap;
     uint64_t word = get(&heap->header->table), offset = word & ((UINT64_C(1) << 56) - 1);
     uint64_t table_bytes = UINT64_C(4) << (word >> 56 & 63);
-    if (word && !run_is(heap, offset, KIND_SYSTEM, part_tag(NO_CHANNEL, DIRECTORY_TABLE), table_bytes))
+    if (word &&
+        !run_is(heap, offset, KIND_SYSTEM, part_tag(NO_CHANNEL, DIRECTORY_TABLE), table_bytes))
         fault(c, "the table of the directory is not its own");
     for (uint32_t i = 0; i < DIRECTORY_CHUNKS; i++) {
         uint64_t chunk = get(&heap->header->chunks[i]);
@@ -135,8 +137,7 @@ static void check_directory(struct check *c) {
         }
     }
     uint32_t counted = get(&heap->header->channels);
-    if (living != counted)
-        fault(c, "the directory counts %u channels and has %u", counted, living);
+    if (living != counted) fault(c, "the directory counts %u channels and has %u", counted, living);
     check_free_entries(c, free_entries);
 }
 

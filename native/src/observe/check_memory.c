@@ -1,8 +1,8 @@
 /* check_memory.c - every page of both zones has one owner. */
 
 #include "memory/extent.h"
-#include "observe/check.h"
 #include "memory/slab.h"
+#include "observe/check.h"
 #include "segment/commit.h"
 
 typedef unsigned long long number;
@@ -88,8 +88,7 @@ static void check_orphans(struct check *c, uint64_t orphans) {
         }
     }
     if (listed != orphans)
-        fault(c, "%llu slabs have no owner, and %llu are listed", (number)orphans,
-              (number)listed);
+        fault(c, "%llu slabs have no owner, and %llu are listed", (number)orphans, (number)listed);
 }
 
 /* Runs ----------------------------------------------------------------------------------- */
@@ -102,8 +101,7 @@ static void check_owned_run(struct check *c, const struct extent_walk *walk, uin
     if (index == NO_CHANNEL) {
         uint64_t table = get(&heap->header->table) & ((UINT64_C(1) << 56) - 1);
         bool known = table == offset;
-        for (int i = 0; i < DIRECTORY_CHUNKS; i++)
-            known |= get(&heap->header->chunks[i]) == offset;
+        for (int i = 0; i < DIRECTORY_CHUNKS; i++) known |= get(&heap->header->chunks[i]) == offset;
         if (!known)
             fault(c, "the directory does not know of its memory at offset %llu", (number)offset);
     } else {

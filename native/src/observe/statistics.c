@@ -3,8 +3,8 @@
 #include "channel/directory.h"
 #include "channel/kind.h"
 #include "memory/extent.h"
-#include "memory/trim.h"
 #include "memory/slab.h"
+#include "memory/trim.h"
 #include "segment/commit.h"
 #include "segment/lock.h"
 

@@ -13,9 +13,9 @@
 #include "record/ring.h"
 
 _Static_assert(sizeof(ipcheap_array_header) == 24, "it lies in shared memory");
-_Static_assert(sizeof(ipcheap_description) ==
-                   sizeof(ipcheap_array_header) + IPCHEAP_ARRAY_DIMENSIONS * sizeof(uint64_t) +
-                       IPCHEAP_ARRAY_TYPE,
+_Static_assert(sizeof(ipcheap_description) == sizeof(ipcheap_array_header) +
+                                                  IPCHEAP_ARRAY_DIMENSIONS * sizeof(uint64_t) +
+                                                  IPCHEAP_ARRAY_TYPE,
                "there is room for the longest description");
 
 static const uint64_t most_bytes = UINT64_C(1) << (SIZE_BITS - 1);
@@ -48,7 +48,8 @@ static uint64_t description_bytes(const ipcheap_array_header *header) {
 /* True if what stands behind a header that description_bytes() accepts is valid. */
 static bool rest_is_valid(const ipcheap_array_header *header, const char *rest, uint64_t *nbytes) {
     const char *type = rest + header->dimensions * sizeof(uint64_t);
-    if (memchr(type, 0, (size_t)header->type_length + 1) != type + header->type_length) return false;
+    if (memchr(type, 0, (size_t)header->type_length + 1) != type + header->type_length)
+        return false;
     return measure(header, rest, nbytes);
 }
 

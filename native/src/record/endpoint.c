@@ -87,8 +87,7 @@ static void keep_held(ipcheap_endpoint *endpoint, struct participant *me) {
         struct ring_slot *slot = slot_of(e, p);
         uint64_t word = get_acquire(&slot->word); /* pairs with fill_slot() */
         struct place place;
-        if (!slot_is_readable(e, p, word) ||
-            !place_find(e->base.heap, ring_offset(word), &place) ||
+        if (!slot_is_readable(e, p, word) || !place_find(e->base.heap, ring_offset(word), &place) ||
             !place_is(&place, my_sent_tag(e, p)))
             continue;
         put(place.tag, my_tag(e->base.me));

@@ -2,8 +2,8 @@
 
 #include "endpoint/bell.h"
 #include "endpoint/wait.h"
-#include "record/record.h"
 #include "memory/deferred.h"
+#include "record/record.h"
 #include "segment/lock.h"
 
 /*
@@ -104,7 +104,8 @@ int ipcheap_peek(ipcheap_endpoint *endpoint, uint64_t *nbytes, uint32_t *form) {
     return 0;
 }
 
-int64_t ipcheap_try_receive_many(ipcheap_endpoint *endpoint, ipcheap_record *records, size_t limit) {
+int64_t ipcheap_try_receive_many(ipcheap_endpoint *endpoint, ipcheap_record *records,
+                                 size_t limit) {
     struct record_endpoint *e = record_endpoint(endpoint);
     int error = receiver_check(e);
     if (UNLIKELY(error)) return error;
@@ -140,7 +141,8 @@ struct group {
 };
 
 /* Adds what a slot holds; false if it does not fit, or the producer cannot be left to free it. */
-static bool group_add(struct record_endpoint *e, struct group *group, uint64_t word, uint64_t *nbytes) {
+static bool group_add(struct record_endpoint *e, struct group *group, uint64_t word,
+                      uint64_t *nbytes) {
     const struct ring_slot *slot = slot_of(e, e->position + group->count);
     ipcheap_record record = {.offset = ring_offset(word), .nbytes = size_bytes(get(&slot->size))};
     if (UNLIKELY(!record_fits(e->base.heap, record.offset, record.nbytes))) return false;

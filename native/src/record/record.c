@@ -76,7 +76,7 @@ static void detach(struct record_endpoint *e, uint64_t position) {
     uint64_t word = get_acquire(&slot_of(e, position)->word); /* pairs with slot_leave() */
     if (!slot_is_readable(e, position, word)) return;
     shared64 *detached = &own_side(&e->base)->record.detached;
-    put(detached, get(detached) + 1); /* before may_be_detached() is asked */
+    put(detached, get(detached) + 1);                     /* before may_be_detached() is asked */
     take_out(e->base.me, e, position, ring_offset(word)); /* an error has poisoned the channel */
 }
 

@@ -52,7 +52,8 @@ static inline bool is_deserted(const struct record_endpoint *e) {
 }
 
 /* True if a record can be left to its producer to free: a block in a slab. */
-static inline bool producer_collects(const struct record_endpoint *e, const ipcheap_record *record) {
+static inline bool producer_collects(const struct record_endpoint *e,
+                                     const ipcheap_record *record) {
     if (is_deserted(e)) return false;
     /* Extents start on a page boundary. */
     return record->offset % PAGE || slab_covers(e->base.heap, record->offset);

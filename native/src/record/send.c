@@ -2,8 +2,8 @@
 
 #include "endpoint/bell.h"
 #include "endpoint/wait.h"
-#include "record/record.h"
 #include "memory/participant_memory.h"
+#include "record/record.h"
 #include "segment/lock.h"
 
 /* Frees the block that the consumer released into the next slot, if its tag says so. */
@@ -148,7 +148,8 @@ static int send_one(struct record_endpoint *e, ipcheap_record *record) {
     if (LIKELY(parcel.owner != NULL))
         account_for(e, &parcel);
     else
-        slot_let_go(record_endpoint(record->consumer), parcel.held, record->position, SLOT_EMPTY, 0);
+        slot_let_go(record_endpoint(record->consumer), parcel.held, record->position, SLOT_EMPTY,
+                    0);
     record->consumer = NULL;
     return 0;
 }
@@ -306,7 +307,8 @@ static int64_t send_copies(struct record_endpoint *e, const ipcheap_bytes *copie
     }
 }
 
-int64_t ipcheap_try_send_copies(ipcheap_endpoint *endpoint, const ipcheap_bytes *copied, size_t count) {
+int64_t ipcheap_try_send_copies(ipcheap_endpoint *endpoint, const ipcheap_bytes *copied,
+                                size_t count) {
     struct record_endpoint *e = record_endpoint(endpoint);
     int error = sender_check(e);
     if (UNLIKELY(error)) return error;

@@ -19,25 +19,25 @@ struct kind;
 struct participant_memory;
 
 enum participant_attention {
-    ATTENTION_HELPED = 1,  /* other threads have freed or sent what it holds */
-    ATTENTION_TRIM = 2,    /* a trim is due that had to be postponed */
+    ATTENTION_HELPED = 1, /* other threads have freed or sent what it holds */
+    ATTENTION_TRIM = 2,   /* a trim is due that had to be postponed */
 };
 
 /* One thread of this process using one heap. */
 struct participant {
     struct ipcheap_heap *heap; /* NULL once the heap is released */
     uint32_t slot, generation;
-    uint64_t tag;              /* own_tag() of the two above */
+    uint64_t tag; /* own_tag() of the two above */
     uint32_t lock_word;
     uint32_t lock_depth;
     struct participant_slot *record; /* what others see of it */
-    _Atomic uintptr_t thread;  /* thread_marker() of its thread; 0 when that has ended */
-    bool abandoned;            /* belongs to the parent of this forked process */
-    bool succeeds_dead;        /* the slot's last occupant is still to be recovered */
-    _Atomic uint8_t attention; /* participant_attention; not 0: a free takes the slow path */
+    _Atomic uintptr_t thread;        /* thread_marker() of its thread; 0 when that has ended */
+    bool abandoned;                  /* belongs to the parent of this forked process */
+    bool succeeds_dead;              /* the slot's last occupant is still to be recovered */
+    _Atomic uint8_t attention;       /* participant_attention; not 0: a free takes the slow path */
     struct participant_memory *memory; /* the memory layer's; NULL while it has nothing there */
     struct ipcheap_endpoint *endpoints;
-    int64_t held;              /* records owned outright, as counted by its own thread ... */
+    int64_t held;                   /* records owned outright, as counted by its own thread ... */
     _Atomic int64_t held_elsewhere; /* ... and what other threads add to that or take from it */
     struct participant *next_of_thread;
     struct participant *next_of_heap;
@@ -69,17 +69,17 @@ struct ipcheap_heap {
     struct geometry geometry;
     const struct hooks *hooks;
     _Atomic uint64_t serial; /* of this handle in this process; fork and closing change it */
-    uint64_t process;    /* a random number for this attachment */
-    int fd;              /* the segment, to commit and punch; -1 for System V */
-    int file;            /* what liveness locks are on: fd, or the file beside a segment */
-    int live;            /* a file description of our own for these locks; -1 after fork */
+    uint64_t process;        /* a random number for this attachment */
+    int fd;                  /* the segment, to commit and punch; -1 for System V */
+    int file;                /* what liveness locks are on: fd, or the file beside a segment */
+    int live;                /* a file description of our own for these locks; -1 after fork */
     bool sysv;
     _Atomic bool closed;
-    uint32_t sem_kind;   /* as the header said when we attached */
+    uint32_t sem_kind; /* as the header said when we attached */
     int sem_id;
     void *semaphore;
-    _Atomic int64_t lock_timeout; /* any thread may set it while others wait */
-    int64_t boot_offset; /* of this process's time namespace: clock.h */
+    _Atomic int64_t lock_timeout;     /* any thread may set it while others wait */
+    int64_t boot_offset;              /* of this process's time namespace: clock.h */
     _Atomic int64_t large_pages_from; /* os_now() before which the kernel is not asked for any */
     /* Guards endpoint lists and what a closing consumer holds. Never taken under the heap lock. */
     pthread_mutex_t mutex;
@@ -131,4 +131,3 @@ static inline uint64_t my_tag(const struct participant *me) {
 }
 
 #endif
-

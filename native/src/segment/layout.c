@@ -63,11 +63,21 @@ bool geometry_of(uint64_t capacity, struct geometry *g) {
 
 uint32_t layout_hash(void) {
     static const uint32_t facts[] = {
-        sizeof(struct header), sizeof(struct page),   sizeof(struct slab),
-        sizeof(struct channel), sizeof(struct side),  sizeof(struct participant_slot),
-        PARTICIPANTS,          CLASSES,               BINS,
-        PAGE_SHIFT,            FIRST_CHUNK,           DIRECTORY_CHUNKS,
-        POSITION_BITS,         SMALL_SLAB_SHIFT,      LARGE_SLAB_SHIFT,
+        sizeof(struct header),
+        sizeof(struct page),
+        sizeof(struct slab),
+        sizeof(struct channel),
+        sizeof(struct side),
+        sizeof(struct participant_slot),
+        PARTICIPANTS,
+        CLASSES,
+        BINS,
+        PAGE_SHIFT,
+        FIRST_CHUNK,
+        DIRECTORY_CHUNKS,
+        POSITION_BITS,
+        SMALL_SLAB_SHIFT,
+        LARGE_SLAB_SHIFT,
     };
     uint32_t hash = 2166136261u;
     for (size_t i = 0; i < sizeof facts / sizeof *facts; i++) hash = (hash ^ facts[i]) * 16777619u;

@@ -24,7 +24,7 @@
 #include "segment/size_class.h"
 
 #define MAGIC UINT64_C(0x7061656863706931) /* "1ipcheap" */
-#define FORMAT 3u /* IPCHEAP_FORMAT of ipcheap.h */
+#define FORMAT 3u                          /* IPCHEAP_FORMAT of ipcheap.h */
 
 #define PAGE_SHIFT 12
 #define PAGE ((uint64_t)1 << PAGE_SHIFT)
@@ -108,7 +108,7 @@ enum page_kind {
     KIND_STATIC = 3,
     KIND_SYSTEM = 4,
     KIND_FREE_PENDING = 5, /* its owner frees it soon: being trimmed, or deferred */
-    KIND_STREAM = 6, /* reserved */
+    KIND_STREAM = 6,       /* reserved */
 };
 
 struct page {
@@ -173,15 +173,15 @@ enum participant_state { SLOT_FREE = 0, SLOT_LIVE = 1 };
 struct participant_slot {
     shared64 word; /* generation 32 << 8 | state */
     shared32 pid, tid;
-    shared64 process; /* of its attachment, to tell our own from others */
-    shared64 since;   /* wall clock, ns */
+    shared64 process;            /* of its attachment, to tell our own from others */
+    shared64 since;              /* wall clock, ns */
     shared64 label[LABEL_WORDS]; /* its name: UTF-8, filled up with zeroes */
-    shared64 namespace; /* of its process id */
-    shared32 knock;     /* incremented to wake it while it waits for several endpoints */
-    shared32 core;      /* 1 + the only core that it may run on; 0: several */
-    shared32 version;   /* of its library: major 8 | minor 8 | patch 16 */
-    shared32 ways;      /* which it has found faster, for others to see: WAYS_IN_TURN | copies */
-    shared64 board;     /* reserved: offset of a table of source lines; 0: none */
+    shared64 namespace;          /* of its process id */
+    shared32 knock;              /* incremented to wake it while it waits for several endpoints */
+    shared32 core;               /* 1 + the only core that it may run on; 0: several */
+    shared32 version;            /* of its library: major 8 | minor 8 | patch 16 */
+    shared32 ways;  /* which it has found faster, for others to see: WAYS_IN_TURN | copies */
+    shared64 board; /* reserved: offset of a table of source lines; 0: none */
     shared64 unused[2];
     /* The rest is written by the occupant only, and often. */
     shared64 busy; /* 1 while the occupant is inside a slab or a ring that others could revoke */
@@ -219,9 +219,7 @@ static inline uint64_t ring_size(uint64_t nbytes, uint32_t form) {
     return (uint64_t)form << SIZE_BITS | nbytes;
 }
 
-static inline uint64_t size_bytes(uint64_t size) {
-    return size & ((UINT64_C(1) << SIZE_BITS) - 1);
-}
+static inline uint64_t size_bytes(uint64_t size) { return size & ((UINT64_C(1) << SIZE_BITS) - 1); }
 
 static inline uint32_t size_form(uint64_t size) { return (uint32_t)(size >> SIZE_BITS); }
 
@@ -294,9 +292,9 @@ enum channel_flags {
 /* How to wake a side when it can go on: channel/wake.h. */
 enum parked_state {
     AWAKE = 0,
-    PARKED_HERE = 1,   /* asleep on this very word */
-    PARKED_BELL = 2,   /* a poller watches its bell, a pipe */
-    PARKED_AMONG = 3,  /* asleep on its participant's `knock` */
+    PARKED_HERE = 1,  /* asleep on this very word */
+    PARKED_BELL = 2,  /* a poller watches its bell, a pipe */
+    PARKED_AMONG = 3, /* asleep on its participant's `knock` */
 };
 
 /* A pipe that makes a side's descriptor readable. */
@@ -325,9 +323,9 @@ static_assert(sizeof(struct seat) == 32, "two a cache line");
 struct channel {
     shared64 state; /* channel_state << 62 | the maker's generation and slot while MAKING */
     shared32 incarnation, kind;
-    shared64 shape;    /* slots of a ring; bytes of a static segment; as the kind has it */
+    shared64 shape;        /* slots of a ring; bytes of a static segment; as the kind has it */
     shared64 parts[PARTS]; /* offsets of its first areas of memory; 0 while there are none */
-    shared64 ready;    /* static: 0 untouched, the initialiser's OWN tag, or STATIC_READY */
+    shared64 ready;        /* static: 0 untouched, the initialiser's OWN tag, or STATIC_READY */
     shared32 flags;
     shared32 next_free; /* index + 1 */
     shared64 journeys;  /* offset of the table of a traced channel */
@@ -357,7 +355,7 @@ struct header {
     shared32 format, layout;
     shared64 capacity, identity, created;
     shared32 shm_kind, sem_kind, sem_id, fences; /* fences: some participant has no membarrier */
-    shared64 clock; /* stamp_of() the boot-time clock: clock.h */
+    shared64 clock;                              /* stamp_of() the boot-time clock: clock.h */
     shared64 sem_name[8];
 
     _Alignas(128) shared32 lock; /* waiters 1 | generation 18 | slot + 1 in 13 */
@@ -376,8 +374,8 @@ struct header {
     shared64 freeing; /* page + 1 of a used head inside a free run, or about to be: extent.c */
     shared64 chunks[DIRECTORY_CHUNKS];
     shared32 orphans[CLASSES]; /* granule + 1 */
-    shared32 revoked; /* a slab has been revoked from a living owner */
-    shared64 inode;   /* of the file that was formatted: a copy has another; System V: 0 */
+    shared32 revoked;          /* a slab has been revoked from a living owner */
+    shared64 inode;            /* of the file that was formatted: a copy has another; System V: 0 */
     _Alignas(64) unsigned char semaphore[64]; /* for sem_kind POSIX without a name */
     _Alignas(64) struct zone zones[ZONES];
 };

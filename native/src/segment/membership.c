@@ -63,9 +63,7 @@ static int64_t held(struct participant *me) {
 }
 
 /* True if nothing in the segment names the participant any more. */
-static bool done(struct participant *me) {
-    return held(me) == 0 && !me->endpoints && !me->memory;
-}
+static bool done(struct participant *me) { return held(me) == 0 && !me->endpoints && !me->memory; }
 
 /* Frees the slot of a participant that holds nothing any more. Under the process mutex. */
 static void participant_retire(struct participant *me) {

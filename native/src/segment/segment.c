@@ -97,7 +97,8 @@ int ipcheap_found_format(int fd, int shmid) {
     unsigned char *base;
     uint64_t bytes = 0;
     int error = header_map(fd, shmid, &base, &bytes);
-    if (error) return error == IPCHEAP_NOT_FORMATTED || error == IPCHEAP_FORMAT_MISMATCH ? 0 : error;
+    if (error)
+        return error == IPCHEAP_NOT_FORMATTED || error == IPCHEAP_FORMAT_MISMATCH ? 0 : error;
     const struct header *header = (struct header *)base;
     uint64_t magic = get_acquire(&header->magic); /* pairs with segment_format() */
     int format = magic == MAGIC ? (int)(get(&header->format) & INT32_MAX) : 0;

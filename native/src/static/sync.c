@@ -121,7 +121,8 @@ int ipcheap_barrier_wait(ipcheap_heap *heap, void *barrier, uint32_t generation,
             return state & BARRIER_LAST_BROKEN ? IPCHEAP_BROKEN : 0;
         if (generation_of(state) != generation) return 0;
         if (os_remaining(deadline) == 0) return IPCHEAP_TIMED_OUT;
-        int error = os_futex_wait(generation_word(barrier), generation, slice(deadline, LOOK_AGAIN));
+        int error = os_futex_wait(generation_word(barrier), generation,
+                                  slice(deadline, LOOK_AGAIN));
         if (error == IPCHEAP_INTERRUPTED) return error;
     }
 }

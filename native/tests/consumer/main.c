@@ -7,14 +7,12 @@
 #include <string.h>
 #include <sys/mman.h>
 
-static int failed(const char *what, int error)
-{
+static int failed(const char *what, int error) {
     fprintf(stderr, "%s: %s\n", what, ipcheap_error_text(error));
     return 1;
 }
 
-int main(void)
-{
+int main(void) {
     ipcheap_options options = {.capacity = 1 << 20};
     ipcheap_heap *heap;
     ipcheap_key key;
