@@ -61,33 +61,28 @@ def number_of(thing: Any) -> int:
     return int((thing["all"] if isinstance(thing, dict) else thing)[99])
 
 
-KINDS = pytest.mark.parametrize(
-    ("send", "receive"),
-    [(send_number, receive_record), (send_array, receive_array), (send_object, receive_object)],
-    ids=["records", "arrays", "objects"],
-)
+SEND = {"records": send_number, "arrays": send_array, "objects": send_object}
+RECEIVE = {"records": receive_record, "arrays": receive_array, "objects": receive_object}
 
 
-def send_all(heap: ipcheap.Heap, send: Callable[[ipcheap.Producer, int], None]) -> None:
+def send_all(heap: ipcheap.Heap, what: str) -> None:
     with heap, heap.producer("c", timeout=peers.PATIENCE) as producer:
         for number in range(HELD):
-            send(producer, number)
+            SEND[what](producer, number)
 
 
-def hold_all_and_die(heap: ipcheap.Heap, receive: Callable[[ipcheap.Consumer], Any]) -> None:
+def hold_all_and_die(heap: ipcheap.Heap, what: str) -> None:
     consumer = heap.consumer("c", timeout=peers.PATIENCE)
-    held = [receive(consumer) for _ in range(HELD)]
+    held = [RECEIVE[what](consumer) for _ in range(HELD)]
     assert [number_of(thing) for thing in held] == list(range(HELD))
     peers.say(consumer.statistics().detached)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@KINDS
-def test_five_hundred_are_held_in_a_ring_of_four(
-    heap: ipcheap.Heap, send: Any, receive: Any
-) -> None:
-    with peers.run(send_all, heap, send) as producer, heap.consumer("c") as consumer:
-        held = [receive(consumer) for _ in range(HELD)]
+@pytest.mark.parametrize("what", SEND)
+def test_five_hundred_are_held_in_a_ring_of_four(heap: ipcheap.Heap, what: str) -> None:
+    with peers.run(send_all, heap, what) as producer, heap.consumer("c") as consumer:
+        held = [RECEIVE[what](consumer) for _ in range(HELD)]
         assert producer.wait() == 0
         assert [number_of(thing) for thing in held] == list(range(HELD))
         assert consumer.statistics().detached == HELD - SLOTS
@@ -100,18 +95,16 @@ def test_five_hundred_are_held_in_a_ring_of_four(
     assert heap.check() == []
 
 
-@KINDS
-def test_of_a_killed_holder_only_what_was_detached_is_gone(
-    heap: ipcheap.Heap, send: Any, receive: Any
-) -> None:
+@pytest.mark.parametrize("what", SEND)
+def test_of_a_killed_holder_only_what_was_detached_is_gone(heap: ipcheap.Heap, what: str) -> None:
     with heap.producer("c") as producer:
-        with peers.run(hold_all_and_die, heap, receive) as holder:
+        with peers.run(hold_all_and_die, heap, what) as holder:
             for number in range(HELD):
-                send(producer, number)
+                SEND[what](producer, number)
             assert holder.hear() == HELD - SLOTS
             assert holder.wait() == -signal.SIGKILL
         with heap.consumer("c") as consumer:
-            again = [receive(consumer) for _ in range(SLOTS)]
+            again = [RECEIVE[what](consumer) for _ in range(SLOTS)]
             assert [number_of(thing) for thing in again] == list(range(HELD - SLOTS, HELD))
             assert consumer.try_recv_record() is None
             del again

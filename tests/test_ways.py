@@ -28,6 +28,7 @@ def run(
     return subprocess.run(
         [sys.executable, "-c", program.format(name=name, count=count)],
         env=environment | variables,
+        cwd="/",  # where no folder of sources hides the installed package
         capture_output=True,
         text=True,
         check=False,

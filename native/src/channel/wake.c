@@ -18,8 +18,8 @@ bool unpark(ipcheap_heap *heap, struct seat *seat, struct bell_pull *pull) {
         bell_ring(heap, seat, pull);
         break;
     case PARKED_AMONG:
-        knock(heap, get_acquire(&seat->holder));
-        break; /* with claim() */
+        knock(heap, get_acquire(&seat->holder)); /* with claim() */
+        break;
     default:
         os_futex_wake(&seat->parked, 1); /* PARKED_HERE, or a corrupt word */
     }
