@@ -28,7 +28,6 @@ except ModuleNotFoundError as _error:
     ) from _error
 
 from ._native import __version__
-from ._outside import heaps
 from .channel import Channel
 from .consumer import Consumer
 from .errors import (
@@ -58,6 +57,7 @@ from .static import Atomic, StaticSegment
 
 TYPE_CHECKING = False  # type checkers know this name; importing typing takes longer than all this
 if TYPE_CHECKING:
+    from ._outside import heaps
     from .codec import Codec
     from .results import (
         EndpointStatistics,
@@ -123,6 +123,7 @@ _LATER = {
     "Lock": "sync",
     "Participant": "results",
     "RecoveryReport": "results",
+    "heaps": "_outside",
     "wait": "waiting",
 }
 

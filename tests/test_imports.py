@@ -72,6 +72,7 @@ LATER = {
     "Lock": "sync",
     "Participant": "results",
     "RecoveryReport": "results",
+    "heaps": "_outside",
     "wait": "waiting",
 }
 
