@@ -44,9 +44,7 @@ class Batches(Records):
 
     key = "records-64-batch"
     title = "64 B records, in batches of 64"
-
-    def unsuited(self, key, peer):
-        return super().unsuited(key, peer) or (None if peer.batches else "has no batches")
+    needs = "batches"
 
     def transmit(self, senders, receivers, count):
         send_many = senders[0].send_many

@@ -20,15 +20,13 @@ class RoundTrip(Flow):
         Figure("p999_us", "p99.9", "µs", more=False),
         Figure("max_us", "max", "µs", more=False),
     )
+    needs = "blocks"
     replies = True
     depth = 64
     grain = 8
     most = 1 << 20
     pause = 0.0
     spinning = False
-
-    def unsuited(self, key, peer):
-        return super().unsuited(key, peer) or (None if peer.blocks else "does not sleep")
 
     def transmit(self, senders, receivers, count):
         send = senders[0].send
@@ -72,10 +70,8 @@ class Spinning(RoundTrip):
 
     key = "round-trip-spin"
     title = "round trip, 64 B, spinning"
+    needs = "spins"
     spinning = True
-
-    def unsuited(self, key, peer):
-        return Flow.unsuited(self, key, peer) or (None if peer.spins else "does not spin")
 
 
 WORKLOADS = (RoundTrip(), AfterPause(), Spinning())

@@ -55,9 +55,7 @@ class TwoThreadsBatches(TwoThreads):
 
     key = "two-threads-batch"
     title = "one process to two threads of another, 4 KiB, in batches of 64"
-
-    def unsuited(self, key, peer):
-        return super().unsuited(key, peer) or (None if peer.batches else "has no batches")
+    needs = "batches"
 
     def transmit(self, senders, receivers, count):
         for _ in range(count // (BATCH * len(senders))):
@@ -113,10 +111,8 @@ class TwoThreadsComputing(TwoThreads):
         Figure("p999_us", "p99.9", "µs", more=False),
         Figure("slow", "calls over 1 ms", "%", more=False),
     )
+    needs = "blocks"
     most = 1 << 20  # samples that there is room for
-
-    def unsuited(self, key, peer):
-        return super().unsuited(key, peer) or (None if peer.blocks else "does not sleep")
 
     def run(self, key, peer, seconds):
         self.lock = threading.Lock()  # between the receiving threads

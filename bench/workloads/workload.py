@@ -9,6 +9,9 @@ from stage import Stage
 
 NOT_FOR_IT = "not for this peer"  # the peer is then not in the table
 
+# What a workload may need of a peer, and the reason that a peer without it is omitted.
+LACKS = {"blocks": "does not sleep", "spins": "does not spin", "batches": "has no batches"}
+
 
 class Figure:
     """A column of the report."""
@@ -27,6 +30,7 @@ class Workload:
     title = ""
     figures = ()  # plots show the first one
     peers = None  # the keys of the peers it is for, None for all
+    needs = None  # the attribute of a peer that must be true: a key of LACKS
 
     def unsuited(self, key, peer):
         """Return why a peer cannot do this work, None if it can."""
@@ -34,6 +38,8 @@ class Workload:
             return NOT_FOR_IT
         if peer.only and self.key not in peer.only:
             return NOT_FOR_IT
+        if self.needs and not getattr(peer, self.needs):
+            return LACKS[self.needs]
         return None
 
     def run(self, key, peer, seconds):
