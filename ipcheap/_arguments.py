@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import operator
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -26,11 +23,17 @@ SMALLEST_CAPACITY = 64 << 10
 LARGEST_ID = 2**63 - 1
 LONGEST_ID = 48
 
+_FOREVER = float("inf")
+
 
 def whole_number(value: object, what: str) -> int:
     """Return an integer; TypeError for anything else, and for a bool."""
+    if type(value) is int:
+        return value
     if isinstance(value, bool):
         raise TypeError(f"{what} must be an integer, not bool")
+    import operator  # slow to import, and not needed for an int
+
     try:
         return operator.index(value)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     except TypeError:
@@ -138,7 +141,7 @@ def channel_id(value: object) -> ChannelId:
 def timeout(value: float | None) -> float:
     """Return seconds, infinity for None; ValueError if negative, TypeError if not a number."""
     if value is None:
-        return math.inf
+        return _FOREVER
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         try:
             value = float(value.__float__())

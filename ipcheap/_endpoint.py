@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from _thread import get_ident  # threading is not needed, and slow to import
-from functools import partial
 
 from . import _timing
 from ._core import ffi, lib
@@ -23,11 +21,18 @@ if TYPE_CHECKING:
     from .results import EndpointStatistics
 
 
-def _release(handle: Handle, forks: int, pointer: CData) -> None:
-    """Release the core's endpoint; the argument `handle` keeps the heap mapped until then."""
-    if forks == lib.ipcheap_forks():
-        lib.py_endpoint_release(pointer)
-    del handle
+def _released(pointer: CData, handle: Handle) -> CData:
+    """Return the core's endpoint, which is released when the result is garbage-collected.
+
+    It keeps the heap mapped until then.
+    """
+    forks = lib.ipcheap_forks()
+
+    def release(pointer: CData, _: Handle = handle) -> None:
+        if forks == lib.ipcheap_forks():
+            lib.py_endpoint_release(pointer)
+
+    return ffi.gc(pointer, release)
 
 
 FAIR = 64  # after this many awaits in a row that need not wait, other tasks get a turn
@@ -50,11 +55,11 @@ class Endpoint:
         self._channel = channel
         self._forks = lib.ipcheap_forks()
         self._thread = get_ident()
-        self._pointer = ffi.gc(pointer, partial(_release, handle, self._forks))
+        self._pointer = mine = _released(pointer, handle)
         self._closed = False
         self._readiness: Readiness | None = None
+        self._is_ready = lambda: int(lib.py_ready(mine))  # without a reference to this endpoint
         self._turns = 0  # awaits so far, to let other tasks run after each FAIR of them
-        self._is_ready = partial(lib.py_ready, self._pointer)
 
     @property
     def channel(self) -> ChannelId:
@@ -108,7 +113,7 @@ class Endpoint:
         TimeoutError after `timeout` seconds; None waits indefinitely.
         """
         deadline = _timing.deadline_of(timeout)
-        code = _timing.sleep(partial(lib.py_wait_peer, self._pointer), deadline)
+        code = _timing.sleep(lambda step: int(lib.py_wait_peer(self._pointer, step)), deadline)
         if code:
             raise self._error(code, doing="no participant claimed the other side")
 
@@ -148,6 +153,8 @@ class Endpoint:
             return
         if self._readiness is not None:
             self._readiness.close()
+        import warnings
+
         warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
         lib.py_endpoint_close(self._pointer)  # in another thread the release closes it
 
@@ -219,4 +226,4 @@ class Endpoint:
         """Sleep until the other side has acted; return 0, TIMED_OUT or an error."""
         if _timing.time_left(deadline) <= 0:
             return lib.IPCHEAP_TIMED_OUT
-        return _timing.sleep(partial(lib.py_wait, self._pointer), deadline)
+        return _timing.sleep(lambda step: int(lib.py_wait(self._pointer, step)), deadline)

@@ -6,14 +6,12 @@ because neither declares support for free-threaded Python.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import ModuleType
     from typing import Any
 
@@ -26,15 +24,46 @@ _TRIES = 100
 _HEX = frozenset("0123456789abcdef")
 
 
-@contextlib.contextmanager
-def _as_os_error(package: ModuleType, path: str) -> Iterator[None]:
-    """Turn the errors of one of the two packages into OSErrors."""
+class _OSErrors:
+    """A context that turns the errors of one of the two packages into OSErrors."""
+
+    def __init__(self, package: ModuleType, path: str) -> None:
+        self._package = package
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, self._package.PermissionsError):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), self._path) from None
+        if isinstance(error, self._package.ExistentialError):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._path) from None
+
+
+class _IfThere:
+    """Like `_OSErrors`, but an object that does not exist ends the block without an error."""
+
+    def __init__(self, package: ModuleType, path: str) -> None:
+        self._errors = _OSErrors(package, path)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        try:
+            self._errors.__exit__(kind, error, trace)
+        except FileNotFoundError:
+            return True
+        return False
+
+
+def unlink(path: str) -> None:
+    """Remove a file, if it is there."""
     try:
-        yield
-    except package.PermissionsError:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path) from None
-    except package.ExistentialError:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
 
 
 # The file under a heap's name ---------------------------------------------------------------
@@ -53,33 +82,41 @@ def open_file(name: str, *, create: bool = False) -> int:
         return os.open(path, flags, 0o600)
     import posix_ipc
 
-    with _as_os_error(posix_ipc, path):
+    with _OSErrors(posix_ipc, path):
         flags = posix_ipc.O_CREAT if create else 0
         return int(posix_ipc.SharedMemory(f"/{PREFIX}{name}", flags, mode=0o600).fd)
 
 
 def remove_file(name: str) -> None:
     """Remove the file of a heap, if it is there."""
-    with contextlib.suppress(FileNotFoundError):
-        if "/" in name:
-            os.unlink(name)
-            return
-        import posix_ipc
+    if "/" in name:
+        unlink(name)
+        return
+    import posix_ipc
 
-        with _as_os_error(posix_ipc, path_of(name)):
-            posix_ipc.unlink_shared_memory(f"/{PREFIX}{name}")
+    with _IfThere(posix_ipc, path_of(name)):
+        posix_ipc.unlink_shared_memory(f"/{PREFIX}{name}")
 
 
 def remove_pipes(name: str) -> None:
     """Remove the pipes beside the file of a heap: native/src/base/pipe.h."""
     folder, file = os.path.split(path_of(name))
-    with contextlib.suppress(FileNotFoundError), os.scandir(folder or ".") as entries:
-        for entry in entries:
-            stem, _, suffix = entry.name.rpartition("~")
-            if stem == file and suffix and _HEX.issuperset(suffix):
-                with contextlib.suppress(FileNotFoundError, PermissionError):
-                    if stat.S_ISFIFO(entry.stat(follow_symlinks=False).st_mode):
-                        os.unlink(entry.path)
+    try:
+        files = os.listdir(folder or ".")
+    except FileNotFoundError:
+        return
+    for entry in files:
+        stem, _, suffix = entry.rpartition("~")
+        if stem == file and suffix and _HEX.issuperset(suffix):
+            _remove_pipe(os.path.join(folder, entry))
+
+
+def _remove_pipe(path: str) -> None:
+    try:
+        if stat.S_ISFIFO(os.lstat(path).st_mode):
+            os.unlink(path)
+    except (FileNotFoundError, PermissionError):
+        pass
 
 
 # Shared memory and semaphores ---------------------------------------------------------------
@@ -94,7 +131,7 @@ def find_sysv_segment(key: int) -> int | None:
     import sysv_ipc
 
     try:
-        with _as_os_error(sysv_ipc, f"System V key {key}"):
+        with _OSErrors(sysv_ipc, f"System V key {key}"):
             segment = sysv_ipc.SharedMemory(key)
     except FileNotFoundError:
         return None
@@ -107,7 +144,7 @@ def _make_sysv_segment(key: int, nbytes: int, mode: int, path: str) -> int | Non
     import sysv_ipc
 
     # With IPC_CREX the package would write to every byte of it, and so commit all of it.
-    with _as_os_error(sysv_ipc, path):
+    with _OSErrors(sysv_ipc, path):
         if find_sysv_segment(key) is not None:
             return None
         segment = sysv_ipc.SharedMemory(key, sysv_ipc.IPC_CREAT, mode=mode, size=nbytes)
@@ -120,7 +157,7 @@ def make_sysv_semaphore(path: str) -> int:
     """Create a System V semaphore with a key of its own; return its id."""
     import sysv_ipc
 
-    with _as_os_error(sysv_ipc, path):
+    with _OSErrors(sysv_ipc, path):
         return int(sysv_ipc.Semaphore(None, sysv_ipc.IPC_CREX, mode=0o600).id)
 
 
@@ -128,7 +165,7 @@ def remove_sysv_semaphore(semaphore: int, path: str) -> None:
     """Remove a System V semaphore, if it is there."""
     import sysv_ipc
 
-    with contextlib.suppress(FileNotFoundError), _as_os_error(sysv_ipc, path):
+    with _IfThere(sysv_ipc, path):
         sysv_ipc.remove_semaphore(semaphore)
 
 
@@ -141,7 +178,7 @@ def remove_posix_semaphore(name: str, path: str) -> None:
     """Remove a POSIX semaphore, if it is there."""
     import posix_ipc
 
-    with contextlib.suppress(FileNotFoundError), _as_os_error(posix_ipc, path):
+    with _IfThere(posix_ipc, path):
         posix_ipc.unlink_semaphore(name)
 
 
@@ -201,7 +238,7 @@ class Objects:
         if self.sem_name:
             import posix_ipc
 
-            with _as_os_error(posix_ipc, path):
+            with _OSErrors(posix_ipc, path):
                 made = posix_ipc.Semaphore(self.sem_name, posix_ipc.O_CREX, mode=mode)
                 made.close()
             os.chmod(f"{SHM_FOLDER}/sem.{self.sem_name[1:]}", mode)
@@ -233,12 +270,12 @@ class Objects:
         if self.sem_key:
             import sysv_ipc
 
-            with contextlib.suppress(FileNotFoundError), _as_os_error(sysv_ipc, path):
+            with _IfThere(sysv_ipc, path):
                 sysv_ipc.Semaphore(self.sem_key).remove()
         if self.shm_key:
             import sysv_ipc
 
-            with contextlib.suppress(FileNotFoundError), _as_os_error(sysv_ipc, path):
+            with _IfThere(sysv_ipc, path):
                 segment = sysv_ipc.SharedMemory(self.shm_key)
                 segment.detach()
                 segment.remove()

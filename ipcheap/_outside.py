@@ -101,7 +101,7 @@ def clear_away(name: str) -> None:
     """Remove what is left of a half-made or half-removed heap; leave any other."""
     fd = _kernel.open_file(name, create=True)  # its lock keeps creators out meanwhile
     try:
-        with _segments.alone_with(fd, name):
+        with _segments.AloneWith(fd, name):
             if not _segments.is_moved(fd, name):
                 code, shmid, objects = _segments.read_state(fd, name)
                 if code == 0 or _segments.is_half_removed(fd, code, shmid, objects):

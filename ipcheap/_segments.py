@@ -9,7 +9,6 @@ that another process can complete it.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import time
@@ -22,8 +21,6 @@ from ._timing import LONGEST_NAP, PATIENCE, SHORTEST_NAP, time_left
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ._core import CData
 
 _FULL = (errno.ENOSPC, errno.ENOMEM, errno.EDQUOT)
@@ -82,21 +79,25 @@ def is_moved(fd: int, name: str) -> bool:
     return here.st_nlink == 0 or not os.path.samestat(here, there)
 
 
-@contextlib.contextmanager
-def alone_with(fd: int, name: str) -> Iterator[None]:
-    """Hold the creation lock of a heap's file; HeapBusy if another process keeps it."""
-    code = lib.py_lock_creation(fd, int(PATIENCE * 1e9))
-    if code == lib.IPCHEAP_TIMED_OUT:
-        raise errors.HeapBusy(
-            f"{label_of(name)} is being created or removed by another process, "
-            f"which has not finished in {PATIENCE:.0f} s; try again"
-        )
-    if code:
-        raise error(code, label_of(name))
-    try:
-        yield
-    finally:
-        lib.ipcheap_unlock_creation(fd)
+class AloneWith:
+    """The creation lock of a heap's file, held; HeapBusy if another process keeps it."""
+
+    def __init__(self, fd: int, name: str) -> None:
+        self._fd = fd
+        self._name = name
+
+    def __enter__(self) -> None:
+        code = lib.py_lock_creation(self._fd, int(PATIENCE * 1e9))
+        if code == lib.IPCHEAP_TIMED_OUT:
+            raise errors.HeapBusy(
+                f"{label_of(self._name)} is being created or removed by another process, "
+                f"which has not finished in {PATIENCE:.0f} s; try again"
+            )
+        if code:
+            raise error(code, label_of(self._name))
+
+    def __exit__(self, *_: object) -> None:
+        lib.ipcheap_unlock_creation(self._fd)
 
 
 def read_state(fd: int, name: str) -> tuple[int, int, _kernel.Objects | None]:
@@ -158,16 +159,21 @@ def _open_note(name: str) -> int:
 
 def _remove_note(name: str, *, with_objects: bool) -> None:
     path = _note_path(name)
-    with contextlib.suppress(FileNotFoundError):
-        if with_objects:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                objects = _kernel.Objects.read(fd)
-            finally:
-                os.close(fd)
-            if objects is not None:
-                objects.remove(path)
-        os.unlink(path)
+    objects = _objects_in(path) if with_objects else None
+    if objects is not None:
+        objects.remove(path)
+    _kernel.unlink(path)
+
+
+def _objects_in(path: str) -> _kernel.Objects | None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        return _kernel.Objects.read(fd)
+    finally:
+        os.close(fd)
 
 
 # Making -----------------------------------------------------------------------------------
@@ -180,7 +186,7 @@ def create(
     while True:
         fd = _kernel.open_file(name, create=True)
         try:
-            with alone_with(fd, name):
+            with AloneWith(fd, name):
                 if not is_moved(fd, name):
                     code, shmid, objects = read_state(fd, name)
                     if not is_half_removed(fd, code, shmid, objects):
@@ -330,7 +336,7 @@ def remove(name: str, *, only: os.stat_result | None = None) -> None:
         except FileNotFoundError:
             raise not_found(name) from None
         try:
-            with alone_with(fd, name):
+            with AloneWith(fd, name):
                 if is_moved(fd, name):
                     continue
                 if only is not None and not os.path.samestat(os.fstat(fd), only):

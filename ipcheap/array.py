@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
-import operator
-import struct
-from functools import lru_cache
-
 from ._core import lib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, TypeAlias
+    from typing import Any, TypeAlias, TypeVar
 
     import numpy
     import numpy.typing
+
+    K = TypeVar("K")
+    V = TypeVar("V")
 
 Shape: TypeAlias = "int | tuple[int, ...]"
 
@@ -22,7 +20,7 @@ _KINDS = (
     "biufcSUVMm"  # all kinds of dtypes except those that hold Python objects or have no fixed size
 )
 _SIMPLE = rf"[<>|][{_KINDS}]\d+(\[\w+\])?"
-_HEADER = struct.Struct("=IHHBB6xQ")  # an ipcheap_array_header
+_HEADER = "=IHHBB6xQ"  # an ipcheap_array_header
 _numpy: Any = None  # imported on first use
 
 
@@ -71,6 +69,20 @@ class Layout:
         return _numpy.ndarray(self.shape, self.dtype, buffer, 0, None, self.order)  # type: ignore[no-any-return]
 
 
+# What was made of recent descriptions and requests. `functools.lru_cache` would do, but importing
+# `functools` takes a quarter of the time that `import ipcheap` takes.
+_read: dict[bytes, Layout] = {}
+_described: dict[tuple[tuple[int, ...], Any, str], tuple[bytes, int, Layout]] = {}
+_MOST_REMEMBERED = 256
+
+
+def _remember(results: dict[K, V], key: K, result: V) -> V:
+    if len(results) >= _MOST_REMEMBERED:
+        results.clear()
+    results[key] = result
+    return result
+
+
 # Sending ------------------------------------------------------------------------------------
 
 
@@ -85,10 +97,13 @@ def describe(shape: Shape, dtype: numpy.typing.DTypeLike, order: str) -> tuple[b
     if shape is latest[0] and dtype is latest[1] and order is latest[2]:
         return latest[3]
     np = _numpy or numpy_module()
+    import operator  # NumPy has imported it
+
     if order not in ("C", "F"):
         raise ValueError(f"order must be 'C' or 'F', not {order!r}")
     lengths = (shape,) if isinstance(shape, int) else tuple(shape)
-    made = _describe(tuple(map(operator.index, lengths)), np.dtype(dtype), order)
+    asked = tuple(map(operator.index, lengths)), np.dtype(dtype), order
+    made = _described.get(asked) or _remember(_described, asked, _describe(*asked))
     if type(shape) is tuple and {*map(type, shape)} == {int} and type(dtype) in (str, type):
         _latest = shape, dtype, order, made
     return made
@@ -99,10 +114,12 @@ _latest: tuple[Any, Any, Any, tuple[bytes, int, Layout]]
 _latest = object(), None, None, (b"", 0, Layout((), _numpy, "C"))
 
 
-@lru_cache(256)
 def _describe(
     shape: tuple[int, ...], dtype: numpy.dtype[Any], order: str
 ) -> tuple[bytes, int, Layout]:
+    import math
+    import struct
+
     if dtype.subdtype is not None:
         dtype, inner = dtype.subdtype
         shape += inner
@@ -119,7 +136,8 @@ def _describe(
     nbytes = math.prod(shape) * dtype.itemsize
     if any(not 0 <= length < 2**63 for length in shape) or nbytes >= 2**55:
         raise ValueError(f"no array can have the shape {shape}")
-    header = _HEADER.pack(
+    header = struct.pack(
+        _HEADER,
         lib.IPCHEAP_ARRAY_MAGIC,
         lib.IPCHEAP_ARRAY_VERSION,
         len(text),
@@ -155,15 +173,23 @@ def _text_of_fields(dtype: numpy.dtype[Any]) -> str:
 # Receiving ----------------------------------------------------------------------------------
 
 
-@lru_cache(256)
 def read_description(description: bytes) -> Layout:
     """Return the layout in a block's description; ValueError if there is no such dtype.
 
     The core has checked all of the description except the type. A stream of arrays of one layout
     reads it once.
     """
-    _, _, type_length, dimensions, order, itemsize = _HEADER.unpack_from(description)
-    shape = struct.unpack_from(f"={dimensions}Q", description, _HEADER.size)
+    layout = _read.get(description)
+    if layout is None:
+        layout = _remember(_read, description, _read_description(description))
+    return layout
+
+
+def _read_description(description: bytes) -> Layout:
+    import struct
+
+    _, _, type_length, dimensions, order, itemsize = struct.unpack_from(_HEADER, description)
+    shape = struct.unpack_from(f"={dimensions}Q", description, struct.calcsize(_HEADER))
     text = description[-1 - type_length : -1].decode()
     if _numpy is None:
         numpy_module()

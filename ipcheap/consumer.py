@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from . import _arguments
 from ._core import lib
 from ._endpoint import FAIR, Endpoint
@@ -195,7 +193,7 @@ class Consumer(Endpoint, ConsumerCore):
         if code != _WOULD_BLOCK:
             raise self._error(code)
         found: list[T] = []
-        self._insist(partial(receive, found, limit), timeout)
+        self._insist(lambda: receive(found, limit), timeout)
         return found
 
     def _receive(self, form: int, timeout: float | None) -> Block:
@@ -203,16 +201,17 @@ class Consumer(Endpoint, ConsumerCore):
         block = self._receive_form(form)
         if not isinstance(block, int):
             return block
-        return self._when_ready(partial(self._receive_form, form), block, timeout)
+        return self._when_ready(lambda: self._receive_form(form), block, timeout)
 
     async def _areceive(self, form: int) -> Block:
         """Do what `_receive` does, for asyncio."""
         self._turns += 1
         if self._turns % FAIR == 0:
             await self._give_way()
-        receive = partial(self._receive_form, form)
-        block = receive()
-        return await self._receive_eventually(receive, block) if isinstance(block, int) else block
+        block = self._receive_form(form)
+        if not isinstance(block, int):
+            return block
+        return await self._receive_eventually(lambda: self._receive_form(form), block)
 
     def _decoded(self, block: Block, codec: Codec) -> Any:
         """Return the object in a block, which is freed with the last array that aliases it."""

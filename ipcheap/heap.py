@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 
 from . import _arguments, _segments, _timing
 from ._core import ffi, lib
@@ -11,44 +10,25 @@ from ._directory import KINDS, Directory, id_of
 from ._failures import holder_state
 from ._handle import Handle
 from ._native import SEM_KINDS, SHM_KINDS, text_of
-from .channel import Channel
 from .errors import HeapNotFound
 from .record_channel import RecordMethods
 from .static import StaticMethods
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Mapping
     from typing import Any, Self
 
     from ._arguments import ChannelId, Size
     from ._core import CData
     from ._segments import Segment
+    from .channel import Channel
     from .record import Record
     from .results import HeapStatistics, Participant, RecoveryReport
 
 _LONG_COPY = 16 << 10  # bytes: shorter copies go through the caches
 
 _MOST_WITNESSED = 4096  # how many dead participants and channels a report of recovery has room for
-
-
-class _Channels(Mapping["ChannelId", Channel]):
-    """The channels of a heap by ID: each look-up sees the current ones."""
-
-    def __init__(self, heap: Heap) -> None:
-        self._heap = heap
-
-    def __getitem__(self, channel_id: ChannelId) -> Channel:
-        return self._heap.channel(channel_id)
-
-    def __iter__(self) -> Iterator[ChannelId]:
-        return iter(self._heap._directory)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def __repr__(self) -> str:
-        return f"<channels of {self._heap.label}: {', '.join(map(repr, self))}>"
 
 
 class Heap(RecordMethods, StaticMethods):
@@ -350,7 +330,9 @@ class Heap(RecordMethods, StaticMethods):
     @property
     def channels(self) -> Mapping[ChannelId, Channel]:
         """All channels by ID. The mapping is live: each look-up sees the current channels."""
-        return _Channels(self)
+        from ._channels import Channels
+
+        return Channels(self)
 
     def channel(self, id: ChannelId, timeout: float | None = 0.0) -> Channel:
         """Return a channel; ChannelNotFound if it is not added within `timeout` seconds.

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import struct
-
 from ._core import lib
 
 TYPE_CHECKING = False
@@ -13,7 +10,7 @@ if TYPE_CHECKING:
 
     from .codec import Codec
 
-_HEAD = struct.Struct("=II")
+_HEAD = 8  # bytes: the magic and the count, each of 4
 _ALIGN = 64
 
 
@@ -44,12 +41,12 @@ PICKLE = PickleCodec()
 
 def pieces_of(view: memoryview) -> list[memoryview]:
     """Return the pieces that py_pack() put into a record; ValueError if there are none."""
-    magic, count = _HEAD.unpack_from(view) if len(view) >= _HEAD.size else (0, 0)
-    end = _HEAD.size + 8 * count
+    magic, count = view[:_HEAD].cast("I") if len(view) >= _HEAD else (0, 0)
+    end = _HEAD + 8 * count
     if magic != lib.PY_PIECES or end > len(view):
         raise ValueError("it does not list its pieces")
     pieces: list[memoryview] = []
-    for length in struct.unpack_from(f"={count}Q", view, _HEAD.size):
+    for length in view[_HEAD:end].cast("Q"):
         at = -(-end // _ALIGN) * _ALIGN
         end = at + length
         if end > len(view):
@@ -65,6 +62,8 @@ def decode(codec: Codec, pieces: list[memoryview]) -> Any:
     except BaseException:
         # The traceback would keep them alive, and with them the record.
         for piece in pieces:
-            with contextlib.suppress(BufferError):  # another object uses it
+            try:
                 piece.release()
+            except BufferError:  # another object uses it
+                pass
         raise

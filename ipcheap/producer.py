@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from functools import partial
-
 from . import _arguments, _timing
 from ._core import lib
 from ._endpoint import FAIR, Endpoint
@@ -16,7 +13,8 @@ from .record import Record, allocate_array, allocate_packed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from typing import Any, ClassVar, NoReturn, TypeAlias
 
     import numpy.typing
@@ -68,7 +66,6 @@ class Producer(Endpoint, ProducerCore):
         """
         return allocate_array(self._handle, shape, dtype, order)
 
-    @contextlib.contextmanager
     def loan(
         self,
         shape: Shape,
@@ -76,7 +73,7 @@ class Producer(Endpoint, ProducerCore):
         timeout: float | None = None,
         *,
         order: str = "C",
-    ) -> Iterator[numpy.typing.NDArray[Any]]:
+    ) -> AbstractContextManager[numpy.typing.NDArray[Any]]:
         """Return a context manager that yields an array, and sends it when the block ends.
 
         The array has this `shape` and dtype, and its items are not initialised. If the block
@@ -84,15 +81,7 @@ class Producer(Endpoint, ProducerCore):
         None indefinitely, and raises as `send_record` does. An array that was not sent is freed;
         one that was sent becomes read-only.
         """
-        record = allocate_array(self._handle, shape, dtype, order)
-        record._lent = 1
-        try:
-            array = record.array()
-            yield array
-            self.send_record(record, timeout)
-            array.flags.writeable = False
-        finally:
-            record._done_with()
+        return _Loan(self, (shape, dtype, order), timeout)
 
     async def asend_record(self, record: Record) -> None:
         """Send a record as soon as there is room: `send_record()` for asyncio.
@@ -102,11 +91,11 @@ class Producer(Endpoint, ProducerCore):
         code = self._sendable(record)
         if code:
             raise self._not_sent(code, record)
-        await self._soon(partial(self._try, record))
+        await self._soon(lambda: self._try(record))
 
     async def asend(self, data: BytesLike) -> None:
         """Send a copy of a bytes-like object as soon as there is room: `send()` for asyncio."""
-        await self._soon(partial(self._try_bytes, data))
+        await self._soon(lambda: self._try_bytes(data))
 
     def send_object(self, obj: Any, timeout: float | None = None, *, codec: Codec = PICKLE) -> None:
         """Send an object, encoded by `codec`: by default as a pickle.
@@ -162,12 +151,12 @@ class Producer(Endpoint, ProducerCore):
     def _send_when_ready(self, code: int, record: Record, timeout: float | None) -> None:
         if code != _WOULD_BLOCK:
             raise self._not_sent(code, record)
-        self._insist(partial(self._try, record), timeout)
+        self._insist(lambda: self._try(record), timeout)
 
     def _send_later(self, code: int, data: BytesLike, timeout: float | None) -> None:
         if code != _WOULD_BLOCK:
             raise self._refusal(code, data)
-        self._insist(partial(self._try_bytes, data), timeout)
+        self._insist(lambda: self._try_bytes(data), timeout)
 
     def _await_room(
         self, code: int, record: Record, timeout: float | None, deadline: float | None
@@ -227,6 +216,45 @@ class Producer(Endpoint, ProducerCore):
             name = type(data).__name__
             return TypeError(f"this call sends bytes-like objects, not {name}: try send_object()")
         return ValueError(f"the bytes of a {type(data).__name__} are not in one piece: send a copy")
+
+
+class _Loan:
+    """An array that a producer sends when a block ends; see `Producer.loan`."""
+
+    __slots__ = ("_array", "_producer", "_record", "_timeout", "_what")
+
+    _array: numpy.typing.NDArray[Any]
+    _record: Record
+
+    def __init__(
+        self,
+        producer: Producer,
+        what: tuple[Shape, numpy.typing.DTypeLike, str],
+        timeout: float | None,
+    ) -> None:
+        self._producer = producer
+        self._what = what
+        self._timeout = timeout
+
+    def __enter__(self) -> numpy.typing.NDArray[Any]:
+        shape, dtype, order = self._what
+        self._record = record = allocate_array(self._producer._handle, shape, dtype, order)
+        record._lent = 1
+        try:
+            self._array = record.array()
+        except BaseException:
+            record._done_with()
+            raise
+        return self._array
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if kind is None:
+                self._producer.send_record(self._record, self._timeout)
+                self._array.flags.writeable = False
+        finally:
+            del self._array
+            self._record._done_with()
 
 
 _ABOUT_SIZE = (lib.IPCHEAP_HEAP_FULL, lib.IPCHEAP_MEMORY_FULL, lib.IPCHEAP_NO_MEMORY)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-import warnings
 import weakref
 
 from ._core import lib, use_records
@@ -195,7 +194,7 @@ def object_of(block: Block, source: Source, codec: Codec) -> Any:
 def _caller() -> str:
     """Return the file and line of the caller outside this package."""
     frame = sys._getframe(1)
-    while frame.f_globals.get("__name__", "").partition(".")[0] in ("ipcheap", "contextlib"):
+    while frame.f_globals.get("__name__", "").partition(".")[0] == "ipcheap":
         if frame.f_back is None:
             break
         frame = frame.f_back
@@ -225,6 +224,8 @@ def _note(record: _DebugRecord) -> None:
 
 def _report(record: _DebugRecord) -> None:
     if record._fate not in _ENDED:
+        import warnings
+
         text = f"{record!r}, made at {made_at(record)}, was never freed"
         warnings.warn(text, ResourceWarning, stacklevel=2, source=record)
 
@@ -243,4 +244,6 @@ debug(DEBUG)
 if DEBUG:
     atexit.register(_report_at_exit)
     if not sys.warnoptions:  # otherwise the user has chosen what happens to warnings
+        import warnings
+
         warnings.filterwarnings("always", "<Record of .* was never freed", ResourceWarning)

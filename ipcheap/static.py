@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from . import _arguments, _timing
 from ._core import ffi, lib
 from ._directory import key_of
@@ -24,9 +22,13 @@ if TYPE_CHECKING:
     from .heap import Heap
 
 
-def _outlive(handle: Handle, pointer: object) -> None:
-    """Do nothing: the arguments keep the heap mapped until this is called."""
-    del handle, pointer
+def _keeping(handle: Handle, data: CData) -> CData:
+    """Return a pointer into the heap, which keeps the heap mapped."""
+
+    def let_go(_: CData, __: Handle = handle) -> None:
+        pass
+
+    return ffi.gc(data, let_go)
 
 
 class StaticSegment(Channel, kind=lib.IPCHEAP_STATIC_SEGMENT):
@@ -42,7 +44,7 @@ class StaticSegment(Channel, kind=lib.IPCHEAP_STATIC_SEGMENT):
         data = lib.ipcheap_static_data(handle.pointer, entry)
         if data == ffi.NULL:
             raise error(lib.IPCHEAP_CHANNEL_NOT_FOUND, handle, channel_id)
-        self._data = ffi.gc(data, partial(_outlive, handle))
+        self._data = _keeping(handle, data)
         self._buffer: Any = ffi.buffer(self._data, entry.shape)
 
     @property

@@ -85,7 +85,7 @@ PYTHON_LAYERS: tuple[tuple[str, ...], ...] = (
     ("_handle", "_segments", "record"),
     ("_directory", "_outside", "_endpoint"),
     ("channel", "producer", "consumer"),
-    ("record_channel", "static"),
+    ("_channels", "record_channel", "static"),
     ("heap", "sync"),
     ("waiting",),
     ("__init__",),
