@@ -13,8 +13,8 @@ from .record import Record, allocate_array, allocate_packed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import contextlib
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
     from typing import Any, ClassVar, NoReturn, TypeAlias
 
     import numpy.typing
@@ -73,7 +73,7 @@ class Producer(Endpoint, ProducerCore):
         timeout: float | None = None,
         *,
         order: str = "C",
-    ) -> AbstractContextManager[numpy.typing.NDArray[Any]]:
+    ) -> contextlib.AbstractContextManager[numpy.typing.NDArray[Any]]:
         """Return a context manager that yields an array, and sends it when the block ends.
 
         The array has this `shape` and dtype, and its items are not initialised. If the block
