@@ -220,7 +220,20 @@ static void the_header_knows_its_file(void) {
     close(fd);
 }
 
+/* Some processes have a guard there: a store to it would raise SIGSEGV. */
+static void the_gap_belongs_to_nothing(void) {
+    for (uint64_t capacity = 64 << 10; capacity <= UINT64_C(1) << 44; capacity += capacity / 7) {
+        struct geometry g;
+        EXPECT(geometry_of(capacity, &g));
+        uint64_t pages = (g.data_at - g.always) / PAGE;
+        EXPECT(g.metabits_at + round_up(pages, 64) / 8 <= g.gap_at);
+        EXPECT(g.gap_at % PAGE == 0 && g.gap_at + PAGE == g.always);
+        EXPECT(g.always <= g.participants_at);
+    }
+}
+
 int main(void) {
+    the_gap_belongs_to_nothing();
     tags_of_four_kinds_do_not_meet();
     a_stamp_hides_nothing_of_its_owner();
     a_mark_has_a_position_and_a_second();

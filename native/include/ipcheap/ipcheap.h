@@ -131,8 +131,10 @@ enum { IPCHEAP_FORMAT = 3 };
 IPCHEAP_API int ipcheap_found_format(int fd, int shmid);
 /*
  * Makes a heap of a segment; whatever was in it is lost. A file is set to the size that
- * ipcheap_segment_bytes() returns; a System V segment must have it. BAD_VALUE for a capacity that
- * no heap can have or a segment that is too small, MEMORY_FULL if the file system has no room.
+ * ipcheap_segment_bytes() returns, rounded up to large pages on hugetlbfs; a System V segment must
+ * have it. BAD_VALUE for a capacity that
+ * no heap can have or a segment that is too small, MEMORY_FULL if the file system has no room,
+ * SYSTEM with EOPNOTSUPP in errno if it cannot reserve memory or give it back.
  */
 IPCHEAP_API int ipcheap_format(int fd, int shmid, const ipcheap_options *options);
 
@@ -147,11 +149,19 @@ IPCHEAP_API int ipcheap_attach(int fd, int shmid, ipcheap_heap **heap);
  * The library measures which of two ways is faster, and shows it in ipcheap_holder. Environment
  * variables, which a process reads once, pin it: IPCHEAP_COPY is through, past or learn,
  * IPCHEAP_EXTENTS is lowest, in-turn or learn, IPCHEAP_SPIN is learn, never or longest, and
- * IPCHEAP_DOZE is learn or never. For any other value ipcheap_attach() returns
+ * IPCHEAP_DOZE is learn or never. IPCHEAP_COREDUMP is exclude or include: whether a core dump
+ * contains the mapped heaps. For any other value ipcheap_attach() returns
  * BAD_VALUE, and this function the name of the variable, with its words as "a|b|c" in *words. It
  * returns NULL if all values are right.
  */
 IPCHEAP_API const char *ipcheap_bad_variable(const char **words);
+/*
+ * For a process that has called mlockall(MCL_FUTURE), between the two calls a new mapping of any
+ * kind is locked page by page as it is touched, so that attaching a System V segment does not
+ * populate all of it. The first returns 1 if the second must be called.
+ */
+IPCHEAP_API int ipcheap_pause_populating(void);
+IPCHEAP_API void ipcheap_resume_populating(void);
 /* Reads the header of a heap without attaching. Fails as ipcheap_attach() does. */
 IPCHEAP_API int ipcheap_inspect(int fd, int shmid, ipcheap_heap_info *info);
 /* Reads the header of an attached heap. Does not count participants. */

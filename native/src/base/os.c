@@ -3,25 +3,33 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/capability.h>
+#include <linux/fs.h>
 #include <linux/futex.h>
+#include <linux/magic.h>
 #include <linux/membarrier.h>
 #include <sched.h>
 #include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/ipc.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/sem.h>
 #include <sys/shm.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/fault.h"
+
+#define SMALL_PAGE_BYTES ((uint64_t)4 << 10)
 
 static struct timespec timespec_of(int64_t ns) {
     return (struct timespec){.tv_sec = (time_t)(ns / SECOND), .tv_nsec = (long)(ns % SECOND)};
@@ -297,6 +305,7 @@ int os_file_resize(int fd, uint64_t bytes) {
 }
 
 int os_file_read(int fd, uint64_t offset, void *data, size_t bytes) {
+    posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM); /* see os_touch() */
     ssize_t got = FAULT(ENOMEM) ? -1 : pread(fd, data, bytes, (off_t)offset);
     return got < 0 ? IPCHEAP_SYSTEM : (int)got;
 }
@@ -316,6 +325,43 @@ int os_punch(int fd, uint64_t offset, uint64_t bytes) {
     return failed ? IPCHEAP_SYSTEM : 0;
 }
 
+struct backing os_backing(int fd) {
+    struct statfs status;
+    if (fstatfs(fd, &status)) return (struct backing){SMALL_PAGE_BYTES, true};
+    bool large = status.f_type == HUGETLBFS_MAGIC;
+    return (struct backing){
+        .unit = large ? (uint64_t)status.f_bsize : SMALL_PAGE_BYTES,
+        .touch = !large && status.f_type != TMPFS_MAGIC,
+    };
+}
+
+void os_overwrite_in_place(int fd) {
+    struct statfs status;
+    int flags = 0;
+    if (fstatfs(fd, &status) || status.f_type != BTRFS_SUPER_MAGIC) return;
+    if (ioctl(fd, FS_IOC_GETFLAGS, &flags)) return;
+    flags |= FS_NOCOW_FL;
+    ioctl(fd, FS_IOC_SETFLAGS, &flags);
+}
+
+/*
+ * Lets the kernel or a zero into the first word of each page: it returns EFAULT where a store of
+ * our own would raise SIGBUS. MADV_POPULATE_WRITE does the same, but is as new as Linux 5.14.
+ *
+ * Nothing is read ahead from a heap's file: that puts several pages into one folio of the page
+ * cache, holes too, and a store to one of them then needs room on the disk for all.
+ */
+int os_touch(unsigned char *start, uint64_t bytes) {
+    uint32_t or_zero = FUTEX_OP(FUTEX_OP_OR, 0, FUTEX_OP_CMP_EQ, 0);
+    for (unsigned char *page = start; page < start + bytes; page += SMALL_PAGE_BYTES) {
+        if (!FAULT(ENOSPC) &&
+            syscall(SYS_futex, page, FUTEX_WAKE_OP_PRIVATE, 0, NULL, page, or_zero) >= 0)
+            continue;
+        return errno == EFAULT || errno == ENOSPC ? IPCHEAP_MEMORY_FULL : IPCHEAP_SYSTEM;
+    }
+    return 0;
+}
+
 /* Returns a place for so many bytes at a multiple of LARGE_PAGE_BYTES; NULL: let mmap() choose. */
 static void *aligned_place(uint64_t bytes) {
     if (bytes < LARGE_PAGE_BYTES || FAULT(ENOMEM)) return NULL;
@@ -326,12 +372,83 @@ static void *aligned_place(uint64_t bytes) {
     return room + (-(uintptr_t)room & (LARGE_PAGE_BYTES - 1));
 }
 
+/* True if new mappings of this process are populated immediately: mlockall(MCL_FUTURE). */
+static bool mappings_are_populated(void) {
+    unsigned char resident = 0;
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS;
+    void *page = mmap(NULL, SMALL_PAGE_BYTES, PROT_READ | PROT_WRITE, flags, -1, 0);
+    if (page == MAP_FAILED) return errno == EAGAIN; /* the limit of locked memory is reached */
+    mincore(page, SMALL_PAGE_BYTES, &resident);
+    munmap(page, SMALL_PAGE_BYTES);
+    return resident & 1;
+}
+
+/*
+ * Maps one page that is not locked, and lets the mapping grow. What it grows by does not count
+ * towards the limit of locked memory.
+ */
+static void *map_unlocked(int fd, uint64_t bytes) {
+    int flags = MAP_SHARED | MAP_NORESERVE;
+    void *page = mmap(NULL, SMALL_PAGE_BYTES, PROT_NONE, flags, fd, 0);
+    if (page == MAP_FAILED) return page;
+    munlock(page, SMALL_PAGE_BYTES);
+    void *all = mremap(page, SMALL_PAGE_BYTES, bytes, MREMAP_MAYMOVE);
+    if (all == MAP_FAILED) munmap(page, SMALL_PAGE_BYTES);
+    return all;
+}
+
+struct choice coredump_choice = {.name = "IPCHEAP_COREDUMP", .words = "exclude|include"};
+
+static void leave_out_of_core_dumps(void *start, uint64_t bytes) {
+    if (os_choice(&coredump_choice) <= 0) madvise(start, bytes, MADV_DONTDUMP);
+}
+
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102 /* Linux 6.13, for files 6.15 */
+#endif
+
+/* mlockall() populates each mapping until a page cannot be, and ignores the error. */
+void os_stop_populating(unsigned char *gap) { madvise(gap, SMALL_PAGE_BYTES, MADV_GUARD_INSTALL); }
+
+/* These change what happens to new mappings of the process, and nothing else. */
+
+bool os_pause_populating(void) {
+    return mappings_are_populated() && mlockall(MCL_FUTURE | MCL_ONFAULT) == 0;
+}
+
+void os_resume_populating(void) { mlockall(MCL_FUTURE); }
+
+/* True if this process may lock so much memory; CAP_IPC_LOCK is above the limit. */
+static bool may_lock(uint64_t bytes) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur >= bytes) return true;
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {0};
+    return syscall(SYS_capget, &header, data) == 0 && data[0].effective >> CAP_IPC_LOCK & 1;
+}
+
+void os_lock_lazily(unsigned char *base, uint64_t bytes, uint64_t gap) {
+    bool locks = mappings_are_populated();
+    if (locks) munlock(base, bytes); /* a locked mapping takes no guard */
+    if (locks || may_lock(bytes)) os_stop_populating(base + gap);
+    if (locks) mlock2(base, bytes, MLOCK_ONFAULT);
+}
+
+/* Without access, a mapping is not populated. */
 int os_map(int fd, uint64_t bytes, unsigned char **base) {
     int flags = MAP_SHARED | MAP_NORESERVE;
     /* Only a hint: another thread may have taken the place, and some files align themselves. */
     void *place = aligned_place(bytes), *address = MAP_FAILED;
-    if (!FAULT(ENOMEM)) address = mmap(place, bytes, PROT_READ | PROT_WRITE, flags, fd, 0);
+    if (!FAULT(ENOMEM)) address = mmap(place, bytes, PROT_NONE, flags, fd, 0);
+    if (address == MAP_FAILED && errno == EAGAIN) address = map_unlocked(fd, bytes);
     if (address == MAP_FAILED) return errno == ENOMEM ? IPCHEAP_NO_MEMORY : IPCHEAP_SYSTEM;
+    if (mappings_are_populated()) munlock(address, bytes);
+    leave_out_of_core_dumps(address, bytes);
+    if (os_backing(fd).touch) madvise(address, bytes, MADV_RANDOM); /* see os_touch() */
+    if (FAULT(ENOMEM) || mprotect(address, bytes, PROT_READ | PROT_WRITE)) {
+        munmap(address, bytes);
+        return errno == ENOMEM ? IPCHEAP_NO_MEMORY : IPCHEAP_SYSTEM;
+    }
     *base = address;
     return 0;
 }
@@ -345,8 +462,14 @@ bool os_make_large(unsigned char *start) {
 }
 
 int os_map_sysv(int shmid, bool read_only, unsigned char **base) {
+    bool paused = os_pause_populating(); /* shmat() gives access immediately */
     void *address = FAULT(ENOMEM) ? (void *)-1 : shmat(shmid, NULL, read_only ? SHM_RDONLY : 0);
+    int number = errno;
+    if (paused) os_resume_populating();
+    errno = number;
     if ((intptr_t)address == -1) return errno == ENOMEM ? IPCHEAP_NO_MEMORY : IPCHEAP_SYSTEM;
+    int64_t bytes = os_sysv_bytes(shmid);
+    if (bytes > 0) leave_out_of_core_dumps(address, round_up((uint64_t)bytes, SMALL_PAGE_BYTES));
     *base = address;
     return 0;
 }
@@ -360,7 +483,11 @@ void os_unmap(unsigned char *base, uint64_t bytes) { munmap(base, bytes); }
 
 void os_unmap_sysv(unsigned char *base) { shmdt(base); }
 
-void os_forget(unsigned char *start, uint64_t bytes) { madvise(start, bytes, MADV_REMOVE); }
+void os_forget(unsigned char *start, uint64_t bytes) {
+    if (madvise(start, bytes, MADV_REMOVE) == 0 || errno != EINVAL) return;
+    munlock(start, bytes); /* what is locked cannot be removed */
+    if (madvise(start, bytes, MADV_REMOVE) == 0) mlock2(start, bytes, MLOCK_ONFAULT);
+}
 
 /* Liveness */
 

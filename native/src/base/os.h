@@ -106,10 +106,48 @@ uint64_t os_file_inode(int fd); /* 0 if that cannot be known */
 int64_t os_file_bytes(int fd);
 int os_file_resize(int fd, uint64_t bytes);
 int os_file_read(int fd, uint64_t offset, void *data, size_t bytes);
+/* How the file system of a file gives memory. */
+struct backing {
+    uint64_t unit; /* bytes that have memory together: a page, or a large one on hugetlbfs */
+    bool touch;    /* os_commit() does not suffice: each page is to be touched once, too */
+};
+struct backing os_backing(int fd);
+/*
+ * Reserves memory for a range of a file: MEMORY_FULL if there is none. SYSTEM with EOPNOTSUPP if
+ * the file system cannot do that.
+ */
 int os_commit(int fd, uint64_t offset, uint64_t bytes);
 int os_punch(int fd, uint64_t offset, uint64_t bytes);
-/* Maps at a multiple of LARGE_PAGE_BYTES if possible, so that large pages can be mapped whole. */
+/* Makes a new, empty file one that is overwritten in place, where that is not a matter of course. */
+void os_overwrite_in_place(int fd);
+/*
+ * Makes each page of a mapping writable without changing it; MEMORY_FULL if its file system has no
+ * room for one of them. A store would raise SIGBUS then.
+ */
+int os_touch(unsigned char *start, uint64_t bytes);
+/*
+ * Maps at a multiple of LARGE_PAGE_BYTES if possible, so that large pages can be mapped whole. A
+ * mapping takes no memory that the file does not have yet, even if the process locks all its
+ * memory, and is left out of core dumps unless coredump_choice says otherwise.
+ */
 int os_map(int fd, uint64_t bytes, unsigned char **base);
+/*
+ * Makes a process that locks its memory lock the pages of a mapping that it touches, instead of
+ * populating the mapping. `gap` is the offset of a page that nobody ever touches.
+ */
+void os_lock_lazily(unsigned char *base, uint64_t bytes, uint64_t gap);
+/*
+ * Makes a later mlockall() of this process populate a mapping up to that page only. Linux 6.15;
+ * without effect before. Forks of this process then copy the page tables of the mapping.
+ */
+void os_stop_populating(unsigned char *gap);
+/*
+ * Makes a process that locks its memory lock the pages of new mappings that it touches, instead of
+ * populating them; false if it does not populate them anyway. os_resume_populating() ends that.
+ */
+bool os_pause_populating(void);
+void os_resume_populating(void);
+extern struct choice coredump_choice; /* IPCHEAP_COREDUMP: exclude or include */
 int os_map_sysv(int shmid, bool read_only, unsigned char **base);
 int64_t os_sysv_bytes(int shmid);
 void os_unmap(unsigned char *base, uint64_t bytes);

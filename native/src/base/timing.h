@@ -12,6 +12,8 @@
 #define LOCK_TIMEOUT (10 * SECOND)
 /* A waiter for the heap lock, or a Lock, notices within this that its holder has died. */
 #define LOOK_AFTER_OWNER (100 * MILLISECOND)
+/* A process that has just been seen not to dump core is not looked at again within this. */
+#define DUMP_GLANCE (20 * MILLISECOND)
 /* A sleeping endpoint notices within this that the other side has died. */
 #define LOOK_AFTER_PEER (SECOND / 2)
 /* A thread that waits for the directory, an event, a cell or a barrier looks at least this often. */

@@ -54,7 +54,7 @@ int ipcheap_format(int fd, int shmid, const ipcheap_options *options) {
 
 const char *ipcheap_bad_variable(const char **words) {
     static struct choice *const choices[] = {&copy_choice, &extent_choice, &spin_choice,
-                                             &doze_choice};
+                                             &doze_choice, &coredump_choice};
     for (size_t i = 0; i < sizeof choices / sizeof *choices; i++) {
         if (os_choice(choices[i]) >= 0) continue;
         *words = choices[i]->words;

@@ -112,7 +112,8 @@ static bool next_cut(const ipcheap_heap *heap, const struct extent_walk *run, ui
         at = next_committed(heap, first, run->next, false);
         uint64_t lower = *kept < keep ? least(keep - *kept, at - first) : 0;
         *kept += lower;
-        *cut = (struct cut){first + lower, at - first - lower};
+        cut->first = first + lower;
+        cut->pages = whole_units(heap, &cut->first, at - cut->first);
         if (cut->pages && at - first >= shortest) return true;
     }
 }
@@ -131,7 +132,8 @@ static int collect_cuts(struct participant *me, uint64_t keep, uint64_t shortest
         struct cut cut;
         if (walk.state != PAGE_FREE) continue;
         if (!next_cut(heap, &walk, walk.first, keep, shortest, &kept, &cut)) continue;
-        cut.pages = least(cut.pages, TRIM_PAGES - taken);
+        cut.pages = least(cut.pages, greatest(TRIM_PAGES - taken, pages_of_unit(heap)));
+        cut.pages = whole_units(heap, &cut.first, cut.pages);
         if (extent_cut(me, &walk, cut.first, cut.pages, KIND_FREE_PENDING)) {
             /* There is no memory for the descriptors of a part; those of the whole run exist. */
             cut = (struct cut){walk.first, walk.length};

@@ -3,7 +3,7 @@
 #include "segment/lock.h"
 
 #define PIECE LARGE_PAGE /* what one fallocate() takes */
-#define QUICK 64         /* pages that may be committed where sleeping is not allowed */
+#define QUICK 64         /* pages that may be committed where sleeping is not allowed: quick() */
 
 static shared64 *bits_of(const ipcheap_heap *heap) {
     return at_offset(heap, heap->geometry.committed_at);
@@ -51,17 +51,52 @@ static void ask_for_large(ipcheap_heap *heap, uint64_t page) {
     if (!os_make_large(at_offset(heap, offset))) heap->large_pages_from = now + SECOND;
 }
 
+/* Returns how many pages may be committed where sleeping is not allowed: none on a disk. */
+static uint64_t quick(const ipcheap_heap *heap) { return heap->backing.touch ? 0 : QUICK; }
+
+/* Units of memory: pages, except on hugetlbfs. They begin at multiples of their size in the file. */
+
+static uint64_t unit_from(const ipcheap_heap *heap, uint64_t page) {
+    uint64_t offset = page_offset(heap, page);
+    return page + ((round_up(offset, heap->backing.unit) - offset) >> PAGE_SHIFT);
+}
+
+uint64_t pages_of_unit(const ipcheap_heap *heap) { return heap->backing.unit >> PAGE_SHIFT; }
+
+uint64_t whole_units(const ipcheap_heap *heap, uint64_t *first, uint64_t count) {
+    uint64_t begin = unit_from(heap, *first), end = *first + count;
+    uint64_t pages = begin < end ? (end - begin) & ~(pages_of_unit(heap) - 1) : 0;
+    *first = begin;
+    return pages;
+}
+
+struct span {
+    uint64_t first, end;
+};
+
+/* Returns the pages of the units that a range lies in, as far as they belong to its zone. */
+static struct span units_around(const ipcheap_heap *heap, uint64_t first, uint64_t count) {
+    const struct geometry *g = &heap->geometry;
+    int zone = first < g->zone_first[SYSTEM_ZONE] ? DATA_ZONE : SYSTEM_ZONE;
+    uint64_t low = g->zone_first[zone], high = low + g->zone_pages[zone];
+    uint64_t to_low = page_offset(heap, first) % heap->backing.unit >> PAGE_SHIFT;
+    struct span span = {first - least(to_low, first - low), unit_from(heap, first + count)};
+    span.end = least(span.end, high);
+    return span;
+}
+
 int commit_pages(ipcheap_heap *heap, uint64_t first, uint64_t count) {
     uint64_t missing = count - committed_pages(heap, first, count);
     if (LIKELY(missing == 0)) return 0;
-    if (missing > QUICK && !may_sleep()) return IPCHEAP_WOULD_SLEEP;
-    for (uint64_t page = first, pages; page < first + count; page += pages) {
-        pages = least(PIECE - page % PIECE, first + count - page);
+    if (missing > quick(heap) && !may_sleep()) return IPCHEAP_WOULD_SLEEP;
+    struct span span = units_around(heap, first, count);
+    for (uint64_t page = span.first, pages; page < span.end; page += pages) {
+        pages = least(PIECE - page % PIECE, span.end - page);
         uint64_t have = committed_pages(heap, page, pages);
         if (have == pages) continue;
         if (!heap->sysv) {
             if (pages == PIECE && have <= PIECE / 2) ask_for_large(heap, page);
-            int error = os_commit(heap->fd, page_offset(heap, page), pages << PAGE_SHIFT);
+            int error = segment_commit(heap, page_offset(heap, page), pages << PAGE_SHIFT);
             if (error) return error;
         }
         change_bits(heap, page, pages, true);
@@ -72,13 +107,15 @@ int commit_pages(ipcheap_heap *heap, uint64_t first, uint64_t count) {
 int commit_pages_again(ipcheap_heap *heap, uint64_t first, uint64_t count) {
     for (uint64_t done = 0; done < count && !heap->sysv; done += PIECE) {
         uint64_t bytes = least(PIECE, count - done) << PAGE_SHIFT;
-        int error = os_commit(heap->fd, page_offset(heap, first + done), bytes);
+        int error = segment_commit(heap, page_offset(heap, first + done), bytes);
         if (error) return error;
     }
     return 0;
 }
 
 uint64_t uncommit_pages(ipcheap_heap *heap, uint64_t first, uint64_t count) {
+    count = whole_units(heap, &first, count);
+    if (count == 0) return 0;
     uint64_t had = change_bits(heap, first, count, false);
     uint64_t offset = page_offset(heap, first);
     if (heap->sysv)

@@ -67,6 +67,7 @@ struct ipcheap_heap {
     struct header *header;
     struct page *pages;
     struct geometry geometry;
+    struct backing backing; /* of the file; pages for System V */
     const struct hooks *hooks;
     _Atomic uint64_t serial; /* of this handle in this process; fork and closing change it */
     uint64_t process;        /* a random number for this attachment */
@@ -78,8 +79,10 @@ struct ipcheap_heap {
     uint32_t sem_kind; /* as the header said when we attached */
     int sem_id;
     void *semaphore;
-    _Atomic int64_t lock_timeout;     /* any thread may set it while others wait */
-    int64_t boot_offset;              /* of this process's time namespace: clock.h */
+    _Atomic int64_t lock_timeout; /* any thread may set it while others wait */
+    int64_t boot_offset;          /* of this process's time namespace: clock.h */
+    _Atomic uint64_t
+        not_dumped; /* a process that was not dumping core a moment ago: participant.c */
     _Atomic int64_t large_pages_from; /* os_now() before which the kernel is not asked for any */
     /* Guards endpoint lists and what a closing consumer holds. Never taken under the heap lock. */
     pthread_mutex_t mutex;
@@ -101,12 +104,16 @@ int segment_format(int fd, int shmid, const ipcheap_options *options,
                    int (*fill)(ipcheap_heap *heap));
 /* Maps a formatted segment and makes a handle on it, which has no participants yet. */
 int segment_open(int fd, int shmid, ipcheap_heap **heap);
+/* In a forked child: a later mlockall() must not populate the mapping that it inherited. */
+void segment_forked(ipcheap_heap *heap);
 void segment_free(ipcheap_heap *heap);
+/* Gives a range of the file memory that cannot be denied later: no store to it raises SIGBUS. */
+int segment_commit(ipcheap_heap *heap, uint64_t offset, uint64_t bytes);
 /* Gives a range of metadata memory, so that it may be touched; MEMORY_FULL. */
 int segment_commit_meta(ipcheap_heap *heap, const void *start, uint64_t bytes);
 /* True if the bits say that a range of metadata may be touched: for what an index leads to. */
 bool segment_meta_committed(const ipcheap_heap *heap, const void *start, uint64_t bytes);
-/* Gives back the whole pages of a range of metadata that is not used any more. */
+/* Gives back the whole pages of a range of metadata that is not used any more; large ones stay. */
 void segment_uncommit_meta(ipcheap_heap *heap, const void *start, uint64_t bytes);
 
 static inline void *at_offset(const ipcheap_heap *heap, uint64_t offset) {

@@ -52,6 +52,7 @@ bool geometry_of(uint64_t capacity, struct geometry *g) {
                     2 * DATA_ALIGN;
     place(&end, round_up(rest / PAGE + end / PAGE + 64, 64) / 8 + PAGE, 64);
     g->always = round_up(end, PAGE);
+    g->gap_at = g->always - PAGE; /* the spare page that was placed last */
     end = g->always;
     g->participants_at = place(&end, PARTICIPANTS * sizeof(struct participant_slot), PAGE);
     g->pages_at = place(&end, (g->total_pages + 1) * sizeof(struct page), PAGE);

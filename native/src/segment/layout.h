@@ -1,10 +1,11 @@
 /*
  * layout.h - layer segment: every byte that processes share.
  *
- *   header | committed bits | participants | pages[] | slabs[] | data zone | system zone
+ *   header | committed bits | gap | participants | pages[] | slabs[] | data zone | system zone
  *
  *   header       identity, the heap lock, roots of all indices
  *   committed    one bit a page of the two zones: whether it has memory
+ *   gap          one page that no process touches: os_lock_lazily()
  *   participants one slot a participant; its index is the byte that its process keeps locked
  *   pages[]      one descriptor a page of the two zones: the truth about extents
  *   slabs[]      one a granule of the data zone: tags and remote-free bits of its blocks
@@ -395,6 +396,7 @@ struct geometry {
     uint64_t granules;
     uint64_t committed_at, metabits_at, participants_at, pages_at, slabs_at, data_at, bytes;
     uint64_t always; /* committed at creation: header and bits */
+    uint64_t gap_at; /* a page that nobody touches, the last of these: os_lock_lazily() */
 };
 
 /* Works out a heap's geometry; false for a capacity that no heap can have. */

@@ -35,6 +35,7 @@ static void after_fork_in_child(void) {
     for (struct ipcheap_heap *heap = handles; heap; heap = heap->next_of_process) {
         os_close(heap->live); /* otherwise the child would keep its dead parent alive */
         heap->live = -1;
+        segment_forked(heap);
         heap->serial = ++next_serial;
         heap->process = os_random();
         clock_set(heap);

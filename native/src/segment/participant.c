@@ -2,6 +2,9 @@
 
 #include <string.h>
 
+#include "base/coredump.h"
+#include "base/timing.h"
+
 /* True if a slot may be read. Not by slots_used: a wrong store there must hide no participant. */
 static bool slot_exists(ipcheap_heap *heap, uint32_t slot) {
     return slot < PARTICIPANTS &&
@@ -13,10 +16,30 @@ struct participant_slot *participant_record(ipcheap_heap *heap, uint64_t tag) {
     return slot_exists(heap, slot) ? slot_at(heap, slot) : NULL;
 }
 
+/*
+ * True if the occupant of a slot has crashed and its core dump is not complete. Until then, it keeps
+ * its byte. Its number belongs to another process only if it is dead already.
+ */
+static bool participant_is_dumped(ipcheap_heap *heap, uint32_t slot) {
+    if (!slot_exists(heap, slot)) return false;
+    struct participant_slot *record = slot_at(heap, slot);
+    uint64_t word = get_acquire(&record->word); /* pairs with slot_fill() */
+    uint32_t pid = get(&record->pid);
+    uint64_t here = os_process_namespace();
+    if ((word & 0xFF) != SLOT_LIVE || !here || get(&record->namespace) != here) return false;
+    /* Many participants may be threads of one process. */
+    uint64_t seen = (uint64_t)pid << 32 | (uint32_t)(os_now() / DUMP_GLANCE);
+    if (heap->not_dumped == seen) return false;
+    if (process_is_dumped(pid)) return get_acquire(&record->word) == word; /* with slot_fill() */
+    heap->not_dumped = seen;
+    return false;
+}
+
 bool participant_absent(ipcheap_heap *heap, uint32_t slot) {
     if (heap->by_slot[slot]) return false;
     /* A participant counts as present if the kernel cannot say, for lack of memory. */
-    return os_byte_locked(heap->live < 0 ? heap->file : heap->live, slot) == 0;
+    if (os_byte_locked(heap->live < 0 ? heap->file : heap->live, slot) == 0) return true;
+    return participant_is_dumped(heap, slot);
 }
 
 bool participant_alive(ipcheap_heap *heap, uint32_t slot, uint32_t generation) {

@@ -7,7 +7,8 @@
  * A participant is one thread of one process: a slot of the table, and a generation that is
  * incremented for each new occupant. It is alive as long as its process keeps the slot's byte of
  * the heap's file locked (F_OFD_SETLK). The kernel releases that lock at any death, a stopped
- * process keeps it, and no PID is ever compared.
+ * process keeps it, and no PID is ever compared. A process that dumps core still has the lock, but
+ * is dead: base/coredump.h.
  *
  * Any thread may look at others, without a lock. Only its own thread enters and leaves.
  */
@@ -42,7 +43,10 @@ bool participant_alive(ipcheap_heap *heap, uint32_t slot, uint32_t generation);
 bool participant_latest(ipcheap_heap *heap, uint32_t slot, uint32_t *generation);
 /* True if the slot ever had an occupant of that generation. */
 bool participant_has_been(ipcheap_heap *heap, uint32_t slot, uint32_t generation);
-/* True if no process holds the slot's byte, whatever the slot says. */
+/*
+ * True if no process holds the slot's byte, whatever the slot says, or if all that its process still
+ * does is to write its core dump.
+ */
 bool participant_absent(ipcheap_heap *heap, uint32_t slot);
 /* Describes the present or last occupant of a slot; all zero if there is no such slot. */
 void participant_describe(ipcheap_heap *heap, uint32_t slot, ipcheap_holder *holder);

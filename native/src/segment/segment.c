@@ -36,9 +36,15 @@ static int header_check(const struct header *header, uint64_t bytes, struct geom
     return 0;
 }
 
+/* Returns how long a heap's file is: the end of its geometry, in whole units of the file system. */
+static uint64_t file_bytes(const struct geometry *geometry, const struct backing *backing) {
+    return round_up(geometry->bytes, backing->unit);
+}
+
 /* Returns FORMAT_MISMATCH for a file that is not as long as the capacity in its header says. */
-static int length_check(uint64_t bytes, const struct geometry *geometry, bool sysv) {
-    return sysv || bytes == geometry->bytes ? 0 : IPCHEAP_FORMAT_MISMATCH;
+static int length_check(uint64_t bytes, const ipcheap_heap *heap) {
+    bool right = heap->sysv || bytes == file_bytes(&heap->geometry, &heap->backing);
+    return right ? 0 : IPCHEAP_FORMAT_MISMATCH;
 }
 
 uint64_t ipcheap_segment_bytes(uint64_t capacity) {
@@ -71,14 +77,14 @@ static int header_map(int fd, int shmid, unsigned char **base, uint64_t *bytes) 
     if (got < 0) return got;
     if (magic == 0) return IPCHEAP_NOT_FORMATTED;
     if (magic != MAGIC) return IPCHEAP_FORMAT_MISMATCH;
-    return os_map(fd, PAGE, base);
+    return os_map(fd, os_backing(fd).unit, base);
 }
 
-static void header_unmap(int shmid, unsigned char *base) {
+static void header_unmap(int fd, int shmid, unsigned char *base) {
     if (shmid >= 0)
         os_unmap_sysv(base);
     else
-        os_unmap(base, PAGE);
+        os_unmap(base, os_backing(fd).unit);
 }
 
 int ipcheap_formatted(int fd, int shmid) {
@@ -88,7 +94,7 @@ int ipcheap_formatted(int fd, int shmid) {
     int error = header_map(fd, shmid, &base, &bytes);
     if (!error) {
         error = header_check((struct header *)base, bytes, &geometry);
-        header_unmap(shmid, base);
+        header_unmap(fd, shmid, base);
     }
     return error == 0 ? 1 : error == IPCHEAP_NOT_FORMATTED ? 0 : error;
 }
@@ -102,7 +108,7 @@ int ipcheap_found_format(int fd, int shmid) {
     const struct header *header = (struct header *)base;
     uint64_t magic = get_acquire(&header->magic); /* pairs with segment_format() */
     int format = magic == MAGIC ? (int)(get(&header->format) & INT32_MAX) : 0;
-    header_unmap(shmid, base);
+    header_unmap(fd, shmid, base);
     return format;
 }
 
@@ -139,12 +145,32 @@ static int zones_fill(ipcheap_heap *heap) {
     return 0;
 }
 
+/* Empties a file, makes it so long and maps it, with memory for what is written at once. */
+static int file_map_new(int fd, uint64_t bytes, const struct geometry *g,
+                        const struct backing *backing, unsigned char **base) {
+    /* To zero first, so that nothing is left of what a creator that died had written. */
+    int error = os_file_resize(fd, 0);
+    if (error) return error;
+    os_overwrite_in_place(fd);
+    error = os_file_resize(fd, bytes);
+    if (!error) error = os_commit(fd, 0, g->always);
+    /* A disk that cannot do this either has no holes: the capacity would not be virtual. */
+    if (!error && backing->touch) error = os_punch(fd, g->data_at, PAGE);
+    if (!error) error = os_map(fd, bytes, base);
+    if (error || !backing->touch) return error;
+    error = os_touch(*base, g->always);
+    if (error) os_unmap(*base, bytes);
+    return error;
+}
+
 int segment_format(int fd, int shmid, const ipcheap_options *options,
                    int (*fill)(ipcheap_heap *heap)) {
     struct geometry g;
     if (!geometry_of(options->capacity, &g)) return IPCHEAP_BAD_VALUE;
     unsigned char *base;
     bool sysv = shmid >= 0;
+    struct backing backing = {.unit = PAGE};
+    uint64_t bytes = g.bytes;
     int error;
     if (sysv) {
         int64_t have = os_sysv_bytes(shmid);
@@ -152,20 +178,16 @@ int segment_format(int fd, int shmid, const ipcheap_options *options,
         if ((uint64_t)have < g.bytes) return IPCHEAP_BAD_VALUE;
         error = os_map_sysv(shmid, false, &base);
     } else {
-        /* To zero first, so that nothing is left of what a creator that died had written. */
-        error = os_file_resize(fd, 0);
-        if (!error) error = os_file_resize(fd, g.bytes);
-        if (!error) error = os_commit(fd, 0, g.always);
-        if (!error) error = os_map(fd, g.bytes, &base);
-        if (error) {
-            os_file_resize(fd, 0);
-            return error;
-        }
+        backing = os_backing(fd);
+        bytes = file_bytes(&g, &backing);
+        error = file_map_new(fd, bytes, &g, &backing, &base);
+        if (error) os_file_resize(fd, 0);
     }
     if (error) return error;
     struct header *header = (struct header *)base;
     header_fill(header, sysv ? -1 : fd, options);
-    ipcheap_heap half = {.base = base, .header = header, .geometry = g, .fd = fd, .sysv = sysv};
+    ipcheap_heap half = {
+        .base = base, .header = header, .geometry = g, .backing = backing, .fd = fd, .sysv = sysv};
     half.pages = at_offset(&half, g.pages_at);
     error = zones_fill(&half);
     if (!error) error = fill(&half);
@@ -173,7 +195,7 @@ int segment_format(int fd, int shmid, const ipcheap_options *options,
     if (sysv)
         os_unmap_sysv(base);
     else
-        os_unmap(base, g.bytes);
+        os_unmap(base, bytes);
     if (error && !sysv) os_file_resize(fd, 0);
     return error;
 }
@@ -198,6 +220,7 @@ int segment_open(int fd, int shmid, ipcheap_heap **result) {
     if (!heap) return IPCHEAP_NO_MEMORY;
     heap->fd = heap->file = heap->live = -1;
     heap->sysv = shmid >= 0;
+    heap->backing = heap->sysv ? (struct backing){.unit = PAGE} : os_backing(fd);
     heap->lock_timeout = LOCK_TIMEOUT;
     heap->process = os_random();
     pthread_mutex_init(&heap->mutex, NULL);
@@ -206,11 +229,11 @@ int segment_open(int fd, int shmid, ipcheap_heap **result) {
     int error = header_map(fd, shmid, &base, &bytes);
     if (error) goto fail;
     error = header_check((struct header *)base, bytes, &heap->geometry);
-    if (!error) error = length_check(bytes, &heap->geometry, heap->sysv);
+    if (!error) error = length_check(bytes, heap);
     if (heap->sysv)
         heap->base = base;
     else
-        header_unmap(shmid, base);
+        header_unmap(fd, shmid, base);
     if (error) goto fail;
     error = heap->file = os_duplicate(fd);
     if (error < 0) goto fail;
@@ -218,9 +241,10 @@ int segment_open(int fd, int shmid, ipcheap_heap **result) {
     if (error < 0) goto fail;
     if (!heap->sysv) {
         heap->fd = heap->file;
-        error = os_map(fd, heap->geometry.bytes, &heap->base);
+        error = os_map(fd, file_bytes(&heap->geometry, &heap->backing), &heap->base);
         if (error) goto fail;
     }
+    os_lock_lazily(heap->base, file_bytes(&heap->geometry, &heap->backing), heap->geometry.gap_at);
     heap->header = (struct header *)heap->base;
     heap->pages = at_offset(heap, heap->geometry.pages_at);
     clock_set(heap);
@@ -234,20 +258,34 @@ fail:
     return error;
 }
 
+int ipcheap_pause_populating(void) { return os_pause_populating(); }
+
+void ipcheap_resume_populating(void) { os_resume_populating(); }
+
+void segment_forked(ipcheap_heap *heap) {
+    os_stop_populating(at_offset(heap, heap->geometry.gap_at));
+}
+
 void segment_free(ipcheap_heap *heap) {
     if (heap->semaphore && heap->semaphore != heap->header->semaphore)
         os_semaphore_close(heap->semaphore);
     if (heap->base && heap->sysv)
         os_unmap_sysv(heap->base);
     else if (heap->base)
-        os_unmap(heap->base, heap->geometry.bytes);
+        os_unmap(heap->base, file_bytes(&heap->geometry, &heap->backing));
     os_close(heap->live);
     os_close(heap->file);
     pthread_mutex_destroy(&heap->mutex);
     free(heap);
 }
 
-/* Memory of metadata --------------------------------------------------------------------- */
+/* Memory ----------------------------------------------------------------------------------- */
+
+int segment_commit(ipcheap_heap *heap, uint64_t offset, uint64_t bytes) {
+    int error = os_commit(heap->fd, offset, bytes);
+    if (error || !heap->backing.touch) return error;
+    return os_touch(at_offset(heap, offset), bytes);
+}
 
 int segment_commit_meta(ipcheap_heap *heap, const void *start, uint64_t bytes) {
     if (heap->sysv) return 0;
@@ -258,7 +296,7 @@ int segment_commit_meta(ipcheap_heap *heap, const void *start, uint64_t bytes) {
     for (uint64_t page = first; page <= last; page++) {
         uint64_t bit = UINT64_C(1) << (page & 63);
         if (LIKELY(get(&bits[page / 64]) & bit)) continue;
-        int error = os_commit(heap->fd, g->always + (page << PAGE_SHIFT), PAGE);
+        int error = segment_commit(heap, g->always + (page << PAGE_SHIFT), PAGE);
         if (error) return error;
         put_or(&bits[page / 64], bit);
     }
@@ -276,7 +314,7 @@ bool segment_meta_committed(const ipcheap_heap *heap, const void *start, uint64_
 }
 
 void segment_uncommit_meta(ipcheap_heap *heap, const void *start, uint64_t bytes) {
-    if (heap->sysv) return;
+    if (heap->sysv || heap->backing.unit > PAGE) return;
     const struct geometry *g = &heap->geometry;
     uint64_t first = (round_up(offset_of(heap, start), PAGE) - g->always) >> PAGE_SHIFT;
     uint64_t end = (offset_of(heap, start) + bytes - g->always) >> PAGE_SHIFT;
@@ -334,7 +372,7 @@ int ipcheap_inspect(int fd, int shmid, ipcheap_heap_info *info) {
                 info->dead++;
         }
     }
-    header_unmap(shmid, base);
+    header_unmap(fd, shmid, base);
     return error;
 }
 
