@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from . import errors
@@ -76,13 +77,45 @@ def _heap_full(heap: Handle, asked: int | None) -> str:
     )
 
 
-def _memory_full(heap: Handle | str, asked: int | None) -> str:
+def _free_large_pages(nbytes: int) -> int | None:
+    """Return how many large pages the machine has free; None if they are small ones."""
+    if nbytes <= os.sysconf("SC_PAGE_SIZE"):
+        return None
+    try:
+        with open(f"/sys/kernel/mm/hugepages/hugepages-{nbytes >> 10}kB/free_hugepages") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return None
+
+
+def _system_error(number: int, it: str, path: str | None) -> Exception:
+    if number == errno.EOPNOTSUPP:
+        return OSError(
+            number,
+            f"{it}: its file system cannot reserve memory (fallocate) or give it back, so a heap "
+            "there could end with a bus error; use tmpfs, hugetlbfs, ext4, XFS or Btrfs",
+            path,
+        )
+    if number == errno.EAGAIN:
+        from ._kernel import locked_memory  # which most processes never need here
+
+        return locked_memory(it)
+    return OSError(number, f"{os.strerror(number)} ({it})", path)
+
+
+def _memory_full(heap: Handle | str, asked: int | None, path: str | None) -> str:
     wanted = "no memory" if asked is None else f"no memory for {show_size(asked)}"
-    path = None if isinstance(heap, str) else heap.path
     where = os.path.dirname(path) if path else "/dev/shm"
     limit = ""
     try:
         status = os.statvfs(where)
+        large = _free_large_pages(status.f_frsize)
+        if large is not None:
+            return (
+                f"{heap}: {wanted}, because {where} has no large pages of "
+                f"{show_size(status.f_frsize)} left ({large} are free in the machine); "
+                "free records and call trim(), raise vm.nr_hugepages, or enlarge the mount"
+            )
         total, left = status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize
         limit = f" ({show_size(left)} of {show_size(total)} left)"
     except OSError:
@@ -155,15 +188,17 @@ def error(
     asked: int | None = None,
     holder: str = "of another kind",
     doing: str = "not done",
+    path: str | None = None,
 ) -> Exception:
     """Return the exception for a code. Its text names the heap and channel, and the way out."""
     saved_errno = ffi.errno
     it = str(heap) if channel is None else f"channel {channel!r} of {heap}"
+    if not isinstance(heap, str):
+        path = heap.path
     if code == lib.IPCHEAP_SYSTEM:
-        path = None if isinstance(heap, str) else heap.path
-        return OSError(saved_errno, f"{os.strerror(saved_errno)} ({it})", path)
+        return _system_error(saved_errno, it, path)
     if code == lib.IPCHEAP_MEMORY_FULL:
-        return errors.HeapFull(_memory_full(heap, asked))
+        return errors.HeapFull(_memory_full(heap, asked, path))
     if not isinstance(heap, str):
         if code == lib.IPCHEAP_HEAP_FULL:
             return errors.HeapFull(_heap_full(heap, asked))

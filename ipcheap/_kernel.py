@@ -10,6 +10,8 @@ import errno
 import os
 import stat
 
+from ._core import lib
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
@@ -58,6 +60,37 @@ class _IfThere:
         return False
 
 
+def locked_memory(it: str) -> MemoryError:
+    """Return the exception for a mapping that mlockall() and the limit of locked memory forbid."""
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    return MemoryError(
+        f"{it} cannot be mapped: this process locks all its memory (mlockall), and it may lock "
+        f"no more than {limit:,} bytes (RLIMIT_MEMLOCK, ulimit -l); raise that limit, or attach "
+        "before mlockall()"
+    )
+
+
+class _Unpopulated:
+    """A context in which sysv_ipc can attach to a segment without giving all of it memory.
+
+    It does that in a process that has called mlockall(MCL_FUTURE).
+    """
+
+    def __init__(self, it: str) -> None:
+        self._it = it
+
+    def __enter__(self) -> None:
+        self._paused = lib.ipcheap_pause_populating()
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if self._paused:
+            lib.ipcheap_resume_populating()
+        if isinstance(error, OSError) and error.errno == errno.EAGAIN:
+            raise locked_memory(self._it) from None
+
+
 def unlink(path: str) -> None:
     """Remove a file, if it is there."""
     try:
@@ -79,7 +112,9 @@ def open_file(name: str, *, create: bool = False) -> int:
     path = path_of(name)
     if "/" in name:
         flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
-        return os.open(path, flags, 0o600)
+        fd = os.open(path, flags, 0o600)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # os_touch() in native/src/base/os.c
+        return fd
     import posix_ipc
 
     with _OSErrors(posix_ipc, path):
@@ -130,8 +165,9 @@ def find_sysv_segment(key: int) -> int | None:
     """Return the id of the System V segment with a key; None if there is none."""
     import sysv_ipc
 
+    it = f"System V key {key}"
     try:
-        with _OSErrors(sysv_ipc, f"System V key {key}"):
+        with _OSErrors(sysv_ipc, it), _Unpopulated(it):
             segment = sysv_ipc.SharedMemory(key)
     except FileNotFoundError:
         return None
@@ -147,7 +183,8 @@ def _make_sysv_segment(key: int, nbytes: int, mode: int, path: str) -> int | Non
     with _OSErrors(sysv_ipc, path):
         if find_sysv_segment(key) is not None:
             return None
-        segment = sysv_ipc.SharedMemory(key, sysv_ipc.IPC_CREAT, mode=mode, size=nbytes)
+        with _Unpopulated(path):
+            segment = sysv_ipc.SharedMemory(key, sysv_ipc.IPC_CREAT, mode=mode, size=nbytes)
     ours = segment.creator_pid == os.getpid()
     segment.detach()
     return int(segment.id) if ours else None
@@ -180,6 +217,15 @@ def remove_posix_semaphore(name: str, path: str) -> None:
 
     with _IfThere(posix_ipc, path):
         posix_ipc.unlink_semaphore(name)
+
+
+def _write_mapped(fd: int, text: bytes) -> None:
+    import mmap
+
+    nbytes = os.statvfs(fd).f_bsize
+    os.ftruncate(fd, nbytes)
+    with mmap.mmap(fd, nbytes) as room:
+        room[: len(text)] = text
 
 
 class Objects:
@@ -230,8 +276,13 @@ class Objects:
         """Write the list in one call, over the previous one."""
         import json
 
-        text = _MAGIC + json.dumps(vars(self)).encode()
-        os.pwrite(fd, text.ljust(_ROOM), 0)
+        text = (_MAGIC + json.dumps(vars(self)).encode()).ljust(_ROOM)
+        try:
+            os.pwrite(fd, text, 0)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            _write_mapped(fd, text)  # hugetlbfs has no write()
 
     def make(self, nbytes: int, mode: int, path: str) -> bool:
         """Create the objects; return False, with nothing created, if a key is taken."""
@@ -275,7 +326,7 @@ class Objects:
         if self.shm_key:
             import sysv_ipc
 
-            with _IfThere(sysv_ipc, path):
+            with _IfThere(sysv_ipc, path), _Unpopulated(path):
                 segment = sysv_ipc.SharedMemory(self.shm_key)
                 segment.detach()
                 segment.remove()
@@ -285,6 +336,8 @@ def made(shm: str, sem: str, nbytes: int, mode: int, path: str, fd: int) -> Obje
     """Choose the objects of a heap, write them to the file `fd`, and create them."""
     for _ in range(_TRIES):
         objects = Objects.chosen(shm, sem)
+        if not (objects.shm_key or objects.sem_key or objects.sem_name):
+            return objects  # the file says by its existence all that there is to say
         objects.write(fd)
         if objects.make(nbytes, mode, path):
             objects.write(fd)

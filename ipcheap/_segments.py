@@ -66,7 +66,7 @@ def refusal(code: int, fd: int, shmid: int, name: str) -> Exception:
             f"{label_of(name)} has format {found}, and this version of ipcheap uses format "
             f"{lib.IPCHEAP_FORMAT}; use the version that created it. It was left untouched"
         )
-    return error(code, label_of(name))
+    return error(code, label_of(name), path=_kernel.path_of(name))
 
 
 def is_moved(fd: int, name: str) -> bool:
@@ -231,20 +231,28 @@ def _make(fd: int, name: str, capacity: int, shm: str, sem: str, mode: int) -> i
                 os.close(note)
         else:
             objects = _kernel.Objects()
-        _format(fd, objects, capacity, shm, sem, label_of(name))
+        _format(fd, objects, capacity, shm, sem, label_of(name), path)
     except BaseException as reason:
         _remove_leftovers(name, objects)
         _kernel.remove_file(name)
         full = isinstance(reason, OSError) and reason.errno in _FULL
         if full or (isinstance(reason, MemoryError) and not isinstance(reason, errors.HeapFull)):
-            raise error(lib.IPCHEAP_MEMORY_FULL, label_of(name), asked=capacity) from None
+            raise error(
+                lib.IPCHEAP_MEMORY_FULL, label_of(name), asked=capacity, path=path
+            ) from None
         raise
     _remove_note(name, with_objects=False)
     return objects.shm_id
 
 
 def _format(
-    fd: int, objects: _kernel.Objects, capacity: int, shm: str, sem: str, label: str
+    fd: int,
+    objects: _kernel.Objects,
+    capacity: int,
+    shm: str,
+    sem: str,
+    label: str,
+    path: str | None = None,
 ) -> None:
     options = ffi.new("ipcheap_options *")
     options.capacity = capacity
@@ -254,7 +262,7 @@ def _format(
     options.sem_name = objects.sem_name.encode()
     code = lib.py_format(fd, objects.shm_id, options)
     if code:
-        raise error(code, label, asked=capacity)
+        raise error(code, label, asked=capacity, path=path)
 
 
 def create_nameless(label: str, capacity: int, sem: str) -> Segment:
