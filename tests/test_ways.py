@@ -41,6 +41,7 @@ VARIABLES = {
     "IPCHEAP_EXTENTS": "'learn', 'lowest', 'in-turn'",
     "IPCHEAP_SPIN": "'learn', 'never', 'longest'",
     "IPCHEAP_DOZE": "'learn', 'never'",
+    "IPCHEAP_COREDUMP": "'exclude', 'include'",
 }
 SIZES = [str(16384 << n) for n in range(24)]
 
