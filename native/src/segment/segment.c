@@ -145,7 +145,7 @@ static int zones_fill(ipcheap_heap *heap) {
     return 0;
 }
 
-/* Empties a file, makes it so long and maps it, with memory for what is written at once. */
+/* Empties a file, makes it so long and maps it, with memory for header and bits. */
 static int file_map_new(int fd, uint64_t bytes, const struct geometry *g,
                         const struct backing *backing, unsigned char **base) {
     /* To zero first, so that nothing is left of what a creator that died had written. */
