@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -22,6 +24,8 @@ _NAME_MARKS = str.maketrans(dict.fromkeys("._-", "0"))
 SMALLEST_CAPACITY = 64 << 10
 LARGEST_ID = 2**63 - 1
 LONGEST_ID = 48
+LONGEST_FILE_NAME = 255 - 17  # bytes; a pipe beside it is NAME~0123456789abcdef
+LONGEST_PATH = 4095 - 24  # bytes: native/src/base/pipe.c
 
 _FOREVER = float("inf")
 
@@ -87,14 +91,25 @@ def is_path(name: str) -> bool:
 
 
 def heap_name(name: object) -> str:
-    """Return a heap's name, a plain one or a path; ValueError or TypeError if it is neither."""
+    """Return a heap's name, a plain one or an absolute path.
+
+    ValueError or TypeError if it is neither.
+    """
     if not isinstance(name, str):
         raise TypeError(f"a heap's name must be a str, not {type(name).__name__}")
     if is_path(name):
         parts = name.split("/")
         if parts[-1] in ("", ".") or ".." in parts or "\0" in name:
             raise ValueError(f"heap path {name!r} must name a file and must not contain '..'")
-    elif not _is_plain_name(name):
+        path = name if name[0] == "/" else os.path.abspath(name)
+        folder, _, file = os.fsencode(path).rpartition(b"/")
+        if len(file) > LONGEST_FILE_NAME or len(folder) + len(file) > LONGEST_PATH:
+            raise ValueError(
+                f"heap path {path!r} is too long: its file name may have {LONGEST_FILE_NAME} bytes "
+                f"and all of it {LONGEST_PATH}, because pipes and a note lie beside the file"
+            )
+        return path
+    if not _is_plain_name(name):
         raise ValueError(
             f"heap name {name!r} must be 1 to 200 characters from A-Z a-z 0-9 . _ - "
             "and must not start with a dot"
@@ -117,10 +132,15 @@ def choice(value: object, what: str, among: tuple[str, ...]) -> str:
 
 
 def file_mode(value: object) -> int:
-    """Return permission bits; ValueError outside 0 to 0o777."""
+    """Return permission bits; ValueError outside 0 to 0o777, or without the owner's own two."""
     number = whole_number(value, "mode")
     if not 0 <= number <= 0o777:
         raise ValueError(f"mode must be permission bits like 0o600, not {number:#o}")
+    if number & 0o600 != 0o600:
+        raise ValueError(
+            f"mode must let the owner read and write (0o600), not {number:#o}: every participant "
+            "writes to the heap"
+        )
     return number
 
 

@@ -77,53 +77,29 @@ def _heap_full(heap: Handle, asked: int | None) -> str:
     )
 
 
-def _free_large_pages(nbytes: int) -> int | None:
-    """Return how many large pages the machine has free; None if they are small ones."""
-    if nbytes <= os.sysconf("SC_PAGE_SIZE"):
-        return None
-    try:
-        with open(f"/sys/kernel/mm/hugepages/hugepages-{nbytes >> 10}kB/free_hugepages") as file:
-            return int(file.read())
-    except (OSError, ValueError):
-        return None
+def _memory_full(heap: Handle | str, asked: int | None, path: str | None, code: int) -> str:
+    from . import _limits  # only here, because most programs never need it
 
-
-def _system_error(number: int, it: str, path: str | None) -> Exception:
-    if number == errno.EOPNOTSUPP:
-        return OSError(
-            number,
-            f"{it}: its file system cannot reserve memory (fallocate) or give it back, so a heap "
-            "there could end with a bus error; use tmpfs, hugetlbfs, ext4, XFS or Btrfs",
-            path,
-        )
-    if number == errno.EAGAIN:
-        from ._kernel import locked_memory  # which most processes never need here
-
-        return locked_memory(it)
-    return OSError(number, f"{os.strerror(number)} ({it})", path)
-
-
-def _memory_full(heap: Handle | str, asked: int | None, path: str | None) -> str:
     wanted = "no memory" if asked is None else f"no memory for {show_size(asked)}"
-    where = os.path.dirname(path) if path else "/dev/shm"
-    limit = ""
-    try:
-        status = os.statvfs(where)
-        large = _free_large_pages(status.f_frsize)
-        if large is not None:
-            return (
-                f"{heap}: {wanted}, because {where} has no large pages of "
-                f"{show_size(status.f_frsize)} left ({large} are free in the machine); "
-                "free records and call trim(), raise vm.nr_hugepages, or enlarge the mount"
-            )
-        total, left = status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize
-        limit = f" ({show_size(left)} of {show_size(total)} left)"
-    except OSError:
-        pass
-    return (
-        f"{heap}: {wanted}, because the file system {where} is full{limit}; "
-        "free records and call trim(), remove other files there, or enlarge it"
-    )
+    where = os.path.dirname(path) if path else None
+    return f"{heap}: {wanted}, because {_limits.of_memory(where, asked, code)}"
+
+
+def _cannot_map(it: str) -> MemoryError:
+    from . import _limits
+
+    return MemoryError(f"{it}: {_limits.of_addresses()}")
+
+
+def explained(reason: OSError, it: str, path: str | None) -> OSError:
+    """Return an OSError of the same kind and errno whose text names the limit that was met."""
+    from . import _limits
+
+    number = reason.errno or errno.EIO
+    where = reason.filename if isinstance(reason.filename, str) else path
+    sentence = _limits.of_call(number, where)
+    text = f"{os.strerror(number)} ({it})" if sentence is None else f"{it}: {sentence}"
+    return OSError(number, text, where)
 
 
 _PLAIN: dict[int, tuple[type[Exception], str]] = {
@@ -175,7 +151,6 @@ _PLAIN: dict[int, tuple[type[Exception], str]] = {
         "{it} is corrupt: it contains what no participant would have written; check() may say more",
     ),
     lib.IPCHEAP_BAD_VALUE: (ValueError, "{it}: an argument is out of range"),
-    lib.IPCHEAP_NO_MEMORY: (MemoryError, "{it}: this process is out of memory"),
 }
 
 
@@ -190,15 +165,26 @@ def error(
     doing: str = "not done",
     path: str | None = None,
 ) -> Exception:
-    """Return the exception for a code. Its text names the heap and channel, and the way out."""
+    """Return the exception for a code. Its text names the heap and channel, and the way out.
+
+    `path` is that of the heap's file, for a heap that is given by the words that name it.
+    """
     saved_errno = ffi.errno
-    it = str(heap) if channel is None else f"channel {channel!r} of {heap}"
     if not isinstance(heap, str):
         path = heap.path
+    it = str(heap) if channel is None else f"channel {channel!r} of {heap}"
     if code == lib.IPCHEAP_SYSTEM:
-        return _system_error(saved_errno, it, path)
+        if saved_errno == errno.EAGAIN:
+            from ._kernel import locked_memory  # which most processes never need here
+
+            return locked_memory(it)
+        return explained(OSError(saved_errno, "", path), it, path)
     if code == lib.IPCHEAP_MEMORY_FULL:
-        return errors.HeapFull(_memory_full(heap, asked, path))
+        # What allocates does not come through cffi, and errno is not that of its failure.
+        known = saved_errno if isinstance(heap, str) else 0
+        return errors.HeapFull(_memory_full(heap, asked, path, known))
+    if code == lib.IPCHEAP_NO_MEMORY:
+        return _cannot_map(it)
     if not isinstance(heap, str):
         if code == lib.IPCHEAP_HEAP_FULL:
             return errors.HeapFull(_heap_full(heap, asked))

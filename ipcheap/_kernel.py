@@ -1,7 +1,9 @@
-"""Kernel objects: POSIX and System V shared memory and semaphores, and the notes about them.
+"""Kernel objects: files, POSIX and System V shared memory and semaphores, and the notes about them.
 
-`posix_ipc` and `sysv_ipc` create, find and remove them. They are imported where they are needed,
-because neither declares support for free-threaded Python.
+Everything is looked at before it is opened, changed or removed: only regular files are ever a
+heap's. An object is removed only if it is bound to the file that names it, and only if the owner of
+that file could have removed it as well. `posix_ipc` and `sysv_ipc` are imported where they are
+needed, because neither declares support for free-threaded Python.
 """
 
 from __future__ import annotations
@@ -10,12 +12,15 @@ import errno
 import os
 import stat
 
-from ._core import lib
+from . import errors
+from ._core import ffi, lib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
+
+    from ._core import CData
 
 SHM_FOLDER = "/dev/shm"
 PREFIX = "ipcheap."
@@ -24,6 +29,25 @@ _MAGIC = b"ipcheap objects 1\n"
 _ROOM = 512
 _TRIES = 100
 _HEX = frozenset("0123456789abcdef")
+_SEMAPHORE_ROOM = 256
+_ODD = 0x9E3779B97F4A7C15  # spreads inode numbers over keys
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFLNK: "a symbolic link",
+}
+
+
+class SystemVRefused(OSError):
+    """The kernel has made no System V object; which limit was met has to be found out."""
+
+    def __init__(self, what: str, nbytes: int, path: str) -> None:
+        super().__init__(errno.ENOSPC, f"no System V {what}", path)
+        self.what = what
+        self.nbytes = nbytes
 
 
 class _OSErrors:
@@ -99,7 +123,57 @@ def unlink(path: str) -> None:
         pass
 
 
-# The file under a heap's name ---------------------------------------------------------------
+def leave(what: str, why: str) -> None:
+    """Warn of an object that is left alone because it is not ours to remove."""
+    import warnings
+
+    warnings.warn(f"{what} was left alone: {why}", RuntimeWarning, stacklevel=2)
+
+
+# Files and descriptors ----------------------------------------------------------------------
+
+
+def high(fd: int) -> int:
+    """Return a descriptor of at least 3 in place of that one.
+
+    Programs that close the standard ones, or replace them later, would take ours for them.
+    """
+    if fd > 2:
+        return fd
+    import fcntl
+
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(fd)
+
+
+def open_regular(path: str, flags: int, name: str) -> int:
+    """Open a regular file; FormatMismatch for anything else, which is not even opened."""
+    _expect_regular(os.lstat(path).st_mode, path, name)
+    return _open_still_regular(path, flags, name)
+
+
+def _open_still_regular(path: str, flags: int, name: str) -> int:
+    # Another process may have put something else there meanwhile: nothing that blocks, no link.
+    fd = high(os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600))
+    try:
+        _expect_regular(os.fstat(fd).st_mode, path, name)
+    except errors.FormatMismatch:
+        os.close(fd)
+        raise
+    if "/" in name:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # os_touch() in native/src/base/os.c
+    return fd
+
+
+def _expect_regular(mode: int, path: str, name: str) -> None:
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "no regular file")
+        raise errors.FormatMismatch(
+            f"heap {name!r}: {path} is {kind}, and only regular files are heaps; it was left "
+            "untouched"
+        )
 
 
 def path_of(name: str) -> str:
@@ -107,30 +181,36 @@ def path_of(name: str) -> str:
     return name if "/" in name else f"{SHM_FOLDER}/{PREFIX}{name}"
 
 
-def open_file(name: str, *, create: bool = False) -> int:
-    """Open the file of a heap and return its descriptor; FileNotFoundError if there is none."""
-    path = path_of(name)
-    if "/" in name:
-        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
-        fd = os.open(path, flags, 0o600)
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # os_touch() in native/src/base/os.c
-        return fd
-    import posix_ipc
+def open_file(name: str) -> int:
+    """Open the file of a heap and return its descriptor; FileNotFoundError if there is none.
 
-    with _OSErrors(posix_ipc, path):
-        flags = posix_ipc.O_CREAT if create else 0
-        return int(posix_ipc.SharedMemory(f"/{PREFIX}{name}", flags, mode=0o600).fd)
+    FormatMismatch for anything but a regular file.
+    """
+    return open_regular(path_of(name), os.O_RDWR, name)
+
+
+def open_or_make_file(name: str) -> tuple[int, bool]:
+    """Open the file of a heap, or make an empty one; the second value is whether it is new."""
+    path = path_of(name)
+    while True:
+        try:
+            return open_file(name), False
+        except FileNotFoundError:
+            pass
+        try:
+            return make_file(path, name), True
+        except FileExistsError:
+            pass
 
 
 def remove_file(name: str) -> None:
     """Remove the file of a heap, if it is there."""
-    if "/" in name:
-        unlink(name)
-        return
-    import posix_ipc
+    unlink(path_of(name))
 
-    with _IfThere(posix_ipc, path_of(name)):
-        posix_ipc.unlink_shared_memory(f"/{PREFIX}{name}")
+
+def make_file(path: str, name: str) -> int:
+    """Make a file that was not there, and return its descriptor."""
+    return _open_still_regular(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, name)
 
 
 def remove_pipes(name: str) -> None:
@@ -157,22 +237,71 @@ def _remove_pipe(path: str) -> None:
 # Shared memory and semaphores ---------------------------------------------------------------
 
 
-def _random_key() -> int:
-    return int.from_bytes(os.urandom(8)) % (2**31 - 2) + 1  # not IPC_PRIVATE
+def _bound_key(inode: int) -> int:
+    """Return a random System V key that belongs to the file of that inode; it may be taken."""
+    return _hash_of(inode) << 16 | int.from_bytes(os.urandom(2)) or 1 << 16  # not IPC_PRIVATE
 
 
-def find_sysv_segment(key: int) -> int | None:
-    """Return the id of the System V segment with a key; None if there is none."""
+def _hash_of(inode: int) -> int:
+    return (inode * _ODD % 2**64) >> 49  # 15 bits
+
+
+def _bound_name(inode: int) -> str:
+    return f"/{PREFIX}{inode:x}-{os.urandom(8).hex()}"
+
+
+def _is_bound_name(name: str, inode: int) -> bool:
+    rest = name.removeprefix(f"/{PREFIX}{inode:x}-")
+    return rest != name and len(rest) == 16 and _HEX.issuperset(rest)
+
+
+def find_sysv(what: str, *, key: int | None = None, id: int = -1) -> CData | None:
+    """Return the System V "segment" or "semaphore" of a key or an id; None if there is none."""
+    found = ffi.new("ipcheap_sysv *")
+    number = id if key is None else key
+    if lib.ipcheap_find_sysv(what == "semaphore", key is not None, number, found) == 0:
+        return found
+    code = ffi.errno
+    if code in (errno.ENOENT, errno.EINVAL, errno.EIDRM):
+        return None
+    raise OSError(code, os.strerror(code), f"System V {what} {number}")
+
+
+def _remove_sysv(what: str, path: str, inode: int, owner: int, **number: int) -> None:
+    """Remove a System V object, if it is there and bound to a file that its owner owns."""
+    try:
+        found = find_sysv(what, **number)
+    except PermissionError:
+        leave(f"a System V {what}", f"you may not look at it; {path} names it")
+        return
+    if found is None or found.key == 0:
+        return  # removed: it has lost its key, and is there only for those who are attached
+    it = f"the System V {what} with key {found.key:#x} and id {found.id}"
+    if owner not in (found.uid, found.creator):
+        leave(it, f"it belongs to user {found.uid}, and {path}, which names it, to user {owner}")
+    elif found.key >> 16 != _hash_of(inode):
+        leave(it, f"it was not made for {path}, which names it")
+    elif what == "segment" and not _is_segment_of(found.id, inode):
+        leave(it, f"it contains something else than the heap of {path}, which names it")
+    else:
+        _remove_sysv_by_id(what, int(found.id), path)
+
+
+def _is_segment_of(shmid: int, inode: int) -> bool:
+    """Whether a segment has no format yet, or is the heap whose file has that inode."""
+    info = ffi.new("ipcheap_heap_info *")
+    code = lib.ipcheap_inspect(-1, shmid, info)
+    return code == lib.IPCHEAP_NOT_FORMATTED or (code == 0 and info.inode == inode)
+
+
+def _remove_sysv_by_id(what: str, id: int, path: str) -> None:
     import sysv_ipc
 
-    it = f"System V key {key}"
-    try:
-        with _OSErrors(sysv_ipc, it), _Unpopulated(it):
-            segment = sysv_ipc.SharedMemory(key)
-    except FileNotFoundError:
-        return None
-    segment.detach()
-    return int(segment.id)
+    with _IfThere(sysv_ipc, path), _Unpopulated(f"System V {what} {id}"):
+        if what == "segment":
+            sysv_ipc.remove_shared_memory(id)
+        else:
+            sysv_ipc.remove_semaphore(id)
 
 
 def _make_sysv_segment(key: int, nbytes: int, mode: int, path: str) -> int | None:
@@ -180,43 +309,115 @@ def _make_sysv_segment(key: int, nbytes: int, mode: int, path: str) -> int | Non
     import sysv_ipc
 
     # With IPC_CREX the package would write to every byte of it, and so commit all of it.
-    with _OSErrors(sysv_ipc, path):
-        if find_sysv_segment(key) is not None:
-            return None
-        with _Unpopulated(path):
-            segment = sysv_ipc.SharedMemory(key, sysv_ipc.IPC_CREAT, mode=mode, size=nbytes)
+    if find_sysv("segment", key=key) is not None:
+        return None
+    with _Unpopulated(f"System V key {key}"):
+        try:
+            with _OSErrors(sysv_ipc, path):
+                segment = sysv_ipc.SharedMemory(key, sysv_ipc.IPC_CREAT, mode=mode, size=nbytes)
+        except (ValueError, MemoryError, OSError, sysv_ipc.Error) as reason:
+            if isinstance(reason, OSError) and reason.errno == errno.EAGAIN:
+                raise
+            raise SystemVRefused("segment", nbytes, path) from reason
     ours = segment.creator_pid == os.getpid()
     segment.detach()
     return int(segment.id) if ours else None
 
 
-def make_sysv_semaphore(path: str) -> int:
-    """Create a System V semaphore with a key of its own; return its id."""
+def _make_sysv_semaphore(key: int, mode: int, path: str) -> int | None:
+    """Create a System V semaphore; return its id, or None if the key is taken."""
     import sysv_ipc
 
-    with _OSErrors(sysv_ipc, path):
-        return int(sysv_ipc.Semaphore(None, sysv_ipc.IPC_CREX, mode=0o600).id)
+    try:
+        return int(sysv_ipc.Semaphore(key, sysv_ipc.IPC_CREX, mode=mode).id)
+    except sysv_ipc.ExistentialError:
+        return None
+    except (ValueError, MemoryError, OSError, sysv_ipc.Error) as reason:
+        raise SystemVRefused("semaphore", 0, path) from reason
 
 
-def remove_sysv_semaphore(semaphore: int, path: str) -> None:
-    """Remove a System V semaphore, if it is there."""
-    import sysv_ipc
+def make_sysv_semaphore(fd: int, label: str) -> int:
+    """Create a System V semaphore that is bound to a file; return its id."""
+    inode = os.fstat(fd).st_ino
+    for _ in range(_TRIES):
+        made = _make_sysv_semaphore(_bound_key(inode), 0o600, label)
+        if made is not None:
+            return made
+    raise OSError(errno.EEXIST, "no free System V key found", label)
 
-    with _IfThere(sysv_ipc, path):
-        sysv_ipc.remove_semaphore(semaphore)
+
+def remove_sysv_semaphore(semaphore: int, status: os.stat_result, path: str) -> None:
+    """Remove a System V semaphore that the header of a heap names, if it is there.
+
+    `status` is that of the heap's file.
+    """
+    _remove_sysv("semaphore", path, status.st_ino, status.st_uid, id=semaphore)
+
+
+def remove_sysv_segment(shmid: int, status: os.stat_result, path: str) -> None:
+    """Remove the System V segment of a heap, if it is there; `status` is that of its file."""
+    _remove_sysv("segment", path, status.st_ino, status.st_uid, id=shmid)
+
+
+def _semaphore_path(name: str) -> str:
+    return f"{SHM_FOLDER}/sem.{name[1:]}"
 
 
 def has_posix_semaphore(name: str) -> bool:
     """Whether there is a POSIX semaphore of that name."""
-    return os.path.exists(f"{SHM_FOLDER}/sem.{name[1:]}")
+    return os.path.lexists(_semaphore_path(name))
 
 
-def remove_posix_semaphore(name: str, path: str) -> None:
-    """Remove a POSIX semaphore, if it is there."""
+def _make_posix_semaphore(name: str, mode: int) -> None:
+    """Create a POSIX semaphore.
+
+    sem_open() would first make a file of a random name, which stays behind if the process is
+    killed in that moment: nobody could tell whose it was.
+    """
+    content = ffi.new("char[]", _SEMAPHORE_ROOM)
+    length = lib.ipcheap_semaphore_bytes(content, _SEMAPHORE_ROOM)
+    path = _semaphore_path(name)
+    fd = make_file(path, name)
+    try:
+        _write_all(fd, bytes(ffi.buffer(content, length)), path)
+        os.fchmod(fd, mode)
+    finally:
+        os.close(fd)
+
+
+def remove_posix_semaphore(name: str, status: os.stat_result, path: str) -> None:
+    """Remove a POSIX semaphore that the header of a heap names, if it is there."""
+    _remove_posix_semaphore(name, path, status.st_ino, status.st_uid)
+
+
+def _remove_posix_semaphore(name: str, path: str, inode: int, owner: int) -> None:
+    it = f"the POSIX semaphore {name!r}"
+    if not _is_bound_name(name, inode):
+        leave(it, f"it was not made for {path}, which names it")
+        return
+    try:
+        found = os.lstat(_semaphore_path(name))
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != owner:
+        leave(it, f"it belongs to user {found.st_uid}, and {path}, which names it, to user {owner}")
+        return
     import posix_ipc
 
     with _IfThere(posix_ipc, path):
         posix_ipc.unlink_semaphore(name)
+
+
+def _write_all(fd: int, content: bytes, path: str) -> None:
+    try:
+        done = os.pwrite(fd, content, 0)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        _write_mapped(fd, content)  # hugetlbfs has no write()
+        return
+    if done < len(content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
 
 def _write_mapped(fd: int, text: bytes) -> None:
@@ -233,16 +434,19 @@ class Objects:
 
     So a process that finds a half-made heap can remove what its creator had made before it died.
     The file of a System V heap contains this, and other processes find the heap by the ids in it.
+    Keys and names are made from the inode of the heap's file, so that no other file can name them.
     """
 
     def __init__(
         self,
+        inode: int = 0,
         shm_key: int = 0,
         shm_id: int = -1,
         sem_key: int = 0,
         sem_id: int = -1,
         sem_name: str = "",
     ) -> None:
+        self.inode = inode
         self.shm_key = shm_key
         self.shm_id = shm_id
         self.sem_key = sem_key
@@ -250,12 +454,13 @@ class Objects:
         self.sem_name = sem_name
 
     @classmethod
-    def chosen(cls, shm: str, sem: str) -> Objects:
-        """Choose random keys and names, which are unlikely to be taken."""
+    def chosen(cls, shm: str, sem: str, inode: int) -> Objects:
+        """Choose keys and names for a heap in the file of that inode; they may be taken."""
         return cls(
-            shm_key=_random_key() if shm == "sysv" else 0,
-            sem_key=_random_key() if sem == "sysv" else 0,
-            sem_name=f"/{PREFIX}{os.urandom(16).hex()}" if sem == "posix" else "",
+            inode,
+            shm_key=_bound_key(inode) if shm == "sysv" else 0,
+            sem_key=_bound_key(inode) if sem == "sysv" else 0,
+            sem_name=_bound_name(inode) if sem == "posix" else "",
         )
 
     @classmethod
@@ -268,78 +473,75 @@ class Objects:
 
         try:
             fields: dict[str, Any] = json.loads(text[len(_MAGIC) :])
-            return cls(**fields)
+            objects = cls(**fields)
         except (ValueError, TypeError):
             return None
+        return objects if objects._is_valid() else None
 
-    def write(self, fd: int) -> None:
+    def _is_valid(self) -> bool:
+        keys = (self.inode, self.shm_key, self.sem_key)
+        numbers = (*keys, self.shm_id, self.sem_id)
+        return (
+            all(type(number) is int for number in numbers)
+            and 0 < self.inode < 2**64
+            and all(0 <= key < 2**31 for key in keys[1:])
+            and all(-1 <= id < 2**31 for id in numbers[3:])
+            and isinstance(self.sem_name, str)
+        )
+
+    def write(self, fd: int, path: str) -> None:
         """Write the list in one call, over the previous one."""
         import json
 
-        text = (_MAGIC + json.dumps(vars(self)).encode()).ljust(_ROOM)
-        try:
-            os.pwrite(fd, text, 0)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            _write_mapped(fd, text)  # hugetlbfs has no write()
+        text = _MAGIC + json.dumps(vars(self)).encode()
+        _write_all(fd, text.ljust(_ROOM), path)
 
     def make(self, nbytes: int, mode: int, path: str) -> bool:
         """Create the objects; return False, with nothing created, if a key is taken."""
         if self.sem_name:
-            import posix_ipc
-
-            with _OSErrors(posix_ipc, path):
-                made = posix_ipc.Semaphore(self.sem_name, posix_ipc.O_CREX, mode=mode)
-                made.close()
-            os.chmod(f"{SHM_FOLDER}/sem.{self.sem_name[1:]}", mode)
+            _make_posix_semaphore(self.sem_name, mode)
         if self.sem_key:
-            import sysv_ipc
-
-            try:
-                semaphore = sysv_ipc.Semaphore(self.sem_key, sysv_ipc.IPC_CREX, mode=mode)
-            except sysv_ipc.ExistentialError:
-                return False  # it exists
-            self.sem_id = int(semaphore.id)
+            semaphore = _make_sysv_semaphore(self.sem_key, mode, path)
+            if semaphore is None:
+                return False  # and its key is the only thing that was chosen, besides a segment's
+            self.sem_id = semaphore
         if self.shm_key:
             made_id = _make_sysv_segment(self.shm_key, nbytes, mode, path)
             if made_id is None:
                 self.shm_key = 0
-                self.remove(path)
+                self.remove(path, os.geteuid())
                 return False
             self.shm_id = made_id
         return True
 
     def is_complete(self) -> bool:
         """Whether the System V segment is still there, and still the same one."""
-        return self.shm_id >= 0 and find_sysv_segment(self.shm_key) == self.shm_id
+        if self.shm_id < 0:
+            return False
+        found = find_sysv("segment", key=self.shm_key)
+        return found is not None and found.id == self.shm_id
 
-    def remove(self, path: str) -> None:
-        """Remove those of the objects that exist."""
+    def remove(self, path: str, owner: int) -> None:
+        """Remove those of the objects that exist and belong to `owner`, who owns the list `path`.
+
+        A warning names what is left alone: what has another owner, or was not made for this heap.
+        """
         if self.sem_name:
-            remove_posix_semaphore(self.sem_name, path)
+            _remove_posix_semaphore(self.sem_name, path, self.inode, owner)
         if self.sem_key:
-            import sysv_ipc
-
-            with _IfThere(sysv_ipc, path):
-                sysv_ipc.Semaphore(self.sem_key).remove()
+            _remove_sysv("semaphore", path, self.inode, owner, key=self.sem_key)
         if self.shm_key:
-            import sysv_ipc
-
-            with _IfThere(sysv_ipc, path), _Unpopulated(path):
-                segment = sysv_ipc.SharedMemory(self.shm_key)
-                segment.detach()
-                segment.remove()
+            _remove_sysv("segment", path, self.inode, owner, key=self.shm_key)
 
 
-def made(shm: str, sem: str, nbytes: int, mode: int, path: str, fd: int) -> Objects:
+def made(shm: str, sem: str, nbytes: int, mode: int, path: str, fd: int, inode: int) -> Objects:
     """Choose the objects of a heap, write them to the file `fd`, and create them."""
     for _ in range(_TRIES):
-        objects = Objects.chosen(shm, sem)
+        objects = Objects.chosen(shm, sem, inode)
         if not (objects.shm_key or objects.sem_key or objects.sem_name):
             return objects  # the file says by its existence all that there is to say
-        objects.write(fd)
+        objects.write(fd, path)
         if objects.make(nbytes, mode, path):
-            objects.write(fd)
+            objects.write(fd, path)
             return objects
     raise OSError(errno.EEXIST, "no free System V key found", path)

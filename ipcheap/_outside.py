@@ -10,7 +10,7 @@ import contextlib
 import os
 import stat
 
-from . import _arguments, _kernel, _segments
+from . import _arguments, _kernel, _segments, errors
 from ._core import ffi, lib
 from ._failures import error
 from ._native import SEM_KINDS, SHM_KINDS
@@ -50,6 +50,7 @@ def state_of(name: str) -> str:
     - "half-made": the process that created it died
     - "half-removed": the process that removed it died, or its System V memory is gone
     - "note": a creator's note without a file
+    - "copy": a copy of a heap's file
     - "foreign": no heap
     """
     try:
@@ -58,11 +59,11 @@ def state_of(name: str) -> str:
         if _segments.has_note(name):
             return "note"
         raise _segments.not_found(name) from None
+    except errors.FormatMismatch:
+        return "foreign"
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return "foreign"
         state = _state_of_open(fd, name)
-        if state in ("ready", "foreign"):
+        if state in ("ready", "copy", "foreign"):
             return state
         code = lib.py_lock_creation(fd, 0)
         if code == lib.IPCHEAP_TIMED_OUT:
@@ -82,7 +83,7 @@ def state_of(name: str) -> str:
 def _state_of_open(fd: int, name: str) -> str:
     code, shmid, objects = _segments.read_state(fd, name)
     if code == lib.IPCHEAP_FORMAT_MISMATCH:
-        return "foreign"
+        return "copy" if _segments.is_copy(fd, shmid) else "foreign"
     if code < 0:
         raise error(code, _segments.label_of(name))
     if _segments.is_half_removed(fd, code, shmid, objects):
@@ -92,20 +93,46 @@ def _state_of_open(fd: int, name: str) -> str:
 
 def describe(name: str) -> HeapInfo | None:
     """Return what can be seen of a heap from outside; None if that is nothing."""
-    with contextlib.suppress(OSError, IndexError):
-        return _describe(name)
+    with contextlib.suppress(OSError, IndexError, errors.FormatMismatch):
+        return _describe(name, copies=True)
     return None
 
 
-def clear_away(name: str) -> None:
-    """Remove what is left of a half-made or half-removed heap; leave any other."""
-    fd = _kernel.open_file(name, create=True)  # its lock keeps creators out meanwhile
+def open_copy(name: str) -> _segments.Segment:
+    """Open a copy of a heap's file, to look at it."""
+    fd = _kernel.open_file(name)
+    try:
+        if _kernel.Objects.read(fd) is not None:
+            raise errors.FormatMismatch(
+                f"{_segments.label_of(name)} was in System V memory, of which there is no copy"
+            )
+        _segments.lock_creation(fd, name, shared=True)
+    except BaseException:
+        os.close(fd)
+        raise
+    return _segments.Segment(fd, -1, name)
+
+
+def remove_unused(name: str) -> None:
+    """Remove a heap as `ipcheap.unlink` does; HeapBusy if a process has it open."""
+    _segments.remove(_arguments.heap_name(name), unused=True)
+
+
+def clear_away(name: str) -> bool:
+    """Remove what is left of a half-made or half-removed heap; leave any other, and return False.
+
+    Left, too, is what a living process has open: its other half may be in another IPC namespace.
+    """
+    fd, _ = _kernel.open_or_make_file(name)  # its lock keeps creators out meanwhile
     try:
         with _segments.AloneWith(fd, name):
-            if not _segments.is_moved(fd, name):
-                code, shmid, objects = _segments.read_state(fd, name)
-                if code == 0 or _segments.is_half_removed(fd, code, shmid, objects):
-                    _segments.remove_open(fd, name)
+            if _segments.is_moved(fd, name) or lib.ipcheap_has_users(fd):
+                return False
+            code, shmid, objects = _segments.read_state(fd, name)
+            if code != 0 and not _segments.is_half_removed(fd, code, shmid, objects):
+                return False
+            _segments.remove_open(fd, name)
+            return True
     finally:
         os.close(fd)
 
@@ -115,26 +142,27 @@ def heaps() -> list[HeapInfo]:
     found: list[HeapInfo] = []
     for entry in sorted(os.listdir(_kernel.SHM_FOLDER)):
         if entry.startswith(_kernel.PREFIX) and "~" not in entry:
-            with contextlib.suppress(OSError, IndexError):
-                info = _describe(entry.removeprefix(_kernel.PREFIX))
+            with contextlib.suppress(OSError, IndexError, errors.FormatMismatch):
+                info = _describe(entry.removeprefix(_kernel.PREFIX), copies=False)
                 if info is not None:
                     found.append(info)
     return found
 
 
-def _describe(name: str) -> HeapInfo | None:
+def _describe(name: str, *, copies: bool) -> HeapInfo | None:
     path = _kernel.path_of(name)
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    fd = _kernel.open_file(name)
     try:
         status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            return None
         code, shmid, objects = _segments.read_state(fd, name)
         info = ffi.new("ipcheap_heap_info *")
+        if code == lib.IPCHEAP_FORMAT_MISMATCH and copies and _segments.is_copy(fd, shmid):
+            code = 1
         if code == 0:
             abandoned = lib.py_lock_creation(fd, 0) == 0
             if abandoned:
                 lib.ipcheap_unlock_creation(fd)
+                abandoned = not lib.ipcheap_has_users(fd)
             info.shm_kind = lib.IPCHEAP_SHM_SYSV if objects else lib.IPCHEAP_SHM_POSIX
         elif code < 0 or lib.ipcheap_inspect(fd, shmid, info):
             return None

@@ -1,10 +1,11 @@
 """Create, find and remove the segment of a heap, without races.
 
 Only the holder of the creation lock of a heap's file may format or remove what belongs to the
-heap. The kernel releases the lock when its holder dies. A creator first writes down what it is
-about to create: into the file itself for shm="sysv", otherwise into a note beside it,
-`.ipcheap.NAME.making`, which it removes when the heap is ready. A removal removes the file last, so
-that another process can complete it.
+heap. The kernel releases the lock when its holder dies. A process that attaches shares the lock
+until it is a participant, so that a heap without participants can be removed without a race. A
+creator first writes down what it is about to create: into the file itself for shm="sysv", otherwise
+into a note beside it, `.ipcheap.NAME.making`, which it removes when the heap is ready. A removal
+removes the file last, so that another process can complete it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 
 from . import _kernel, errors
 from ._core import ffi, lib
-from ._failures import error
+from ._failures import error, explained
 from ._native import SEM_KINDS, SHM_KINDS, text_of
 from ._timing import LONGEST_NAP, PATIENCE, SHORTEST_NAP, time_left
 
@@ -23,11 +24,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ._core import CData
 
-_FULL = (errno.ENOSPC, errno.ENOMEM, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.ENOMEM, errno.EDQUOT, errno.EFBIG)
+_LONGEST_LABEL = 200
 
 
 class Segment:
-    """A formatted segment, open: attach to it, then close it."""
+    """A formatted segment, open: attach to it, then close it.
+
+    One that has a name is locked until then, so that it is not removed as unused.
+    """
 
     def __init__(self, fd: int, shmid: int, name: str | None, is_new: bool = False) -> None:
         self.fd = fd
@@ -41,7 +46,9 @@ class Segment:
         return None if self.name is None else _kernel.path_of(self.name)
 
     def close(self) -> None:
-        """Close the descriptor."""
+        """Release the creation lock, and close the descriptor."""
+        if self.name is not None:
+            lib.ipcheap_unlock_creation(self.fd)  # whose description the participants share
         os.close(self.fd)
 
 
@@ -60,7 +67,16 @@ def not_found(name: str) -> errors.HeapNotFound:
 
 def refusal(code: int, fd: int, shmid: int, name: str) -> Exception:
     """Return the exception for a file that cannot be used; of another format, with both numbers."""
-    found = lib.ipcheap_found_format(fd, shmid) if code == lib.IPCHEAP_FORMAT_MISMATCH else 0
+    if code != lib.IPCHEAP_FORMAT_MISMATCH:
+        return error(code, label_of(name), path=_kernel.path_of(name))
+    if is_copy(fd, shmid):
+        path = _kernel.path_of(name)
+        return errors.FormatMismatch(
+            f"{label_of(name)}: {path} is a copy of a heap's file, or restored from one, and not "
+            f"the heap: `ipcheap doctor {name}` looks at it, `rm {path}` removes it. It was left "
+            "untouched"
+        )
+    found = lib.ipcheap_found_format(fd, shmid)
     if found > 0 and found != lib.IPCHEAP_FORMAT:
         return errors.FormatMismatch(
             f"{label_of(name)} has format {found}, and this version of ipcheap uses format "
@@ -73,7 +89,7 @@ def is_moved(fd: int, name: str) -> bool:
     """Whether the name leads to another file by now, or to none."""
     here = os.fstat(fd)
     try:
-        there = os.stat(_kernel.path_of(name))
+        there = os.lstat(_kernel.path_of(name))
     except FileNotFoundError:
         return True
     return here.st_nlink == 0 or not os.path.samestat(here, there)
@@ -87,30 +103,56 @@ class AloneWith:
         self._name = name
 
     def __enter__(self) -> None:
-        code = lib.py_lock_creation(self._fd, int(PATIENCE * 1e9))
-        if code == lib.IPCHEAP_TIMED_OUT:
-            raise errors.HeapBusy(
-                f"{label_of(self._name)} is being created or removed by another process, "
-                f"which has not finished in {PATIENCE:.0f} s; try again"
-            )
-        if code:
-            raise error(code, label_of(self._name))
+        lock_creation(self._fd, self._name)
 
     def __exit__(self, *_: object) -> None:
         lib.ipcheap_unlock_creation(self._fd)
 
 
+def lock_creation(fd: int, name: str, *, shared: bool = False) -> None:
+    """Take the creation lock of a heap's file; HeapBusy if another process keeps it."""
+    lock = lib.py_share_creation if shared else lib.py_lock_creation
+    code = lock(fd, int(PATIENCE * 1e9))
+    if code == lib.IPCHEAP_TIMED_OUT:
+        raise errors.HeapBusy(
+            f"{label_of(name)} is being created or removed by another process, "
+            f"which has not finished in {PATIENCE:.0f} s; try again"
+        )
+    if code:
+        raise error(code, label_of(name), path=_kernel.path_of(name))
+
+
 def read_state(fd: int, name: str) -> tuple[int, int, _kernel.Objects | None]:
-    """Return 1 if an open file is formatted, 0 or an error; its System V id; the list in it."""
+    """Return 1 if an open file is formatted, 0 or an error; its System V id; the list in it.
+
+    A copy of a heap's file is an error, FORMAT_MISMATCH.
+    """
     objects = _kernel.Objects.read(fd)
     if objects is None:
         code = lib.ipcheap_formatted(fd, -1)
         if code == 0 and "/" in name and os.fstat(fd).st_size and not has_note(name):
             code = lib.IPCHEAP_FORMAT_MISMATCH  # no heap: a file that begins with zeros
+        if code == 1 and is_copy(fd, -1):
+            code = lib.IPCHEAP_FORMAT_MISMATCH
         return code, -1, None
+    if objects.inode != os.fstat(fd).st_ino:
+        return lib.IPCHEAP_FORMAT_MISMATCH, -1, objects
     if not objects.is_complete():
         return 0, -1, objects
-    return lib.ipcheap_formatted(fd, objects.shm_id), objects.shm_id, objects
+    code = lib.ipcheap_formatted(fd, objects.shm_id)
+    if code == 1 and is_copy(fd, objects.shm_id):
+        code = lib.IPCHEAP_FORMAT_MISMATCH
+    return code, objects.shm_id, objects
+
+
+def is_copy(fd: int, shmid: int) -> bool:
+    """Whether what an open file contains was made in another file: it is not that heap."""
+    inode = os.fstat(fd).st_ino
+    objects = _kernel.Objects.read(fd)
+    if objects is not None and objects.inode != inode:
+        return True
+    info = inspect_open(fd, shmid)
+    return info is not None and info.inode != inode
 
 
 def inspect_open(fd: int, shmid: int) -> CData | None:
@@ -150,30 +192,32 @@ def name_of_note(file: str) -> str | None:
 
 def has_note(name: str) -> bool:
     """Whether there is a creator's note of what it was about to create."""
-    return os.path.exists(_note_path(name))
-
-
-def _open_note(name: str) -> int:
-    return os.open(_note_path(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    return os.path.lexists(_note_path(name))
 
 
 def _remove_note(name: str, *, with_objects: bool) -> None:
+    """Remove a creator's note; FormatMismatch for anything else under its name."""
     path = _note_path(name)
-    objects = _objects_in(path) if with_objects else None
-    if objects is not None:
-        objects.remove(path)
-    _kernel.unlink(path)
-
-
-def _objects_in(path: str) -> _kernel.Objects | None:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = _kernel.open_regular(path, os.O_RDONLY, name)
     except FileNotFoundError:
-        return None
+        return
     try:
-        return _kernel.Objects.read(fd)
+        status = os.fstat(fd)
+        objects = _kernel.Objects.read(fd)
     finally:
         os.close(fd)
+    if objects is None and status.st_size:
+        raise errors.FormatMismatch(
+            f"{label_of(name)}: {path}, where its creator would make a note, is something else; "
+            "it was left untouched"
+        )
+    if objects is not None and with_objects:
+        if status.st_mode & 0o022 or status.st_nlink > 1:
+            _kernel.leave(f"what {path} names", "another user may have written that")
+        else:
+            objects.remove(path, status.st_uid)
+    _kernel.unlink(path)
 
 
 # Making -----------------------------------------------------------------------------------
@@ -183,32 +227,87 @@ def create(
     name: str, capacity: int, shm: str, sem: str, mode: int, *, take_existing: bool
 ) -> Segment:
     """Create a heap's segment, or open the existing one."""
-    while True:
-        fd = _kernel.open_file(name, create=True)
-        try:
-            with AloneWith(fd, name):
-                if not is_moved(fd, name):
-                    code, shmid, objects = read_state(fd, name)
-                    if not is_half_removed(fd, code, shmid, objects):
-                        if code == 1 and not take_existing:
-                            code = lib.IPCHEAP_HEAP_EXISTS
-                        if code < 0:
-                            raise refusal(code, fd, shmid, name)
-                        if code == 0:
-                            _remove_leftovers(name, objects)
-                            shmid = _make(fd, name, capacity, shm, sem, mode)
-                        return Segment(fd, shmid, name, is_new=code == 0)
-                    remove_open(fd, name)
-        except BaseException:
+    try:
+        while True:
+            segment = _try_create(name, capacity, shm, sem, mode, take_existing=take_existing)
+            if segment is not None:
+                return segment
+    except _kernel.SystemVRefused as reason:
+        from . import _limits
+
+        raise errors.HeapFull(
+            f"{label_of(name)}: {_limits.of_system_v(reason.what, reason.nbytes)}"
+        ) from None
+    except OSError as reason:
+        raise _refused(reason, name, capacity) from None
+
+
+def _refused(reason: OSError, name: str, capacity: int) -> Exception:
+    """Return the exception for what the kernel has refused to a creator."""
+    path = _kernel.path_of(name)
+    if isinstance(reason, errors.Error):
+        return reason
+    if reason.errno == errno.ENAMETOOLONG:
+        from . import _limits
+
+        return ValueError(_limits.of_name(path))
+    if reason.errno in _FULL:
+        ffi.errno = reason.errno
+        return error(lib.IPCHEAP_MEMORY_FULL, label_of(name), asked=capacity, path=path)
+    if reason.errno == errno.ENOENT:
+        folder = os.path.dirname(path)
+        text = f"{label_of(name)}: there is no folder {folder}"
+        return FileNotFoundError(errno.ENOENT, text, path)
+    return explained(reason, label_of(name), path)
+
+
+def _try_create(
+    name: str, capacity: int, shm: str, sem: str, mode: int, *, take_existing: bool
+) -> Segment | None:
+    """Do what `create` does; None if the file was moved or removed meanwhile."""
+    fd, is_new = _kernel.open_or_make_file(name)
+    try:
+        lock_creation(fd, name)
+        if is_moved(fd, name):
             os.close(fd)
-            raise
+            return None
+        code, shmid, objects = read_state(fd, name)
+        if is_half_removed(fd, code, shmid, objects) or (
+            code == 0 and not is_new and is_foreign(fd)
+        ):
+            # A heap is made in a file of its maker, never in one that another user could change.
+            remove_open(fd, name)
+            os.close(fd)
+            return None
+        if code == 1 and not take_existing:
+            code = lib.IPCHEAP_HEAP_EXISTS
+        if code < 0:
+            raise refusal(code, fd, shmid, name)
+        if code == 0:
+            _empty(fd, objects)
+            _remove_leftovers(fd, name, objects)
+            shmid = _make(fd, name, capacity, shm, sem, mode)
+        return Segment(fd, shmid, name, is_new=code == 0)
+    except BaseException:
         os.close(fd)
+        raise
 
 
-def _remove_leftovers(name: str, objects: _kernel.Objects | None) -> None:
+def is_foreign(fd: int) -> bool:
+    """Whether an open file belongs to another user."""
+    return os.fstat(fd).st_uid != os.geteuid()
+
+
+def _empty(fd: int, objects: _kernel.Objects | None) -> None:
+    """Empty a half-made file, so that it is known as one without its note; keep a list in it."""
+    if objects is None:
+        os.ftruncate(fd, 0)
+
+
+def _remove_leftovers(fd: int, name: str, objects: _kernel.Objects | None) -> None:
     """Remove what a creator that died had made of a heap, except the file."""
     if objects is not None:
-        objects.remove(_kernel.path_of(name))
+        objects.remove(_kernel.path_of(name), os.fstat(fd).st_uid)
     _remove_note(name, with_objects=True)
     _kernel.remove_pipes(name)
 
@@ -216,30 +315,27 @@ def _remove_leftovers(name: str, objects: _kernel.Objects | None) -> None:
 def _make(fd: int, name: str, capacity: int, shm: str, sem: str, mode: int) -> int:
     """Create and format all that belongs to a heap; return its System V id, or -1."""
     path = _kernel.path_of(name)
+    inode = os.fstat(fd).st_ino
     objects: _kernel.Objects | None = None
     try:
         os.fchmod(fd, mode)
         os.ftruncate(fd, 0)
         if shm == "sysv":
             nbytes = lib.ipcheap_segment_bytes(capacity)
-            objects = _kernel.made(shm, sem, nbytes, mode, path, fd)
+            objects = _kernel.made(shm, sem, nbytes, mode, path, fd, inode)
         elif shm == "file" or sem != "futex":
-            note = _open_note(name)
+            note_path = _note_path(name)
+            note = _kernel.make_file(note_path, name)
             try:
-                objects = _kernel.made(shm, sem, 0, mode, path, note)
+                objects = _kernel.made(shm, sem, 0, mode, note_path, note, inode)
             finally:
                 os.close(note)
         else:
             objects = _kernel.Objects()
         _format(fd, objects, capacity, shm, sem, label_of(name), path)
-    except BaseException as reason:
-        _remove_leftovers(name, objects)
+    except BaseException:
+        _remove_leftovers(fd, name, objects or _kernel.Objects.read(fd))
         _kernel.remove_file(name)
-        full = isinstance(reason, OSError) and reason.errno in _FULL
-        if full or (isinstance(reason, MemoryError) and not isinstance(reason, errors.HeapFull)):
-            raise error(
-                lib.IPCHEAP_MEMORY_FULL, label_of(name), asked=capacity, path=path
-            ) from None
         raise
     _remove_note(name, with_objects=False)
     return objects.shm_id
@@ -271,27 +367,51 @@ def create_nameless(label: str, capacity: int, sem: str) -> Segment:
     A POSIX semaphore lies in the segment itself. A System V semaphore is removed by the last
     process that leaves the heap.
     """
-    fd = os.memfd_create(label, os.MFD_CLOEXEC)
+    try:
+        return _create_nameless(label, capacity, sem)
+    except _kernel.SystemVRefused as reason:
+        from . import _limits
+
+        raise errors.HeapFull(
+            f"{label_of(label)}: {_limits.of_system_v(reason.what, reason.nbytes)}"
+        ) from None
+    except OSError as reason:
+        if isinstance(reason, errors.Error):
+            raise
+        raise explained(reason, label_of(label), None) from None
+
+
+def _create_nameless(label: str, capacity: int, sem: str) -> Segment:
+    fd = _kernel.high(os.memfd_create(label[:_LONGEST_LABEL], os.MFD_CLOEXEC))
     objects = _kernel.Objects()
     try:
         if sem == "sysv":
-            objects.sem_id = _kernel.make_sysv_semaphore(label)
+            objects.sem_id = _kernel.make_sysv_semaphore(fd, label)
         _format(fd, objects, capacity, "memfd", sem, label_of(label))
     except BaseException:
-        os.close(fd)
         if objects.sem_id >= 0:
-            _kernel.remove_sysv_semaphore(objects.sem_id, label)
+            _kernel.remove_sysv_semaphore(objects.sem_id, os.fstat(fd), label)
+        os.close(fd)
         raise
     return Segment(fd, -1, None)
 
 
-def leave_nameless(fd: int) -> None:
-    """Close the descriptor of a nameless segment; the last process removes its semaphore."""
+def leave_nameless(fd: int, file: os.stat_result) -> None:
+    """Close the descriptor of a nameless segment; the last process removes its semaphore.
+
+    `file` is what the descriptor led to. If it leads to something else by now, the program has
+    closed all its descriptors, and this one is not ours.
+    """
+    try:
+        if not os.path.samestat(os.fstat(fd), file):
+            return
+    except OSError:
+        return
     info = ffi.new("ipcheap_heap_info *")
     code = lib.ipcheap_inspect(fd, -1, info)
     os.close(fd)
     if code == 0 and SEM_KINDS[info.sem_kind] == "sysv" and not info.participants:
-        _kernel.remove_sysv_semaphore(int(info.sem_id), "a heap without a name")
+        _kernel.remove_sysv_semaphore(int(info.sem_id), file, "a heap without a name")
 
 
 # Finding ----------------------------------------------------------------------------------
@@ -301,7 +421,12 @@ def find(name: str, deadline: float) -> Segment:
     """Open a heap's segment when it is ready; HeapNotFound at the deadline."""
     nap = SHORTEST_NAP
     while True:
-        segment = _try_find(name)
+        try:
+            segment = _try_find(name)
+        except OSError as reason:
+            if isinstance(reason, errors.Error):
+                raise
+            raise explained(reason, label_of(name), _kernel.path_of(name)) from None
         if segment is not None:
             return segment
         left = time_left(deadline)
@@ -317,42 +442,92 @@ def _try_find(name: str) -> Segment | None:
     except FileNotFoundError:
         return None
     try:
-        code, shmid, objects = read_state(fd, name)
-        if code < 0:
-            raise refusal(code, fd, shmid, name)
-        half_removed = is_half_removed(fd, code, shmid, objects)
+        segment = _ready(fd, name)
     except BaseException:
         os.close(fd)
         raise
-    if code == 1 and not half_removed:
-        return Segment(fd, shmid, name)
-    os.close(fd)
+    if segment is None:
+        os.close(fd)
+    return segment
+
+
+def _ready(fd: int, name: str) -> Segment | None:
+    """Return the segment of an open file, locked; None if there is no heap, or not yet."""
+    if read_state(fd, name)[0] == 0:
+        return None  # without waiting for its creator
+    lock_creation(fd, name, shared=True)
+    if not is_moved(fd, name):
+        code, shmid, objects = read_state(fd, name)
+        if code < 0:
+            raise refusal(code, fd, shmid, name)
+        if code == 1 and not is_half_removed(fd, code, shmid, objects):
+            return Segment(fd, shmid, name)
     return None
 
 
 # Removing ---------------------------------------------------------------------------------
 
 
-def remove(name: str, *, only: os.stat_result | None = None) -> None:
+def remove(name: str, *, only: os.stat_result | None = None, unused: bool = False) -> None:
     """Remove a heap's name and all its kernel objects; processes that have it open keep it.
 
-    With `only`, remove it if that is the file under the name. HeapNotFound otherwise.
+    With `only`, remove it if that is the file under the name. HeapNotFound otherwise. With
+    `unused`, raise HeapBusy if a process has it open.
     """
-    while True:
-        try:
+    try:
+        while True:
             fd = _kernel.open_file(name)
-        except FileNotFoundError:
-            raise not_found(name) from None
-        try:
-            with AloneWith(fd, name):
-                if is_moved(fd, name):
-                    continue
-                if only is not None and not os.path.samestat(os.fstat(fd), only):
-                    raise not_found(name)
-                remove_open(fd, name)
-                return
-        finally:
-            os.close(fd)
+            try:
+                with AloneWith(fd, name):
+                    if not is_moved(fd, name):
+                        _remove_locked(fd, name, only=only, unused=unused)
+                        return
+            finally:
+                os.close(fd)
+    except FileNotFoundError as reason:
+        if isinstance(reason, errors.Error):
+            raise
+        raise not_found(name) from None
+    except OSError as reason:
+        if isinstance(reason, errors.Error):
+            raise
+        raise explained(reason, label_of(name), _kernel.path_of(name)) from None
+
+
+def _remove_locked(fd: int, name: str, *, only: os.stat_result | None, unused: bool) -> None:
+    if only is not None and not os.path.samestat(os.fstat(fd), only):
+        raise not_found(name)
+    users = users_of(fd) if unused else 0
+    if users:
+        raise errors.HeapBusy(
+            f"{label_of(name)} is in use by {users} participant{'s' * (users != 1)}; "
+            "`ipcheap rm --force` removes it anyway"
+        )
+    remove_open(fd, name)
+
+
+def users_of(fd: int) -> int:
+    """Return how many participants have the heap of an open file; at least 1 if there are any."""
+    objects = _kernel.Objects.read(fd)
+    shmid = objects.shm_id if objects is not None and objects.is_complete() else -1
+    info = inspect_open(fd, shmid)
+    return info.participants if info is not None else int(lib.ipcheap_has_users(fd) != 0)
+
+
+def remove_rest(path: str, file: os.stat_result, shmid: int, info: CData) -> None:
+    """Remove what is left of a heap whose file has gone by other means, as far as it is known."""
+    if info.sem_kind == lib.IPCHEAP_SEM_POSIX:
+        _kernel.remove_posix_semaphore(text_of(info.sem_name), file, path)
+    elif info.sem_kind == lib.IPCHEAP_SEM_SYSV:
+        _kernel.remove_sysv_semaphore(info.sem_id, file, path)
+    if shmid >= 0:
+        _kernel.remove_sysv_segment(shmid, file, path)
+
+
+def abandon(segment: Segment) -> None:
+    """Remove a segment that was just created, and that is still locked."""
+    if segment.name is not None and not is_moved(segment.fd, segment.name):
+        remove_open(segment.fd, segment.name)
 
 
 def remove_open(fd: int, name: str) -> None:
@@ -360,13 +535,20 @@ def remove_open(fd: int, name: str) -> None:
     code, shmid, objects = read_state(fd, name)
     if code < 0:
         raise refusal(code, fd, shmid, name)
-    path = _kernel.path_of(name)
-    if code == 1 and objects is None:
-        info = inspect_open(fd, shmid)
-        if info is not None and info.sem_kind == lib.IPCHEAP_SEM_POSIX:
-            _kernel.remove_posix_semaphore(text_of(info.sem_name), path)
-        elif info is not None and info.sem_kind == lib.IPCHEAP_SEM_SYSV:
-            _kernel.remove_sysv_semaphore(info.sem_id, path)
-    _remove_leftovers(name, objects)
+    if code == 0:
+        _empty(fd, objects)
+    elif objects is None:
+        _remove_semaphore(fd, shmid, name)
+    _remove_leftovers(fd, name, objects)
     _kernel.remove_file(name)
     _kernel.remove_pipes(name)  # created meanwhile; from now on its users create none with a name
+
+
+def _remove_semaphore(fd: int, shmid: int, name: str) -> None:
+    """Remove the semaphore that the header of a heap names."""
+    path, status = _kernel.path_of(name), os.fstat(fd)
+    info = inspect_open(fd, shmid)
+    if info is not None and info.sem_kind == lib.IPCHEAP_SEM_POSIX:
+        _kernel.remove_posix_semaphore(text_of(info.sem_name), status, path)
+    elif info is not None and info.sem_kind == lib.IPCHEAP_SEM_SYSV:
+        _kernel.remove_sysv_semaphore(info.sem_id, status, path)

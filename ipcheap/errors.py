@@ -1,10 +1,13 @@
 """Every way an operation can fail.
 
 All classes derive from `Error`, and most also from the built-in exception that a caller would
-expect. Sends and receives that time out raise the built-in `TimeoutError` itself.
+expect. Sends and receives that time out raise the built-in `TimeoutError` itself. Those that are
+OSErrors have its `errno`.
 """
 
 from __future__ import annotations
+
+import errno as _errno
 
 
 class Error(Exception):
@@ -20,9 +23,13 @@ class Error(Exception):
 class HeapExists(Error, FileExistsError):
     """A heap of that name exists already."""
 
+    errno = _errno.EEXIST
+
 
 class HeapNotFound(Error, FileNotFoundError):
     """There is no heap of that name, or none appeared before the timeout."""
+
+    errno = _errno.ENOENT
 
 
 class HeapFull(Error, MemoryError):
@@ -35,6 +42,8 @@ class HeapClosed(Error, ValueError):
 
 class HeapBusy(Error, TimeoutError):
     """The heap lock was not released in time; nothing has changed."""
+
+    errno = _errno.ETIMEDOUT
 
 
 class EndpointClosed(Error, ValueError):
@@ -55,6 +64,8 @@ class ChannelTypeError(Error, TypeError):
 class ChannelBusy(Error, BlockingIOError):
     """A living participant holds that side of the channel."""
 
+    errno = _errno.EAGAIN
+
 
 class ChannelClosed(Error, EOFError):
     """The other side has closed, and there is nothing left to receive."""
@@ -62,6 +73,8 @@ class ChannelClosed(Error, EOFError):
 
 class PeerDied(Error, ConnectionResetError):
     """The other side died without closing, and there is nothing left to receive."""
+
+    errno = _errno.ECONNRESET
 
 
 class RecordError(Error, ValueError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from . import _arguments, _segments, _timing
+from . import _arguments, _kernel, _segments, _timing
 from ._core import ffi, lib
 from ._directory import KINDS, Directory, id_of
 from ._failures import holder_state
@@ -46,9 +46,10 @@ class Heap(RecordMethods, StaticMethods):
         self._directory = Directory(self._handle)
         self._file = os.fstat(segment.fd)
         # Only the descriptor leads to a heap without a name; it is kept, to be passed on.
-        self._fd = os.dup(segment.fd) if segment.name is None else -1
+        self._fd = _kernel.high(os.dup(segment.fd)) if segment.name is None else -1
         info = ffi.new("ipcheap_heap_info *")
         self._handle.check(lib.ipcheap_heap_describe(self._handle.pointer, info))
+        self._shmid, self._info = segment.shmid, info
         self._capacity = int(info.capacity)
         self._identity = int(info.identity)
         self._shm = SHM_KINDS[int(info.shm_kind)]
@@ -141,8 +142,8 @@ class Heap(RecordMethods, StaticMethods):
         try:
             return cls(segment)
         except BaseException:
-            if segment.is_new and segment.name is not None:
-                _segments.remove(segment.name, only=os.fstat(segment.fd))
+            if segment.is_new:
+                _segments.abandon(segment)
             raise
         finally:
             segment.close()
@@ -164,8 +165,14 @@ class Heap(RecordMethods, StaticMethods):
         Processes that have the heap open can still use it. Does nothing for a memfd heap.
         HeapNotFound if the name is gone, or belongs to another heap.
         """
-        if self._name is not None:
+        if self._name is None:
+            return
+        try:
             _segments.remove(self._name, only=self._file)
+        except HeapNotFound:
+            path = _kernel.path_of(self._name)
+            _segments.remove_rest(path, self._file, self._shmid, self._info)
+            raise
 
     def __enter__(self) -> Self:
         self._handle.opened()
@@ -181,7 +188,7 @@ class Heap(RecordMethods, StaticMethods):
     def _close_descriptor(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            _segments.leave_nameless(fd)
+            _segments.leave_nameless(fd, self._file)
 
     def __reduce__(self) -> tuple[Any, ...]:
         self._handle.opened()
@@ -377,7 +384,7 @@ def _attach_same(kind: type[Heap], name: str, identity: int) -> Heap:
 
 
 def _attach_descriptor(kind: type[Heap], descriptor: Any) -> Heap:
-    return kind._of(_segments.Segment(descriptor.detach(), -1, None))
+    return kind._of(_segments.Segment(_kernel.high(descriptor.detach()), -1, None))
 
 
 def unlink(name: str) -> None:

@@ -90,7 +90,12 @@ def _unshare() -> list[str]:
     pytest.skip(f"no mount namespace can be made here: {reason}")
 
 
-def call_apart(function: Callable[..., Any], *args: Any, shm_bytes: int = 1 << 30) -> Any:
+def call_apart(
+    function: Callable[..., Any],
+    *args: Any,
+    shm_bytes: int = 1 << 30,
+    patience: float = PATIENCE,
+) -> Any:
     """Call a function of an importable module in a process with a small /dev/shm of its own.
 
     No other process has anything there, nor any System V object. Arguments and result
@@ -113,7 +118,7 @@ def call_apart(function: Callable[..., Any], *args: Any, shm_bytes: int = 1 << 3
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=patience,
     )
     assert done.returncode == 0, f"ended with {done.returncode}:\n{done.stderr}"
     return json.loads(done.stdout)

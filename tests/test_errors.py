@@ -27,6 +27,7 @@ BUILT_INS = {
     "CorruptHeap": ipcheap.Error,
     "FormatMismatch": ipcheap.Error,
 }
+OS = (OSError, ConnectionError)
 
 
 @pytest.mark.parametrize(("name", "built_in"), BUILT_INS.items())
@@ -47,6 +48,13 @@ def test_an_error_pickles_with_its_text(name: str) -> None:
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is type(error)
     assert str(again) == str(error) == "heap 'camera': some text"
+
+
+@pytest.mark.parametrize("name", [name for name, kind in BUILT_INS.items() if kind.__base__ in OS])
+def test_an_error_of_the_operating_system_has_its_errno(name: str) -> None:
+    error = getattr(ipcheap, name)("some text")
+    assert isinstance(OSError(error.errno, "some text"), BUILT_INS[name])
+    assert str(pickle.loads(pickle.dumps(error))) == str(error) == "some text"
 
 
 def test_a_missing_heap_is_named(heap_name: str) -> None:

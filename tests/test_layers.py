@@ -81,6 +81,7 @@ HEADERS_FOR_BINDINGS = frozenset({"segment/sleep.h"})
 PYTHON_LAYERS: tuple[tuple[str, ...], ...] = (
     ("_core", "errors", "codec", "results"),
     ("_arguments", "_types", "_native", "_kernel", "_aio", "array", "objects"),
+    ("_limits",),
     ("_timing", "_failures", "sizes"),
     ("_handle", "_segments", "record"),
     ("_directory", "_outside", "_endpoint"),

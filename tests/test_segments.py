@@ -67,8 +67,8 @@ def test_unlink_leaves_nothing(name: str, shm: str, sem: str, monkeypatch: Any) 
     made: list[_kernel.Objects] = []
     choose = _kernel.Objects.chosen
 
-    def chosen(*kinds: str) -> _kernel.Objects:
-        made.append(choose(*kinds))
+    def chosen(shm: str, sem: str, inode: int) -> _kernel.Objects:
+        made.append(choose(shm, sem, inode))
         return made[-1]
 
     monkeypatch.setattr(_kernel.Objects, "chosen", chosen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
@@ -12,8 +13,9 @@ import signal
 import stat
 import sys
 import time
+import warnings
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import ipcheap
 from ipcheap import sizes
@@ -27,6 +29,9 @@ from ipcheap.tools.screen import (
     printable,
     progress_bar,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # demo -----------------------------------------------------------------------------------
 
@@ -153,22 +158,23 @@ def _facts(heap: ipcheap.HeapInfo) -> dict[str, Any]:
 
 def remove_heaps(arguments: argparse.Namespace) -> int:
     """Remove heaps by name, or all that no process has open."""
-    heaps = {heap.name: heap for heap in ipcheap.heaps()}
     if not arguments.name and not arguments.stale:
         fail("which heap? Give names, or --stale for all heaps that no process has open")
     names = list(dict.fromkeys(arguments.name))
+    stale: list[str] = []
     if arguments.stale:
-        names += sorted(name for name, heap in heaps.items() if heap.stale and name not in names)
+        stale = sorted(heap.name for heap in ipcheap.heaps() if heap.stale)
     code = 0
-    for name in names:
+    for name in dict.fromkeys(names + stale):
         try:
-            users = 0 if arguments.force else _participants(name, heaps.get(name))
-            if users:
-                text = f"{name} is in use by {users} participant{'s' * (users != 1)}"
-                raise ipcheap.HeapBusy(f"{text}; --force removes it anyway")
-            ipcheap.unlink(name)
-        except ipcheap.HeapNotFound:
-            print(f"ipcheap: there is no heap {name!r}", file=sys.stderr)
+            with _warnings_on_stderr():
+                (ipcheap.unlink if arguments.force else doctor.remove_unused)(name)
+        except (ipcheap.HeapBusy, ipcheap.HeapNotFound) as error:
+            if name not in names:
+                continue  # a process has opened or removed it in the meantime
+            missing = isinstance(error, ipcheap.HeapNotFound)
+            text = f"there is no heap {name!r}" if missing else error
+            print(f"ipcheap: {text}", file=sys.stderr)
             code = 1
         except (ipcheap.Error, OSError, ValueError) as error:
             print(f"ipcheap: {error}", file=sys.stderr)
@@ -178,13 +184,16 @@ def remove_heaps(arguments: argparse.Namespace) -> int:
     return code
 
 
-def _participants(name: str, heap: ipcheap.HeapInfo | None) -> int:
-    if heap is not None:
-        return heap.participants
-    if "/" not in name:
-        return 0
-    with ipcheap.Heap.attach(name) as mine:
-        return mine.statistics().participants - 1
+@contextlib.contextmanager
+def _warnings_on_stderr() -> Iterator[None]:
+    """Print warnings as this command's own messages."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield
+        finally:
+            for warning in caught:
+                print(f"ipcheap: {warning.message}", file=sys.stderr)
 
 
 # doctor ---------------------------------------------------------------------------------
@@ -196,7 +205,8 @@ def see_doctor(arguments: argparse.Namespace) -> int:
     names = list(dict.fromkeys(arguments.name))
     if not names:
         names, others = doctor.survey()
-    seen = [doctor.examine(name, repair=arguments.repair) for name in names]
+    with _warnings_on_stderr():
+        seen = [doctor.examine(name, repair=arguments.repair) for name in names]
     code = max((heap.code for heap in seen), default=doctor.HEALTHY)
     if arguments.json:
         heaps = [doctor.as_json(heap) for heap in seen]

@@ -27,7 +27,8 @@ HEALTHY, FOUND, FAILED = 0, 1, 2
 class Finding:
     """Something that is not as it should be.
 
-    `what` is "unreadable", "half-made", "half-removed", "stale", "dead" or "broken". `text` is a
+    `what` is "unreadable", "half-made", "half-removed", "copy", "stale", "dead" or
+    "broken". `text` is a
     sentence, and `remedy` the way out. `mended` is true if it has been repaired, `hopeless` if
     doctor cannot repair it.
     """
@@ -100,10 +101,12 @@ def _look_from_outside(seen: Examination, *, repair: bool) -> Iterator[Finding]:
         yield Finding("unreadable", text, "it was left untouched", hopeless=True)
     elif state in _HALF:
         what, text, remedy = _HALF[state]
-        if repair:
-            _outside.clear_away(seen.name)
+        mended = repair and _outside.clear_away(seen.name)
+        if mended:
             remedy = "its remains have been removed"
-        yield Finding(what, text, remedy, mended=repair)
+        elif repair:
+            remedy = "a process still uses what is left of it; end that first, if it is not needed"
+        yield Finding(what, text, remedy, mended=mended)
 
 
 _HALF = {
@@ -129,7 +132,7 @@ _HALF = {
 
 
 def _look_inside(seen: Examination, *, repair: bool) -> Iterator[Finding]:
-    if seen.facts["state"] != "ready":
+    if seen.facts["state"] not in ("ready", "copy"):
         return
     info = _outside.describe(seen.name)
     if info is not None:
@@ -141,13 +144,19 @@ def _look_inside(seen: Examination, *, repair: bool) -> Iterator[Finding]:
             "mode": f"{stat.S_IMODE(info.mode):04o}",
             "created": info.created,
         }
-        if info.stale:
+        if seen.facts["state"] == "copy":
+            yield Finding(
+                "copy",
+                f"{seen.path} is a copy of a heap's file, and not the heap",
+                f"no process can use it; `rm {seen.path}` removes it",
+            )
+        elif info.stale:
             yield Finding(
                 "stale",
                 "no process has it open; records may wait in it for a later consumer",
                 f"`ipcheap rm {seen.name}` removes it, if no consumer will come for them",
             )
-    with Heap.attach(seen.name) as heap:
+    with _opened(seen) as heap:
         seen.participants = [p for p in heap.participants() if not _is_this(p)]
         dead = [p for p in seen.participants if p.state == "dead"]
         faults = heap.check()
@@ -173,6 +182,21 @@ def _look_inside(seen: Examination, *, repair: bool) -> Iterator[Finding]:
     for fault in left:
         if fault not in faults:
             yield Finding("broken", fault, _BROKEN, hopeless=True)
+
+
+def _opened(seen: Examination) -> Heap:
+    if seen.facts["state"] == "ready":
+        return Heap.attach(seen.name)
+    segment = _outside.open_copy(seen.name)
+    try:
+        return Heap(segment)
+    finally:
+        segment.close()
+
+
+def remove_unused(name: str) -> None:
+    """Remove a heap; HeapBusy if a process has it open."""
+    _outside.remove_unused(name)
 
 
 _BROKEN = "save what you need of it and remove the heap: a stray write has damaged it"

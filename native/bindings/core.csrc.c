@@ -27,6 +27,7 @@
 #define PyInit__core core_of_cffi
 
 RELEASING(int, lock_creation, (int fd, int64_t timeout_ns), (fd, timeout_ns))
+RELEASING(int, share_creation, (int fd, int64_t timeout_ns), (fd, timeout_ns))
 RELEASING(int, format, (int fd, int shmid, const ipcheap_options *options), (fd, shmid, options))
 RELEASING(int, attach, (int fd, int shmid, ipcheap_heap **heap), (fd, shmid, heap))
 RELEASING(int, heap_statistics, (ipcheap_heap *heap, ipcheap_statistics *statistics),

@@ -104,7 +104,15 @@ typedef struct ipcheap_heap_info {
     char sem_name[64];
     uint32_t participants; /* living ones; 0 from ipcheap_heap_describe() */
     uint32_t dead;         /* participants that await recovery; 0 from ipcheap_heap_describe() */
+    uint64_t inode;        /* of the heap's file when it was made: in a copy, this is another one */
 } ipcheap_heap_info;
+
+/* A System V object as the kernel describes it. */
+typedef struct ipcheap_sysv {
+    int32_t id, key;
+    uint32_t uid, creator; /* user IDs of the owner and of the creator */
+    uint64_t bytes;        /* of a segment; of a semaphore set: how many semaphores it has */
+} ipcheap_sysv;
 
 /*
  * Returns how many bytes a segment for `capacity` bytes of users' data must have; 0 if no heap
@@ -118,8 +126,23 @@ IPCHEAP_API uint64_t ipcheap_segment_bytes(uint64_t capacity);
  * next holder formats it. TIMED_OUT if another process keeps the lock for so long.
  */
 IPCHEAP_API int ipcheap_lock_creation(int fd, int64_t timeout_ns);
+/*
+ * Takes the creation lock together with others that share it. A process that attaches holds it until
+ * it is a participant, so that no other process removes the heap as unused in the meantime.
+ */
+IPCHEAP_API int ipcheap_share_creation(int fd, int64_t timeout_ns);
 /* Releases the creation lock. */
 IPCHEAP_API int ipcheap_unlock_creation(int fd);
+/*
+ * Finds a System V segment, or a semaphore set if `semaphore` is not 0: by its key if `by_key` is
+ * not 0, otherwise by its id. SYSTEM with errno if there is none, or none that may be read.
+ */
+IPCHEAP_API int ipcheap_find_sysv(int semaphore, int by_key, int number, ipcheap_sysv *found);
+/*
+ * Writes what the file of a POSIX semaphore contains whose value is 0, and returns its length in
+ * bytes; BAD_VALUE if there is no room for so many.
+ */
+IPCHEAP_API int ipcheap_semaphore_bytes(void *bytes, size_t room);
 /*
  * Returns 1 for a heap, 0 for a segment that awaits its format, FORMAT_MISMATCH for anything
  * else.
@@ -164,6 +187,11 @@ IPCHEAP_API int ipcheap_pause_populating(void);
 IPCHEAP_API void ipcheap_resume_populating(void);
 /* Reads the header of a heap without attaching. Fails as ipcheap_attach() does. */
 IPCHEAP_API int ipcheap_inspect(int fd, int shmid, ipcheap_heap_info *info);
+/*
+ * Returns 1 if a living participant has the heap of that file open, 0 if none has. Also tells it of
+ * a heap whose memory is gone, or in another IPC namespace.
+ */
+IPCHEAP_API int ipcheap_has_users(int fd);
 /* Reads the header of an attached heap. Does not count participants. */
 IPCHEAP_API int ipcheap_heap_describe(ipcheap_heap *heap, ipcheap_heap_info *info);
 

@@ -240,6 +240,8 @@ bool os_membarrier(void) {
 
 int os_semaphore_init(void *shared) { return sem_init(shared, 1, 0) ? IPCHEAP_SYSTEM : 0; }
 
+size_t os_semaphore_bytes(void) { return sizeof(sem_t); }
+
 int os_semaphore_open(const char *name, void **semaphore) {
     sem_t *opened = FAULT(EMFILE) ? SEM_FAILED : sem_open(name, 0);
     if (opened == SEM_FAILED) return IPCHEAP_SYSTEM;
@@ -269,6 +271,29 @@ int os_sysv_wait(int id, int64_t timeout_ns) {
 int os_sysv_post(int id) {
     struct sembuf up = {.sem_num = 0, .sem_op = 1, .sem_flg = IPC_NOWAIT};
     return semop(id, &up, 1) ? IPCHEAP_SYSTEM : 0;
+}
+
+/* What semctl() takes, as the manual wants it declared. */
+union semctl_argument {
+    int value;
+    struct semid_ds *set;
+};
+
+int os_sysv_find(bool semaphore, bool by_key, int number, struct os_sysv *found) {
+    struct shmid_ds segment;
+    struct semid_ds set;
+    int id = number;
+    if (by_key) id = semaphore ? semget(number, 0, 0) : shmget(number, 0, 0);
+    if (id < 0) return IPCHEAP_SYSTEM;
+    if (semaphore) {
+        if (semctl(id, 0, IPC_STAT, (union semctl_argument){.set = &set})) return IPCHEAP_SYSTEM;
+    } else if (shmctl(id, IPC_STAT, &segment)) {
+        return IPCHEAP_SYSTEM;
+    }
+    const struct ipc_perm *of = semaphore ? &set.sem_perm : &segment.shm_perm;
+    *found = (struct os_sysv){.id = id, .key = of->__key, .uid = of->uid, .creator = of->cuid};
+    found->bytes = semaphore ? set.sem_nsems : segment.shm_segsz;
+    return 0;
 }
 
 /* The segment */
@@ -503,15 +528,23 @@ int os_byte_lock(int fd, uint64_t byte) {
     return errno == EAGAIN || errno == EACCES ? IPCHEAP_WOULD_BLOCK : IPCHEAP_SYSTEM;
 }
 
+int os_byte_share(int fd, uint64_t byte) {
+    struct flock lock;
+    if (!FAULT(ENOLCK) && byte_operation(fd, F_OFD_SETLK, F_RDLCK, byte, &lock) == 0) return 0;
+    return errno == EAGAIN || errno == EACCES ? IPCHEAP_WOULD_BLOCK : IPCHEAP_SYSTEM;
+}
+
 int os_byte_unlock(int fd, uint64_t byte) {
     struct flock lock;
     bool failed = FAULT(ENOLCK) || byte_operation(fd, F_OFD_SETLK, F_UNLCK, byte, &lock);
     return failed ? IPCHEAP_SYSTEM : 0;
 }
 
-int os_byte_locked(int fd, uint64_t byte) {
-    struct flock lock;
-    bool failed = FAULT(ENOLCK) || byte_operation(fd, F_OFD_GETLK, F_WRLCK, byte, &lock);
-    if (failed) return IPCHEAP_SYSTEM;
+int os_byte_locked(int fd, uint64_t byte) { return os_bytes_locked(fd, byte, 1); }
+
+int os_bytes_locked(int fd, uint64_t byte, uint64_t count) {
+    struct flock lock = {
+        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)byte, .l_len = (off_t)count};
+    if (FAULT(ENOLCK) || fcntl(fd, F_OFD_GETLK, &lock)) return IPCHEAP_SYSTEM;
     return lock.l_type != F_UNLCK;
 }

@@ -90,13 +90,24 @@ static inline void os_pause(void) {
 }
 
 /* Other things that waiters can sleep on --------------------------------------------- */
-int os_semaphore_init(void *shared); /* in shared memory, unnamed */
+int os_semaphore_init(
+    void *shared); /* in shared memory, unnamed; also what a named one's file has */
+size_t os_semaphore_bytes(void);
 int os_semaphore_open(const char *name, void **semaphore);
 void os_semaphore_close(void *semaphore);
 int os_semaphore_wait(void *semaphore, int64_t timeout_ns);
 int os_semaphore_post(void *semaphore);
 int os_sysv_wait(int id, int64_t timeout_ns);
 int os_sysv_post(int id);
+
+/* A System V object; `key` is of the process's IPC namespace, the user IDs of its user namespace. */
+struct os_sysv {
+    int id, key;
+    uint32_t uid, creator;
+    uint64_t bytes; /* of a segment; of a semaphore set: how many it has */
+};
+/* Looks for a segment or a semaphore set, by its key or by its id, and attaches to nothing. */
+int os_sysv_find(bool semaphore, bool by_key, int number, struct os_sysv *found);
 
 /* The segment ------------------------------------------------------------------------ */
 int os_reopen(int fd); /* the same file, another open file description */
@@ -162,8 +173,10 @@ bool os_make_large(unsigned char *start);
 void os_forget(unsigned char *start, uint64_t bytes);
 
 /* Liveness: one byte of the file, locked as long as the open file description exists. */
-int os_byte_lock(int fd, uint64_t byte); /* WOULD_BLOCK if another description has it */
+int os_byte_lock(int fd, uint64_t byte);  /* WOULD_BLOCK if another description has it */
+int os_byte_share(int fd, uint64_t byte); /* the same, beside others that share it */
 int os_byte_unlock(int fd, uint64_t byte);
 int os_byte_locked(int fd, uint64_t byte); /* 1 if another description has it */
+int os_bytes_locked(int fd, uint64_t byte, uint64_t count); /* 1 if another one has any of them */
 
 #endif

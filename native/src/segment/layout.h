@@ -376,7 +376,7 @@ struct header {
     shared64 chunks[DIRECTORY_CHUNKS];
     shared32 orphans[CLASSES]; /* granule + 1 */
     shared32 revoked;          /* a slab has been revoked from a living owner */
-    shared64 inode;            /* of the file that was formatted: a copy has another; System V: 0 */
+    shared64 inode;            /* of the heap's file when it was formatted: a copy has another */
     _Alignas(64) unsigned char semaphore[64]; /* for sem_kind POSIX without a name */
     _Alignas(64) struct zone zones[ZONES];
 };

@@ -17,6 +17,7 @@
  *   ipcheap_formatted()      is the answer of the first two, for a process that may format it
  *   ipcheap_inspect()        reads header and participants without attaching; also of a longer file
  *   segment_open()           attaches, after all three
+ *   ipcheap_has_users()      looks at the locks of the file only, whatever is in it
  *   ipcheap_heap_describe()  reads the header of an attached heap, and checks nothing
  */
 
@@ -52,17 +53,46 @@ uint64_t ipcheap_segment_bytes(uint64_t capacity) {
     return geometry_of(capacity, &geometry) ? geometry.bytes : 0;
 }
 
-int ipcheap_lock_creation(int fd, int64_t timeout_ns) {
+static int creation_lock(int fd, int64_t timeout_ns, int (*lock)(int fd, uint64_t byte)) {
     int64_t deadline = os_deadline(timeout_ns);
     for (;;) {
-        int error = os_byte_lock(fd, CREATION_BYTE);
+        int error = lock(fd, CREATION_BYTE);
         if (error != IPCHEAP_WOULD_BLOCK) return error;
         if (os_remaining(deadline) == 0) return IPCHEAP_TIMED_OUT;
         os_nap(MILLISECOND);
     }
 }
 
+int ipcheap_lock_creation(int fd, int64_t timeout_ns) {
+    return creation_lock(fd, timeout_ns, os_byte_lock);
+}
+
+int ipcheap_share_creation(int fd, int64_t timeout_ns) {
+    return creation_lock(fd, timeout_ns, os_byte_share);
+}
+
 int ipcheap_unlock_creation(int fd) { return os_byte_unlock(fd, CREATION_BYTE); }
+
+int ipcheap_find_sysv(int semaphore, int by_key, int number, ipcheap_sysv *found) {
+    struct os_sysv seen;
+    int error = os_sysv_find(semaphore != 0, by_key != 0, number, &seen);
+    if (error) return error;
+    *found = (ipcheap_sysv){
+        .id = seen.id,
+        .key = seen.key,
+        .uid = seen.uid,
+        .creator = seen.creator,
+        .bytes = seen.bytes,
+    };
+    return 0;
+}
+
+int ipcheap_semaphore_bytes(void *bytes, size_t room) {
+    if (room < os_semaphore_bytes()) return IPCHEAP_BAD_VALUE;
+    memset(bytes, 0, os_semaphore_bytes());
+    int error = os_semaphore_init(bytes);
+    return error ? error : (int)os_semaphore_bytes();
+}
 
 /* Maps the header, in System V all of the segment. NOT_FORMATTED or FORMAT_MISMATCH without one. */
 static int header_map(int fd, int shmid, unsigned char **base, uint64_t *bytes) {
@@ -126,7 +156,7 @@ static void header_fill(struct header *header, int fd, const ipcheap_options *op
     uint64_t name[8];
     memcpy(name, options->sem_name, sizeof name);
     for (int i = 0; i < 8; i++) put(&header->sem_name[i], name[i]);
-    put(&header->inode, fd < 0 ? 0 : os_file_inode(fd));
+    put(&header->inode, os_file_inode(fd));
     put(&header->directory_version, 1);
     os_semaphore_init(header->semaphore);
 }
@@ -185,7 +215,7 @@ int segment_format(int fd, int shmid, const ipcheap_options *options,
     }
     if (error) return error;
     struct header *header = (struct header *)base;
-    header_fill(header, sysv ? -1 : fd, options);
+    header_fill(header, fd, options);
     ipcheap_heap half = {
         .base = base, .header = header, .geometry = g, .backing = backing, .fd = fd, .sysv = sysv};
     half.pages = at_offset(&half, g.pages_at);
@@ -336,6 +366,7 @@ static void info_fill(const struct header *header, ipcheap_heap_info *info) {
         .shm_kind = get(&header->shm_kind),
         .sem_kind = get(&header->sem_kind),
         .sem_id = (int32_t)get(&header->sem_id),
+        .inode = get(&header->inode),
     };
     uint64_t name[8];
     for (int i = 0; i < 8; i++) name[i] = get(&header->sem_name[i]);
@@ -375,6 +406,8 @@ int ipcheap_inspect(int fd, int shmid, ipcheap_heap_info *info) {
     header_unmap(fd, shmid, base);
     return error;
 }
+
+int ipcheap_has_users(int fd) { return os_bytes_locked(fd, 0, PARTICIPANTS); }
 
 int ipcheap_heap_describe(ipcheap_heap *heap, ipcheap_heap_info *info) {
     info_fill(heap->header, info);
