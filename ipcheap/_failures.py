@@ -93,11 +93,17 @@ def _cannot_map(it: str) -> MemoryError:
 
 def explained(reason: OSError, it: str, path: str | None) -> OSError:
     """Return an OSError of the same kind and errno whose text names the limit that was met."""
-    from . import _limits
-
     number = reason.errno or errno.EIO
     where = reason.filename if isinstance(reason.filename, str) else path
-    sentence = _limits.of_call(number, where)
+    if number == errno.EMFILE:  # no module can be imported
+        sentence: str | None = (
+            f"this process may have {os.sysconf('SC_OPEN_MAX')} descriptors open (ulimit -n, "
+            "RLIMIT_NOFILE), and has all of them in use; close some, or raise that limit"
+        )
+    else:
+        from . import _limits
+
+        sentence = _limits.of_call(number, where)
     text = f"{os.strerror(number)} ({it})" if sentence is None else f"{it}: {sentence}"
     return OSError(number, text, where)
 

@@ -288,10 +288,15 @@ def _remove_sysv(what: str, path: str, inode: int, owner: int, **number: int) ->
 
 
 def _is_segment_of(shmid: int, inode: int) -> bool:
-    """Whether a segment has no format yet, or is the heap whose file has that inode."""
+    """Whether a segment has no format yet, or is the heap whose file has that inode.
+
+    Also true if it cannot be looked at, for want of addresses: its key must do.
+    """
     info = ffi.new("ipcheap_heap_info *")
     code = lib.ipcheap_inspect(-1, shmid, info)
-    return code == lib.IPCHEAP_NOT_FORMATTED or (code == 0 and info.inode == inode)
+    if code == 0:
+        return bool(info.inode == inode)
+    return code in (lib.IPCHEAP_NOT_FORMATTED, lib.IPCHEAP_NO_MEMORY)
 
 
 def _remove_sysv_by_id(what: str, id: int, path: str) -> None:
@@ -374,6 +379,8 @@ def _make_posix_semaphore(name: str, mode: int) -> None:
     sem_open() would first make a file of a random name, which stays behind if the process is
     killed in that moment: nobody could tell whose it was.
     """
+    import posix_ipc  # noqa: F401  # now: later there may be no descriptor left to import it with
+
     content = ffi.new("char[]", _SEMAPHORE_ROOM)
     length = lib.ipcheap_semaphore_bytes(content, _SEMAPHORE_ROOM)
     path = _semaphore_path(name)
@@ -409,15 +416,18 @@ def _remove_posix_semaphore(name: str, path: str, inode: int, owner: int) -> Non
 
 
 def _write_all(fd: int, content: bytes, path: str) -> None:
-    try:
-        done = os.pwrite(fd, content, 0)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        _write_mapped(fd, content)  # hugetlbfs has no write()
-        return
-    if done < len(content):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+    done = 0
+    while done < len(content):  # what follows a short write says why it was short
+        try:
+            written = os.pwrite(fd, content[done:], done)
+        except OSError as error:
+            if error.errno != errno.EINVAL or done:
+                raise
+            _write_mapped(fd, content)  # hugetlbfs has no write()
+            return
+        if written == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        done += written
 
 
 def _write_mapped(fd: int, text: bytes) -> None:
@@ -541,7 +551,11 @@ def made(shm: str, sem: str, nbytes: int, mode: int, path: str, fd: int, inode: 
         if not (objects.shm_key or objects.sem_key or objects.sem_name):
             return objects  # the file says by its existence all that there is to say
         objects.write(fd, path)
-        if objects.make(nbytes, mode, path):
-            objects.write(fd, path)
-            return objects
+        try:
+            if objects.make(nbytes, mode, path):
+                objects.write(fd, path)
+                return objects
+        except BaseException:
+            objects.remove(path, os.fstat(fd).st_uid)
+            raise
     raise OSError(errno.EEXIST, "no free System V key found", path)

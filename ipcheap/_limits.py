@@ -14,6 +14,7 @@ from ._arguments import show_size
 
 _PAGE = 4096
 _CGROUPS = "/sys/fs/cgroup"
+_FEW = 4  # files: a heap takes up to three
 _SMALL = 4 << 20  # bytes: a file system with less left is full for any purpose
 
 
@@ -40,7 +41,7 @@ def of_memory(where: str | None, asked: int | None, code: int) -> str:
                 "enlarge the mount"
             )
         total, left = status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize
-        if status.f_files and not status.f_favail:
+        if status.f_files and status.f_favail < _FEW and left >= need:
             return (
                 f"the file system {where} holds as many files as it may ({status.f_files}); "
                 "remove files there"
@@ -197,12 +198,6 @@ def _lines(path: str) -> int:
 def of_call(code: int, path: str | None) -> str | None:
     """Return the sentence for an errno that means a limit; None for any other errno."""
     where = f"the file system of {path}" if path else "the file system"
-    if code == errno.EMFILE:
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        return (
-            f"this process may have {soft} descriptors open (ulimit -n, RLIMIT_NOFILE), and has "
-            "them all in use; close some, or raise that limit"
-        )
     if code == errno.ENFILE:
         most = _text("/proc/sys/fs/file-max").strip()
         return f"the machine may have {most} files open (fs.file-max), and has them all in use"

@@ -265,7 +265,7 @@ def _try_create(
     name: str, capacity: int, shm: str, sem: str, mode: int, *, take_existing: bool
 ) -> Segment | None:
     """Do what `create` does; None if the file was moved or removed meanwhile."""
-    fd, is_new = _kernel.open_or_make_file(name)
+    fd, making = _kernel.open_or_make_file(name)
     try:
         lock_creation(fd, name)
         if is_moved(fd, name):
@@ -273,7 +273,7 @@ def _try_create(
             return None
         code, shmid, objects = read_state(fd, name)
         if is_half_removed(fd, code, shmid, objects) or (
-            code == 0 and not is_new and is_foreign(fd)
+            code == 0 and not making and is_foreign(fd)
         ):
             # A heap is made in a file of its maker, never in one that another user could change.
             remove_open(fd, name)
@@ -286,9 +286,12 @@ def _try_create(
         if code == 0:
             _empty(fd, objects)
             _remove_leftovers(fd, name, objects)
+            making = True
             shmid = _make(fd, name, capacity, shm, sem, mode)
         return Segment(fd, shmid, name, is_new=code == 0)
     except BaseException:
+        if making and not is_moved(fd, name):
+            _kernel.remove_file(name)
         os.close(fd)
         raise
 
@@ -313,31 +316,34 @@ def _remove_leftovers(fd: int, name: str, objects: _kernel.Objects | None) -> No
 
 
 def _make(fd: int, name: str, capacity: int, shm: str, sem: str, mode: int) -> int:
-    """Create and format all that belongs to a heap; return its System V id, or -1."""
-    path = _kernel.path_of(name)
+    """Create and format all that belongs to a heap; return its System V id, or -1.
+
+    Whatever fails, only the file stays. To remove the rest takes no descriptor.
+    """
+    path, note_path = _kernel.path_of(name), _note_path(name)
     inode = os.fstat(fd).st_ino
-    objects: _kernel.Objects | None = None
+    objects = _kernel.Objects()
+    has_note = shm != "sysv" and (shm == "file" or sem != "futex")
     try:
         os.fchmod(fd, mode)
         os.ftruncate(fd, 0)
         if shm == "sysv":
             nbytes = lib.ipcheap_segment_bytes(capacity)
             objects = _kernel.made(shm, sem, nbytes, mode, path, fd, inode)
-        elif shm == "file" or sem != "futex":
-            note_path = _note_path(name)
+        elif has_note:
             note = _kernel.make_file(note_path, name)
             try:
                 objects = _kernel.made(shm, sem, 0, mode, note_path, note, inode)
             finally:
                 os.close(note)
-        else:
-            objects = _kernel.Objects()
         _format(fd, objects, capacity, shm, sem, label_of(name), path)
     except BaseException:
-        _remove_leftovers(fd, name, objects or _kernel.Objects.read(fd))
-        _kernel.remove_file(name)
+        objects.remove(path, os.fstat(fd).st_uid)
+        if has_note:
+            _kernel.unlink(note_path)
         raise
-    _remove_note(name, with_objects=False)
+    if has_note:
+        _kernel.unlink(note_path)
     return objects.shm_id
 
 
@@ -393,7 +399,15 @@ def _create_nameless(label: str, capacity: int, sem: str) -> Segment:
             _kernel.remove_sysv_semaphore(objects.sem_id, os.fstat(fd), label)
         os.close(fd)
         raise
-    return Segment(fd, -1, None)
+    return Segment(fd, -1, None, is_new=True)
+
+
+def keep_nameless(segment: Segment) -> int:
+    """Return another descriptor of a nameless segment, by which it can be passed on."""
+    try:
+        return _kernel.high(os.dup(segment.fd))
+    except OSError as reason:
+        raise explained(reason, "heap without a name", None) from None
 
 
 def leave_nameless(fd: int, file: os.stat_result) -> None:
@@ -516,18 +530,24 @@ def users_of(fd: int) -> int:
 
 def remove_rest(path: str, file: os.stat_result, shmid: int, info: CData) -> None:
     """Remove what is left of a heap whose file has gone by other means, as far as it is known."""
-    if info.sem_kind == lib.IPCHEAP_SEM_POSIX:
-        _kernel.remove_posix_semaphore(text_of(info.sem_name), file, path)
-    elif info.sem_kind == lib.IPCHEAP_SEM_SYSV:
-        _kernel.remove_sysv_semaphore(info.sem_id, file, path)
+    _remove_named(info, file, path)
     if shmid >= 0:
         _kernel.remove_sysv_segment(shmid, file, path)
 
 
 def abandon(segment: Segment) -> None:
     """Remove a segment that was just created, and that is still locked."""
-    if segment.name is not None and not is_moved(segment.fd, segment.name):
-        remove_open(segment.fd, segment.name)
+    fd, name = segment.fd, segment.name
+    if name is None:
+        _remove_semaphore(fd, -1, "a heap without a name")
+    elif not is_moved(fd, name):
+        _, shmid, objects = read_state(fd, name)
+        path = _kernel.path_of(name)
+        if objects is None:
+            _remove_semaphore(fd, shmid, path)
+        else:
+            objects.remove(path, os.fstat(fd).st_uid)
+        _kernel.remove_file(name)
 
 
 def remove_open(fd: int, name: str) -> None:
@@ -538,17 +558,22 @@ def remove_open(fd: int, name: str) -> None:
     if code == 0:
         _empty(fd, objects)
     elif objects is None:
-        _remove_semaphore(fd, shmid, name)
+        _remove_semaphore(fd, shmid, _kernel.path_of(name))
     _remove_leftovers(fd, name, objects)
     _kernel.remove_file(name)
     _kernel.remove_pipes(name)  # created meanwhile; from now on its users create none with a name
 
 
-def _remove_semaphore(fd: int, shmid: int, name: str) -> None:
-    """Remove the semaphore that the header of a heap names."""
-    path, status = _kernel.path_of(name), os.fstat(fd)
+def _remove_semaphore(fd: int, shmid: int, path: str) -> None:
+    """Remove the semaphore that the header of a heap names, unless it is in the heap."""
     info = inspect_open(fd, shmid)
-    if info is not None and info.sem_kind == lib.IPCHEAP_SEM_POSIX:
-        _kernel.remove_posix_semaphore(text_of(info.sem_name), status, path)
-    elif info is not None and info.sem_kind == lib.IPCHEAP_SEM_SYSV:
-        _kernel.remove_sysv_semaphore(info.sem_id, status, path)
+    if info is not None:
+        _remove_named(info, os.fstat(fd), path)
+
+
+def _remove_named(info: CData, file: os.stat_result, path: str) -> None:
+    name = text_of(info.sem_name)
+    if info.sem_kind == lib.IPCHEAP_SEM_POSIX and name:
+        _kernel.remove_posix_semaphore(name, file, path)
+    elif info.sem_kind == lib.IPCHEAP_SEM_SYSV:
+        _kernel.remove_sysv_semaphore(info.sem_id, file, path)

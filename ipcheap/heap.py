@@ -46,7 +46,7 @@ class Heap(RecordMethods, StaticMethods):
         self._directory = Directory(self._handle)
         self._file = os.fstat(segment.fd)
         # Only the descriptor leads to a heap without a name; it is kept, to be passed on.
-        self._fd = _kernel.high(os.dup(segment.fd)) if segment.name is None else -1
+        self._fd = _segments.keep_nameless(segment) if segment.name is None else -1
         info = ffi.new("ipcheap_heap_info *")
         self._handle.check(lib.ipcheap_heap_describe(self._handle.pointer, info))
         self._shmid, self._info = segment.shmid, info

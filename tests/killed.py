@@ -35,8 +35,9 @@ def remove(kind: kinds.Kind, place: str) -> None:
     """Create a heap and remove it."""
     with ipcheap.Heap.create(place, "64KiB", shm=kind.shm, sem=kind.sem) as heap:
         heap.add_record_channel(1, 4)
-        heap.consumer(1).fileno()  # a pipe beside the file
-        heap.unlink()
+        with heap.consumer(1) as consumer:
+            consumer.fileno()  # a pipe beside the file
+            heap.unlink()
 
 
 def open_and_remove(kind: kinds.Kind, place: str) -> None:
