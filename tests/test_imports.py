@@ -34,6 +34,7 @@ HEAVY = {
     "socket",
     "subprocess",
     "struct",
+    "posix_ipc",
     "sysv_ipc",
     "tempfile",
     "threading",
