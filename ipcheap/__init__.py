@@ -19,6 +19,8 @@ Sizes are in bytes, or strings like "64MiB". Timeouts are in seconds: None waits
 0 does not wait. An endpoint belongs to the thread that claimed it.
 """
 
+from . import _fork  # noqa: F401  # before all others: it looks after what they import
+
 try:
     from ._core import lib as _lib  # noqa: F401
 except ModuleNotFoundError as _error:

@@ -30,7 +30,7 @@ def numpy_module() -> Any:
     if _numpy is None:
         try:
             import numpy as _numpy
-        except ImportError:
+        except ModuleNotFoundError:
             raise ImportError("arrays need NumPy: pip install numpy") from None
     return _numpy
 

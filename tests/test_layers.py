@@ -79,7 +79,7 @@ HEADERS_FOR_BINDINGS = frozenset({"segment/sleep.h"})
 # A Python module imports modules of earlier rows only; modules of one row do not import each
 # other. Every module of the package stands here. Imports under `if TYPE_CHECKING` are not checked.
 PYTHON_LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_core", "errors", "codec", "results"),
+    ("_core", "_fork", "errors", "codec", "results"),
     ("_arguments", "_types", "_native", "_kernel", "_aio", "array", "objects"),
     ("_limits",),
     ("_timing", "_failures", "sizes"),
