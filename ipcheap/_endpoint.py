@@ -26,11 +26,13 @@ def _released(pointer: CData, handle: Handle) -> CData:
 
     It keeps the heap mapped until then.
     """
-    forks = lib.ipcheap_forks()
+    # Without names of this module, which may be gone when an interpreter ends.
+    count, end = lib.ipcheap_forks, lib.py_endpoint_release
+    forks = count()
 
     def release(pointer: CData, _: Handle = handle) -> None:
-        if forks == lib.ipcheap_forks():
-            lib.py_endpoint_release(pointer)
+        if forks == count():
+            end(pointer)
 
     return ffi.gc(pointer, release)
 

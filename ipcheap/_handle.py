@@ -109,7 +109,8 @@ class Handle(MemoryCore):
 # The end of the process --------------------------------------------------------------------
 
 _attached: weakref.WeakSet[Handle] = weakref.WeakSet()
-_hooked_at = -1  # the count of forks when a finalizer was last registered
+_finalizer: Any = None  # of multiprocessing
+_hooked_at = -1  # the count of forks when it was registered
 
 
 def _close_all() -> None:
@@ -119,17 +120,26 @@ def _close_all() -> None:
             lib.py_close(handle.pointer)
 
 
+def _end_child() -> None:
+    # Threads that are no daemons may use the heap to their end. Python waits for them before it
+    # calls what is registered with atexit, but multiprocessing only after its finalizers.
+    if sys.modules["multiprocessing.process"].parent_process() is not None:
+        sys.modules["threading"]._shutdown()
+    _close_all()
+
+
 def close_at_exit() -> None:
     """Make sure that peers see a normal exit of this process as a close, not as a death."""
-    global _hooked_at  # noqa: PLW0603
-    # A child that multiprocessing has forked exits without running atexit.
-    multiprocessing: Any = sys.modules.get("multiprocessing.util")
+    global _finalizer, _hooked_at  # noqa: PLW0603
+    # A child of multiprocessing, or of billiard, which shares its finalizers, may exit without
+    # running atexit. What was registered before the child began its work has been forgotten.
+    util: Any = sys.modules.get("multiprocessing.util")
     forks = lib.ipcheap_forks()
-    if multiprocessing is None or forks == _hooked_at:
+    if util is None or (forks == _hooked_at and (not _finalizer or _finalizer.still_active())):
         return
     _hooked_at = forks
-    if sys.modules["multiprocessing"].parent_process() is not None:
-        multiprocessing.Finalize(None, _close_all, exitpriority=-100)
+    if forks or sys.modules["multiprocessing.process"].current_process()._identity:
+        _finalizer = util.Finalize(None, _end_child, exitpriority=-100)
 
 
 atexit.register(_close_all)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from ._core import ffi, lib
+from ._core import ffi, lib, require_main
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ._core import CData
+
+require_main()  # before anything of this package is made
 
 
 def text_of(chars: CData) -> str:

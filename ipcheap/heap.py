@@ -182,8 +182,10 @@ class Heap(RecordMethods, StaticMethods):
         self.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_fd"):
+        try:
             self._close_descriptor()
+        except (AttributeError, TypeError):
+            pass  # it was never opened, or the interpreter has ended, and with it this module
 
     def _close_descriptor(self) -> None:
         fd, self._fd = self._fd, -1

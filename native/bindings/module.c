@@ -9,22 +9,33 @@
 PyMODINIT_FUNC core_of_cffi(void);
 
 /*
+ * Returns 0 in the main interpreter, otherwise -1 with ImportError: the types and the class of all
+ * records belong to the process, and would end with the interpreter that made them.
+ */
+static int only_in_main(void) {
+    if (PyInterpreterState_GetID(PyInterpreterState_Get()) == 0) return 0;
+    PyErr_SetString(PyExc_ImportError,
+                    "ipcheap works in the main interpreter of a process only, not in a "
+                    "subinterpreter");
+    return -1;
+}
+
+/* The first call of the package, because Python may share a loaded module without PyInit__core(). */
+static PyObject *require_main(PyObject *module, PyObject *unused) {
+    (void)module;
+    (void)unused;
+    if (only_in_main()) return NULL;
+    Py_RETURN_NONE;
+}
+
+/*
  * use_records(subclass, made): sets the class of all records, and what is called with each record
- * that is made, or None. Raises ImportError in any interpreter except the first that called it,
- * because types and class belong to the process.
+ * that is made, or None.
  */
 static PyObject *use_records(PyObject *module, PyObject *arguments) {
-    static int64_t first = -1;
-    int64_t here = PyInterpreterState_GetID(PyInterpreterState_Get());
     PyObject *subclass, *made;
     (void)module;
     if (!PyArg_ParseTuple(arguments, "OO", &subclass, &made)) return NULL;
-    if (first >= 0 && here != first) {
-        PyErr_SetString(PyExc_ImportError,
-                        "another interpreter of this process uses ipcheap, and only one can");
-        return NULL;
-    }
-    first = here;
     record_use_class(subclass, made);
     Py_RETURN_NONE;
 }
@@ -38,8 +49,10 @@ PyMODINIT_FUNC PyInit__core(void) {
     static PyMethodDef functions[] = {
         {"use_records", use_records, METH_VARARGS,
          "use_records($module, subclass, made, /)\n--\n\n"},
+        {"require_main", require_main, METH_NOARGS, "require_main($module, /)\n--\n\n"},
         {NULL, NULL, 0, NULL},
     };
+    if (only_in_main()) return NULL;
     PyObject *module = core_of_cffi();
     if (!module) return NULL;
     if (PyModule_AddFunctions(module, functions) || add(module, "MemoryCore", memory_type()) ||
