@@ -56,6 +56,7 @@ class _Lib:
     IPCHEAP_OWNER_DIED: Final[int]
     IPCHEAP_BROKEN: Final[int]
     PY_NOT_BYTES: Final[int]
+    PY_OBJECTS: Final[int]
     PY_OTHER_FORM: Final[int]
     PY_NOT_A_RECORD: Final[int]
     PY_ENDED: Final[int]

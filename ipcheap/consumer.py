@@ -14,7 +14,7 @@ from .record import Record, array_of, object_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
-    from typing import Any, ClassVar, NoReturn, TypeVar
+    from typing import Any, ClassVar, NoReturn, Self, TypeVar
 
     import numpy.typing
 
@@ -57,6 +57,40 @@ class _Attempt:
             return found
         self.result = found
         return 0
+
+
+class _Records:
+    """The iterator of `async for`, which frees each record when the next one is requested.
+
+    A generator would be closed by the event loop some time after a `break`, and hold the last
+    record until then.
+    """
+
+    __slots__ = ("_consumer", "_last")
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+        self._last: Record | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Record:
+        if self._last is not None:
+            self._last._done_with()
+            self._last = None
+        consumer = self._consumer  # what follows is arecv_record(), without another coroutine
+        consumer._turns += 1
+        if consumer._turns % FAIR == 0:
+            await consumer._give_way()
+        record = consumer._attempt()
+        if not isinstance(record, Record):
+            try:
+                record = await consumer._receive_eventually(consumer._attempt, record)
+            except ChannelClosed:
+                raise StopAsyncIteration from None
+        self._last = record
+        return record
 
 
 class Consumer(Endpoint, ConsumerCore):
@@ -150,19 +184,8 @@ class Consumer(Endpoint, ConsumerCore):
         """Return the next object: `recv_object()` for asyncio. Unpickling runs code."""
         return self._decoded(await self._areceive(_OBJECT), codec)
 
-    async def __aiter__(self) -> AsyncIterator[Record]:
-        while True:  # like arecv_record(), without the cost of a coroutine
-            self._turns += 1
-            if self._turns % FAIR == 0:
-                await self._give_way()
-            record = self._attempt()
-            if not isinstance(record, Record):
-                try:
-                    record = await self._receive_eventually(self._attempt, record)
-                except ChannelClosed:
-                    return
-            yield record
-            record._done_with()
+    def __aiter__(self) -> AsyncIterator[Record]:
+        return _Records(self)
 
     # Inside -------------------------------------------------------------------------------
 

@@ -207,6 +207,12 @@ class Producer(Endpoint, ProducerCore):
         return self._error(code)
 
     def _refusal(self, code: int, data: BytesLike) -> Exception:
+        if code == lib.PY_OBJECTS:
+            name = type(data).__name__
+            return TypeError(
+                f"the {name} holds Python objects, whose addresses mean nothing to another process: "
+                "try send_object()"
+            )
         if code != lib.PY_NOT_BYTES:
             asked = memoryview(data).nbytes if code in _ABOUT_SIZE else None
             return self._error(code, asked=asked)

@@ -5,6 +5,56 @@
 
 #include "gil.h"
 
+/* Whether a format of the buffer protocol has the letter of objects outside of fields' names. */
+static int names_objects(const char *format) {
+    int in_name = 0;
+    for (; *format; format++) {
+        if (*format == ':') in_name = !in_name;
+        if (*format == 'O' && !in_name) return 1;
+    }
+    return 0;
+}
+
+/*
+ * Whether the items of a buffer are Python objects, or have fields that are. Only called for items
+ * that have room for one. NumPy says so by the dtype: some of its dtypes have no format.
+ */
+static int holds_objects(PyObject *object) {
+    static PyObject *dtype_name, *hasobject_name; /* the process's, like the types */
+#ifndef Py_GIL_DISABLED                           /* it would need a lock */
+    static PyObject *plain;                       /* the last dtype that holds none */
+#endif
+    if (!dtype_name) dtype_name = PyUnicode_InternFromString("dtype");
+    if (!hasobject_name) hasobject_name = PyUnicode_InternFromString("hasobject");
+    PyObject *dtype = PyMemoryView_Check(object) ? NULL : PyObject_GetAttr(object, dtype_name);
+#ifndef Py_GIL_DISABLED
+    if (dtype && dtype == plain) {
+        Py_DECREF(dtype);
+        return 0;
+    }
+#endif
+    PyObject *answer = dtype ? PyObject_GetAttr(dtype, hasobject_name) : NULL;
+    int found = answer == Py_True;
+#ifndef Py_GIL_DISABLED
+    if (answer == Py_False) {
+        PyObject *before = plain;
+        plain = Py_NewRef(dtype);
+        Py_XDECREF(before);
+    }
+#endif
+    Py_XDECREF(dtype);
+    Py_XDECREF(answer);
+    PyErr_Clear();
+    if (answer) return found;
+    Py_buffer described;
+    if (PyObject_GetBuffer(object, &described, PyBUF_ND | PyBUF_FORMAT) == 0) {
+        found = described.format && names_objects(described.format);
+        PyBuffer_Release(&described);
+    }
+    PyErr_Clear();
+    return found;
+}
+
 int bytes_open(py_bytes *bytes, PyObject *object) {
     bytes->owner = NULL;
     if (PyBytes_Check(object)) {
@@ -15,6 +65,10 @@ int bytes_open(py_bytes *bytes, PyObject *object) {
     if (PyObject_GetBuffer(object, &bytes->buffer, PyBUF_SIMPLE) != 0) {
         PyErr_Clear(); /* the caller finds out what is wrong with the object */
         return PY_NOT_BYTES;
+    }
+    if (bytes->buffer.itemsize >= (Py_ssize_t)sizeof(PyObject *) && holds_objects(object)) {
+        PyBuffer_Release(&bytes->buffer);
+        return PY_OBJECTS;
     }
     bytes->plain = (ipcheap_bytes){bytes->buffer.buf, (uint64_t)bytes->buffer.len};
     return 0;

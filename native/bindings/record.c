@@ -143,7 +143,14 @@ static int set_slice(py_record *self, PyObject *key, PyObject *value) {
         return 0;
     }
     Py_ssize_t length = PySlice_AdjustIndices((Py_ssize_t)self->core.nbytes, &start, &stop, step);
-    if (step != 1 || bytes_open(&bytes, value)) return 0;
+    if (step != 1) return 0;
+    int error = bytes_open(&bytes, value);
+    if (error == PY_OBJECTS) {
+        PyErr_SetString(PyExc_TypeError,
+                        "a record cannot hold Python objects: send_object() sends them");
+        return -1;
+    }
+    if (error) return 0;
     /* An index's __index__(), or the object that gave its buffer, may have freed the record. */
     int usable = !unusable(self), fits = (uint64_t)length == bytes.plain.nbytes;
     if (usable && fits) fill_part(self, start, &bytes.plain);

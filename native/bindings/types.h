@@ -32,6 +32,7 @@ enum {
     PY_VIEWED = -104,       /* it has views, which is an error when debugging */
     PY_TWICE = -105,        /* the record stands in a list twice */
     PY_RAISED = -106,       /* a Python exception has been set */
+    PY_OBJECTS = -107,      /* the bytes are addresses of Python objects */
 };
 enum { PY_BATCH = 64, PY_PIECES = 0x316A626F /* "obj1" in memory */ };
 
@@ -106,7 +107,7 @@ typedef struct py_bytes {
     Py_buffer buffer;
     PyObject *owner; /* if NULL, the buffer is the owner */
 } py_bytes;
-int bytes_open(py_bytes *bytes, PyObject *object); /* 0 or PY_NOT_BYTES */
+int bytes_open(py_bytes *bytes, PyObject *object); /* 0, PY_NOT_BYTES or PY_OBJECTS */
 void bytes_close(py_bytes *bytes);
 
 /* For another process to read. */

@@ -8,6 +8,7 @@
 #include <linux/futex.h>
 #include <linux/magic.h>
 #include <linux/membarrier.h>
+#include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
 #include <stdio.h>
@@ -136,6 +137,13 @@ int os_at_fork(void (*before)(void), void (*in_parent)(void), void (*in_child)(v
     return thread_error(FAULT(ENOMEM) ? ENOMEM : pthread_atfork(before, in_parent, in_child));
 }
 
+/* Held in calls of the C library that take a lock which it does not release in a forked child. */
+static pthread_mutex_t library_mutex = PTHREAD_MUTEX_INITIALIZER;
+
+void os_before_fork(void) { pthread_mutex_lock(&library_mutex); }
+
+void os_after_fork(void) { pthread_mutex_unlock(&library_mutex); }
+
 /* This process and thread */
 
 uint32_t os_process_id(void) { return (uint32_t)getpid(); }
@@ -243,17 +251,43 @@ int os_semaphore_init(void *shared) { return sem_init(shared, 1, 0) ? IPCHEAP_SY
 size_t os_semaphore_bytes(void) { return sizeof(sem_t); }
 
 int os_semaphore_open(const char *name, void **semaphore) {
+    pthread_mutex_lock(&library_mutex);
     sem_t *opened = FAULT(EMFILE) ? SEM_FAILED : sem_open(name, 0);
+    pthread_mutex_unlock(&library_mutex);
     if (opened == SEM_FAILED) return IPCHEAP_SYSTEM;
     *semaphore = opened;
     return 0;
 }
 
-void os_semaphore_close(void *semaphore) { sem_close(semaphore); }
+void os_semaphore_close(void *semaphore) {
+    pthread_mutex_lock(&library_mutex);
+    sem_close(semaphore);
+    pthread_mutex_unlock(&library_mutex);
+}
+
+/* Weak, because glibc before 2.30 and musl lack it. */
+extern int sem_clockwait(sem_t *semaphore, clockid_t clock, const struct timespec *until)
+    __attribute__((weak));
+
+/* Waits without sem_timedwait(), whose clock may be set while a thread waits. */
+static int semaphore_wait_by_looking(sem_t *semaphore, int64_t deadline) {
+    while (sem_trywait(semaphore)) {
+        if (errno != EAGAIN) return -1;
+        if (os_remaining(deadline) == 0) {
+            errno = ETIMEDOUT;
+            return -1;
+        }
+        os_nap(MILLISECOND);
+    }
+    return 0;
+}
 
 int os_semaphore_wait(void *semaphore, int64_t timeout_ns) {
-    struct timespec until = timespec_of(clock_ns(CLOCK_REALTIME) + timeout_ns);
-    if (sem_timedwait(semaphore, &until) == 0) return 0;
+    int64_t deadline = os_now() + timeout_ns;
+    struct timespec until = timespec_of(deadline);
+    int error = sem_clockwait && !FAULT(ENOSYS) ? sem_clockwait(semaphore, CLOCK_MONOTONIC, &until)
+                                                : semaphore_wait_by_looking(semaphore, deadline);
+    if (!error) return 0;
     if (errno == ETIMEDOUT) return IPCHEAP_TIMED_OUT;
     return errno == EINTR ? IPCHEAP_INTERRUPTED : IPCHEAP_SYSTEM;
 }

@@ -40,6 +40,9 @@ void *os_reallocate(void *memory, size_t bytes);
 int os_thread_key(pthread_key_t *key, void (*ended)(void *value));
 int os_thread_keep(pthread_key_t key, const void *value);
 int os_at_fork(void (*before)(void), void (*in_parent)(void), void (*in_child)(void));
+/* For these handlers: between the two no thread is in a call that would leave a lock in a child. */
+void os_before_fork(void);
+void os_after_fork(void);
 
 /* This process and thread --------------------------------------------------------------------- */
 uint32_t os_process_id(void);

@@ -15,7 +15,6 @@ static _Thread_local struct participant *mine;
  * the mutex over both, which is never taken under a heap lock.
  */
 static pthread_mutex_t process_mutex = PTHREAD_MUTEX_INITIALIZER;
-static pthread_once_t process_once = PTHREAD_ONCE_INIT;
 static pthread_key_t thread_key;
 static int setup_error;
 static struct ipcheap_heap *handles;
@@ -26,9 +25,15 @@ static uint32_t forks; /* stored in a child before it has a second thread */
 
 uint32_t ipcheap_forks(void) { return forks; }
 
-static void before_fork(void) { pthread_mutex_lock(&process_mutex); }
+static void before_fork(void) {
+    pthread_mutex_lock(&process_mutex);
+    os_before_fork();
+}
 
-static void after_fork_in_parent(void) { pthread_mutex_unlock(&process_mutex); }
+static void after_fork_in_parent(void) {
+    os_after_fork();
+    pthread_mutex_unlock(&process_mutex);
+}
 
 static void after_fork_in_child(void) {
     forks++;
@@ -54,6 +59,7 @@ static void after_fork_in_child(void) {
     }
     mine = NULL;
     participant_cache.serial = 0;
+    os_after_fork();
     pthread_mutex_unlock(&process_mutex); /* the child's only thread is the one that took it */
 }
 
@@ -98,8 +104,11 @@ static void thread_ended(void *unused) {
     pthread_mutex_unlock(&process_mutex);
 }
 
-/* Makes the key and the fork handlers, or what is still missing after a failure. */
-static void process_setup(void) {
+/*
+ * Makes the key and the fork handlers, or what is still missing after a failure. When the library
+ * is loaded: later a fork could come between the handlers and the note that they are there.
+ */
+__attribute__((constructor)) static void process_setup(void) {
     static bool has_key;
     setup_error = has_key ? 0 : os_thread_key(&thread_key, thread_ended);
     has_key = !setup_error;
@@ -107,7 +116,6 @@ static void process_setup(void) {
 }
 
 int process_list_add(ipcheap_heap *heap) {
-    pthread_once(&process_once, process_setup);
     pthread_mutex_lock(&process_mutex);
     if (setup_error) process_setup();
     int error = setup_error;
