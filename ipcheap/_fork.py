@@ -57,7 +57,8 @@ class _Again:
 
     @staticmethod
     def exec_module(module: ModuleType) -> None:
-        spec: Any = module.__spec__.loader_state
+        again: Any = module.__spec__
+        spec = again.loader_state
         spec.loader.exec_module(module)
         spec._initializing = False
         module.__spec__ = spec

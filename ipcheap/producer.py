@@ -210,8 +210,8 @@ class Producer(Endpoint, ProducerCore):
         if code == lib.PY_OBJECTS:
             name = type(data).__name__
             return TypeError(
-                f"the {name} holds Python objects, whose addresses mean nothing to another process: "
-                "try send_object()"
+                f"the {name} holds Python objects, whose addresses mean nothing to another "
+                "process: try send_object()"
             )
         if code != lib.PY_NOT_BYTES:
             asked = memoryview(data).nbytes if code in _ABOUT_SIZE else None

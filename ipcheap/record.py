@@ -160,7 +160,9 @@ def allocate_packed(handle: Handle, pieces: list[Any]) -> Record:
     if isinstance(made, Record):
         return made
     if made == lib.PY_OBJECTS:
-        raise TypeError("a codec returned a buffer of Python objects, which shared memory cannot hold")
+        raise TypeError(
+            "a codec returned a buffer of Python objects, which shared memory cannot hold"
+        )
     if made == lib.PY_NOT_BYTES:
         for piece in pieces:
             if not memoryview(piece).c_contiguous:

@@ -141,7 +141,7 @@ except ImportError:
 def make():
     if sys.version_info >= (3, 13):
         return interpreters.create("legacy")
-    return interpreters.create(isolated=False) if sys.version_info >= (3, 12) else interpreters.create()
+    return interpreters.create(**({"isolated": False} if sys.version_info >= (3, 12) else {}))
 
 def refused(other):
     try:

@@ -207,7 +207,7 @@ def test_a_process_ends_while_its_daemon_threads_wait(heap: ipcheap.Heap, turn: 
 
 def test_a_process_that_is_terminated_dies(heap: ipcheap.Heap) -> None:
     process = multiprocessing.get_context("fork").Process(
-        target=lambda: (end_workers.send_by_inherited(heap), signal.pause())
+        target=end_workers.send_and_stay, args=(heap.name,)
     )
     process.start()
     with heap.consumer("c") as consumer:

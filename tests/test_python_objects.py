@@ -14,17 +14,19 @@ import ipcheap
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-COLUMN = np.array(["one", "two", "three"], object)
+COLUMN: Any = np.array(["one", "two", "three"], object)
 FIELDS = np.zeros(3, [("number", "u8"), ("text", object)])
 INNER = np.zeros(3, [("a", [("b", "u1"), ("O", object)])])
 PACKED = np.zeros(3, np.dtype([("a", "u1"), ("b", object)], align=False))
-OBJECTS = [COLUMN, COLUMN[:1], FIELDS, INNER, PACKED, memoryview(COLUMN), (ctypes.py_object * 2)(1, 2)]
+POINTERS: Any = ctypes.py_object * 2
+OBJECTS = [COLUMN, COLUMN[:1], FIELDS, INNER, PACKED, memoryview(COLUMN), POINTERS(1, 2)]
+COMPLEX: Any = np.zeros(3, "c16")
 PLAIN = [
     np.zeros(3, "f8"),
     np.zeros(3, "M8[s]"),  # has no format in the buffer protocol
     np.zeros(3, [("O", "f8"), ("Of", "u8")]),
     np.zeros(3, "V16"),
-    memoryview(np.zeros(3, "c16")),
+    memoryview(COMPLEX),
     (ctypes.c_double * 3)(),
     np.zeros(3, "U4"),
 ]
@@ -61,9 +63,9 @@ def test_objects_are_not_sent_as_bytes(
     assert getattr(caught.value, "done", None) == 2
     with pytest.raises(TypeError, match=r"send_object\(\)"):
         asyncio.run(producer.asend(data))
-    with producer.allocate_record(memoryview(data).nbytes) as record:
-        with pytest.raises(TypeError, match=r"send_object\(\)"):
-            record[:] = data
+    record = producer.allocate_record(memoryview(data).nbytes)
+    with record, pytest.raises(TypeError, match=r"send_object\(\)"):
+        record[:] = data
     with pytest.raises(TypeError, match="Python objects"):
         producer.send_object(data, codec=_Raw())
     assert consumer.recv_many() == [b"first", b"second"]

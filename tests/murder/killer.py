@@ -20,7 +20,7 @@ from typing import NoReturn
 import ipcheap
 
 from .notes import GONE, RINGS, SOURCES, Notes, insist
-from .victims import CAPACITY, GUARDED, PATIENCE, Worker, consume, forward, idle, produce
+from .victims import CAPACITY, GUARDED, PATIENCE, Worker, clean, consume, forward, idle, produce
 
 STALLED = 30.0  # seconds without progress after which something is stuck
 RESIGNED = 3  # exit code of a child with work left to do
@@ -48,6 +48,7 @@ def roles() -> list[Role]:
         Role("forwarder", (partial(forward, channel=4, onward=5),)),
         Role("consumer", (partial(consume, channel=5),)),
         *(Role("idler", (idle,)) for _ in range(3)),
+        Role("cleaner", (clean,)),
     ]
 
 

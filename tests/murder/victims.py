@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import random
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import ipcheap
@@ -264,7 +266,16 @@ def _send_on(worker: Worker, producer: ipcheap.Producer, intake: Intake) -> None
 
 def idle(worker: Worker) -> bool:
     """Allocate, look around, add and remove channels, use locks; send nothing."""
-    acts = (hold_memory, look_around, make_channels, use_lock, initialise, fork_a_user)
+    acts = (
+        hold_memory,
+        look_around,
+        make_channels,
+        use_lock,
+        initialise,
+        fork_a_user,
+        start_by_forkserver,
+        use_pool_of_threads,
+    )
     while not worker.stopping and not worker.resigns():
         worker.dice.choice(acts)(worker)
         worker.nap()
@@ -362,3 +373,56 @@ def fork_a_user(worker: Worker) -> None:
     insist(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, "a forked user failed")
     if record is not None:
         record.free()
+
+
+def start_by_forkserver(worker: Worker) -> None:
+    """Have a child of a forkserver use the heap; it is killed with this process, or by it."""
+    if worker.dice.random() > 0.03 or worker.heap.name is None:
+        return
+    context = multiprocessing.get_context("forkserver")
+    child = context.Process(target=use_by_name, args=(worker.heap.name,))
+    child.start()
+    if worker.dice.random() < 0.5:
+        time.sleep(worker.dice.random() * 0.3)
+        child.kill()
+    child.join(PATIENCE)
+    insist(child.exitcode in (0, -9), f"a child of the forkserver ended with {child.exitcode}")
+
+
+def use_by_name(name: str) -> None:
+    """Attach, allocate and end with the endpoints and records open."""
+    heap = ipcheap.Heap.attach(name)
+    own = f"own of child {os.getpid()}"
+    with contextlib.suppress(ipcheap.HeapFull):
+        heap.add_record_channel(own, 4)
+        producer = heap.producer(own)
+        producer.send(b"left behind", timeout=0)
+        heap.remove_channel(own, force=True)
+        heap.allocate_record(5000)
+
+
+def use_pool_of_threads(worker: Worker) -> None:
+    """Use the heap in threads that come and go."""
+
+    def use(seed: int) -> None:
+        guest = Worker(worker.heap, worker.notes, worker.number, str(seed))
+        guest.killer = worker.killer
+        hold_memory(guest)
+
+    with ThreadPoolExecutor(worker.dice.randrange(1, 6)) as pool:
+        list(pool.map(use, [worker.dice.randrange(1 << 32) for _ in range(8)]))
+
+
+def clean(worker: Worker) -> bool:
+    """Do what an administrator's cleaner does, again and again, to a heap that is in use."""
+    heap = worker.heap
+    while not worker.stopping and not worker.resigns():
+        heap.trim()
+        heap.recover()
+        faults = heap.check()
+        insist(not faults, f"check() says: {faults}")
+        for info in ipcheap.heaps():
+            # As `ipcheap rm --stale` finds out which heaps to remove.
+            insist(info.name != heap.name or not info.stale, "a heap in use is said to be stale")
+        time.sleep(worker.dice.random() * 0.1)
+    return worker.stopping
