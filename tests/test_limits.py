@@ -71,7 +71,7 @@ def test_system_v(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "name", "words"),
     [
-        ("ramfs", "mode=755", "OSError", "cannot reserve memory (fallocate); use a tmpfs"),
+        ("ramfs", "mode=755", "OSError", "cannot reserve memory (fallocate) or give it back"),
         ("tmpfs", "ro", "OSError", "is mounted read-only; choose another folder"),
         ("tmpfs", "nr_inodes=1", "HeapFull", "holds as many files as it may (1); remove files"),
         ("tmpfs", "nr_inodes=2", "HeapFull", "holds as many files as it may (2); remove files"),
