@@ -373,16 +373,15 @@ struct copy copy_open(unsigned kind, uint8_t living) {
         EXPECT_EQ(pwrite(copy.fd, image->pages[i].data, PAGE, (off_t)image->pages[i].offset), PAGE);
     EXPECT_EQ(os_map(copy.fd, image->bytes, &copy.base), 0);
     if (folder) copy.ballast = fill_up();
-    copy.life = os_reopen(copy.fd); /* not the users' open file description */
-    EXPECT(copy.life >= 0);
+    EXPECT_EQ(descriptor_reopen(copy.fd, &copy.life), 0); /* not the users' */
     for (uint32_t slot = 0; slot < 8; slot++)
-        if (living >> slot & 1) EXPECT_EQ(os_byte_lock(copy.life, slot), 0);
+        if (living >> slot & 1) EXPECT_EQ(os_byte_lock(copy.life.fd, slot), 0);
     return copy;
 }
 
 void copy_close(struct copy *copy) {
     os_unmap(copy->base, copy->image->bytes);
-    os_close(copy->life);
+    descriptor_close(&copy->life);
     os_close(copy->ballast);
     os_close(copy->fd);
 }

@@ -11,6 +11,7 @@
 #ifndef IPCHEAP_TESTS_CORRUPT_IMAGE_H
 #define IPCHEAP_TESTS_CORRUPT_IMAGE_H
 
+#include "base/descriptor.h"
 #include "segment/layout.h"
 
 enum { IMAGES = 2, RECORD_CHANNELS = 8, RUNS = 64 };
@@ -35,8 +36,8 @@ struct copy {
     const struct image *image;
     int fd;
     unsigned char *base;
-    int life;    /* locks the bytes of the living */
-    int ballast; /* takes the room that the folder had left */
+    struct descriptor life; /* locks the bytes of the living */
+    int ballast;            /* takes the room that the folder had left */
 };
 
 /* One store of a peer that runs wild. */

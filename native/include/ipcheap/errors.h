@@ -34,7 +34,9 @@
     X(SYSTEM, -25, "a system call failed; see errno")                                 \
     X(WOULD_SLEEP, -26, "the call has to sleep, and may not here")                    \
     X(OWNER_DIED, -27, "the last owner of the lock died holding it")                  \
-    X(BROKEN, -28, "the barrier is broken")
+    X(BROKEN, -28, "the barrier is broken")                                           \
+    X(DESCRIPTOR_LOST, -29, "the heap's descriptors were closed by somebody else")    \
+    X(NO_PROC, -30, "/proc is not mounted, which the heap's file is opened through")
 
 enum ipcheap_error {
 #define X(name, value, text) IPCHEAP_##name = (value),

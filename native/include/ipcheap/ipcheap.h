@@ -105,6 +105,7 @@ typedef struct ipcheap_heap_info {
     uint32_t participants; /* living ones; 0 from ipcheap_heap_describe() */
     uint32_t dead;         /* participants that await recovery; 0 from ipcheap_heap_describe() */
     uint64_t inode;        /* of the heap's file when it was made: in a copy, this is another one */
+    uint32_t open;         /* 1: some process has it open, perhaps by inheriting it only; as above */
 } ipcheap_heap_info;
 
 /* A System V object as the kernel describes it. */

@@ -1,5 +1,6 @@
 #include "base/os.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -332,20 +333,19 @@ int os_sysv_find(bool semaphore, bool by_key, int number, struct os_sysv *found)
 
 /* The segment */
 
-int os_reopen(int fd) {
-    char path[64];
-    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    int opened = FAULT(EMFILE) ? -1 : open(path, O_RDWR | O_CLOEXEC);
-    return opened < 0 ? IPCHEAP_SYSTEM : opened;
-}
-
-int os_duplicate(int fd) {
-    int copy = FAULT(EMFILE) ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3);
-    return copy < 0 ? IPCHEAP_SYSTEM : copy;
-}
-
 void os_close(int fd) {
     if (fd >= 0) close(fd);
+}
+
+bool os_file_path(int fd, char *path, size_t room) {
+    char link[64];
+    struct stat by_path, by_file;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, room);
+    if (length <= 0 || (size_t)length >= room) return false;
+    path[length] = 0;
+    if (fstat(fd, &by_file) || stat(path, &by_path)) return false;
+    return by_path.st_dev == by_file.st_dev && by_path.st_ino == by_file.st_ino;
 }
 
 uint64_t os_file_inode(int fd) {
@@ -520,6 +520,18 @@ bool os_make_large(unsigned char *start) {
     return !FAULT(ENOMEM) && madvise(start, LARGE_PAGE_BYTES, MADV_COLLAPSE) == 0;
 }
 
+bool os_mapping_path(const unsigned char *base, char path[64]) {
+    static const char folder[] = "/proc/self/map_files";
+    DIR *all = FAULT(EMFILE) ? NULL : opendir(folder);
+    if (!all) return false;
+    const struct dirent *entry;
+    while ((entry = readdir(all)))
+        if (strtoull(entry->d_name, NULL, 16) == (uintptr_t)base) break;
+    if (entry) snprintf(path, 64, "%s/%.40s", folder, entry->d_name);
+    closedir(all);
+    return entry != NULL;
+}
+
 int os_map_sysv(int shmid, bool read_only, unsigned char **base) {
     bool paused = os_pause_populating(); /* shmat() gives access immediately */
     void *address = FAULT(ENOMEM) ? (void *)-1 : shmat(shmid, NULL, read_only ? SHM_RDONLY : 0);
@@ -549,6 +561,28 @@ void os_forget(unsigned char *start, uint64_t bytes) {
 }
 
 /* Liveness */
+
+struct hold os_hold(int fd) {
+    struct stat status;
+    struct hold none = {0};
+    if (fstat(fd, &status)) return none;
+    /* A file of large pages is mapped in multiples of these. */
+    size_t bytes = (size_t)greatest((uint64_t)status.st_blksize, 4096);
+    void *start = MAP_FAILED;
+    if (!FAULT(ENOMEM)) start = mmap(NULL, bytes, PROT_NONE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    if (start == MAP_FAILED) return none;
+    /* A child that inherited the mapping would keep its dead parent alive. */
+    if (FAULT(ENOMEM) || madvise(start, bytes, MADV_DONTFORK)) {
+        munmap(start, bytes);
+        return none;
+    }
+    return (struct hold){start, bytes};
+}
+
+void os_let_go(struct hold *hold) {
+    if (hold->start) munmap(hold->start, hold->bytes);
+    *hold = (struct hold){0};
+}
 
 static int byte_operation(int fd, int operation, short type, uint64_t byte, struct flock *lock) {
     *lock = (struct flock){

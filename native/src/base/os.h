@@ -113,9 +113,9 @@ struct os_sysv {
 int os_sysv_find(bool semaphore, bool by_key, int number, struct os_sysv *found);
 
 /* The segment ------------------------------------------------------------------------ */
-int os_reopen(int fd); /* the same file, another open file description */
-int os_duplicate(int fd);
 void os_close(int fd);
+/* Gets the path of a file; false if it has none any more, or if /proc is not mounted. */
+bool os_file_path(int fd, char *path, size_t room);
 uint64_t os_file_inode(int fd); /* 0 if that cannot be known */
 int64_t os_file_bytes(int fd);
 int os_file_resize(int fd, uint64_t bytes);
@@ -162,6 +162,8 @@ void os_stop_populating(unsigned char *gap);
 bool os_pause_populating(void);
 void os_resume_populating(void);
 extern struct choice coredump_choice; /* IPCHEAP_COREDUMP: exclude or include */
+/* Gets a path by which a privileged process can open the file that is mapped there. */
+bool os_mapping_path(const unsigned char *base, char path[64]);
 int os_map_sysv(int shmid, bool read_only, unsigned char **base);
 int64_t os_sysv_bytes(int shmid);
 void os_unmap(unsigned char *base, uint64_t bytes);
@@ -176,8 +178,18 @@ bool os_make_large(unsigned char *start);
 void os_forget(unsigned char *start, uint64_t bytes);
 
 /* Liveness: one byte of the file, locked as long as the open file description exists. */
+/*
+ * A mapping that keeps an open file description when its descriptors are closed, and that no forked
+ * child inherits. Some file systems (overlayfs) map another file instead.
+ */
+struct hold {
+    void *start; /* NULL: none */
+    size_t bytes;
+};
+struct hold os_hold(int fd);
+void os_let_go(struct hold *hold);
+int os_byte_share(int fd, uint64_t byte); /* several may; WOULD_BLOCK if another has locked it */
 int os_byte_lock(int fd, uint64_t byte);  /* WOULD_BLOCK if another description has it */
-int os_byte_share(int fd, uint64_t byte); /* the same, beside others that share it */
 int os_byte_unlock(int fd, uint64_t byte);
 int os_byte_locked(int fd, uint64_t byte); /* 1 if another description has it */
 int os_bytes_locked(int fd, uint64_t byte, uint64_t count); /* 1 if another one has any of them */

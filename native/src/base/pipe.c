@@ -5,12 +5,14 @@
 #include <limits.h>
 #include <poll.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/descriptor.h"
 #include "base/fault.h"
 #include "base/os.h"
 
@@ -18,15 +20,8 @@ enum { DUE_MS = 1 };
 
 /* Computes the path of a pipe beside that file; returns false if the file has no path any more. */
 static bool path_beside(int file, uint64_t suffix, char path[PATH_MAX]) {
-    char link[64];
-    struct stat by_path, by_file;
-    snprintf(link, sizeof link, "/proc/self/fd/%d", file);
-    ssize_t length = readlink(link, path, PATH_MAX - 24);
-    if (length <= 0 || length >= PATH_MAX - 24) return false;
-    path[length] = 0;
-    if (fstat(file, &by_file) || stat(path, &by_path)) return false;
-    if (by_path.st_dev != by_file.st_dev || by_path.st_ino != by_file.st_ino) return false;
-    snprintf(path + length, 24, "~%llx", (unsigned long long)suffix);
+    if (!os_file_path(file, path, PATH_MAX - 24)) return false;
+    snprintf(path + strlen(path), 24, "~%llx", (unsigned long long)suffix);
     return true;
 }
 
@@ -39,7 +34,7 @@ static void remove_pipe(const char *path) {
 static int open_again(int fd) {
     char link[64];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    return FAULT(EMFILE) ? -1 : open(link, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+    return FAULT(EMFILE) ? -1 : above_standard(open(link, O_RDWR | O_NONBLOCK | O_CLOEXEC));
 }
 
 static int make_named(int file, const char *path) {
@@ -48,7 +43,8 @@ static int make_named(int file, const char *path) {
     mode_t mode = status.st_mode & 0666;
     remove_pipe(path);
     if (FAULT(ENOSPC) || mkfifo(path, mode)) return -1;
-    int fd = FAULT(EMFILE) ? -1 : open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
+    int flags = O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW;
+    int fd = FAULT(EMFILE) ? -1 : above_standard(open(path, flags));
     if (fd >= 0) {
         /* A process that may open the heap may ring; by its group only if we are in that group. */
         if (fchown(fd, (uid_t)-1, status.st_gid) || fchmod(fd, mode)) {}
@@ -138,7 +134,7 @@ void os_pipe_clear_soon(int fd) {
 }
 
 int os_poll_make(void) {
-    int fd = FAULT(EMFILE) ? -1 : epoll_create1(EPOLL_CLOEXEC);
+    int fd = FAULT(EMFILE) ? -1 : above_standard(epoll_create1(EPOLL_CLOEXEC));
     return fd < 0 ? IPCHEAP_SYSTEM : fd;
 }
 
@@ -147,14 +143,19 @@ int os_poll_add(int poll, int fd) {
     return FAULT(ENOSPC) || epoll_ctl(poll, EPOLL_CTL_ADD, fd, &event) ? IPCHEAP_SYSTEM : 0;
 }
 
+bool os_poll_has(int poll, int fd) {
+    struct epoll_event event = {.events = EPOLLIN};
+    return poll >= 0 && fd >= 0 && epoll_ctl(poll, EPOLL_CTL_MOD, fd, &event) == 0;
+}
+
 int os_process_watch(uint32_t pid) {
-    long fd = FAULT(EMFILE) ? -1 : syscall(SYS_pidfd_open, pid, 0);
-    return fd < 0 ? IPCHEAP_SYSTEM : (int)fd;
+    int fd = FAULT(EMFILE) ? -1 : above_standard((int)syscall(SYS_pidfd_open, pid, 0));
+    return fd < 0 ? IPCHEAP_SYSTEM : fd;
 }
 
 int os_file_watch(int file) {
     char link[64];
-    int watch = FAULT(EMFILE) ? -1 : inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+    int watch = FAULT(EMFILE) ? -1 : above_standard(inotify_init1(IN_NONBLOCK | IN_CLOEXEC));
     if (watch < 0) return IPCHEAP_SYSTEM;
     snprintf(link, sizeof link, "/proc/self/fd/%d", file);
     if (!FAULT(ENOSPC) && inotify_add_watch(watch, link, IN_CLOSE_WRITE) >= 0) return watch;

@@ -27,6 +27,8 @@ void os_pipe_clear_soon(int fd);
 /* Returns a descriptor that is readable when one of the descriptors added to it is. */
 int os_poll_make(void);
 int os_poll_add(int poll, int fd);
+/* True if that poller watches that descriptor; changes nothing, whatever the two are. */
+bool os_poll_has(int poll, int fd);
 /* Returns a descriptor that becomes readable when a process ends. */
 int os_process_watch(uint32_t pid);
 /*

@@ -1,6 +1,7 @@
 #include "channel/wake.h"
 
 #include "base/pipe.h"
+#include "segment/file.h"
 
 static void knock(ipcheap_heap *heap, uint64_t holder) {
     struct participant_slot *record = participant_record(heap, holder);
@@ -26,32 +27,43 @@ bool unpark(ipcheap_heap *heap, struct seat *seat, struct bell_pull *pull) {
     return true;
 }
 
+void bell_let_go(struct bell_pull *pull) {
+    if (pull->inode) descriptor_close(&pull->pipe);
+    *pull = (struct bell_pull){0};
+}
+
+/* Opens the seat's pipe, unless it is open. False if it cannot be opened now. */
+static bool take_hold(ipcheap_heap *heap, struct seat *seat, uint64_t inode,
+                      struct bell_pull *pull) {
+    if (pull->inode == inode && (!inode || descriptor_is_ours(&pull->pipe))) return true;
+    bell_let_go(pull);
+    if (inode == 0 || inode == BELL_MAKING) return true;
+    uint64_t holder = get_acquire(&seat->holder); /* with claim() */
+    const struct participant_slot *record = participant_record(heap, holder);
+    uint32_t pid = record ? get(&record->pid) : 0; /* 0: no process has it */
+    int fd = os_pipe_open(file_descriptor(heap), seat_suffix(heap, seat), pid,
+                          (int)get(&seat->bell.fd), inode);
+    if (fd < 0 || descriptor_note(fd, &pull->pipe)) return false;
+    pull->inode = inode;
+    return true;
+}
+
 void bell_ring(ipcheap_heap *heap, struct seat *seat, struct bell_pull *pull) {
-    struct bell *bell = &seat->bell;
     struct bell_pull once = {0};
     if (!pull) pull = &once;
-    uint64_t inode = get_acquire(&bell->inode); /* pairs with bell_make() */
-    if (pull->inode != inode) {
-        if (pull->inode) os_close(pull->fd);
-        *pull = (struct bell_pull){0};
-        if (inode == 0 || inode == BELL_MAKING) return;
-        uint64_t holder = get_acquire(&seat->holder); /* with claim() */
-        const struct participant_slot *record = participant_record(heap, holder);
-        uint32_t pid = record ? get(&record->pid) : 0; /* 0: no process has it */
-        int fd = os_pipe_open(heap->file, seat_suffix(heap, seat), pid, (int)get(&bell->fd), inode);
-        if (fd < 0) { /* out of descriptors, or the holder is gone: the next waker retries */
-            uint32_t awake = AWAKE;
-            put_if(&seat->parked, &awake, PARKED_BELL);
-            return;
-        }
-        *pull = (struct bell_pull){inode, fd};
+    uint64_t inode = get_acquire(&seat->bell.inode); /* pairs with bell_make() */
+    if (!take_hold(heap, seat, inode, pull)) {
+        /* Out of descriptors, or the holder is gone: the next waker retries. */
+        uint32_t awake = AWAKE;
+        put_if(&seat->parked, &awake, PARKED_BELL);
+        return;
     }
-    if (pull->inode) os_pipe_ring(pull->fd);
-    if (once.inode) os_close(once.fd);
+    if (pull->inode) os_pipe_ring(pull->pipe.fd);
+    bell_let_go(&once);
 }
 
 void bell_recover(ipcheap_heap *heap, struct seat *seat) {
     if (get(&seat->bell.inode) == 0) return;
-    os_pipe_remove(heap->file, seat_suffix(heap, seat));
+    os_pipe_remove(file_descriptor(heap), seat_suffix(heap, seat));
     put(&seat->bell.inode, 0);
 }

@@ -27,8 +27,11 @@
 /* The write end of a seat's bell, which a thread that rings it keeps open. */
 struct bell_pull {
     uint64_t inode; /* 0: there is none */
-    int fd;
+    struct descriptor pipe;
 };
+
+/* Closes it; NULL is none. */
+void bell_let_go(struct bell_pull *pull);
 
 /*
  * Wakes the holder of a seat if it sleeps; true if it did. `pull` is where the caller keeps that

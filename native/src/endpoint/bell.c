@@ -4,10 +4,11 @@
 
 #include "base/pipe.h"
 #include "base/timing.h"
+#include "segment/file.h"
 
 /* The holder's half, in private memory. */
 struct own_bell {
-    int pipe;
+    struct descriptor pipe;
     int poll;          /* over the pipe and `watch`; what the user polls */
     int watch;         /* ends with the other side's process; -1 for none */
     bool watches_file; /* `watch` reports any process that closes the heap */
@@ -18,8 +19,16 @@ struct own_bell {
 
 /* The other side's process -------------------------------------------------------------- */
 
+/* True if neither the pipe nor the poller was closed by the program. */
+static bool is_whole(const struct own_bell *b) {
+    return descriptor_is_ours(&b->pipe) && os_poll_has(b->poll, b->pipe.fd);
+}
+
+/* In a bell that is whole. */
+static bool has_watch(const struct own_bell *b) { return os_poll_has(b->poll, b->watch); }
+
 static void unwatch(struct own_bell *b) {
-    os_close(b->watch); /* which takes it out of the poller */
+    if (has_watch(b)) os_close(b->watch); /* which takes it out of the poller */
     b->watch = -1;
 }
 
@@ -36,8 +45,10 @@ static void watch(ipcheap_endpoint *e, uint64_t holder) {
     if (same && pid == os_process_id()) return; /* threads of this process close their endpoints */
     b->watch = same ? os_process_watch(pid) : -1;
     b->watches_file = b->watch < 0;
-    if (b->watches_file) b->watch = os_file_watch(e->heap->file);
-    if (b->watch >= 0 && os_poll_add(b->poll, b->watch)) unwatch(b);
+    if (b->watches_file) b->watch = os_file_watch(file_descriptor(e->heap));
+    if (b->watch < 0 || os_poll_add(b->poll, b->watch) == 0) return;
+    os_close(b->watch);
+    b->watch = -1;
 }
 
 static bool holder_lives(const ipcheap_endpoint *e, uint64_t holder) {
@@ -48,8 +59,8 @@ static bool holder_lives(const ipcheap_endpoint *e, uint64_t holder) {
 static bool peer_is_lost(ipcheap_endpoint *e) {
     struct own_bell *b = e->bell;
     uint64_t holder = get_acquire(&e->peer->holder); /* pairs with claim() */
-    if (holder != b->watched) watch(e, holder);
-    bool closed = b->watch >= 0 && b->watches_file && os_file_watch_clear(b->watch);
+    if (holder != b->watched && is_whole(b)) watch(e, holder);
+    bool closed = b->watches_file && is_whole(b) && has_watch(b) && os_file_watch_clear(b->watch);
     if (side_state(holder) != SIDE_OPEN || holder_lives(e, holder)) {
         if (side_state(holder) != SIDE_OPEN || !closed) return false;
         /* The kernel reports a close just before it releases the file's locks. */
@@ -73,7 +84,7 @@ void bell_disarm(ipcheap_endpoint *e) {
 static void ring_self(ipcheap_endpoint *e) {
     struct own_bell *b = e->bell;
     bell_disarm(e);
-    os_pipe_ring(b->pipe);
+    os_pipe_ring(b->pipe.fd);
     b->due = false;
     b->state = RUNG;
 }
@@ -83,7 +94,7 @@ static void arm(ipcheap_endpoint *e, bool emptied) {
     struct own_bell *b = e->bell;
     shared32 *word = &e->seat->parked;
     bell_disarm(e);
-    if (!os_pipe_clear(b->pipe) && !emptied && b->due) os_pipe_clear_soon(b->pipe);
+    if (!os_pipe_clear(b->pipe.fd) && !emptied && b->due) os_pipe_clear_soon(b->pipe.fd);
     b->due = false;
     b->state = ARMED;
     put(word, PARKED_BELL);
@@ -92,13 +103,25 @@ static void arm(ipcheap_endpoint *e, bool emptied) {
 
 /* Reads a byte of a waker that was stopped on its way, which would stay in the pipe. */
 static bool has_late_byte(const struct own_bell *b) {
-    return b->state == ARMED && os_pipe_clear(b->pipe);
+    return b->state == ARMED && os_pipe_clear(b->pipe.fd);
+}
+
+/* Forgets the bell; the next request for its descriptor makes another. */
+static void drop(ipcheap_endpoint *e) {
+    bell_remove(e);
+    bell_close(e);
 }
 
 bool bell_bring_in_line(ipcheap_endpoint *e) {
     struct own_bell *b = e->bell;
-    if (endpoint_ready(e)) {
-        if (b->state != RUNG || b->due) ring_self(e);
+    bool something = endpoint_ready(e);
+    if (something && b->state == RUNG && !b->due) return false;
+    if (!descriptor_is_ours(&b->pipe)) {
+        drop(e);
+        return false;
+    }
+    if (something) {
+        ring_self(e);
         return false;
     }
     bool late = has_late_byte(b);
@@ -112,10 +135,13 @@ bool bell_bring_in_line(ipcheap_endpoint *e) {
 
 /* Making and removing -------------------------------------------------------------------- */
 
+/* Closes what is ours. A poller can be told from the program's by what it watches only. */
 static void close_descriptors(struct own_bell *b) {
-    os_close(b->watch);
-    os_close(b->poll);
-    os_close(b->pipe);
+    if (is_whole(b)) {
+        unwatch(b);
+        os_close(b->poll);
+    }
+    descriptor_close(&b->pipe);
 }
 
 static int bell_make(ipcheap_endpoint *e, struct own_bell *b) {
@@ -124,33 +150,37 @@ static int bell_make(ipcheap_endpoint *e, struct own_bell *b) {
     b->poll = os_poll_make();
     if (b->poll < 0) return b->poll;
     put_release(&bell->inode, BELL_MAKING); /* before there is anything to remove */
-    b->pipe = os_pipe_make(e->heap->file, suffix, &inode);
-    int error = b->pipe < 0 ? b->pipe : os_poll_add(b->poll, b->pipe);
+    int file = file_descriptor(e->heap), fd = os_pipe_make(file, suffix, &inode);
+    int error = fd < 0 ? fd : descriptor_note(fd, &b->pipe);
+    if (!error) error = os_poll_add(b->poll, fd);
     if (error) {
-        if (b->pipe >= 0) os_pipe_remove(e->heap->file, suffix);
+        if (fd >= 0) os_pipe_remove(file, suffix);
+        os_close(b->poll); /* which watches nothing */
         put_release(&bell->inode, 0);
         return error;
     }
-    put(&bell->fd, (uint32_t)b->pipe);
+    put(&bell->fd, (uint32_t)fd);
     put_release(&bell->inode, inode); /* pairs with bell_ring() */
     return 0;
 }
 
 static int bell_descriptor(ipcheap_endpoint *e) {
+    if (e->bell && !is_whole(e->bell)) drop(e);
     if (!e->bell) {
         struct own_bell *b = os_allocate_zeroed(1, sizeof *b);
         if (!b) return IPCHEAP_NO_MEMORY;
-        *b = (struct own_bell){.pipe = -1, .poll = -1, .watch = -1};
+        *b = (struct own_bell){.pipe = NO_DESCRIPTOR, .poll = -1, .watch = -1};
         int error = bell_make(e, b);
         if (error) {
-            close_descriptors(b);
+            descriptor_close(&b->pipe);
             free(b);
             return error;
         }
         e->bell = b;
     }
+    int poll = e->bell->poll;
     bell_settle(e);
-    return e->bell->poll;
+    return poll;
 }
 
 int ipcheap_endpoint_descriptor(ipcheap_endpoint *e) {
@@ -162,13 +192,12 @@ void bell_remove(ipcheap_endpoint *e) {
     struct bell *bell = &e->seat->bell;
     if (!e->bell) return;
     put(&e->seat->parked, AWAKE);
-    os_pipe_remove(e->heap->file, seat_suffix(e->heap, e->seat));
+    os_pipe_remove(file_descriptor(e->heap), seat_suffix(e->heap, e->seat));
     put_release(&bell->inode, 0);
 }
 
 void bell_close(ipcheap_endpoint *e) {
-    if (e->pull.inode) os_close(e->pull.fd);
-    e->pull.inode = 0;
+    bell_let_go(&e->pull);
     if (!e->bell) return;
     close_descriptors(e->bell);
     free(e->bell);

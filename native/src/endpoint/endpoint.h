@@ -53,7 +53,7 @@ static inline bool endpoint_is_closing(const ipcheap_endpoint *e) {
 
 /* Returns why the caller must not use this endpoint. */
 static inline int __attribute__((cold)) endpoint_refuse(const ipcheap_endpoint *e) {
-    if (e->me->abandoned) return IPCHEAP_WRONG_PROCESS;
+    if (e->me->abandoned) return participant_refuses(e->me);
     if (e->heap->closed) return IPCHEAP_HEAP_CLOSED;
     return e->closed ? IPCHEAP_ENDPOINT_CLOSED : IPCHEAP_WRONG_THREAD;
 }

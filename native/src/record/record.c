@@ -32,6 +32,8 @@ int nobody_here_owns(ipcheap_heap *heap, uint64_t offset) {
     uint64_t tag = get(place.tag);
     for (const struct participant *p = heap->inherited; p; p = p->next_of_heap)
         if (p->tag == tag_owner(tag)) return IPCHEAP_WRONG_PROCESS;
+    for (const struct participant *p = heap->members; p; p = p->next_of_heap)
+        if (p->lost && p->tag == tag_owner(tag)) return IPCHEAP_DESCRIPTOR_LOST;
     return IPCHEAP_RECORD;
 }
 
@@ -139,12 +141,14 @@ static int free_record(ipcheap_heap *heap, ipcheap_record *record) {
     int error = 0;
     if (UNLIKELY(record->data != at_offset(heap, record->offset))) return IPCHEAP_RECORD;
     if (LIKELY(consumer_is_open(record))) {
-        if (UNLIKELY(record->consumer->me->abandoned)) return IPCHEAP_WRONG_PROCESS;
+        if (UNLIKELY(record->consumer->me->abandoned))
+            return participant_refuses(record->consumer->me);
         int freed = UNLIKELY(is_anothers(record)) ? for_another(heap, record, free_received)
                                                   : free_received(heap, record);
         if (LIKELY(freed)) return freed < 0 ? freed : 0;
     }
-    if (record->consumer && record->consumer->me->abandoned) return IPCHEAP_WRONG_PROCESS;
+    if (record->consumer && record->consumer->me->abandoned)
+        return participant_refuses(record->consumer->me);
     error = participant_current(heap, &me);
     return error ? error : free_owned(me, record->offset);
 }
@@ -164,7 +168,7 @@ int ipcheap_keep(ipcheap_heap *heap, ipcheap_record *record) {
         if (ours) record->consumer = NULL;
         return ours ? 0 : nobody_here_owns(heap, record->offset);
     }
-    if (record->consumer->me->abandoned) return IPCHEAP_WRONG_PROCESS;
+    if (record->consumer->me->abandoned) return participant_refuses(record->consumer->me);
     if (!is_anothers(record)) return own_received(heap, record);
     int error = for_another(heap, record, own_received);
     if (!error) record->consumer = NULL; /* if its consumer was closing, that has kept it */

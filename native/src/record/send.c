@@ -61,7 +61,7 @@ static int judge(struct record_endpoint *e, const ipcheap_record *record, struct
     parcel->slab = NULL;
     if (consumer_is_open(record)) {
         struct record_endpoint *consumer = record_endpoint(record->consumer);
-        if (consumer->base.me->abandoned) return IPCHEAP_WRONG_PROCESS;
+        if (consumer->base.me->abandoned) return participant_refuses(consumer->base.me);
         parcel->held = slot_held(record);
         if (parcel->held) {
             parcel->owner = NULL;

@@ -1,5 +1,7 @@
 #include "segment/commit.h"
 
+#include "segment/file.h"
+
 #include "segment/lock.h"
 
 #define PIECE LARGE_PAGE /* what one fallocate() takes */
@@ -47,7 +49,8 @@ static void ask_for_large(ipcheap_heap *heap, uint64_t page) {
     int64_t now = os_now();
     if (now < heap->large_pages_from) return;
     uint64_t offset = page_offset(heap, page);
-    if (os_commit(heap->fd, offset, PAGE)) return;
+    int file = file_descriptor(heap);
+    if (file < 0 || os_commit(file, offset, PAGE)) return;
     if (!os_make_large(at_offset(heap, offset))) heap->large_pages_from = now + SECOND;
 }
 
@@ -118,10 +121,11 @@ uint64_t uncommit_pages(ipcheap_heap *heap, uint64_t first, uint64_t count) {
     if (count == 0) return 0;
     uint64_t had = change_bits(heap, first, count, false);
     uint64_t offset = page_offset(heap, first);
-    if (heap->sysv)
+    int file = heap->sysv ? -1 : file_descriptor(heap);
+    if (file < 0) /* System V, or a file that cannot be opened again: through the mapping */
         os_forget(at_offset(heap, offset), count << PAGE_SHIFT);
     else
-        os_punch(heap->fd, offset, count << PAGE_SHIFT);
+        os_punch(file, offset, count << PAGE_SHIFT);
     return had;
 }
 

@@ -11,6 +11,7 @@
 #ifndef IPCHEAP_SEGMENT_HANDLE_H
 #define IPCHEAP_SEGMENT_HANDLE_H
 
+#include "base/descriptor.h"
 #include "base/os.h"
 #include "ipcheap/ipcheap.h"
 #include "segment/layout.h"
@@ -32,7 +33,9 @@ struct participant {
     uint32_t lock_depth;
     struct participant_slot *record; /* what others see of it */
     _Atomic uintptr_t thread;        /* thread_marker() of its thread; 0 when that has ended */
-    bool abandoned;                  /* belongs to the parent of this forked process */
+    uint32_t presence;               /* which presence its byte is locked by */
+    bool abandoned;                  /* belongs to the parent of this forked process, or is lost: */
+    bool lost;                       /* its lock went with a descriptor; others find it dead */
     bool succeeds_dead;              /* the slot's last occupant is still to be recovered */
     _Atomic uint8_t attention;       /* participant_attention; not 0: a free takes the slow path */
     struct participant_memory *memory; /* the memory layer's; NULL while it has nothing there */
@@ -62,6 +65,13 @@ struct hooks {
     const struct kind *const *kinds; /* by number: channel/kind.h */
 };
 
+/* An open file description that liveness locks are on: presence.h. */
+struct presence {
+    struct descriptor lock; /* to lock bytes by */
+    struct hold hold;       /* keeps the locks when the program has closed the descriptor */
+    struct presence *next;
+};
+
 struct ipcheap_heap {
     unsigned char *base;
     struct header *header;
@@ -71,9 +81,12 @@ struct ipcheap_heap {
     const struct hooks *hooks;
     _Atomic uint64_t serial; /* of this handle in this process; fork and closing change it */
     uint64_t process;        /* a random number for this attachment */
-    int fd;                  /* the segment, to commit and punch; -1 for System V */
-    int file;                /* what liveness locks are on: fd, or the file beside a segment */
-    int live;                /* a file description of our own for these locks; -1 after fork */
+    struct descriptor file;  /* the segment, or the file beside a System V one: file.h */
+    char *path;              /* of that file when we attached; NULL if it had none */
+    pthread_mutex_t opening; /* guards `file`; taken after all other locks */
+    struct presence live;    /* that this process is alive; under the process mutex */
+    uint32_t presences;      /* how many there were so far: the number of `live` */
+    struct presence *former; /* those whose descriptors were lost */
     bool sysv;
     _Atomic bool closed;
     uint32_t sem_kind; /* as the header said when we attached */

@@ -30,7 +30,8 @@
 #define PAGE_SHIFT 12
 #define PAGE ((uint64_t)1 << PAGE_SHIFT)
 #define PARTICIPANTS 4096
-#define CREATION_BYTE PARTICIPANTS /* locked by the process that formats the segment */
+#define CREATION_BYTE PARTICIPANTS    /* locked by the process that formats the segment */
+#define USERS_BYTE (PARTICIPANTS + 1) /* shared by all processes that have the heap open */
 #define BINS 128
 #define ZONES 2
 #define DATA_ZONE 0

@@ -3,9 +3,12 @@
 #include <stdlib.h>
 
 #include "segment/clock.h"
+#include "segment/file.h"
 #include "segment/lock.h"
 
 _Thread_local struct participant_cache participant_cache;
+
+#define NO_THREAD ((uintptr_t)1) /* of a participant that its thread may not use any more */
 
 /* This thread's participants, of all heaps: thread_ended() goes through them. */
 static _Thread_local struct participant *mine;
@@ -38,8 +41,7 @@ static void after_fork_in_parent(void) {
 static void after_fork_in_child(void) {
     forks++;
     for (struct ipcheap_heap *heap = handles; heap; heap = heap->next_of_process) {
-        os_close(heap->live); /* otherwise the child would keep its dead parent alive */
-        heap->live = -1;
+        presence_after_fork(heap);
         segment_forked(heap);
         heap->serial = ++next_serial;
         heap->process = os_random();
@@ -79,7 +81,7 @@ static void participant_retire(struct participant *me) {
     /* Otherwise the slot stays that of a dead one: recovery includes earlier occupants. */
     if (!me->succeeds_dead)
         put_release(&slot_at(heap, me->slot)->word, slot_word(me->generation, SLOT_FREE));
-    os_byte_unlock(heap->live, me->slot);
+    presence_unlock(heap, me->presence, me->slot);
     heap->by_slot[me->slot] = NULL;
 }
 
@@ -138,8 +140,8 @@ void process_list_remove(ipcheap_heap *heap) {
 
 /* Joining and leaving -------------------------------------------------------------------- */
 
-/* Takes a slot whose byte no process holds. Under the process mutex. */
-static int slot_take(ipcheap_heap *heap, uint32_t *slot, bool *was_live) {
+/* Takes a slot whose byte no process holds, by that descriptor. Under the process mutex. */
+static int slot_take(ipcheap_heap *heap, int live, uint32_t *slot, bool *was_live) {
     struct header *header = heap->header;
     /* Pass 0: slots that were given back, then new ones. Pass 1: those of the dead. */
     for (int pass = 0; pass < 2; pass++) {
@@ -152,13 +154,13 @@ static int slot_take(ipcheap_heap *heap, uint32_t *slot, bool *was_live) {
             if (error) return error;
             *was_live = (get(&record->word) & 0xFF) != SLOT_FREE;
             if (*was_live && pass == 0) continue;
-            error = os_byte_lock(heap->live, s);
+            error = os_byte_lock(live, s);
             if (error == IPCHEAP_WOULD_BLOCK) continue;
             if (error) return error;
             /* Only the holder of the byte changes the word, so it can be relied on from here. */
             *was_live = (get(&record->word) & 0xFF) != SLOT_FREE;
             if (*was_live && pass == 0) {
-                os_byte_unlock(heap->live, s);
+                os_byte_unlock(live, s);
                 continue;
             }
             uint32_t seen = get(&header->slots_used);
@@ -209,6 +211,7 @@ static struct participant *participant_new(ipcheap_heap *heap, uint32_t slot) {
     me->tag = own_tag(slot, generation);
     me->lock_word = lock_word_of(slot, generation);
     me->record = slot_at(heap, slot);
+    me->presence = heap->presences;
     put(&me->record->busy, 0);
     return me;
 }
@@ -235,13 +238,29 @@ static void participants_tidy(ipcheap_heap *heap) {
         /* Its thread could not give up its memory, because it did not get the heap lock. */
         bool left = !p->thread && heap->by_slot[p->slot] == p;
         if (left && p->memory) heap->hooks->leave(p);
-        if (p->thread || (heap->by_slot[p->slot] == p && !done(p))) {
+        if (p->thread || p->lost || (heap->by_slot[p->slot] == p && !done(p))) {
             link = &p->next_of_heap;
             continue;
         }
         participant_retire(p);
         *link = p->next_of_heap;
         free(p);
+    }
+}
+
+/*
+ * Gives up participants whose locks went with the descriptor of a former presence: others find them
+ * dead. Under the process mutex.
+ */
+static void participants_lose(ipcheap_heap *heap, int live) {
+    for (struct participant *p = heap->members; p; p = p->next_of_heap) {
+        if (heap->by_slot[p->slot] != p || p->presence == heap->presences) continue;
+        if (os_byte_locked(live, p->slot) != 0) continue;
+        if (p->thread) heap->members_here--;
+        p->abandoned = p->lost = true;
+        p->thread = p->thread ? NO_THREAD : 0;
+        heap->by_slot[p->slot] = NULL;
+        heap->serial = ++next_serial;
     }
 }
 
@@ -282,12 +301,13 @@ int participant_join(ipcheap_heap *heap, struct participant **result) {
     uint32_t slot = 0;
     bool was_live = false; /* the slot's last occupant died */
     struct participant *me = NULL;
-    if (heap->live < 0) error = heap->live = os_reopen(heap->file);
-    if (error >= 0) error = slot_take(heap, &slot, &was_live);
+    int live = presence_descriptor(heap);
+    if (live >= 0) participants_lose(heap, live);
+    error = live < 0 ? live : slot_take(heap, live, &slot, &was_live);
     if (!error) {
         me = participant_new(heap, slot);
         if (!me) {
-            os_byte_unlock(heap->live, slot);
+            os_byte_unlock(live, slot);
             error = IPCHEAP_NO_MEMORY;
         }
     }
@@ -324,6 +344,7 @@ void participants_close(ipcheap_heap *heap) {
          */
         if ((p == me || !p->thread) && done(p)) participant_retire(p);
     }
+    presence_unlock(heap, heap->presences, USERS_BYTE);
     pthread_mutex_unlock(&process_mutex);
 }
 
@@ -342,7 +363,7 @@ void participants_forget(ipcheap_heap *heap) {
             heap->hooks->leave(p);
             if (done(p)) participant_retire(p);
             /* Otherwise it leaves records that nobody here can free: others find it dead. */
-            os_byte_unlock(heap->live, p->slot);
+            presence_unlock(heap, p->presence, p->slot);
             heap->by_slot[p->slot] = NULL;
         }
         heap->hooks->forget(p);

@@ -4,6 +4,7 @@
 
 #include "base/coredump.h"
 #include "base/timing.h"
+#include "segment/file.h"
 
 /* True if a slot may be read. Not by slots_used: a wrong store there must hide no participant. */
 static bool slot_exists(ipcheap_heap *heap, uint32_t slot) {
@@ -37,8 +38,9 @@ static bool participant_is_dumped(ipcheap_heap *heap, uint32_t slot) {
 
 bool participant_absent(ipcheap_heap *heap, uint32_t slot) {
     if (heap->by_slot[slot]) return false;
-    /* A participant counts as present if the kernel cannot say, for lack of memory. */
-    if (os_byte_locked(heap->live < 0 ? heap->file : heap->live, slot) == 0) return true;
+    /* A participant counts as present if the kernel cannot say: no memory, or no descriptor. */
+    int file = file_descriptor(heap);
+    if (file >= 0 && os_byte_locked(file, slot) == 0) return true;
     return participant_is_dumped(heap, slot);
 }
 

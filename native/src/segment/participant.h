@@ -32,6 +32,11 @@ static inline void participant_leave(struct participant *me) {
     put_release(&me->record->busy, 0); /* pairs with participant_settled() */
 }
 
+/* Returns why what an abandoned participant had cannot be used. */
+static inline int participant_refuses(const struct participant *abandoned) {
+    return abandoned->lost ? IPCHEAP_DESCRIPTOR_LOST : IPCHEAP_WRONG_PROCESS;
+}
+
 /* Waits briefly until a participant is outside; false if it is still inside. */
 bool participant_settled(ipcheap_heap *heap, uint32_t slot);
 

@@ -5,6 +5,7 @@
 
 #include "base/timing.h"
 #include "segment/clock.h"
+#include "segment/file.h"
 
 /* Looking at a segment ------------------------------------------------------------------- */
 /*
@@ -217,9 +218,11 @@ int segment_format(int fd, int shmid, const ipcheap_options *options,
     struct header *header = (struct header *)base;
     header_fill(header, fd, options);
     ipcheap_heap half = {
-        .base = base, .header = header, .geometry = g, .backing = backing, .fd = fd, .sysv = sysv};
+        .base = base, .header = header, .geometry = g, .backing = backing, .sysv = sysv};
     half.pages = at_offset(&half, g.pages_at);
-    error = zones_fill(&half);
+    pthread_mutex_init(&half.opening, NULL);
+    error = sysv ? 0 : descriptor_note(fd, &half.file);
+    if (!error) error = zones_fill(&half);
     if (!error) error = fill(&half);
     if (!error) put_release(&header->magic, MAGIC); /* pairs with header_check() */
     if (sysv)
@@ -248,12 +251,13 @@ static int semaphore_open(ipcheap_heap *heap) {
 int segment_open(int fd, int shmid, ipcheap_heap **result) {
     ipcheap_heap *heap = os_allocate_zeroed(1, sizeof *heap);
     if (!heap) return IPCHEAP_NO_MEMORY;
-    heap->fd = heap->file = heap->live = -1;
+    heap->file = heap->live.lock = NO_DESCRIPTOR;
     heap->sysv = shmid >= 0;
     heap->backing = heap->sysv ? (struct backing){.unit = PAGE} : os_backing(fd);
     heap->lock_timeout = LOCK_TIMEOUT;
     heap->process = os_random();
     pthread_mutex_init(&heap->mutex, NULL);
+    pthread_mutex_init(&heap->opening, NULL);
     unsigned char *base;
     uint64_t bytes = 0;
     int error = header_map(fd, shmid, &base, &bytes);
@@ -265,16 +269,11 @@ int segment_open(int fd, int shmid, ipcheap_heap **result) {
     else
         header_unmap(fd, shmid, base);
     if (error) goto fail;
-    error = heap->file = os_duplicate(fd);
-    if (error < 0) goto fail;
-    error = heap->live = os_reopen(fd);
-    if (error < 0) goto fail;
-    if (!heap->sysv) {
-        heap->fd = heap->file;
-        error = os_map(fd, file_bytes(&heap->geometry, &heap->backing), &heap->base);
-        if (error) goto fail;
-    }
-    os_lock_lazily(heap->base, file_bytes(&heap->geometry, &heap->backing), heap->geometry.gap_at);
+    error = file_open(heap, fd);
+    uint64_t mapped = file_bytes(&heap->geometry, &heap->backing);
+    if (!error && !heap->sysv) error = os_map(fd, mapped, &heap->base);
+    if (error) goto fail;
+    os_lock_lazily(heap->base, mapped, heap->geometry.gap_at);
     heap->header = (struct header *)heap->base;
     heap->pages = at_offset(heap, heap->geometry.pages_at);
     clock_set(heap);
@@ -303,8 +302,8 @@ void segment_free(ipcheap_heap *heap) {
         os_unmap_sysv(heap->base);
     else if (heap->base)
         os_unmap(heap->base, file_bytes(&heap->geometry, &heap->backing));
-    os_close(heap->live);
-    os_close(heap->file);
+    file_close(heap);
+    pthread_mutex_destroy(&heap->opening);
     pthread_mutex_destroy(&heap->mutex);
     free(heap);
 }
@@ -312,7 +311,8 @@ void segment_free(ipcheap_heap *heap) {
 /* Memory ----------------------------------------------------------------------------------- */
 
 int segment_commit(ipcheap_heap *heap, uint64_t offset, uint64_t bytes) {
-    int error = os_commit(heap->fd, offset, bytes);
+    int file = file_descriptor(heap);
+    int error = file < 0 ? file : os_commit(file, offset, bytes);
     if (error || !heap->backing.touch) return error;
     return os_touch(at_offset(heap, offset), bytes);
 }
@@ -352,7 +352,9 @@ void segment_uncommit_meta(ipcheap_heap *heap, const void *start, uint64_t bytes
     if (first >= end) return;
     for (uint64_t page = first; page < end; page++)
         put_and(&bits[page / 64], ~(UINT64_C(1) << (page & 63)));
-    os_punch(heap->fd, g->always + (first << PAGE_SHIFT), (end - first) << PAGE_SHIFT);
+    int file = file_descriptor(heap);
+    if (file < 0) return; /* it stays as it is, until it is used again */
+    os_punch(file, g->always + (first << PAGE_SHIFT), (end - first) << PAGE_SHIFT);
 }
 
 /* Describing ----------------------------------------------------------------------------- */
@@ -402,6 +404,7 @@ int ipcheap_inspect(int fd, int shmid, ipcheap_heap_info *info) {
             else
                 info->dead++;
         }
+        info->open = participant_bytes_locked(fd, USERS_BYTE);
     }
     header_unmap(fd, shmid, base);
     return error;
