@@ -157,6 +157,11 @@ _PLAIN: dict[int, tuple[type[Exception], str]] = {
         "{it} is corrupt: it contains what no participant would have written; check() may say more",
     ),
     lib.IPCHEAP_BAD_VALUE: (ValueError, "{it}: an argument is out of range"),
+    lib.IPCHEAP_DESCRIPTOR_LOST: (
+        errors.HeapClosed,
+        "{it}: this program has closed the heap's descriptors, as daemons do, and its file cannot "
+        "be opened again from here; open the heap after closing descriptors",
+    ),
 }
 
 
@@ -185,6 +190,10 @@ def error(
 
             return locked_memory(it)
         return explained(OSError(saved_errno, "", path), it, path)
+    if code == lib.IPCHEAP_NO_PROC:
+        return FileNotFoundError(
+            errno.ENOENT, f"/proc is not mounted here, and {it} is opened through it", "/proc"
+        )
     if code == lib.IPCHEAP_MEMORY_FULL:
         # What allocates does not come through cffi, and errno is not that of its failure.
         known = saved_errno if isinstance(heap, str) else 0

@@ -74,6 +74,10 @@ class Handle(MemoryCore):
             raise error(lib.IPCHEAP_HEAP_CLOSED, self)
         return self
 
+    def file(self) -> int:
+        """Return the descriptor of the heap's file, which the handle keeps."""
+        return self.check(lib.ipcheap_heap_file(self.opened().pointer))
+
     def check(self, code: int) -> int:
         """Return `code` if it is not an error; otherwise raise its exception."""
         if code < 0:

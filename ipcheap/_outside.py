@@ -167,7 +167,7 @@ def _describe(name: str, *, copies: bool) -> HeapInfo | None:
         elif code < 0 or lib.ipcheap_inspect(fd, shmid, info):
             return None
         else:
-            abandoned = info.participants == 0
+            abandoned = info.participants == 0 and not info.open
     finally:
         os.close(fd)
     from .results import HeapInfo
@@ -182,6 +182,7 @@ def _describe(name: str, *, copies: bool) -> HeapInfo | None:
         mode=stat.S_IMODE(status.st_mode),
         uid=status.st_uid,
         participants=info.participants,
+        open=bool(info.open),
         stale=abandoned,
         created=info.created_ns / 1e9,
     )

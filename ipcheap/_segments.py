@@ -52,6 +52,21 @@ class Segment:
         os.close(self.fd)
 
 
+def above_standard(fd: int) -> int:
+    """Return a descriptor instead of this one, of the same file, that is none of 0, 1 and 2.
+
+    In a program started without these, another thread's output would go into the file.
+    """
+    if fd > _LAST_STANDARD:
+        return fd
+    import fcntl  # most processes never need it
+
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LAST_STANDARD + 1)
+    finally:
+        os.close(fd)
+
+
 def label_of(name: str) -> str:
     """Return the words by which messages name a heap."""
     return f"heap {name!r}"
@@ -402,29 +417,10 @@ def _create_nameless(label: str, capacity: int, sem: str) -> Segment:
     return Segment(fd, -1, None, is_new=True)
 
 
-def keep_nameless(segment: Segment) -> int:
-    """Return another descriptor of a nameless segment, by which it can be passed on."""
-    try:
-        return _kernel.high(os.dup(segment.fd))
-    except OSError as reason:
-        raise explained(reason, "heap without a name", None) from None
-
-
-def leave_nameless(fd: int, file: os.stat_result) -> None:
-    """Close the descriptor of a nameless segment; the last process removes its semaphore.
-
-    `file` is what the descriptor led to. If it leads to something else by now, the program has
-    closed all its descriptors, and this one is not ours.
-    """
-    try:
-        if not os.path.samestat(os.fstat(fd), file):
-            return
-    except OSError:
-        return
-    info = ffi.new("ipcheap_heap_info *")
-    code = lib.ipcheap_inspect(fd, -1, info)
-    os.close(fd)
-    if code == 0 and SEM_KINDS[info.sem_kind] == "sysv" and not info.participants:
+def leave_nameless(heap: CData, file: os.stat_result) -> None:
+    """Remove the semaphore of a nameless heap, closed here, if no process has the heap open."""
+    info = inspect_open(lib.ipcheap_heap_file(heap), -1)
+    if info is not None and not info.participants and not info.open:
         _kernel.remove_sysv_semaphore(int(info.sem_id), file, "a heap without a name")
 
 
@@ -511,21 +507,23 @@ def remove(name: str, *, only: os.stat_result | None = None, unused: bool = Fals
 def _remove_locked(fd: int, name: str, *, only: os.stat_result | None, unused: bool) -> None:
     if only is not None and not os.path.samestat(os.fstat(fd), only):
         raise not_found(name)
-    users = users_of(fd) if unused else 0
+    users = users_of(fd) if unused else ""
     if users:
         raise errors.HeapBusy(
-            f"{label_of(name)} is in use by {users} participant{'s' * (users != 1)}; "
-            "`ipcheap rm --force` removes it anyway"
+            f"{label_of(name)} is in use by {users}; `ipcheap rm --force` removes it anyway"
         )
     remove_open(fd, name)
 
 
-def users_of(fd: int) -> int:
-    """Return how many participants have the heap of an open file; at least 1 if there are any."""
+def users_of(fd: int) -> str:
+    """Return the words for those who have the heap of an open file open; none if nobody has."""
     objects = _kernel.Objects.read(fd)
     shmid = objects.shm_id if objects is not None and objects.is_complete() else -1
     info = inspect_open(fd, shmid)
-    return info.participants if info is not None else int(lib.ipcheap_has_users(fd) != 0)
+    participants = info.participants if info is not None else int(lib.ipcheap_has_users(fd) != 0)
+    if participants:
+        return f"{participants} participant{'s' * (participants != 1)}"
+    return "a process that inherited it by fork" if info is not None and info.open else ""
 
 
 def remove_rest(path: str, file: os.stat_result, shmid: int, info: CData) -> None:

@@ -45,8 +45,6 @@ class Heap(RecordMethods, StaticMethods):
         self._handle = Handle(segment.fd, segment.shmid, segment.name, segment.path)
         self._directory = Directory(self._handle)
         self._file = os.fstat(segment.fd)
-        # Only the descriptor leads to a heap without a name; it is kept, to be passed on.
-        self._fd = _segments.keep_nameless(segment) if segment.name is None else -1
         info = ffi.new("ipcheap_heap_info *")
         self._handle.check(lib.ipcheap_heap_describe(self._handle.pointer, info))
         self._shmid, self._info = segment.shmid, info
@@ -154,10 +152,12 @@ class Heap(RecordMethods, StaticMethods):
         Views, arrays and records stay valid, and records can still be freed.
         """
         if not self._handle.closed:
-            self._handle.close()
-            self._handle = self._handle.left()
+            handle = self._handle
+            handle.close()
+            self._handle = handle.left()
             self._directory = Directory(self._handle)
-            self._close_descriptor()
+            if self._name is None and self._sem == "sysv":
+                _segments.leave_nameless(handle.pointer, self._file)
 
     def unlink(self) -> None:
         """Remove the heap's name and all its kernel objects.
@@ -181,23 +181,13 @@ class Heap(RecordMethods, StaticMethods):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        try:
-            self._close_descriptor()
-        except (AttributeError, TypeError):
-            pass  # it was never opened, or the interpreter has ended, and with it this module
-
-    def _close_descriptor(self) -> None:
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            _segments.leave_nameless(fd, self._file)
-
     def __reduce__(self) -> tuple[Any, ...]:
         self._handle.opened()
         if self._name is None:
             from multiprocessing import reduction  # here only, because its import is slow
 
-            return _attach_descriptor, (type(self), reduction.DupFd(self._fd))
+            # Only the descriptor leads to a heap without a name.
+            return _attach_descriptor, (type(self), reduction.DupFd(self._handle.file()))
         return _attach_same, (type(self), self._name, self._identity)
 
     def __repr__(self) -> str:

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 class HeapInfo:
     """What can be seen of a heap from outside, without becoming a participant.
 
-    Sizes are in bytes. `stale` is true if no living participant has the heap open. `created` is in
-    seconds since the epoch. `capacity` and `created` are 0 for a heap that is not ready.
+    Sizes are in bytes. `participants` counts the threads that use it. `open` is true if a process
+    has it open, perhaps one that inherited it by fork and has not used it yet. `stale` is true if
+    none has. `created` is in seconds since the epoch. `capacity` and `created` are 0 for a heap
+    that is not ready.
     """
 
     name: str
@@ -32,6 +34,7 @@ class HeapInfo:
     mode: int
     uid: int
     participants: int
+    open: bool
     stale: bool
     created: float
 

@@ -135,7 +135,7 @@ def list_heaps(arguments: argparse.Namespace) -> int:
             heap.sem,
             sizes.show(heap.capacity),
             sizes.show(heap.committed),
-            str(heap.participants),
+            "inherited" if heap.open and not heap.participants else str(heap.participants),
             f"{stat.S_IMODE(heap.mode):04o}",
             human_age(time.time() - heap.created),
             "stale" if heap.stale else "",

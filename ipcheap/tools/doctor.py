@@ -67,6 +67,11 @@ def survey() -> tuple[list[str], list[str]]:
     return _outside.names()
 
 
+def describe(name: str) -> ipcheap.HeapInfo | None:
+    """Return what can be seen of a heap from outside, by name or path; None if that is nothing."""
+    return _outside.describe(name)
+
+
 def examine(name: str, *, repair: bool = False) -> Examination:
     """Examine one heap, by name or path; with `repair` also repair it."""
     seen = Examination(name, _outside.path_of(name))

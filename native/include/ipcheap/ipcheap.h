@@ -197,6 +197,13 @@ IPCHEAP_API int ipcheap_has_users(int fd);
 IPCHEAP_API int ipcheap_heap_describe(ipcheap_heap *heap, ipcheap_heap_info *info);
 
 /*
+ * Returns the descriptor of the heap's file that the handle keeps, to pass it to another process;
+ * do not close or position it. DESCRIPTOR_LOST if the program has closed it and it cannot be
+ * opened again.
+ */
+IPCHEAP_API int ipcheap_heap_file(ipcheap_heap *heap);
+
+/*
  * Closes this process's endpoints, and ends the participation of its threads. Records stay valid
  * and can be freed. Idempotent; always returns 0. Other threads may be in calls on the heap, and
  * in ipcheap_wait(), ipcheap_wait_peer() or between ipcheap_endpoint_enter() and _leave() on an

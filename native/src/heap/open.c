@@ -10,6 +10,7 @@
 #include "memory/extent.h"
 #include "memory/participant_memory.h"
 #include "memory/trim.h"
+#include "segment/file.h"
 
 /*
  * Rebuilds all indices after the owner of the heap lock died: it may have left them half changed.
@@ -85,6 +86,8 @@ int ipcheap_attach(int fd, int shmid, ipcheap_heap **result) {
     *result = heap;
     return 0;
 }
+
+int ipcheap_heap_file(ipcheap_heap *heap) { return file_descriptor(heap); }
 
 int ipcheap_close(ipcheap_heap *heap) {
     if (!atomic_exchange(&heap->closed, true)) participants_close(heap);
