@@ -55,6 +55,8 @@ class _Lib:
     IPCHEAP_WOULD_SLEEP: Final[int]
     IPCHEAP_OWNER_DIED: Final[int]
     IPCHEAP_BROKEN: Final[int]
+    IPCHEAP_DESCRIPTOR_LOST: Final[int]
+    IPCHEAP_NO_PROC: Final[int]
     PY_NOT_BYTES: Final[int]
     PY_OBJECTS: Final[int]
     PY_OTHER_FORM: Final[int]

@@ -8,6 +8,8 @@ KEEPING(int, allocate_array,
         (heap, description, length, record))
 KEEPING(int, free, (ipcheap_heap *heap, ipcheap_record *record), (heap, record))
 KEEPING(int, keep, (ipcheap_heap *heap, ipcheap_record *record), (heap, record))
+KEEPING(int, adopt, (ipcheap_heap *heap, ipcheap_heap *from, ipcheap_record *record),
+        (heap, from, record))
 KEEPING_ENDPOINT(int, try_send, (ipcheap_endpoint *producer, ipcheap_record *record), producer,
                  (producer, record))
 KEEPING_ENDPOINT(int64_t, try_send_many,

@@ -64,6 +64,7 @@ int keeping_allocate_array(ipcheap_heap *heap, const void *description, size_t l
                            ipcheap_record *record);
 int keeping_free(ipcheap_heap *heap, ipcheap_record *record);
 int keeping_keep(ipcheap_heap *heap, ipcheap_record *record);
+int keeping_adopt(ipcheap_heap *heap, ipcheap_heap *from, ipcheap_record *record);
 int keeping_try_send(ipcheap_endpoint *producer, ipcheap_record *record);
 int64_t keeping_try_send_many(ipcheap_endpoint *producer, ipcheap_record *records, size_t count);
 int64_t keeping_try_send_copies(ipcheap_endpoint *producer, const ipcheap_bytes *copied,

@@ -57,6 +57,25 @@ static PyObject *send_all(py_endpoint *self, PyObject *list, sender *send, const
 
 /* Records -------------------------------------------------------------------------------- */
 
+/*
+ * Sends a record of another handle on the same heap. If that fails, the record is again one of its
+ * own handle, which its views and arrays use.
+ */
+static int send_of_other(py_endpoint *self, py_record *record) {
+    int error = ipcheap_wait(self->endpoint, 0);
+    if (error) return error == IPCHEAP_TIMED_OUT ? IPCHEAP_WOULD_BLOCK : error;
+    error = keeping_adopt(self->heap, record->heap, &record->core);
+    if (error) return error;
+    error = keeping_try_send(self->endpoint, &record->core);
+    if (error) keeping_adopt(record->heap, self->heap, &record->core);
+    return error;
+}
+
+static int send_core(py_endpoint *self, py_record *record) {
+    if (record->heap != self->heap) return send_of_other(self, record);
+    return keeping_try_send(self->endpoint, &record->core);
+}
+
 /* Marks the record as sent before the call, which may release the GIL: other threads see that. */
 static int try_send(py_endpoint *self, PyObject *object) {
     if (!self->endpoint) return IPCHEAP_ENDPOINT_CLOSED;
@@ -65,7 +84,7 @@ static int try_send(py_endpoint *self, PyObject *object) {
     py_record *sending = (py_record *)object;
     enum fate before = sending->fate;
     sending->fate = SENT;
-    error = keeping_try_send(self->endpoint, &sending->core);
+    error = send_core(self, sending);
     if (error)
         sending->fate = before;
     else
@@ -135,6 +154,11 @@ static int64_t send_some(py_endpoint *self, PyObject *list, Py_ssize_t first) {
         int error = record_outgoing(object, self->heap);
         if (error && n == 0) return error;
         if (error) break;
+        if (((py_record *)object)->heap != self->heap) {
+            if (n > 0) break;
+            error = try_send(self, object);
+            return error == IPCHEAP_WOULD_BLOCK ? 0 : error ? error : 1;
+        }
         records[n] = (py_record *)object;
         batch[n] = records[n]->core;
         before[n] = records[n]->fate;

@@ -333,6 +333,14 @@ IPCHEAP_API int ipcheap_free(ipcheap_heap *heap, ipcheap_record *record);
  * ipcheap_free().
  */
 IPCHEAP_API int ipcheap_keep(ipcheap_heap *heap, ipcheap_record *record);
+/* Returns 1 if two handles of this process are on the same heap. */
+IPCHEAP_API int ipcheap_same(const ipcheap_heap *heap, const ipcheap_heap *other);
+/*
+ * Makes a record of the handle `from` one of `heap`, another handle of this process on the same heap;
+ * its data is mapped at another address then. Keeps it first, as ipcheap_keep() does. RECORD as
+ * ipcheap_free(), and if the handles are on different heaps.
+ */
+IPCHEAP_API int ipcheap_adopt(ipcheap_heap *heap, ipcheap_heap *from, ipcheap_record *record);
 
 /* Arrays --------------------------------------------------------------------------- */
 

@@ -3,6 +3,7 @@
 #include "record/record.h"
 
 #include "memory/trim.h"
+#include "segment/file.h"
 
 static ipcheap_record owned_record(ipcheap_heap *heap, uint64_t offset, uint64_t nbytes) {
     return (ipcheap_record){at_offset(heap, offset), nbytes, offset, 0, NULL, IPCHEAP_PLAIN};
@@ -173,4 +174,29 @@ int ipcheap_keep(ipcheap_heap *heap, ipcheap_record *record) {
     int error = for_another(heap, record, own_received);
     if (!error) record->consumer = NULL; /* if its consumer was closing, that has kept it */
     return error;
+}
+
+int ipcheap_same(const ipcheap_heap *heap, const ipcheap_heap *other) {
+    return heap == other || file_is_same(heap, other);
+}
+
+int ipcheap_adopt(ipcheap_heap *heap, ipcheap_heap *from, ipcheap_record *record) {
+    struct participant *me, *there;
+    struct place place;
+    if (heap == from) return 0;
+    if (!file_is_same(heap, from)) return IPCHEAP_RECORD;
+    if (heap->closed) return IPCHEAP_HEAP_CLOSED;
+    int error = participant_current(heap, &me);
+    if (!error) error = participant_current(from, &there);
+    if (!error) error = ipcheap_keep(from, record);
+    if (error) return error;
+    struct participant *owner =
+        place_find(from, record->offset, &place) ? block_owner(from, &place) : NULL;
+    if (!owner) return nobody_here_owns(from, record->offset);
+    owner->attention |= ATTENTION_HELPED; /* as in free_owned() */
+    put(place.tag, my_tag(me));           /* from here on the other participant's claim is over */
+    participant_holds(there, owner, -1);
+    participant_holds(me, me, 1);
+    record->data = at_offset(heap, record->offset);
+    return 0;
 }

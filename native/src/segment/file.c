@@ -43,6 +43,12 @@ int file_open(ipcheap_heap *heap, int fd) {
     return live < 0 ? live : 0;
 }
 
+bool file_is_same(const ipcheap_heap *heap, const ipcheap_heap *other) {
+    const struct descriptor *a = &heap->file, *b = &other->file;
+    return a->device == b->device && a->inode == b->inode &&
+           get(&heap->header->identity) == get(&other->header->identity);
+}
+
 static void presence_close(struct presence *presence) {
     descriptor_close(&presence->lock);
     os_let_go(&presence->hold);

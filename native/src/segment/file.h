@@ -22,6 +22,8 @@ int file_descriptor(ipcheap_heap *heap);
 /* Opens the heap's file and a presence, for a process that attaches by that descriptor. */
 int file_open(ipcheap_heap *heap, int fd);
 void file_close(ipcheap_heap *heap);
+/* True if two handles of this process are on the same heap. */
+bool file_is_same(const ipcheap_heap *heap, const ipcheap_heap *other);
 
 /*
  * Returns a descriptor to lock bytes by, of the presence that heap->presences numbers. If the former

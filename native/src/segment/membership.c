@@ -54,9 +54,9 @@ static void after_fork_in_child(void) {
             heap->hooks->abandon(p);
             p->abandoned = true;
             p->thread = 0;
+            heap->by_slot[p->slot] = NULL; /* all others are: this costs no page of the child's */
         }
         heap->members = NULL;
-        for (uint32_t s = 0; s < PARTICIPANTS; s++) heap->by_slot[s] = NULL;
         heap->members_here = 0;
     }
     mine = NULL;
