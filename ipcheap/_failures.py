@@ -159,8 +159,7 @@ _PLAIN: dict[int, tuple[type[Exception], str]] = {
     lib.IPCHEAP_BAD_VALUE: (ValueError, "{it}: an argument is out of range"),
     lib.IPCHEAP_DESCRIPTOR_LOST: (
         errors.HeapClosed,
-        "{it}: this program has closed the heap's descriptors, as daemons do, and its file cannot "
-        "be opened again from here; open the heap after closing descriptors",
+        "{it}: this program has closed its descriptors, and its file cannot be opened again",
     ),
 }
 

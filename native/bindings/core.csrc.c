@@ -26,6 +26,8 @@
 /* The function that cffi generates for Python to import the module; module.c calls it. */
 #define PyInit__core core_of_cffi
 
+void note_errno(void) { _cffi_save_errno(); }
+
 RELEASING(int, lock_creation, (int fd, int64_t timeout_ns), (fd, timeout_ns))
 RELEASING(int, share_creation, (int fd, int64_t timeout_ns), (fd, timeout_ns))
 RELEASING(int, format, (int fd, int shmid, const ipcheap_options *options), (fd, shmid, options))

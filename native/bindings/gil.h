@@ -20,6 +20,9 @@
 
 #include "segment/sleep.h"
 
+/* Keeps errno for Python, as cffi does after each of its functions. */
+void note_errno(void);
+
 #define RELEASING(result, name, parameters, arguments) \
     static result py_##name parameters {               \
         PyThreadState *state = PyEval_SaveThread();    \
@@ -33,9 +36,11 @@
         ipcheap_allow_sleep(0);                         \
         result value = ipcheap_##name arguments;        \
         ipcheap_allow_sleep(1);                         \
+        if (value == IPCHEAP_SYSTEM) note_errno();      \
         if (value != IPCHEAP_WOULD_SLEEP) return value; \
         PyThreadState *state = PyEval_SaveThread();     \
         value = ipcheap_##name arguments;               \
+        if (value == IPCHEAP_SYSTEM) note_errno();      \
         PyEval_RestoreThread(state);                    \
         return value;                                   \
     }
@@ -49,11 +54,13 @@
         ipcheap_allow_sleep(0);                                         \
         result value = ipcheap_##name arguments;                        \
         ipcheap_allow_sleep(1);                                         \
+        if (value == IPCHEAP_SYSTEM) note_errno();                      \
         if (value != IPCHEAP_WOULD_SLEEP) return value;                 \
         int error = ipcheap_endpoint_enter(endpoint);                   \
         if (error) return error;                                        \
         PyThreadState *state = PyEval_SaveThread();                     \
         value = ipcheap_##name arguments;                               \
+        if (value == IPCHEAP_SYSTEM) note_errno();                      \
         ipcheap_endpoint_leave(endpoint);                               \
         PyEval_RestoreThread(state);                                    \
         return value;                                                   \

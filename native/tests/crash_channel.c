@@ -139,6 +139,29 @@ static void keep_and_free(struct world *w) {
     for (int i = SLOTS - 1; i >= 0; i--) give_back(w, &records[i]);
 }
 
+static ipcheap_heap *other_handle;
+
+static void claim_b_and_attach_again(struct world *w) {
+    claim_b(w);
+    other_handle = attach(w->fd);
+}
+
+/* Passes received records to another handle of this process, and frees them there. */
+static void adopt_and_free(struct world *w) {
+    ipcheap_record records[SLOTS];
+    uint64_t numbers[SLOTS];
+    for (int i = 0; i < SLOTS; i++) {
+        numbers[i] = receive_b(w, &records[i]);
+        enum fate *fate = &w->told->fate[numbers[i]];
+        *fate = GIVING;
+        EXPECT_EQ(CALL(ipcheap_adopt(other_handle, w->heap, &records[i])), 0);
+        *fate = GIVEN;
+    }
+    for (int i = SLOTS - 1; i >= 0; i--)
+        EXPECT_EQ(CALL(ipcheap_free(other_handle, &records[i])), 0);
+    ipcheap_release(other_handle);
+}
+
 static void close_b(struct world *w) {
     ipcheap_endpoint_release(w->b_out);
     w->b_out = NULL;
@@ -281,6 +304,8 @@ const struct scenario channel_scenarios[] = {
     {"read copies", MIB, .before = all_channels, .prepare = claim_b, .act = read_copies},
     {"receive and free", MIB, .before = all_channels, .prepare = claim_b, .act = receive_and_free},
     {"keep", MIB, .before = all_channels, .prepare = claim_b, .act = keep_and_free},
+    {"adopt", MIB, .before = all_channels, .prepare = claim_b_and_attach_again,
+     .act = adopt_and_free},
     {"forward", MIB, .before = all_channels, .prepare = claim_all, .act = forward},
     {"forward backwards", MIB, .before = all_channels_backwards, .prepare = claim_all,
      .act = forward},

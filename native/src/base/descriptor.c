@@ -21,6 +21,13 @@ int above_standard(int fd) {
     return copy;
 }
 
+int proc_error(void) {
+    if (errno != ENOENT) return IPCHEAP_SYSTEM;
+    bool mounted = access("/proc/self/fd", F_OK) == 0;
+    errno = ENOENT;
+    return mounted ? IPCHEAP_SYSTEM : IPCHEAP_NO_PROC;
+}
+
 int descriptor_note(int fd, struct descriptor *noted) {
     struct stat status;
     if (fstat(fd, &status)) return IPCHEAP_SYSTEM;
@@ -55,9 +62,7 @@ int descriptor_reopen(int fd, struct descriptor *again) {
     *again = NO_DESCRIPTOR;
     path_of_descriptor(fd, path);
     int opened = FAULT(EMFILE) ? -1 : above_standard(open(path, O_RDWR | O_CLOEXEC));
-    if (opened >= 0) return mark(opened, again);
-    bool no_proc = errno == ENOENT && access("/proc/self/fd", F_OK) != 0;
-    return no_proc ? IPCHEAP_NO_PROC : IPCHEAP_SYSTEM;
+    return opened < 0 ? proc_error() : mark(opened, again);
 }
 
 int descriptor_open(const char *path, const struct descriptor *like, struct descriptor *again) {

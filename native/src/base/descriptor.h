@@ -25,6 +25,8 @@ struct descriptor {
 
 /* Returns a descriptor for the same as this one, which it closes, that is above 2; -1 with errno. */
 int above_standard(int fd);
+/* Returns the error for a path in /proc that could not be opened: NO_PROC or SYSTEM. */
+int proc_error(void);
 /* Notes a descriptor that its owner does not position; SYSTEM. */
 int descriptor_note(int fd, struct descriptor *noted);
 /*

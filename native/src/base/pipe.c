@@ -76,7 +76,7 @@ int os_pipe_make(int file, uint64_t suffix, uint64_t *inode) {
         beside = false;
         fd = make_nameless();
     }
-    if (fd < 0) return IPCHEAP_SYSTEM;
+    if (fd < 0) return proc_error();
     /* If the heap was removed in the meantime, the remover has not seen the pipe. */
     if (beside && !path_beside(file, suffix, other)) remove_pipe(path);
     if (fstat(fd, &status)) {

@@ -190,8 +190,8 @@ int ipcheap_adopt(ipcheap_heap *heap, ipcheap_heap *from, ipcheap_record *record
     if (!error) error = participant_current(from, &there);
     if (!error) error = ipcheap_keep(from, record);
     if (error) return error;
-    struct participant *owner =
-        place_find(from, record->offset, &place) ? block_owner(from, &place) : NULL;
+    struct participant *owner = place_find(from, record->offset, &place) ? block_owner(from, &place)
+                                                                         : NULL;
     if (!owner) return nobody_here_owns(from, record->offset);
     owner->attention |= ATTENTION_HELPED; /* as in free_owned() */
     put(place.tag, my_tag(me));           /* from here on the other participant's claim is over */

@@ -54,13 +54,18 @@ static void presence_close(struct presence *presence) {
     os_let_go(&presence->hold);
 }
 
-void file_close(ipcheap_heap *heap) {
+static void presences_close(ipcheap_heap *heap) {
     presence_close(&heap->live);
-    for (struct presence *next, *p = heap->former; p; p = next) {
-        next = p->next;
-        presence_close(p);
-        free(p);
+    while (heap->former) {
+        struct presence *former = heap->former;
+        heap->former = former->next;
+        presence_close(former);
+        free(former);
     }
+}
+
+void file_close(ipcheap_heap *heap) {
+    presences_close(heap);
     descriptor_close(&heap->file);
     free(heap->path);
 }
@@ -68,11 +73,9 @@ void file_close(ipcheap_heap *heap) {
 /* The presence --------------------------------------------------------------------------- */
 
 /* Opens a presence through a descriptor of the file. */
-static int presence_open(ipcheap_heap *heap, int file) {
-    struct presence *live = &heap->live;
+static int presence_open(ipcheap_heap *heap, int file, struct presence *live) {
     int error = descriptor_reopen(file, &live->lock);
-    if (error) return error;
-    error = os_byte_share(live->lock.fd, USERS_BYTE);
+    if (!error && !heap->closed) error = os_byte_share(live->lock.fd, USERS_BYTE);
     if (error) {
         descriptor_close(&live->lock);
         return error;
@@ -100,7 +103,7 @@ int presence_descriptor(ipcheap_heap *heap) {
     int file = file_descriptor(heap);
     if (file < 0) return file;
     int error = presence_set_aside(heap);
-    if (!error) error = presence_open(heap, file);
+    if (!error) error = presence_open(heap, file, &heap->live);
     return error ? error : heap->live.lock.fd;
 }
 
@@ -109,11 +112,22 @@ void presence_unlock(ipcheap_heap *heap, uint32_t presence, uint64_t byte) {
     os_byte_unlock(heap->live.lock.fd, byte);
 }
 
+void presence_end(ipcheap_heap *heap, bool keeps_slots) {
+    if (keeps_slots)
+        presence_unlock(heap, heap->presences, USERS_BYTE);
+    else
+        presences_close(heap); /* a child that is being forked keeps what it inherits of it */
+}
+
 void presence_after_fork(ipcheap_heap *heap) {
+    struct presence mine = {.lock = NO_DESCRIPTOR};
     pthread_mutex_init(&heap->opening, NULL);
-    descriptor_close(&heap->live.lock); /* otherwise the child would keep its dead parent alive */
-    heap->live = (struct presence){.lock = NO_DESCRIPTOR};
     for (struct presence *p = heap->former; p; p = p->next) p->hold = (struct hold){0};
-    if (heap->closed || !descriptor_is_ours(&heap->file)) return;
-    presence_open(heap, heap->file.fd); /* after an error the first use retries */
+    bool opens = !heap->closed && descriptor_is_ours(&heap->file);
+    /* First, so that at no moment the heap seems to have no user. An error is left to the first use. */
+    if (opens) presence_open(heap, heap->file.fd, &mine);
+    bool short_of = opens && mine.lock.fd < 0;
+    descriptor_close(&heap->live.lock); /* otherwise the child would keep its dead parent alive */
+    if (short_of) presence_open(heap, heap->file.fd, &mine); /* there is one descriptor more now */
+    heap->live = mine;
 }

@@ -32,6 +32,8 @@ bool file_is_same(const ipcheap_heap *heap, const ipcheap_heap *other);
 int presence_descriptor(ipcheap_heap *heap);
 /* Unlocks a byte of that presence. If its descriptor is lost, the byte stays locked. */
 void presence_unlock(ipcheap_heap *heap, uint32_t presence, uint64_t byte);
+/* Ends the presence of a closed heap, unless a participant keeps its slot. Under the process mutex. */
+void presence_end(ipcheap_heap *heap, bool keeps_slots);
 /* Replaces the parent's presence by one of this process, in a forked child: calls what a handler may. */
 void presence_after_fork(ipcheap_heap *heap);
 

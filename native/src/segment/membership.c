@@ -330,7 +330,7 @@ int participant_join(ipcheap_heap *heap, struct participant **result) {
 
 void participants_close(ipcheap_heap *heap) {
     struct participant *me = NULL;
-    bool here = participant_current(heap, &me) == 0;
+    bool here = participant_current(heap, &me) == 0, keeps_slots = false;
     pthread_mutex_lock(&process_mutex);
     heap->serial = ++next_serial;
     for (struct participant *p = heap->members; p && here; p = p->next_of_heap)
@@ -343,8 +343,9 @@ void participants_close(ipcheap_heap *heap) {
          * and its slot stay until it ends, or until the handle is released.
          */
         if ((p == me || !p->thread) && done(p)) participant_retire(p);
+        keeps_slots |= heap->by_slot[p->slot] == p;
     }
-    presence_unlock(heap, heap->presences, USERS_BYTE);
+    presence_end(heap, keeps_slots);
     pthread_mutex_unlock(&process_mutex);
 }
 
