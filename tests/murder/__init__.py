@@ -9,9 +9,11 @@ Producers, consumers, forwarders and idle participants, a process each, work on 
 
 with records of 8 bytes to 4 MiB. Idle participants also use the heap in pools of threads, in forked
 children and in children of a forkserver. A cleaner trims, recovers and checks all the time. They
-are killed (SIGKILL) at random, stopped and continued, and replaced. Each writes down what it does
-in memory that does not belong to the heap: a word for every record of every channel, one store
-before an act and one after it. So after a death it is known of each record that
+are killed (SIGKILL) at random, stopped and continued, and replaced. Some have closed all
+descriptors before, as daemons do, and opened files of their own, which must stay untouched; some
+have given up the privileges of root. Each writes down what it does in memory that does not belong
+to the heap: a word for every record of every channel, one store before an act and one after it. So
+after a death it is known of each record that
 
     RECEIVED   the dead consumer had it: it must be redelivered
     LEAVING    the dead consumer was freeing or forwarding it: it may be redelivered or not

@@ -20,7 +20,19 @@ from typing import NoReturn
 import ipcheap
 
 from .notes import GONE, RINGS, SOURCES, Notes, insist
-from .victims import CAPACITY, GUARDED, PATIENCE, Worker, clean, consume, forward, idle, produce
+from .victims import (
+    CAPACITY,
+    GUARDED,
+    GUISES,
+    PATIENCE,
+    Guise,
+    Worker,
+    clean,
+    consume,
+    forward,
+    idle,
+    produce,
+)
 
 STALLED = 30.0  # seconds without progress after which something is stuck
 RESIGNED = 3  # exit code of a child with work left to do
@@ -121,21 +133,26 @@ class Killer:
     def start(self, role: Role) -> None:
         self.started += 1
         number, anew = self.started, self.dice.random() < 0.5
+        guise = self.dice.choice(GUISES)
+        self.counts[guise.__name__] += 1
         pid = os.fork()
         if pid == 0:
-            self.be(role, number, anew)
+            self.be(role, number, anew, guise)
         self.children[pid] = role
 
-    def be(self, role: Role, number: int, anew: bool) -> NoReturn:
+    def be(self, role: Role, number: int, anew: bool, guise: type[Guise]) -> NoReturn:
         """Work, in a child, with a newly attached heap or with the inherited one."""
         faulthandler.enable()
         heap = ipcheap.Heap.attach(self.name) if anew else self.heap
+        program = guise(self._complaints_in)
         done = []
 
         def work(which: int) -> None:
             try:
                 worker = Worker(heap, self.notes, number, f"{self.seed}.{number}.{which}")
+                worker.forks, worker.serves = program.forks, program.serves
                 done.append(role.works[which](worker))
+                program.verify()
             except BaseException:
                 text = f"{role.name} {os.getpid()}:\n{traceback.format_exc()}"
                 os.write(self._complaints_in, text.encode()[:60_000])
@@ -236,7 +253,9 @@ class Killer:
         )
         return (
             f"seed {self.seed}: {self.seconds:g} s, {self.counts['kills']} kills ({killed}), "
-            f"{self.counts['stops']} stops, {self.counts['ends']} ends; {records:,} records sent, "
+            f"{self.counts['stops']} stops, {self.counts['ends']} ends, "
+            f"{self.counts['Daemon']} daemons, {self.counts['Nobody']} without privileges; "
+            f"{records:,} records sent, "
             f"{passed:,} received, {sum(notes.again):,} redelivered, "
             f"{sum(notes.undecided):,} killed while being released"
         )

@@ -8,7 +8,7 @@ import os
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import ipcheap
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 CAPACITY = 64 << 20
 PATIENCE = 60.0  # seconds for all children to finish
+
+NOBODY = 65534  # the user without privileges
 
 IDLE_SEGMENTS = 4
 GUARDED = "guarded"  # a static segment: a lock, and two words that it keeps equal
@@ -33,6 +35,8 @@ class Worker:
         self.number = number
         self.dice = random.Random(seed)
         self.killer = os.getppid()
+        self.forks = True  # whether a child of this child may use the heap
+        self.serves = True  # whether it may have children of a forkserver
 
     @property
     def stopping(self) -> bool:
@@ -355,7 +359,7 @@ def initialise(worker: Worker) -> None:
 
 
 def fork_a_user(worker: Worker) -> None:
-    if worker.dice.random() > 0.1:
+    if worker.dice.random() > 0.1 or not worker.forks:
         return
     record = None
     with contextlib.suppress(ipcheap.HeapFull):
@@ -377,7 +381,7 @@ def fork_a_user(worker: Worker) -> None:
 
 def start_by_forkserver(worker: Worker) -> None:
     """Have a child of a forkserver use the heap; it is killed with this process, or by it."""
-    if worker.dice.random() > 0.03 or worker.heap.name is None:
+    if worker.dice.random() > 0.03 or worker.heap.name is None or not worker.serves:
         return
     context = multiprocessing.get_context("forkserver")
     child = context.Process(target=use_by_name, args=(worker.heap.name,))
@@ -426,3 +430,74 @@ def clean(worker: Worker) -> bool:
             insist(info.name != heap.name or not info.stale, "a heap in use is said to be stale")
         time.sleep(worker.dice.random() * 0.1)
     return worker.stopping
+
+
+# What a child may do to itself before it works ----------------------------------------------
+
+CONTENT = b"precious" * 512
+
+
+class Guise(Protocol):
+    """What a child has done before it works, given a descriptor to keep."""
+
+    forks: bool
+    serves: bool
+
+    def __init__(self, keep: int, /) -> None: ...
+
+    def verify(self) -> None:
+        """Check that the library kept to it."""
+
+
+class Daemon:
+    """Closes all descriptors, as a daemon does, and opens files of its own, which must stay."""
+
+    forks = True
+    serves = False  # the forkserver's descriptors are gone, too
+
+    def __init__(self, keep: int) -> None:
+        os.closerange(3, keep)
+        os.closerange(keep + 1, 256)
+        self.files = [os.memfd_create("the program's") for _ in range(24)]
+        for file in self.files:
+            os.write(file, CONTENT)
+
+    def verify(self) -> None:
+        """Check that nobody else has touched the files."""
+        for file in self.files:
+            insist(
+                os.pread(file, len(CONTENT) + 1, 0) == CONTENT
+                and os.lseek(file, 0, os.SEEK_CUR) == len(CONTENT),
+                f"file {file} of a daemon was touched",
+            )
+
+
+class Nobody:
+    """Gives up its privileges, if it has any."""
+
+    forks = False
+    serves = False
+
+    def __init__(self, _: int) -> None:
+        if os.geteuid() == 0:
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+
+    def verify(self) -> None:
+        """Check nothing."""
+
+
+class Plain:
+    """Stays as it is."""
+
+    forks = True
+    serves = True
+
+    def __init__(self, _: int) -> None:
+        pass
+
+    def verify(self) -> None:
+        """Check nothing."""
+
+
+GUISES: tuple[type[Guise], ...] = (Plain, Plain, Plain, Daemon, Nobody)
