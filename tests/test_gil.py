@@ -108,6 +108,7 @@ def test_types_keep_it_unless_they_sleep() -> None:
             "ipcheap_wait(self->endpoint, 0)",
             "ipcheap_copy(heap, to, from, nbytes)",
             "ipcheap_forks()",
+            "ipcheap_same(self->heap, heap)",
         }
         assert text.count(RELEASE) == (1 if source == "bytes.c" else 0), source
     assert called == keeping() - {"endpoint_descriptor"}
