@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # The class of each kind of channel, by the core's number. The kind's module enters it.
 KINDS: dict[int, type[Channel]] = {}
 
+_MOST_NAMES = 4  # how many users of a segment an error names
+
 
 def key_of(channel_id: ChannelId) -> CData:
     """Return the core's key for an ID."""
@@ -109,7 +111,7 @@ class Directory:
         return handle, channel_id, place[0]
 
     def remove(self, id: ChannelId, force: bool) -> None:
-        """Remove a channel; ChannelBusy if it has living endpoints and `force` is false."""
+        """Remove a channel; ChannelBusy if others use it and `force` is false."""
         channel_id = _arguments.channel_id(id)
         handle, key = self.handle, key_of(channel_id)
         code = lib.py_remove_channel(handle.pointer, key, force)
@@ -164,5 +166,21 @@ class Directory:
             code = lib.ipcheap_side_holder(self.handle.pointer, entry, side, holder)
             if code >= 0 and holder.pid:
                 held.append(f"the {names[side]} side is held by {holder_text(holder)}")
+        held += self._users(entry)
         text = " and ".join(held) or "a side is held by a living participant"
         return error(lib.IPCHEAP_CHANNEL_BUSY, self._handle, channel_id, holder=text)
+
+    def _users(self, entry: CData) -> list[str]:
+        """Return who uses a static segment, as a part of a sentence; nothing if nobody does."""
+        cursor, holder = ffi.new("uint32_t *"), ffi.new("ipcheap_holder *")
+        names: list[str] = []
+        while lib.ipcheap_next_user(self.handle.pointer, entry, cursor, holder) == 1:
+            names.append(holder_text(holder))
+        if not names:
+            return []
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        text = (
+            f"it is used by {', '.join(names[:_MOST_NAMES])}{more}; force=True removes it now, "
+            "and its memory stays until they are done"
+        )
+        return [text]

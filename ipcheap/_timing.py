@@ -28,6 +28,10 @@ LOOK_AGAIN = 0.1
 # raises HeapBusy.
 PATIENCE = 10.0
 
+# An initialiser that adds another segment waits this long for the initialiser of that one, which
+# may be waiting for it in turn, then raises ChannelBusy.
+INITIALISER_PATIENCE = 10.0
+
 # `Heap.attach` with a timeout looks for the heap at intervals that grow from the first to the
 # second of these. So it returns at most the second after the heap is ready.
 SHORTEST_NAP = 0.0005

@@ -337,7 +337,8 @@ class Heap(RecordMethods, StaticMethods):
         """Return a channel; ChannelNotFound if it is not added within `timeout` seconds.
 
         The result is a RecordChannel or a StaticSegment. A static segment counts as added when it
-        has been initialised.
+        has been initialised; HeapBusy if the heap lock stays taken when this process begins to use
+        it.
         """
         channel_id = _arguments.channel_id(id)
         entry = self._directory.find(channel_id, _timing.deadline_of(timeout))
@@ -346,8 +347,9 @@ class Heap(RecordMethods, StaticMethods):
     def remove_channel(self, id: ChannelId, force: bool = False) -> None:
         """Remove a channel and free its pending records; held records stay with their holders.
 
-        ChannelBusy if it has living endpoints, unless `force` is true: then these are closed.
-        ChannelNotFound if there is no channel of that ID.
+        ChannelBusy if it has living endpoints, or is a static segment that another process uses,
+        unless `force` is true: then endpoints are closed, and the memory of a segment stays until
+        its last user is gone. ChannelNotFound if there is no channel of that ID.
         """
         self._directory.remove(id, force)
 

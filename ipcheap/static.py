@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from . import _arguments, _timing
+from _thread import get_ident
+
+from . import _arguments, _timing, errors
 from ._core import ffi, lib
 from ._directory import key_of
-from ._failures import error
+from ._failures import error, holder_text
 from .array import make_array
 from .channel import Channel, HeapMethods
 
@@ -22,29 +24,35 @@ if TYPE_CHECKING:
     from .heap import Heap
 
 
-def _keeping(handle: Handle, data: CData) -> CData:
-    """Return a pointer into the heap, which keeps the heap mapped."""
+# What each thread is initialising at the moment, by the thread's number.
+_initialising: dict[int, list[ChannelId]] = {}
 
-    def let_go(_: CData, __: Handle = handle) -> None:
-        pass
 
-    return ffi.gc(data, let_go)
+def _hold(handle: Handle, channel_id: ChannelId, entry: CData) -> CData:
+    """Return a pointer to a segment's bytes. While it lives, this process is one of the users."""
+    place = ffi.new("void **")
+    pointer = handle.pointer
+    code = lib.py_static_hold(pointer, entry, place)
+    if code:
+        raise error(code, handle, channel_id)
+
+    def release(_: CData, pointer: CData = pointer, entry: CData = entry) -> None:
+        lib.py_static_release(pointer, entry)
+
+    return ffi.gc(place[0], release)
 
 
 class StaticSegment(Channel, kind=lib.IPCHEAP_STATIC_SEGMENT):
     """A part of the heap at a fixed place, which all participants read and write.
 
-    Its bytes are zero at first. `view`, arrays and atomics stay valid after `heap.close()`.
-    `Event`, `Barrier` and `Lock` can be placed in it.
+    Its bytes are zero at first. `view`, arrays and atomics stay valid after `heap.close()`, and
+    after the segment has been removed. `Event`, `Barrier` and `Lock` can be placed in it.
     """
 
     def __init__(self, heap: Heap, channel_id: ChannelId, entry: CData) -> None:
         super().__init__(heap, channel_id, entry)
         self._handle = handle = heap._directory.handle
-        data = lib.ipcheap_static_data(handle.pointer, entry)
-        if data == ffi.NULL:
-            raise error(lib.IPCHEAP_CHANNEL_NOT_FOUND, handle, channel_id)
-        self._data = _keeping(handle, data)
+        self._data = _hold(handle, channel_id, entry)
         self._buffer: Any = ffi.buffer(self._data, entry.shape)
 
     @property
@@ -101,6 +109,30 @@ class StaticSegment(Channel, kind=lib.IPCHEAP_STATIC_SEGMENT):
             raise ValueError(f"{what} must be at a multiple of {align} bytes, not at {offset}")
         return ffi.cast("char *", self._data) + offset
 
+    def _is_removed(self) -> bool:
+        """Whether the segment has been removed from the heap since."""
+        return bool(lib.ipcheap_static_removed(self._handle.pointer, self._entry))
+
+    def _while_there(self, step: Callable[[int], int]) -> Callable[[int], int]:
+        """Return a step of a wait that reports CHANNEL_NOT_FOUND once the segment is removed."""
+
+        def look(nanoseconds: int) -> int:
+            code = step(nanoseconds)
+            if code == lib.IPCHEAP_TIMED_OUT and self._is_removed():
+                return int(lib.IPCHEAP_CHANNEL_NOT_FOUND)
+            return code
+
+        return look
+
+    def _wait_error(self, code: int) -> Exception:
+        """Return the exception for a wait on something in the segment."""
+        if code == lib.IPCHEAP_CHANNEL_NOT_FOUND:
+            return errors.ChannelNotFound(
+                f"channel {self._id!r} of {self._handle} has been removed; its memory is valid as "
+                "long as this process uses it, but there is nothing to wait for"
+            )
+        return error(code, self._handle, self._id)
+
     def __buffer__(self, flags: int, /) -> memoryview:
         return self.view
 
@@ -136,7 +168,8 @@ class StaticMethods(HeapMethods):
         exception propagates, and the next call that adds the segment runs its own `init`. Without
         `nbytes` an existing segment is returned whatever its size. ChannelTypeError if the size
         differs or the ID belongs to a record channel; ChannelNotFound if there is no segment and no
-        size is given; HeapFull if there is no room.
+        size is given; HeapFull if there is no room. ChannelBusy if `init` adds the segment that it
+        initialises, or waits 10 s for the initialiser of another one.
         """
         channel_id = _arguments.channel_id(id)
         size = 0 if nbytes is None else _arguments.count(nbytes, "nbytes", least=1)
@@ -146,19 +179,54 @@ class StaticMethods(HeapMethods):
         def attempt() -> int:
             return int(lib.py_add_static_segment(handle.pointer, key, size, entry))
 
-        code = directory.repeat(attempt, (lib.IPCHEAP_WOULD_BLOCK,), float("inf"))
+        mine = _initialising.get(get_ident(), [])
+        deadline = _timing.deadline_of(_timing.INITIALISER_PATIENCE if mine else None)
+        code = directory.repeat(attempt, (lib.IPCHEAP_WOULD_BLOCK,), deadline)
+        if code in (lib.IPCHEAP_CHANNEL_BUSY, lib.IPCHEAP_WOULD_BLOCK):
+            raise _initialiser_waits(handle, channel_id, entry, mine)
         wanted = "not a static segment" + (f" of {size} bytes" if size else "")
         if directory.check(code, channel_id, asked=size, wanted=wanted) == 0:
             return StaticSegment(self._this_heap(), channel_id, entry)
         try:
             segment = StaticSegment(self._this_heap(), channel_id, entry)
             if init is not None:
-                init(segment.view)
+                _initialise(segment, init)
         except BaseException:
             lib.py_static_ready(handle.pointer, entry, 0)
             raise
         directory.check(lib.py_static_ready(handle.pointer, entry, 1), channel_id)
         return segment
+
+
+def _initialise(segment: StaticSegment, init: Callable[[memoryview], object]) -> None:
+    """Run an initialiser, noting that this thread does."""
+    thread = get_ident()
+    mine = _initialising.setdefault(thread, [])
+    mine.append(segment.id)
+    try:
+        init(segment.view)
+    finally:
+        mine.pop()
+        if not mine:
+            del _initialising[thread]
+
+
+def _initialiser_waits(
+    handle: Handle, channel_id: ChannelId, entry: CData, mine: list[ChannelId]
+) -> Exception:
+    """Return the exception for an initialiser that would wait for itself, or for another one."""
+    holder = ffi.new("ipcheap_holder *")
+    other = lib.ipcheap_static_initialiser(handle.pointer, entry, holder) == 1
+    if not mine or (other and holder.ours and channel_id in mine):
+        text = "its own initialiser adds it; use the view that the initialiser is given"
+    else:
+        by = holder_text(holder) if other else "another participant"
+        text = (
+            f"it has been initialised by {by} for {_timing.INITIALISER_PATIENCE:.0f} s, while this "
+            f"thread initialises {mine[-1]!r}; if each of the two needs the other one's segment, "
+            "add them one after the other instead"
+        )
+    return error(lib.IPCHEAP_CHANNEL_BUSY, handle, channel_id, holder=text)
 
 
 _WIDTHS = {"u4": (4, False), "i4": (4, True), "u8": (8, False), "i8": (8, True)}
@@ -237,7 +305,7 @@ class Atomic:
 
         None waits indefinitely. A participant that changes the value must call `notify()`. In an
         8-byte cell a change of the low half wakes waiters; a change of the high half alone may be
-        noticed late.
+        noticed late. ChannelNotFound if the segment has been removed.
         """
         operand = self._operand(expected)
         pointer = self._segment._handle.pointer
@@ -250,9 +318,10 @@ class Atomic:
                 return int(lib.IPCHEAP_INTERRUPTED)  # a spurious wake-up: look again
             return int(code)
 
-        code = _timing.sleep(step, _timing.deadline_of(timeout))
+        look = self._segment._while_there(step)
+        code = _timing.sleep(look, _timing.deadline_of(timeout))
         if code not in (0, lib.IPCHEAP_TIMED_OUT):
-            raise error(code, self._segment._handle, self._segment.id)
+            raise self._segment._wait_error(code)
         return code == 0 or lib.py_atomic_load(self._address, self._width) != operand
 
     def notify(self, n: int = 1) -> int:

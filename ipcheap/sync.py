@@ -1,7 +1,8 @@
 """Event, Barrier and Lock between processes, in a static segment.
 
 Each takes `SIZE` bytes, which are zero at first, at an offset that is a multiple of `SIZE`. It has
-the methods of the class of the same name in `threading`. Timeouts are in seconds.
+the methods of the class of the same name in `threading`. Timeouts are in seconds. A call that would
+have to wait raises ChannelNotFound once the segment has been removed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from functools import partial
 
 from . import _arguments, _timing
 from ._core import ffi, lib
-from ._failures import error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class _Primitive:
         self._at = segment._address(offset, self.SIZE, self.SIZE, f"the {type(self).__name__}")
 
     def _error(self, code: int) -> Exception:
-        return error(code, self._handle, self._segment.id)
+        return self._segment._wait_error(code)
 
     def _where(self) -> str:
         return f"at {self._offset} of {self._segment!r}"
@@ -44,6 +44,12 @@ class _Primitive:
 
 class Event(_Primitive):
     """A flag that processes wait for, like `threading.Event`."""
+
+    def __init__(self, segment: StaticSegment, offset: int) -> None:
+        super().__init__(segment, offset)
+        self._step = segment._while_there(
+            partial(lib.py_event_wait, self._handle.pointer, self._at)
+        )
 
     def is_set(self) -> bool:
         """Return whether the flag is set."""
@@ -59,8 +65,7 @@ class Event(_Primitive):
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the flag is set; return False if it is not set within `timeout` seconds."""
-        step = partial(lib.py_event_wait, self._handle.pointer, self._at)
-        code = _timing.sleep(step, _timing.deadline_of(timeout))
+        code = _timing.sleep(self._step, _timing.deadline_of(timeout))
         if code not in (0, lib.IPCHEAP_TIMED_OUT):
             raise self._error(code)
         return code == 0
@@ -112,7 +117,9 @@ class Barrier(_Primitive):
             raise self._error(order)
         if order == self._parties - 1:
             return int(order)
-        step = partial(lib.py_barrier_wait, self._handle.pointer, self._at, generation[0])
+        step = self._segment._while_there(
+            partial(lib.py_barrier_wait, self._handle.pointer, self._at, generation[0])
+        )
         try:
             code = _timing.sleep(step, deadline)
         except BaseException:
@@ -155,6 +162,9 @@ class Lock(_Primitive):
     def __init__(self, segment: StaticSegment, offset: int) -> None:
         super().__init__(segment, offset)
         self._owner_died = False
+        self._step = segment._while_there(
+            partial(lib.py_lock_acquire, self._handle.pointer, self._at)
+        )
 
     @property
     def owner_died(self) -> bool:
@@ -169,8 +179,7 @@ class Lock(_Primitive):
         if not blocking and timeout != -1:
             raise ValueError("can't specify a timeout for a non-blocking call")
         deadline = _timing.deadline_of((None if timeout == -1 else timeout) if blocking else 0.0)
-        step = partial(lib.py_lock_acquire, self._handle.pointer, self._at)
-        code = _timing.sleep(step, deadline)
+        code = _timing.sleep(self._step, deadline)
         if code == lib.IPCHEAP_TIMED_OUT:
             return False
         if code not in (0, lib.IPCHEAP_OWNER_DIED):

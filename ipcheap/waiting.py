@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias, TypeVar
 
     from ._core import CData
+    from .static import StaticSegment
 
     Waitable: TypeAlias = Endpoint | Event | tuple[Atomic, int]
     W = TypeVar("W", bound=Waitable)
@@ -29,7 +30,8 @@ def wait(objects: Iterable[W], timeout: float | None = None) -> list[W]:
     A producer or consumer is ready if a send or receive would not have to wait, or if the other
     side has closed or died. An `Event` is ready if it is set. A pair of an `Atomic` and a value is
     ready if the cell has another value; a participant that changes the cell must call `notify()`.
-    The objects may be in several heaps. Waits `timeout` seconds, None indefinitely. The list is
+    Either is ready, too, once its segment has been removed: waiting on it is an error then. The
+    objects may be in several heaps. Waits `timeout` seconds, None indefinitely. The list is
     empty if time is up, or if there was nothing to wait for.
 
     TypeError for an object that cannot be waited for. An endpoint that may not be used raises
@@ -42,7 +44,12 @@ def wait(objects: Iterable[W], timeout: float | None = None) -> list[W]:
     if not chosen:
         return []
     items = ffi.new("ipcheap_waitable[]", len(chosen))
-    left_over = [_describe(item, thing) for item, thing in zip(items, chosen, strict=True)]
+    left_over: list[bool] = []
+    segments: list[StaticSegment | None] = []
+    for item, thing in zip(items, chosen, strict=True):
+        segment = _describe(item, thing)
+        segments.append(segment)
+        left_over.append(isinstance(thing, Endpoint) and thing._has_left_over())
     if any(left_over):
         deadline = _timing.deadline_of(0.0)
     count = 0
@@ -50,6 +57,10 @@ def wait(objects: Iterable[W], timeout: float | None = None) -> list[W]:
     def step(nanoseconds: int) -> int:
         nonlocal count
         count = int(lib.py_wait_any(items, len(chosen), nanoseconds))
+        if count == 0:
+            left_over[:] = [segment is not None and segment._is_removed() for segment in segments]
+            if any(left_over):
+                return 0
         return count if count < 0 else 0 if count else int(lib.IPCHEAP_TIMED_OUT)
 
     code = _timing.sleep(step, deadline)
@@ -62,14 +73,14 @@ def wait(objects: Iterable[W], timeout: float | None = None) -> list[W]:
     ]
 
 
-def _describe(item: CData, thing: Any) -> bool:
-    """Fill in what the core waits for; return whether the object is ready anyway."""
+def _describe(item: CData, thing: Any) -> StaticSegment | None:
+    """Fill in what the core waits for; return the segment that it is in."""
     if isinstance(thing, Endpoint):
         item.endpoint = thing._pointer
-        return thing._has_left_over()
+        return None
     if isinstance(thing, Event):
         item.word = thing._at
-        return False
+        return thing._segment
     cell: Any = None
     value: Any = None
     with contextlib.suppress(TypeError, ValueError):
@@ -77,7 +88,7 @@ def _describe(item: CData, thing: Any) -> bool:
     if isinstance(cell, Atomic):
         item.word, item.width = cell._address, cell._width
         item.expected = cell._operand(value)
-        return False
+        return cell._segment
     raise TypeError(
         "wait() takes producers, consumers, events and (atomic, value) pairs, "
         f"not {type(thing).__name__!r}"

@@ -43,6 +43,10 @@ RELEASING(int, add_static_segment,
           (heap, key, nbytes, channel))
 RELEASING(int, static_ready, (ipcheap_heap *heap, const ipcheap_channel *channel, int succeeded),
           (heap, channel, succeeded))
+RELEASING(int, static_hold, (ipcheap_heap *heap, const ipcheap_channel *channel, void **data),
+          (heap, channel, data))
+RELEASING(int, static_release, (ipcheap_heap *heap, const ipcheap_channel *channel),
+          (heap, channel))
 RELEASING(int, remove_channel, (ipcheap_heap *heap, const ipcheap_key *key, int force),
           (heap, key, force))
 RELEASING(int, wait_directory, (ipcheap_heap *heap, uint32_t seen, int64_t timeout_ns),

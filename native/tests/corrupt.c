@@ -246,6 +246,7 @@ static int64_t do_static(struct play *p, struct user *u) {
     int error = ipcheap_add_static_segment(u->heap, &key, draw(p, 2) ? 0 : 64, &channel);
     if (error < 0) return error;
     unsigned char *data = ipcheap_static_data(u->heap, &channel);
+    bool holds = draw(p, 2) && ipcheap_static_hold(u->heap, &channel, (void **)&data) == 0;
     bool usable = data && channel.shape && backed(p, data) && backed(p, data + channel.shape - 1);
     if (usable) {
         data[0] ^= 1;
@@ -259,6 +260,8 @@ static int64_t do_static(struct play *p, struct user *u) {
         ipcheap_barrier_arrive(data, 2, &generation);
         ipcheap_barrier_reset(data);
     }
+    /* Some uses last until the user leaves. */
+    if (holds && draw(p, 4)) ipcheap_static_release(u->heap, &channel);
     return error == 1 ? ipcheap_static_ready(u->heap, &channel, (int)draw(p, 2)) : 0;
 }
 

@@ -218,6 +218,37 @@ static void a_dead_holder_keeps_no_side_of_a_channel_of_no_kind(uint32_t kind) {
     close(fd);
 }
 
+/* Words that name nobody keep no segment, and a user goes on whatever the words beside it say. */
+static void users_who_never_were_keep_no_segment(void) {
+    static const uint64_t words[] = {1, UINT64_MAX, UINT64_C(1) << 62 | 0xFFF,
+                                     UINT64_C(1) << 62 | 7u << 12};
+    int fd = new_segment(MIB);
+    ipcheap_heap *heap = attach(fd), *other = attach(fd);
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        ipcheap_key key;
+        ipcheap_channel handle;
+        void *data;
+        EXPECT_EQ(ipcheap_key_int(&key, 1), 0);
+        EXPECT_EQ(ipcheap_add_static_segment(heap, &key, 4096, &handle), 1);
+        EXPECT_EQ(ipcheap_static_ready(heap, &handle, 1), 0);
+        struct channel *channel = channel_at(heap, handle.index);
+        put(&channel->users[0], words[i]);
+        EXPECT_EQ(ipcheap_check(heap, NULL, NULL), 1);
+        EXPECT_EQ(ipcheap_static_hold(other, &handle, &data), 0);
+        for (int j = 1; j < USERS; j++) put(&channel->users[j], words[i]);
+        put(&channel->parts[USERS_PART], i * 4096 + i);
+        EXPECT_EQ(ipcheap_remove_channel(heap, &key, 0), 0);
+        EXPECT_EQ(ipcheap_static_removed(other, &handle), 1);
+        memset(data, 1, 4096);
+        EXPECT_EQ(ipcheap_static_release(other, &handle), 0);
+        expect_sound(heap);
+        EXPECT_EQ(statistics(heap).in_use, 0);
+    }
+    ipcheap_release(other);
+    ipcheap_release(heap);
+    close(fd);
+}
+
 static void roots_of_the_directory_are_found_again(void) {
     int fd = new_segment(MIB);
     ipcheap_heap *heap = attach(fd);
@@ -399,6 +430,7 @@ int main(void) {
     a_dead_holder_keeps_no_side_of_a_channel_of_no_kind(0);
     a_dead_holder_keeps_no_side_of_a_channel_of_no_kind(IPCHEAP_STATIC_SEGMENT);
     a_dead_holder_keeps_no_side_of_a_channel_of_no_kind(UINT32_MAX);
+    users_who_never_were_keep_no_segment();
     roots_of_the_directory_are_found_again();
     a_channel_in_use_is_not_given_twice();
     links_that_run_in_a_circle_are_rebuilt();

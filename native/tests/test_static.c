@@ -2,6 +2,7 @@
 
 #include <stdatomic.h>
 
+#include "base/fault.h"
 #include "testing.h"
 
 static const int64_t second = 1000000000;
@@ -174,6 +175,287 @@ static void a_word_is_waited_for(void) {
     close(fd);
 }
 
+/* Users ---------------------------------------------------------------------------------- */
+
+static int count_users(ipcheap_heap *heap, const ipcheap_channel *channel) {
+    uint32_t cursor = 0;
+    int count = 0;
+    ipcheap_holder holder;
+    while (ipcheap_next_user(heap, channel, &cursor, &holder) == 1) {
+        EXPECT(holder.alive);
+        count++;
+    }
+    return count;
+}
+
+static ipcheap_channel ready_segment(ipcheap_heap *heap) {
+    ipcheap_channel channel = static_segment(heap, 1, 4096, 1);
+    EXPECT_EQ(ipcheap_static_ready(heap, &channel, 1), 0);
+    return channel;
+}
+
+static int remove_it(ipcheap_heap *heap, int force) {
+    ipcheap_key key;
+    EXPECT_EQ(ipcheap_key_int(&key, 1), 0);
+    return ipcheap_remove_channel(heap, &key, force);
+}
+
+static uint64_t in_use(ipcheap_heap *heap) {
+    ipcheap_statistics found;
+    EXPECT_EQ(ipcheap_heap_statistics(heap, &found), 0);
+    return found.in_use;
+}
+
+/* The remover's own use does not refuse the removal: the memory stays, as after force. */
+static void a_process_is_one_user_until_its_last_use(void) {
+    int fd = new_segment(4 * MIB);
+    ipcheap_heap *heap = attach(fd), *other = attach(fd);
+    ipcheap_channel channel = ready_segment(heap);
+    void *data, *again;
+    for (int i = 0; i < 1000; i++) {
+        EXPECT_EQ(ipcheap_static_hold(other, &channel, &again), 0);
+        if (i == 0) EXPECT_EQ(ipcheap_static_hold(other, &channel, &data), 0);
+        EXPECT(again == data);
+    }
+    EXPECT_EQ(count_users(heap, &channel), 1);
+    EXPECT_EQ(remove_it(heap, 0), 0);
+    for (int i = 0; i < 1000; i++) {
+        EXPECT_EQ(ipcheap_static_release(other, &channel), 0);
+        EXPECT_EQ(count_users(heap, &channel), 1);
+    }
+    EXPECT_EQ(in_use(heap), 4096);
+    EXPECT_EQ(ipcheap_static_release(other, &channel), 0);
+    EXPECT_EQ(in_use(heap), 0);
+    EXPECT_EQ(ipcheap_static_hold(other, &channel, &data), IPCHEAP_CHANNEL_NOT_FOUND);
+    expect_sound(heap);
+    ipcheap_release(other);
+    ipcheap_release(heap);
+    close(fd);
+}
+
+static void what_is_removed_by_force_keeps_its_memory_for_its_users(void) {
+    int fd = new_segment(MIB);
+    ipcheap_heap *heap = attach(fd), *other = attach(fd);
+    ipcheap_channel channel = ready_segment(heap);
+    void *data;
+    EXPECT_EQ(ipcheap_static_hold(other, &channel, &data), 0);
+    EXPECT_EQ(ipcheap_static_removed(other, &channel), 0);
+    ipcheap_close(other); /* its memory stays in use */
+    EXPECT_EQ(remove_it(heap, 1), 0);
+    EXPECT_EQ(ipcheap_static_removed(other, &channel), 1);
+    EXPECT_EQ(remove_it(heap, 1), IPCHEAP_CHANNEL_NOT_FOUND);
+    expect_sound(heap);
+    ipcheap_record all[256];
+    int count = 0;
+    while (count < 256 && ipcheap_allocate(heap, 4096, &all[count]) == 0)
+        memset(all[count++].data, 0, 4096);
+    memset(data, 7, 4096);
+    for (int i = 0; i < count; i++)
+        for (int j = 0; j < 4096; j++) EXPECT_EQ(((char *)all[i].data)[j], 0);
+    for (int i = 0; i < count; i++) EXPECT_EQ(ipcheap_free(heap, &all[i]), 0);
+    EXPECT_EQ(in_use(heap), 4096);
+    ipcheap_channel next = ready_segment(heap); /* another one of that ID */
+    EXPECT(ipcheap_static_data(heap, &next) != data);
+    EXPECT_EQ(in_use(heap), 8192);
+    EXPECT_EQ(ipcheap_static_release(other, &channel), 0);
+    EXPECT_EQ(in_use(heap), 4096);
+    EXPECT_EQ(remove_it(heap, 0), 0);
+    EXPECT_EQ(in_use(heap), 0);
+    expect_sound(heap);
+    ipcheap_release(other);
+    ipcheap_release(heap);
+    close(fd);
+}
+
+static void hold_and_die(ipcheap_heap *heap) {
+    ipcheap_channel channel = static_segment(heap, 1, 4096, 0);
+    void *data;
+    EXPECT_EQ(ipcheap_static_hold(heap, &channel, &data), 0);
+    raise(SIGKILL);
+}
+
+/* More users than a descriptor names; the dead do not count. */
+static void many_processes_use_a_segment(void) {
+    enum { CROWD = 3 * 8 };
+    int fd = new_segment(4 * MIB), status;
+    ipcheap_heap *heap = attach(fd), *others[CROWD];
+    ipcheap_channel channel = ready_segment(heap);
+    void *data;
+    for (int i = 0; i < CROWD; i++) {
+        others[i] = attach(fd);
+        EXPECT_EQ(ipcheap_static_hold(others[i], &channel, &data), 0);
+        EXPECT_EQ(count_users(heap, &channel), i + 1);
+    }
+    EXPECT(waitpid(run_peer(fd, hold_and_die), &status, 0) > 0);
+    EXPECT_EQ(count_users(heap, &channel), CROWD);
+    expect_sound(heap);
+    EXPECT_EQ(remove_it(heap, 1), 0);
+    for (int i = 0; i < CROWD; i++) {
+        EXPECT_EQ(in_use(heap), 4096);
+        ipcheap_release(others[i]);
+    }
+    EXPECT_EQ(in_use(heap), 0);
+    expect_sound(heap);
+    ipcheap_release(heap);
+    close(fd);
+}
+
+static void the_last_user_of_a_removed_segment_dies(void) {
+    int fd = new_segment(4 * MIB), status;
+    ipcheap_heap *heap = attach(fd);
+    ready_segment(heap);
+    int ready[2];
+    EXPECT_EQ(pipe(ready), 0);
+    pid_t pid = fork();
+    EXPECT(pid >= 0);
+    if (pid == 0) {
+        ipcheap_heap *mine = attach(fd);
+        ipcheap_channel channel = static_segment(mine, 1, 4096, 0);
+        void *data;
+        EXPECT_EQ(ipcheap_static_hold(mine, &channel, &data), 0);
+        EXPECT_EQ(write(ready[1], "x", 1), 1);
+        pause();
+    }
+    char byte;
+    EXPECT_EQ(read(ready[0], &byte, 1), 1);
+    EXPECT_EQ(remove_it(heap, 0), IPCHEAP_CHANNEL_BUSY);
+    EXPECT_EQ(remove_it(heap, 1), 0);
+    EXPECT_EQ(in_use(heap), 4096);
+    kill(pid, SIGKILL);
+    EXPECT_EQ(waitpid(pid, &status, 0), pid);
+    expect_sound(heap);
+    ipcheap_recovery report;
+    EXPECT_EQ(ipcheap_recover(heap, &report), 0);
+    EXPECT_EQ(report.participants, 1); /* its thread: the process's keeper is none */
+    EXPECT_EQ(in_use(heap), 0);
+    expect_sound(heap);
+    close(ready[0]);
+    close(ready[1]);
+    ipcheap_release(heap);
+    close(fd);
+}
+
+/* A forked child that calls nothing of the library is a user, whatever its parent does. */
+static void a_forked_child_is_a_user(void) {
+    int fd = new_segment(4 * MIB), status;
+    ipcheap_heap *heap = attach(fd), *mine = attach(fd);
+    ipcheap_channel channel = ready_segment(heap);
+    void *data;
+    EXPECT_EQ(ipcheap_static_hold(mine, &channel, &data), 0);
+    pid_t pids[10]; /* with the parent, more than a descriptor names */
+    for (int i = 0; i < 10; i++) {
+        pids[i] = fork();
+        EXPECT(pids[i] >= 0);
+        if (pids[i] == 0)
+            for (;;) pause();
+    }
+    EXPECT_EQ(count_users(heap, &channel), 11);
+    EXPECT_EQ(ipcheap_static_release(mine, &channel), 0);
+    ipcheap_release(mine);
+    EXPECT_EQ(remove_it(heap, 1), 0);
+    for (int i = 0; i < 10; i++) {
+        ipcheap_recovery report;
+        EXPECT_EQ(ipcheap_recover(heap, &report), 0);
+        EXPECT_EQ(report.participants, 0);
+        EXPECT_EQ(in_use(heap), 4096);
+        expect_sound(heap);
+        kill(pids[i], SIGKILL);
+        EXPECT_EQ(waitpid(pids[i], &status, 0), pids[i]);
+    }
+    ipcheap_recovery report;
+    EXPECT_EQ(ipcheap_recover(heap, &report), 0);
+    EXPECT_EQ(in_use(heap), 0);
+    ipcheap_release(heap);
+    close(fd);
+}
+
+#ifdef IPCHEAP_STEPS
+static bool lacks_descriptors(int number, const char *file, int line) {
+    (void)file;
+    (void)line;
+    return number == EMFILE;
+}
+
+/* A child that cannot be made a user is covered by what its parent uses, until it asks again. */
+static void a_child_without_a_slot_is_covered_by_its_parent(void) {
+    int fd = new_segment(4 * MIB), to_child[2], to_parent[2];
+    EXPECT(pipe(to_child) == 0 && pipe(to_parent) == 0);
+    ipcheap_heap *heap = attach(fd), *mine = attach(fd);
+    ipcheap_channel channel = ready_segment(heap);
+    void *data;
+    char byte = 0;
+    EXPECT_EQ(ipcheap_static_hold(mine, &channel, &data), 0);
+    ipcheap_fault_hook = lacks_descriptors;
+    pid_t pid = fork();
+    EXPECT(pid >= 0);
+    ipcheap_fault_hook = NULL;
+    if (pid == 0) {
+        EXPECT_EQ(read(to_child[0], &byte, 1), 1);
+        EXPECT_EQ(ipcheap_static_hold(mine, &channel, &data), 0);
+        EXPECT_EQ(count_users(mine, &channel), 1);
+        EXPECT_EQ(ipcheap_static_release(mine, &channel), 0);
+        ipcheap_channel more = static_segment(mine, 2, 64, 1);
+        EXPECT_EQ(ipcheap_static_ready(mine, &more, 1), 0);
+        EXPECT_EQ(ipcheap_static_hold(mine, &more, &data), 0);
+        EXPECT_EQ(count_users(mine, &channel), 2);
+        EXPECT_EQ(write(to_parent[1], &byte, 1), 1);
+        EXPECT_EQ(read(to_child[0], &byte, 1), 1);
+        EXPECT_EQ(ipcheap_static_release(mine, &channel), 0);
+        EXPECT_EQ(ipcheap_static_release(mine, &more), 0);
+        _exit(0);
+    }
+    EXPECT_EQ(ipcheap_static_release(mine, &channel), 0);
+    EXPECT_EQ(count_users(heap, &channel), 1);
+    EXPECT_EQ(write(to_child[1], &byte, 1), 1);
+    EXPECT_EQ(read(to_parent[0], &byte, 1), 1);
+    ipcheap_release(mine);
+    EXPECT_EQ(count_users(heap, &channel), 1);
+    EXPECT_EQ(remove_it(heap, 1), 0);
+    EXPECT_EQ(in_use(heap), 4096 + 4096);
+    EXPECT_EQ(write(to_child[1], &byte, 1), 1);
+    expect_success(pid);
+    EXPECT_EQ(in_use(heap), 4096);
+    expect_sound(heap);
+    for (int i = 0; i < 2; i++) {
+        close(to_child[i]);
+        close(to_parent[i]);
+    }
+    ipcheap_release(heap);
+    close(fd);
+}
+#else
+static void a_child_without_a_slot_is_covered_by_its_parent(void) {}
+#endif
+
+/* Ten thousand short uses take no slot for long. */
+static void the_slots_of_users_are_used_again(void) {
+    int fd = new_segment(4 * MIB), status;
+    ipcheap_heap *heap = attach(fd);
+    ipcheap_channel channel = ready_segment(heap);
+    void *data;
+    for (int i = 0; i < 10000; i++) {
+        EXPECT_EQ(ipcheap_static_hold(heap, &channel, &data), 0);
+        EXPECT_EQ(ipcheap_static_release(heap, &channel), 0);
+    }
+    for (int i = 0; i < 100; i++) EXPECT(waitpid(run_peer(fd, hold_and_die), &status, 0) > 0);
+    EXPECT_EQ(ipcheap_static_hold(heap, &channel, &data), 0);
+    EXPECT_EQ(count_users(heap, &channel), 1);
+    expect_sound(heap);
+    ipcheap_release(heap);
+    close(fd);
+}
+
+static void an_initialiser_that_adds_its_own_segment_is_told(void) {
+    int fd = new_segment(4 * MIB);
+    ipcheap_heap *heap = attach(fd);
+    ipcheap_channel channel = static_segment(heap, 1, 4096, 1);
+    static_segment(heap, 1, 4096, IPCHEAP_CHANNEL_BUSY);
+    EXPECT_EQ(ipcheap_static_ready(heap, &channel, 1), 0);
+    static_segment(heap, 1, 4096, 0);
+    ipcheap_release(heap);
+    close(fd);
+}
+
 int main(void) {
     it_is_initialised_once_and_zero_to_begin_with();
     a_dead_initialiser_is_replaced();
@@ -181,5 +463,13 @@ int main(void) {
     a_lock_tells_that_its_owner_died();
     a_broken_barrier_releases_everyone();
     a_word_is_waited_for();
+    a_process_is_one_user_until_its_last_use();
+    what_is_removed_by_force_keeps_its_memory_for_its_users();
+    many_processes_use_a_segment();
+    the_last_user_of_a_removed_segment_dies();
+    a_forked_child_is_a_user();
+    a_child_without_a_slot_is_covered_by_its_parent();
+    the_slots_of_users_are_used_again();
+    an_initialiser_that_adds_its_own_segment_is_told();
     return 0;
 }

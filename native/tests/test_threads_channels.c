@@ -45,6 +45,47 @@ static void two_add_and_remove_channels(void) {
     expect_empty(&scene);
 }
 
+/* Uses a segment that others remove and add again; what is not used any more becomes records. */
+static void *use_what_is_removed(void *argument) {
+    struct scene *scene = argument;
+    ipcheap_key key;
+    EXPECT_EQ(ipcheap_key_int(&key, OTHER), 0);
+    for (int i = 0; i < ROUNDS / 4; i++) {
+        ipcheap_channel channel;
+        int added = ipcheap_add_static_segment(scene->heap, &key, 4096, &channel);
+        int ready = added == 1 ? ipcheap_static_ready(scene->heap, &channel, 1) : 0;
+        EXPECT(ready == 0 || ready == IPCHEAP_CHANNEL_NOT_FOUND);
+        EXPECT(added >= 0 || added == IPCHEAP_WOULD_BLOCK);
+        void *data = NULL;
+        int error = added < 0 ? added : ipcheap_static_hold(scene->heap, &channel, &data);
+        EXPECT(error == 0 || error == IPCHEAP_CHANNEL_NOT_FOUND || added < 0);
+        ipcheap_record record;
+        EXPECT_EQ(ipcheap_allocate(scene->heap, 4096, &record), 0);
+        memset(record.data, 0, record.nbytes);
+        int removed = ipcheap_remove_channel(scene->heap, &key, i % 2);
+        EXPECT(removed == 0 || removed == IPCHEAP_CHANNEL_NOT_FOUND);
+        if (error == 0) {
+            atomic_fetch_add((_Atomic uint64_t *)data, 1);
+            EXPECT_EQ(ipcheap_static_release(scene->heap, &channel), 0);
+        }
+        for (uint64_t j = 0; j < record.nbytes; j++)
+            EXPECT_EQ(((unsigned char *)record.data)[j], 0);
+        EXPECT_EQ(ipcheap_free(scene->heap, &record), 0);
+    }
+    return NULL;
+}
+
+static void what_is_removed_while_it_is_used_spoils_no_record(void) {
+    struct scene scene = new_scene(MIB);
+    pthread_t threads[3];
+    for (int i = 0; i < 3; i++) threads[i] = start(use_what_is_removed, &scene);
+    for (int i = 0; i < 3; i++) pthread_join(threads[i], NULL);
+    ipcheap_key key;
+    EXPECT_EQ(ipcheap_key_int(&key, OTHER), 0);
+    ipcheap_remove_channel(scene.heap, &key, 1);
+    expect_empty(&scene);
+}
+
 static void *receive_until_it_is_gone(void *argument) {
     struct scene *scene = argument;
     ipcheap_endpoint *consumer = claim(scene->heap, &scene->first, IPCHEAP_CONSUMER);
@@ -229,6 +270,7 @@ static void the_heap_is_closed_while_it_is_used(void) {
 int main(void) {
     two_add_and_remove_channels();
     a_channel_is_removed_while_it_is_used();
+    what_is_removed_while_it_is_used_spoils_no_record();
     two_meet_on_a_static_segment();
     the_heap_is_closed_while_it_is_used();
     return 0;

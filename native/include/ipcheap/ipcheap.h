@@ -618,8 +618,8 @@ IPCHEAP_API int64_t ipcheap_pending(ipcheap_endpoint *endpoint);
 /*
  * Adds a segment of `nbytes` zero bytes, or takes the one that exists; 0 takes one of any size.
  * Returns 0 if it is ready; 1 if the caller is to initialise it and then call
- * ipcheap_static_ready(); WOULD_BLOCK while another participant initialises it. CHANNEL_TYPE if
- * the size differs or the ID is that of a channel, HEAP_FULL if there is no room.
+ * ipcheap_static_ready(); WOULD_BLOCK while another participant initialises it, CHANNEL_BUSY while
+ * the calling thread does. CHANNEL_TYPE if the size differs or the ID is that of a channel, HEAP_FULL if there is no room.
  */
 IPCHEAP_API int ipcheap_add_static_segment(ipcheap_heap *heap, const ipcheap_key *key,
                                            uint64_t nbytes, ipcheap_channel *channel);
@@ -629,11 +629,36 @@ IPCHEAP_API int ipcheap_add_static_segment(ipcheap_heap *heap, const ipcheap_key
  */
 IPCHEAP_API int ipcheap_static_ready(ipcheap_heap *heap, const ipcheap_channel *channel,
                                      int succeeded);
+/* Describes the participant that is initialising the segment. Returns 1, or 0 if none is. */
+IPCHEAP_API int ipcheap_static_initialiser(ipcheap_heap *heap, const ipcheap_channel *channel,
+                                           ipcheap_holder *holder);
 /*
  * Returns the segment's bytes, 64-byte aligned, which are valid as long as the channel. NULL if
  * the channel is gone, or until the segment is ready, except in the thread that initialises it.
+ * A process that keeps the pointer while others may remove the channel calls ipcheap_static_hold().
  */
 IPCHEAP_API void *ipcheap_static_data(ipcheap_heap *heap, const ipcheap_channel *channel);
+/*
+ * Gets the segment's bytes and makes this process a user of the segment: without force it cannot be
+ * removed, and its memory is given to nobody else before the last user is gone. Closing the heap
+ * changes nothing. A forked child is a user of its own. Returns 0, CHANNEL_NOT_FOUND where
+ * ipcheap_static_data() returns NULL, or HEAP_BUSY.
+ */
+IPCHEAP_API int ipcheap_static_hold(ipcheap_heap *heap, const ipcheap_channel *channel,
+                                    void **data);
+/*
+ * Takes back one call of ipcheap_static_hold(); after the last one the bytes must not be used. Any
+ * thread may call, also after closing. Never fails: what the heap lock delays is done later.
+ */
+IPCHEAP_API int ipcheap_static_release(ipcheap_heap *heap, const ipcheap_channel *channel);
+/* Returns 1 if the segment has been removed, 0 otherwise. Only for a user of the segment. */
+IPCHEAP_API int ipcheap_static_removed(ipcheap_heap *heap, const ipcheap_channel *channel);
+/*
+ * Describes the next process that uses a static segment: its thread is the one that began. *cursor
+ * is 0 at first. Returns 1, or 0 at the end.
+ */
+IPCHEAP_API int ipcheap_next_user(ipcheap_heap *heap, const ipcheap_channel *channel,
+                                  uint32_t *cursor, ipcheap_holder *holder);
 
 /*
  * Sleeps while *word, of 4 or 8 bytes, is `expected`. A thread that changes the word calls

@@ -91,12 +91,23 @@ uint32_t directory_entries(ipcheap_heap *heap) {
     return (uint32_t)least(get(&heap->header->entries), room);
 }
 
+/* True for a part that is not the kind's: the table of a channel's users. */
+static bool is_of_users(const struct kind *kind, uint32_t part) {
+    return kind->has_users && part == USERS_PART;
+}
+
+static enum page_kind pages_of_part(const struct kind *kind, uint32_t part) {
+    return is_of_users(kind, part) ? KIND_SYSTEM : kind->pages;
+}
+
 uint64_t channel_part(ipcheap_heap *heap, uint32_t index, uint32_t part, uint64_t bytes) {
     struct channel *channel = channel_at(heap, index);
     if (!channel) return 0;
     uint64_t offset = get_acquire(&channel->parts[part]); /* with channel_make_part() */
     const struct kind *kind = kind_of(heap, channel);
-    return kind && extent_is(heap, offset, bytes, kind->pages, part_tag(index, part)) ? offset : 0;
+    if (!kind) return 0;
+    enum page_kind pages = pages_of_part(kind, part);
+    return extent_is(heap, offset, bytes, pages, part_tag(index, part)) ? offset : 0;
 }
 
 int channel_of(ipcheap_heap *heap, const ipcheap_channel *handle, struct channel **channel) {
@@ -394,7 +405,9 @@ int channel_make_part(struct participant *me, uint32_t index, uint32_t part, uin
     const struct kind *kind = kind_of(heap, channel);
     uint64_t page;
     if (!kind) return IPCHEAP_CORRUPT;
-    int error = zeroes_make(me, kind->zone, bytes, kind->pages, part_tag(index, part), &page);
+    int zone = is_of_users(kind, part) ? SYSTEM_ZONE : kind->zone;
+    enum page_kind pages = pages_of_part(kind, part);
+    int error = zeroes_make(me, zone, bytes, pages, part_tag(index, part), &page);
     if (error) return error;
     put_release(&channel->parts[part], page_offset(heap, page)); /* pairs with channel_part() */
     return 0;

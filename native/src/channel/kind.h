@@ -40,6 +40,7 @@ struct kind {
     int zone;
     enum page_kind pages;
     bool made_with_channel;
+    bool has_users; /* processes map its memory for long: channel/users.h */
     uint64_t (*bytes)(uint64_t shape);
 
     /* Contents; under the lock. NULL: a kind without contents of its own. */

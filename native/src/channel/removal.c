@@ -2,6 +2,7 @@
 
 #include "channel/directory.h"
 #include "channel/side.h"
+#include "channel/users.h"
 #include "channel/wake.h"
 #include "memory/trim.h"
 #include "segment/lock.h"
@@ -11,6 +12,7 @@ void channel_drop_if_done(struct participant *me, uint32_t index) {
     if (!channel || get(&channel->state) >> 62 != CHANNEL_REMOVED) return;
     for (int side = 0; side < 2; side++)
         if (side_state(get(&channel->seats[side].holder)) == SIDE_OPEN) return;
+    if (users_any(me->heap, index)) return;
     const struct kind *kind = kind_of(me->heap, channel);
     if (kind && kind->drain) kind->drain(me, index);
     directory_drop(me, index);
@@ -40,7 +42,7 @@ int ipcheap_remove_channel(ipcheap_heap *heap, const ipcheap_key *key, int force
     if (!error) error = channel_of(heap, &handle, &channel);
     if (!error) {
         bool taken = side_taken(me, channel, 0) | side_taken(me, channel, 1);
-        if (taken && !force)
+        if ((taken || users_elsewhere(heap, handle.index)) && !force)
             error = IPCHEAP_CHANNEL_BUSY;
         else
             remove_channel(me, channel, handle.index);

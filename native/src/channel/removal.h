@@ -1,7 +1,7 @@
 /*
- * removal.h - layer channel: taking a channel out of the heap, now and when its last side closes.
+ * removal.h - layer channel: taking a channel out of the heap, now and when its last user is gone.
  *
- *   state   LIVE  ->  REMOVED, flags |= GONE  ->  FREE, once no side is open
+ *   state   LIVE  ->  REMOVED, flags |= GONE  ->  FREE, once no side is open and no process uses it
  *
  * Holders of the heap lock call.
  */
@@ -10,7 +10,7 @@
 
 #include "channel/kind.h"
 
-/* Frees a removed channel if no side is open. Under the lock. */
+/* Frees a removed channel if no side is open and no process uses its memory. Under the lock. */
 void channel_drop_if_done(struct participant *me, uint32_t index);
 
 #endif

@@ -1,6 +1,7 @@
 /* open.c - opening and closing a heap: all layers put together. */
 
 #include "channel/directory.h"
+#include "channel/hold.h"
 #include "endpoint/bell.h"
 #include "endpoint/patience.h"
 #include "heap/kinds.h"
@@ -45,6 +46,7 @@ static const struct hooks hooks = {
     .forget = memory_forget,
     .close_endpoints = endpoints_close,
     .abandon = bells_abandon,
+    .share = holds_share,
     .reclaim = reclaim,
     .kinds = kinds,
 };
@@ -96,6 +98,7 @@ int ipcheap_close(ipcheap_heap *heap) {
 
 void ipcheap_release(ipcheap_heap *heap) {
     ipcheap_close(heap);
+    holds_end(heap);
     participants_forget(heap);
     process_list_remove(heap);
     segment_free(heap);

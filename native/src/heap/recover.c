@@ -96,14 +96,18 @@ static void name_dead(const struct recovery *r) {
 static int recover_one(struct participant *me, uint32_t slot, uint32_t generation,
                        ipcheap_recovery *report, const ipcheap_recovery_witness *witness) {
     struct recovery r = {me, me->heap, slot, generation, report, witness};
-    if (witness) name_dead(&r);
+    struct participant_slot *record = slot_at(me->heap, slot);
+    /* A keeper is no participant that anybody knows of: its process's threads are. */
+    uint64_t keeper = slot_word(generation, SLOT_KEEPER);
+    bool counts = get_acquire(&record->word) != keeper; /* pairs with slot_fill() */
+    if (witness && counts) name_dead(&r);
     for (int pass = 0; pass < RECOVERY_PASSES; pass++) recover_channels(&r, pass);
     recover_memory(&r);
-    report->participants++;
-    put(&me->heap->header->recoveries, get(&me->heap->header->recoveries) + 1);
+    report->participants += counts;
+    if (counts) put(&me->heap->header->recoveries, get(&me->heap->header->recoveries) + 1);
     /* The slot comes last, unless it has a new occupant already. */
-    uint64_t live = slot_word(generation, SLOT_LIVE);
-    put_if(&slot_at(me->heap, slot)->word, &live, slot_word(generation, SLOT_FREE));
+    uint64_t live = counts ? slot_word(generation, SLOT_LIVE) : keeper;
+    put_if(&record->word, &live, slot_word(generation, SLOT_FREE));
     return 0;
 }
 

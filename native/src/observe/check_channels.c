@@ -169,9 +169,9 @@ static void check_participants(struct check *c) {
             return;
         }
         uint64_t state = get_acquire(&record->word) & 0xFF; /* pairs with slot_fill() */
-        if (state != SLOT_FREE && state != SLOT_LIVE)
+        if (state != SLOT_FREE && state != SLOT_LIVE && state != SLOT_KEEPER)
             fault(c, "participant slot %u is in no known state", slot);
-        if (state == SLOT_LIVE && !label_is_text(record))
+        if ((state == SLOT_LIVE || state == SLOT_KEEPER) && !label_is_text(record))
             fault(c, "the label of participant slot %u is no text", slot);
     }
 }

@@ -119,11 +119,25 @@ void presence_end(ipcheap_heap *heap, bool keeps_slots) {
         presences_close(heap); /* a child that is being forked keeps what it inherits of it */
 }
 
+int presence_for_child(ipcheap_heap *heap) {
+    int file = file_descriptor(heap);
+    if (file < 0) return file;
+    int error = descriptor_reopen(file, &heap->child_presence);
+    if (!error && !heap->closed) error = os_byte_share(heap->child_presence.fd, USERS_BYTE);
+    return error;
+}
+
 void presence_after_fork(ipcheap_heap *heap) {
     struct presence mine = {.lock = NO_DESCRIPTOR};
     pthread_mutex_init(&heap->opening, NULL);
     for (struct presence *p = heap->former; p; p = p->next) p->hold = (struct hold){0};
-    bool opens = !heap->closed && descriptor_is_ours(&heap->file);
+    if (heap->child) { /* its byte is locked already: by the parent, for this child */
+        mine.lock = heap->child_presence;
+        mine.hold = os_hold(mine.lock.fd);
+        heap->presences++;
+        heap->child_presence = NO_DESCRIPTOR;
+    }
+    bool opens = !heap->child && !heap->closed && descriptor_is_ours(&heap->file);
     /* First, so that at no moment the heap seems to have no user. An error is left to the first use. */
     if (opens) presence_open(heap, heap->file.fd, &mine);
     bool short_of = opens && mine.lock.fd < 0;

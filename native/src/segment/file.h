@@ -34,6 +34,8 @@ int presence_descriptor(ipcheap_heap *heap);
 void presence_unlock(ipcheap_heap *heap, uint32_t presence, uint64_t byte);
 /* Ends the presence of a closed heap, unless a participant keeps its slot. Under the process mutex. */
 void presence_end(ipcheap_heap *heap, bool keeps_slots);
+/* Opens the presence of a child that is about to be forked. Under the process mutex. */
+int presence_for_child(ipcheap_heap *heap);
 /* Replaces the parent's presence by one of this process, in a forked child: calls what a handler may. */
 void presence_after_fork(ipcheap_heap *heap);
 

@@ -17,6 +17,7 @@
 #include "segment/layout.h"
 
 struct kind;
+struct channel_hold;
 struct participant_memory;
 
 enum participant_attention {
@@ -60,6 +61,11 @@ struct hooks {
     void (*close_endpoints)(struct participant *owner, struct participant *me);
     /* Closes what a forked child has inherited of a participant of its parent. */
     void (*abandon)(struct participant *me);
+    /*
+     * Before a fork: makes the child a user of all channels' memory that this process uses, and
+     * returns whether that worked. NULL: the child has no slot. Under the process mutex.
+     */
+    bool (*share)(struct ipcheap_heap *heap, struct participant *child);
     /* Frees garbage that waits in channels, because memory is short; under the lock. */
     void (*reclaim)(struct participant *me);
     const struct kind *const *kinds; /* by number: channel/kind.h */
@@ -104,6 +110,13 @@ struct ipcheap_heap {
     _Atomic uint32_t members_here; /* living threads among them */
     struct participant *_Atomic by_slot[PARTICIPANTS];
     struct channel *_Atomic chunks[DIRECTORY_CHUNKS]; /* they never move: see channel_at() */
+    /* What this process uses of channels' memory: channel/hold.h. Under the process mutex. */
+    struct participant *keeper; /* in whose name; NULL while it uses nothing */
+    struct channel_hold *holds;
+    uint32_t hold_count, hold_room;
+    /* Between the handlers of a fork: the child's keeper, and the presence with its byte. */
+    struct participant *child;
+    struct descriptor child_presence;
     struct ipcheap_heap *next_of_process;
 };
 

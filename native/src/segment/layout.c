@@ -79,6 +79,7 @@ uint32_t layout_hash(void) {
         POSITION_BITS,
         SMALL_SLAB_SHIFT,
         LARGE_SLAB_SHIFT,
+        USERS,
     };
     uint32_t hash = 2166136261u;
     for (size_t i = 0; i < sizeof facts / sizeof *facts; i++) hash = (hash ^ facts[i]) * 16777619u;

@@ -167,7 +167,8 @@ static inline uint32_t slab_owner_index(uint64_t owner) { return (uint32_t)(owne
 
 /* Participants ----------------------------------------------------------------------- */
 
-enum participant_state { SLOT_FREE = 0, SLOT_LIVE = 1 };
+/* A keeper is no thread: it stands for a process that uses memory of channels. */
+enum participant_state { SLOT_FREE = 0, SLOT_LIVE = 1, SLOT_KEEPER = 2 };
 
 #define LABEL_WORDS 6
 #define WAYS_IN_TURN UINT32_C(0x80000000) /* below it a bit a size of copies: base/copy.h */
@@ -321,6 +322,14 @@ static_assert(sizeof(struct seat) == 32, "two a cache line");
 
 #define PARTS 2 /* areas that a descriptor itself leads to */
 
+/*
+ * The users of a channel whose memory processes map for long: OWN tags of keepers, or 0. Some stand
+ * in the descriptor. The others have a table in the system zone, with a word for each slot.
+ */
+#define USERS 8
+#define USERS_PART 1
+#define USERS_BYTES (PARTICIPANTS * sizeof(shared64))
+
 /* Two lines that change rarely; two lines for each side; then what is written only to sleep. */
 struct channel {
     shared64 state; /* channel_state << 62 | the maker's generation and slot while MAKING */
@@ -335,7 +344,10 @@ struct channel {
     shared64 key[7]; /* an ipcheap_key */
     struct side sides[2];
     struct seat seats[2];
-    shared64 of_kind[8]; /* for a kind: what it writes only to sleep, end or reset */
+    union {
+        shared64 of_kind[8]; /* for a kind: what it writes only to sleep, end or reset */
+        shared64 users[USERS];
+    };
 };
 static_assert(offsetof(struct channel, sides) == 128, "sides start on their own lines");
 static_assert(offsetof(struct channel, seats) == 384, "seats start on a line of their own");

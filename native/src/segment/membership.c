@@ -28,14 +28,65 @@ static uint32_t forks; /* stored in a child before it has a second thread */
 
 uint32_t ipcheap_forks(void) { return forks; }
 
+void process_enter(void) { pthread_mutex_lock(&process_mutex); }
+
+void process_leave(void) { pthread_mutex_unlock(&process_mutex); }
+
+static int keeper_take(ipcheap_heap *heap, int live, struct participant **result);
+static int recover_predecessor(struct participant *me);
+
+/*
+ * Gives the child of a fork a keeper while the parent still uses what both will see. Its byte is
+ * locked through a description of its own, which both have until the parent closes it.
+ */
+static void child_prepare(ipcheap_heap *heap) {
+    struct participant *child = NULL;
+    int error = presence_for_child(heap);
+    if (!error) error = keeper_take(heap, heap->child_presence.fd, &child);
+    if (!error && child->succeeds_dead) error = recover_predecessor(child);
+    /* Whose it is, is not known yet: not this process's. */
+    if (!error) put(&child->record->pid, 0);
+    if (!error && heap->hooks->share(heap, child)) {
+        heap->child = child;
+        return;
+    }
+    heap->hooks->share(heap, NULL);
+    if (child && !child->succeeds_dead)
+        put_release(&child->record->word, slot_word(child->generation, SLOT_FREE));
+    descriptor_close(&heap->child_presence);
+    free(child);
+}
+
 static void before_fork(void) {
-    pthread_mutex_lock(&process_mutex);
+    process_enter();
+    for (struct ipcheap_heap *heap = handles; heap; heap = heap->next_of_process)
+        if (heap->keeper) child_prepare(heap);
     os_before_fork();
 }
 
 static void after_fork_in_parent(void) {
     os_after_fork();
-    pthread_mutex_unlock(&process_mutex);
+    for (struct ipcheap_heap *heap = handles; heap; heap = heap->next_of_process) {
+        descriptor_close(&heap->child_presence);
+        free(heap->child);
+        heap->child = NULL;
+    }
+    process_leave();
+}
+
+/* Makes the keeper that the parent has prepared this child's own. */
+static void child_takes_over(ipcheap_heap *heap) {
+    free(heap->keeper);
+    heap->keeper = heap->child;
+    heap->child = NULL;
+    if (!heap->keeper) return;
+    heap->keeper->presence = heap->presences;
+    struct participant_slot *record = heap->keeper->record;
+    put(&record->pid, os_process_id());
+    put(&record->tid, os_thread_id());
+    put(&record->process, heap->process);
+    put(&record->namespace, os_process_namespace());
+    heap->by_slot[heap->keeper->slot] = heap->keeper;
 }
 
 static void after_fork_in_child(void) {
@@ -58,11 +109,12 @@ static void after_fork_in_child(void) {
         }
         heap->members = NULL;
         heap->members_here = 0;
+        child_takes_over(heap);
     }
     mine = NULL;
     participant_cache.serial = 0;
     os_after_fork();
-    pthread_mutex_unlock(&process_mutex); /* the child's only thread is the one that took it */
+    process_leave(); /* the child's only thread is the one that took it */
 }
 
 /* Thread exit ---------------------------------------------------------------------------- */
@@ -152,14 +204,16 @@ static int slot_take(ipcheap_heap *heap, int live, uint32_t *slot, bool *was_liv
             struct participant_slot *record = slot_at(heap, s);
             int error = segment_commit_meta(heap, record, sizeof *record);
             if (error) return error;
-            *was_live = (get(&record->word) & 0xFF) != SLOT_FREE;
-            if (*was_live && pass == 0) continue;
+            uint64_t state = get(&record->word) & 0xFF;
+            /* A keeper leaves little to recover, even if its process ends in a normal way. */
+            if (state != SLOT_FREE && state != SLOT_KEEPER && pass == 0) continue;
             error = os_byte_lock(live, s);
             if (error == IPCHEAP_WOULD_BLOCK) continue;
             if (error) return error;
             /* Only the holder of the byte changes the word, so it can be relied on from here. */
-            *was_live = (get(&record->word) & 0xFF) != SLOT_FREE;
-            if (*was_live && pass == 0) {
+            state = get(&record->word) & 0xFF;
+            *was_live = state != SLOT_FREE;
+            if (*was_live && state != SLOT_KEEPER && pass == 0) {
                 os_byte_unlock(live, s);
                 continue;
             }
@@ -179,7 +233,8 @@ static void label_fill(char *label) {
         if ((unsigned char)*at < 0x20 || *at == 0x7F) *at = '?';
 }
 
-static void slot_fill(ipcheap_heap *heap, uint32_t slot, uint32_t generation) {
+static void slot_fill(ipcheap_heap *heap, uint32_t slot, uint32_t generation,
+                      enum participant_state state) {
     struct participant_slot *record = slot_at(heap, slot);
     uint64_t label[LABEL_WORDS] = {0};
     label_fill((char *)label);
@@ -198,7 +253,7 @@ static void slot_fill(ipcheap_heap *heap, uint32_t slot, uint32_t generation) {
     put(&record->from, 0);
     put(&record->letting, 0);
     /* Release: pairs with participant_alive(). */
-    put_release(&record->word, slot_word(generation, SLOT_LIVE));
+    put_release(&record->word, slot_word(generation, state));
 }
 
 static struct participant *participant_new(ipcheap_heap *heap, uint32_t slot) {
@@ -262,6 +317,13 @@ static void participants_lose(ipcheap_heap *heap, int live) {
         heap->by_slot[p->slot] = NULL;
         heap->serial = ++next_serial;
     }
+    struct participant *keeper = heap->keeper;
+    if (!keeper || keeper->presence == heap->presences) return;
+    if (os_byte_locked(live, keeper->slot) != 0) return;
+    heap->by_slot[keeper->slot] = NULL;
+    heap->hooks->forget(keeper);
+    free(keeper);
+    heap->keeper = NULL; /* the next use makes another one a user of all that is in use */
 }
 
 /* Recovers the slot's last occupant, which died; after an error the next call retries. */
@@ -314,7 +376,7 @@ int participant_join(ipcheap_heap *heap, struct participant **result) {
     if (!error) {
         me->thread = thread_marker();
         me->succeeds_dead = was_live;
-        slot_fill(heap, slot, me->generation);
+        slot_fill(heap, slot, me->generation, SLOT_LIVE);
         me->next_of_heap = heap->members;
         heap->members = me;
         heap->members_here++;
@@ -345,7 +407,7 @@ void participants_close(ipcheap_heap *heap) {
         if ((p == me || !p->thread) && done(p)) participant_retire(p);
         keeps_slots |= heap->by_slot[p->slot] == p;
     }
-    presence_end(heap, keeps_slots);
+    presence_end(heap, keeps_slots || heap->keeper);
     pthread_mutex_unlock(&process_mutex);
 }
 
@@ -373,6 +435,52 @@ void participants_forget(ipcheap_heap *heap) {
     }
     heap->members = NULL;
     pthread_mutex_unlock(&process_mutex);
+}
+
+/* Keepers --------------------------------------------------------------------------------- */
+
+/* Takes a slot for a keeper. Under the process mutex. */
+static int keeper_take(ipcheap_heap *heap, int live, struct participant **result) {
+    uint32_t slot;
+    bool was_live;
+    int error = slot_take(heap, live, &slot, &was_live);
+    if (error) return error;
+    struct participant *keeper = participant_new(heap, slot);
+    if (!keeper) {
+        os_byte_unlock(live, slot);
+        return IPCHEAP_NO_MEMORY;
+    }
+    keeper->succeeds_dead = was_live;
+    slot_fill(heap, slot, keeper->generation, SLOT_KEEPER);
+    *result = keeper;
+    return 0;
+}
+
+int keeper_join(ipcheap_heap *heap) {
+    int live = presence_descriptor(heap);
+    if (live >= 0) participants_lose(heap, live);
+    if (!heap->keeper) {
+        if (live < 0) return live;
+        int error = keeper_take(heap, live, &heap->keeper);
+        if (error) return error;
+        heap->by_slot[heap->keeper->slot] = heap->keeper;
+    }
+    return heap->keeper->succeeds_dead ? recover_predecessor(heap->keeper) : 0;
+}
+
+void keeper_leave(ipcheap_heap *heap, bool owes) {
+    struct participant *keeper = heap->keeper;
+    if (!keeper) return;
+    heap->hooks->leave(keeper);
+    if (owes || keeper->memory) {
+        presence_unlock(heap, keeper->presence, keeper->slot);
+        heap->by_slot[keeper->slot] = NULL;
+    } else {
+        participant_retire(keeper);
+    }
+    heap->hooks->forget(keeper);
+    free(keeper);
+    heap->keeper = NULL;
 }
 
 /* Dead participants ----------------------------------------------------------------------- */

@@ -43,6 +43,18 @@ void participants_close(ipcheap_heap *heap);
 /* Removes all participants of a handle that goes away, in every thread. */
 void participants_forget(ipcheap_heap *heap);
 
+/*
+ * Gives the process a keeper, a slot of its own that lives as long as the process and survives
+ * closing. Only one thread uses it at a time, the one with the process mutex.
+ */
+int keeper_join(ipcheap_heap *heap);
+/* Frees the keeper and its slot; the slot stays that of a dead one if the keeper owes anything. */
+void keeper_leave(ipcheap_heap *heap, bool owes);
+
+/* Holds off forks and all threads that join or leave. Comes before the heap lock. */
+void process_enter(void);
+void process_leave(void);
+
 /* Lists a handle, so that a forked child can drop what belongs to its parent. */
 int process_list_add(ipcheap_heap *heap);
 void process_list_remove(ipcheap_heap *heap);

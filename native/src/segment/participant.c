@@ -47,7 +47,8 @@ bool participant_absent(ipcheap_heap *heap, uint32_t slot) {
 bool participant_alive(ipcheap_heap *heap, uint32_t slot, uint32_t generation) {
     if (!slot_exists(heap, slot)) return false;
     uint64_t word = get_acquire(&slot_at(heap, slot)->word); /* pairs with slot_fill() */
-    if (word != slot_word(generation, SLOT_LIVE)) return false;
+    if (word != slot_word(generation, SLOT_LIVE) && word != slot_word(generation, SLOT_KEEPER))
+        return false;
     struct participant *own = heap->by_slot[slot];
     return own ? own->generation == generation : !participant_absent(heap, slot);
 }
@@ -100,7 +101,8 @@ int ipcheap_next_participant(ipcheap_heap *heap, uint32_t *cursor, ipcheap_holde
     while (*cursor < used) {
         uint32_t slot = (*cursor)++;
         if (!slot_exists(heap, slot)) continue;
-        if ((get(&slot_at(heap, slot)->word) & 0xFF) == SLOT_FREE) continue;
+        uint64_t state = get(&slot_at(heap, slot)->word) & 0xFF;
+        if (state == SLOT_FREE || state == SLOT_KEEPER) continue;
         participant_describe(heap, slot, holder);
         return 1;
     }
@@ -113,7 +115,7 @@ void participants_count(ipcheap_heap *heap, uint32_t *living, uint32_t *dead) {
     for (uint32_t slot = 0; slot < used; slot++) {
         if (!slot_exists(heap, slot)) continue;
         uint64_t word = get(&slot_at(heap, slot)->word);
-        if ((word & 0xFF) == SLOT_FREE) continue;
+        if ((word & 0xFF) == SLOT_FREE || (word & 0xFF) == SLOT_KEEPER) continue;
         if (participant_alive(heap, slot, (uint32_t)(word >> 8)))
             ++*living;
         else

@@ -55,7 +55,7 @@ bool participant_has_been(ipcheap_heap *heap, uint32_t slot, uint32_t generation
 bool participant_absent(ipcheap_heap *heap, uint32_t slot);
 /* Describes the present or last occupant of a slot; all zero if there is no such slot. */
 void participant_describe(ipcheap_heap *heap, uint32_t slot, ipcheap_holder *holder);
-/* Counts the slots in use by living and by dead participants. */
+/* Counts the slots in use by living and by dead participants, without keepers. */
 void participants_count(ipcheap_heap *heap, uint32_t *living, uint32_t *dead);
 
 #endif

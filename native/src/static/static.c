@@ -5,12 +5,13 @@
 #include <string.h>
 
 #include "channel/directory.h"
+#include "channel/hold.h"
 #include "memory/block.h"
 #include "segment/lock.h"
 
 /*
- * Returns 1 if the caller is to initialise the segment, 0 if that is done, and WOULD_BLOCK if a
- * living participant is doing so. Under the lock.
+ * Returns 1 if the caller is to initialise the segment, 0 if that is done, WOULD_BLOCK if another
+ * living participant is doing so, and CHANNEL_BUSY if the caller itself is. Under the lock.
  */
 static int take_initialisation(struct participant *me, const ipcheap_channel *handle, bool fresh) {
     struct channel *channel = channel_at(me->heap, handle->index);
@@ -18,6 +19,7 @@ static int take_initialisation(struct participant *me, const ipcheap_channel *ha
     if (!memory) return IPCHEAP_CORRUPT;
     uint64_t ready = get(&channel->ready);
     if (ready == STATIC_READY) return 0;
+    if (ready == me->tag) return IPCHEAP_CHANNEL_BUSY;
     if (tag_kind(ready) == TAG_OWN) { /* the initialiser, in the form of a holder: SIDE_OPEN */
         bool never = recover_if_dead(me, ready) == IPCHEAP_CORRUPT;
         if (!never && get(&channel->ready) != 0) return IPCHEAP_WOULD_BLOCK;
@@ -71,6 +73,40 @@ void *ipcheap_static_data(ipcheap_heap *heap, const ipcheap_channel *handle) {
     return offset ? at_offset(heap, offset) : NULL;
 }
 
+int ipcheap_static_hold(ipcheap_heap *heap, const ipcheap_channel *handle, void **data) {
+    if (heap->closed) return IPCHEAP_HEAP_CLOSED;
+    int error = ipcheap_static_data(heap, handle) ? 0 : IPCHEAP_CHANNEL_NOT_FOUND;
+    if (!error) error = hold_take(heap, handle);
+    if (error) return error;
+    uint64_t offset = channel_part(heap, handle->index, 0, handle->shape);
+    if (offset) {
+        *data = at_offset(heap, offset);
+        return 0;
+    }
+    hold_release(heap, handle);
+    return IPCHEAP_CORRUPT;
+}
+
+int ipcheap_static_release(ipcheap_heap *heap, const ipcheap_channel *handle) {
+    hold_release(heap, handle);
+    return 0;
+}
+
+int ipcheap_static_removed(ipcheap_heap *heap, const ipcheap_channel *handle) {
+    struct channel *channel;
+    return channel_of(heap, handle, &channel) != 0;
+}
+
+int ipcheap_static_initialiser(ipcheap_heap *heap, const ipcheap_channel *handle,
+                               ipcheap_holder *holder) {
+    struct channel *channel;
+    if (channel_of(heap, handle, &channel)) return 0;
+    uint64_t ready = get(&channel->ready);
+    if (tag_kind(ready) != TAG_OWN) return 0;
+    participant_describe(heap, tag_slot(ready), holder);
+    return 1;
+}
+
 static uint64_t bytes_of(uint64_t shape) { return shape; }
 
 /* Leaves the segment to its next adder to initialise, if the dead participant was doing so. */
@@ -85,6 +121,7 @@ const struct kind static_kind = {
     .zone = DATA_ZONE,
     .pages = KIND_STATIC,
     .made_with_channel = true,
+    .has_users = true,
     .bytes = bytes_of,
     .recover = static_recover,
 };

@@ -4,7 +4,8 @@
  *   channel->ready   0 untouched  ->  the initialiser's OWN tag  ->  STATIC_READY
  *                         ^  it failed or died  |
  *
- * The table of kinds is the only caller.
+ * A process that maps a segment is one of its users: channel/users.h. The table of kinds is the only
+ * caller.
  */
 #ifndef IPCHEAP_STATIC_STATIC_H
 #define IPCHEAP_STATIC_STATIC_H
