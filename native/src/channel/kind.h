@@ -18,6 +18,8 @@ struct recovery {
     uint32_t slot, generation;
     ipcheap_recovery *report;
     const ipcheap_recovery_witness *witness;
+    bool continued; /* another thread of its process, which is alive, continues it ... */
+    uint32_t first; /* ... and owns what has a tag of this generation or a later one */
 };
 
 /*
@@ -31,8 +33,10 @@ static inline bool names_dead(const struct recovery *r, uint64_t word) {
     return tag_slot(word) == r->slot && (int32_t)(tag_generation(word) - r->generation) <= 0;
 }
 
+/* True for an OWN tag of the dead participant's, or of an earlier occupant of its slot. */
 static inline bool owned_by_dead(const struct recovery *r, uint64_t tag) {
-    return tag_kind(tag) == TAG_OWN && names_dead(r, tag);
+    if (tag_kind(tag) != TAG_OWN || !names_dead(r, tag)) return false;
+    return !r->continued || (int32_t)(tag_generation(tag) - r->first) < 0;
 }
 
 struct kind {

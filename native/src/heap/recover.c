@@ -95,11 +95,17 @@ static void name_dead(const struct recovery *r) {
 
 static int recover_one(struct participant *me, uint32_t slot, uint32_t generation,
                        ipcheap_recovery *report, const ipcheap_recovery_witness *witness) {
-    struct recovery r = {me, me->heap, slot, generation, report, witness};
+    struct recovery r = {me, me->heap, slot, generation, report, witness, false, 0};
     struct participant_slot *record = slot_at(me->heap, slot);
     /* A keeper is no participant that anybody knows of: its process's threads are. */
     uint64_t keeper = slot_word(generation, SLOT_KEEPER);
     bool counts = get_acquire(&record->word) != keeper; /* pairs with slot_fill() */
+    uint32_t latest;
+    /* A thread that has ended is dead to a lock or segment that it held, and its records are not. */
+    if (participant_latest(me->heap, slot, &latest) && latest != generation) {
+        r.continued = participant_alive(me->heap, slot, latest);
+        r.first = slot == me->slot ? me->first : participant_first(me->heap, slot);
+    }
     if (witness && counts) name_dead(&r);
     for (int pass = 0; pass < RECOVERY_PASSES; pass++) recover_channels(&r, pass);
     recover_memory(&r);

@@ -6,6 +6,7 @@
 #include "memory/trim.h"
 #include "segment/commit.h"
 #include "segment/lock.h"
+#include "segment/participant.h"
 
 bool place_find(ipcheap_heap *heap, uint64_t offset, struct place *place) {
     const struct geometry *g = &heap->geometry;
@@ -39,7 +40,7 @@ struct participant *block_owner(ipcheap_heap *heap, const struct place *place) {
     uint64_t tag = get(place->tag);
     if (tag_kind(tag) != TAG_OWN) return NULL;
     struct participant *owner = heap->by_slot[tag_slot(tag)];
-    if (!owner || owner->tag != tag_owner(tag)) return NULL;
+    if (!owner || !participant_owns(owner, tag)) return NULL;
     if (place->in_slab && block_is_remote_free(place->block.slab, place->block.index)) return NULL;
     return owner;
 }

@@ -17,9 +17,18 @@ void fault(struct check *c, const char *format, ...) {
     if (c->say) c->say(c->context, text);
 }
 
+bool may_hold(ipcheap_heap *heap, uint64_t holder) {
+    const struct participant_slot *record = participant_record(heap, holder);
+    return record && get(&record->word) == slot_word(tag_generation(holder), SLOT_LIVE);
+}
+
 bool may_own(ipcheap_heap *heap, uint64_t tag) {
     const struct participant_slot *record = participant_record(heap, tag);
-    return record && get(&record->word) == slot_word(tag_generation(tag), SLOT_LIVE);
+    if (!record) return false;
+    uint64_t word = get_acquire(&record->word); /* pairs with slot_fill() */
+    uint32_t generation = tag_generation(tag), latest = (uint32_t)(word >> 8);
+    return word == slot_word(latest, SLOT_LIVE) && (int32_t)(generation - latest) <= 0 &&
+           (int32_t)(generation - get(&record->first)) >= 0;
 }
 
 bool run_is(ipcheap_heap *heap, uint64_t offset, enum page_kind kind, uint64_t tag,

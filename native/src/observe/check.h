@@ -25,7 +25,9 @@ struct check {
 /* Counts a fault and reports it in a sentence. */
 void __attribute__((format(printf, 2, 3))) fault(struct check *c, const char *format, ...);
 
-/* True if a tag or holder names a participant that is alive or awaits recovery. */
+/* True if a holder names a participant that is alive or awaits recovery. */
+bool may_hold(ipcheap_heap *heap, uint64_t holder);
+/* The same for an OWN tag, which may also name an ended thread whose participant another continues. */
 bool may_own(ipcheap_heap *heap, uint64_t tag);
 
 /* True if a used run with this kind, tag and length starts at this offset. */

@@ -12,7 +12,7 @@ static void check_seat(struct check *c, uint32_t index, struct channel *channel,
                        const char *name) {
     for (int look = 0; look < LOOKS; look++) {
         uint64_t holder = get_acquire(&channel->seats[side].holder); /* pairs with claim() */
-        if (side_state(holder) != SIDE_OPEN || may_own(c->heap, holder)) return;
+        if (side_state(holder) != SIDE_OPEN || may_hold(c->heap, holder)) return;
         if (look < LOOKS - 1) continue;
         if (get_acquire(&channel->seats[side].holder) == holder) /* pairs with claim() */
             fault(c, "the %s side of channel %u is held by nobody (%llx)", name, index,

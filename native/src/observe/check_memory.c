@@ -59,7 +59,7 @@ static void check_slab(struct check *c, const struct extent_walk *walk) {
     struct slab *slab = slab_at(heap, granule);
     uint32_t blocks = slab_blocks(heap, size_class);
     uint64_t owner = get(&slab->owner);
-    if (owner && !may_own(heap, slab_owner_tag(owner)))
+    if (owner && !may_hold(heap, slab_owner_tag(owner)))
         fault(c, "slab %u is owned by nobody (owner %llx)", granule, (number)owner);
     uint64_t bytes = size_class_bytes(size_class);
     for (uint32_t i = 0; i < blocks; i++)

@@ -30,7 +30,7 @@ static void check_static(struct check *c, uint32_t index, struct channel *channe
                 get(&channel->shape)))
         fault(c, "the memory of static segment %u is not its own", index);
     bool initialised = ready == 0 || ready == STATIC_READY;
-    if (!initialised && (tag_kind(ready) != TAG_OWN || !may_own(c->heap, ready)))
+    if (!initialised && (tag_kind(ready) != TAG_OWN || !may_hold(c->heap, ready)))
         fault(c, "static segment %u is being initialised by nobody (%llx)", index, (number)ready);
     check_users(c, index, channel);
 }

@@ -32,9 +32,9 @@ int nobody_here_owns(ipcheap_heap *heap, uint64_t offset) {
     if (!place_find(heap, offset, &place)) return IPCHEAP_RECORD;
     uint64_t tag = get(place.tag);
     for (const struct participant *p = heap->inherited; p; p = p->next_of_heap)
-        if (p->tag == tag_owner(tag)) return IPCHEAP_WRONG_PROCESS;
+        if (participant_owns(p, tag)) return IPCHEAP_WRONG_PROCESS;
     for (const struct participant *p = heap->members; p; p = p->next_of_heap)
-        if (p->lost && p->tag == tag_owner(tag)) return IPCHEAP_DESCRIPTOR_LOST;
+        if (p->lost && participant_owns(p, tag)) return IPCHEAP_DESCRIPTOR_LOST;
     return IPCHEAP_RECORD;
 }
 

@@ -28,8 +28,10 @@ enum participant_attention {
 /* One thread of this process using one heap. */
 struct participant {
     struct ipcheap_heap *heap; /* NULL once the heap is released */
-    uint32_t slot, generation;
-    uint64_t tag; /* own_tag() of the two above */
+    uint32_t slot;
+    _Atomic uint32_t generation; /* changes when its thread has ended: participant_settle() */
+    uint32_t first;              /* the generation in which it joined: tags have any since then */
+    uint64_t tag;                /* own_tag() of slot and generation */
     uint32_t lock_word;
     uint32_t lock_depth;
     struct participant_slot *record; /* what others see of it */
@@ -37,6 +39,7 @@ struct participant {
     uint32_t presence;               /* which presence its byte is locked by */
     bool abandoned;                  /* belongs to the parent of this forked process, or is lost: */
     bool lost;                       /* its lock went with a descriptor; others find it dead */
+    bool vacant;                     /* its thread has ended, and the next one continues it */
     bool succeeds_dead;              /* the slot's last occupant is still to be recovered */
     _Atomic uint8_t attention;       /* participant_attention; not 0: a free takes the slow path */
     struct participant_memory *memory; /* the memory layer's; NULL while it has nothing there */

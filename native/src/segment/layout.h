@@ -185,7 +185,9 @@ struct participant_slot {
     shared32 version;            /* of its library: major 8 | minor 8 | patch 16 */
     shared32 ways;  /* which it has found faster, for others to see: WAYS_IN_TURN | copies */
     shared64 board; /* reserved: offset of a table of source lines; 0: none */
-    shared64 unused[2];
+    shared32 first; /* tags of this generation and later ones are its own: those of ended threads */
+    shared32 unused_word;
+    shared64 unused;
     /* The rest is written by the occupant only, and often. */
     shared64 busy; /* 1 while the occupant is inside a slab or a ring that others could revoke */
     /* Reserved for a broadcast: the message to be sent, its tag before, the message being freed. */

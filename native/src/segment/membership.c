@@ -123,8 +123,11 @@ static int64_t held(struct participant *me) {
     return me->held + atomic_load_explicit(&me->held_elsewhere, memory_order_relaxed);
 }
 
+/* True if nothing but records of its own is left of a participant: no slab, no endpoint. */
+static bool has_left(const struct participant *me) { return !me->endpoints && !me->memory; }
+
 /* True if nothing in the segment names the participant any more. */
-static bool done(struct participant *me) { return held(me) == 0 && !me->endpoints && !me->memory; }
+static bool done(struct participant *me) { return held(me) == 0 && has_left(me); }
 
 /* Frees the slot of a participant that holds nothing any more. Under the process mutex. */
 static void participant_retire(struct participant *me) {
@@ -135,6 +138,21 @@ static void participant_retire(struct participant *me) {
         put_release(&slot_at(heap, me->slot)->word, slot_word(me->generation, SLOT_FREE));
     presence_unlock(heap, me->presence, me->slot);
     heap->by_slot[me->slot] = NULL;
+}
+
+/*
+ * Makes the participant of an ended thread, which left records, ready to be continued by another
+ * thread: see participant_of_ended(). With the new generation the ended thread counts as gone where
+ * it matters that it was this one: in locks that it held. Under the process mutex.
+ */
+static void participant_settle(struct participant *me) {
+    if (me->vacant || !has_left(me)) return;
+    me->vacant = true;
+    me->generation++;
+    me->tag = own_tag(me->slot, me->generation);
+    me->lock_word = lock_word_of(me->slot, me->generation);
+    /* Release: pairs with participant_alive(). */
+    put_release(&slot_at(me->heap, me->slot)->word, slot_word(me->generation, SLOT_LIVE));
 }
 
 static void thread_ended(void *unused) {
@@ -150,7 +168,10 @@ static void thread_ended(void *unused) {
         if (!me->abandoned) {
             me->heap->members_here--;
             me->heap->hooks->leave(me);
-            if (done(me)) participant_retire(me);
+            if (done(me))
+                participant_retire(me);
+            else
+                participant_settle(me);
         }
         me->thread = 0;
     }
@@ -233,9 +254,10 @@ static void label_fill(char *label) {
         if ((unsigned char)*at < 0x20 || *at == 0x7F) *at = '?';
 }
 
-static void slot_fill(ipcheap_heap *heap, uint32_t slot, uint32_t generation,
-                      enum participant_state state) {
-    struct participant_slot *record = slot_at(heap, slot);
+/* Fills in the slot of a keeper, or of a participant that has a thread from now on. */
+static void slot_fill(const struct participant *me, enum participant_state state) {
+    ipcheap_heap *heap = me->heap;
+    struct participant_slot *record = me->record;
     uint64_t label[LABEL_WORDS] = {0};
     label_fill((char *)label);
     clock_tick(heap);
@@ -252,8 +274,9 @@ static void slot_fill(ipcheap_heap *heap, uint32_t slot, uint32_t generation,
     put(&record->intent, 0);
     put(&record->from, 0);
     put(&record->letting, 0);
+    put(&record->first, me->first);
     /* Release: pairs with participant_alive(). */
-    put_release(&record->word, slot_word(generation, state));
+    put_release(&record->word, slot_word(me->generation, state));
 }
 
 static struct participant *participant_new(ipcheap_heap *heap, uint32_t slot) {
@@ -262,7 +285,7 @@ static struct participant *participant_new(ipcheap_heap *heap, uint32_t slot) {
     uint32_t generation = (uint32_t)(get(&slot_at(heap, slot)->word) >> 8) + 1;
     me->heap = heap;
     me->slot = slot;
-    me->generation = generation;
+    me->generation = me->first = generation;
     me->tag = own_tag(slot, generation);
     me->lock_word = lock_word_of(slot, generation);
     me->record = slot_at(heap, slot);
@@ -294,6 +317,7 @@ static void participants_tidy(ipcheap_heap *heap) {
         bool left = !p->thread && heap->by_slot[p->slot] == p;
         if (left && p->memory) heap->hooks->leave(p);
         if (p->thread || p->lost || (heap->by_slot[p->slot] == p && !done(p))) {
+            if (left) participant_settle(p);
             link = &p->next_of_heap;
             continue;
         }
@@ -313,6 +337,7 @@ static void participants_lose(ipcheap_heap *heap, int live) {
         if (os_byte_locked(live, p->slot) != 0) continue;
         if (p->thread) heap->members_here--;
         p->abandoned = p->lost = true;
+        p->vacant = false;
         p->thread = p->thread ? NO_THREAD : 0;
         heap->by_slot[p->slot] = NULL;
         heap->serial = ++next_serial;
@@ -330,7 +355,7 @@ static void participants_lose(ipcheap_heap *heap, int live) {
 static int recover_predecessor(struct participant *me) {
     int error = heap_lock(me);
     if (error) return error;
-    error = me->heap->hooks->recover(me, me->slot, me->generation - 1);
+    error = me->heap->hooks->recover(me, me->slot, me->first - 1);
     heap_unlock(me);
     if (!error) me->succeeds_dead = false;
     return error;
@@ -352,6 +377,37 @@ struct participant *participant_here(ipcheap_heap *heap) {
     return NULL;
 }
 
+/*
+ * Returns a participant whose thread has ended while records that it owns live on, or NULL. The
+ * calling thread continues it. So records need no new tags, have an owner that is alive as long as
+ * the process, and a process takes no more slots than it ever had threads at a time. Under the
+ * process mutex.
+ */
+static struct participant *participant_of_ended(ipcheap_heap *heap) {
+    for (struct participant *p = heap->members; p; p = p->next_of_heap)
+        if (p->vacant) return p;
+    return NULL;
+}
+
+/* Makes a participant in a slot that nobody holds. Under the process mutex. */
+static int participant_make(ipcheap_heap *heap, int live, struct participant **result) {
+    uint32_t slot = 0;
+    bool was_live = false; /* the slot's last occupant died */
+    int error = slot_take(heap, live, &slot, &was_live);
+    if (error) return error;
+    struct participant *me = participant_new(heap, slot);
+    if (!me) {
+        os_byte_unlock(live, slot);
+        return IPCHEAP_NO_MEMORY;
+    }
+    me->succeeds_dead = was_live;
+    me->next_of_heap = heap->members;
+    heap->members = me;
+    heap->by_slot[slot] = me;
+    *result = me;
+    return 0;
+}
+
 int participant_join(ipcheap_heap *heap, struct participant **result) {
     *result = participant_here(heap);
     if (*result) return begin(*result);
@@ -360,27 +416,17 @@ int participant_join(ipcheap_heap *heap, struct participant **result) {
     pthread_mutex_lock(&process_mutex);
     mine_tidy();
     participants_tidy(heap);
-    uint32_t slot = 0;
-    bool was_live = false; /* the slot's last occupant died */
-    struct participant *me = NULL;
     int live = presence_descriptor(heap);
     if (live >= 0) participants_lose(heap, live);
-    error = live < 0 ? live : slot_take(heap, live, &slot, &was_live);
+    struct participant *me = live >= 0 ? participant_of_ended(heap) : NULL;
+    if (!me) error = live < 0 ? live : participant_make(heap, live, &me);
     if (!error) {
-        me = participant_new(heap, slot);
-        if (!me) {
-            os_byte_unlock(live, slot);
-            error = IPCHEAP_NO_MEMORY;
-        }
-    }
-    if (!error) {
+        slot_fill(me, SLOT_LIVE);
+        me->vacant = false;
+        /* No other thread has freed or sent what this one will allocate. */
+        atomic_fetch_and(&me->attention, (uint8_t)~ATTENTION_HELPED);
         me->thread = thread_marker();
-        me->succeeds_dead = was_live;
-        slot_fill(heap, slot, me->generation, SLOT_LIVE);
-        me->next_of_heap = heap->members;
-        heap->members = me;
         heap->members_here++;
-        heap->by_slot[slot] = me;
         me->next_of_thread = mine;
         mine = me;
     }
@@ -451,7 +497,7 @@ static int keeper_take(ipcheap_heap *heap, int live, struct participant **result
         return IPCHEAP_NO_MEMORY;
     }
     keeper->succeeds_dead = was_live;
-    slot_fill(heap, slot, keeper->generation, SLOT_KEEPER);
+    slot_fill(keeper, SLOT_KEEPER);
     *result = keeper;
     return 0;
 }

@@ -74,6 +74,16 @@ bool participant_settled(ipcheap_heap *heap, uint32_t slot) {
     return false;
 }
 
+bool participant_owns(const struct participant *p, uint64_t tag) {
+    uint32_t generation = tag_generation(tag);
+    return tag_kind(tag) == TAG_OWN && tag_slot(tag) == p->slot &&
+           (int32_t)(generation - p->first) >= 0 && (int32_t)(generation - p->generation) <= 0;
+}
+
+uint32_t participant_first(ipcheap_heap *heap, uint32_t slot) {
+    return slot_exists(heap, slot) ? get(&slot_at(heap, slot)->first) : 0;
+}
+
 void participant_describe(ipcheap_heap *heap, uint32_t slot, ipcheap_holder *holder) {
     *holder = (ipcheap_holder){0};
     if (!slot_exists(heap, slot)) return;

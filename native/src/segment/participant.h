@@ -53,6 +53,10 @@ bool participant_has_been(ipcheap_heap *heap, uint32_t slot, uint32_t generation
  * does is to write its core dump.
  */
 bool participant_absent(ipcheap_heap *heap, uint32_t slot);
+/* True if a tag is one of this participant's, or of an ended thread's that it continues. */
+bool participant_owns(const struct participant *p, uint64_t tag);
+/* Returns the first generation whose tags belong to a slot's present or last occupant. */
+uint32_t participant_first(ipcheap_heap *heap, uint32_t slot);
 /* Describes the present or last occupant of a slot; all zero if there is no such slot. */
 void participant_describe(ipcheap_heap *heap, uint32_t slot, ipcheap_holder *holder);
 /* Counts the slots in use by living and by dead participants, without keepers. */

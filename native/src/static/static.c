@@ -112,7 +112,8 @@ static uint64_t bytes_of(uint64_t shape) { return shape; }
 /* Leaves the segment to its next adder to initialise, if the dead participant was doing so. */
 static void static_recover(const struct recovery *r, uint32_t index, int pass) {
     struct channel *channel = channel_at(r->heap, index);
-    if (pass != RECOVER_WRITERS || !owned_by_dead(r, get(&channel->ready))) return;
+    uint64_t ready = get(&channel->ready);
+    if (pass != RECOVER_WRITERS || tag_kind(ready) != TAG_OWN || !names_dead(r, ready)) return;
     put_release(&channel->ready, 0);
     directory_notify(r->heap);
 }
