@@ -76,6 +76,9 @@ bool is_to_repeat(int64_t result);
 /* Records: the content of each follows from its number. */
 uint64_t bytes_of(uint64_t number);
 uint64_t room_of(struct world *w, uint64_t nbytes);
+/* The same for this record, which may have a larger block if memory_fails. */
+uint64_t room_taken(struct world *w, const ipcheap_record *record);
+extern bool memory_fails; /* set by test_faults: a slab that cannot be had is made up for */
 void fill(const ipcheap_record *record, uint64_t number);
 void expect_filled(const ipcheap_record *record, uint64_t number);
 ipcheap_record make(struct world *w, uint64_t nbytes, uint64_t number);

@@ -18,7 +18,7 @@ static uint64_t drain_a(struct world *w) {
     int count = 0;
     while (count < SLOTS && ipcheap_try_receive(w->a_in, &records[count]) == 0) {
         expect_filled(&records[count], w->a_received++);
-        bytes += room_of(w, records[count++].nbytes);
+        bytes += room_taken(w, &records[count++]);
     }
     EXPECT(w->a_received >= w->told->sent && w->a_received <= limit);
     for (int i = 0; i < count; i++) give_back(w, &records[i]);
@@ -37,7 +37,7 @@ static uint64_t drain_b_and_c(struct world *w) {
         EXPECT(number >= last && number < w->b_sent && !seen_b[number]);
         last = number;
         seen_b[number] = true;
-        bytes += room_of(w, record.nbytes);
+        bytes += room_taken(w, &record);
         give_back(w, &record);
     }
     last = 0;
@@ -47,7 +47,7 @@ static uint64_t drain_b_and_c(struct world *w) {
         EXPECT(number >= last && number < w->b_sent && !seen_c[number]);
         last = number;
         seen_c[number] = true;
-        bytes += room_of(w, record.nbytes);
+        bytes += room_taken(w, &record);
         give_back(w, &record);
     }
     for (uint64_t i = 0; i < w->b_sent; i++) {

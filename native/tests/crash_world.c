@@ -2,12 +2,14 @@
 #include <poll.h>
 
 #include "crash.h"
+#include "memory/block.h"
 #include "record/endpoint.h"
 
 /* Calls ---------------------------------------------------------------------------------- */
 
 int64_t last_result;
 bool (*made_to_fail)(int64_t error);
+bool memory_fails;
 
 bool is_to_repeat(int64_t result) {
     last_result = result;
@@ -22,6 +24,14 @@ uint64_t room_of(struct world *w, uint64_t nbytes) {
     uint32_t size_class = size_class_of(nbytes);
     if (size_class < w->heap->geometry.classes) return size_class_bytes(size_class);
     return round_up(nbytes, PAGE);
+}
+
+uint64_t room_taken(struct world *w, const ipcheap_record *record) {
+    struct place place;
+    EXPECT(place_find(w->heap, record->offset, &place));
+    uint64_t taken = place_bytes(w->heap, &place), room = room_of(w, record->nbytes);
+    EXPECT(memory_fails ? taken >= room : taken == room);
+    return taken;
 }
 
 void fill(const ipcheap_record *record, uint64_t number) {

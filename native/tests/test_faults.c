@@ -217,6 +217,7 @@ int main(int count, char **arguments) {
     struct outcome *o = mmap(NULL, sizeof *o, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
                              -1, 0);
     EXPECT(o != MAP_FAILED);
+    memory_fails = true;
     int found = run_all(own_heap_scenarios, o, count, arguments);
     for (const struct scenario *const *kind = crash_scenarios; *kind; kind++)
         found += run_all(*kind, o, count, arguments);

@@ -99,10 +99,16 @@ static int allocate_again(struct participant *me, uint64_t nbytes, uint64_t *off
     if (nbytes > me->heap->geometry.zone_pages[DATA_ZONE] << PAGE_SHIFT) return IPCHEAP_HEAP_FULL;
     if (!may_sleep()) return IPCHEAP_WOULD_SLEEP;
     int64_t deadline = os_deadline(me->heap->lock_timeout);
+    uint32_t size_class = size_class_of(nbytes);
     for (;;) {
         bool trimmed = true;
         int busy = heap_reclaim(me, error == IPCHEAP_MEMORY_FULL);
         if (!busy) error = allocate_once(me, nbytes, offset);
+        bool none = error == IPCHEAP_HEAP_FULL || error == IPCHEAP_MEMORY_FULL;
+        if (!busy && none && size_class < me->heap->geometry.classes) {
+            int shared = slab_share(me, size_class, offset);
+            if (shared != IPCHEAP_HEAP_FULL) error = shared;
+        }
         if (busy || error != IPCHEAP_HEAP_FULL) return busy ? busy : error;
         if (heap_lock(me) == 0) {
             trimmed = extents_free_pending(me->heap);

@@ -29,6 +29,7 @@ struct local_slab {
         uint64_t held; /* allocated here, and not freed or sent here since */
     } words[REMOTE_WORDS];
     uint32_t size_class, granule;
+    bool was_shared; /* a former owner that lives may free blocks in its own half */
     struct local_slab *next, *previous;
 };
 static_assert(offsetof(struct local_slab, words) == 64, "one line, then the line of the block");

@@ -183,7 +183,22 @@ static void local_drop(struct participant *me, struct local_slab *s) {
 
 /* Blocks --------------------------------------------------------------------------------- */
 
-/* Inside participant_enter(): takes what others have freed; returns how many blocks. */
+/*
+ * Marks blocks free whose tags say so: their former owner, from which the slab was taken, may have
+ * freed them in its own half. Returns how many.
+ */
+static uint32_t collect_by_tags(struct local_slab *s) {
+    uint32_t before = s->free_blocks;
+    for (uint32_t i = 0; i < s->blocks; i++) {
+        if (get_acquire(&s->shared->tags[i]) != TAG_FREE) continue; /* pairs with free_mine() */
+        if (s->words[i / 64].free >> (i & 63) & 1 || (s->hot && s->hot_index == i)) continue;
+        mark_free(s, i);
+        s->free_blocks++;
+    }
+    return s->free_blocks - before;
+}
+
+/* Takes what others have freed; returns how many blocks. In collect_mine(), or under the lock. */
 static uint32_t collect(struct local_slab *s) {
     uint32_t before = s->free_blocks;
     for (uint32_t w = 0; w < (s->blocks + 63) / 64; w++) {
@@ -201,7 +216,16 @@ static uint32_t collect(struct local_slab *s) {
         }
         put_and(&s->shared->remote[w], ~bits); /* after the tags, so that no bit is lost */
     }
+    if (UNLIKELY(s->was_shared)) collect_by_tags(s);
     return s->free_blocks - before;
+}
+
+/* The same for a slab that may be revoked meanwhile. */
+static uint32_t collect_mine(struct participant *me, struct local_slab *s) {
+    participant_enter(me);
+    uint32_t count = is_mine(s) ? collect(s) : 0;
+    participant_leave(me);
+    return count;
 }
 
 /*
@@ -277,6 +301,7 @@ static struct local_slab *slab_adopt(struct participant *me, uint32_t granule,
     struct local_slab *s = local_new(me, granule, size_class);
     if (!s) return NULL;
     put_release(&shared->owner, s->owner);
+    s->was_shared = get(&me->heap->header->revoked) != 0;
     for (uint32_t i = 0; i < s->blocks; i++)
         if (get(&shared->tags[i]) == TAG_FREE) {
             mark_free(s, i);
@@ -325,7 +350,7 @@ static struct local_slab *probe_full(struct participant *me, struct bin *bin, ui
         int mine = drop_if_revoked(me, bin, s);
         if (mine > 0) {
             list_remove(bin, s);
-            if (collect(s)) return s;
+            if (collect_mine(me, s)) return s;
             list_add(bin, s);
         }
         if (round || mine < 0) break;
@@ -333,7 +358,7 @@ static struct local_slab *probe_full(struct participant *me, struct bin *bin, ui
     return NULL;
 }
 
-/* Inside participant_enter(): finds a slab with a free block, and takes it off its list. */
+/* Finds a slab with a free block, and takes it off its list. */
 static int find_slab(struct participant *me, uint32_t size_class, struct local_slab **result) {
     struct bin *bin = &me->memory->slabs.bins[size_class];
     struct local_slab *s;
@@ -361,14 +386,14 @@ static int find_slab(struct participant *me, uint32_t size_class, struct local_s
     return error;
 }
 
-/* Inside participant_enter(): makes bin->current a slab with a free block. */
+/* Makes bin->current a slab with a free block. */
 static int refill(struct participant *me, uint32_t size_class) {
     clock_tick(me->heap);
     struct bin *bin = &me->memory->slabs.bins[size_class];
     if (bin->current) {
         int mine = drop_if_revoked(me, bin, bin->current);
         if (mine < 0) return mine;
-        if (mine && (bin->current->free_blocks || collect(bin->current))) return 0;
+        if (mine && (bin->current->free_blocks || collect_mine(me, bin->current))) return 0;
     }
     struct local_slab *s = NULL;
     int error = find_slab(me, size_class, &s);
@@ -381,9 +406,7 @@ static int refill(struct participant *me, uint32_t size_class) {
 int slab_allocate(struct participant *me, uint32_t size_class, uint64_t *offset) {
     if (!cache_of(me)) return IPCHEAP_NO_MEMORY;
     for (;;) {
-        participant_enter(me);
         int error = refill(me, size_class);
-        participant_leave(me);
         if (error) return error;
         *offset = slab_take(me, size_class);
         if (*offset) return 0;
@@ -422,7 +445,7 @@ static void release_if_empty(struct participant *me, struct local_slab *s) {
     if (drop_if_revoked(me, bin, s) <= 0) return;
     bool listed = bin->current != s;
     if (listed) list_remove(bin, s);
-    collect(s);
+    collect_mine(me, s);
     if (listed) list_add(bin, s);
     if (s->free_blocks == s->blocks) slab_release(me, bin, s);
 }
@@ -430,10 +453,8 @@ static void release_if_empty(struct participant *me, struct local_slab *s) {
 void slabs_release_empty(struct participant *me) {
     struct slab_cache *cache = slabs_of(me);
     if (!cache) return;
-    participant_enter(me);
     for (uint32_t i = 0; i < cache->count; i++)
         if (cache->table[i]) release_if_empty(me, cache->table[i]);
-    participant_leave(me);
 }
 
 void slab_orphan(ipcheap_heap *heap, uint32_t granule) {
@@ -469,14 +490,22 @@ void slabs_forget(struct participant *me) {
     *cache = (struct slab_cache){0};
 }
 
-/* Are all blocks free, including those that the owner has not collected yet? */
-static bool all_free(ipcheap_heap *heap, struct slab *shared, uint32_t size_class) {
-    uint32_t blocks = slab_blocks(heap, size_class);
-    for (uint32_t i = 0; i < blocks; i++) {
+/*
+ * Returns how many blocks are free, including those that the owner has not collected yet; 0 if there
+ * are fewer than `wanted`.
+ */
+static uint32_t count_free(ipcheap_heap *heap, struct slab *shared, uint32_t size_class,
+                           uint32_t wanted) {
+    uint32_t blocks = slab_blocks(heap, size_class), count = 0;
+    for (uint32_t i = 0; i < blocks && count + blocks - i >= wanted; i++) {
         bool is_free = get_acquire(&shared->tags[i]) == TAG_FREE; /* with collect(), free_mine() */
-        if (!is_free && !block_is_remote_free(shared, i)) return false;
+        count += is_free || block_is_remote_free(shared, i);
     }
-    return true;
+    return count >= wanted ? count : 0;
+}
+
+static bool all_free(ipcheap_heap *heap, struct slab *shared, uint32_t size_class) {
+    return count_free(heap, shared, size_class, slab_blocks(heap, size_class)) != 0;
 }
 
 void slabs_release_orphans(struct participant *me) {
@@ -512,23 +541,31 @@ void slabs_rebuild(ipcheap_heap *heap) {
     }
 }
 
-/* Tries to take one slab from a living owner: makes the owner's check fail, then looks again. */
-static bool revoke(struct participant *me, uint64_t page) {
-    uint32_t size_class;
-    if (!slab_valid(me->heap, page, &size_class)) return false;
-    struct slab *shared = slab_at(me->heap, granule_of_page(me->heap, page));
+/*
+ * Under the lock: tries to take a slab from a living owner, which may go on to use the blocks that
+ * it holds in there, and will take no other. Makes the owner's check fail, then looks again whether
+ * as many blocks as wanted are free.
+ */
+static bool revoke(struct participant *me, struct slab *shared, uint32_t size_class,
+                   uint32_t wanted) {
     uint64_t owner = get(&shared->owner);
     if (owner == 0 || slab_owner_tag(owner) == me->tag) return false;
-    if (!all_free(me->heap, shared, size_class)) return false;
+    if (!count_free(me->heap, shared, size_class, wanted)) return false;
+    put(&me->heap->header->revoked, 1); /* from now on no private half is trusted */
     put(&shared->owner, slab_owner_word(me->tag, MAX_LOCAL_SLABS - 1));
     uint32_t slot = tag_slot(slab_owner_tag(owner));
     bool quiet = os_membarrier() && participant_settled(me->heap, slot);
-    if (quiet && all_free(me->heap, shared, size_class)) {
-        put(&me->heap->header->revoked, 1);
-        return true;
-    }
+    if (quiet && count_free(me->heap, shared, size_class, wanted)) return true;
     put(&shared->owner, owner);
     return false;
+}
+
+/* Takes a slab of which no block is in use. */
+static bool revoke_empty(struct participant *me, uint64_t page) {
+    uint32_t size_class;
+    if (!slab_valid(me->heap, page, &size_class)) return false;
+    struct slab *shared = slab_at(me->heap, granule_of_page(me->heap, page));
+    return revoke(me, shared, size_class, slab_blocks(me->heap, size_class));
 }
 
 void slabs_revoke(struct participant *me) {
@@ -540,11 +577,110 @@ void slabs_revoke(struct participant *me) {
         count = 0;
         struct extent_walk walk = extent_walk_of(heap, DATA_ZONE);
         while (count < sizeof taken / sizeof *taken && extent_step(heap, &walk))
-            if (walk.state == PAGE_USED && walk.kind == KIND_SLAB && revoke(me, walk.first))
+            if (walk.state == PAGE_USED && walk.kind == KIND_SLAB && revoke_empty(me, walk.first))
                 taken[count++] = walk.first;
         for (size_t i = 0; i < count; i++) {
             put(&slab_at(heap, granule_of_page(heap, taken[i]))->owner, 0);
             extent_free(me, taken[i]);
         }
     } while (count == sizeof taken / sizeof *taken);
+}
+
+/* Sharing ---------------------------------------------------------------------------------- */
+
+#define REFUSALS 8 /* slabs whose owners are busy that are passed over */
+
+/* A slab that another participant, or none, could let us have. */
+struct offer {
+    uint32_t granule, size_class, free_blocks;
+    bool owned;
+};
+
+static bool is_refused(const uint32_t refused[REFUSALS], uint32_t count, uint32_t granule) {
+    while (count--)
+        if (refused[count] == granule) return true;
+    return false;
+}
+
+/*
+ * Under the lock: finds the slab of the lowest class, of this one and those above, and among these
+ * one that has half of its blocks free, or the most. False if no slab of others has a free block.
+ */
+static bool find_offer(struct participant *me, uint32_t size_class, const uint32_t *refused,
+                       uint32_t refusals, struct offer *best) {
+    ipcheap_heap *heap = me->heap;
+    bool fences = get(&heap->header->fences); /* see slabs_revoke() */
+    *best = (struct offer){.size_class = CLASSES};
+    struct extent_walk walk = extent_walk_of(heap, DATA_ZONE);
+    while (extent_step(heap, &walk)) {
+        uint32_t found, granule = granule_of_page(heap, walk.first);
+        if (walk.state != PAGE_USED || walk.kind != KIND_SLAB) continue;
+        if (!slab_valid(heap, walk.first, &found)) continue;
+        if (found < size_class || found > best->size_class) continue;
+        struct slab *shared = slab_at(heap, granule);
+        uint64_t owner = get(&shared->owner);
+        bool mine = owner && slab_owner_tag(owner) == me->tag;
+        if (mine || (owner && fences) || is_refused(refused, refusals, granule)) continue;
+        uint32_t wanted = found < best->size_class ? 1 : best->free_blocks + 1;
+        uint32_t count = count_free(heap, shared, found, wanted);
+        if (!count) continue;
+        *best = (struct offer){granule, found, count, owner != 0};
+        if (found == size_class && count >= slab_blocks(heap, found) / 2) break;
+    }
+    return best->free_blocks != 0;
+}
+
+/* Returns the lowest of our classes above this one with a free block; CLASSES if there is none. */
+static uint32_t own_larger(const struct participant *me, uint32_t size_class) {
+    const struct bin *bins = me->memory->slabs.bins;
+    uint32_t classes = me->heap->geometry.classes;
+    for (uint32_t c = size_class + 1; c < classes; c++)
+        if (bins[c].available.first || (bins[c].current && bins[c].current->free_blocks)) return c;
+    return CLASSES;
+}
+
+/* Under the lock: makes an offered slab the current one of its bin; false if its owner is busy. */
+static bool accept(struct participant *me, const struct offer *offer, int *error) {
+    struct slab *shared = slab_at(me->heap, offer->granule);
+    if (offer->owned && !revoke(me, shared, offer->size_class, 1)) return false;
+    struct bin *bin = &me->memory->slabs.bins[offer->size_class];
+    struct local_slab *s = slab_adopt(me, offer->granule, offer->size_class);
+    if (!s) {
+        *error = IPCHEAP_NO_MEMORY; /* for the private half */
+        if (offer->owned) slab_orphan(me->heap, offer->granule);
+        return true;
+    }
+    if (!offer->owned) slabs_rebuild(me->heap); /* it may have been anywhere in its list */
+    if (bin->current) list_add(bin, bin->current);
+    bin->current = s;
+    return true;
+}
+
+int slab_share(struct participant *me, uint32_t size_class, uint64_t *offset) {
+    if (!cache_of(me)) return IPCHEAP_NO_MEMORY;
+    uint32_t refused[REFUSALS], refusals = 0;
+    struct offer offer;
+    int error = heap_lock(me);
+    if (error) return error;
+    *offset = 0;
+    while (!*offset && !error) {
+        bool found = find_offer(me, size_class, refused, refusals, &offer);
+        uint32_t own = own_larger(me, size_class);
+        if (own < CLASSES && own <= offer.size_class) {
+            error = slab_allocate(me, own, offset);
+            /* That block was gone already; the next look finds another one, or none. */
+            if (error == IPCHEAP_HEAP_FULL || error == IPCHEAP_MEMORY_FULL) error = 0;
+        } else if (!found) {
+            error = IPCHEAP_HEAP_FULL;
+        } else if (accept(me, &offer, &error)) {
+            if (!error) *offset = slab_take(me, offer.size_class);
+            if (!error && !*offset) error = IPCHEAP_HEAP_FULL; /* corrupt tags */
+        } else if (refusals < REFUSALS) {
+            refused[refusals++] = offer.granule;
+        } else {
+            error = IPCHEAP_HEAP_FULL;
+        }
+    }
+    heap_unlock(me);
+    return error;
 }

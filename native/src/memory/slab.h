@@ -41,6 +41,11 @@ void slabs_release_empty(struct participant *me);
 void slabs_release_orphans(struct participant *me);
 /* Under the lock: takes empty slabs from owners that are not using them right now. */
 void slabs_revoke(struct participant *me);
+/*
+ * Allocates a block where the heap has no room for another slab: takes a slab with free blocks from
+ * its owner, of this size class or a larger one. HEAP_FULL if there is none.
+ */
+int slab_share(struct participant *me, uint32_t size_class, uint64_t *offset);
 /* The caller leaves: its slabs become orphans, or free; nothing happens if the lock times out. */
 void slabs_abandon(struct participant *me);
 /* Under the lock: makes a dead participant's slab an orphan. */
