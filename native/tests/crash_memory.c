@@ -128,6 +128,34 @@ static void take_everything(struct world *w) {
         if (CALL(ipcheap_allocate(w->heap, bytes, &record)) == 0) break;
 }
 
+/* Takes all pages, so that only free blocks of slabs are left. */
+static void take_pages(struct world *w) {
+    ipcheap_record record;
+    for (uint64_t bytes = MIB; bytes >= PAGE; bytes /= 2)
+        while (CALL(ipcheap_allocate(w->heap, bytes, &record)) == 0) {}
+}
+
+/* The survivor's slabs have free blocks: of the size that the victim needs, and of a larger one. */
+static void share(struct world *w) {
+    const uint64_t sizes[] = {100, 700, 90};
+    for (int i = 0; i < 3; i++) {
+        int64_t error = CALL(ipcheap_allocate(w->heap, sizes[i], &w->mine[0]));
+        /* Without a barrier nothing can be taken from the living. */
+        EXPECT(error == 0 || (memory_fails && error == IPCHEAP_HEAP_FULL));
+        if (error == 0 && i < 2) give_back(w, &w->mine[0]);
+    }
+}
+
+/* The survivor frees what it holds in slabs that the victim has taken, and takes one back. */
+static uint64_t shared(struct world *w) {
+    for (int i = 0; i < 2; i++) {
+        expect_filled(&w->own[i], (uint64_t)i);
+        give_back(w, &w->own[i]);
+        w->own[i] = make(w, i ? 1000 : 100, (uint64_t)i);
+    }
+    return 0;
+}
+
 static void use_much(struct world *w) {
     for (int i = 0; i < 6; i++) w->mine[i] = make(w, 9000, 0);
     for (int i = 0; i < 6; i += 2) give_back(w, &w->mine[i]);
@@ -147,6 +175,7 @@ const struct scenario memory_scenarios[] = {
     {"collect", MIB, .before = listen_a, .prepare = all_sent_and_freed,
      .meanwhile = empty_a_keeping, .act = collect_all},
     {"reclaim", MIB, .before = hoard, .act = take_everything},
+    {"share", MIB, .before = listen_a, .prepare = take_pages, .act = share, .verify = shared},
     {"trim", MIB, .before = listen_a, .prepare = use_much, .act = trim},
     {0},
 };

@@ -171,7 +171,131 @@ static void records_are_refused_while_threads_come_and_go(void) {
     expect_empty(&scene);
 }
 
+enum { WORKERS = 100, SIZES = 40 };
+
+/* What the workers hold at the same time: one record of each size. */
+static struct {
+    ipcheap_record records[WORKERS][SIZES];
+    uint64_t sizes[SIZES];
+    int count;
+} held;
+
+static void *hold_one_of_each(void *argument) {
+    struct scene *scene = argument;
+    int turn = atomic_fetch_add(&scene->turn, 1);
+    for (int i = 0; i < held.count; i++) {
+        ipcheap_record *record = &held.records[turn][i];
+        EXPECT_EQ(ipcheap_allocate(scene->heap, held.sizes[i], record), 0);
+        memset(record->data, turn + i, record->nbytes);
+    }
+    atomic_fetch_add(&scene->count, 1);
+    while (!atomic_load(&scene->stop)) usleep(1000);
+    for (int i = 0; i < held.count; i++) {
+        const unsigned char *data = held.records[turn][i].data;
+        EXPECT_EQ(data[0], (unsigned char)(turn + i));
+        EXPECT_EQ(data[held.sizes[i] - 1], (unsigned char)(turn + i));
+        EXPECT_EQ(ipcheap_free(scene->heap, &held.records[turn][i]), 0);
+    }
+    return NULL;
+}
+
+/* Threads share the slabs that there are, if there is no room for one for each of them. */
+static void many_hold_one_of_each(uint64_t capacity, int workers, int sizes) {
+    struct scene scene = new_scene(capacity);
+    pthread_t threads[WORKERS];
+    held.count = sizes;
+    double size = 64;
+    for (int i = 0; i < sizes; i++, size *= 1.16) held.sizes[i] = (uint64_t)size;
+    for (int i = 0; i < workers; i++) threads[i] = start(hold_one_of_each, &scene);
+    while (atomic_load(&scene.count) < (uint64_t)workers) usleep(1000);
+    EXPECT_EQ(statistics(scene.heap).records, workers * sizes);
+    expect_sound(scene.heap);
+    atomic_store(&scene.stop, 1);
+    for (int i = 0; i < workers; i++) pthread_join(threads[i], NULL);
+    expect_empty(&scene);
+}
+
+enum { LAST_PAGE = 16384 }; /* blocks of 64 bytes in a heap of 1 MiB */
+static ipcheap_record all[LAST_PAGE];
+
+static void *take_every_block(void *argument) {
+    struct scene *scene = argument;
+    for (uint64_t i; (i = atomic_fetch_add(&scene->count, 1)) < LAST_PAGE;) {
+        EXPECT_EQ(ipcheap_allocate(scene->heap, 64, &all[i]), 0);
+        memcpy(all[i].data, &i, sizeof i);
+    }
+    atomic_fetch_add(&scene->turn, 1);
+    while (!atomic_load(&scene->stop)) usleep(1000);
+    return NULL;
+}
+
+/* Free blocks are anybody's: as many records fit as blocks, whoever allocates and frees them. */
+static void a_heap_is_used_to_its_last_block(void) {
+    struct scene scene = new_scene(MIB);
+    pthread_t threads[3];
+    for (int i = 0; i < 3; i++) threads[i] = start(take_every_block, &scene);
+    await(&scene.turn, 3);
+    ipcheap_record one;
+    EXPECT_EQ(ipcheap_allocate(scene.heap, 64, &one), IPCHEAP_HEAP_FULL);
+    for (uint64_t i = 0; i < LAST_PAGE; i += 5) EXPECT_EQ(ipcheap_free(scene.heap, &all[i]), 0);
+    for (uint64_t i = 0; i < LAST_PAGE; i += 5) {
+        EXPECT_EQ(ipcheap_allocate(scene.heap, 64, &all[i]), 0);
+        memcpy(all[i].data, &i, sizeof i);
+    }
+    EXPECT_EQ(ipcheap_allocate(scene.heap, 64, &one), IPCHEAP_HEAP_FULL);
+    expect_sound(scene.heap);
+    atomic_store(&scene.stop, 1);
+    for (int i = 0; i < 3; i++) pthread_join(threads[i], NULL);
+    for (uint64_t i = 0; i < LAST_PAGE; i++) {
+        uint64_t found;
+        memcpy(&found, all[i].data, sizeof found);
+        EXPECT_EQ(found, i);
+        EXPECT_EQ(ipcheap_free(scene.heap, &all[i]), 0);
+    }
+    expect_empty(&scene);
+}
+
+/* Allocates and frees as much as there is, in turn with others that do the same. */
+static void *live_in_need(void *argument) {
+    struct scene *scene = argument;
+    uint64_t state = 88172645463325252u + (uint64_t)atomic_fetch_add(&scene->turn, 1);
+    enum { MINE = 1500 };
+    ipcheap_record *records = calloc(MINE, sizeof *records);
+    EXPECT(records != NULL);
+    for (int i = 0; i < ROUNDS * 4; i++) {
+        ipcheap_record *record = &records[next_random(&state) % MINE];
+        if (record->data) {
+            EXPECT_EQ(*(uint64_t *)record->data, record->offset);
+            EXPECT_EQ(ipcheap_free(scene->heap, record), 0);
+            record->data = NULL;
+            continue;
+        }
+        int error = ipcheap_allocate(scene->heap, 8 + next_random(&state) % 900, record);
+        EXPECT(error == 0 || error == IPCHEAP_HEAP_FULL);
+        if (error)
+            record->data = NULL;
+        else
+            *(uint64_t *)record->data = record->offset;
+    }
+    for (int i = 0; i < MINE; i++)
+        if (records[i].data) EXPECT_EQ(ipcheap_free(scene->heap, &records[i]), 0);
+    free(records);
+    return NULL;
+}
+
+static void slabs_are_shared_while_they_are_used(void) {
+    struct scene scene = new_scene(MIB);
+    pthread_t threads[4];
+    for (int i = 0; i < 4; i++) threads[i] = start(live_in_need, &scene);
+    for (int i = 0; i < 4; i++) pthread_join(threads[i], NULL);
+    expect_empty(&scene);
+}
+
 int main(void) {
+    many_hold_one_of_each(4 * MIB, WORKERS, 1);
+    many_hold_one_of_each(64 * MIB, 32, SIZES);
+    a_heap_is_used_to_its_last_block();
+    slabs_are_shared_while_they_are_used();
     memory_is_short_for_three();
     copies_are_sent_while_garbage_is_collected();
     extents_go_round_while_memory_is_trimmed();

@@ -1,9 +1,10 @@
 """Taking memory from a living participant that runs no fence: `busy` and membarrier.
 
-Three protocols of one kind. Stores are buffered. The heap lock, which has a model of its own, is a
-single step here; a slab has one block, and so one tag.
+Four protocols of one kind. Stores are buffered. The heap lock, which has a model of its own, is a
+single step here; a slab has one block, and so one tag, except where it is shared.
 
     slab       an owner allocates and frees while another process takes its empty slab
+    sharing    the same while it takes a slab of which the owner holds a block
     garbage    a producer collects its ring while another process collects it, by CHANNEL_REVOKED
     removal    a consumer receives while another process removes the channel, by CHANNEL_GONE
 """
@@ -100,16 +101,20 @@ def slab_take(*, spoilt: bool = False) -> Steps:
     return True
 
 
-def revoke(others: tuple[str, ...]) -> Steps:
+def slab_is_free() -> Steps:
+    return (yield get_acquire(("tags",))) == FREE
+
+
+def revoke(others: tuple[str, ...], has_free: Any = slab_is_free) -> Steps:
     """Return whether the slab was taken; under the lock."""
     owner = yield get(("owner",))
-    if owner != "mine" or (yield get(("tags",))) != FREE:
+    if owner != "mine" or not (yield from has_free()):
         return False
+    yield put(("revoked",), 1)
     yield put(("owner",), "being revoked")
     yield from os_membarrier(*others)
     quiet = yield from participant_settled()
-    if quiet and (yield get_acquire(("tags",))) == FREE:
-        yield put(("revoked",), 1)
+    if quiet and (yield from has_free()):
         return True
     yield put(("owner",), "mine")
     return False
@@ -120,8 +125,12 @@ def extent_free() -> Steps:
     yield put("memory", "given away")
 
 
+def revoke_empty(others: tuple[str, ...], revoke: Any = revoke) -> Steps:
+    return (yield from revoke(others))
+
+
 def slabs_revoke(others: tuple[str, ...], revoke: Any = revoke) -> Steps:
-    if (yield from revoke(others)):
+    if (yield from revoke_empty(others, revoke)):
         yield put(("owner",), 0)
         yield from extent_free()
 
@@ -172,6 +181,157 @@ def slab_model(name: str, times: int = 2, **how: Any) -> Model:
         Process("revoker", partial(revokes, times, **how)),
     )
     return Model(f"revoke, {name}", processes, memory, always=one_place, kills=1, tso=True)
+
+
+# A slab that is shared ----------------------------------------------------------------------------
+
+BLOCKS = (0, 1)
+
+
+def is_remote(block: int) -> Steps:
+    return (yield get_acquire(("remote",))) >> block & 1
+
+
+def any_free() -> Steps:
+    for block in BLOCKS:
+        if (yield get_acquire(("tags", block))) == FREE or (yield from is_remote(block)):
+            return True
+    return False
+
+
+def collect_by_tags(free: frozenset[int]) -> Steps:
+    """Add the blocks that their former owner freed in its own half."""
+    for block in BLOCKS:
+        if (yield get_acquire(("tags", block))) == FREE:
+            free |= {block}
+    return free
+
+
+def collect(free: frozenset[int], collect_by_tags: Any = collect_by_tags) -> Steps:
+    """Return the blocks that are known to be free, now with those that others have freed."""
+    bits = yield get_acquire(("remote",))
+    for block in BLOCKS:
+        if bits >> block & 1 and block not in free:
+            yield put_release(("tags", block), FREE)
+            free |= {block}
+    if bits:
+        yield put_and(("remote",), ~bits)
+    return (yield from collect_by_tags(free))
+
+
+def slab_adopt(collect: Any) -> Steps:
+    free: frozenset[int] = frozenset()
+    yield put_release(("owner",), "taken")
+    for block in BLOCKS:
+        if (yield get(("tags", block))) == FREE:
+            free |= {block}
+    for block in BLOCKS:
+        if block in free and (yield from is_remote(block)):
+            yield put_and(("remote",), ~(1 << block))
+    return (yield from collect(free))
+
+
+def free_mine(block: int) -> Steps:
+    yield put_release(("tags", block), FREE)
+
+
+def slab_free(block: int) -> Steps:
+    """Return whether the slab was still the owner's."""
+    if (yield get(("owner",))) == "mine":
+        yield from free_mine(block)
+        return True
+    yield put_or(("remote",), 1 << block)
+    return False
+
+
+def still_has(block: int, who: str) -> Steps:
+    """Let the user write to the block: nobody else may have it."""
+    if (yield get(("tags", block))) != who or (yield from is_remote(block)):
+        raise Violation(f"the {who} has a block that another has, too")
+
+
+def take_own(block: int) -> Steps:
+    """Take a block as slab_take() does."""
+    yield from participant_enter()
+    mine = (yield get(("owner",))) == "mine"
+    if mine:
+        yield put(("tags", block), "owner")
+    yield from participant_leave()
+    return mine
+
+
+def owns_shared(times: int, take: Any = take_own) -> Steps:
+    """Hold block 0, and allocate and free whatever is free, as long as the slab is mine."""
+    held: tuple[int, ...] = (0,)
+    free: tuple[int, ...] = (1,)
+    for _ in range(times):
+        if free and (yield choose("allocates", "frees")) == "allocates":
+            if (yield from take(free[0])):
+                held, free = (*held, free[0]), free[1:]
+            else:
+                free = ()
+        elif held:
+            yield from still_has(held[0], "owner")
+            if (yield get(("revoked",))) == 0:
+                yield from free_mine(held[0])  # the private half is trusted
+                free = (*free, held[0])
+            elif (yield from slab_free(held[0])):
+                free = (*free, held[0])
+            held = held[1:]
+    for block in held:
+        yield from still_has(block, "owner")
+        yield from slab_free(block)
+    yield put("gone", 1)
+
+
+def is_gone(view: View, _: str) -> Any:
+    return ({}, None) if view["gone"] else None
+
+
+def takes_shared(
+    times: int,
+    others: tuple[str, ...] = ("owner",),
+    revoke: Any = revoke,
+    collect: Any = collect,
+) -> Steps:
+    """Take the slab, and allocate and free in it; in the end every block must be found."""
+    yield from heap_lock("revoker")
+    taken = yield from revoke(others, any_free)
+    free = (yield from slab_adopt(collect)) if taken else frozenset()
+    yield from heap_unlock()
+    for _ in range(times if taken else 0):
+        if not free:
+            free = yield from collect(free)
+        if free:
+            block = max(free)
+            yield put(("tags", block), "revoker")
+            yield from still_has(block, "revoker")
+            yield from free_mine(block)
+    yield when("waits for the end of the owner", is_gone, "owner")
+    if taken:
+        free = yield from collect(free)
+        if free != frozenset(BLOCKS):
+            raise Violation(f"only {len(free)} blocks are known to be free")
+
+
+def sharing_model(name: str, times: int = 3, **how: Any) -> Model:
+    take = {"take": how.pop("take")} if "take" in how else {}
+    memory: dict[Any, Any] = {
+        "lock": 0,
+        ("busy",): 0,
+        ("owner",): "mine",
+        ("tags", 0): "owner",
+        ("tags", 1): FREE,
+        ("remote",): 0,
+        ("revoked",): 0,
+        "gone": 0,
+        ("alive", "revoker"): True,
+    }
+    processes = (
+        Process("owner", partial(owns_shared, times, **take)),
+        Process("revoker", partial(takes_shared, 2, **how)),
+    )
+    return Model(f"revoke, {name}", processes, memory, tso=True)
 
 
 def one_place(view: View) -> str | None:
@@ -372,7 +532,13 @@ MIRRORS = (
     Mirror("segment/participant.c", participant_settled),
     Mirror("memory/slab_local.h", slab_take, aliases=(("index", "tags"),)),
     Mirror("memory/slab.c", revoke),
+    Mirror("memory/slab.c", revoke_empty),
     Mirror("memory/slab.c", slabs_revoke, calls=frozenset({"extent_free"})),
+    Mirror("memory/slab.c", collect_by_tags),
+    Mirror("memory/slab.c", collect),
+    Mirror("memory/slab.c", slab_adopt),
+    Mirror("memory/slab.c", slab_free),
+    Mirror("memory/slab_local.h", free_mine),
     Mirror("memory/slab.c", drop_if_revoked, calls=frozenset({"heap_lock", "heap_unlock"})),
     Mirror("record/send.c", wait_for_collector, calls=frozenset({"heap_lock", "heap_unlock"})),
     Mirror("record/send.c", enter_ring),
@@ -396,17 +562,35 @@ def take_before_entering() -> Steps:
     return True
 
 
-def revoke_without_settling(others: tuple[str, ...]) -> Steps:
+def revoke_without_settling(others: tuple[str, ...], has_free: Any = slab_is_free) -> Steps:
     owner = yield get(("owner",))
-    if owner != "mine" or (yield get(("tags",))) != FREE:
+    if owner != "mine" or not (yield from has_free()):
         return False
+    yield put(("revoked",), 1)
     yield put(("owner",), "being revoked")
     yield from os_membarrier(*others)
-    if (yield get_acquire(("tags",))) == FREE:
-        yield put(("revoked",), 1)
+    if (yield from has_free()):
         return True
     yield put(("owner",), "mine")
     return False
+
+
+def collect_only_bits(free: frozenset[int]) -> Steps:
+    return (yield from collect(free, same))
+
+
+def same(free: frozenset[int]) -> Steps:
+    yield from ()
+    return free
+
+
+def take_own_before_entering(block: int) -> Steps:
+    mine = (yield get(("owner",))) == "mine"
+    yield from participant_enter()
+    if mine:
+        yield put(("tags", block), "owner")
+    yield from participant_leave()
+    return mine
 
 
 def revoke_without_looking_again(others: tuple[str, ...]) -> Steps:
@@ -446,6 +630,7 @@ def move_on_before_telling(position: int, count: int) -> Steps:
 
 MODELS: dict[str, Callable[[], Model]] = {
     "slab": lambda: slab_model("slab", times=3),
+    "sharing": lambda: sharing_model("sharing"),
     "garbage": lambda: garbage_model("garbage"),
     "garbage sent again": lambda: garbage_model("garbage sent again", sends=sends_again),
     "removal": lambda: removal_model("removal"),
@@ -462,6 +647,16 @@ CONTROLS: dict[str, Callable[[], Model]] = {
     ),
     "slab: the owner word read before busy = 1": lambda: slab_model(
         "control", take=take_before_entering
+    ),
+    "sharing: no membarrier": lambda: sharing_model("control", others=()),
+    "sharing: not waiting until busy is 0": lambda: sharing_model(
+        "control", revoke=revoke_without_settling
+    ),
+    "sharing: the owner word read before busy = 1": lambda: sharing_model(
+        "control", take=take_own_before_entering
+    ),
+    "sharing: what the owner freed in its own half not looked for": lambda: sharing_model(
+        "control", collect=collect_only_bits
     ),
     "garbage: no membarrier": lambda: garbage_model("control", others=()),
     "garbage: not waiting until busy is 0": lambda: garbage_model(
