@@ -1,6 +1,10 @@
 /* crash_memory.c - a death while allocating and freeing: slabs, extents, what others hold. */
+#include <pthread.h>
+#include <stdatomic.h>
+
 #include "crash.h"
 #include "memory/participant_memory.h"
+#include "segment/lock.h"
 #include "segment/membership.h"
 
 static void small_come_and_go(struct world *w) {
@@ -156,6 +160,36 @@ static uint64_t shared(struct world *w) {
     return 0;
 }
 
+static atomic_int lock_turn; /* of the victim's two threads */
+
+/* Another thread of the victim, which has the lock for a while. */
+static void *hold_the_lock(void *heap) {
+    struct participant *me;
+    EXPECT_EQ(participant_current(heap, &me), 0);
+    EXPECT_EQ(heap_lock(me), 0);
+    atomic_store(&lock_turn, 1);
+    while (atomic_load(&lock_turn) == 1) usleep(100);
+    heap_unlock(me);
+    atomic_store(&lock_turn, 3);
+    for (;;) pause();
+}
+
+static void make_two(struct world *w) {
+    pthread_t thread;
+    for (int i = 0; i < 2; i++) w->mine[i] = make(w, 50000, 0);
+    EXPECT_EQ(pthread_create(&thread, NULL, hold_the_lock, w->heap), 0);
+    while (atomic_load(&lock_turn) == 0) usleep(100);
+}
+
+/* Without the lock, frees are put off. */
+static void defer(struct world *w) {
+    ipcheap_set_lock_timeout(w->heap, 1000000);
+    for (int i = 0; i < 2; i++) give_back(w, &w->mine[i]);
+    ipcheap_set_lock_timeout(w->heap, 10000000000);
+    atomic_store(&lock_turn, 2);
+    while (atomic_load(&lock_turn) == 2) usleep(100);
+}
+
 static void use_much(struct world *w) {
     for (int i = 0; i < 6; i++) w->mine[i] = make(w, 9000, 0);
     for (int i = 0; i < 6; i += 2) give_back(w, &w->mine[i]);
@@ -176,6 +210,7 @@ const struct scenario memory_scenarios[] = {
      .meanwhile = empty_a_keeping, .act = collect_all},
     {"reclaim", MIB, .before = hoard, .act = take_everything},
     {"share", MIB, .before = listen_a, .prepare = take_pages, .act = share, .verify = shared},
+    {"defer", MIB, .before = listen_a, .prepare = make_two, .act = defer},
     {"trim", MIB, .before = listen_a, .prepare = use_much, .act = trim},
     {0},
 };

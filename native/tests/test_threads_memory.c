@@ -1,6 +1,7 @@
 /* Threads that allocate, copy and wrap around while another thread collects garbage. */
 
 #include "memory/participant_memory.h"
+#include "segment/lock.h"
 #include "segment/membership.h"
 #include "threads.h"
 
@@ -291,7 +292,45 @@ static void slabs_are_shared_while_they_are_used(void) {
     expect_empty(&scene);
 }
 
+static void *free_without_the_lock(void *argument) {
+    struct scene *scene = argument;
+    ipcheap_record record;
+    EXPECT_EQ(ipcheap_allocate(scene->heap, MIB, &record), 0);
+    atomic_store(&scene->turn, 1);
+    await(&scene->turn, 2);
+    EXPECT_EQ(ipcheap_free(scene->heap, &record), 0); /* later */
+    atomic_store(&scene->turn, 3);
+    await(&scene->turn, 4);
+    /* What it put off is another's by now. */
+    EXPECT_EQ(ipcheap_allocate(scene->heap, MIB, &record), IPCHEAP_HEAP_FULL);
+    return NULL;
+}
+
+/* An extent whose free timed out on the lock is free to all, whatever its owner does. */
+static void what_is_deferred_is_anybodys(void) {
+    struct scene scene = new_scene(2 * MIB);
+    struct participant *me;
+    EXPECT_EQ(participant_current(scene.heap, &me), 0);
+    pthread_t thread = start(free_without_the_lock, &scene);
+    await(&scene.turn, 1);
+    ipcheap_set_lock_timeout(scene.heap, 1000000);
+    EXPECT_EQ(heap_lock(me), 0);
+    atomic_store(&scene.turn, 2);
+    await(&scene.turn, 3);
+    expect_sound(scene.heap);
+    heap_unlock(me);
+    ipcheap_record record;
+    EXPECT_EQ(ipcheap_allocate(scene.heap, 2 * MIB - 64 * 1024, &record), 0);
+    memset(record.data, 1, record.nbytes);
+    atomic_store(&scene.turn, 4);
+    pthread_join(thread, NULL);
+    expect_sound(scene.heap);
+    EXPECT_EQ(ipcheap_free(scene.heap, &record), 0);
+    expect_empty(&scene);
+}
+
 int main(void) {
+    what_is_deferred_is_anybodys();
     many_hold_one_of_each(4 * MIB, WORKERS, 1);
     many_hold_one_of_each(64 * MIB, 32, SIZES);
     a_heap_is_used_to_its_last_block();

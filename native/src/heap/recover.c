@@ -4,6 +4,7 @@
 #include "channel/removal.h"
 #include "channel/side.h"
 #include "memory/block.h"
+#include "memory/deferred.h"
 #include "memory/extent.h"
 #include "memory/trim.h"
 #include "segment/lock.h"
@@ -76,6 +77,7 @@ static void recover_memory(const struct recovery *r) {
             if (extent_free(r->me, dead[i])) return;
         }
     } while (count == sizeof dead / sizeof *dead);
+    deferred_free_all(r->me);
 }
 
 /* Participants --------------------------------------------------------------------------- */

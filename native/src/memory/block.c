@@ -91,6 +91,8 @@ static int allocate_once(struct participant *me, uint64_t nbytes, uint64_t *offs
     return error;
 }
 
+#define BUSY_LOOKS 20 /* how often to look again at slabs that could not be taken */
+
 /* The slow half of block_allocate(): reclaims and tries again. */
 static int allocate_again(struct participant *me, uint64_t nbytes, uint64_t *offset, int error) {
     /* After CORRUPT, what is reclaimed may still do. */
@@ -100,22 +102,24 @@ static int allocate_again(struct participant *me, uint64_t nbytes, uint64_t *off
     if (!may_sleep()) return IPCHEAP_WOULD_SLEEP;
     int64_t deadline = os_deadline(me->heap->lock_timeout);
     uint32_t size_class = size_class_of(nbytes);
-    for (;;) {
-        bool trimmed = true;
+    for (int looks = BUSY_LOOKS;;) {
         int busy = heap_reclaim(me, error == IPCHEAP_MEMORY_FULL);
-        if (!busy) error = allocate_once(me, nbytes, offset);
-        bool none = error == IPCHEAP_HEAP_FULL || error == IPCHEAP_MEMORY_FULL;
-        if (!busy && none && size_class < me->heap->geometry.classes) {
-            int shared = slab_share(me, size_class, offset);
-            if (shared != IPCHEAP_HEAP_FULL) error = shared;
-        }
-        if (busy || error != IPCHEAP_HEAP_FULL) return busy ? busy : error;
+        if (busy) return busy;
+        error = allocate_once(me, nbytes, offset);
+        if (error != IPCHEAP_HEAP_FULL && error != IPCHEAP_MEMORY_FULL) return error;
+        /* A trimmer is returning memory to the system, piece by piece: each is free in a moment. */
+        bool soon = true;
         if (heap_lock(me) == 0) {
-            trimmed = extents_free_pending(me->heap);
+            soon = extents_free_pending(me->heap);
             heap_unlock(me);
         }
-        /* A trimmer is returning memory to the system, piece by piece: each is free in a moment. */
-        if (!trimmed || os_remaining(deadline) == 0) return error;
+        int shared = IPCHEAP_HEAP_FULL;
+        if (size_class < me->heap->geometry.classes) shared = slab_share(me, size_class, offset);
+        if (shared == IPCHEAP_WOULD_BLOCK)
+            soon |= looks-- > 0;
+        else if (shared != IPCHEAP_HEAP_FULL)
+            return shared;
+        if (error == IPCHEAP_MEMORY_FULL || !soon || os_remaining(deadline) == 0) return error;
         os_nap(TRIM_NAP);
     }
 }
@@ -129,13 +133,6 @@ int block_allocate(struct participant *me, uint64_t nbytes, uint64_t *offset) {
     return error;
 }
 
-/* Marks an extent of ours as no record any more and puts it off. */
-static void extent_defer(struct participant *me, uint64_t page) {
-    shared64 *word = &me->heap->pages[page].word;
-    put(word, page_word(PAGE_USED, KIND_FREE_PENDING, word_length(get(word))));
-    deferred_add(me, page);
-}
-
 static int block_free_extent(struct participant *me, const struct place *place) {
     uint64_t before = get(place->tag);
     deferred_retry(me);
@@ -145,7 +142,7 @@ static int block_free_extent(struct participant *me, const struct place *place) 
     /* Private memory is needed only here: freeing takes none and cannot fail under the lock. */
     if (error == IPCHEAP_HEAP_BUSY) error = deferred_reserve(me, 1);
     if (!error) {
-        extent_defer(me, place->page);
+        deferred_add(me, place->page);
         return 0;
     }
     put(place->tag, before); /* the former owner's again, as the counts of held records say */
@@ -156,7 +153,7 @@ void block_drop(struct participant *me, uint64_t offset) {
     struct place place;
     if (!place_find(me->heap, offset, &place)) return;
     uint64_t page = place.page;
-    if (block_free(me, &place) == IPCHEAP_WOULD_SLEEP) extent_defer(me, page);
+    if (block_free(me, &place) == IPCHEAP_WOULD_SLEEP) deferred_add(me, page);
     me->held--;
 }
 
@@ -170,6 +167,7 @@ int heap_reclaim(struct participant *me, bool give_back) {
     int error = heap_lock(me);
     if (error) return error;
     me->heap->hooks->reclaim(me);
+    deferred_free_all(me);
     slabs_release_orphans(me);
     slabs_revoke(me);
     heap_unlock(me);

@@ -4,6 +4,7 @@
 
 #include "memory/extent.h"
 #include "memory/participant_memory.h"
+#include "segment/lock.h"
 
 int deferred_reserve(struct participant *me, size_t count) {
     struct participant_memory *memory = memory_of(me);
@@ -19,29 +20,50 @@ int deferred_reserve(struct participant *me, size_t count) {
 }
 
 void deferred_add(struct participant *me, uint64_t page) {
+    struct page *head = &me->heap->pages[page];
+    put(&head->word, page_word(PAGE_USED, KIND_FREE_PENDING, word_length(get(&head->word))));
+    put_release(&head->tag,
+                TAG_FREE); /* from here on anybody's to free; pairs with is_deferred() */
     struct deferred *d = &me->memory->deferred;
     d->pages[d->count++] = page;
 }
 
-/* Returns false if another try may succeed. CORRUPT is final: there is no such extent any more. */
-static bool freed(struct participant *me, uint64_t page) {
-    int error = extent_free(me, page);
-    return error == 0 || error == IPCHEAP_CORRUPT;
+static bool is_deferred(ipcheap_heap *heap, uint64_t page) {
+    uint64_t word = get(&heap->pages[page].word);
+    return word_state(word) == PAGE_USED && word_kind(word) == KIND_FREE_PENDING &&
+           get_acquire(&heap->pages[page].tag) == TAG_FREE; /* pairs with deferred_add() */
 }
 
 bool deferred_extent_free(struct participant *me, uint64_t page) {
-    bool now = freed(me, page);
-    if (!now) deferred_add(me, page);
-    return now;
+    int error = extent_free(me, page);
+    /* CORRUPT is final: there is no such extent any more. */
+    if (error == 0 || error == IPCHEAP_CORRUPT) return true;
+    deferred_add(me, page);
+    return false;
 }
 
 void deferred_retry(struct participant *me) {
-    bool go_on = me->memory != NULL;
-    while (go_on && me->memory->deferred.count) {
-        /* Off the list first: freeing may trim, and trimming may add to the list. */
-        struct deferred *d = &me->memory->deferred;
+    struct deferred *d = me->memory ? &me->memory->deferred : NULL;
+    if (LIKELY(!d || !d->count) || heap_lock(me)) return;
+    while (d->count) {
         uint64_t page = d->pages[--d->count];
-        go_on = freed(me, page);
-        if (!go_on) deferred_add(me, page);
+        /* Otherwise another participant has freed it, and it may be in use again. */
+        if (is_deferred(me->heap, page)) extent_free(me, page);
     }
+    heap_unlock(me);
+}
+
+void deferred_free_all(struct participant *me) {
+    uint64_t found[64];
+    size_t count;
+    do {
+        count = 0;
+        for (int zone = 0; zone < ZONES; zone++) {
+            struct extent_walk walk = extent_walk_of(me->heap, zone);
+            while (count < sizeof found / sizeof *found && extent_step(me->heap, &walk))
+                if (is_deferred(me->heap, walk.first)) found[count++] = walk.first;
+        }
+        for (size_t i = 0; i < count; i++)
+            if (extent_free(me, found[i])) return;
+    } while (count == sizeof found / sizeof *found);
 }

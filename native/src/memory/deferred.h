@@ -2,9 +2,10 @@
  * deferred.h - layer memory: extents whose free was put off.
  *
  * A caller that must not sleep, or that timed out on the heap lock, cannot free an extent. It
- * stays with its participant, marked FREE_PENDING. The participant retries when it next frees an
- * extent, needs a slab, reclaims or leaves; if its thread has ended, the next thread to join
- * retries. A participant with deferred extents is not retired, so that its survivors free them.
+ * marks it: kind FREE_PENDING and tag FREE. From then on anybody who has the lock may free it. The
+ * participant retries when it next frees an extent, needs a slab, reclaims or leaves; all others
+ * free what they find when memory is short.
+ *
  * The participant itself calls these functions.
  */
 #ifndef IPCHEAP_MEMORY_DEFERRED_H
@@ -23,7 +24,9 @@ int deferred_reserve(struct participant *me, size_t count);
 bool deferred_extent_free(struct participant *me, uint64_t page);
 /* Puts off the free of an extent; there must be room. */
 void deferred_add(struct participant *me, uint64_t page);
-/* Frees the deferred extents that can be freed now. */
+/* Frees the caller's deferred extents, if it gets the lock. */
 void deferred_retry(struct participant *me);
+/* Under the lock: frees the deferred extents of all participants. */
+void deferred_free_all(struct participant *me);
 
 #endif

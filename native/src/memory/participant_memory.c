@@ -45,7 +45,7 @@ void memory_leave(struct participant *me) {
     if (!me->memory) return;
     slabs_abandon(me);
     deferred_retry(me);
-    if (!me->memory->slabs.granules && !me->memory->deferred.count) memory_forget(me);
+    if (!me->memory->slabs.granules) memory_forget(me); /* anybody frees what is still deferred */
 }
 
 void memory_forget(struct participant *me) {

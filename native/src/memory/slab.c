@@ -265,8 +265,8 @@ static int slab_release(struct participant *me, struct bin *bin, struct local_sl
 static int slab_create(struct participant *me, uint32_t size_class, struct local_slab **result) {
     ipcheap_heap *heap = me->heap;
     uint64_t pages = slab_bytes(heap, size_class) >> PAGE_SHIFT, first;
-    /* To all others this is a record until the tags are in order. */
-    int error = extent_allocate(me, DATA_ZONE, pages, pages, KIND_RECORD, my_tag(me), &first);
+    /* Until the tags are in order: others that need memory wait for it, survivors free it. */
+    int error = extent_allocate(me, DATA_ZONE, pages, pages, KIND_FREE_PENDING, my_tag(me), &first);
     if (error) return error;
     uint32_t granule = granule_of_page(heap, first);
     uint32_t blocks = slab_blocks(heap, size_class);
@@ -671,14 +671,14 @@ int slab_share(struct participant *me, uint32_t size_class, uint64_t *offset) {
             /* That block was gone already; the next look finds another one, or none. */
             if (error == IPCHEAP_HEAP_FULL || error == IPCHEAP_MEMORY_FULL) error = 0;
         } else if (!found) {
-            error = IPCHEAP_HEAP_FULL;
+            error = refusals ? IPCHEAP_WOULD_BLOCK : IPCHEAP_HEAP_FULL;
         } else if (accept(me, &offer, &error)) {
             if (!error) *offset = slab_take(me, offer.size_class);
             if (!error && !*offset) error = IPCHEAP_HEAP_FULL; /* corrupt tags */
         } else if (refusals < REFUSALS) {
             refused[refusals++] = offer.granule;
         } else {
-            error = IPCHEAP_HEAP_FULL;
+            error = IPCHEAP_WOULD_BLOCK;
         }
     }
     heap_unlock(me);

@@ -43,7 +43,8 @@ void slabs_release_orphans(struct participant *me);
 void slabs_revoke(struct participant *me);
 /*
  * Allocates a block where the heap has no room for another slab: takes a slab with free blocks from
- * its owner, of this size class or a larger one. HEAP_FULL if there is none.
+ * its owner, of this size class or a larger one. HEAP_FULL if there is none; WOULD_BLOCK if there may
+ * be one whose owner is using it right now.
  */
 int slab_share(struct participant *me, uint32_t size_class, uint64_t *offset);
 /* The caller leaves: its slabs become orphans, or free; nothing happens if the lock times out. */

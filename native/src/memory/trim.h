@@ -24,7 +24,7 @@ void extents_trim_if_due(struct participant *me);
 int trim_retry(struct participant *me);
 /* Under the lock: notes that a run was taken of which `missing` pages have no memory yet. */
 void note_taken(ipcheap_heap *heap, uint64_t missing);
-/* Under the lock: does a living participant have FREE_PENDING extents, which are free soon? */
+/* Under the lock: is a living participant trimming extents, or making a slab? It is so soon. */
 bool extents_free_pending(ipcheap_heap *heap);
 
 #endif

@@ -124,8 +124,10 @@ static void check_run(struct check *c, const struct extent_walk *walk) {
     case KIND_SLAB:
         check_slab(c, walk);
         break;
-    case KIND_RECORD:
     case KIND_FREE_PENDING:
+        if (tag == TAG_FREE) break; /* deferred: anybody may free it */
+        /* fall through */
+    case KIND_RECORD:
         check_tag(c, &page->tag, offset, walk->length << PAGE_SHIFT, NULL, 0);
         /* Its owner may be waiting for the memory; a record that was sent has it. */
         if (tag_kind(tag) == TAG_SENT) check_committed(c, walk->first, walk->length);

@@ -2,6 +2,7 @@
 
 #include "channel/directory.h"
 #include "channel/kind.h"
+#include "memory/deferred.h"
 #include "memory/extent.h"
 #include "memory/slab.h"
 #include "memory/trim.h"
@@ -52,6 +53,7 @@ int ipcheap_heap_statistics(ipcheap_heap *heap, ipcheap_statistics *s) {
     slabs_release_empty(me); /* otherwise the empty slabs that we keep would count as used */
     error = heap_lock(me);
     if (error) return error;
+    deferred_free_all(me);
     slabs_release_orphans(me);
     heap_unlock(me);
     extents_trim_if_due(me);

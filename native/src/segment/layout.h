@@ -109,7 +109,7 @@ enum page_kind {
     KIND_SLAB = 2,
     KIND_STATIC = 3,
     KIND_SYSTEM = 4,
-    KIND_FREE_PENDING = 5, /* its owner frees it soon: being trimmed, or deferred */
+    KIND_FREE_PENDING = 5, /* a future slab, or being trimmed; with tag FREE, anybody's to free */
     KIND_STREAM = 6,       /* reserved */
 };
 
