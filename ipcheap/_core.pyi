@@ -79,6 +79,7 @@ class _Lib:
     IPCHEAP_PRODUCER: Final[int]
     IPCHEAP_CONSUMER: Final[int]
     IPCHEAP_FORMAT: Final[int]
+    IPCHEAP_PARTICIPANTS: Final[int]
     IPCHEAP_SYNC_BYTES: Final[int]
     PY_BATCH: Final[int]
     PY_PIECES: Final[int]

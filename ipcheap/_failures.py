@@ -126,7 +126,11 @@ _PLAIN: dict[int, tuple[type[Exception], str]] = {
     lib.IPCHEAP_HEAP_CLOSED: (errors.HeapClosed, "{it} is closed; open it again to use it"),
     lib.IPCHEAP_TOO_MANY_PARTICIPANTS: (
         errors.HeapFull,
-        "{it} is full: all participant slots are taken; each thread that uses it keeps one",
+        (
+            f"{{it}} is full: all {lib.IPCHEAP_PARTICIPANTS} participant slots are taken. Each thread "
+            "that uses the heap takes one until it ends, and its process keeps it for a later thread "
+            "while records of the thread exist: end threads, close the heap or free such records"
+        ),
     ),
     lib.IPCHEAP_CHANNEL_NOT_FOUND: (
         errors.ChannelNotFound,

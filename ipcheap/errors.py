@@ -33,7 +33,10 @@ class HeapNotFound(Error, FileNotFoundError):
 
 
 class HeapFull(Error, MemoryError):
-    """The heap, or the file system under it, has no room; nothing was allocated."""
+    """The heap, or the file system under it, has no room; nothing was allocated.
+
+    Also raised where a thread joins a heap that has 4096 participants already.
+    """
 
 
 class HeapClosed(Error, ValueError):

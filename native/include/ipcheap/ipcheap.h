@@ -151,6 +151,8 @@ IPCHEAP_API int ipcheap_semaphore_bytes(void *bytes, size_t room);
 IPCHEAP_API int ipcheap_formatted(int fd, int shmid);
 /* The format of the heaps of this library. Heaps of another one are left untouched. */
 enum { IPCHEAP_FORMAT = 3 };
+/* The most participants of a heap. */
+enum { IPCHEAP_PARTICIPANTS = 4096 };
 /* Returns the number of the format of a heap, of this or of another one; 0 if it is no heap. */
 IPCHEAP_API int ipcheap_found_format(int fd, int shmid);
 /*

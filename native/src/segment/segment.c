@@ -23,6 +23,7 @@
  */
 
 static_assert(FORMAT == IPCHEAP_FORMAT, "the public header names it");
+static_assert(PARTICIPANTS == IPCHEAP_PARTICIPANTS, "and this one");
 
 /*
  * Returns 0 and the geometry for a heap of this format, NOT_FORMATTED, or FORMAT_MISMATCH. An

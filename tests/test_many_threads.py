@@ -1,0 +1,177 @@
+"""Many threads, at a time and one after the other, on heaps that have just the room for it."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import kinds
+import peers
+import pytest
+
+import ipcheap
+from ipcheap import _failures
+from ipcheap._core import lib
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SHARED = [kind for kind in kinds.ALL if kind.sem == "futex"]
+ONE = [64]
+FORTY = [int(64 * 1.16**n) for n in range(40)]
+
+
+def run_threads(count: int, work: Callable[[], None]) -> None:
+    """Run threads at the same time; what one raises comes through."""
+    failures: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            work()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=body) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
+@pytest.mark.parametrize(
+    ("capacity", "workers", "sizes"), [("4MiB", 100, ONE), ("64MiB", 32, FORTY)]
+)
+@pytest.mark.parametrize("kind", SHARED, ids=str)
+def test_many_threads_hold_a_record_of_each_size(
+    heap_name: str, tmp_path: Path, kind: kinds.Kind, capacity: str, workers: int, sizes: list[int]
+) -> None:
+    records: list[ipcheap.Record] = []
+    all_have_theirs = threading.Barrier(workers)
+
+    with kinds.made(kind, heap_name, tmp_path, capacity) as heap:
+
+        def hold() -> None:
+            mine = [heap.allocate_record(size) for size in sizes]
+            for record in mine:
+                record[:] = bytes([threading.get_native_id() % 256]) * record.nbytes
+            all_have_theirs.wait(peers.PATIENCE)
+            assert all(len(set(record.view)) == 1 for record in mine)
+            records.extend(mine)
+
+        run_threads(workers, hold)
+        assert heap.statistics().records == workers * len(sizes)
+        assert heap.check() == []
+        for record in records:
+            record.free()
+        assert heap.statistics().in_use == 0
+
+
+def test_a_thread_gets_what_the_others_do_not_use() -> None:
+    """Blocks that others have freed are as good as free memory, to the last one."""
+    with ipcheap.Heap.create(None, "1MiB", shm="memfd") as heap:
+        records: list[ipcheap.Record] = []
+
+        def fill() -> None:
+            try:
+                while True:
+                    records.append(heap.allocate_record(64))
+            except ipcheap.HeapFull:
+                pass
+
+        leave = threading.Event()
+        filled = threading.Barrier(4)
+
+        def fill_and_wait() -> None:
+            fill()
+            filled.wait(peers.PATIENCE)
+            assert leave.wait(peers.PATIENCE)
+
+        waiting = [threading.Thread(target=fill_and_wait) for _ in range(3)]
+        for thread in waiting:
+            thread.start()
+        filled.wait(peers.PATIENCE)
+        assert len(records) == (1 << 20) // 64
+        for record in records[::5]:
+            record.free()
+        again = [heap.allocate_record(64) for _ in records[::5]]
+        with pytest.raises(ipcheap.HeapFull):
+            heap.allocate_record(64)
+        leave.set()
+        for thread in waiting:
+            thread.join()
+        assert heap.check() == []
+        for record in (*again, *(r for at, r in enumerate(records) if at % 5)):
+            record.free()
+        assert heap.statistics().in_use == 0
+
+
+@pytest.mark.parametrize("kind", SHARED, ids=str)
+def test_short_threads_leave_a_record_each(
+    heap_name: str, tmp_path: Path, kind: kinds.Kind
+) -> None:
+    count = 5000 if kind.shm == "memfd" else 200
+    assert count > lib.IPCHEAP_PARTICIPANTS or kind.shm != "memfd"
+    cache: list[ipcheap.Record] = []
+    with kinds.made(kind, heap_name, tmp_path, "64MiB") as heap:
+
+        def answer() -> None:
+            record = heap.allocate_record(1000)
+            record[:] = len(cache).to_bytes(8, "little") * 125
+            cache.append(record)
+
+        for _ in range(count):
+            run_threads(1, answer)
+        # The end of a thread may come after join(): then the next one is a participant beside it.
+        assert heap.statistics().participants <= 4
+        report = heap.recover()
+        assert (report.participants, report.blocks) == (0, 0)
+        assert heap.check() == []
+        for number, record in enumerate(cache):
+            assert record[:8] == number.to_bytes(8, "little")
+            record.free()
+        assert heap.statistics().in_use == 0
+
+
+def test_threads_of_a_pool_take_as_many_places_as_threads() -> None:
+    with ipcheap.Heap.create(None, "64MiB", shm="memfd") as heap:
+        kept: list[ipcheap.Record] = []
+        for _ in range(20):
+            run_threads(16, lambda: kept.append(heap.allocate_record(1000)))
+        assert heap.statistics().participants <= 2 * 16 + 1
+        assert heap.statistics().records == 20 * 16
+        for record in kept:
+            record.free()
+
+
+def leave_records(heap: ipcheap.Heap) -> None:
+    """In a process of its own: ended threads have left records."""
+    kept: list[ipcheap.Record] = []
+    for _ in range(50):
+        run_threads(2, lambda: kept.append(heap.allocate_record(1000)))
+    peers.say("left")
+    peers.listen()
+
+
+def test_what_ended_threads_left_is_recovered_with_their_process(heap_name: str) -> None:
+    with ipcheap.Heap.create(heap_name, "16MiB") as heap:
+        mine: list[ipcheap.Record] = []
+        run_threads(1, lambda: mine.append(heap.allocate_record(1000)))
+        with peers.run(leave_records, heap) as peer:
+            assert peer.hear() == "left"
+            assert heap.statistics().records == 101
+            assert heap.recover().blocks == 0
+            peer.kill()
+        assert heap.recover().blocks == 100
+        assert heap.statistics().records == 1
+        assert heap.check() == []
+        mine[0].free()
+
+
+def test_the_error_names_the_number_of_participants() -> None:
+    error = _failures.error(lib.IPCHEAP_TOO_MANY_PARTICIPANTS, "heap 'x'")
+    assert isinstance(error, ipcheap.HeapFull)
+    assert "4096 participant slots" in str(error)
+    assert "end threads" in str(error)
