@@ -127,8 +127,8 @@ _PLAIN: dict[int, tuple[type[Exception], str]] = {
     lib.IPCHEAP_TOO_MANY_PARTICIPANTS: (
         errors.HeapFull,
         (
-            f"{{it}} is full: all {lib.IPCHEAP_PARTICIPANTS} participant slots are taken. Each thread "
-            "that uses the heap takes one until it ends, and its process keeps it for a later thread "
+            f"{{it}} is full: all {lib.IPCHEAP_PARTICIPANTS} participant slots are taken. A thread "
+            "that uses the heap takes one until it ends; its process keeps it for a later thread "
             "while records of the thread exist: end threads, close the heap or free such records"
         ),
     ),

@@ -9,7 +9,7 @@
  * the owner collects: it sets the tag to FREE, then clears the bit.
  *
  * A slab whose owner has left is an orphan: the next participant that needs its class
- * adopts it. An empty slab can also be taken from a living owner: see slabs_revoke().
+ * adopts it. A slab can also be taken from a living owner: slabs_revoke(), slab_share().
  */
 #ifndef IPCHEAP_MEMORY_SLAB_H
 #define IPCHEAP_MEMORY_SLAB_H

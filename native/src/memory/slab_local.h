@@ -19,9 +19,9 @@ static inline bool is_mine(const struct local_slab *s) {
 }
 
 /*
- * is_mine() of a slab with a block that has our tag. Such a slab cannot be revoked, but it may have
- * been revoked earlier and belong to a participant that passed us the block. The owner word is on
- * another line, so it is read only if any slab of the heap has ever been revoked.
+ * is_mine() of a slab with a block that has our tag. The owner word is on another line, so it is
+ * read only if any slab of the heap has ever been revoked. If this one is being taken just now, a
+ * free may still go to our private half: see collect_by_tags().
  */
 static inline bool is_still_mine(const struct participant *me, const struct local_slab *s) {
     return LIKELY(!get(&me->heap->header->revoked)) || is_mine(s);
