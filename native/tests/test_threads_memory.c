@@ -230,7 +230,7 @@ static void *take_every_block(void *argument) {
     return NULL;
 }
 
-/* Free blocks are anybody's: as many records fit as blocks, whoever allocates and frees them. */
+/* Free blocks are anybody's: as many records fit as blocks. */
 static void a_heap_is_used_to_its_last_block(void) {
     struct scene scene = new_scene(MIB);
     pthread_t threads[3];
