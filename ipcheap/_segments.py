@@ -52,21 +52,6 @@ class Segment:
         os.close(self.fd)
 
 
-def above_standard(fd: int) -> int:
-    """Return a descriptor instead of this one, of the same file, that is none of 0, 1 and 2.
-
-    In a program started without these, another thread's output would go into the file.
-    """
-    if fd > _LAST_STANDARD:
-        return fd
-    import fcntl  # most processes never need it
-
-    try:
-        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LAST_STANDARD + 1)
-    finally:
-        os.close(fd)
-
-
 def label_of(name: str) -> str:
     """Return the words by which messages name a heap."""
     return f"heap {name!r}"

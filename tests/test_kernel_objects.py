@@ -155,7 +155,7 @@ def test_no_descriptor_is_one_of_the_standard_ones(
 
 def test_a_descriptor_that_leads_elsewhere_is_not_closed(tmp_path: Path) -> None:
     heap = ipcheap.Heap.create(None, "1MiB", shm="memfd", sem="sysv")
-    fd = heap._fd
+    fd = heap._handle.file()
     kept = os.dup(fd)
     with open(tmp_path / "log", "w") as log:
         os.dup2(log.fileno(), fd)
