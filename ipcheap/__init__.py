@@ -125,6 +125,7 @@ _LATER = {
     "Lock": "sync",
     "Participant": "results",
     "RecoveryReport": "results",
+    "cli": "tools.cli",  # a module itself, which was here before
     "heaps": "_outside",
     "wait": "waiting",
 }
@@ -136,7 +137,9 @@ if not TYPE_CHECKING:  # a type checker would conclude that every name exists
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module
 
-        value = getattr(import_module(f".{_LATER[name]}", __name__), name)
+        home = _LATER[name]
+        module = import_module(f".{home}", __name__)
+        value = module if home.endswith(f".{name}") else getattr(module, name)
         globals()[name] = value
         return value
 
