@@ -369,7 +369,7 @@ int record_outgoing(PyObject *object, ipcheap_heap *heap) {
     py_record *self = (py_record *)object;
     int error = unusable(self);
     if (error) return error;
-    if (self->heap != heap && !ipcheap_same(self->heap, heap)) return IPCHEAP_RECORD;
+    if (self->heap != heap && (!heap || !ipcheap_same(self->heap, heap))) return IPCHEAP_RECORD;
     return record_made && views(self) > self->lent ? PY_VIEWED : 0;
 }
 
