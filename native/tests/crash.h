@@ -57,7 +57,7 @@ struct scenario {
 
 /* Each array ends with a scenario without a name. */
 extern const struct scenario memory_scenarios[], directory_scenarios[], static_scenarios[],
-    channel_scenarios[];
+    channel_scenarios[], stream_scenarios[];
 /* All of these arrays, and NULL at the end. */
 extern const struct scenario *const crash_scenarios[];
 /* Without a survivor: the victim makes a heap in act() and looks at what is left in verify(). */

@@ -157,5 +157,6 @@ void world_meanwhile(struct world *w, const struct scenario *s) {
 }
 
 const struct scenario *const crash_scenarios[] = {
-    memory_scenarios, directory_scenarios, static_scenarios, channel_scenarios, NULL,
+    memory_scenarios,  directory_scenarios, static_scenarios,
+    channel_scenarios, stream_scenarios,    NULL,
 };

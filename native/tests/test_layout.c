@@ -1,7 +1,7 @@
 /*
  * The shared bytes have room for the kinds to come.
  *
- * Sketches of what a stream, a store and a bus keep in a heap, compiled against layout.h: which words
+ * Sketches of what a store and a bus keep in a heap, compiled against layout.h: which words
  * of a descriptor and of a side they use, what they need of tags and seats, and which lines are apart.
  * They are not the kinds; they are what FORMAT was frozen for.
  */
@@ -12,32 +12,6 @@
 #include "testing.h"
 
 #define LINE_PAIR 128
-
-/* Stream --------------------------------------------------------------------------------- */
-/* Two words are the stream: its sides' positions. One extent, part 0, begins with the shape. */
-
-struct stream_side {
-    shared64 floor;      /* writer, overwriting: below it items may be spoilt */
-    shared64 operations; /* writes, or reads */
-    shared64 unused[2];
-};
-static_assert(sizeof(struct stream_side) <= sizeof((struct side){0}.of_kind), "on the hot line");
-
-/* Beside the seats: written only to sleep, to end or to reset. */
-struct stream_rarely {
-    shared64 wanted[2];
-    shared64 cut, base;
-};
-static_assert(sizeof(struct stream_rarely) <= sizeof((struct channel){0}.of_kind), "in the pair");
-static_assert(offsetof(struct channel, of_kind) / LINE_PAIR ==
-                  offsetof(struct channel, seats) / LINE_PAIR,
-              "wanted stands in the pair of lines that has parked");
-
-struct stream_shape {
-    shared64 capacity, backlog, itemsize, flags;
-    unsigned char description[4000]; /* of the item, as an array has it */
-};
-static_assert(sizeof(struct stream_shape) <= PAGE, "the first page of the extent");
 
 /* Store ---------------------------------------------------------------------------------- */
 

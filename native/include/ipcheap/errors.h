@@ -36,7 +36,8 @@
     X(OWNER_DIED, -27, "the last owner of the lock died holding it")                  \
     X(BROKEN, -28, "the barrier is broken")                                           \
     X(DESCRIPTOR_LOST, -29, "the heap's descriptors were closed by somebody else")    \
-    X(NO_PROC, -30, "/proc is not mounted, which the heap's file is opened through")
+    X(NO_PROC, -30, "/proc is not mounted, which the heap's file is opened through")  \
+    X(WINDOW, -31, "a window is open, or none is")
 
 enum ipcheap_error {
 #define X(name, value, text) IPCHEAP_##name = (value),

@@ -408,15 +408,16 @@ IPCHEAP_API int64_t ipcheap_array_of(ipcheap_heap *heap, const ipcheap_record *r
 
 /* Channels ------------------------------------------------------------------------- */
 
-enum { IPCHEAP_RECORD_CHANNEL = 1, IPCHEAP_STATIC_SEGMENT = 2 };
+enum { IPCHEAP_RECORD_CHANNEL = 1, IPCHEAP_STATIC_SEGMENT = 2, IPCHEAP_STREAM = 3 };
 enum { IPCHEAP_PRODUCER = 0, IPCHEAP_CONSUMER = 1 };
+enum { IPCHEAP_WRITER = IPCHEAP_PRODUCER, IPCHEAP_READER = IPCHEAP_CONSUMER };
 
 /* Names a channel of a heap. A plain value; valid until the channel is removed. */
 typedef struct ipcheap_channel {
     uint32_t index;
     uint32_t incarnation; /* tells it from an earlier channel of the same index */
-    uint32_t kind;        /* IPCHEAP_RECORD_CHANNEL or IPCHEAP_STATIC_SEGMENT */
-    uint64_t shape;       /* slots of a record channel, bytes of a static segment */
+    uint32_t kind;        /* IPCHEAP_RECORD_CHANNEL, ... */
+    uint64_t shape; /* slots of a record channel, bytes of a static segment, items of a stream */
 } ipcheap_channel;
 
 /* Makes the key of a number; BAD_VALUE for 2**63 or more. */
@@ -614,6 +615,119 @@ IPCHEAP_API int ipcheap_endpoint_describe(ipcheap_endpoint *endpoint,
                                           ipcheap_endpoint_statistics *statistics);
 /* Returns how many records were sent and not yet received. Does not check the thread. */
 IPCHEAP_API int64_t ipcheap_pending(ipcheap_endpoint *endpoint);
+
+/* Streams -------------------------------------------------------------------------- */
+/*
+ * A ring of items from one writer to one reader. Both work in place, in windows that are one piece
+ * of memory, also across the ring's end. ipcheap_claim(), _wait_peer(), _wait_any(),
+ * _endpoint_descriptor() and _endpoint_close() are as for records; ipcheap_wait() waits for the
+ * watermark.
+ *
+ *     ipcheap_window window;
+ *     ipcheap_window_open(writer, 64, 64, 0, &window);
+ *     make_sound(window.data, 64);
+ *     ipcheap_window_close(writer, 64);
+ *
+ * No call waits for more than half the capacity, rounded up, or the capacity of a stream that
+ * overwrites: BAD_VALUE. If fewer items are there, a call returns WOULD_BLOCK; then call
+ * ipcheap_stream_wait(). A reader gets what is left when the writer has closed or died, then
+ * CHANNEL_CLOSED or PEER_DIED. Apart from claims, waits and resets no call takes a lock, and none
+ * enters the kernel unless the other side sleeps. While a window is open, any call that moves or
+ * copies items returns WINDOW.
+ */
+enum { IPCHEAP_OVERWRITE = 1 }; /* the writer never waits: unread items are lost */
+
+typedef struct ipcheap_stream_shape {
+    uint64_t capacity;  /* items that can be unread at the same time, at least 1 */
+    uint64_t backlog;   /* items before the reader's position that it can read again */
+    uint32_t flags;     /* 0 or IPCHEAP_OVERWRITE */
+    ipcheap_array item; /* its type, and its own dimensions: 0 of them for a plain number */
+} ipcheap_stream_shape;
+
+/*
+ * Adds a stream, or takes the one that exists; NULL takes one of any shape, or returns
+ * CHANNEL_NOT_FOUND. All its memory is taken now. CHANNEL_TYPE if the channel is of another kind or
+ * shape, BAD_VALUE for a shape that no stream can have, HEAP_FULL if there is no room.
+ */
+IPCHEAP_API int ipcheap_add_stream(ipcheap_heap *heap, const ipcheap_key *key,
+                                   const ipcheap_stream_shape *shape, ipcheap_channel *channel);
+/* Returns the shape of a stream. The item's shape and type then lie inside `description`. */
+IPCHEAP_API int ipcheap_stream_shape_of(ipcheap_heap *heap, const ipcheap_channel *channel,
+                                        ipcheap_stream_shape *shape,
+                                        ipcheap_description *description);
+
+/*
+ * Writes as many of the items as there is room for; returns how many. A stream that overwrites has
+ * room for all.
+ */
+IPCHEAP_API int64_t ipcheap_stream_write(ipcheap_endpoint *writer, const void *items,
+                                         uint64_t count);
+/*
+ * Copies `least` to `most` items, and releases them; returns how many. With NULL for `items` they
+ * are skipped.
+ */
+IPCHEAP_API int64_t ipcheap_stream_read(ipcheap_endpoint *reader, void *items, uint64_t least,
+                                        uint64_t most);
+/* Does the same, and releases none. */
+IPCHEAP_API int64_t ipcheap_stream_peek(ipcheap_endpoint *reader, void *items, uint64_t least,
+                                        uint64_t most);
+/*
+ * Copies the last items before the position, at most `most`, which is at most the backlog; returns
+ * how many. With NULL for `items` it only says how many there are.
+ */
+IPCHEAP_API int64_t ipcheap_stream_history(ipcheap_endpoint *reader, void *items, uint64_t most);
+
+typedef struct ipcheap_window {
+    void *data;        /* `overlap` items read before, then the window's, in one piece */
+    uint64_t items;    /* between `least` and `most` of ipcheap_window_open() */
+    uint64_t overlap;  /* a reader's: as many as wanted, or as there are */
+    uint64_t position; /* of the first item of the window, counted since the stream was added */
+} ipcheap_window;
+
+/*
+ * Opens a window of `least` to `most` items: to be read, after `overlap` items that were read
+ * before, or to be filled. It is the ring itself. It is a copy for the reader of a stream that
+ * overwrites, and where the system refuses to map the ring twice.
+ */
+IPCHEAP_API int ipcheap_window_open(ipcheap_endpoint *endpoint, uint64_t least, uint64_t most,
+                                    uint64_t overlap, ipcheap_window *window);
+/* Ends the window, and commits or releases its first `items` items. BAD_VALUE if it has fewer. */
+IPCHEAP_API int ipcheap_window_close(ipcheap_endpoint *endpoint, uint64_t items);
+
+/* Returns how many items there are to read, or room for how many. */
+IPCHEAP_API int64_t ipcheap_stream_ready(ipcheap_endpoint *endpoint);
+/* Sets how many items, or room for how many, makes the endpoint ready; 1 at first. */
+IPCHEAP_API int ipcheap_stream_want(ipcheap_endpoint *endpoint, uint64_t items);
+/* Waits for so many items, or room for so many: one sleep and one wake-up. As ipcheap_wait(). */
+IPCHEAP_API int ipcheap_stream_wait(ipcheap_endpoint *endpoint, uint64_t items, int64_t timeout_ns);
+/* Drops all that has been written until now, and the backlog. */
+IPCHEAP_API int ipcheap_stream_reset(ipcheap_endpoint *endpoint);
+
+typedef struct ipcheap_stream_statistics {
+    uint64_t capacity;
+    uint64_t backlog;
+    uint64_t written;  /* items committed since the stream was added */
+    uint64_t read;     /* items released, skipped, dropped or lost since then */
+    uint64_t writes;   /* how often items were committed */
+    uint64_t reads;    /* how often items were released */
+    uint64_t lost;     /* items that this reader has missed */
+    uint64_t parks;    /* times this side went to sleep */
+    uint64_t wakes;    /* times this side woke the other */
+    uint32_t mirrored; /* 1: windows are the ring itself */
+} ipcheap_stream_statistics;
+
+/* Counts for one endpoint. Does not check the thread. */
+IPCHEAP_API int ipcheap_stream_describe(ipcheap_endpoint *endpoint,
+                                        ipcheap_stream_statistics *statistics);
+
+/*
+ * Keeps the memory of an endpoint's windows where it is until ipcheap_view_drop(): after the
+ * endpoint was closed, it shows what was there at that time. NULL if windows are copies. Any thread
+ * may drop a view.
+ */
+typedef struct ipcheap_view ipcheap_view;
+IPCHEAP_API ipcheap_view *ipcheap_stream_view(ipcheap_endpoint *endpoint);
+IPCHEAP_API void ipcheap_view_drop(ipcheap_view *view);
 
 /* Static segments ------------------------------------------------------------------ */
 

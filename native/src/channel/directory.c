@@ -364,7 +364,7 @@ static void entry_free(ipcheap_heap *heap, uint32_t index) {
 }
 
 int directory_add(struct participant *me, const ipcheap_key *key, uint32_t kind, uint64_t shape,
-                  ipcheap_channel *handle, bool *added) {
+                  const void *details, ipcheap_channel *handle, bool *added) {
     ipcheap_heap *heap = me->heap;
     struct key_words words = words_of(key);
     uint32_t index;
@@ -382,7 +382,7 @@ int directory_add(struct participant *me, const ipcheap_key *key, uint32_t kind,
     entry_fill(channel, &words, kind, shape);
     const struct kind *answers = kind_numbered(heap, kind);
     if (answers->made_with_channel) {
-        error = channel_make_part(me, index, 0, answers->bytes(shape));
+        error = answers->make(me, index, shape, details);
         if (error) {
             entry_free(heap, index);
             return error;
@@ -463,7 +463,8 @@ static void free_unreferenced(struct participant *me, int zone) {
         count = 0;
         struct extent_walk walk = extent_walk_of(heap, zone);
         while (count < sizeof lost / sizeof *lost && extent_step(heap, &walk)) {
-            bool ours = walk.kind == KIND_SYSTEM || walk.kind == KIND_STATIC;
+            bool ours = walk.kind == KIND_SYSTEM || walk.kind == KIND_STATIC ||
+                        walk.kind == KIND_STREAM;
             if (walk.state == PAGE_USED && ours && !run_is_referenced(heap, walk.first))
                 lost[count++] = walk.first;
         }

@@ -28,10 +28,11 @@ int channel_of(ipcheap_heap *heap, const ipcheap_channel *handle, struct channel
 
 /*
  * Finds the channel or adds it, which *added says. Returns CHANNEL_TYPE if it exists with another
- * kind or shape, except that shape 0 accepts any and adds none. Under the lock.
+ * kind or shape, except that shape 0 accepts any and adds none. `details` are for the kind, if its
+ * memory is made with the channel. Under the lock.
  */
 int directory_add(struct participant *me, const ipcheap_key *key, uint32_t kind, uint64_t shape,
-                  ipcheap_channel *handle, bool *added);
+                  const void *details, ipcheap_channel *handle, bool *added);
 /* Gives the channel memory for one of its parts, all zero. Under the lock. */
 int channel_make_part(struct participant *me, uint32_t index, uint32_t part, uint64_t bytes);
 /* Takes a channel out of the table; directory_drop() frees its descriptor. Under the lock. */

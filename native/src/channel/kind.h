@@ -40,12 +40,13 @@ static inline bool owned_by_dead(const struct recovery *r, uint64_t tag) {
 }
 
 struct kind {
-    /* Part 0 of its memory: made with the channel, or when a side is first claimed. */
+    /* Its memory: made with the channel, or when a side is first claimed. */
     int zone;
     enum page_kind pages;
     bool made_with_channel;
     bool has_users; /* processes map its memory for long: channel/users.h */
-    uint64_t (*bytes)(uint64_t shape);
+    /* Makes it and writes what must stand there; `details` are those of directory_add(). */
+    int (*make)(struct participant *me, uint32_t index, uint64_t shape, const void *details);
 
     /* Contents; under the lock. NULL: a kind without contents of its own. */
 
@@ -65,7 +66,7 @@ struct kind {
     /* Endpoints. 0 bytes: no side can be claimed, and the rest is NULL. */
 
     size_t endpoint_bytes;
-    /* Prepares an endpoint before it holds its seat: 0 or CORRUPT. Under the lock. */
+    /* Prepares an endpoint before it holds its seat: 0 or an error. Under the lock. */
     int (*take_side)(ipcheap_endpoint *e);
     /* Makes what a closing endpoint holds its participant's own. Under the heap's mutex. */
     void (*keep_held)(ipcheap_endpoint *e, struct participant *me);
@@ -77,6 +78,13 @@ struct kind {
     bool (*ready)(const ipcheap_endpoint *e);
     /* Gets what the endpoint itself holds out of the way of what it is about to wait for. */
     void (*before_waiting)(ipcheap_endpoint *e);
+    /*
+     * Tells wakers what the endpoint waits for, before it parks; true if that has changed. NULL: any
+     * change is worth a wake-up.
+     */
+    bool (*want)(ipcheap_endpoint *e);
+    /* Frees what the endpoint has in private memory. NULL: nothing. */
+    void (*release)(ipcheap_endpoint *e);
 };
 
 #define KINDS 6 /* IPCHEAP_RECORD_CHANNEL, ...; 0 is none */

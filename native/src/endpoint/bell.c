@@ -124,8 +124,8 @@ bool bell_bring_in_line(ipcheap_endpoint *e) {
         ring_self(e);
         return false;
     }
-    bool late = has_late_byte(b);
-    if (late || b->state != ARMED || get(&e->seat->parked) != PARKED_BELL) arm(e, late);
+    bool late = has_late_byte(b), wants = endpoint_want(e);
+    if (late || wants || b->state != ARMED || get(&e->seat->parked) != PARKED_BELL) arm(e, late);
     e->kind->before_waiting(e); /* after arming: as in park() */
     bool lost = peer_is_lost(e), ready = endpoint_ready(e);
     if (lost) e->idle = LOOK_AFTER_TRIES - 1; /* so that the next try says why */

@@ -18,8 +18,7 @@ static int claim(ipcheap_endpoint *e, uint64_t shape) {
     if (get(&channel->shape) != shape || get(&channel->flags) & CHANNEL_POISONED)
         return IPCHEAP_CORRUPT;
     int error = 0;
-    if (get(&channel->parts[0]) == 0)
-        error = channel_make_part(e->me, e->index, 0, e->kind->bytes(shape));
+    if (get(&channel->parts[0]) == 0) error = e->kind->make(e->me, e->index, shape, NULL);
     if (!error) error = e->kind->take_side(e);
     if (error) return error;
     put(&e->seat->parked, AWAKE);
@@ -59,6 +58,7 @@ int ipcheap_claim(ipcheap_heap *heap, const ipcheap_channel *handle, int side,
     e->kind = kind;
     e->index = handle->index;
     e->side = side;
+    e->role = role_of(handle->kind, side);
     patience_begin(&e->patience);
     error = heap_lock(me);
     if (!error) {
@@ -66,6 +66,7 @@ int ipcheap_claim(ipcheap_heap *heap, const ipcheap_channel *handle, int side,
         heap_unlock(me);
     }
     if (error) {
+        if (kind->release) kind->release(e);
         free(e);
         return error;
     }
@@ -96,7 +97,7 @@ static void unlink_endpoint(ipcheap_endpoint *e) {
  * Without the lock garbage waits for the next writer, or for recovery.
  */
 static int end_side(ipcheap_endpoint *e, struct participant *me) {
-    bool collects = e->side == IPCHEAP_PRODUCER;
+    bool collects = e->side == IPCHEAP_PRODUCER && e->kind->collect;
     bool lock = collects || get(&e->channel->flags) & CHANNEL_GONE;
     int error = lock ? heap_lock(me) : 0;
     if (error && error != IPCHEAP_WOULD_SLEEP && error != IPCHEAP_HEAP_BUSY) return error;
@@ -200,5 +201,6 @@ void ipcheap_endpoint_release(ipcheap_endpoint *e) {
     else
         while (!(e->use & ENDPOINT_CLOSED)) os_nap(CLOSING_NAP); /* by another thread */
     bell_close(e);
+    if (e->kind->release) e->kind->release(e);
     free(e);
 }

@@ -31,6 +31,7 @@ struct ipcheap_endpoint {
     struct seat *seat, *peer; /* its own, and the other side's */
     uint32_t index;           /* of the channel */
     int side;
+    uint32_t role; /* role_of() its channel's kind and its side */
     _Atomic bool closed;
     uint32_t idle;   /* tries in a row that found nothing */
     int depth;       /* of ipcheap_endpoint_enter(), by its own thread */
@@ -40,6 +41,8 @@ struct ipcheap_endpoint {
     struct bell_pull pull;         /* the way to the peer's bell */
     struct ipcheap_endpoint *next; /* of the participant */
 };
+
+static inline uint32_t role_of(uint32_t kind, int side) { return kind << 1 | (uint32_t)side; }
 
 /*
  * Another thread may close an endpoint: the one that closes the heap, or that drops it. The thread
@@ -78,9 +81,17 @@ static inline bool endpoint_is_over(const ipcheap_endpoint *e) {
     return get(&e->channel->flags) & (CHANNEL_GONE | CHANNEL_POISONED);
 }
 
+/* Tells wakers what the endpoint waits for; true if that has changed. Before `parked` is set. */
+static inline bool endpoint_want(ipcheap_endpoint *e) { return e->kind->want && e->kind->want(e); }
+
 /* Does the endpoint have something to do, or an end to report? */
 static inline bool endpoint_ready(const ipcheap_endpoint *e) { return e->kind->ready(e); }
 
+/*
+ * Returns why an endpoint that found nothing to do must not wait: the channel's end or an error. It
+ * returns WOULD_BLOCK if it may wait, and 0 if there is something to do now.
+ */
+int endpoint_why_not(ipcheap_endpoint *e);
 /* Closes all endpoints of a participant, the caller's or, as `me`, another's. */
 void endpoints_close(struct participant *owner, struct participant *me);
 

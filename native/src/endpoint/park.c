@@ -15,6 +15,7 @@ int park(ipcheap_endpoint *e, bool (*ready)(const ipcheap_endpoint *), int64_t d
     bell_disarm(e);
     struct side *side = own_side(e);
     for (;;) {
+        endpoint_want(e);
         put(word, PARKED_HERE);
         sleeper_fence(e->heap); /* pairs with endpoint_notify() */
         int result = 0;

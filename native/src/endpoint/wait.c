@@ -4,6 +4,27 @@
 #include "endpoint/park.h"
 #include "endpoint/patience.h"
 
+int endpoint_why_not(ipcheap_endpoint *e) {
+    uint32_t flags = get(&e->channel->flags);
+    if (flags & CHANNEL_GONE) return IPCHEAP_ENDPOINT_CLOSED;
+    if (UNLIKELY(flags & CHANNEL_POISONED)) return IPCHEAP_CORRUPT;
+    enum side_state peer = peer_state(e);
+    /* A poller never parks, so from time to time it looks itself whether a silent peer is alive. */
+    if (peer == SIDE_OPEN && UNLIKELY(++e->idle % LOOK_AFTER_TRIES == 0)) {
+        uint64_t holder = get_acquire(&e->peer->holder); /* pairs with claim() */
+        if (recover_if_dead(e->me, holder) == IPCHEAP_CORRUPT) return IPCHEAP_CORRUPT;
+        peer = peer_state(e);
+    }
+    if (peer == SIDE_CLOSED || peer == SIDE_DIED) {
+        /* Once more after the peer's end: what it did before comes first. */
+        if (e->kind->can_go_on(e)) return 0;
+        /* The peer may have closed because the channel was removed meanwhile. */
+        if (get(&e->channel->flags) & CHANNEL_GONE) return IPCHEAP_ENDPOINT_CLOSED;
+        return peer == SIDE_CLOSED ? IPCHEAP_CHANNEL_CLOSED : IPCHEAP_PEER_DIED;
+    }
+    return IPCHEAP_WOULD_BLOCK;
+}
+
 static bool peer_is_open(const ipcheap_endpoint *e) {
     return peer_state(e) == SIDE_OPEN || endpoint_is_over(e);
 }

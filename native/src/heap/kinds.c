@@ -2,6 +2,7 @@
 
 #include "record/endpoint.h"
 #include "static/static.h"
+#include "stream/endpoint.h"
 
 /*
  * A new kind gets a number in ipcheap.h and a line here. No other code of the core names every kind,
@@ -10,4 +11,5 @@
 const struct kind *const kinds[KINDS] = {
     [IPCHEAP_RECORD_CHANNEL] = &record_kind,
     [IPCHEAP_STATIC_SEGMENT] = &static_kind,
+    [IPCHEAP_STREAM] = &stream_kind,
 };

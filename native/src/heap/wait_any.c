@@ -74,6 +74,7 @@ static void lie_down(struct gathering *g) {
         ipcheap_endpoint *e = g->items[i].endpoint;
         if (e) {
             bell_disarm(e);
+            endpoint_want(e);
             put(&e->seat->parked, PARKED_AMONG);
             side_sleeps(e->heap, own_side(e));
         } else if (!g->items[i].width) {

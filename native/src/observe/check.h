@@ -40,7 +40,7 @@ struct kind_check {
     bool (*accounts_for)(ipcheap_heap *heap, uint64_t tag, uint64_t offset);
     const char *sides[2]; /* names of the sides that can be claimed */
 };
-extern const struct kind_check record_check, static_check;
+extern const struct kind_check record_check, static_check, stream_kind_check;
 
 /* True if the channel that a SENT or PART tag names accounts for that block. */
 bool channel_accounts_for(ipcheap_heap *heap, uint64_t tag, uint64_t offset);

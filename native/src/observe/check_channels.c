@@ -42,6 +42,7 @@ static void check_marks(struct check *c, uint32_t index, const struct side *side
 static const struct kind_check *const kind_checks[KINDS] = {
     [IPCHEAP_RECORD_CHANNEL] = &record_check,
     [IPCHEAP_STATIC_SEGMENT] = &static_check,
+    [IPCHEAP_STREAM] = &stream_kind_check,
 };
 
 static const struct kind_check *check_of(const struct channel *channel) {

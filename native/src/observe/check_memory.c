@@ -133,6 +133,7 @@ static void check_run(struct check *c, const struct extent_walk *walk) {
         if (tag_kind(tag) == TAG_SENT) check_committed(c, walk->first, walk->length);
         break;
     case KIND_STATIC:
+    case KIND_STREAM:
     case KIND_SYSTEM:
         check_owned_run(c, walk, tag);
         break;

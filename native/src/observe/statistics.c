@@ -38,7 +38,8 @@ static void count_data(ipcheap_heap *heap, ipcheap_statistics *s) {
     while (extent_step(heap, &walk)) {
         if (walk.state != PAGE_USED) continue;
         if (walk.kind == KIND_SLAB) count_slab(heap, walk.first, s);
-        if (walk.kind != KIND_RECORD && walk.kind != KIND_STATIC) continue;
+        if (walk.kind != KIND_RECORD && walk.kind != KIND_STATIC && walk.kind != KIND_STREAM)
+            continue;
         s->extents++;
         s->in_use += walk.length << PAGE_SHIFT;
         s->records += walk.kind == KIND_RECORD;

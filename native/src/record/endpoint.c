@@ -18,12 +18,16 @@ int ipcheap_add_record_channel(ipcheap_heap *heap, const ipcheap_key *key, uint6
     error = heap_lock(me);
     if (error) return error;
     bool added;
-    error = directory_add(me, key, IPCHEAP_RECORD_CHANNEL, capacity ? slots : 0, handle, &added);
+    error = directory_add(me, key, IPCHEAP_RECORD_CHANNEL, capacity ? slots : 0, NULL, handle,
+                          &added);
     heap_unlock(me);
     return error;
 }
 
-static uint64_t ring_bytes(uint64_t slots) { return slots * sizeof(struct ring_slot); }
+static int make(struct participant *me, uint32_t index, uint64_t slots, const void *details) {
+    (void)details;
+    return channel_make_part(me, index, 0, slots * sizeof(struct ring_slot));
+}
 
 /*
  * Frees what the consumer has not received, after CHANNEL_GONE was set. The consumer stores its
@@ -135,25 +139,7 @@ static void before_waiting(ipcheap_endpoint *endpoint) {
 }
 
 int why_not(struct record_endpoint *e, uint64_t word) {
-    uint32_t flags = get(&e->base.channel->flags);
-    if (flags & CHANNEL_GONE) return IPCHEAP_ENDPOINT_CLOSED;
-    if (UNLIKELY(flags & CHANNEL_POISONED)) return IPCHEAP_CORRUPT;
-    if (UNLIKELY(is_broken(e, word))) return record_poison(e);
-    enum side_state peer = peer_state(&e->base);
-    /* A poller never parks, so from time to time it looks itself whether a silent peer is alive. */
-    if (peer == SIDE_OPEN && UNLIKELY(++e->base.idle % LOOK_AFTER_TRIES == 0)) {
-        uint64_t holder = get_acquire(&e->base.peer->holder); /* pairs with claim() */
-        if (recover_if_dead(e->base.me, holder) == IPCHEAP_CORRUPT) return IPCHEAP_CORRUPT;
-        peer = peer_state(&e->base);
-    }
-    if (peer == SIDE_CLOSED || peer == SIDE_DIED) {
-        /* Once more after the peer's end: what it sent before comes first. */
-        if (record_can_go_on(e)) return 0;
-        /* The peer may have closed because the channel was removed meanwhile. */
-        if (get(&e->base.channel->flags) & CHANNEL_GONE) return IPCHEAP_ENDPOINT_CLOSED;
-        return peer == SIDE_CLOSED ? IPCHEAP_CHANNEL_CLOSED : IPCHEAP_PEER_DIED;
-    }
-    return IPCHEAP_WOULD_BLOCK;
+    return UNLIKELY(is_broken(e, word)) ? record_poison(e) : endpoint_why_not(&e->base);
 }
 
 /* Looking ------------------------------------------------------------------------------------ */
@@ -207,7 +193,7 @@ int64_t ipcheap_pending(ipcheap_endpoint *endpoint) {
 const struct kind record_kind = {
     .zone = SYSTEM_ZONE,
     .pages = KIND_SYSTEM,
-    .bytes = ring_bytes,
+    .make = make,
     .holds = ring_holds,
     .collect = collect,
     .reclaim = ring_reclaim,

@@ -77,7 +77,9 @@ static int receive_one(struct record_endpoint *e, ipcheap_record *record) {
 static int receiver_check(const struct record_endpoint *e) {
     int error = endpoint_check(&e->base);
     if (UNLIKELY(error)) return error;
-    return LIKELY(e->base.side == IPCHEAP_CONSUMER) ? 0 : IPCHEAP_BAD_VALUE;
+    return LIKELY(e->base.role == role_of(IPCHEAP_RECORD_CHANNEL, IPCHEAP_CONSUMER))
+               ? 0
+               : IPCHEAP_BAD_VALUE;
 }
 
 int ipcheap_try_receive(ipcheap_endpoint *endpoint, ipcheap_record *record) {

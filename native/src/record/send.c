@@ -166,7 +166,9 @@ static int send_any(struct record_endpoint *e, ipcheap_record *record) {
 static int sender_check(const struct record_endpoint *e) {
     int error = endpoint_check(&e->base);
     if (UNLIKELY(error)) return error;
-    return LIKELY(e->base.side == IPCHEAP_PRODUCER) ? 0 : IPCHEAP_BAD_VALUE;
+    return LIKELY(e->base.role == role_of(IPCHEAP_RECORD_CHANNEL, IPCHEAP_PRODUCER))
+               ? 0
+               : IPCHEAP_BAD_VALUE;
 }
 
 int ipcheap_try_send(ipcheap_endpoint *endpoint, ipcheap_record *record) {

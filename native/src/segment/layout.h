@@ -110,7 +110,7 @@ enum page_kind {
     KIND_STATIC = 3,
     KIND_SYSTEM = 4,
     KIND_FREE_PENDING = 5, /* a future slab, or being trimmed; with tag FREE, anybody's to free */
-    KIND_STREAM = 6,       /* reserved */
+    KIND_STREAM = 6,
 };
 
 struct page {
@@ -255,6 +255,13 @@ struct record_side {
     shared64 unused;
 };
 
+/* What a stream keeps on a side's line. */
+struct stream_side {
+    shared64 floor;      /* writer that overwrites: items below this position may be spoilt */
+    shared64 operations; /* how often it has committed or released */
+    shared64 unused[2];
+};
+
 /*
  * What one side writes with every record or item: its holder, or a participant that recovers it.
  *
@@ -266,13 +273,15 @@ struct record_side {
 #define MARK_SECONDS ((UINT64_C(1) << (64 - POSITION_BITS)) - 1)
 
 struct side {
-    shared64 position; /* sent or received; a record channel's is a hint, at most a ring behind */
+    shared64 position; /* sent or received; a record channel's is a hint, at most a ring behind, a
+                          stream's the truth */
     shared64 parks, wakes;
     shared64 since; /* when it fell asleep, ns of the boot-time clock; 0: it is awake */
     shared64 marks[MARKS];
     union {
         shared64 of_kind[4];
         struct record_side record;
+        struct stream_side stream;
     };
 };
 static_assert(sizeof(struct side) == 128, "sides never share the pair of lines a prefetch takes");
@@ -331,12 +340,31 @@ static_assert(sizeof(struct seat) == 32, "two a cache line");
 #define USERS 8
 #define USERS_PART 1
 #define USERS_BYTES (PARTICIPANTS * sizeof(shared64))
+/* What a stream writes only to sleep, end or reset. */
+struct stream_words {
+    shared64 wanted[2]; /* the other side's position that a sleeper waits for */
+    shared64 cut;       /* items below this position were dropped by the writer's reset */
+    shared64 base;      /* the backlog does not reach below this position */
+    shared64 unused[4];
+};
+
+/* The beginning of a stream's memory, written before the descriptor is LIVE. */
+struct stream_head {
+    shared64 capacity, backlog; /* items */
+    shared64 itemsize;          /* bytes */
+    shared64 ring_bytes;        /* of the ring, which begins at the next page */
+    shared32 flags;             /* IPCHEAP_OVERWRITE */
+    shared32 description_bytes;
+    shared64 unused[3];
+    unsigned char description[4032]; /* of an item, as an array has it */
+};
+static_assert(sizeof(struct stream_head) == PAGE, "the ring begins at a page");
 
 /* Two lines that change rarely; two lines for each side; then what is written only to sleep. */
 struct channel {
     shared64 state; /* channel_state << 62 | the maker's generation and slot while MAKING */
     shared32 incarnation, kind;
-    shared64 shape;        /* slots of a ring; bytes of a static segment; as the kind has it */
+    shared64 shape;        /* slots of a ring; bytes of a static segment; items of a stream */
     shared64 parts[PARTS]; /* offsets of its first areas of memory; 0 while there are none */
     shared64 ready;        /* static: 0 untouched, the initialiser's OWN tag, or STATIC_READY */
     shared32 flags;
@@ -347,8 +375,9 @@ struct channel {
     struct side sides[2];
     struct seat seats[2];
     union {
-        shared64 of_kind[8]; /* for a kind: what it writes only to sleep, end or reset */
+        shared64 of_kind[8]; /* what a kind writes only to sleep, end or reset */
         shared64 users[USERS];
+        struct stream_words stream;
     };
 };
 static_assert(offsetof(struct channel, sides) == 128, "sides start on their own lines");

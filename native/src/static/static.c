@@ -38,10 +38,11 @@ int ipcheap_add_static_segment(ipcheap_heap *heap, const ipcheap_key *key, uint6
     if (!error) error = heap_lock(me);
     if (error) return error;
     bool added;
-    error = directory_add(me, key, IPCHEAP_STATIC_SEGMENT, nbytes, handle, &added);
+    error = directory_add(me, key, IPCHEAP_STATIC_SEGMENT, nbytes, NULL, handle, &added);
     if (error == IPCHEAP_HEAP_FULL || error == IPCHEAP_MEMORY_FULL) {
         error = heap_reclaim(me, error == IPCHEAP_MEMORY_FULL);
-        if (!error) error = directory_add(me, key, IPCHEAP_STATIC_SEGMENT, nbytes, handle, &added);
+        if (!error)
+            error = directory_add(me, key, IPCHEAP_STATIC_SEGMENT, nbytes, NULL, handle, &added);
     }
     if (!error) error = take_initialisation(me, handle, added);
     heap_unlock(me);
@@ -107,7 +108,10 @@ int ipcheap_static_initialiser(ipcheap_heap *heap, const ipcheap_channel *handle
     return 1;
 }
 
-static uint64_t bytes_of(uint64_t shape) { return shape; }
+static int make(struct participant *me, uint32_t index, uint64_t nbytes, const void *details) {
+    (void)details;
+    return channel_make_part(me, index, 0, nbytes);
+}
 
 /* Leaves the segment to its next adder to initialise, if the dead participant was doing so. */
 static void static_recover(const struct recovery *r, uint32_t index, int pass) {
@@ -123,6 +127,6 @@ const struct kind static_kind = {
     .pages = KIND_STATIC,
     .made_with_channel = true,
     .has_users = true,
-    .bytes = bytes_of,
+    .make = make,
     .recover = static_recover,
 };
