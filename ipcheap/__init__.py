@@ -48,6 +48,7 @@ from .errors import (
     HeapNotFound,
     PeerDied,
     RecordError,
+    WindowError,
     WrongProcess,
     WrongThread,
 )
@@ -56,6 +57,7 @@ from .producer import Producer
 from .record import Record
 from .record_channel import RecordChannel
 from .static import Atomic, StaticSegment
+from .stream import Stream, StreamReader, StreamWriter
 
 TYPE_CHECKING = False  # type checkers know this name; importing typing takes longer than all this
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
         HeapStatistics,
         Participant,
         RecoveryReport,
+        StreamStatistics,
     )
     from .sync import Barrier, BarrierTimeout, Event, Lock
     from .waiting import wait
@@ -105,6 +108,11 @@ __all__ = [
     "RecordError",
     "RecoveryReport",
     "StaticSegment",
+    "Stream",
+    "StreamReader",
+    "StreamStatistics",
+    "StreamWriter",
+    "WindowError",
     "WrongProcess",
     "WrongThread",
     "__version__",
@@ -125,6 +133,7 @@ _LATER = {
     "Lock": "sync",
     "Participant": "results",
     "RecoveryReport": "results",
+    "StreamStatistics": "results",
     "cli": "tools.cli",  # a module itself, which was here before
     "heaps": "_outside",
     "wait": "waiting",

@@ -148,6 +148,10 @@ _PLAIN: dict[int, tuple[type[Exception], str]] = {
         errors.RecordError,
         "{it}: this record cannot be used: it was freed or sent, or belongs to another heap",
     ),
+    lib.IPCHEAP_WINDOW: (
+        errors.WindowError,
+        "{it}: this {side} has a window open; leave its block first",
+    ),
     lib.IPCHEAP_WRONG_THREAD: (
         errors.WrongThread,
         "{it}: this {side} belongs to {doing}, which claimed it; claim one in each thread",
@@ -165,6 +169,14 @@ _PLAIN: dict[int, tuple[type[Exception], str]] = {
         errors.HeapClosed,
         "{it}: this program has closed its descriptors, and its file cannot be opened again",
     ),
+}
+
+
+_PEERS = {
+    "producer": "consumer",
+    "consumer": "producer",
+    "writer": "reader",
+    "reader": "writer",
 }
 
 
@@ -218,6 +230,6 @@ def error(
         )
     if code in _PLAIN:
         kind, text = _PLAIN[code]
-        peer = {"producer": "consumer", "consumer": "producer"}.get(side, "peer")
+        peer = _PEERS.get(side, "peer")
         return kind(text.format(it=it, side=side, peer=peer, holder=holder, doing=doing))
     return errors.Error(f"{it}: {text_of(lib.ipcheap_error_text(code))} ({code})")

@@ -84,6 +84,10 @@ class RecordError(Error, ValueError):
     """The record cannot be used: it was freed or sent, or belongs to another heap or kind."""
 
 
+class WindowError(Error, ValueError):
+    """A window of a stream is open where none may be, or none is open where one must be."""
+
+
 class WrongThread(Error, RuntimeError):
     """The endpoint belongs to another thread, the one that claimed it."""
 

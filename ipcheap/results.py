@@ -125,3 +125,25 @@ class EndpointStatistics:
     detached: int
     spins: int
     doze: float
+
+
+@dataclass(frozen=True)
+class StreamStatistics:
+    """What has passed through a stream, as one of its sides sees it.
+
+    `capacity` and `backlog` are its shape. `written` and `read` are the positions of the two sides,
+    in items, `writes` and `reads` how often items were committed or released. `lost` is what this
+    reader has missed. This side slept `parks` times and woke the other `wakes` times. `mirrored`
+    is true if windows are the ring itself, false if they are copies.
+    """
+
+    capacity: int
+    backlog: int
+    written: int
+    read: int
+    writes: int
+    reads: int
+    lost: int
+    parks: int
+    wakes: int
+    mirrored: bool

@@ -27,7 +27,7 @@ NATIVE_ROWS: tuple[tuple[str, ...], ...] = (
     ("memory",),
     ("channel",),
     ("endpoint",),
-    ("record", "static"),
+    ("record", "static", "stream"),
     ("heap",),
     ("observe",),
 )
@@ -80,13 +80,13 @@ HEADERS_FOR_BINDINGS = frozenset({"segment/sleep.h"})
 # other. Every module of the package stands here. Imports under `if TYPE_CHECKING` are not checked.
 PYTHON_LAYERS: tuple[tuple[str, ...], ...] = (
     ("_core", "_fork", "errors", "codec", "results"),
-    ("_arguments", "_types", "_native", "_kernel", "_aio", "array", "objects"),
+    ("_arguments", "_types", "_native", "_kernel", "_aio", "_files", "array", "objects"),
     ("_limits",),
     ("_timing", "_failures", "sizes"),
     ("_handle", "_segments", "record"),
     ("_directory", "_outside", "_endpoint"),
     ("channel", "producer", "consumer"),
-    ("_channels", "record_channel", "static"),
+    ("_channels", "record_channel", "static", "stream"),
     ("heap", "sync"),
     ("waiting",),
     ("__init__",),

@@ -72,6 +72,57 @@ RELEASING(int, barrier_wait,
 RELEASING(int, lock_acquire, (ipcheap_heap *heap, void *lock, int64_t timeout_ns),
           (heap, lock, timeout_ns))
 
+RELEASING(int, stream_wait, (ipcheap_endpoint *endpoint, uint64_t items, int64_t timeout_ns),
+          (endpoint, items, timeout_ns))
+RELEASING(int, stream_reset, (ipcheap_endpoint *endpoint), (endpoint))
+RELEASING(int, stream_pin, (ipcheap_endpoint *endpoint), (endpoint))
+
+/* Reads a shape: capacity, backlog and flags, and a description, which is copied. */
+static int shape_from(const uint64_t *numbers, const char *description, size_t length,
+                      ipcheap_description *copy, ipcheap_stream_shape *shape) {
+    const ipcheap_array_header *header = &copy->header;
+    if (length < sizeof *header || length > sizeof *copy) return IPCHEAP_BAD_VALUE;
+    memcpy(copy, description, length);
+    shape->capacity = numbers[0];
+    shape->backlog = numbers[1];
+    shape->flags = (uint32_t)numbers[2];
+    shape->item.itemsize = header->itemsize;
+    shape->item.dimensions = header->dimensions;
+    shape->item.order = header->order;
+    shape->item.shape = copy->shape_and_type;
+    shape->item.type = (const char *)(copy->shape_and_type + header->dimensions);
+    return 0;
+}
+
+/* Adds a stream with such a shape; takes an existing stream if `numbers` is NULL. */
+static int py_add_stream(ipcheap_heap *heap, const ipcheap_key *key, const uint64_t *numbers,
+                         const char *description, size_t length, ipcheap_channel *channel) {
+    ipcheap_description copy;
+    ipcheap_stream_shape shape;
+    int error = numbers ? shape_from(numbers, description, length, &copy, &shape) : 0;
+    if (error) return error;
+    PyThreadState *state = PyEval_SaveThread();
+    error = ipcheap_add_stream(heap, key, numbers ? &shape : NULL, channel);
+    PyEval_RestoreThread(state);
+    return error;
+}
+
+/* Returns the length of the description, which it copies, or an error; numbers as above. */
+static int64_t py_stream_shape(ipcheap_heap *heap, const ipcheap_channel *channel,
+                               uint64_t *numbers, char *description) {
+    ipcheap_description copy;
+    ipcheap_stream_shape shape;
+    int error = ipcheap_stream_shape_of(heap, channel, &shape, &copy);
+    if (error) return error;
+    numbers[0] = shape.capacity;
+    numbers[1] = shape.backlog;
+    numbers[2] = shape.flags;
+    size_t length = sizeof copy.header + copy.header.dimensions * sizeof(uint64_t) +
+                    copy.header.type_length + 1;
+    memcpy(description, &copy, length);
+    return (int64_t)length;
+}
+
 static int py_endpoint_descriptor(ipcheap_endpoint *endpoint) {
     return keeping_endpoint_descriptor(endpoint);
 }

@@ -5,6 +5,8 @@
  *   RecordCore     a record                                ipcheap.Record
  *   ProducerCore   the sending side of a record channel    ipcheap.Producer
  *   ConsumerCore   the receiving side                      ipcheap.Consumer
+ *   WriterCore     the writing side of a stream            ipcheap.StreamWriter
+ *   ReaderCore     the reading side                        ipcheap.StreamReader
  *
  * A Python class is built on each. What has to be fast is here: one call for each message,
  * without a Python frame. Everything rare is in the Python class, whose methods are called from
@@ -33,6 +35,7 @@ enum {
     PY_TWICE = -105,        /* the record stands in a list twice */
     PY_RAISED = -106,       /* a Python exception has been set */
     PY_OBJECTS = -107,      /* the bytes are addresses of Python objects */
+    PY_NOT_WHOLE = -108,    /* the bytes are no whole number of items */
 };
 enum { PY_BATCH = 64, PY_PIECES = 0x316A626F /* "obj1" in memory */ };
 
@@ -119,6 +122,10 @@ int pack(ipcheap_heap *heap, PyObject *pieces, ipcheap_record *record);
 /* producer.c, consumer.c */
 PyObject *producer_type(void);
 PyObject *consumer_type(void);
+
+/* stream.c */
+PyObject *writer_type(void);
+PyObject *reader_type(void);
 
 /* For tables of methods: a method with keywords, and its signature for inspect. */
 #define NAMED(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS

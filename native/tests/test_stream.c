@@ -190,7 +190,7 @@ static void a_reset_drops_what_was_written(ipcheap_heap *heap) {
     EXPECT_EQ(ipcheap_stream_write(f.writer, "xyz", 3), 3);
     EXPECT_EQ(ipcheap_stream_reset(f.reader), 0);
     EXPECT_EQ(ipcheap_stream_read(f.reader, in, 1, 1), IPCHEAP_WOULD_BLOCK);
-    /* A reset that nobody reads: the room comes back at once. */
+    /* Without a reader the reset gives the room back itself. */
     ipcheap_endpoint_release(f.reader);
     EXPECT_EQ(ipcheap_stream_write(f.writer, "0123456789", 10), 10);
     EXPECT_EQ(ipcheap_stream_reset(f.writer), 0);
@@ -241,7 +241,7 @@ static void a_view_outlives_its_endpoint(ipcheap_heap *heap) {
     ipcheap_key_int(&key, 6);
     EXPECT_EQ(ipcheap_remove_channel(heap, &key, 0), 0);
     ipcheap_record record;
-    EXPECT_EQ(ipcheap_allocate(heap, 800000, &record), 0); /* whoever has the memory now */
+    EXPECT_EQ(ipcheap_allocate(heap, 800000, &record), 0); /* its memory is reused */
     memset(record.data, 'z', 800000);
     EXPECT(memcmp(window.data, out, 3000) == 0);
     EXPECT_EQ(ipcheap_free(heap, &record), 0);

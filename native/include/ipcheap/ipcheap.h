@@ -721,6 +721,25 @@ IPCHEAP_API int ipcheap_stream_describe(ipcheap_endpoint *endpoint,
                                         ipcheap_stream_statistics *statistics);
 
 /*
+ * Keeps the ring in memory until the endpoint is closed, so that no call faults a page in. Does nothing
+ * if the ring is not mapped twice. SYSTEM if the limit for locked memory forbids it.
+ */
+IPCHEAP_API int ipcheap_stream_pin(ipcheap_endpoint *endpoint);
+
+/* Where an endpoint finds its ring; does not change while it is open. */
+typedef struct ipcheap_stream_layout {
+    /* Item k begins at byte k * itemsize % ring_bytes and may continue at the ring's start. */
+    void *ring;
+    uint64_t ring_bytes;
+    uint64_t most_waited_for; /* items */
+    int twice;                /* 1: the ring follows once more, and windows are the ring itself */
+    int writes;               /* 1: a writer */
+} ipcheap_stream_layout;
+
+/* Returns where the ring is. Does not check the thread. */
+IPCHEAP_API int ipcheap_stream_lay_out(ipcheap_endpoint *endpoint, ipcheap_stream_layout *layout);
+
+/*
  * Keeps the memory of an endpoint's windows where it is until ipcheap_view_drop(): after the
  * endpoint was closed, it shows what was there at that time. NULL if windows are copies. Any thread
  * may drop a view.

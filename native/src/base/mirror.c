@@ -34,9 +34,9 @@ static bool cover(const struct mirror *mirror, unsigned char *shared) {
            duplicate(shared, mirror->start + mirror->bytes, mirror->bytes);
 }
 
-struct mirror *mirror_make(unsigned char *ring, size_t bytes) {
+struct mirror *mirror_make(unsigned char *area, size_t bytes) {
 #ifdef __SANITIZE_THREAD__
-    (void)ring, (void)bytes; /* it is blind to what goes through another mapping */
+    (void)area, (void)bytes; /* it is blind to what goes through another mapping */
     return NULL;
 #else
     if (bytes > SIZE_MAX / 2) return NULL;
@@ -45,13 +45,18 @@ struct mirror *mirror_make(unsigned char *ring, size_t bytes) {
     mirror->users = 1;
     mirror->bytes = bytes;
     mirror->start = reserve(2 * bytes);
-    if (mirror->start && cover(mirror, ring)) return mirror;
+    if (mirror->start && cover(mirror, area)) return mirror;
     mirror_drop(mirror);
     return NULL;
 #endif
 }
 
 unsigned char *mirror_start(const struct mirror *mirror) { return mirror->start; }
+
+int mirror_pin(const struct mirror *mirror) {
+    if (FAULT(ENOMEM)) return IPCHEAP_SYSTEM;
+    return mlock(mirror->start, 2 * mirror->bytes) ? IPCHEAP_SYSTEM : 0;
+}
 
 void mirror_keep(struct mirror *mirror) { atomic_fetch_add(&mirror->users, 1); }
 
@@ -61,7 +66,7 @@ void mirror_drop(struct mirror *mirror) {
     free(mirror);
 }
 
-/* Puts a copy of the ring in the place of both halves. A concurrent reader does not notice. */
+/* Puts a copy of the memory in the place of both halves. A concurrent reader does not notice. */
 static bool freeze(const struct mirror *mirror) {
     int access = PROT_READ | PROT_WRITE;
     if (FAULT(ENOMEM)) return false;

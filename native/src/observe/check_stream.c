@@ -29,7 +29,7 @@ static void check_positions(struct check *c, uint32_t index, const struct channe
     for (int look = 0; look < LOOKS; look++) {
         /* What the reader or a reset stores never exceeds a `written` that is loaded after it. */
         released = get_acquire(&reader->position);        /* pairs with advance() */
-        uint64_t cut = get_acquire(&channel->stream.cut); /* with ipcheap_stream_reset() */
+        uint64_t cut = get_acquire(&channel->stream.cut); /* with reset_by_writer() */
         uint64_t base = get(&channel->stream.base);
         uint64_t floor = get_acquire(&writer->stream.floor); /* pairs with spoil() */
         written = get_acquire(&writer->position);            /* pairs with advance() */

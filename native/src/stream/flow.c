@@ -16,8 +16,9 @@
 static void notify(struct stream_endpoint *e) {
     ipcheap_endpoint *base = &e->base;
     if (UNLIKELY(get(&base->heap->header->fences))) full_fence();
-    compiler_fence();                                              /* pairs with sleeper_fence() */
-    if (LIKELY(get_acquire(&base->peer->parked) == AWAKE)) return; /* with park() */
+    compiler_fence(); /* pairs with sleeper_fence() */
+    if (LIKELY(get(&base->peer->parked) == AWAKE)) return;
+    /* As `parked`: if this is not the sleeper's last word, it saw our position on its second look. */
     if (e->position < get(&words_of_stream(e)->wanted[!base->side])) return;
     if (!wake_peer(base)) return;
     shared64 *wakes = &own_side(base)->wakes;
@@ -52,7 +53,7 @@ bool look_at_peer(struct stream_endpoint *e) {
 }
 
 void notice_cut(struct stream_endpoint *e) {
-    uint64_t cut = get_acquire(&words_of_stream(e)->cut); /* with ipcheap_stream_reset() */
+    uint64_t cut = get_acquire(&words_of_stream(e)->cut); /* with reset_by_writer() */
     if (LIKELY(cut <= e->position)) return;
     if (!look_at_peer(e)) return;
     if (cut > e->seen) { /* it was stored after a writer's position that is no lower */
@@ -388,7 +389,7 @@ int ipcheap_window_close(ipcheap_endpoint *endpoint, uint64_t items) {
 
 /* Resets ------------------------------------------------------------------------------------- */
 
-/* Gives the room back at once if there is no living reader that would do it. Under the lock. */
+/* Gives the room back now if there is no living reader that would do it. Under the lock. */
 static void cut_for_nobody(struct stream_endpoint *e, uint64_t cut) {
     struct channel *channel = e->base.channel;
     if (side_taken(e->base.me, channel, IPCHEAP_READER)) return;
@@ -457,3 +458,23 @@ ipcheap_view *ipcheap_stream_view(ipcheap_endpoint *endpoint) {
 }
 
 void ipcheap_view_drop(ipcheap_view *view) { mirror_drop((struct mirror *)view); }
+
+int ipcheap_stream_lay_out(ipcheap_endpoint *endpoint, ipcheap_stream_layout *layout) {
+    const struct stream_endpoint *e = stream_endpoint(endpoint);
+    if (endpoint->role >> 1 != IPCHEAP_STREAM) return IPCHEAP_BAD_VALUE;
+    *layout = (ipcheap_stream_layout){
+        .ring = e->ring,
+        .ring_bytes = e->stream.ring_bytes,
+        .most_waited_for = most_waited_for(&e->stream),
+        .twice = e->mirror != NULL,
+        .writes = is_writer(e),
+    };
+    return 0;
+}
+
+int ipcheap_stream_pin(ipcheap_endpoint *endpoint) {
+    int error = stream_check(endpoint);
+    const struct stream_endpoint *e = stream_endpoint(endpoint);
+    if (error || !e->mirror) return error;
+    return mirror_pin(e->mirror);
+}

@@ -121,7 +121,7 @@ int ipcheap_stream_shape_of(ipcheap_heap *heap, const ipcheap_channel *handle,
 
 /* Lets a reader's side follow a reset that no reader has noticed, so that its room comes back. */
 static void follow_cut(struct channel *channel) {
-    uint64_t cut = get_acquire(&channel->stream.cut); /* pairs with ipcheap_stream_reset() */
+    uint64_t cut = get_acquire(&channel->stream.cut); /* pairs with reset_by_writer() */
     shared64 *released = &channel->sides[IPCHEAP_READER].position;
     if (cut > get(released)) put_release(released, cut); /* pairs with look_at_peer() */
 }
@@ -135,9 +135,9 @@ static int take_side(ipcheap_endpoint *endpoint) {
     struct channel *channel = endpoint->channel;
     if (!stream_of(endpoint->heap, endpoint->index, &e->stream)) return IPCHEAP_CORRUPT;
     if (!is_writer(e)) follow_cut(channel);
-    /* Acquire: pair with advance(). */
-    uint64_t released = get_acquire(&channel->sides[IPCHEAP_READER].position);
-    uint64_t written = get_acquire(&channel->sides[IPCHEAP_WRITER].position);
+    const struct side *sides = channel->sides;
+    uint64_t released = get_acquire(&sides[IPCHEAP_READER].position); /* pairs with advance() */
+    uint64_t written = get_acquire(&sides[IPCHEAP_WRITER].position);  /* pairs with advance() */
     if (!positions_are_right(&e->stream, written, released)) return IPCHEAP_CORRUPT;
     e->position = is_writer(e) ? written : released;
     e->seen = is_writer(e) ? released : written;
@@ -176,7 +176,7 @@ static void recover(const struct recovery *r, uint32_t index, int pass) {
 /* The first item that a reader would get, as of `written`; there may be none. */
 static uint64_t first_to_read(const struct stream_endpoint *e, uint64_t written) {
     /* After the writer's position, which the caller has loaded: a reset comes after that. */
-    uint64_t cut = get_acquire(&words_of_stream(e)->cut); /* with ipcheap_stream_reset() */
+    uint64_t cut = get_acquire(&words_of_stream(e)->cut); /* with reset_by_writer() */
     uint64_t first = greatest(e->position, cut);
     if (!e->stream.overwrite) return first;
     /* Acquire: pairs with spoil(). */
