@@ -11,7 +11,7 @@ from .errors import ChannelClosed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import IO, Any
 
     from .stream import StreamEndpoint
 
@@ -78,7 +78,7 @@ def make(
     encoding: str | None,
     errors: str | None,
     newline: str | None,
-) -> io.IOBase:
+) -> IO[Any]:
     """Return a file of a stream's side, as `open` would."""
     if endpoint.itemsize != 1:
         raise TypeError(

@@ -14,9 +14,8 @@ from .errors import ChannelClosed, ChannelTypeError, PeerDied, WindowError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import io
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-    from typing import Any, ClassVar, NoReturn, TypeVar
+    from typing import IO, Any, ClassVar, NoReturn, TypeVar
 
     import numpy
     import numpy.typing
@@ -620,7 +619,7 @@ class StreamWriter(StreamEndpoint, WriterCore):
         encoding: str | None = None,
         errors: str | None = None,
         newline: str | None = None,
-    ) -> io.IOBase:
+    ) -> IO[Any]:
         """Return a file that writes to the stream: "wb" for bytes, "w" for text.
 
         Closing it flushes it and closes this endpoint. TypeError unless items are of one byte.
@@ -821,7 +820,7 @@ class StreamReader(StreamEndpoint, ReaderCore):
         encoding: str | None = None,
         errors: str | None = None,
         newline: str | None = None,
-    ) -> io.IOBase:
+    ) -> IO[Any]:
         """Return a file that reads from the stream: "rb" for bytes, "r" for text.
 
         The end of the stream is the end of the file; if the writer died, reading raises PeerDied.

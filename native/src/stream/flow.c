@@ -177,8 +177,8 @@ static uint64_t oldest_kept(const struct stream_endpoint *e) {
     const struct stream_words *words = words_of_stream(e);
     oldest = greatest(oldest, greatest(get(&words->cut), get(&words->base)));
     if (!e->stream.overwrite) return oldest;
-    uint64_t floor = get_acquire(
-        &e->base.channel->sides[IPCHEAP_WRITER].stream.floor); /* spoil() */
+    const struct side *writer = &e->base.channel->sides[IPCHEAP_WRITER];
+    uint64_t floor = get_acquire(&writer->stream.floor); /* pairs with spoil() */
     return greatest(oldest, floor);
 }
 
