@@ -62,6 +62,7 @@ from .stream import Stream, StreamReader, StreamWriter
 TYPE_CHECKING = False  # type checkers know this name; importing typing takes longer than all this
 if TYPE_CHECKING:
     from ._outside import heaps
+    from ._sealed import Sealed, sealed
     from .codec import Codec
     from .results import (
         EndpointStatistics,
@@ -107,6 +108,7 @@ __all__ = [
     "RecordChannel",
     "RecordError",
     "RecoveryReport",
+    "Sealed",
     "StaticSegment",
     "Stream",
     "StreamReader",
@@ -117,6 +119,7 @@ __all__ = [
     "WrongThread",
     "__version__",
     "heaps",
+    "sealed",
     "unlink",
     "wait",
 ]
@@ -133,9 +136,11 @@ _LATER = {
     "Lock": "sync",
     "Participant": "results",
     "RecoveryReport": "results",
+    "Sealed": "_sealed",
     "StreamStatistics": "results",
     "cli": "tools.cli",  # a module itself, which was here before
     "heaps": "_outside",
+    "sealed": "_sealed",
     "wait": "waiting",
 }
 

@@ -93,7 +93,7 @@ def make(
     if buffering == 0:
         if text:
             raise ValueError("a file of text cannot be unbuffered")
-        return raw
+        return raw  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
     size = io.DEFAULT_BUFFER_SIZE if buffering in (-1, 1) else buffering
     buffered: Any = io.BufferedReader(raw, size) if letter == "r" else io.BufferedWriter(raw, size)
     if not text:

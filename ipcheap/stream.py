@@ -244,8 +244,8 @@ class StreamMethods(HeapMethods):
     ) -> StreamReader:
         """Claim the reading side of a stream for this thread, and return its StreamReader.
 
-        Raises as `stream_writer` does, also if the items are not of `dtype`. What a former reader had not released is
-        redelivered. Waits `timeout` seconds for the stream and the side.
+        Raises as `stream_writer` does, also if the items are not of `dtype`. What a former
+        reader had not released is redelivered. Waits `timeout` seconds for the stream and the side.
         """
         return self._stream_side(StreamReader, lib.IPCHEAP_READER, id, timeout, dtype, mlock)
 

@@ -43,3 +43,7 @@ def drip(heap: ipcheap.Heap, id: str, total: int, portion: int) -> None:
         for _ in range(0, total, portion):
             writer.write(bytes(portion))
             time.sleep(0.001)
+
+
+def unseal(box: ipcheap.Sealed) -> str:
+    return bytes(box.view).decode()

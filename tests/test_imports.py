@@ -86,7 +86,10 @@ LATER = {
     "Lock": "sync",
     "Participant": "results",
     "RecoveryReport": "results",
+    "Sealed": "_sealed",
+    "StreamStatistics": "results",
     "heaps": "_outside",
+    "sealed": "_sealed",
     "wait": "waiting",
 }
 

@@ -82,7 +82,7 @@ PYTHON_LAYERS: tuple[tuple[str, ...], ...] = (
     ("_core", "_fork", "errors", "codec", "results"),
     ("_arguments", "_types", "_native", "_kernel", "_aio", "_files", "array", "objects"),
     ("_limits",),
-    ("_timing", "_failures", "sizes"),
+    ("_timing", "_failures", "sizes", "_sealed"),
     ("_handle", "_segments", "record"),
     ("_directory", "_outside", "_endpoint"),
     ("channel", "producer", "consumer"),
