@@ -91,6 +91,27 @@ def test_sensors_wait_for_some_and_not_for_others() -> None:
     assert 0 <= int(found[2]) < int(found[1]) <= 500
 
 
+def test_a_tone_is_heard() -> None:
+    (line,) = run_example("audio/audio.py", "--pitch", "3000", "--seconds", "1")
+    assert line == "93 spectra, the loudest frequency is 3000 Hz"
+
+
+def test_every_line_is_shipped(tmp_path: Path) -> None:
+    (line,) = run_example("log_shipper/shipper.py", str(tmp_path / "log"), "--requests", "5000")
+    assert line == "5005 lines shipped, 5 of them warnings"
+    lines = (tmp_path / "log").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "request 0 served"
+    assert lines[-1] == "request 4999 was slow: äöü"
+
+
+def test_a_slow_viewer_knows_what_it_lost() -> None:
+    (line,) = run_example("capture/capture.py", "--seconds", "0.5")
+    written, seen, lost, wrong = map(int, re.findall(r"\d+", line))
+    assert seen + lost == written
+    assert wrong == 0
+    assert lost > 0
+
+
 def test_workers_are_used_again_for_every_epoch() -> None:
     *epochs, last = run_example("workers/loader.py", "--epochs", "3", "--workers", "3")
     assert [line.split(" in ")[0] for line in epochs] == [
