@@ -44,6 +44,7 @@ struct user {
     int sides[ENDS];
     ipcheap_record held[HELD];
     int count;
+    ipcheap_endpoint *flows[4]; /* of two streams: two writers, two readers */
 };
 
 struct play {
@@ -334,12 +335,63 @@ static int64_t more_participants(const struct user *u) {
     return n;
 }
 
+static int64_t claim_flow(const struct user *u, ipcheap_endpoint **flow, uint64_t which) {
+    ipcheap_key key;
+    ipcheap_channel channel;
+    ipcheap_key_int(&key, 600 + which % 2);
+    int error = ipcheap_find_channel(u->heap, &key, &channel);
+    return error ? error : ipcheap_claim(u->heap, &channel, (int)(which / 2), flow);
+}
+
+/* Takes a window and uses its memory, if touching that cannot raise SIGBUS. */
+static int64_t use_window(ipcheap_endpoint *flow, uint64_t pick) {
+    ipcheap_window window;
+    int error = ipcheap_window_open(flow, 1, 1 + pick % 300, pick % 2 ? 60 : 0, &window);
+    if (error) return error;
+    EXPECT(window.items <= 300 && window.overlap <= 60);
+    volatile unsigned char *byte = window.data;
+    if (window.items && !memory_is_short()) (void)byte[(window.overlap + window.items) * 12 - 1];
+    return ipcheap_window_close(flow, pick % (window.items + 1));
+}
+
+static int64_t more_streams(struct user *u, uint64_t pick) {
+    static char items[800 * 12];
+    ipcheap_stream_statistics statistics;
+    uint64_t which = pick % 4, how = pick / 4 % 10, rest = pick / 40;
+    ipcheap_endpoint **flow = &u->flows[which];
+    if (memory_is_short()) return 0;
+    if (!*flow) return claim_flow(u, flow, which);
+    switch (how) {
+    case 0:
+        return ipcheap_stream_reset(*flow);
+    case 1:
+        return ipcheap_stream_want(*flow, 1 + rest % 350);
+    case 2:
+        return ipcheap_stream_wait(*flow, 1 + rest % 350, 10000);
+    case 3:
+        return ipcheap_endpoint_close(*flow);
+    case 4:
+        return ipcheap_stream_describe(*flow, &statistics);
+    case 5:
+        return which < 2 ? 0 : ipcheap_stream_history(*flow, items, rest % 61);
+    case 6:
+    case 7:
+        return use_window(*flow, rest);
+    default:
+        return which < 2 ? ipcheap_stream_write(*flow, items, rest % 800)
+                         : ipcheap_stream_read(*flow, items, 1, 1 + rest % 700);
+    }
+}
+
 /* Has its own generator, so that the other operations are the same with it and without it. */
 static int64_t operate_besides(struct play *p, struct user *u) {
     uint64_t pick = next_random(&p->more), nbytes;
     uint32_t form;
     ipcheap_endpoint *end = u->ends[pick / 8 % ENDS];
     switch (pick % 8) {
+    case 6:
+    case 7:
+        return more_streams(u, pick / 8);
     case 0:
     case 1:
         return more_arrays(p, u, pick / 8);
@@ -349,10 +401,9 @@ static int64_t operate_besides(struct play *p, struct user *u) {
         return more_waiting(u, pick / 8 % 4 ? 0 : 10000);
     case 4:
         return more_participants(u);
-    case 5:
-        return end ? ipcheap_endpoint_descriptor(end) : 0;
     default:
-        return end ? ipcheap_peek(end, &nbytes, &form) : 0;
+        if (end && pick / 8 / ENDS % 2) return ipcheap_peek(end, &nbytes, &form);
+        return end ? ipcheap_endpoint_descriptor(end) : 0;
     }
 }
 
@@ -363,6 +414,8 @@ static void user_leave(struct user *u) {
     ipcheap_close(u->heap);
     for (int i = 0; i < ENDS; i++)
         if (u->ends[i]) ipcheap_endpoint_release(u->ends[i]);
+    for (int i = 0; i < 4; i++)
+        if (u->flows[i]) ipcheap_endpoint_release(u->flows[i]);
     ipcheap_release(u->heap);
     *u = (struct user){0};
 }

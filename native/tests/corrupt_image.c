@@ -63,6 +63,27 @@ static void populate_channels(struct worker w[WORKERS]) {
     }
 }
 
+/* Two streams, with items unread and a backlog; one of them overwrites. */
+static void populate_streams(struct worker w[WORKERS]) {
+    for (uint64_t id = 600; id < 602; id++) {
+        ipcheap_stream_shape shape = {.capacity = 700,
+                                      .backlog = 60,
+                                      .flags = id % 2 ? IPCHEAP_OVERWRITE : 0,
+                                      .item = {.itemsize = 12, .type = "|V12"}};
+        ipcheap_key key;
+        ipcheap_channel channel;
+        char items[200 * 12] = {0};
+        ipcheap_key_int(&key, id);
+        EXPECT_EQ(ipcheap_add_stream(w[0].heap, &key, &shape, &channel), 0);
+        ipcheap_endpoint *out = take_side(&w[0], &channel, IPCHEAP_WRITER);
+        ipcheap_endpoint *in = take_side(&w[1], &channel, IPCHEAP_READER);
+        for (int round = 0; round < 7; round++) {
+            EXPECT_EQ(ipcheap_stream_write(out, items, 200), 200);
+            if (round < 5) EXPECT(ipcheap_stream_read(in, items, 1, 200) > 0);
+        }
+    }
+}
+
 static void populate_directory(struct worker *w) {
     ipcheap_key key;
     ipcheap_channel channel;
@@ -145,6 +166,7 @@ void images_prepare(void) {
         struct worker *w = calloc(WORKERS, sizeof *w);
         for (int i = 0; i < WORKERS; i++) w[i].heap = attach(fd);
         populate_channels(w);
+        populate_streams(w);
         populate_directory(&w[0]);
         populate_memory(w);
         expect_sound(w[0].heap);
