@@ -580,7 +580,11 @@ def test_the_thread_that_claimed_it_uses_it(pair: Any) -> None:
     writer, _ = pair()
     errors: list[type[Exception]] = []
     calls: list[Callable[[], Any]]
-    calls = [lambda: writer.write(b"x"), lambda: writer.window(1).__enter__()]
+    calls = [
+        lambda: writer.write(b"x"),
+        lambda: writer.window(1).__enter__(),
+        lambda: writer.ring,
+    ]
 
     def use() -> None:
         for call in calls:
@@ -592,7 +596,7 @@ def test_the_thread_that_claimed_it_uses_it(pair: Any) -> None:
     thread = threading.Thread(target=use)
     thread.start()
     thread.join()
-    assert errors == [ipcheap.WrongThread] * 2
+    assert errors == [ipcheap.WrongThread] * 3
 
 
 def test_a_removed_stream_closes_its_sides(heap: ipcheap.Heap, pair: Any) -> None:

@@ -563,6 +563,8 @@ static PyObject *stream_ring(PyObject *object, PyObject *number) {
     int twice = PyObject_IsTrue(number);
     uint64_t bytes = self->layout.ring_bytes;
     if (twice < 0) return NULL;
+    int error = endpoint_refuses(&self->side);
+    if (error < 0) return PyObject_CallMethod(object, "_refuse", "i", error);
     if (twice && !self->layout.twice) Py_RETURN_NONE;
     return (PyObject *)pane_new(self, self->layout.ring, twice ? 2 * bytes : bytes, 0);
 }

@@ -610,7 +610,7 @@ typedef struct ipcheap_endpoint_statistics {
     uint64_t detached; /* records taken out of the channel so that held ones did not stop it */
 } ipcheap_endpoint_statistics;
 
-/* Counts for one endpoint, also a closed one. Never fails; does not check the thread. */
+/* Counts for one endpoint, also a closed one. Does not check the thread. BAD_VALUE for a stream's. */
 IPCHEAP_API int ipcheap_endpoint_describe(ipcheap_endpoint *endpoint,
                                           ipcheap_endpoint_statistics *statistics);
 /* Returns how many records were sent and not yet received. Does not check the thread. */

@@ -155,6 +155,7 @@ static uint64_t slots_held(const struct record_endpoint *e) {
 }
 
 int ipcheap_endpoint_describe(ipcheap_endpoint *endpoint, ipcheap_endpoint_statistics *statistics) {
+    if (endpoint->role >> 1 != IPCHEAP_RECORD_CHANNEL) return IPCHEAP_BAD_VALUE;
     const struct record_endpoint *e = record_endpoint(endpoint);
     const struct channel *channel = endpoint->channel;
     const struct side *side = &channel->sides[endpoint->side];
@@ -183,6 +184,7 @@ static int64_t freed_already(const struct record_endpoint *e, uint64_t received)
 }
 
 int64_t ipcheap_pending(ipcheap_endpoint *endpoint) {
+    if (endpoint->role >> 1 != IPCHEAP_RECORD_CHANNEL) return IPCHEAP_BAD_VALUE;
     const struct record_endpoint *e = record_endpoint(endpoint);
     uint64_t sent = get(&endpoint->channel->sides[IPCHEAP_PRODUCER].position);
     uint64_t received = get(&endpoint->channel->sides[IPCHEAP_CONSUMER].position);
