@@ -20,9 +20,9 @@ class HeapInfo:
     """What can be seen of a heap from outside, without becoming a participant.
 
     Sizes are in bytes. `participants` counts the threads that use it. `open` is true if a process
-    has it open, perhaps one that inherited it by fork and has not used it yet. `stale` is true if
-    none has. `created` is in seconds since the epoch. `capacity` and `created` are 0 for a heap
-    that is not ready.
+    sees its memory, perhaps without a participant: one that inherited it by fork, or has closed it
+    and still has views of static segments. `stale` is true if none does. `created` is in seconds
+    since the epoch. `capacity` and `created` are 0 for a heap that is not ready.
     """
 
     name: str

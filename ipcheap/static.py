@@ -36,8 +36,10 @@ def _hold(handle: Handle, channel_id: ChannelId, entry: CData) -> CData:
     if code:
         raise error(code, handle, channel_id)
 
-    def release(_: CData, pointer: CData = pointer, entry: CData = entry) -> None:
-        lib.py_static_release(pointer, entry)
+    let_go = lib.py_static_release  # the module may have gone by then
+
+    def release(_: CData) -> None:
+        let_go(pointer, entry)
 
     return ffi.gc(place[0], release)
 

@@ -291,7 +291,7 @@ if sys.argv[1] == "collect":
 """
     for how in ("collect", "exit"):
         done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", program, how],
+            [sys.executable, "-P", "-W", "ignore", "-c", program, how],
             capture_output=True,
             text=True,
             timeout=peers.PATIENCE,
@@ -384,7 +384,7 @@ with kinds.made(kind, {heap_name!r}, Path({str(tmp_path)!r}), "1MiB") as heap:
             found += taken()
 os._exit(any(found))
 """
-    done = subprocess.run([sys.executable, "-c", program], timeout=peers.PATIENCE)
+    done = subprocess.run([sys.executable, "-P", "-c", program], timeout=peers.PATIENCE)
     assert done.returncode == 0
 
 
@@ -398,7 +398,7 @@ print(sleeper.pid, flush=True)
 os.kill(os.getpid(), 9)
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, timeout=peers.PATIENCE
+        [sys.executable, "-P", "-c", program], stdout=subprocess.PIPE, timeout=peers.PATIENCE
     )
     sleeper = int(done.stdout)
     try:
@@ -427,10 +427,10 @@ def test_a_child_that_only_reads_what_it_inherited_is_a_user(
     kind: kinds.Kind, heap_name: str, tmp_path: Path, child: Callable[..., Child]
 ) -> None:
     with kinds.made(kind, heap_name, tmp_path, "1MiB") as heap:
-        segment = heap.add_static_segment("s", 64)
-        view = segment.view
-        reader = child(lambda parent: (parent.hear(), bytes(view[:4]))[1], closes=False)
-        view[:4] = b"data"
+        views = [heap.add_static_segment("s", 64).view]
+        reader = child(lambda parent: (parent.hear(), bytes(views[0][:4]))[1], closes=False)
+        views[0][:4] = b"data"
+        views.clear()  # which this process itself would see, also after heap.close()
         heap.close()
         info = seen(heap_name)
         assert (info.participants, info.open, info.stale) == (0, True, False)
@@ -439,7 +439,8 @@ def test_a_child_that_only_reads_what_it_inherited_is_a_user(
         assert "inherited" in row
         assert "stale" not in row
         assert heap_name not in remove("--stale")
-        assert f"{heap_name} is in use by a process that inherited it by fork" in remove(heap_name)
+        said = remove(heap_name)
+        assert f"{heap_name!r} is in use by a process that inherited it by fork" in said
         reader.say("read")
         assert reader.hear() == b"data"
         peers.until(lambda: seen(heap_name).stale)
@@ -527,7 +528,15 @@ except OSError as error:
 print([name for name in os.listdir("/dev/shm") if {heap_name!r} in name])
 print(os.listdir({str(tmp_path)!r}))
 """
-    command = ["sh", "-c", 'mount -t tmpfs tmpfs /proc && exec "$@"', "sh", sys.executable, "-c"]
+    command = [
+        "sh",
+        "-c",
+        'mount -t tmpfs tmpfs /proc && exec "$@"',
+        "sh",
+        sys.executable,
+        "-P",
+        "-c",
+    ]
     done = subprocess.run(
         [*kinds._unshare(), *command, program],
         capture_output=True,

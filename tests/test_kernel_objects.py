@@ -134,7 +134,10 @@ made = []
 for sem in ("futex", "posix", "sysv"):
     if place is None:
         made.append(_segments.create_nameless("low", 1 << 16, sem))
-        _segments.leave_nameless(made[-1].fd, os.fstat(made[-1].fd))
+        heap = ipcheap.Heap(made[-1])
+        assert heap._handle.file() > 2
+        made[-1].close()
+        heap.close()
         continue
     made.append(_segments.create(place, 1 << 16, sys.argv[3], sem, 0o600, take_existing=False))
     made[-1].close()

@@ -120,9 +120,9 @@ def change(source: Path, before: str, after: str) -> None:
         (park, "channel/wake.h", "if (UNLIKELY(!os_membarrier()))", "if (heap)"),
         (park, "endpoint/park.c", "put(word, PARKED_HERE);", "put_release(word, PARKED_HERE);"),
         (park, "channel/wake.c", "put_add(&record->knock, 1);", ""),
-        (park, "endpoint/bell.c", "    os_pipe_ring(b->pipe);\n", ""),
+        (park, "endpoint/bell.c", "    os_pipe_ring(b->pipe.fd);\n", ""),
         (park, "endpoint/bell.c", "sleeper_fence(e->heap);", "full_fence();"),
-        (park, "endpoint/bell.c", "bool late = has_late_byte(b);", "bool late = false;"),
+        (park, "endpoint/bell.c", "bool late = has_late_byte(b),", "bool late = false,"),
         (
             park,
             "heap/wait_any.c",

@@ -571,6 +571,7 @@ struct hold os_hold(int fd) {
     void *start = MAP_FAILED;
     if (!FAULT(ENOMEM)) start = mmap(NULL, bytes, PROT_NONE, MAP_SHARED | MAP_NORESERVE, fd, 0);
     if (start == MAP_FAILED) return none;
+    leave_out_of_core_dumps(start, bytes);
     /* A child that inherited the mapping would keep its dead parent alive. */
     if (FAULT(ENOMEM) || madvise(start, bytes, MADV_DONTFORK)) {
         munmap(start, bytes);

@@ -9,10 +9,14 @@ int endpoint_why_not(ipcheap_endpoint *e) {
     if (flags & CHANNEL_GONE) return IPCHEAP_ENDPOINT_CLOSED;
     if (UNLIKELY(flags & CHANNEL_POISONED)) return IPCHEAP_CORRUPT;
     enum side_state peer = peer_state(e);
-    /* A poller never parks, so from time to time it looks itself whether a silent peer is alive. */
+    /*
+     * A poller never parks, so from time to time it looks itself whether a silent peer is alive. It does
+     * not look for a core dump, for which files would have to be opened.
+     */
     if (peer == SIDE_OPEN && UNLIKELY(++e->idle % LOOK_AFTER_TRIES == 0)) {
         uint64_t holder = get_acquire(&e->peer->holder); /* pairs with claim() */
-        if (recover_if_dead(e->me, holder) == IPCHEAP_CORRUPT) return IPCHEAP_CORRUPT;
+        bool gone = participant_unlocked(e->heap, tag_slot(holder));
+        if (gone && recover_if_dead(e->me, holder) == IPCHEAP_CORRUPT) return IPCHEAP_CORRUPT;
         peer = peer_state(e);
     }
     if (peer == SIDE_CLOSED || peer == SIDE_DIED) {

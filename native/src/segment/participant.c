@@ -36,12 +36,16 @@ static bool participant_is_dumped(ipcheap_heap *heap, uint32_t slot) {
     return false;
 }
 
-bool participant_absent(ipcheap_heap *heap, uint32_t slot) {
+bool participant_unlocked(ipcheap_heap *heap, uint32_t slot) {
     if (heap->by_slot[slot]) return false;
     /* A participant counts as present if the kernel cannot say: no memory, or no descriptor. */
     int file = file_descriptor(heap);
-    if (file >= 0 && os_byte_locked(file, slot) == 0) return true;
-    return participant_is_dumped(heap, slot);
+    return file >= 0 && os_byte_locked(file, slot) == 0;
+}
+
+bool participant_absent(ipcheap_heap *heap, uint32_t slot) {
+    if (heap->by_slot[slot]) return false;
+    return participant_unlocked(heap, slot) || participant_is_dumped(heap, slot);
 }
 
 bool participant_alive(ipcheap_heap *heap, uint32_t slot, uint32_t generation) {

@@ -48,6 +48,8 @@ bool participant_alive(ipcheap_heap *heap, uint32_t slot, uint32_t generation);
 bool participant_latest(ipcheap_heap *heap, uint32_t slot, uint32_t *generation);
 /* True if the slot ever had an occupant of that generation. */
 bool participant_has_been(ipcheap_heap *heap, uint32_t slot, uint32_t generation);
+/* True if no process holds the slot's byte, whatever the slot says. Opens no file. */
+bool participant_unlocked(ipcheap_heap *heap, uint32_t slot);
 /*
  * True if no process holds the slot's byte, whatever the slot says, or if all that its process still
  * does is to write its core dump.

@@ -393,7 +393,6 @@ int ipcheap_inspect(int fd, int shmid, ipcheap_heap_info *info) {
     if (!error) {
         info_fill(header, info);
         uint32_t used = (uint32_t)least(get(&header->slots_used), PARTICIPANTS);
-        uint32_t keepers = 0;
         for (uint32_t slot = 0; slot < used; slot++) {
             struct participant_slot record;
             uint64_t at = g.participants_at + slot * sizeof record;
@@ -401,15 +400,12 @@ int ipcheap_inspect(int fd, int shmid, ipcheap_heap_info *info) {
                 memcpy(&record, base + at, sizeof record);
             else if (os_file_read(fd, at, &record, sizeof record) < (int)sizeof record)
                 break;
-            uint64_t state = get(&record.word) & 0xFF;
-            if (state != SLOT_LIVE && state != SLOT_KEEPER) continue;
-            bool alive = participant_bytes_locked(fd, slot);
-            info->participants += alive && state == SLOT_LIVE;
-            info->dead += !alive && state == SLOT_LIVE;
-            keepers += alive && state == SLOT_KEEPER;
+            if ((get(&record.word) & 0xFF) != SLOT_LIVE) continue;
+            if (participant_bytes_locked(fd, slot))
+                info->participants++;
+            else
+                info->dead++;
         }
-        /* Processes that only see static segments: their heaps are closed. */
-        if (!info->participants) info->participants = keepers;
         info->open = participant_bytes_locked(fd, USERS_BYTE);
     }
     header_unmap(fd, shmid, base);
