@@ -79,17 +79,11 @@ class Items:
         return numpy_module().empty(count, self.dtype)  # type: ignore[no-any-return]
 
 
-class Stream(Channel, kind=lib.IPCHEAP_STREAM):
-    """A ring of items from one writer to one reader, in order."""
+class Shaped:
+    """What a stream and its two sides have in common: its shape."""
 
-    _sides: ClassVar[Mapping[int, str]] = {
-        lib.IPCHEAP_WRITER: "writer",
-        lib.IPCHEAP_READER: "reader",
-    }
-
-    def __init__(self, heap: Heap, channel_id: ChannelId, entry: CData) -> None:
-        super().__init__(heap, channel_id, entry)
-        self._shape, self._items = _shape_of(heap._directory.handle, channel_id, entry)
+    _shape: tuple[int, int, int]  # capacity, backlog, flags
+    _items: Items
 
     @property
     def capacity(self) -> int:
@@ -115,6 +109,19 @@ class Stream(Channel, kind=lib.IPCHEAP_STREAM):
     def itemsize(self) -> int:
         """The size of an item in bytes."""
         return self._items.itemsize
+
+
+class Stream(Shaped, Channel, kind=lib.IPCHEAP_STREAM):
+    """A ring of items from one writer to one reader, in order."""
+
+    _sides: ClassVar[Mapping[int, str]] = {
+        lib.IPCHEAP_WRITER: "writer",
+        lib.IPCHEAP_READER: "reader",
+    }
+
+    def __init__(self, heap: Heap, channel_id: ChannelId, entry: CData) -> None:
+        super().__init__(heap, channel_id, entry)
+        self._shape, self._items = _shape_of(heap._directory.handle, channel_id, entry)
 
     def writer(
         self,
@@ -276,7 +283,7 @@ def _in_items(value: Size, what: str, itemsize: int, least: int) -> int:
     return _arguments.count(value, what, least=least)
 
 
-class StreamEndpoint(Endpoint):
+class StreamEndpoint(Shaped, Endpoint):
     """What a writer and a reader of a stream have in common."""
 
     _new_window: Any
@@ -300,31 +307,6 @@ class StreamEndpoint(Endpoint):
         self._describe(items.itemsize, items.plain, form, shape)
 
     # Properties -------------------------------------------------------------------------------
-
-    @property
-    def capacity(self) -> int:
-        """How many items can be unread at the same time."""
-        return self._shape[0]
-
-    @property
-    def backlog(self) -> int:
-        """How many items before the reader's position can be read again."""
-        return self._shape[1]
-
-    @property
-    def overwrite(self) -> bool:
-        """Whether the writer never waits, and unread items may be lost."""
-        return bool(self._shape[2])
-
-    @property
-    def dtype(self) -> numpy.dtype[Any]:
-        """The type of an item."""
-        return self._items.dtype
-
-    @property
-    def itemsize(self) -> int:
-        """The size of an item in bytes."""
-        return self._items.itemsize
 
     @property
     def watermark(self) -> int:
