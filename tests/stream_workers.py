@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import seccomp
 
-if TYPE_CHECKING:
-    import ipcheap
+import ipcheap
 
 
 def describe(stream: ipcheap.Stream) -> tuple[Any, ...]:
@@ -65,3 +65,58 @@ def pass_without_system_calls(heap: ipcheap.Heap, id: str, count: int) -> None:
             with reader.window(64, raw=True):
                 pass
         os._exit(7 if buffer == data else 8)
+
+
+def write_numbers(heap: ipcheap.Heap, seed: int) -> None:
+    """Until killed: write at each position its number, in all the ways there are."""
+    dice = random.Random(seed)
+    with heap.stream_writer("s", 10.0) as writer:
+        while True:
+            try:
+                write_some_numbers(writer, dice)
+            except ipcheap.PeerDied:
+                writer.wait_peer(10.0)
+
+
+def write_some_numbers(writer: ipcheap.StreamWriter, dice: random.Random) -> None:
+    count = dice.randrange(1, writer.capacity // 2)
+    first = writer.position
+    items = np.arange(first, first + count, dtype="u8")
+    if dice.random() < 0.5:
+        writer.write(items)
+        return
+    with writer.window(count) as window:
+        window[:] = items
+        if dice.random() < 0.3:
+            writer.commit(dice.randrange(count))
+
+
+def read_numbers(heap: ipcheap.Heap, seed: int) -> None:
+    """Until killed: read, and end with 1 if an item is not the number of its position."""
+    dice = random.Random(seed)
+    with heap.stream_reader("s", 10.0) as reader:
+        while True:
+            try:
+                read_some_numbers(reader, dice)
+            except ipcheap.PeerDied:
+                reader.wait_peer(10.0)
+
+
+def read_some_numbers(reader: ipcheap.StreamReader, dice: random.Random) -> None:
+    count, overlap = dice.randrange(1, reader.capacity // 2), dice.randrange(reader.backlog)
+    way = dice.randrange(4)
+    if way < 2:
+        items = reader.read(count) if way else reader.read(at_least=1)
+        check_numbers(items, reader.position - len(items))
+        return
+    position = reader.position
+    with reader.window(at_least=1 if way == 2 else count, overlap=overlap) as window:
+        before = min(overlap, position)
+        check_numbers(window, position - before)
+        if way == 2:
+            reader.release((len(window) - before) // 2)
+
+
+def check_numbers(items: Any, first: int) -> None:
+    if not (items == np.arange(first, first + len(items), dtype="u8")).all():
+        os._exit(1)

@@ -6,11 +6,13 @@ import asyncio
 import gc
 import os
 import pickle
+import random
 import select
 import signal
 import subprocess
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import kinds
@@ -543,6 +545,50 @@ def test_a_killed_writer_leaves_a_prefix(heap: ipcheap.Heap) -> None:
         assert items == list(range(len(items)))
         with stream.writer(timeout=peers.PATIENCE) as writer:
             assert writer.position == len(items)
+
+
+@each_kind
+def test_sides_killed_at_random_lose_and_repeat_nothing(
+    kind: kinds.Kind, heap_name: str, tmp_path: Path
+) -> None:
+    """IPCHEAP_STREAM_KILLS says how many of each side are killed."""
+    dice, kills = random.Random(7), int(os.environ.get("IPCHEAP_STREAM_KILLS", "60"))
+    with kinds.made(kind, heap_name, tmp_path, "4MiB") as heap:
+        heap.add_stream("s", 1000, dtype="u8", backlog=50)
+        work = (stream_workers.write_numbers, stream_workers.read_numbers)
+        children = [forked(part, heap, n) for n, part in enumerate(work)]
+        try:
+            for kill in range(2 * kills):
+                time.sleep(dice.random() * 0.02)
+                side = kill % 2
+                os.kill(children[side], signal.SIGKILL)
+                _, status = os.waitpid(children[side], 0)
+                assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+                children[side] = forked(work[side], heap, kill)
+        finally:
+            for child in children:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+        with (
+            heap.stream_writer("s", peers.PATIENCE) as writer,
+            heap.stream_reader("s", peers.PATIENCE) as reader,
+        ):
+            first = reader.position
+            assert first > 1000
+            items = reader.try_read()
+            assert (0 if items is None else len(items)) == writer.position - first
+            assert items is None or items.tolist() == list(range(first, writer.position))
+        assert heap.check() == []
+
+
+def forked(work: Callable[[ipcheap.Heap, int], None], heap: ipcheap.Heap, seed: int) -> int:
+    child = os.fork()
+    if child:
+        return child
+    try:
+        work(heap, seed)
+    finally:
+        os._exit(2)
 
 
 def test_waiting_for_many_items_is_one_sleep(heap: ipcheap.Heap) -> None:
