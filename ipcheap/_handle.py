@@ -115,6 +115,7 @@ class Handle(MemoryCore):
 _attached: weakref.WeakSet[Handle] = weakref.WeakSet()
 _finalizer: Any = None  # of multiprocessing
 _hooked_at = -1  # the count of forks when it was registered
+_follows = False  # multiprocessing calls close_at_exit() at the beginning of a child
 
 
 def _close_all() -> None:
@@ -134,16 +135,22 @@ def _end_child() -> None:
 
 def close_at_exit() -> None:
     """Make sure that peers see a normal exit of this process as a close, not as a death."""
-    global _finalizer, _hooked_at  # noqa: PLW0603
+    global _finalizer, _hooked_at, _follows  # noqa: PLW0603
     # A child of multiprocessing, or of billiard, which shares its finalizers, may exit without
     # running atexit. What was registered before the child began its work has been forgotten.
     util: Any = sys.modules.get("multiprocessing.util")
     forks = lib.ipcheap_forks()
-    if util is None or (forks == _hooked_at and (not _finalizer or _finalizer.still_active())):
+    if util is None:
         return
-    _hooked_at = forks
-    if forks or sys.modules["multiprocessing.process"].current_process()._identity:
+    if not _follows:  # so that a child registers before its threads begin, not when they attach
+        util.register_after_fork(_end_child, lambda _: close_at_exit())
+        _follows = True
+    if not forks and not sys.modules["multiprocessing.process"].current_process()._identity:
+        return  # no child
+    if forks != _hooked_at or not _finalizer.still_active():
+        _hooked_at = forks
         _finalizer = util.Finalize(None, _end_child, exitpriority=-100)
 
 
 atexit.register(_close_all)
+close_at_exit()  # a child of multiprocessing imports its work before it begins

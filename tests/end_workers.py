@@ -55,6 +55,7 @@ def send_from_thread(name: str) -> None:
     """Leave the sending to a thread that outlives the function."""
 
     def work() -> None:
+        time.sleep(0.1)  # attaches only after the function has returned
         producer = ipcheap.Heap.attach(name).producer("c")
         _kept.append(producer)
         time.sleep(0.3)

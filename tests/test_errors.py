@@ -22,6 +22,7 @@ BUILT_INS = {
     "ChannelClosed": EOFError,
     "PeerDied": ConnectionResetError,
     "RecordError": ValueError,
+    "WindowError": ValueError,
     "WrongThread": RuntimeError,
     "WrongProcess": RuntimeError,
     "CorruptHeap": ipcheap.Error,
