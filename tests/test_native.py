@@ -26,8 +26,14 @@ ROOT = Path(__file__).resolve().parents[1]
 INCLUDE = ROOT / "native" / "include"
 BUILD = ROOT / "build" / "native-pytest"
 PROGRAMS = sorted(source.stem for source in (ROOT / "native" / "tests").glob("test_*.c"))
+CRASHES = ("memory", "directory", "static", "channel", "stream")  # the areas of test_crash
+RUNS = [
+    run
+    for name in PROGRAMS
+    for run in ([(name, a) for a in CRASHES] if name == "test_crash" else [(name,)])
+]
 SKIPPED = 77
-LIMIT = 240.0  # seconds for one program
+LIMIT = 240.0  # seconds for one run
 
 # Below faulthandler_timeout, above LIMIT: the earliest limit gives the best diagnosis.
 pytestmark = pytest.mark.timeout(280)
@@ -103,12 +109,17 @@ def built() -> Path:
     return BUILD / "native" / "tests"
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_program(name: str, built: Path) -> None:
-    code, output = run(built / name)
+@pytest.mark.parametrize("command", RUNS, ids="-".join)
+def test_program(command: tuple[str, ...], built: Path) -> None:
+    name, *arguments = command
+    code, output = run(built / name, *arguments)
     if code == SKIPPED:
         pytest.skip(output.strip() or f"{name} skips itself")
     assert code == 0, f"{name} ended with {code}:\n{output}"
+
+
+def test_all_areas_of_crashes_are_run(built: Path) -> None:
+    assert run(built / "test_crash", "areas") == (0, "".join(f"{area}\n" for area in CRASHES))
 
 
 def test_an_installed_library_is_found_by_cmake_and_pkg_config(built: Path) -> None:

@@ -58,8 +58,12 @@ struct scenario {
 /* Each array ends with a scenario without a name. */
 extern const struct scenario memory_scenarios[], directory_scenarios[], static_scenarios[],
     channel_scenarios[], stream_scenarios[];
-/* All of these arrays, and NULL at the end. */
-extern const struct scenario *const crash_scenarios[];
+/* All of these arrays by name, and one without a name at the end. */
+struct crash_area {
+    const char *name;
+    const struct scenario *scenarios;
+};
+extern const struct crash_area crash_areas[];
 /* Without a survivor: the victim makes a heap in act() and looks at what is left in verify(). */
 extern const struct scenario own_heap_scenarios[];
 

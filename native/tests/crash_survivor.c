@@ -156,7 +156,8 @@ void world_meanwhile(struct world *w, const struct scenario *s) {
     meet(w, 0, 1);
 }
 
-const struct scenario *const crash_scenarios[] = {
-    memory_scenarios,  directory_scenarios, static_scenarios,
-    channel_scenarios, stream_scenarios,    NULL,
+const struct crash_area crash_areas[] = {
+    {"memory", memory_scenarios}, {"directory", directory_scenarios},
+    {"static", static_scenarios}, {"channel", channel_scenarios},
+    {"stream", stream_scenarios}, {NULL, NULL},
 };

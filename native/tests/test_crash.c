@@ -8,7 +8,9 @@
  * not done, and the whole heap is usable. Then the same with a second victim, killed while it
  * recovers the first.
  *
- *   test_crash [scenario [k [j]]]    only that one; only that step; only that step of recovery
+ *   test_crash [area | scenario [k [j]]]    only those; only that one; only that step of it; only
+ *                                           that step of recovery
+ *   test_crash areas                        their names
  */
 #include "crash.h"
 
@@ -155,9 +157,12 @@ int main(int count, char **arguments) {
     EXPECT(told != MAP_FAILED);
     const char *samples = getenv("IPCHEAP_CRASH_SAMPLES"), *times = getenv("IPCHEAP_CRASH_TIMES");
     const char *only = count > 1 ? arguments[1] : NULL;
-    for (const struct scenario *const *kind = crash_scenarios; *kind; kind++)
-        for (const struct scenario *s = *kind; s->name; s++) {
-            if (only && strcmp(only, s->name)) continue;
+    bool list = only && strcmp(only, "areas") == 0;
+    for (const struct crash_area *area = crash_areas; area->name; area++) {
+        bool all = !only || strcmp(only, area->name) == 0;
+        if (list) puts(area->name);
+        for (const struct scenario *s = area->scenarios; s->name; s++) {
+            if (!all && strcmp(only, s->name)) continue;
             found++;
             if (count > 2)
                 run(s, told, atol(arguments[2]), count > 3 ? atol(arguments[3]) : 0,
@@ -165,7 +170,9 @@ int main(int count, char **arguments) {
             else
                 run_scenario(s, told, samples ? atol(samples) : 3, times ? atoi(times) : 1);
         }
-    EXPECT(found > 0); /* otherwise no scenario has that name */
+    }
+    if (list) return 0;
+    EXPECT(found > 0); /* otherwise nothing has that name */
     if (failures) {
         printf("%ld failures at %ld crash points\n", failures, crashes);
         return 1;

@@ -219,8 +219,8 @@ int main(int count, char **arguments) {
     EXPECT(o != MAP_FAILED);
     memory_fails = true;
     int found = run_all(own_heap_scenarios, o, count, arguments);
-    for (const struct scenario *const *kind = crash_scenarios; *kind; kind++)
-        found += run_all(*kind, o, count, arguments);
+    for (const struct crash_area *area = crash_areas; area->name; area++)
+        found += run_all(area->scenarios, o, count, arguments);
     EXPECT(found > 0); /* otherwise no scenario has that name */
     if (failures) {
         printf("%ld failures at %ld points\n", failures, points);
