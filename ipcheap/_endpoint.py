@@ -69,11 +69,6 @@ class Endpoint:
         return self._channel
 
     @property
-    def capacity(self) -> int:
-        """The number of slots: how many records may be sent and not yet freed."""
-        return int(self._numbers().capacity)
-
-    @property
     def closed(self) -> bool:
         """Whether this endpoint, or its heap, has been closed in this process."""
         return self._closed or self._handle.closed
@@ -118,30 +113,6 @@ class Endpoint:
         code = _timing.sleep(lambda step: int(lib.py_wait_peer(self._pointer, step)), deadline)
         if code:
             raise self._error(code, doing="no participant claimed the other side")
-
-    def statistics(self) -> EndpointStatistics:
-        """Return how many records have passed, and how often this side slept and woke the other."""
-        from .results import EndpointStatistics
-
-        numbers = self._numbers()
-        return EndpointStatistics(
-            capacity=numbers.capacity,
-            sent=numbers.sent,
-            received=numbers.received,
-            held=numbers.held,
-            parks=numbers.parks,
-            wakes=numbers.wakes,
-            detached=numbers.detached,
-            spins=numbers.spins,
-            doze=numbers.doze_ns / 1e9,
-        )
-
-    def _numbers(self) -> CData:
-        numbers = ffi.new("ipcheap_endpoint_statistics *")
-        code = lib.ipcheap_endpoint_describe(self._pointer, numbers)
-        if code:
-            raise self._error(code)
-        return numbers
 
     def __enter__(self) -> Self:
         return self
@@ -229,3 +200,36 @@ class Endpoint:
         if _timing.time_left(deadline) <= 0:
             return lib.IPCHEAP_TIMED_OUT
         return _timing.sleep(lambda step: int(lib.py_wait(self._pointer, step)), deadline)
+
+
+class RecordEndpoint(Endpoint):
+    """One side of a record channel."""
+
+    @property
+    def capacity(self) -> int:
+        """The number of slots: how many records may be sent and not yet freed."""
+        return int(self._numbers().capacity)
+
+    def statistics(self) -> EndpointStatistics:
+        """Return how many records have passed, and how often this side slept and woke the other."""
+        from .results import EndpointStatistics
+
+        numbers = self._numbers()
+        return EndpointStatistics(
+            capacity=numbers.capacity,
+            sent=numbers.sent,
+            received=numbers.received,
+            held=numbers.held,
+            parks=numbers.parks,
+            wakes=numbers.wakes,
+            detached=numbers.detached,
+            spins=numbers.spins,
+            doze=numbers.doze_ns / 1e9,
+        )
+
+    def _numbers(self) -> CData:
+        numbers = ffi.new("ipcheap_endpoint_statistics *")
+        code = lib.ipcheap_endpoint_describe(self._pointer, numbers)
+        if code:
+            raise self._error(code)
+        return numbers

@@ -39,7 +39,8 @@ class StreamFile(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Read what is there, at least one byte; 0 at the end of the stream."""
-        self._checkReadable()  # type: ignore[attr-defined]
+        if not self.readable():
+            raise io.UnsupportedOperation("a writer's file is not readable")
         view = memoryview(buffer).cast("B")
         if not len(view):
             return 0
@@ -50,7 +51,8 @@ class StreamFile(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         """Wait for one byte of room, write what fits, return how much that was."""
-        self._checkWritable()  # type: ignore[attr-defined]
+        if not self.writable():
+            raise io.UnsupportedOperation("a reader's file is not writable")
         view = memoryview(data).cast("B")
         while len(view):
             done = int(self._endpoint.try_write(view))

@@ -125,6 +125,10 @@ def _close_all() -> None:
             lib.py_close(handle.pointer)
 
 
+def _begin_child(_: object) -> None:
+    close_at_exit()
+
+
 def _end_child() -> None:
     # Threads that are no daemons may use the heap to their end. Python waits for them before it
     # calls what is registered with atexit, but multiprocessing only after its finalizers.
@@ -143,7 +147,7 @@ def close_at_exit() -> None:
     if util is None:
         return
     if not _follows:  # so that a child registers before its threads begin, not when they attach
-        util.register_after_fork(_end_child, lambda _: close_at_exit())
+        util.register_after_fork(_end_child, _begin_child)
         _follows = True
     if not forks and not sys.modules["multiprocessing.process"].current_process()._identity:
         return  # no child

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import _arguments
 from ._core import lib
-from ._endpoint import FAIR, Endpoint
+from ._endpoint import FAIR, RecordEndpoint
 from ._native import address
 from ._types import ConsumerCore
 from .errors import ChannelClosed, RecordError
@@ -93,7 +93,7 @@ class _Records:
         return record
 
 
-class Consumer(Endpoint, ConsumerCore):
+class Consumer(RecordEndpoint, ConsumerCore):
     """The receiving side of a record channel; see `Heap.consumer`.
 
     Records arrive in the order sent, each once. The caller must `free()` a record it received.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import _arguments, _timing
 from ._core import lib
-from ._endpoint import FAIR, Endpoint
+from ._endpoint import FAIR, RecordEndpoint
 from ._native import address
 from ._types import ProducerCore
 from .errors import RecordError
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _WOULD_BLOCK = lib.IPCHEAP_WOULD_BLOCK
 
 
-class Producer(Endpoint, ProducerCore):
+class Producer(RecordEndpoint, ProducerCore):
     """The sending side of a record channel; see `Heap.producer`.
 
     A send waits `timeout` seconds for room in the ring, None indefinitely. It either hands the
