@@ -8,9 +8,9 @@ from ._directory import key_of
 from ._endpoint import FAIR, Endpoint
 from ._failures import error
 from ._native import address
-from ._types import ReaderCore, WriterCore
+from ._types import BlocksCore, ReaderCore, WriterCore
 from .channel import Channel, HeapMethods
-from .errors import ChannelClosed, ChannelTypeError, PeerDied, WindowError
+from .errors import ChannelClosed, ChannelTypeError, WindowError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -290,7 +290,7 @@ class StreamEndpoint(Shaped, Endpoint):
     _end_window: Any
     _describe: Any
     _ring: Any
-    _cut_from: Any
+    _drop_spares: Any
     _bind: Any
 
     def __init__(self, handle: Handle, channel: ChannelId, pointer: CData, stream: Stream) -> None:
@@ -299,12 +299,11 @@ class StreamEndpoint(Shaped, Endpoint):
         self._shape = stream._shape
         self._watermark = 1
         self._bind(address(pointer), handle, handle)
-        form: bytes | None = None
-        shape: tuple[int, ...] = ()
-        if not items.plain:
-            base, shape = items.base
-            form = _buffer_format(base)
-        self._describe(items.itemsize, items.plain, form, shape)
+        if items.plain:
+            self._describe(1, b"B", (), None)
+        else:
+            sample = items.empty(1)
+            self._describe(items.itemsize, _buffer_format(sample), sample.shape[1:], sample)
 
     # Properties -------------------------------------------------------------------------------
 
@@ -332,9 +331,9 @@ class StreamEndpoint(Shaped, Endpoint):
         """
         if self.closed:
             raise self._error(lib.IPCHEAP_ENDPOINT_CLOSED)
-        return memoryview(self._ring(False))
+        return memoryview(self._ring())
 
-    def statistics(self) -> StreamStatistics:  # type: ignore[override]
+    def statistics(self) -> StreamStatistics:
         """Return how many items have passed, and how often this side slept and woke the other."""
         from .results import StreamStatistics
 
@@ -359,7 +358,7 @@ class StreamEndpoint(Shaped, Endpoint):
     def close(self) -> None:
         """Release the side; views of it show indefinitely what is there now."""
         if not self.closed and not self._is_inherited():
-            self._cut_from(None)
+            self._drop_spares()
         super().close()
 
     # Inside -----------------------------------------------------------------------------------
@@ -406,19 +405,7 @@ class StreamEndpoint(Shaped, Endpoint):
             raise ValueError(f"overlap must be at most the backlog, {self.backlog}, not {overlap}")
         if timeout is not None:
             _arguments.timeout(timeout)
-        if not raw:
-            self._prepare_arrays()
         return self._new_window(few, most, overlap, bool(raw), timeout)
-
-    def _prepare_arrays(self) -> None:
-        """Make the array over the whole ring from which windows are cut."""
-        numbers = self._numbers()
-        if self.closed or not numbers.mirrored or (self._side == "reader" and self.overwrite):
-            return
-        pane = self._ring(True)
-        nbytes = memoryview(pane).nbytes
-        if nbytes // 2 % self.itemsize == 0:
-            self._cut_from(self._array_of(pane, nbytes // self.itemsize))
 
     def _array_of(self, pane: Any, items: int) -> numpy.typing.NDArray[Any]:
         from .array import numpy_module
@@ -531,12 +518,10 @@ class StreamEndpoint(Shaped, Endpoint):
         self._checked(code)
 
 
-def _buffer_format(dtype: numpy.dtype[Any]) -> bytes | None:
-    """Return how the buffer of an array of that dtype describes an item; None if it cannot."""
-    from .array import numpy_module
-
+def _buffer_format(array: Any) -> bytes | None:
+    """Return how the buffer of an array describes an item; None if it cannot."""
     try:
-        return memoryview(numpy_module().empty(1, dtype)).format.encode()
+        return memoryview(array).format.encode()
     except (ValueError, BufferError):
         return None
 
@@ -588,7 +573,7 @@ class StreamWriter(StreamEndpoint, WriterCore):
                 else:
                     done += went
         except BaseException as reason:
-            reason.done = done  # type: ignore[attr-defined]
+            reason.done = done  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
             raise
         await self._take_turns()
         return total
@@ -628,7 +613,7 @@ class StreamWriter(StreamEndpoint, WriterCore):
                 went = self._write_some(data, done)
                 code, done = min(went, 0), done + max(went, 0)
         except BaseException as reason:
-            reason.done = done  # type: ignore[attr-defined]
+            reason.done = done  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
             raise
 
     def _refused(self, data: Any, code: int) -> int:
@@ -896,8 +881,10 @@ def _flat(array: Any) -> Any:
     return array.reshape(-1).view(np.uint8) if array.size else np.empty(0, np.uint8)
 
 
-class Blocks:
+class Blocks(BlocksCore):
     """Windows of a stream, one after the other; see `StreamReader.blocks`."""
+
+    # A block that is there and whole is returned in C: see _types.py.
 
     def __init__(
         self,
@@ -909,85 +896,71 @@ class Blocks:
     ) -> None:
         if size is None and (hop is not None or fill is not None):
             raise ValueError("hop and fill need a size")
-        self._reader = reader
-        self._few, self._most = reader._portion(size, None)
         if size is not None:
             _arguments.count(size, "size", least=1)
-        self._hop = self._most if hop is None else _arguments.count(hop, "hop", least=1)
-        if self._hop > self._most:
+        few, most = reader._portion(size, None)
+        hop = most if hop is None else _arguments.count(hop, "hop", least=1)
+        if hop > most:
             raise ValueError(f"hop must be at most the size, {size}, not {hop}")
+        self._reader = reader
+        self._size = size
+        self._few = few
         self._fill = fill
         self._timeout = timeout
-        if timeout is not None:
-            _arguments.timeout(timeout)
-        self._window: Any = None  # the open one
-        self._seen = 0  # items before this position have been in a block
-        self._ended = False
+        self._start(reader._window(size, timeout, None, None, False), hop)
 
     def close(self) -> None:
         """End the open window and release nothing."""
-        if self._window is not None and not self._reader.closed:
-            self._reader._end_window(0)
-        self._window, self._ended = None, True
-
-    def __iter__(self) -> Blocks:
-        return self
-
-    def __next__(self) -> Any:
-        window = self._next_window()
-        try:
-            block = window.__enter__()
-        except ChannelClosed:
-            self._ended = True
-            raise StopIteration from None
-        return self._block(window, block, StopIteration)
+        self._release(0)
+        self._size, self._ended = None, True
 
     def __aiter__(self) -> Blocks:
         return self
 
     async def __anext__(self) -> Any:
-        window = self._next_window(StopAsyncIteration)
+        self._release(self._hop)
+        if self._ended:
+            self._stop(StopAsyncIteration)
         try:
-            block = await window.__aenter__()
+            block = await self._window.__aenter__()
         except ChannelClosed:
             self._ended = True
             raise StopAsyncIteration from None
-        return self._block(window, block, StopAsyncIteration)
+        return self._last(block, StopAsyncIteration)
 
-    def _next_window(self, stop: type[Exception] = StopIteration) -> Any:
-        if self._window is not None:
-            window, self._window = self._window, None
-            self._reader._end_window(min(self._hop, window.items))
-        if self._ended:
-            raise stop
-        return self._reader._window(
-            None if self._most == _ALL else self._most, self._timeout, None, None, False
-        )
+    # Inside -----------------------------------------------------------------------------------
 
-    def _block(self, window: Any, block: Any, stop: type[Exception]) -> Any:
-        """Return the block, or stop if all its items were in one before."""
+    def _late(self, code: int) -> Any:
+        """Go on after the window was not opened because of `code`."""
+        try:
+            block = self._reader._open_later(self._window, code, self._timeout, self._few)
+        except ChannelClosed:
+            self._ended = True
+            raise StopIteration from None
+        return self._last(block)
+
+    def _last(self, block: Any, stop: type[Exception] = StopIteration) -> Any:
+        """Return the open block, or stop if all its items were in one before."""
+        window = self._window
         end = window.position + window.items
-        if self._most != _ALL and window.items < self._most:  # the writer has ended
+        if self._size is not None and window.items < self._size:  # the writer has ended
+            self._ended = True
+            self._hop = window.items
             if end <= self._seen:
-                self._reader._end_window(window.items)
-                self._ended = True
-                self._raise_death()
-                raise stop
+                self._release(window.items)
+                self._stop(stop)
             if self._fill is not None:
-                items = self._reader._items.empty(self._most)
+                items = self._reader._items.empty(self._size)
                 items[: window.items] = block
                 items[window.items :] = self._fill
                 block = items
-            self._ended = True
-            self._hop = window.items
         self._seen = end
-        self._window = window
         return block
 
-    def _raise_death(self) -> None:
-        try:
-            self._reader.try_read(1)
-        except ChannelClosed:
-            pass
-        except PeerDied:
-            raise
+    def _stop(self, stop: type[Exception] = StopIteration) -> NoReturn:
+        """Stop; PeerDied if there were blocks to the end, and that was the writer's death."""
+        if self._size is not None and not self._reader.closed:
+            code = lib.py_stream_wait(self._reader._pointer, 1, 0)
+            if code == lib.IPCHEAP_PEER_DIED:
+                self._reader._refuse(code)
+        raise stop

@@ -58,7 +58,7 @@ PyMODINIT_FUNC PyInit__core(void) {
     if (PyModule_AddFunctions(module, functions) || add(module, "MemoryCore", memory_type()) ||
         add(module, "RecordCore", record_type()) || add(module, "ProducerCore", producer_type()) ||
         add(module, "ConsumerCore", consumer_type()) || add(module, "WriterCore", writer_type()) ||
-        add(module, "ReaderCore", reader_type()))
+        add(module, "ReaderCore", reader_type()) || add(module, "BlocksCore", blocks_type()))
         Py_CLEAR(module);
     return module;
 }

@@ -3,25 +3,32 @@
  *
  *   WriterCore, ReaderCore   what the two sides are built on: copies in and out
  *   Window       a context: opens when it is entered, commits or releases when it is left
+ *   BlocksCore   an iterator over a reader's windows, one after the other
  *   Pane         the memory that a window shows; arrays and memoryviews keep it alive
+ *
+ * A window's array is one that an earlier window had, if nobody uses that any more.
  */
 #include "endpoint.h"
 #include "gil.h"
+#include "ndarray.h"
+#include "pool.h"
+
+#include <structmember.h>
 
 #include <string.h>
 
-#define MOST_ITEM_DIMENSIONS 8
+/* What a loop over windows needs: its variable holds the last array until it has the next one. */
+enum { SPARES = 3 };
 
 typedef struct py_stream {
     py_endpoint side;
-    uint64_t itemsize;
-    int plain;             /* items are bytes: NumPy is not needed */
-    PyObject *format;      /* of an item's buffer, as bytes; None: it has none */
-    Py_ssize_t dimensions; /* of an item itself */
-    Py_ssize_t shape[MOST_ITEM_DIMENSIONS];
+    items_type items;
+    int plain;        /* items are bytes: NumPy is not needed */
+    PyObject *format; /* of an item's buffer, as bytes; or NULL */
     ipcheap_stream_layout layout;
-    PyObject *whole; /* an array over the ring, mapped twice, from which windows are cut; or NULL */
-    struct py_window *open; /* the window that is open, borrowed */
+    PyObject *spares[SPARES]; /* arrays over the ring, to be used again; or NULL */
+    int oldest;               /* of the spares */
+    struct py_window *open;   /* the window that is open, borrowed */
 } py_stream;
 
 /* Panes -------------------------------------------------------------------------------------- */
@@ -89,37 +96,65 @@ static py_pane *pane_new(py_stream *self, char *data, uint64_t nbytes, int copie
 
 /* Copies in and out -------------------------------------------------------------------------- */
 
+/* An object's items. */
+typedef struct given_items {
+    char *data;
+    int has_view;
+    Py_buffer view;
+} given_items;
+
+/* What a buffer's items are, as the struct module writes it. */
+static const char *format_of(const Py_buffer *view) { return view->format ? view->format : "B"; }
+
+static int same_format(const py_stream *self, const Py_buffer *view) {
+    return self->format && strcmp(format_of(view), PyBytes_AsString(self->format)) == 0;
+}
+
 /* True if a buffer has items of the stream's type, or bytes that can be taken for them. */
 static int fits(const py_stream *self, const Py_buffer *view) {
-    const char *format = view->format ? view->format : "B";
+    const char *format = format_of(view);
     if (self->plain) return 1;
     if (view->itemsize == 1 && format[0] && !format[1] && strchr("Bbc", format[0])) return 1;
-    if (self->format == Py_None || strcmp(format, PyBytes_AsString(self->format)) != 0) return 0;
-    Py_ssize_t own = view->ndim - self->dimensions;
+    if (!same_format(self, view)) return 0;
+    Py_ssize_t own = view->ndim - self->items.dimensions;
     if (own < 0 || own > 1) return 0;
-    for (Py_ssize_t i = 0; i < self->dimensions; i++)
-        if (view->shape[own + i] != self->shape[i]) return 0;
+    for (Py_ssize_t i = 0; i < self->items.dimensions; i++)
+        if (view->shape[own + i] != self->items.shape[i]) return 0;
     return 1;
 }
 
+static void items_close(given_items *given) {
+    if (given->has_view) PyBuffer_Release(&given->view);
+}
+
 /* Opens an object's items: how many there are, PY_NOT_BYTES or PY_NOT_WHOLE. */
-static int64_t items_open(const py_stream *self, PyObject *object, Py_buffer *view, int access) {
+static int64_t items_open(py_stream *self, PyObject *object, given_items *given, int access) {
+    uint64_t size = self->items.size, count;
+    given->has_view = 0;
+    given->data = ndarray_items(object, &self->items, access == PyBUF_WRITABLE, &count);
+    /* A long copy is made without the GIL: a buffer keeps others from resizing the array. */
+    if (given->data && count * size < LONG_COPY) return (int64_t)count;
+    Py_buffer *view = &given->view;
     if (PyObject_GetBuffer(object, view, access | PyBUF_C_CONTIGUOUS | PyBUF_FORMAT) != 0) {
         PyErr_Clear(); /* the Python class finds out what is wrong with the object */
         return PY_NOT_BYTES;
     }
-    int64_t items = (int64_t)((uint64_t)view->len / self->itemsize);
+    given->has_view = 1;
+    given->data = view->buf;
+    int64_t items = (int64_t)((uint64_t)view->len / size);
     if (!fits(self, view))
         items = PY_NOT_BYTES;
-    else if ((uint64_t)items * self->itemsize != (uint64_t)view->len)
+    else if ((uint64_t)items * size != (uint64_t)view->len)
         items = PY_NOT_WHOLE;
-    if (items < 0) PyBuffer_Release(view);
+    else if (same_format(self, view))
+        ndarray_note(object, &self->items);
+    if (items < 0) items_close(given);
     return items;
 }
 
 /* Without the GIL if the copy is long. */
 static int64_t write_core(const py_stream *self, const void *items, uint64_t count) {
-    if (count * self->itemsize < LONG_COPY)
+    if (count * self->items.size < LONG_COPY)
         return ipcheap_stream_write(self->side.endpoint, items, count);
     PyThreadState *state = PyEval_SaveThread();
     int64_t done = ipcheap_stream_write(self->side.endpoint, items, count);
@@ -128,7 +163,7 @@ static int64_t write_core(const py_stream *self, const void *items, uint64_t cou
 }
 
 static int64_t read_core(const py_stream *self, void *items, uint64_t few, uint64_t many) {
-    if (!items || many * self->itemsize < LONG_COPY)
+    if (!items || many * self->items.size < LONG_COPY)
         return ipcheap_stream_read(self->side.endpoint, items, few, many);
     PyThreadState *state = PyEval_SaveThread();
     int64_t count = ipcheap_stream_read(self->side.endpoint, items, few, many);
@@ -138,15 +173,15 @@ static int64_t read_core(const py_stream *self, void *items, uint64_t few, uint6
 
 /* Writes what fits of an object's items from `first` on: how many, or an error. */
 static int64_t write_from(py_stream *self, PyObject *data, uint64_t first, int64_t *total) {
-    Py_buffer view;
+    given_items given;
     *total = 0;
     if (!self->side.endpoint) return IPCHEAP_ENDPOINT_CLOSED;
-    int64_t items = items_open(self, data, &view, PyBUF_SIMPLE);
+    int64_t items = items_open(self, data, &given, PyBUF_SIMPLE);
     if (items < 0) return items;
     *total = items;
     uint64_t left = (uint64_t)items > first ? (uint64_t)items - first : 0;
-    int64_t done = write_core(self, (char *)view.buf + first * self->itemsize, left);
-    PyBuffer_Release(&view);
+    int64_t done = write_core(self, given.data + first * self->items.size, left);
+    items_close(&given);
     return done;
 }
 
@@ -186,17 +221,17 @@ static PyObject *stream_readinto(PyObject *object, PyObject *const *given, Py_ss
     static const char *const words[] = {"buffer", "timeout", "at_least", NULL};
     py_stream *self = (py_stream *)object;
     PyObject *arguments[3];
-    Py_buffer view;
+    given_items into;
     if (arguments_of(given, count, names, words, 1, arguments)) return NULL;
     int64_t done = IPCHEAP_ENDPOINT_CLOSED;
     if (!arguments[2] && self->side.endpoint) {
-        int64_t items = items_open(self, arguments[0], &view, PyBUF_WRITABLE);
+        int64_t items = items_open(self, arguments[0], &into, PyBUF_WRITABLE);
         done = items;
         if (items >= 0) {
-            done = read_core(self, view.buf, (uint64_t)items, (uint64_t)items);
+            done = read_core(self, into.data, (uint64_t)items, (uint64_t)items);
             if (done == IPCHEAP_WOULD_BLOCK && soon(&self->side))
-                done = read_core(self, view.buf, (uint64_t)items, (uint64_t)items);
-            PyBuffer_Release(&view);
+                done = read_core(self, into.data, (uint64_t)items, (uint64_t)items);
+            items_close(&into);
         }
         if (done >= 0) return PyLong_FromLongLong(done);
     }
@@ -211,13 +246,13 @@ static PyObject *fill_some(PyObject *object, PyObject *arguments, filling *fill)
     py_stream *self = (py_stream *)object;
     PyObject *buffer;
     unsigned long long few;
-    Py_buffer view;
+    given_items into;
     if (!PyArg_ParseTuple(arguments, "OK", &buffer, &few)) return NULL;
     int64_t done = IPCHEAP_ENDPOINT_CLOSED;
-    if (self->side.endpoint) done = items_open(self, buffer, &view, PyBUF_WRITABLE);
+    if (self->side.endpoint) done = items_open(self, buffer, &into, PyBUF_WRITABLE);
     if (done >= 0) {
-        done = fill(self->side.endpoint, view.buf, few, (uint64_t)done);
-        PyBuffer_Release(&view);
+        done = fill(self->side.endpoint, into.data, few, (uint64_t)done);
+        items_close(&into);
     }
     return PyLong_FromLongLong(done);
 }
@@ -292,6 +327,8 @@ typedef struct py_window {
     PyObject *shown; /* the array or memoryview while it is open */
 } py_window;
 
+static struct pool windows = {.size = sizeof(py_window)};
+
 static void window_forget(py_window *self) {
     Py_CLEAR(self->shown);
     Py_XDECREF((PyObject *)self->pane);
@@ -305,37 +342,57 @@ static void window_dealloc(PyObject *object) {
     window_forget(self);
     Py_XDECREF(self->timeout);
     Py_DECREF((PyObject *)self->stream);
-    give_back(object);
+    pool_return(&windows, object);
 }
 
-/* Cuts the window out of the array over the whole ring, if items lie at multiples of their size. */
-static PyObject *cut_out(const py_window *self, const char *start, uint64_t items) {
-    uint64_t size = self->stream->itemsize, first = (uint64_t)((char *)self->core.data - start);
-    PyObject *begin = PyLong_FromUnsignedLongLong(first / size);
-    PyObject *end = PyLong_FromUnsignedLongLong(first / size + items);
-    PyObject *slice = begin && end ? PySlice_New(begin, end, NULL) : NULL;
-    PyObject *array = slice ? PyObject_GetItem(self->stream->whole, slice) : NULL;
-    Py_XDECREF(begin);
-    Py_XDECREF(end);
-    Py_XDECREF(slice);
-    return array;
+/* Returns an array of a former window that nobody uses, moved to this one; or NULL. */
+static PyObject *spare_array(const py_window *self, uint64_t items) {
+    py_stream *stream = self->stream;
+    for (int i = 0; i < SPARES; i++) {
+        PyObject *spare = stream->spares[i];
+        if (spare &&
+            ndarray_move(spare, &stream->items, stream->layout.writes, self->core.data, items))
+            return Py_NewRef(spare);
+    }
+    return NULL;
+}
+
+static void drop_spares(py_stream *stream) {
+    for (int i = 0; i < SPARES; i++) Py_CLEAR(stream->spares[i]);
+}
+
+/* Keeps an array over the ring, in place of the oldest one, for windows to come. */
+static void keep_spare(py_stream *stream, PyObject *array) {
+    PyObject *old = stream->spares[stream->oldest];
+    stream->spares[stream->oldest] = Py_NewRef(array);
+    stream->oldest = (stream->oldest + 1) % SPARES;
+    Py_XDECREF(old);
+}
+
+static int shows_the_ring(const py_window *self) {
+    const py_stream *stream = self->stream;
+    const char *start = stream->layout.ring, *data = self->core.data;
+    return stream->layout.twice && data >= start && data < start + 2 * stream->layout.ring_bytes;
 }
 
 /* Returns what the block gets: an array, or a memoryview of bytes. */
 static PyObject *window_show(py_window *self) {
     py_stream *stream = self->stream;
     uint64_t items = self->core.overlap + self->core.items;
-    const char *start = stream->layout.ring, *data = self->core.data;
-    int copied = !stream->layout.twice || data < start ||
-                 data >= start + 2 * stream->layout.ring_bytes;
-    if (!self->raw && !copied && stream->whole) return cut_out(self, start, items);
-    py_pane *pane = pane_new(stream, self->core.data, items * stream->itemsize, copied);
+    int copied = !shows_the_ring(self), array = !self->raw;
+    PyObject *shown = array && !copied ? spare_array(self, items) : NULL;
+    if (shown) return shown;
+    py_pane *pane = pane_new(stream, self->core.data, items * stream->items.size, copied);
     if (!pane) return NULL;
     if (copied) self->pane = (py_pane *)Py_NewRef((PyObject *)pane);
-    PyObject *shown = self->raw ? PyMemoryView_FromObject((PyObject *)pane)
-                                : PyObject_CallMethod((PyObject *)stream, "_array_of", "OK",
-                                                      (PyObject *)pane, (unsigned long long)items);
+    shown = array ? PyObject_CallMethod((PyObject *)stream, "_array_of", "OK", (PyObject *)pane,
+                                        (unsigned long long)items)
+                  : PyMemoryView_FromObject((PyObject *)pane);
     Py_DECREF((PyObject *)pane);
+    if (shown && array && !copied) {
+        ndarray_learn(shown, &stream->items);
+        keep_spare(stream, shown);
+    }
     return shown;
 }
 
@@ -362,14 +419,10 @@ static int window_end(py_window *self, uint64_t items) {
     if (items > self->core.items) return IPCHEAP_BAD_VALUE;
     int writes = stream->layout.writes;
     if (writes && self->pane)
-        memcpy(self->core.data, self->pane->data, (size_t)(items * stream->itemsize));
+        memcpy(self->core.data, self->pane->data, (size_t)(items * stream->items.size));
     int error = ipcheap_window_close(endpoint, items);
     if (error) return error;
-    if (writes && !self->raw) {
-        PyObject *done = PyObject_CallMethod(self->shown, "setflags", "O", Py_False);
-        if (!done) PyErr_Clear();
-        Py_XDECREF(done);
-    }
+    if (writes && !self->raw) ndarray_seal(self->shown);
     window_forget(self);
     return 0;
 }
@@ -470,8 +523,8 @@ static PyObject *window_type(void) {
 /* Makes a window, which is opened when it is entered. */
 static PyObject *window_new(py_stream *stream, uint64_t few, uint64_t many, uint64_t overlap,
                             int raw, PyObject *timeout) {
-    PyObject *type = window_type();
-    py_window *made = type ? PyObject_New(py_window, (PyTypeObject *)type) : NULL;
+    if (!windows.type && !(windows.type = (PyTypeObject *)window_type())) return NULL;
+    py_window *made = (py_window *)pool_take(&windows, windows.type);
     if (!made) return NULL;
     made->stream = (py_stream *)Py_NewRef((PyObject *)stream);
     made->few = few;
@@ -479,12 +532,100 @@ static PyObject *window_new(py_stream *stream, uint64_t few, uint64_t many, uint
     made->overlap = overlap;
     made->raw = raw;
     made->timeout = Py_NewRef(timeout);
-    made->is_open = 0;
-    made->pane = NULL;
-    made->shown = NULL;
-    made->core = (ipcheap_window){0};
     return (PyObject *)made;
 }
+
+/* Blocks ------------------------------------------------------------------------------------- */
+
+typedef struct py_blocks {
+    PyObject_HEAD
+    py_window *window; /* the same one for all blocks; NULL until _start() */
+    unsigned long long hop;
+    unsigned long long seen; /* items before this position have been in a block */
+    int ended;               /* there will be no other block */
+} py_blocks;
+
+static void blocks_dealloc(PyObject *object) {
+    Py_XDECREF((PyObject *)((py_blocks *)object)->window);
+    give_back(object);
+}
+
+/* Ends the open block and releases its first items. */
+static void blocks_release(py_blocks *self, uint64_t items) {
+    py_window *window = self->window;
+    if (!window || !window->is_open) return;
+    if (items > window->core.items) items = window->core.items;
+    if (window_end(window, items)) window_forget(window); /* the endpoint was closed */
+}
+
+/* A block of all its items that is there now is returned; the Python class does the rest. */
+static PyObject *blocks_next(PyObject *object) {
+    py_blocks *self = (py_blocks *)object;
+    py_window *window = self->window;
+    if (!window) return NULL;
+    blocks_release(self, self->hop);
+    if (self->ended) return PyObject_CallMethod(object, "_stop", NULL);
+    int error = window_open(window);
+    if (error == IPCHEAP_WOULD_BLOCK && soon(&window->stream->side)) error = window_open(window);
+    if (error == PY_RAISED) return NULL;
+    if (error) return PyObject_CallMethod(object, "_late", "i", error);
+    if (window->core.items < window->few)
+        return PyObject_CallMethod(object, "_last", "O", window->shown);
+    self->seen = window->core.position + window->core.items;
+    return Py_NewRef(window->shown);
+}
+
+/* _start(window, hop) */
+static PyObject *blocks_start(PyObject *object, PyObject *arguments) {
+    py_blocks *self = (py_blocks *)object;
+    PyObject *window;
+    if (!PyArg_ParseTuple(arguments, "O!K", (PyTypeObject *)window_type(), &window, &self->hop))
+        return NULL;
+    Py_XDECREF((PyObject *)self->window);
+    self->window = (py_window *)Py_NewRef(window);
+    Py_RETURN_NONE;
+}
+
+/* _release(items): ends the open block, if one is open, and releases its first items. */
+static PyObject *blocks_release_some(PyObject *object, PyObject *number) {
+    unsigned long long items = PyLong_AsUnsignedLongLong(number);
+    if (PyErr_Occurred()) return NULL;
+    blocks_release((py_blocks *)object, items);
+    Py_RETURN_NONE;
+}
+
+PyObject *blocks_type(void) {
+    static PyObject *type;
+    static PyMethodDef methods[] = {
+        {"_start", blocks_start, METH_VARARGS, SIGNATURE("_start($self, window, hop, /)")},
+        {"_release", blocks_release_some, METH_O, SIGNATURE("_release($self, items, /)")},
+        {NULL, NULL, 0, NULL},
+    };
+    static PyMemberDef members[] = {
+        {"_window", T_OBJECT_EX, offsetof(py_blocks, window), READONLY, NULL},
+        {"_hop", T_ULONGLONG, offsetof(py_blocks, hop), 0, NULL},
+        {"_seen", T_ULONGLONG, offsetof(py_blocks, seen), 0, NULL},
+        {"_ended", T_INT, offsetof(py_blocks, ended), 0, NULL},
+        {NULL, 0, 0, 0, NULL},
+    };
+    static PyType_Slot slots[] = {
+        {Py_tp_dealloc, (void *)blocks_dealloc},
+        {Py_tp_iter, (void *)PyObject_SelfIter},
+        {Py_tp_iternext, (void *)blocks_next},
+        {Py_tp_methods, methods},
+        {Py_tp_members, members},
+        {0, NULL},
+    };
+    static PyType_Spec spec = {
+        .name = "ipcheap._core.BlocksCore",
+        .basicsize = sizeof(py_blocks),
+        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+        .slots = slots,
+    };
+    return make_type(&type, &spec);
+}
+
+/* What the two sides share -------------------------------------------------------------------- */
 
 /*
  * window(n=None, timeout=None, *, at_least=None, overlap=0, raw=False). What is not simply a number
@@ -502,7 +643,7 @@ static PyObject *stream_window(PyObject *object, PyObject *const *given, Py_ssiz
         long long n = PyLong_AsLongLongAndOverflow(arguments[0], &overflow);
         int raw = arguments[4] ? PyObject_IsTrue(arguments[4]) : 0;
         if (raw < 0) return NULL;
-        if (!overflow && n > 0 && (raw || self->whole) && !self->open &&
+        if (!overflow && n > 0 && !self->open &&
             (unsigned long long)n <= self->layout.most_waited_for)
             return window_new(self, (uint64_t)n, (uint64_t)n, 0, raw, Py_None);
     }
@@ -537,50 +678,50 @@ static PyObject *stream_end_window(PyObject *object, PyObject *number) {
 
 /* The stream --------------------------------------------------------------------------------- */
 
-/* _describe(itemsize, plain, format, shape): what the items are; is called once, after _bind(). */
+/*
+ * _describe(itemsize, format, shape, sample): what the items are; is called once, after _bind().
+ * Without a sample, an array of them, they are bytes.
+ */
 static PyObject *stream_describe(PyObject *object, PyObject *arguments) {
     py_stream *self = (py_stream *)object;
     unsigned long long itemsize;
-    PyObject *format, *shape;
-    if (!PyArg_ParseTuple(arguments, "KpOO!", &itemsize, &self->plain, &format, &PyTuple_Type,
-                          &shape))
+    PyObject *format, *shape, *sample;
+    if (!PyArg_ParseTuple(arguments, "KOO!O", &itemsize, &format, &PyTuple_Type, &shape, &sample))
         return NULL;
     ipcheap_stream_lay_out(self->side.endpoint, &self->layout);
-    self->itemsize = itemsize;
-    self->dimensions = PyTuple_Size(shape);
-    if (self->dimensions > MOST_ITEM_DIMENSIONS) format = Py_None;
-    for (Py_ssize_t i = 0; i < self->dimensions && i < MOST_ITEM_DIMENSIONS; i++)
-        self->shape[i] = PyLong_AsSsize_t(PyTuple_GetItem(shape, i));
-    Py_XDECREF(self->format);
-    self->format = Py_NewRef(format);
+    self->plain = sample == Py_None;
+    self->items.size = itemsize;
+    self->items.dimensions = PyTuple_Size(shape);
+    if (self->items.dimensions > MOST_ITEM_DIMENSIONS) Py_RETURN_NONE; /* the Python class can */
+    for (Py_ssize_t i = 0; i < self->items.dimensions; i++)
+        self->items.shape[i] = PyLong_AsSsize_t(PyTuple_GetItem(shape, i));
     if (PyErr_Occurred()) return NULL;
+    if (format != Py_None) self->format = Py_NewRef(format);
+    if (!self->plain) ndarray_learn(sample, &self->items);
     Py_RETURN_NONE;
 }
 
-/* _ring(twice): a pane of the ring, once or as it is mapped; None if it is not mapped twice. */
-static PyObject *stream_ring(PyObject *object, PyObject *number) {
+/* _ring(): a pane of all of the ring. */
+static PyObject *stream_ring(PyObject *object, PyObject *unused) {
     py_stream *self = (py_stream *)object;
-    int twice = PyObject_IsTrue(number);
-    uint64_t bytes = self->layout.ring_bytes;
-    if (twice < 0) return NULL;
+    (void)unused;
     int error = endpoint_refuses(&self->side);
     if (error < 0) return PyObject_CallMethod(object, "_refuse", "i", error);
-    if (twice && !self->layout.twice) Py_RETURN_NONE;
-    return (PyObject *)pane_new(self, self->layout.ring, twice ? 2 * bytes : bytes, 0);
+    return (PyObject *)pane_new(self, self->layout.ring, self->layout.ring_bytes, 0);
 }
 
-/* _cut_from(array): windows are cut out of this array over the ring, mapped twice. */
-static PyObject *stream_cut_from(PyObject *object, PyObject *whole) {
-    py_stream *self = (py_stream *)object;
-    Py_XDECREF(self->whole);
-    self->whole = whole == Py_None ? NULL : Py_NewRef(whole);
+/* _drop_spares(): forgets the arrays of former windows. */
+static PyObject *stream_drop_spares(PyObject *object, PyObject *unused) {
+    (void)unused;
+    drop_spares((py_stream *)object);
     Py_RETURN_NONE;
 }
 
 static void stream_dealloc(PyObject *object) {
     py_stream *self = (py_stream *)object;
     Py_XDECREF(self->format);
-    Py_XDECREF(self->whole);
+    ndarray_forget(&self->items);
+    drop_spares(self);
     endpoint_dealloc(object);
 }
 
@@ -616,16 +757,16 @@ PyDoc_STRVAR(window_text,
              "`commit(k)` and `release(k)` end it earlier. Entering it waits `timeout` seconds, None\n"
              "indefinitely.");
 
-#define SHARED_METHODS                                                                         \
-    {"window", NAMED(stream_window), window_text},                                             \
-        {"_new_window", stream_new_window, METH_VARARGS,                                       \
-         SIGNATURE("_new_window($self, few, many, overlap, raw, timeout, /)")},                \
-        {"_end_window", stream_end_window, METH_O, SIGNATURE("_end_window($self, items, /)")}, \
-        {"_describe", stream_describe, METH_VARARGS,                                           \
-         SIGNATURE("_describe($self, itemsize, plain, format, shape, /)")},                    \
-        {"_ring", stream_ring, METH_O, SIGNATURE("_ring($self, twice, /)")},                   \
-        {"_cut_from", stream_cut_from, METH_O, SIGNATURE("_cut_from($self, array, /)")},       \
-        {"_bind", endpoint_bind, METH_VARARGS,                                                 \
+#define SHARED_METHODS                                                                          \
+    {"window", NAMED(stream_window), window_text},                                              \
+        {"_new_window", stream_new_window, METH_VARARGS,                                        \
+         SIGNATURE("_new_window($self, few, many, overlap, raw, timeout, /)")},                 \
+        {"_end_window", stream_end_window, METH_O, SIGNATURE("_end_window($self, items, /)")},  \
+        {"_describe", stream_describe, METH_VARARGS,                                            \
+         SIGNATURE("_describe($self, itemsize, format, shape, sample, /)")},                    \
+        {"_ring", stream_ring, METH_NOARGS, SIGNATURE("_ring($self, /)")},                      \
+        {"_drop_spares", stream_drop_spares, METH_NOARGS, SIGNATURE("_drop_spares($self, /)")}, \
+        {"_bind", endpoint_bind, METH_VARARGS,                                                  \
          SIGNATURE("_bind($self, address, memory, source, /)")},
 
 static PyObject *type_with(PyObject **type, const char *name, PyMethodDef *methods) {

@@ -7,6 +7,7 @@
  *   ConsumerCore   the receiving side                      ipcheap.Consumer
  *   WriterCore     the writing side of a stream            ipcheap.StreamWriter
  *   ReaderCore     the reading side                        ipcheap.StreamReader
+ *   BlocksCore     its windows, one after the other        ipcheap.stream.Blocks
  *
  * A Python class is built on each. What has to be fast is here: one call for each message,
  * without a Python frame. Everything rare is in the Python class, whose methods are called from
@@ -126,6 +127,7 @@ PyObject *consumer_type(void);
 /* stream.c */
 PyObject *writer_type(void);
 PyObject *reader_type(void);
+PyObject *blocks_type(void);
 
 /* For tables of methods: a method with keywords, and its signature for inspect. */
 #define NAMED(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS
