@@ -87,12 +87,17 @@ class Directory:
         return entry
 
     def claim(
-        self, id: ChannelId, side: int, timeout: float | None
+        self,
+        id: ChannelId,
+        side: int,
+        timeout: float | None,
+        accept: Callable[[CData], None] | None = None,
     ) -> tuple[Handle, ChannelId, CData]:
         """Claim a side of a channel for this thread; return the arguments of its endpoint.
 
         Waits `timeout` seconds for the channel and the side, then raises ChannelNotFound, or
-        ChannelBusy with the holder's name. ChannelTypeError if the kind has no such side.
+        ChannelBusy with the holder's name. ChannelTypeError if the kind has no such side. `accept`
+        may raise instead of having a side of that entry claimed.
         """
         channel_id = _arguments.channel_id(id)
         handle, key = self.handle, key_of(channel_id)
@@ -101,6 +106,8 @@ class Directory:
 
         def attempt() -> int:
             code = lib.ipcheap_find_channel(handle.pointer, key, entry)
+            if code == 0 and accept is not None:
+                accept(entry)
             return int(code or lib.py_claim(handle.pointer, entry, side, place))
 
         patient = (lib.IPCHEAP_CHANNEL_NOT_FOUND, lib.IPCHEAP_CHANNEL_BUSY)

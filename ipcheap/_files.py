@@ -86,7 +86,7 @@ def make(
         raise TypeError(
             f"{endpoint!r} has items of {endpoint.itemsize} bytes; files are for items of one"
         )
-    if mode not in (letter, f"{letter}b", f"{letter}t"):
+    if mode not in (letter, f"{letter}b"):
         raise ValueError(f"mode must be {letter + 'b'!r} or {letter!r}, not {mode!r}")
     text = "b" not in mode
     if not text and (encoding is not None or errors is not None or newline is not None):

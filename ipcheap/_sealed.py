@@ -53,7 +53,10 @@ class Sealed:
         self._fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
         self._nbytes = os.fstat(self._fd).st_size
         if self._nbytes:
-            self._memory: Any = mmap.mmap(self._fd, self._nbytes, prot=mmap.PROT_READ)
+            # Private, because before Linux 6.7 sealed memory cannot be mapped in any shared way.
+            self._memory: Any = mmap.mmap(
+                self._fd, self._nbytes, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ
+            )
         else:
             self._memory = b""  # nothing can be mapped
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from . import _arguments, _timing
 from ._core import ffi, lib
 from ._directory import key_of
@@ -265,13 +267,21 @@ class StreamMethods(HeapMethods):
         dtype: Any,
         mlock: bool,
     ) -> T:
-        stream = self._this_heap().channel(id, timeout)
-        if not isinstance(stream, Stream):
-            raise ChannelTypeError(f"{stream!r} is not a stream")
-        if dtype is not None and Items.of(dtype).description != stream._items.description:
-            raise ChannelTypeError(f"{stream!r} has items of {stream.dtype!r}, not of {dtype!r}")
-        handle, channel, pointer = self._directory.claim(id, side, timeout)
-        endpoint = kind(handle, channel, pointer, stream)
+        wanted = None if dtype is None else Items.of(dtype).description
+        channel_id = _arguments.channel_id(id)
+        found: list[Stream] = []
+
+        def accept(entry: CData) -> None:
+            if entry.kind != lib.IPCHEAP_STREAM:
+                self._directory.check(lib.IPCHEAP_CHANNEL_TYPE, channel_id, wanted="not a stream")
+            stream = Stream(self._this_heap(), channel_id, ffi.new("ipcheap_channel *", entry[0]))
+            if wanted is not None and wanted != stream._items.description:
+                its = stream._items.dtype
+                raise ChannelTypeError(f"{stream!r} has items of {its!r}, not of {dtype!r}")
+            found[:] = [stream]
+
+        handle, channel, pointer = self._directory.claim(channel_id, side, timeout, accept)
+        endpoint = kind(handle, channel, pointer, found[0])
         if mlock:
             endpoint._lock_pages()
         return endpoint
@@ -564,6 +574,7 @@ class StreamWriter(StreamEndpoint, WriterCore):
         try:
             data = self._items_of(data)
             total = memoryview(data).nbytes // self.itemsize
+            await self._take_turns()
             while done < total:
                 went = self._write_some(data, done)
                 if went == _WOULD_BLOCK:
@@ -575,7 +586,6 @@ class StreamWriter(StreamEndpoint, WriterCore):
         except BaseException as reason:
             reason.done = done  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
             raise
-        await self._take_turns()
         return total
 
     def makefile(
@@ -636,7 +646,7 @@ class StreamWriter(StreamEndpoint, WriterCore):
         try:
             view = memoryview(data)
         except (TypeError, ValueError, BufferError):
-            return self._converted(data, is_array=hasattr(data, "__array__"))
+            return self._converted(data, is_array=hasattr(data, "__array__") or type(data) is str)
         if view.itemsize != 1 or view.format not in ("B", "b", "c"):
             return self._converted(data, is_array=True)
         if view.nbytes % size:
@@ -697,7 +707,7 @@ class StreamReader(StreamEndpoint, ReaderCore):
     def try_read(self, n: int | None = None) -> Any:
         """Return a copy of what is there, at most `n` items; None if there is nothing."""
         most = _ALL if n is None else _arguments.count(n, "n")
-        found = self._copied(self._read_some, 1, most) if most else self._result(0)
+        found = self._copied(self._read_some, 1, most) if most else self._no_items()
         if isinstance(found, int):
             if found != _WOULD_BLOCK:
                 raise self._error(found)
@@ -716,7 +726,7 @@ class StreamReader(StreamEndpoint, ReaderCore):
     def skip(self, n: int | None = None) -> int:
         """Drop what is there, at most `n` items; return how many that were."""
         most = _ALL if n is None else _arguments.count(n, "n")
-        code = int(lib.ipcheap_stream_read(self._pointer, ffi.NULL, 1, most)) if most else 0
+        code = int(lib.ipcheap_stream_read(self._pointer, ffi.NULL, 1, most))
         if code in (_WOULD_BLOCK, lib.IPCHEAP_CHANNEL_CLOSED, lib.IPCHEAP_PEER_DIED):
             return 0
         return self._checked(code)
@@ -731,7 +741,7 @@ class StreamReader(StreamEndpoint, ReaderCore):
         if most > self.backlog:
             raise ValueError(f"n must be at most the backlog, {self.backlog}, not {most}")
         count = self._checked(lib.ipcheap_stream_history(self._pointer, ffi.NULL, most))
-        found = self._copied(self._history_some, 0, count) if count else self._result(0)
+        found = self._copied(self._history_some, 0, count) if count else self._no_items()
         return found if not isinstance(found, int) else self._checked(found)
 
     def release(self, k: int) -> None:
@@ -768,15 +778,13 @@ class StreamReader(StreamEndpoint, ReaderCore):
         """Return a copy of items as soon as they are there: `read()` for asyncio."""
         few, most = self._portion(n, at_least)
         if most == 0:
-            return self._result(0)
+            return self._no_items()
         return await self._eventual(few, lambda: self._copied(self._read_some, few, most))
 
     async def areadinto(self, buffer: Any, *, at_least: int | None = None) -> int:
         """Fill a buffer as soon as the items are there: `readinto()` for asyncio."""
-        count = self._count_of(buffer)
+        buffer, count = self._to_fill(buffer)
         few, _ = self._portion(count, at_least)
-        if count == 0:
-            return 0
         return int(await self._eventual(few, lambda: self._read_some(buffer, few)))
 
     def makefile(
@@ -799,8 +807,10 @@ class StreamReader(StreamEndpoint, ReaderCore):
 
     # Inside -----------------------------------------------------------------------------------
 
-    def _result(self, count: int) -> Any:
-        return b"" if self._items.plain else self._items.empty(count)
+    def _no_items(self) -> Any:
+        """Return the result of a call for 0 items, which raises where another call would."""
+        self._checked(int(lib.ipcheap_stream_read(self._pointer, ffi.NULL, 0, 0)))
+        return b"" if self._items.plain else self._items.empty(0)
 
     def _copied(self, fill: Callable[[Any, int], int], few: int, most: int) -> Any:
         """Return a copy of what is there, or an error code."""
@@ -827,7 +837,7 @@ class StreamReader(StreamEndpoint, ReaderCore):
     ) -> Any:
         few, most = self._portion(n, at_least)
         if most == 0:
-            return self._result(0)
+            return self._no_items()
         deadline = _timing.deadline_of(timeout)
         found = self._copied(fill, few, most)
         while isinstance(found, int):
@@ -838,7 +848,18 @@ class StreamReader(StreamEndpoint, ReaderCore):
     def _read(self, n: int | None, timeout: float | None, at_least: int | None) -> Any:
         return self._copy(self._read_some, n, timeout, at_least)
 
-    def _count_of(self, buffer: Any) -> int:
+    def _to_fill(self, buffer: Any) -> tuple[Any, int]:
+        """Return a buffer as the core takes it, and how many items it holds."""
+        np: Any = sys.modules.get("numpy")
+        if np is not None and isinstance(buffer, np.ndarray):
+            base, _ = self._items.base
+            if buffer.dtype != base:
+                raise TypeError(f"an array of {buffer.dtype!r} takes no items of {base!r}")
+            if not buffer.flags.writeable:
+                raise TypeError("the array is not writable")
+            if not buffer.flags.c_contiguous:
+                raise ValueError("the array is not contiguous")
+            buffer = _flat(buffer)
         try:
             view = memoryview(buffer)
         except TypeError:
@@ -849,25 +870,14 @@ class StreamReader(StreamEndpoint, ReaderCore):
             raise ValueError(f"the {type(buffer).__name__} is not contiguous")
         if view.nbytes % self.itemsize:
             raise ValueError(f"{view.nbytes} bytes are no whole number of items of {self.itemsize}")
-        return view.nbytes // self.itemsize
+        return buffer, view.nbytes // self.itemsize
 
     def _read_into(self, buffer: Any, timeout: float | None, at_least: int | None) -> int:
-        if hasattr(buffer, "dtype"):
-            base, _ = self._items.base
-            plain = buffer.dtype.itemsize == 1 and buffer.dtype.kind in "uib"
-            if buffer.dtype != base and not plain:
-                raise TypeError(f"an array of {buffer.dtype!r} takes no items of {base!r}")
-            if buffer.dtype == base and buffer.flags.c_contiguous and buffer.flags.writeable:
-                buffer = _flat(buffer)
-        count = self._count_of(buffer)
-        few, most = self._portion(count, at_least)
-        if most == 0:
-            return 0
+        buffer, count = self._to_fill(buffer)
+        few, _ = self._portion(count, at_least)
         deadline = _timing.deadline_of(timeout)
         while True:
             done = self._read_some(buffer, few)
-            if done == lib.PY_NOT_BYTES:
-                raise TypeError(f"a {type(buffer).__name__} of another type takes no such items")
             if done >= 0:
                 return int(done)
             self._again(done, few, deadline)
@@ -907,26 +917,30 @@ class Blocks(BlocksCore):
         self._few = few
         self._fill = fill
         self._timeout = timeout
+        if timeout is not None:
+            _arguments.timeout(timeout)
         self._start(reader._window(size, timeout, None, None, False), hop)
 
     def close(self) -> None:
         """End the open window and release nothing."""
         self._release(0)
-        self._size, self._ended = None, True
+        self._ended = True
 
     def __aiter__(self) -> Blocks:
         return self
 
     async def __anext__(self) -> Any:
-        self._release(self._hop)
-        if self._ended:
-            self._stop(StopAsyncIteration)
-        try:
-            block = await self._window.__aenter__()
-        except ChannelClosed:
-            self._ended = True
-            raise StopAsyncIteration from None
-        return self._last(block, StopAsyncIteration)
+        while True:
+            self._release(self._due)
+            if self._ended:
+                raise StopAsyncIteration
+            try:
+                block = await self._window.__aenter__()
+            except ChannelClosed:
+                self._ended = True
+                raise StopAsyncIteration from None
+            if self._is_news():
+                return self._filled(block)
 
     # Inside -----------------------------------------------------------------------------------
 
@@ -939,28 +953,29 @@ class Blocks(BlocksCore):
             raise StopIteration from None
         return self._last(block)
 
-    def _last(self, block: Any, stop: type[Exception] = StopIteration) -> Any:
-        """Return the open block, or stop if all its items were in one before."""
-        window = self._window
-        end = window.position + window.items
-        if self._size is not None and window.items < self._size:  # the writer has ended
-            self._ended = True
-            self._hop = window.items
-            if end <= self._seen:
-                self._release(window.items)
-                self._stop(stop)
-            if self._fill is not None:
-                items = self._reader._items.empty(self._size)
-                items[: window.items] = block
-                items[window.items :] = self._fill
-                block = items
-        self._seen = end
-        return block
+    def _last(self, block: Any) -> Any:
+        """Return the open block, or the next one if all its items were in one before."""
+        return self._filled(block) if self._is_news() else next(self)
 
-    def _stop(self, stop: type[Exception] = StopIteration) -> NoReturn:
-        """Stop; PeerDied if there were blocks to the end, and that was the writer's death."""
-        if self._size is not None and not self._reader.closed:
-            code = lib.py_stream_wait(self._reader._pointer, 1, 0)
-            if code == lib.IPCHEAP_PEER_DIED:
-                self._reader._refuse(code)
-        raise stop
+    def _is_short(self) -> bool:
+        """Return whether the open block is what an ended writer has left."""
+        return self._size is not None and self._window.items < self._size
+
+    def _is_news(self) -> bool:
+        """Return whether the open block has items that were in none yet; otherwise release it."""
+        window = self._window
+        self._due = window.items if self._is_short() else self._hop
+        end, seen = window.position + window.items, self._seen
+        if end <= seen and self._is_short():
+            self._release(window.items)
+            return False
+        self._seen = end
+        return True
+
+    def _filled(self, block: Any) -> Any:
+        if self._fill is None or not self._is_short():
+            return block
+        items, there = self._reader._items.empty(self._size), self._window.items
+        items[:there] = block
+        items[there:] = self._fill
+        return items

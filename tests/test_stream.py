@@ -443,12 +443,24 @@ def test_a_block_that_was_left_is_delivered_again(pair: Any) -> None:
     for block in reader.blocks(10):
         if block[0] == 10:
             break
-    del block
+    assert bytes(block) == bytes(range(10, 20))
+    assert reader.read(3) == bytes([10, 11, 12])
     blocks = reader.blocks(10)
-    with pytest.raises(ipcheap.WindowError):  # the loop's window is still open
+    assert next(blocks)[0] == 13
+    with pytest.raises(ipcheap.WindowError):
+        reader.read(1)
+    with pytest.raises(ipcheap.WindowError):
+        next(reader.blocks(10))
+    blocks.close()
+    with pytest.raises(StopIteration):
         next(blocks)
-    reader.release(0)
-    assert next(reader.blocks(10))[0] == 10
+
+    def look(block: Any) -> None:
+        raise LookupError(block[0])
+
+    with pytest.raises(LookupError, match="13"):
+        look(next(reader.blocks(10)))
+    assert next(reader.blocks(10))[0] == 13
 
 
 def test_iterating_takes_what_there_is(pair: Any) -> None:

@@ -152,21 +152,39 @@ static int64_t items_open(py_stream *self, PyObject *object, given_items *given,
     return items;
 }
 
-/* Without the GIL if the copy is long. */
+/* True for an array whose dtype only the Python class can compare with the items. */
+static int may_be_foreign(const py_stream *self, PyObject *object, const given_items *given) {
+    if (!given->has_view) return 0; /* its dtype is known */
+    const Py_buffer *view = &given->view;
+    if (self->plain ? strcmp(format_of(view), "B") == 0 : view->itemsize != 1) return 0;
+    return !PyByteArray_Check(object) && !PyMemoryView_Check(object);
+}
+
+/*
+ * Without the GIL if the copy is long. The endpoint is entered meanwhile: another thread that closes
+ * the heap leaves the memory where it is until the copy is done.
+ */
 static int64_t write_core(const py_stream *self, const void *items, uint64_t count) {
-    if (count * self->items.size < LONG_COPY)
-        return ipcheap_stream_write(self->side.endpoint, items, count);
+    ipcheap_endpoint *endpoint = self->side.endpoint;
+    if (count * self->items.size < LONG_COPY) return ipcheap_stream_write(endpoint, items, count);
+    int error = ipcheap_endpoint_enter(endpoint);
+    if (error) return error;
     PyThreadState *state = PyEval_SaveThread();
-    int64_t done = ipcheap_stream_write(self->side.endpoint, items, count);
+    int64_t done = ipcheap_stream_write(endpoint, items, count);
+    ipcheap_endpoint_leave(endpoint);
     PyEval_RestoreThread(state);
     return done;
 }
 
 static int64_t read_core(const py_stream *self, void *items, uint64_t few, uint64_t many) {
+    ipcheap_endpoint *endpoint = self->side.endpoint;
     if (!items || many * self->items.size < LONG_COPY)
-        return ipcheap_stream_read(self->side.endpoint, items, few, many);
+        return ipcheap_stream_read(endpoint, items, few, many);
+    int error = ipcheap_endpoint_enter(endpoint);
+    if (error) return error;
     PyThreadState *state = PyEval_SaveThread();
-    int64_t count = ipcheap_stream_read(self->side.endpoint, items, few, many);
+    int64_t count = ipcheap_stream_read(endpoint, items, few, many);
+    ipcheap_endpoint_leave(endpoint);
     PyEval_RestoreThread(state);
     return count;
 }
@@ -216,18 +234,29 @@ static PyObject *stream_write_some(PyObject *object, PyObject *arguments) {
     return PyLong_FromLongLong(write_from((py_stream *)object, data, first, &total));
 }
 
+/* True, with an exception, if more than the first two arguments are given by position. */
+static int too_many(Py_ssize_t count) {
+    if (count <= 2) return 0;
+    PyErr_Format(PyExc_TypeError, "at most 2 positional arguments are taken, %zd were given",
+                 count);
+    return 1;
+}
+
 static PyObject *stream_readinto(PyObject *object, PyObject *const *given, Py_ssize_t count,
                                  PyObject *names) {
     static const char *const words[] = {"buffer", "timeout", "at_least", NULL};
     py_stream *self = (py_stream *)object;
     PyObject *arguments[3];
     given_items into;
-    if (arguments_of(given, count, names, words, 1, arguments)) return NULL;
+    if (arguments_of(given, count, names, words, 1, arguments) || too_many(count)) return NULL;
     int64_t done = IPCHEAP_ENDPOINT_CLOSED;
     if (!arguments[2] && self->side.endpoint) {
         int64_t items = items_open(self, arguments[0], &into, PyBUF_WRITABLE);
         done = items;
-        if (items >= 0) {
+        if (items >= 0 && may_be_foreign(self, arguments[0], &into)) {
+            items_close(&into);
+            done = PY_NOT_BYTES;
+        } else if (items >= 0) {
             done = read_core(self, into.data, (uint64_t)items, (uint64_t)items);
             if (done == IPCHEAP_WOULD_BLOCK && soon(&self->side))
                 done = read_core(self, into.data, (uint64_t)items, (uint64_t)items);
@@ -239,21 +268,23 @@ static PyObject *stream_readinto(PyObject *object, PyObject *const *given, Py_ss
                                or_none(arguments[2]));
 }
 
-/* For callers that do their own waiting: fills a buffer by one of the core's calls. */
+/*
+ * For callers that do their own waiting: fills a buffer by one of the core's calls. They have looked
+ * at its type.
+ */
 typedef int64_t filling(ipcheap_endpoint *, void *, uint64_t, uint64_t);
 
 static PyObject *fill_some(PyObject *object, PyObject *arguments, filling *fill) {
     py_stream *self = (py_stream *)object;
     PyObject *buffer;
     unsigned long long few;
-    given_items into;
+    Py_buffer view;
     if (!PyArg_ParseTuple(arguments, "OK", &buffer, &few)) return NULL;
-    int64_t done = IPCHEAP_ENDPOINT_CLOSED;
-    if (self->side.endpoint) done = items_open(self, buffer, &into, PyBUF_WRITABLE);
-    if (done >= 0) {
-        done = fill(self->side.endpoint, into.data, few, (uint64_t)done);
-        items_close(&into);
-    }
+    if (!self->side.endpoint) return PyLong_FromLong(IPCHEAP_ENDPOINT_CLOSED);
+    if (PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS) != 0) return NULL;
+    uint64_t many = (uint64_t)view.len / self->items.size;
+    int64_t done = fill(self->side.endpoint, view.buf, few, many);
+    PyBuffer_Release(&view);
     return PyLong_FromLongLong(done);
 }
 
@@ -295,7 +326,7 @@ static PyObject *stream_read(PyObject *object, PyObject *const *given, Py_ssize_
     static const char *const words[] = {"n", "timeout", "at_least", NULL};
     py_stream *self = (py_stream *)object;
     PyObject *arguments[3];
-    if (arguments_of(given, count, names, words, 0, arguments)) return NULL;
+    if (arguments_of(given, count, names, words, 0, arguments) || too_many(count)) return NULL;
     if (self->plain && self->side.endpoint && !arguments[2]) {
         int64_t wanted = -1;
         if (!arguments[0] || arguments[0] == Py_None)
@@ -303,7 +334,7 @@ static PyObject *stream_read(PyObject *object, PyObject *const *given, Py_ssize_
         else if (PyLong_CheckExact(arguments[0]))
             wanted = PyLong_AsLongLong(arguments[0]);
         if (wanted == -1 && PyErr_Occurred()) PyErr_Clear();
-        if (wanted > 0) {
+        if (wanted > 0 && (uint64_t)wanted <= self->layout.most_waited_for) {
             PyObject *bytes = bytes_now(self, wanted);
             if (!bytes || PyBytes_Check(bytes)) return bytes;
             Py_DECREF(bytes);
@@ -329,7 +360,13 @@ typedef struct py_window {
 
 static struct pool windows = {.size = sizeof(py_window)};
 
+/* The writer's array can be written to until its window ends, in whatever way. */
+static void make_read_only(const py_window *self) {
+    if (self->shown && !self->raw && self->stream->layout.writes) ndarray_seal(self->shown);
+}
+
 static void window_forget(py_window *self) {
+    make_read_only(self);
     Py_CLEAR(self->shown);
     Py_XDECREF((PyObject *)self->pane);
     self->pane = NULL;
@@ -422,7 +459,6 @@ static int window_end(py_window *self, uint64_t items) {
         memcpy(self->core.data, self->pane->data, (size_t)(items * stream->items.size));
     int error = ipcheap_window_close(endpoint, items);
     if (error) return error;
-    if (writes && !self->raw) ndarray_seal(self->shown);
     window_forget(self);
     return 0;
 }
@@ -458,6 +494,14 @@ static PyObject *window_exit(PyObject *object, PyObject *const *given, Py_ssize_
     }
     if (!error) Py_RETURN_NONE;
     return PyObject_CallMethod((PyObject *)self->stream, "_refuse", "i", error);
+}
+
+/* _end(items): commits or releases its first items, if it is still open: 0 or an error. */
+static PyObject *window_end_some(PyObject *object, PyObject *number) {
+    py_window *self = (py_window *)object;
+    unsigned long long items = PyLong_AsUnsignedLongLong(number);
+    if (PyErr_Occurred()) return NULL;
+    return PyLong_FromLong(self->is_open ? window_end(self, items) : 0);
 }
 
 static PyObject *window_aenter(PyObject *object, PyObject *unused) {
@@ -497,6 +541,7 @@ static PyObject *window_type(void) {
         {"__aenter__", window_aenter, METH_NOARGS, NULL},
         {"__aexit__", (PyCFunction)(void (*)(void))window_aexit, METH_FASTCALL, NULL},
         {"_open", window_attempt, METH_NOARGS, SIGNATURE("_open($self, /)")},
+        {"_end", window_end_some, METH_O, SIGNATURE("_end($self, items, /)")},
         {NULL, NULL, 0, NULL},
     };
     static PyGetSetDef properties[] = {
@@ -541,14 +586,10 @@ typedef struct py_blocks {
     PyObject_HEAD
     py_window *window; /* the same one for all blocks; NULL until _start() */
     unsigned long long hop;
+    unsigned long long due; /* so many items of the open block are released with the next request */
     unsigned long long seen; /* items before this position have been in a block */
     int ended;               /* there will be no other block */
 } py_blocks;
-
-static void blocks_dealloc(PyObject *object) {
-    Py_XDECREF((PyObject *)((py_blocks *)object)->window);
-    give_back(object);
-}
 
 /* Ends the open block and releases its first items. */
 static void blocks_release(py_blocks *self, uint64_t items) {
@@ -558,13 +599,20 @@ static void blocks_release(py_blocks *self, uint64_t items) {
     if (window_end(window, items)) window_forget(window); /* the endpoint was closed */
 }
 
+static void blocks_dealloc(PyObject *object) {
+    py_blocks *self = (py_blocks *)object;
+    blocks_release(self, 0); /* of a loop that was left */
+    Py_XDECREF((PyObject *)self->window);
+    give_back(object);
+}
+
 /* A block of all its items that is there now is returned; the Python class does the rest. */
 static PyObject *blocks_next(PyObject *object) {
     py_blocks *self = (py_blocks *)object;
     py_window *window = self->window;
     if (!window) return NULL;
-    blocks_release(self, self->hop);
-    if (self->ended) return PyObject_CallMethod(object, "_stop", NULL);
+    blocks_release(self, self->due);
+    if (self->ended) return NULL;
     int error = window_open(window);
     if (error == IPCHEAP_WOULD_BLOCK && soon(&window->stream->side)) error = window_open(window);
     if (error == PY_RAISED) return NULL;
@@ -572,6 +620,7 @@ static PyObject *blocks_next(PyObject *object) {
     if (window->core.items < window->few)
         return PyObject_CallMethod(object, "_last", "O", window->shown);
     self->seen = window->core.position + window->core.items;
+    self->due = self->hop;
     return Py_NewRef(window->shown);
 }
 
@@ -603,7 +652,8 @@ PyObject *blocks_type(void) {
     };
     static PyMemberDef members[] = {
         {"_window", T_OBJECT_EX, offsetof(py_blocks, window), READONLY, NULL},
-        {"_hop", T_ULONGLONG, offsetof(py_blocks, hop), 0, NULL},
+        {"_hop", T_ULONGLONG, offsetof(py_blocks, hop), READONLY, NULL},
+        {"_due", T_ULONGLONG, offsetof(py_blocks, due), 0, NULL},
         {"_seen", T_ULONGLONG, offsetof(py_blocks, seen), 0, NULL},
         {"_ended", T_INT, offsetof(py_blocks, ended), 0, NULL},
         {NULL, 0, 0, 0, NULL},
@@ -647,11 +697,7 @@ static PyObject *stream_window(PyObject *object, PyObject *const *given, Py_ssiz
             (unsigned long long)n <= self->layout.most_waited_for)
             return window_new(self, (uint64_t)n, (uint64_t)n, 0, raw, Py_None);
     }
-    if (count > 2) {
-        PyErr_Format(PyExc_TypeError, "at most 2 positional arguments are taken, %zd were given",
-                     count);
-        return NULL;
-    }
+    if (too_many(count)) return NULL;
     return PyObject_CallMethod(object, "_window", "OOOOO", or_none(arguments[0]),
                                or_none(arguments[1]), or_none(arguments[2]), or_none(arguments[3]),
                                or_none(arguments[4]));
@@ -737,19 +783,19 @@ PyDoc_STRVAR(try_write_text,
              "Write what fits now and return how many items that was.\n\n"
              "0 if there is no room and the reader may still come.");
 PyDoc_STRVAR(read_text,
-             "read($self, /, n=None, timeout=None, at_least=None)\n--\n\n"
+             "read($self, /, n=None, timeout=None, *, at_least=None)\n--\n\n"
              "Return a copy of `at_least` to `n` items, and release them.\n\n"
              "Without `at_least` it is `n`; without either, all there is, at least one. The result\n"
              "is bytes if the items are bytes, else an array. Waits `timeout` seconds, None\n"
              "indefinitely. Fewer items come only after the writer's end: first what is left, then\n"
              "ChannelClosed or PeerDied.");
 PyDoc_STRVAR(readinto_text,
-             "readinto($self, /, buffer, timeout=None, at_least=None)\n--\n\n"
+             "readinto($self, /, buffer, timeout=None, *, at_least=None)\n--\n\n"
              "Fill a writable, contiguous buffer with items, release them, return how many.\n\n"
              "Waits `timeout` seconds, None indefinitely, for as many as the buffer holds, or for\n"
              "`at_least`. TypeError for a buffer that is not writable or an array of another type.");
 PyDoc_STRVAR(window_text,
-             "window($self, /, n=None, timeout=None, at_least=None, overlap=0, raw=False)\n--\n\n"
+             "window($self, /, n=None, timeout=None, *, at_least=None, overlap=0, raw=False)\n--\n\n"
              "Return a context manager that yields a window of `at_least` to `n` items.\n\n"
              "It is an array over the ring itself, or a memoryview of bytes if `raw` is true. A\n"
              "reader's window begins with `overlap` items that were read before. Leaving the block\n"
