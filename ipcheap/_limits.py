@@ -211,6 +211,17 @@ def of_call(code: int, path: str | None) -> str | None:
     return sentences.get(code)
 
 
+def of_locked_memory() -> str:
+    """Return the sentence for pages that cannot be locked."""
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    return (
+        f"this process may lock no more than {limit:,} bytes (RLIMIT_MEMLOCK, ulimit -l), and a "
+        "ring that is mapped twice counts twice; raise that limit, or claim without mlock"
+    )
+
+
 def of_name(path: str) -> str:
     """Return how long the name of a heap's file may be, for a file system that allows little."""
     folder = os.path.dirname(path) or "."

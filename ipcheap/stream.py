@@ -499,10 +499,15 @@ class StreamEndpoint(Shaped, Endpoint):
 
     def _lock_pages(self) -> None:
         code = lib.py_stream_pin(self._pointer)
-        if code:
-            reason = self._error(code)
-            self.close()
+        if not code:
+            return
+        number, reason = ffi.errno, self._error(code)
+        self.close()
+        if code != lib.IPCHEAP_SYSTEM:
             raise reason
+        from . import _limits
+
+        raise OSError(number, f"{reason.args[-1]}: {_limits.of_locked_memory()}")
 
     def _error(self, code: int, doing: str = "not done", asked: int | None = None) -> Exception:
         if code == lib.IPCHEAP_WINDOW:

@@ -105,7 +105,7 @@ typedef struct ipcheap_heap_info {
     uint32_t participants; /* living ones; 0 from ipcheap_heap_describe() */
     uint32_t dead;         /* participants that await recovery; 0 from ipcheap_heap_describe() */
     uint64_t inode;        /* of the heap's file when it was made: in a copy, this is another one */
-    uint32_t open;         /* 1: some process has it open, perhaps by inheriting it only; as above */
+    uint32_t open; /* 1: some process has it open, perhaps by inheriting it only; as above */
 } ipcheap_heap_info;
 
 /* A System V object as the kernel describes it. */
@@ -721,8 +721,8 @@ IPCHEAP_API int ipcheap_stream_describe(ipcheap_endpoint *endpoint,
                                         ipcheap_stream_statistics *statistics);
 
 /*
- * Keeps the ring in memory until the endpoint is closed, so that no call faults a page in. Does nothing
- * if the ring is not mapped twice. SYSTEM if the limit for locked memory forbids it.
+ * Keeps the ring in memory until the endpoint is closed, so that no call faults a page in. SYSTEM if the
+ * limit for locked memory forbids it: closing the endpoint then leaves its side as the claim found it.
  */
 IPCHEAP_API int ipcheap_stream_pin(ipcheap_endpoint *endpoint);
 

@@ -53,11 +53,6 @@ struct mirror *mirror_make(unsigned char *area, size_t bytes) {
 
 unsigned char *mirror_start(const struct mirror *mirror) { return mirror->start; }
 
-int mirror_pin(const struct mirror *mirror) {
-    if (FAULT(ENOMEM)) return IPCHEAP_SYSTEM;
-    return mlock(mirror->start, 2 * mirror->bytes) ? IPCHEAP_SYSTEM : 0;
-}
-
 void mirror_keep(struct mirror *mirror) { atomic_fetch_add(&mirror->users, 1); }
 
 void mirror_drop(struct mirror *mirror) {

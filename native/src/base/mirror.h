@@ -20,8 +20,6 @@ struct mirror;
  */
 struct mirror *mirror_make(unsigned char *area, size_t bytes);
 unsigned char *mirror_start(const struct mirror *mirror);
-/* Keeps its pages in memory, as long as it is mapped: 0 or SYSTEM. */
-int mirror_pin(const struct mirror *mirror);
 /* Adds a user, or takes one away: the last one unmaps. Any thread may call them. */
 void mirror_keep(struct mirror *mirror);
 void mirror_drop(struct mirror *mirror);

@@ -475,6 +475,13 @@ bool os_pause_populating(void) {
     return mappings_are_populated() && mlockall(MCL_FUTURE | MCL_ONFAULT) == 0;
 }
 
+int os_pin(void *start, size_t bytes) {
+    if (FAULT(ENOMEM)) return IPCHEAP_SYSTEM;
+    return mlock(start, bytes) ? IPCHEAP_SYSTEM : 0;
+}
+
+void os_unpin(void *start, size_t bytes) { munlock(start, bytes); }
+
 void os_resume_populating(void) { mlockall(MCL_FUTURE); }
 
 /* True if this process may lock so much memory; CAP_IPC_LOCK is above the limit. */

@@ -145,6 +145,9 @@ int os_touch(unsigned char *start, uint64_t bytes);
  * memory, and is left out of core dumps unless coredump_choice says otherwise.
  */
 int os_map(int fd, uint64_t bytes, unsigned char **base);
+/* Keeps whole pages in memory: 0 or SYSTEM, if the limit for locked memory forbids it. */
+int os_pin(void *start, size_t bytes);
+void os_unpin(void *start, size_t bytes);
 /*
  * Makes a process that locks its memory lock the pages of a mapping that it touches, instead of
  * populating the mapping. `gap` is the offset of a page that nobody ever touches.
@@ -191,7 +194,7 @@ void os_let_go(struct hold *hold);
 int os_byte_share(int fd, uint64_t byte); /* several may; WOULD_BLOCK if another has locked it */
 int os_byte_lock(int fd, uint64_t byte);  /* WOULD_BLOCK if another description has it */
 int os_byte_unlock(int fd, uint64_t byte);
-int os_byte_locked(int fd, uint64_t byte); /* 1 if another description has it */
+int os_byte_locked(int fd, uint64_t byte);                  /* 1 if another description has it */
 int os_bytes_locked(int fd, uint64_t byte, uint64_t count); /* 1 if another one has any of them */
 
 #endif

@@ -21,6 +21,8 @@ static int claim(ipcheap_endpoint *e, uint64_t shape) {
     if (get(&channel->parts[0]) == 0) error = e->kind->make(e->me, e->index, shape, NULL);
     if (!error) error = e->kind->take_side(e);
     if (error) return error;
+    e->found = side_state(get(&e->seat->holder));
+    e->ends_as = SIDE_CLOSED;
     put(&e->seat->parked, AWAKE);
     put_release(&e->seat->holder, e->me->tag); /* commit: SIDE_OPEN is TAG_OWN */
     full_fence();                              /* pairs with sleeper_fence(): for wait_peer */
@@ -101,7 +103,7 @@ static int end_side(ipcheap_endpoint *e, struct participant *me) {
     bool lock = collects || get(&e->channel->flags) & CHANNEL_GONE;
     int error = lock ? heap_lock(me) : 0;
     if (error && error != IPCHEAP_WOULD_SLEEP && error != IPCHEAP_HEAP_BUSY) return error;
-    side_end(e->heap, e->channel, e->side, SIDE_CLOSED);
+    side_end(e->heap, e->channel, e->side, e->ends_as);
     if (error) return 0;
     /* Removed meanwhile, by a process that saw us open and left the rest to us? */
     if (!lock && get(&e->channel->flags) & CHANNEL_GONE) lock = heap_lock(me) == 0;

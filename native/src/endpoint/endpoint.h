@@ -33,9 +33,10 @@ struct ipcheap_endpoint {
     int side;
     uint32_t role; /* role_of() its channel's kind and its side */
     _Atomic bool closed;
-    uint32_t idle;   /* tries in a row that found nothing */
-    int depth;       /* of ipcheap_endpoint_enter(), by its own thread */
-    _Atomic int use; /* endpoint_use: it is closed once, by whichever thread */
+    uint32_t idle;                  /* tries in a row that found nothing */
+    int depth;                      /* of ipcheap_endpoint_enter(), by its own thread */
+    enum side_state found, ends_as; /* how its side was before the claim, and will be at the end */
+    _Atomic int use;                /* endpoint_use: it is closed once, by whichever thread */
     struct patience patience;
     struct own_bell *bell;         /* once its descriptor was asked for: bell.h */
     struct bell_pull pull;         /* the way to the peer's bell */

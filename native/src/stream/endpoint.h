@@ -44,6 +44,7 @@ struct stream_endpoint {
     uint64_t window_begin;   /* position of its first item */
     unsigned char *own_copy; /* what windows show if not the ring itself */
     uint64_t own_copy_bytes;
+    bool pinned; /* the ring is, where the heap has it */
 };
 
 static inline struct stream_endpoint *stream_endpoint(ipcheap_endpoint *e) {
@@ -80,7 +81,7 @@ static inline uint64_t items_seen(const struct stream_endpoint *e) {
  * Looks at the other side's position: false, and the channel is poisoned, if it is impossible.
  */
 bool look_at_peer(struct stream_endpoint *e);
-/* Follows a reset of the writer, which it may have missed. */
+/* Follows a reset of the writer, which it may have missed; not while a window is open. */
 void notice_cut(struct stream_endpoint *e);
 /* Publishes that the next `items` items are committed or released, and wakes the other side. */
 void advance(struct stream_endpoint *e, uint64_t items);

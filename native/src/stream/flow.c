@@ -55,6 +55,7 @@ bool look_at_peer(struct stream_endpoint *e) {
 void notice_cut(struct stream_endpoint *e) {
     uint64_t cut = get_acquire(&words_of_stream(e)->cut); /* with reset_by_writer() */
     if (LIKELY(cut <= e->position)) return;
+    if (e->in_window) return; /* or the writer might get the room of what the window shows */
     if (!look_at_peer(e)) return;
     if (cut > e->seen) { /* it was stored after a writer's position that is no lower */
         channel_poison(e->base.heap, e->base.channel);
@@ -378,11 +379,11 @@ int ipcheap_window_close(ipcheap_endpoint *endpoint, uint64_t items) {
     if (UNLIKELY(!e->in_window)) return IPCHEAP_WINDOW;
     if (UNLIKELY(items > e->window)) return IPCHEAP_BAD_VALUE;
     e->in_window = false;
-    if (items == 0) return 0;
     if (is_writer(e) && !shows_the_ring(e))
         into_ring(e, e->at, e->own_copy, items * e->stream.itemsize);
     /* A reset meanwhile has dropped these items already: the release is stale. */
     if (!is_writer(e)) notice_cut(e);
+    if (items == 0) return 0;
     if (LIKELY(e->position == e->window_begin)) advance(e, items);
     return 0;
 }
@@ -473,8 +474,12 @@ int ipcheap_stream_lay_out(ipcheap_endpoint *endpoint, ipcheap_stream_layout *la
 }
 
 int ipcheap_stream_pin(ipcheap_endpoint *endpoint) {
+    struct stream_endpoint *e = stream_endpoint(endpoint);
     int error = stream_check(endpoint);
-    const struct stream_endpoint *e = stream_endpoint(endpoint);
-    if (error || !e->mirror) return error;
-    return mirror_pin(e->mirror);
+    if (error) return error;
+    uint64_t bytes = e->stream.ring_bytes;
+    error = os_pin(e->ring, e->mirror ? 2 * bytes : bytes);
+    e->pinned = !error && !e->mirror; /* the mirror's pages are unpinned with it */
+    if (error) endpoint->ends_as = endpoint->found;
+    return error;
 }

@@ -153,9 +153,10 @@ static void keep_held(ipcheap_endpoint *endpoint, struct participant *me) {
     struct stream_endpoint *e = stream_endpoint(endpoint);
     (void)me;
     e->in_window = false;
-    if (!is_writer(e)) follow_cut(endpoint->channel);
+    if (e->pinned) os_unpin(e->ring, e->stream.ring_bytes);
     if (e->mirror) mirror_leave(e->mirror);
     e->mirror = NULL;
+    if (!is_writer(e)) follow_cut(endpoint->channel); /* what views show has been copied */
 }
 
 static void release(ipcheap_endpoint *endpoint) {
@@ -253,11 +254,14 @@ int ipcheap_stream_wait(ipcheap_endpoint *endpoint, uint64_t items, int64_t time
     int error = stream_check(endpoint);
     if (error) return error;
     if (items < 1 || items > most_waited_for(&e->stream)) return IPCHEAP_BAD_VALUE;
+    error = ipcheap_endpoint_enter(endpoint); /* so that no other thread closes it before the end */
+    if (error) return error;
     e->need = items;
     error = endpoint_wait(endpoint, deadline);
     e->need = e->watermark;
-    if (!endpoint->closed) bell_settle(endpoint);
-    return error;
+    bell_settle(endpoint);
+    int closed = ipcheap_endpoint_leave(endpoint);
+    return closed ? closed : error;
 }
 
 int64_t ipcheap_stream_ready(ipcheap_endpoint *endpoint) {
