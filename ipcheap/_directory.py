@@ -89,14 +89,15 @@ class Directory:
     def claim(
         self,
         id: ChannelId,
+        kind: int,
         side: int,
         timeout: float | None,
         accept: Callable[[CData], None] | None = None,
     ) -> tuple[Handle, ChannelId, CData]:
-        """Claim a side of a channel for this thread; return the arguments of its endpoint.
+        """Claim a side of a channel of that kind for this thread; return its endpoint's arguments.
 
         Waits `timeout` seconds for the channel and the side, then raises ChannelNotFound, or
-        ChannelBusy with the holder's name. ChannelTypeError if the kind has no such side. `accept`
+        ChannelBusy with the holder's name. ChannelTypeError for a channel of another kind. `accept`
         may raise instead of having a side of that entry claimed.
         """
         channel_id = _arguments.channel_id(id)
@@ -106,6 +107,8 @@ class Directory:
 
         def attempt() -> int:
             code = lib.ipcheap_find_channel(handle.pointer, key, entry)
+            if code == 0 and entry.kind != kind:
+                return lib.IPCHEAP_CHANNEL_TYPE
             if code == 0 and accept is not None:
                 accept(entry)
             return int(code or lib.py_claim(handle.pointer, entry, side, place))
@@ -114,7 +117,7 @@ class Directory:
         code = self.repeat(attempt, patient, deadline_of(timeout))
         if code == lib.IPCHEAP_CHANNEL_BUSY:
             raise self._busy(channel_id, entry, (side,))
-        self.check(code, channel_id, wanted="which has no sides to claim")
+        self.check(code, channel_id, wanted=f"not {KINDS[kind]._noun}")
         return handle, channel_id, place[0]
 
     def remove(self, id: ChannelId, force: bool) -> None:

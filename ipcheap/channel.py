@@ -27,6 +27,7 @@ class Channel:
     ChannelNotFound if it is gone. Two Channel objects are equal if they are the same entry.
     """
 
+    _noun: ClassVar[str]  # of a kind whose sides can be claimed, with its article
     _sides: ClassVar[Mapping[int, str]] = {}  # the sides that can be claimed, by the core's number
 
     def __init_subclass__(cls, kind: int, **more: Any) -> None:

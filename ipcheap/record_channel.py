@@ -23,6 +23,7 @@ DEFAULT_SLOTS = 1024
 class RecordChannel(Channel, kind=lib.IPCHEAP_RECORD_CHANNEL):
     """A channel of records: one producer, one consumer, first in, first out."""
 
+    _noun: ClassVar[str] = "a record channel"
     _sides: ClassVar[Mapping[int, str]] = {
         lib.IPCHEAP_PRODUCER: "producer",
         lib.IPCHEAP_CONSUMER: "consumer",
@@ -57,8 +58,8 @@ class RecordMethods(HeapMethods):
 
         `capacity`, rounded up to a power of two, bounds the number of records sent and not yet
         freed. Without it, an existing channel is returned whatever its capacity, and a new one has
-        1024 slots. ChannelTypeError if the existing channel has another capacity or is a static
-        segment; HeapFull if there is no room for another channel.
+        1024 slots. ChannelTypeError if the existing channel has another capacity or is of another
+        kind; HeapFull if there is no room for another channel.
         """
         channel_id = _arguments.channel_id(id)
         directory, key = self._directory, key_of(channel_id)
@@ -84,10 +85,12 @@ class RecordMethods(HeapMethods):
 
         Waits `timeout` seconds for the channel and the side. Then it raises ChannelNotFound, or
         ChannelBusy, whose text names the holder. The side of a holder that closed or died is free,
-        and the new producer continues where the old one stopped. ChannelTypeError for a static
-        segment.
+        and the new producer continues where the old one stopped. ChannelTypeError for a channel
+        of another kind.
         """
-        return Producer(*self._directory.claim(id, lib.IPCHEAP_PRODUCER, timeout))
+        return Producer(
+            *self._directory.claim(id, lib.IPCHEAP_RECORD_CHANNEL, lib.IPCHEAP_PRODUCER, timeout)
+        )
 
     def consumer(self, id: ChannelId, timeout: float | None = 0.0) -> Consumer:
         """Claim the receiving side of a record channel for this thread, and return its Consumer.
@@ -95,4 +98,6 @@ class RecordMethods(HeapMethods):
         Waits `timeout` seconds and raises as `producer` does. Records that a dead consumer had
         received and not freed are redelivered.
         """
-        return Consumer(*self._directory.claim(id, lib.IPCHEAP_CONSUMER, timeout))
+        return Consumer(
+            *self._directory.claim(id, lib.IPCHEAP_RECORD_CHANNEL, lib.IPCHEAP_CONSUMER, timeout)
+        )

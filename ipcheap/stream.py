@@ -116,6 +116,7 @@ class Shaped:
 class Stream(Shaped, Channel, kind=lib.IPCHEAP_STREAM):
     """A ring of items from one writer to one reader, in order."""
 
+    _noun: ClassVar[str] = "a stream"
     _sides: ClassVar[Mapping[int, str]] = {
         lib.IPCHEAP_WRITER: "writer",
         lib.IPCHEAP_READER: "reader",
@@ -272,15 +273,15 @@ class StreamMethods(HeapMethods):
         found: list[Stream] = []
 
         def accept(entry: CData) -> None:
-            if entry.kind != lib.IPCHEAP_STREAM:
-                self._directory.check(lib.IPCHEAP_CHANNEL_TYPE, channel_id, wanted="not a stream")
             stream = Stream(self._this_heap(), channel_id, ffi.new("ipcheap_channel *", entry[0]))
             if wanted is not None and wanted != stream._items.description:
                 its = stream._items.dtype
                 raise ChannelTypeError(f"{stream!r} has items of {its!r}, not of {dtype!r}")
             found[:] = [stream]
 
-        handle, channel, pointer = self._directory.claim(channel_id, side, timeout, accept)
+        handle, channel, pointer = self._directory.claim(
+            channel_id, lib.IPCHEAP_STREAM, side, timeout, accept
+        )
         endpoint = kind(handle, channel, pointer, found[0])
         if mlock:
             endpoint._lock_pages()
@@ -308,6 +309,7 @@ class StreamEndpoint(Shaped, Endpoint):
         self._items = items = stream._items
         self._shape = stream._shape
         self._watermark = 1
+        self._awaited: list[int] = []  # what each coroutine waits for
         self._bind(address(pointer), handle, handle)
         if items.plain:
             self._describe(1, b"B", (), None)
@@ -329,7 +331,8 @@ class StreamEndpoint(Shaped, Endpoint):
     def watermark(self, items: int) -> None:
         items = _arguments.count(items, "watermark", least=1)
         self._limit(items)
-        self._checked(lib.ipcheap_stream_want(self._pointer, items))
+        wanted = min(self._awaited, default=items)
+        self._checked(lib.ipcheap_stream_want(self._pointer, wanted))
         self._watermark = items
 
     @property
@@ -339,8 +342,6 @@ class StreamEndpoint(Shaped, Endpoint):
         Item k, counted since the stream was added, begins at byte `k * itemsize % len(ring)` and
         may continue at the ring's start.
         """
-        if self.closed:
-            raise self._error(lib.IPCHEAP_ENDPOINT_CLOSED)
         return memoryview(self._ring())
 
     def statistics(self) -> StreamStatistics:
@@ -481,7 +482,10 @@ class StreamEndpoint(Shaped, Endpoint):
         return found
 
     async def _until(self, items: int) -> None:
-        """Wait for so many items, or room for them; the descriptor then obeys the watermark."""
+        """Wait until there may be so many items, or room for them.
+
+        The descriptor obeys the one that waits for the fewest; without any, the watermark.
+        """
         waiting = [True]
 
         def attempt() -> int:
@@ -490,12 +494,15 @@ class StreamEndpoint(Shaped, Endpoint):
                 return _WOULD_BLOCK
             return 0
 
-        self._checked(lib.ipcheap_stream_want(self._pointer, items))
+        self._awaited.append(items)
         try:
+            self._checked(lib.ipcheap_stream_want(self._pointer, min(self._awaited)))
             await self._eventually(attempt, attempt())
         finally:
+            self._awaited.remove(items)
             if not self.closed:
-                lib.ipcheap_stream_want(self._pointer, self._watermark)
+                wanted = min(self._awaited, default=self._watermark)
+                lib.ipcheap_stream_want(self._pointer, wanted)
 
     def _lock_pages(self) -> None:
         code = lib.py_stream_pin(self._pointer)

@@ -12,12 +12,12 @@ NUMBERS = {
     "x86_64": {
         "futex": 202, "futex_waitv": 449, "membarrier": 324, "read": 0, "write": 1, "poll": 7,
         "ppoll": 271, "select": 23, "epoll_wait": 232, "epoll_pwait": 281, "sched_yield": 24,
-        "nanosleep": 35, "clock_nanosleep": 230, "openat": 257, "pidfd_open": 434,
+        "nanosleep": 35, "clock_nanosleep": 230, "openat": 257, "pidfd_open": 434, "mremap": 25,
     },
     "aarch64": {
         "futex": 98, "futex_waitv": 449, "membarrier": 283, "read": 63, "write": 64, "ppoll": 73,
         "epoll_pwait": 22, "sched_yield": 124, "nanosleep": 101, "clock_nanosleep": 115,
-        "openat": 56, "pidfd_open": 434,
+        "openat": 56, "pidfd_open": 434, "mremap": 216,
     },
 }  # fmt: skip
 

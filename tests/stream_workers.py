@@ -120,3 +120,35 @@ def read_some_numbers(reader: ipcheap.StreamReader, dice: random.Random) -> None
 def check_numbers(items: Any, first: int) -> None:
     if not (items == np.arange(first, first + len(items), dtype="u8")).all():
         os._exit(1)
+
+
+def write_once(stream: ipcheap.Stream, items: Any) -> None:
+    with stream.writer() as writer:
+        writer.write(items)
+
+
+def fill_a_ring_without_memory_left() -> dict[str, Any]:
+    """Add a stream, fill /dev/shm, then fill the whole ring in windows: no SIGBUS."""
+    seen: dict[str, Any] = {}
+    with ipcheap.Heap.create("full", "1GiB") as heap:
+        stream = heap.add_stream("s", "4MiB", backlog="1MiB")
+        with stream.writer() as writer, stream.reader() as reader:
+            with open("/dev/shm/stranger", "wb", buffering=0) as stranger:
+                try:
+                    while True:
+                        stranger.write(bytes(4096))
+                except OSError:
+                    pass
+            for turn in range(10):
+                with writer.window(2 << 20) as window:
+                    window[:] = turn
+                with reader.window(2 << 20, overlap=1 << 20) as window:
+                    assert (window[-(2 << 20) :] == turn).all()
+            try:
+                heap.add_stream("more", "64MiB")
+            except ipcheap.HeapFull:
+                seen["refused"] = True
+        seen["names"] = list(heap.channels)
+        seen["check"] = heap.check()
+    ipcheap.unlink("full")
+    return seen

@@ -69,7 +69,8 @@ static int checked(struct stream_endpoint *e, int side) {
     int error = endpoint_check(&e->base);
     if (UNLIKELY(error)) return error;
     if (UNLIKELY(e->base.role != role_of(IPCHEAP_STREAM, side))) return IPCHEAP_BAD_VALUE;
-    return UNLIKELY(e->in_window) ? IPCHEAP_WINDOW : 0;
+    if (UNLIKELY(e->in_window)) return IPCHEAP_WINDOW;
+    return UNLIKELY(endpoint_is_over(&e->base)) ? endpoint_why_not(&e->base) : 0;
 }
 
 int stream_check(ipcheap_endpoint *endpoint) {
@@ -159,7 +160,6 @@ int64_t ipcheap_stream_write(ipcheap_endpoint *endpoint, const void *items, uint
         if (LIKELY(room > 0)) write_items(e, items, (uint64_t)room);
         return room;
     }
-    if (endpoint_is_over(endpoint)) return endpoint_why_not(endpoint);
     /* In portions, so that there is always something whole to read. */
     uint64_t portion = greatest(e->stream.capacity / 4, 1);
     for (uint64_t done = 0; done < count;) {
@@ -356,7 +356,7 @@ int ipcheap_window_open(ipcheap_endpoint *endpoint, uint64_t few, uint64_t many,
     if (UNLIKELY(e->in_window)) return IPCHEAP_WINDOW;
     if (UNLIKELY(few > many || (few < 1 && many > 0))) return IPCHEAP_BAD_VALUE;
     if (UNLIKELY(overlap > (is_writer(e) ? 0 : e->stream.backlog))) return IPCHEAP_BAD_VALUE;
-    if (UNLIKELY(is_writer(e) && endpoint_is_over(endpoint))) return endpoint_why_not(endpoint);
+    if (UNLIKELY(endpoint_is_over(endpoint))) return endpoint_why_not(endpoint);
     if (!is_writer(e) && e->stream.overwrite && many > 0) {
         error = open_copy(e, few, many, overlap, window);
     } else {

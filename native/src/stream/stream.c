@@ -268,7 +268,8 @@ int64_t ipcheap_stream_ready(ipcheap_endpoint *endpoint) {
     struct stream_endpoint *e = stream_endpoint(endpoint);
     int error = stream_check(endpoint);
     if (error) return error;
-    if (is_broken(e)) return channel_poison(endpoint->heap, endpoint->channel);
+    if (is_broken(e)) channel_poison(endpoint->heap, endpoint->channel);
+    if (endpoint_is_over(endpoint)) return endpoint_why_not(endpoint);
     if (!is_writer(e)) notice_cut(e);
     return (int64_t)items_now(e);
 }
