@@ -838,7 +838,9 @@ class StreamReader(StreamEndpoint, ReaderCore):
             return done if done < 0 else bytes(room[:done])
         array = self._items.empty(count)
         done = fill(_flat(array), few)
-        return done if done < 0 else array[:done]
+        if done < 0:
+            return done
+        return array if done == len(array) else array[:done].copy()  # which owns its data
 
     def _copy(
         self,

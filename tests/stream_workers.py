@@ -152,3 +152,13 @@ def fill_a_ring_without_memory_left() -> dict[str, Any]:
         seen["check"] = heap.check()
     ipcheap.unlink("full")
     return seen
+
+
+def sip(heap: ipcheap.Heap, id: str, total: int) -> bytes:
+    """Read slowly, one item at a time."""
+    read = b""
+    with heap.stream_reader(id) as reader:
+        while len(read) < total:
+            read += reader.read(1, timeout=10.0)
+            time.sleep(0.001)
+    return read
