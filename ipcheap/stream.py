@@ -921,7 +921,7 @@ class Blocks(BlocksCore):
         if size is None and (hop is not None or fill is not None):
             raise ValueError("hop and fill need a size")
         if size is not None:
-            _arguments.count(size, "size", least=1)
+            size = _arguments.count(size, "size", least=1)
         few, most = reader._portion(size, None)
         hop = most if hop is None else _arguments.count(hop, "hop", least=1)
         if hop > most:

@@ -335,7 +335,7 @@ def test_bytes_must_be_contiguous(streams: Streams) -> None:
         ("f4", np.array([1j]), TypeError),
         ("i4", np.array([1.5]), TypeError),
         ("i4", {}, TypeError),
-        ("f4", object(), TypeError),
+        ("f4", Ellipsis, TypeError),
         ("f4", [[1, 2]], ValueError),
         ("f4", [[1], [2, 3]], ValueError),
         ("f4", bytes(5), ValueError),
