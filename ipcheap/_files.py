@@ -69,7 +69,12 @@ class StreamFile(io.RawIOBase):
             try:
                 super().close()
             finally:
-                self._endpoint.close()
+                if self._endpoint is not None:
+                    self._endpoint.close()
+
+    def abandon(self) -> None:
+        """Leave the endpoint open: no file could be made of this one."""
+        self._endpoint = None
 
 
 def make(
@@ -91,10 +96,26 @@ def make(
     text = "b" not in mode
     if not text and (encoding is not None or errors is not None or newline is not None):
         raise ValueError("encoding, errors and newline are for files of text")
+    if text and buffering == 0:
+        raise ValueError("a file of text cannot be unbuffered")
     raw = StreamFile(endpoint, letter)
+    try:
+        return _wrapped(raw, letter, text, buffering, encoding, errors, newline)
+    except BaseException:
+        raw.abandon()
+        raise
+
+
+def _wrapped(
+    raw: StreamFile,
+    letter: str,
+    text: bool,
+    buffering: int,
+    encoding: str | None,
+    errors: str | None,
+    newline: str | None,
+) -> IO[Any]:
     if buffering == 0:
-        if text:
-            raise ValueError("a file of text cannot be unbuffered")
         return raw  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
     size = io.DEFAULT_BUFFER_SIZE if buffering in (-1, 1) else buffering
     buffered: Any = io.BufferedReader(raw, size) if letter == "r" else io.BufferedWriter(raw, size)
