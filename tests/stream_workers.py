@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import time
 from typing import Any
 
 import numpy as np
+import peers
 import seccomp
 
 import ipcheap
@@ -162,3 +164,68 @@ def sip(heap: ipcheap.Heap, id: str, total: int) -> bytes:
             read += reader.read(1, timeout=10.0)
             time.sleep(0.001)
     return read
+
+
+def claim_and_close(stream: ipcheap.Stream) -> None:
+    with stream.writer() as writer:
+        writer.write(bytes(3))
+        time.sleep(0.05)
+
+
+def claim_and_reset(stream: ipcheap.Stream) -> None:
+    with stream.writer() as writer:
+        writer.write(bytes(3))
+        time.sleep(0.05)
+        writer.reset()
+
+
+def claim_and_die(stream: ipcheap.Stream) -> None:
+    writer = stream.writer()
+    writer.write(bytes(3))
+    time.sleep(0.05)
+    peers.die()
+
+
+def send_400_at_a_time(stream: ipcheap.Stream, times: int) -> str:
+    """Return the checksum of all that was sent."""
+    digest = hashlib.sha256()
+    with stream.writer() as writer:
+        for _ in range(times):
+            data = os.urandom(400)
+            digest.update(data)
+            writer.write(data)
+    return digest.hexdigest()
+
+
+def send_to_all(streams: list[ipcheap.Stream], nbytes: int) -> list[str]:
+    """Send to each in turn; return the checksums."""
+    writers = [stream.writer() for stream in streams]
+    digests = [hashlib.sha256() for _ in streams]
+    dice = random.Random(5)
+    for _ in range(nbytes // 50):
+        for writer, digest in zip(writers, digests, strict=True):
+            data = dice.randbytes(50)
+            digest.update(data)
+            writer.write(data)
+    for writer in writers:
+        writer.close()
+    return [digest.hexdigest() for digest in digests]
+
+
+def drip_here() -> None:
+    """Fork a writer of many portions; wait for all of them at once."""
+    with ipcheap.Heap.create(None, "1MiB", shm="memfd") as heap:
+        stream = heap.add_stream("s", 2000)
+        reading, writing = os.pipe()
+        with stream.reader() as reader:
+            child = os.fork()
+            if child == 0:
+                writer = stream.writer()
+                os.write(writing, b"x")
+                time.sleep(0.2)
+                for _ in range(100):
+                    writer.write(bytes(10))
+                os._exit(0)
+            os.read(reading, 1)
+            assert len(reader.read(1000, timeout=10.0)) == 1000
+            os.waitpid(child, 0)
