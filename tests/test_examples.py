@@ -170,26 +170,50 @@ def test_a_c_producer_feeds_a_python_consumer(prefix: Path, tmp_path: Path) -> N
 
 @needs_compiler
 @pytest.mark.timeout(280)
-def test_the_one_line_of_the_readme_builds_the_producer(prefix: Path, tmp_path: Path) -> None:
+def test_a_c_writer_feeds_a_python_reader(prefix: Path, tmp_path: Path) -> None:
+    output = run(
+        *("sh", EXAMPLES / "c_writer" / "run.sh", prefix, tmp_path / "build"),
+        PATH=with_tools(),
+        PYTHON=sys.executable,
+    )
+    assert "writer: wrote 10000 samples" in output
+    assert (
+        "reader: 10000 samples of 1.000 s in 40 blocks, 0.707 V and 1.414 V effective"
+    ) in output
+    assert testing.heaps_left("samples-") == []
+
+
+@needs_compiler
+@pytest.mark.timeout(280)
+@pytest.mark.parametrize(
+    ("example", "reads", "says"),
+    [
+        ("c_producer/producer", "consumer.py", "consumer: received 50 readings"),
+        ("c_writer/writer", "reader.py", "reader: 50 samples of 0.005 s in 1 blocks"),
+    ],
+)
+def test_the_one_line_of_the_readme_builds_the_program(
+    prefix: Path, tmp_path: Path, example: str, reads: str, says: str
+) -> None:
     if shutil.which("pkg-config") is None:
         pytest.skip("no pkg-config")
-    readme = (EXAMPLES / "c_producer" / "README.md").read_text()
-    (line,) = re.findall(r"^(gcc .*)$", readme, re.MULTILINE)
+    folder, program = (EXAMPLES / example).parent, Path(example).name
+    (line,) = re.findall(r"^(gcc .*)$", (folder / "README.md").read_text(), re.MULTILINE)
     line = line.replace("gcc", "cc", 1)
-    shutil.copy(EXAMPLES / "c_producer" / "producer.c", tmp_path)
+    shutil.copy(folder / f"{program}.c", tmp_path)
     (pc,) = prefix.rglob("ipcheap.pc")
     libraries = pc.parents[1]
     run("sh", "-c", f"cd '{tmp_path}' && {line}", PKG_CONFIG_PATH=str(pc.parent))
     heap = f"one-line-{os.getpid()}"
     with subprocess.Popen(
-        [tmp_path / "producer", heap, "50"],
+        [tmp_path / program, heap, "50"],
         env=os.environ | {"LD_LIBRARY_PATH": str(libraries)},
         stdout=subprocess.PIPE,
         text=True,
-    ) as producer:
+    ) as process:
         try:
-            output = run(sys.executable, EXAMPLES / "c_producer" / "consumer.py", heap)
-            assert producer.wait(LIMIT) == 0
+            output = run(sys.executable, folder / reads, heap)
+            assert process.wait(LIMIT) == 0
         finally:
-            producer.kill()
-    assert "consumer: received 50 readings" in output
+            process.kill()
+    assert says in output

@@ -456,10 +456,10 @@ IPCHEAP_API int ipcheap_wait_directory(ipcheap_heap *heap, uint32_t seen, int64_
 /* Endpoints ------------------------------------------------------------------------ */
 
 /*
- * Claims a side of a record channel for the calling thread. The side of a holder that has closed
- * or died can be claimed again and continues where that holder stopped. CHANNEL_BUSY if a living
- * participant holds it, CHANNEL_TYPE for a static segment, CHANNEL_NOT_FOUND if the channel was
- * removed. Does not wait for the side: see ipcheap_wait_directory().
+ * Claims a side of a record channel or of a stream for the calling thread. The side of a holder that
+ * has closed or died can be claimed again and continues where that holder stopped. CHANNEL_BUSY if a
+ * living participant holds it, CHANNEL_TYPE for a static segment, CHANNEL_NOT_FOUND if the channel
+ * was removed. Does not wait for the side: see ipcheap_wait_directory().
  */
 IPCHEAP_API int ipcheap_claim(ipcheap_heap *heap, const ipcheap_channel *channel, int side,
                               ipcheap_endpoint **endpoint);
