@@ -4,6 +4,13 @@
 
 #include "testing.h"
 
+/* Under ThreadSanitizer no ring is mapped twice: windows are copies there. */
+#ifdef __SANITIZE_THREAD__
+enum { MIRRORED = 0 };
+#else
+enum { MIRRORED = 1 };
+#endif
+
 static ipcheap_stream_shape bytes_shape(uint64_t capacity, uint64_t backlog, uint32_t flags) {
     return (ipcheap_stream_shape){
         .capacity = capacity,
@@ -86,7 +93,7 @@ static void an_existing_stream_is_compared(ipcheap_heap *heap) {
 static void items_come_in_order(ipcheap_heap *heap) {
     ipcheap_stream_shape shape = shape_of(12, 1000, 0, 0);
     struct flow f = flow_of(heap, 1, &shape);
-    EXPECT_EQ(numbers(f.writer).mirrored, 1);
+    EXPECT_EQ(numbers(f.writer).mirrored, MIRRORED);
     uint32_t out[300][3], in[300][3], next = 0, expected = 0;
     uint64_t random = 1;
     for (int round = 0; round < 2000; round++) {
@@ -345,7 +352,7 @@ int main(void) {
     a_successor_continues(heap);
     a_reset_drops_what_was_written(heap);
     overwriting_loses_the_oldest(heap);
-    a_view_outlives_its_endpoint(heap);
+    if (MIRRORED) a_view_outlives_its_endpoint(heap);
     the_descriptor_obeys_the_watermark(heap);
     two_processes_exchange_items(heap, fd);
     expect_sound(heap);
