@@ -19,7 +19,9 @@ def test_after_random_murder_every_record_is_accounted_for() -> None:
         timeout=110,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    figures = re.search(r"(\d+) kills .*; ([\d,]+) records sent, ([\d,]+) received", done.stdout)
+    figures = re.search(
+        r"(\d+) kills .*; ([\d,]+) records sent, ([\d,]+) received.*; ([\d,]+) items", done.stdout
+    )
     assert figures, done.stdout
     assert all(int(figure.replace(",", "")) > 20 for figure in figures.groups()), done.stdout
     print(done.stdout)

@@ -23,6 +23,11 @@ The next consumer must get exactly these first, in order, and then the first rec
 received. In the end every record that was sent has left every channel, heap use is back at what it
 was, `check()` finds nothing, and no kernel object is left.
 
+Writers and readers of three streams use all their calls: one plain stream, one that overwrites, one
+that both sides reset. The item at each position is the position, so a gap, a repetition and a torn
+item show. Before and after each call a side writes down how far it may be, and its successor must
+find its position in between.
+
 The exit code is 0 if all of that holds. The program's choices follow from the seed, but not the
 kernel's scheduling, so a failure may take several runs to recur.
 """

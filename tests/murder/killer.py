@@ -19,6 +19,7 @@ from typing import NoReturn
 
 import ipcheap
 
+from . import flows
 from .notes import GONE, RINGS, SOURCES, Notes, insist
 from .victims import (
     CAPACITY,
@@ -59,6 +60,10 @@ def roles() -> list[Role]:
         Role("forwarder", (partial(forward, channel=3, onward=4),)),
         Role("forwarder", (partial(forward, channel=4, onward=5),)),
         Role("consumer", (partial(consume, channel=5),)),
+        Role("writer", (partial(flows.write, flow=0),)),
+        Role("reader", (partial(flows.read, flow=0),)),
+        Role("writer and reader", (partial(flows.write, flow=1), partial(flows.read, flow=2))),
+        Role("reader and writer", (partial(flows.read, flow=1), partial(flows.write, flow=2))),
         *(Role("idler", (idle,)) for _ in range(3)),
         Role("cleaner", (clean,)),
     ]
@@ -88,6 +93,8 @@ class Killer:
         for channel, slots in enumerate(RINGS):
             self.heap.add_record_channel(channel, slots)
         self.heap.add_static_segment(GUARDED, 128)
+        for flow in flows.FLOWS:
+            flow.add(self.heap)
         before = self.heap.statistics()
         self.missing = [(0.0, role) for role in roles()]
         end = time.monotonic() + self.seconds
@@ -112,7 +119,8 @@ class Killer:
     def work(self, done: Callable[[], bool], *, murder: bool) -> None:
         """Keep all children at work until the time is over."""
         next_kill = time.monotonic() + 0.2
-        moved, progress = time.monotonic(), -1
+        moved: dict[str, float] = {}
+        progress: dict[str, int] = {}
         while not done():
             now = time.monotonic()
             self.reap()
@@ -124,11 +132,20 @@ class Killer:
             if murder and now >= next_kill:
                 self.strike(now)
                 next_kill = now + 0.15 * self.dice.random() ** 2
-            made = sum(self.notes.fresh) + sum(self.notes.sent)
-            if made != progress:
-                moved, progress = now, made
-            insist(now - moved < STALLED, f"nothing has moved for {STALLED:.0f} s")
+            for what, made in self.progress().items():
+                if made != progress.get(what):
+                    moved[what], progress[what] = now, made
+                insist(now - moved[what] < STALLED, f"{what} for {STALLED:.0f} s")
             time.sleep(0.002)
+
+    def progress(self) -> dict[str, int]:
+        """Return counts that must increase."""
+        made = {"no record has moved": sum(self.notes.fresh) + sum(self.notes.sent)}
+        for flow, notes in zip(flows.FLOWS, self.notes.flows, strict=False):
+            if not notes.done:
+                made[f"nothing was written to stream {flow.id}"] = notes.written
+                made[f"nothing was read from stream {flow.id}"] = notes.released
+        return made
 
     def start(self, role: Role) -> None:
         self.started += 1
@@ -228,6 +245,13 @@ class Killer:
             insist(notes.fresh[channel] == sent, f"channel {channel}: not all were received")
             gone = sum(word & 3 == GONE for word in notes.records[channel][:sent])
             insist(gone == sent, f"channel {channel}: {sent - gone} records were not released")
+        for flow, known in zip(flows.FLOWS, notes.flows, strict=False):
+            with heap.stream_writer(flow.id) as writer, heap.stream_reader(flow.id) as reader:
+                insist(
+                    writer.position == reader.position == known.written > 0,
+                    f"stream {flow.id}: {writer.position} items of {known.written} written, "
+                    f"{reader.position} read",
+                )
         for channel_id in list(heap.channels):
             if isinstance(channel_id, str) and channel_id != GUARDED:
                 heap.remove_channel(channel_id)
@@ -257,7 +281,8 @@ class Killer:
             f"{self.counts['Daemon']} daemons, {self.counts['Nobody']} without privileges; "
             f"{records:,} records sent, "
             f"{passed:,} received, {sum(notes.again):,} redelivered, "
-            f"{sum(notes.undecided):,} killed while being released"
+            f"{sum(notes.undecided):,} killed while being released; "
+            f"{sum(flow.written for flow in notes.flows):,} items written to streams"
         )
 
     def state(self) -> str:
@@ -267,6 +292,11 @@ class Killer:
             f"channel {c}: sending {notes.sending[SOURCES[c]]}, sent {notes.sent[SOURCES[c]]}, "
             f"received {notes.fresh[c]}, unsettled {notes.unsettled(c)}"
             for c in range(len(RINGS))
+        ]
+        lines += [
+            f"stream {flow.id}: written {known.written} to {known.writing}, released "
+            f"{known.released} to {known.releasing}, cut {known.cut}, done {known.done}"
+            for flow, known in zip(flows.FLOWS, notes.flows, strict=False)
         ]
         with contextlib.suppress(Exception):
             lines += [str(self.heap.statistics()), *self.heap.check()]

@@ -42,6 +42,33 @@ def content_of(source: int, number: int) -> bytes:
 # Notes -----------------------------------------------------------------------------------------
 
 
+class Word:
+    """A word of the notes, as an attribute."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def __get__(self, notes: FlowNotes, _: type) -> int:
+        return notes.words[self.at]
+
+    def __set__(self, notes: FlowNotes, value: int) -> None:
+        notes.words[self.at] = value
+
+
+class FlowNotes:
+    """What is known of a stream."""
+
+    writing = Word(0)  # the writer has committed no more than this
+    written = Word(1)  # and no less than this
+    releasing = Word(2)  # the reader has released, lost or dropped no more than this
+    released = Word(3)  # and no less than this
+    cut = Word(4)  # what is below was dropped by the writer
+    done = Word(5)  # nothing more will be written
+
+    def __init__(self, words: memoryview[int]) -> None:
+        self.words = words
+
+
 class Notes:
     """Memory shared by fork, apart from the heap: what each child has done, by one store each."""
 
@@ -56,6 +83,7 @@ class Notes:
         self.again = words[32:40]  # records that were redelivered
         self.undecided = words[40:48]  # killed while freeing or forwarding one
         self.done = words[48:56]  # nothing more will be sent on that channel
+        self.flows = [FlowNotes(words[at : at + 8]) for at in range(64, 128, 8)]
 
     def state(self, channel: int, number: int) -> int:
         return self.records[channel][number] & 3
