@@ -7,6 +7,7 @@ from ._core import ffi, lib
 from ._failures import error, holder_text
 from ._handle import close_at_exit
 from ._timing import LOOK_AGAIN, deadline_of, in_nanoseconds, time_left
+from .errors import ChannelNotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,9 +110,14 @@ class Directory:
             code = lib.ipcheap_find_channel(handle.pointer, key, entry)
             if code == 0 and entry.kind != kind:
                 return lib.IPCHEAP_CHANNEL_TYPE
-            if code == 0 and accept is not None:
-                accept(entry)
-            return int(code or lib.py_claim(handle.pointer, entry, side, place))
+            if code:
+                return int(code)
+            try:
+                if accept is not None:
+                    accept(entry)
+            except ChannelNotFound:  # removed since it was found
+                return lib.IPCHEAP_CHANNEL_NOT_FOUND
+            return int(lib.py_claim(handle.pointer, entry, side, place))
 
         patient = (lib.IPCHEAP_CHANNEL_NOT_FOUND, lib.IPCHEAP_CHANNEL_BUSY)
         code = self.repeat(attempt, patient, deadline_of(timeout))

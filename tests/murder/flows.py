@@ -232,7 +232,7 @@ class Inflow:
             self.delivered += taken
 
     def loop(self, count: int) -> None:
-        """Take a few blocks; the last one is left, and comes again."""
+        """Take a few blocks; the last one is left, and redelivered."""
         blocks = self.reader.blocks(max(1, count // 4), timeout=self.worker.patience())
         while True:
             block = next(blocks, None)
@@ -247,7 +247,7 @@ class Inflow:
 
 
 def read(worker: Worker, flow: int) -> bool:
-    """Read numbers in all ways, and check that none is missing, torn or comes again."""
+    """Read numbers in all ways, and check that none is missing, torn or delivered twice."""
     with worker.heap.stream_reader(FLOWS[flow].id, PATIENCE) as reader:
         inflow = Inflow(worker, reader, flow)
         while not worker.resigns():

@@ -1,0 +1,522 @@
+"""One suite that an endpoint of every kind passes; `endpoints.ROLES` has the kinds."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import pickle
+import select
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import endpoints
+import peers
+import pytest
+import threads
+from endpoints import ROLES, Role
+
+import ipcheap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SHORT = 0.05
+SENDERS = [role for role in ROLES.values() if role.send_many]
+
+
+@pytest.fixture(params=ROLES.values(), ids=lambda role: role.name)
+def role(request: pytest.FixtureRequest) -> Role:
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def heap(heap_name: str, role: Role) -> Iterator[ipcheap.Heap]:
+    with ipcheap.Heap.create(heap_name, "1MiB") as heap:
+        role.add(heap, "c")
+        yield heap
+        if not heap.closed:
+            assert heap.check() == []
+
+
+@pytest.fixture
+def mine(heap: ipcheap.Heap, role: Role) -> Iterator[Any]:
+    with role.of_heap(heap, "c") as endpoint:
+        yield endpoint
+
+
+def other(heap: ipcheap.Heap, role: Role) -> Any:
+    return ROLES[role.other].of_heap(heap, "c")
+
+
+def calls(role: Role, endpoint: Any) -> dict[str, Callable[[], Any]]:
+    """Return calls that only the thread may make that claimed the endpoint."""
+    return {
+        "act": lambda: role.act(endpoint, 0),
+        "attempt": lambda: role.attempt(endpoint),
+        "fileno": endpoint.fileno,
+        "wait_peer": lambda: endpoint.wait_peer(0),
+        "wait": lambda: ipcheap.wait([endpoint], 0),
+        "coroutine": lambda: asyncio.run(role.coroutine(endpoint)),
+    }
+
+
+def errors(role: Role, endpoint: Any) -> dict[str, str]:
+    """Return what each of these calls raises."""
+    found = {}
+    for name, call in calls(role, endpoint).items():
+        try:
+            call()
+        except ipcheap.Error as error:
+            found[name] = type(error).__name__
+        else:
+            found[name] = "nothing"
+    return found
+
+
+def all_raise(error: str) -> dict[str, str]:
+    return dict.fromkeys(("act", "attempt", "fileno", "wait_peer", "wait", "coroutine"), error)
+
+
+# Claims -------------------------------------------------------------------------------------
+
+
+def test_a_side_has_one_holder_and_its_name_is_told(
+    heap: ipcheap.Heap, role: Role, mine: Any
+) -> None:
+    with pytest.raises(ipcheap.ChannelBusy, match=rf"'c'.*{role.name} side.*{os.getpid()}"):
+        role.of_heap(heap, "c")
+    mine.close()
+    role.of_heap(heap, "c").close()
+    with peers.run(endpoints.hold, heap, role.name) as peer:
+        peer.hear()
+        with pytest.raises(ipcheap.ChannelBusy, match=rf"'c'.*{role.name} side.*{peer.pid}"):
+            role.of_heap(heap, "c", SHORT)
+        threading.Timer(0.2, peer.tell, ["close"]).start()
+        with role.of_heap(heap, "c", peers.PATIENCE):
+            pass
+        peer.hear()
+        peer.tell("end")
+
+
+def test_the_side_of_a_killed_holder_can_be_claimed(heap: ipcheap.Heap, role: Role) -> None:
+    with peers.run(endpoints.hold, heap, role.name) as peer:
+        peer.hear()
+        threading.Timer(0.2, peer.kill).start()
+        with role.of_heap(heap, "c", peers.PATIENCE):
+            pass
+
+
+def test_a_claim_waits_for_the_channel(heap: ipcheap.Heap, role: Role) -> None:
+    with pytest.raises(ipcheap.ChannelNotFound, match="later"):
+        role.of_heap(heap, "later")
+    began = time.monotonic()
+    with pytest.raises(KeyError):
+        role.of_heap(heap, "later", SHORT)
+    assert time.monotonic() - began >= SHORT
+    threading.Timer(0.1, role.add, [heap, "later"]).start()
+    role.of_heap(heap, "later", peers.PATIENCE).close()
+
+
+def test_a_channel_of_another_kind_is_refused(heap: ipcheap.Heap, role: Role) -> None:
+    channel = role.add(heap, "c")
+    heap.add_static_segment("static", 64)
+    with pytest.raises(ipcheap.ChannelTypeError, match="static"):
+        role.of_heap(heap, "static")
+    for another in ROLES.values():
+        if another.add is not role.add:
+            with pytest.raises(ipcheap.ChannelTypeError, match="c"):
+                another.of_heap(heap, "c")
+            with pytest.raises(ipcheap.ChannelTypeError, match="c"):
+                another.add(heap, "c")
+    assert heap.channel("c") == channel
+    assert "c" in list(heap.channels)
+
+
+def test_its_channel_pickles_and_the_endpoint_does_not(
+    heap: ipcheap.Heap, role: Role, mine: Any
+) -> None:
+    channel = role.add(heap, "c")
+    again = pickle.loads(pickle.dumps(channel))
+    assert (again, hash(again)) == (channel, hash(channel))
+    with pytest.raises(TypeError, match="pass its channel"):
+        pickle.dumps(mine)
+    if not role.send_many:
+        with other(heap, role) as sender:
+            ROLES[role.other].act(sender, 0)
+    mine.close()
+    assert peers.call(endpoints.use_channel, channel, role.name) == ("c", channel.capacity)
+
+
+# Closing ------------------------------------------------------------------------------------
+
+
+def test_close_is_idempotent_and_final(role: Role, mine: Any) -> None:
+    assert not mine.closed
+    assert "'c'" in repr(mine)
+    assert mine.channel == "c"
+    mine.fileno()
+    mine.close()
+    mine.close()
+    assert mine.closed
+    assert "closed" in repr(mine)
+    assert errors(role, mine) == all_raise("EndpointClosed")
+    with pytest.raises(ValueError, match="closed"):
+        role.act(mine, 0)
+    assert mine.statistics().capacity == 2
+    with mine:
+        pass
+
+
+def test_a_closed_heap_has_closed_it(heap: ipcheap.Heap, heap_name: str, role: Role) -> None:
+    with ipcheap.Heap.attach(heap_name) as attached:
+        mine = role.of_heap(attached, "c")
+        attached.close()
+        assert mine.closed
+        assert errors(role, mine) == all_raise("HeapClosed")
+        mine.close()
+    with other(heap, role) as peer, pytest.raises(ipcheap.ChannelClosed):
+        stalled_act(ROLES[role.other], peer)
+
+
+def stalled_act(role: Role, endpoint: Any) -> None:
+    """Act until a call would have to wait, and let that one wait."""
+    while True:
+        role.act(endpoint, peers.PATIENCE)
+
+
+def test_what_is_dropped_is_closed_with_a_warning(heap: ipcheap.Heap, role: Role) -> None:
+    mine = role.of_heap(heap, "c")
+    with pytest.warns(ResourceWarning, match="unclosed.*'c'"):
+        del mine
+    with other(heap, role) as peer, pytest.raises(ipcheap.ChannelClosed):
+        stalled_act(ROLES[role.other], peer)
+    role.of_heap(heap, "c").close()
+
+
+def test_a_threads_end_closes_what_it_claimed(heap: ipcheap.Heap, role: Role) -> None:
+    mine = threads.call(lambda: role.of_heap(heap, "c"))
+    with other(heap, role) as peer, pytest.raises(ipcheap.ChannelClosed):
+        stalled_act(ROLES[role.other], peer)
+    assert set(errors(role, mine).values()) <= {"EndpointClosed", "WrongThread"}
+    mine.close()
+    role.of_heap(heap, "c").close()
+
+
+def test_a_normal_end_of_the_process_closes_it(heap: ipcheap.Heap, role: Role) -> None:
+    with peers.run(endpoints.end_without_closing, heap, role.name) as process:
+        assert process.wait() == 0
+    with other(heap, role) as peer, pytest.raises(ipcheap.ChannelClosed):
+        stalled_act(ROLES[role.other], peer)
+
+
+# Threads and processes ------------------------------------------------------------------------
+
+
+def test_only_the_thread_that_claimed_it_may_use_it(role: Role, mine: Any) -> None:
+    assert threads.call(lambda: errors(role, mine)) == all_raise("WrongThread")
+    with pytest.raises(ipcheap.WrongThread, match="MainThread"):
+        threads.call(lambda: role.act(mine, 0))
+    with pytest.raises(RuntimeError):
+        threads.call(mine.close)
+    assert threads.call(mine.statistics).capacity == 2
+    assert not mine.closed
+
+
+def test_a_forked_child_may_not_use_it(heap: ipcheap.Heap, role: Role, mine: Any) -> None:
+    expected = all_raise("WrongProcess")
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            with pytest.raises(ipcheap.WrongProcess):
+                mine.close()
+            code = 0 if errors(role, mine) == expected else 2
+            mine.statistics()
+            with ipcheap.Heap.attach(heap.name or ""):  # the heap works in the child
+                pass
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    with other(heap, role) as peer:  # and nothing was closed here
+        with contextlib.suppress(TimeoutError):
+            role.act(mine, 0)
+        ROLES[role.other].attempt(peer)
+        assert not mine.closed
+
+
+# The other side -------------------------------------------------------------------------------
+
+
+def test_wait_peer_waits_for_a_living_other_side(heap: ipcheap.Heap, role: Role, mine: Any) -> None:
+    began = time.monotonic()
+    with pytest.raises(TimeoutError, match="other side"):
+        mine.wait_peer(timeout=SHORT)
+    assert time.monotonic() - began >= SHORT
+    with peers.run(endpoints.hold, heap, role.other) as peer:
+        mine.wait_peer(timeout=peers.PATIENCE)
+        peer.hear()
+        peer.kill()
+        peer.wait()
+    with pytest.raises(TimeoutError):
+        mine.wait_peer(timeout=SHORT)
+
+
+@pytest.mark.parametrize("kill", [False, True], ids=["closed", "died"])
+def test_the_end_of_the_other_side_ends_a_wait(
+    heap: ipcheap.Heap, role: Role, mine: Any, kill: bool
+) -> None:
+    with peers.run(endpoints.hold, heap, role.other) as peer:
+        peer.hear()
+        role.stall(mine)
+        threading.Timer(0.2, peer.kill if kill else lambda: peer.tell("close")).start()
+        error = ipcheap.PeerDied if kill else ipcheap.ChannelClosed
+        with pytest.raises(error, match=f"'c'.*{role.other}"):
+            role.act(mine, peers.PATIENCE)
+        with pytest.raises(error):
+            role.attempt(mine)
+        with pytest.raises(error):
+            asyncio.run(role.coroutine(mine))
+        assert ipcheap.wait([mine], 0) == [mine]
+        assert select.select([mine], [], [], 0)[0] == [mine]
+        if not kill:
+            peer.hear()
+            peer.tell("end")
+    with other(heap, role), pytest.raises(TimeoutError):  # a new holder cancels the end
+        role.act(mine, 0)
+
+
+def test_a_side_that_was_never_claimed_is_waited_for(role: Role, mine: Any) -> None:
+    role.stall(mine)
+    assert not role.attempt(mine)
+    with pytest.raises(TimeoutError):
+        role.act(mine, SHORT)
+
+
+# Removal --------------------------------------------------------------------------------------
+
+
+def test_a_channel_in_use_is_removed_with_force_only(
+    heap: ipcheap.Heap, role: Role, mine: Any
+) -> None:
+    with pytest.raises(ipcheap.ChannelBusy, match=rf"'c'.*{os.getpid()}"):
+        heap.remove_channel("c")
+    role.stall(mine)
+    threading.Timer(0.1, lambda: heap.remove_channel("c", force=True)).start()
+    with pytest.raises(ipcheap.EndpointClosed, match="'c'"):
+        role.act(mine, peers.PATIENCE)
+    # Pollers and wait() find it ready, so that its user learns of the end.
+    ready = {"fileno": "nothing", "wait": "nothing"}
+    assert errors(role, mine) == all_raise("EndpointClosed") | ready
+    assert ipcheap.wait([mine], 0) == [mine]
+    assert select.select([mine], [], [], 0)[0] == [mine]
+    mine.close()
+    assert heap.statistics().in_use == 0
+    with pytest.raises(ipcheap.ChannelNotFound):
+        role.of_heap(heap, "c")
+
+
+# Waiting --------------------------------------------------------------------------------------
+
+
+def test_time_runs_out_and_changes_nothing(role: Role, mine: Any) -> None:
+    role.stall(mine)
+    before = dataclasses.asdict(mine.statistics())
+    for seconds in (0, SHORT, 0.6):  # the last is longer than one sleep
+        began = time.monotonic()
+        with pytest.raises(TimeoutError, match="'c'"):
+            role.act(mine, seconds)
+        assert seconds <= time.monotonic() - began < seconds + 5
+    for wrong, error in ((-1, ValueError), (float("nan"), ValueError), ("1", TypeError)):
+        with pytest.raises(error):
+            role.act(mine, wrong)
+    after = dataclasses.asdict(mine.statistics())
+    same = {"capacity", "sent", "received", "written", "read", "writes", "reads", "lost", "held"}
+    assert {k: after[k] for k in same & after.keys()} == {
+        k: before[k] for k in same & before.keys()
+    }
+    assert after["parks"] > before["parks"]
+
+
+def test_the_descriptor_says_whether_there_is_something_to_do(
+    heap: ipcheap.Heap, role: Role, mine: Any
+) -> None:
+    with other(heap, role) as peer:
+        descriptor = mine.fileno()
+        assert mine.fileno() == descriptor
+
+        def readable() -> bool:
+            return bool(select.select([descriptor], [], [], 0)[0])
+
+        for _ in range(3):
+            role.stall(mine)
+            assert not readable()
+            assert ipcheap.wait([mine], 0) == []
+            began = time.monotonic()
+            assert ipcheap.wait([mine], SHORT) == []
+            assert time.monotonic() - began >= SHORT
+            ROLES[role.other].act(peer, 0)
+            assert readable()
+            assert readable()  # level-triggered
+            assert ipcheap.wait([mine, mine], peers.PATIENCE) == [mine, mine]
+            role.act(mine, 0)
+        role.stall(mine)
+        peer.close()
+        assert readable()
+
+
+def test_another_process_ends_every_kind_of_wait(heap: ipcheap.Heap, role: Role, mine: Any) -> None:
+    waits: list[Callable[[], Any]] = [
+        lambda: role.act(mine, peers.PATIENCE),
+        lambda: ipcheap.wait([mine], peers.PATIENCE),
+        lambda: select.select([mine], [], [], peers.PATIENCE)[0],
+        lambda: asyncio.run(asyncio.wait_for(role.coroutine(mine), peers.PATIENCE)),
+    ]
+    with peers.run(endpoints.hold, heap, role.other) as peer:
+        peer.hear()
+        for wait in waits:
+            role.stall(mine)
+            threading.Timer(SHORT, peer.tell, ["act"]).start()
+            assert wait() != []
+            assert peer.hear() == "done"
+        peer.tell("end")
+
+
+def test_other_threads_run_while_it_sleeps(role: Role, mine: Any) -> None:
+    role.stall(mine)
+    turns = 0
+    asleep = threading.Event()
+
+    def count() -> None:
+        nonlocal turns
+        asleep.wait()
+        end = time.monotonic() + 0.1
+        while time.monotonic() < end:
+            turns += 1
+        assert turns > 100
+
+    with threads.run(count):
+        asleep.set()
+        with pytest.raises(TimeoutError):
+            role.act(mine, 0.3)
+    assert turns > 100
+
+
+def test_an_exception_of_a_signal_handler_ends_a_wait_and_changes_nothing(
+    heap: ipcheap.Heap, role: Role, mine: Any
+) -> None:
+    def handle(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    role.stall(mine)
+    before = signal.signal(signal.SIGUSR1, handle)
+    try:
+        waits: list[Callable[[], Any]] = [
+            lambda: role.act(mine, peers.PATIENCE),
+            lambda: mine.wait_peer(peers.PATIENCE),
+            lambda: ipcheap.wait([mine], peers.PATIENCE),
+        ]
+        for wait in waits:
+            threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGUSR1]).start()
+            with pytest.raises(KeyboardInterrupt):
+                wait()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    with other(heap, role) as peer:
+        assert not role.attempt(mine)
+        ROLES[role.other].act(peer, 0)
+        role.act(mine, 0)
+
+
+def test_what_is_cancelled_has_done_nothing(heap: ipcheap.Heap, role: Role, mine: Any) -> None:
+    async def main() -> None:
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(SHORT):
+                    await role.coroutine(mine)
+            task = asyncio.create_task(role.coroutine(mine))
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        task = asyncio.create_task(role.coroutine(mine))
+        await asyncio.sleep(0.01)
+        ROLES[role.other].act(peer, 0)
+        await asyncio.wait_for(task, peers.PATIENCE)
+
+    role.stall(mine)
+    with other(heap, role) as peer:
+        asyncio.run(main())
+        assert not role.attempt(mine)
+
+
+def test_closing_it_ends_a_coroutine_that_waits(role: Role, mine: Any) -> None:
+    async def main() -> None:
+        task = asyncio.create_task(role.coroutine(mine))
+        await asyncio.sleep(0.01)
+        mine.close()
+        with pytest.raises(ipcheap.EndpointClosed):
+            await asyncio.wait_for(task, peers.PATIENCE)
+
+    role.stall(mine)
+    asyncio.run(main())
+
+
+# Statistics -----------------------------------------------------------------------------------
+
+
+def test_statistics_are_frozen_and_count(heap: ipcheap.Heap, role: Role, mine: Any) -> None:
+    statistics: Any = mine.statistics()
+    assert dataclasses.fields(statistics)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        statistics.parks = 1
+    assert pickle.loads(pickle.dumps(statistics)) == statistics
+    assert mine.capacity == statistics.capacity == 2
+    with peers.run(endpoints.hold, heap, role.other) as peer:
+        peer.hear()
+        role.stall(mine)
+        threading.Timer(0.2, peer.tell, ["act"]).start()
+        role.act(mine, peers.PATIENCE)
+        peer.hear()
+        peer.tell("end")
+    assert mine.statistics().parks > statistics.parks
+
+
+# Doing many things ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", SENDERS, ids=lambda role: role.name, indirect=True)
+@pytest.mark.parametrize("how", ["TimeoutError", "ChannelClosed", "PeerDied", "KeyboardInterrupt"])
+def test_what_is_done_in_part_says_how_much(
+    heap: ipcheap.Heap, role: Role, mine: Any, how: str
+) -> None:
+    assert role.send_many
+    if how == "TimeoutError":
+        for timeout in (0, SHORT):
+            with pytest.raises(TimeoutError) as raised:
+                role.send_many(mine, timeout)
+            assert raised.value.done == (2 if timeout == 0 else 0)  # type: ignore[attr-defined]
+        return
+    if how == "KeyboardInterrupt":
+        before = signal.signal(signal.SIGUSR1, signal.default_int_handler)
+        try:
+            threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGUSR1]).start()
+            with pytest.raises(KeyboardInterrupt) as interrupted:
+                role.send_many(mine, peers.PATIENCE)
+            assert interrupted.value.done == 2  # type: ignore[attr-defined]
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+        return
+    kill = how == "PeerDied"
+    with peers.run(endpoints.hold, heap, role.other) as peer:
+        peer.hear()
+        threading.Timer(0.2, peer.kill if kill else lambda: peer.tell("close")).start()
+        with pytest.raises(getattr(ipcheap, how)) as ended:
+            role.send_many(mine, peers.PATIENCE)
+        assert ended.value.done == 2
+        if not kill:
+            peer.hear()
+            peer.tell("end")
