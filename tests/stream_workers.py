@@ -19,8 +19,8 @@ def describe(stream: ipcheap.Stream) -> tuple[Any, ...]:
     return stream.capacity, stream.backlog, stream.dtype.str, stream.overwrite
 
 
-def overwrite(heap: ipcheap.Heap, id: str, seconds: float) -> None:
-    """Overwrite consecutive numbers as fast as possible, in portions of several sizes."""
+def overwrite(heap: ipcheap.Heap, id: str, seconds: float) -> int:
+    """Overwrite consecutive numbers as fast as possible, in portions of several sizes: how many."""
     end = time.monotonic() + seconds
     next_ = 0
     with heap.stream_writer(id) as writer:
@@ -28,6 +28,10 @@ def overwrite(heap: ipcheap.Heap, id: str, seconds: float) -> None:
             for count in (1, 7, 100, 1000, 3000):
                 writer.write(np.arange(next_, next_ + count, dtype="u8"))
                 next_ += count
+                with writer.window(count) as window:
+                    window[:] = np.arange(next_, next_ + count, dtype="u8")
+                next_ += count
+    return next_
 
 
 def write_until_killed(heap: ipcheap.Heap, id: str) -> None:

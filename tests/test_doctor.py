@@ -17,6 +17,7 @@ import apart
 import kinds
 import peers
 import pytest
+import stream_workers
 import workers
 
 import ipcheap
@@ -196,6 +197,48 @@ def test_what_nobody_can_mend_is_said_to_be_so(heap: ipcheap.Heap) -> None:
         assert "cannot be helped" in text
         raw[at : at + 8] = mine
     record.free()
+    assert command(heap.name)[0] == 0
+
+
+def test_a_dead_side_of_a_stream_is_named_and_recovered(heap: ipcheap.Heap) -> None:
+    assert heap.name
+    stream = heap.add_stream("flow", 1000)
+    with peers.run(stream_workers.write_until_killed, heap, "flow") as peer:
+        pid = peer.pid
+        with stream.reader() as reader:
+            reader.wait_peer(peers.PATIENCE)
+        peer.kill()
+        peer.wait()
+    code, text = command(heap.name)
+    assert code == 1
+    assert f"pid {pid}" in text
+    assert "has died and is not yet recovered" in text
+    seen = facts("--repair", heap.name)
+    assert (seen["code"], seen["verdict"], seen["channels"]) == (0, "mended", 2)
+    assert seen["recovery"]["endpoints"] == 1
+    assert command(heap.name)[0] == 0
+    with stream.reader() as reader:
+        reader.skip()
+        with pytest.raises(ipcheap.PeerDied):
+            reader.read(timeout=0)
+
+
+def test_a_stream_with_impossible_positions_is_broken(heap: ipcheap.Heap) -> None:
+    assert heap.name
+    stream = heap.add_stream("flow", 1000)
+    with stream.writer() as writer, stream.reader() as reader:
+        while writer.position < 77_770:
+            writer.write(bytes(777))
+            reader.read()
+        written, released = struct.pack("Q", writer.position), struct.pack("Q", 12)
+    with bytes_of(heap.name) as raw:
+        at = raw.find(written)  # the writer's side comes first
+        raw[at : at + 8] = released
+        for options, expected in (((), 1), (("--repair",), 2)):
+            code, text = command(*options, heap.name)
+            assert code == expected
+            assert "released more items than were written (12 written" in text
+        raw[at : at + 8] = written
     assert command(heap.name)[0] == 0
 
 

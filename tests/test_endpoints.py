@@ -453,6 +453,25 @@ def test_what_is_cancelled_has_done_nothing(heap: ipcheap.Heap, role: Role, mine
         assert not role.attempt(mine)
 
 
+def test_closing_the_heap_ends_every_wait(heap: ipcheap.Heap, role: Role) -> None:
+    def waits(mine: Any) -> list[Callable[[], Any]]:
+        return [
+            lambda: role.act(mine, peers.PATIENCE),
+            lambda: mine.wait_peer(peers.PATIENCE),
+            lambda: ipcheap.wait([mine], peers.PATIENCE),
+            lambda: asyncio.run(role.coroutine(mine)),
+        ]
+
+    for which in range(4):
+        attached = ipcheap.Heap.attach(heap.name or "")
+        with role.of_heap(attached, "c") as mine:
+            role.stall(mine)
+            threading.Timer(0.1, attached.close).start()
+            with pytest.raises(ipcheap.HeapClosed):
+                waits(mine)[which]()
+            assert mine.closed
+
+
 def test_closing_it_ends_a_coroutine_that_waits(role: Role, mine: Any) -> None:
     async def main() -> None:
         task = asyncio.create_task(role.coroutine(mine))

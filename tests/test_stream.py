@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import itertools
 import os
 import pickle
 import random
@@ -29,6 +31,9 @@ import ipcheap
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+KILLS = int(os.environ.get("IPCHEAP_STREAM_KILLS", "60"))
+SECONDS = float(os.environ.get("IPCHEAP_STREAM_SECONDS", "1"))
 
 each_kind = pytest.mark.parametrize("kind", kinds.ALL[::3], ids=str)
 
@@ -513,21 +518,41 @@ def test_overwriting_never_waits_and_counts(pair: Any) -> None:
     assert reader.position == 960
 
 
+@pytest.mark.timeout(SECONDS + 120)
 def test_a_fast_writer_is_never_seen_tearing(heap: ipcheap.Heap) -> None:
-    stream = heap.add_stream("s", 4096, dtype="u8", overwrite=True)
-    with stream.reader() as reader, peers.run(stream_workers.overwrite, heap, "s", 1.0):
-        delivered = skipped = 0
-        try:
-            while True:
-                items = reader.read(timeout=peers.PATIENCE)
-                assert (np.diff(items.astype("i8")) == 1).all()
-                assert items[-1] + 1 == reader.position
+    """IPCHEAP_STREAM_SECONDS says how long it writes."""
+    stream = heap.add_stream("s", 4096, dtype="u8", backlog=512, overwrite=True)
+    looks = delivered = skipped = 0
+
+    def look(items: Any, position: int) -> None:
+        """Compare items that end before a position with their numbers."""
+        first = position - len(items)
+        assert (items == np.arange(first, position, dtype="u8")).all()
+
+    with stream.reader() as reader, peers.run(stream_workers.overwrite, heap, "s", SECONDS) as peer:
+        with contextlib.suppress(ipcheap.ChannelClosed):
+            for looks in itertools.count():
+                items = reader.read(at_least=1 + looks % 1000, timeout=peers.PATIENCE)
+                look(items, reader.position)
                 delivered += len(items)
+                assert delivered + skipped + reader.lost == reader.position
+                look(reader.history(), reader.position)
+                with reader.window(1000, peers.PATIENCE, at_least=1, overlap=512) as window:
+                    begin, before = reader.position, reader.position - int(window[0])
+                    look(window, begin + len(window) - before)
+                    assert delivered + skipped + reader.lost == begin
+                    taken = (len(window) - before) // (1 + looks % 3)
+                    reader.release(taken)
+                delivered += taken
+                assert delivered + skipped + reader.lost == reader.position
+                peeked = reader.peek(100, peers.PATIENCE, at_least=1)
+                look(peeked, reader.position + len(peeked))
                 skipped += reader.skip(10)
                 assert delivered + skipped + reader.lost == reader.position
-        except ipcheap.ChannelClosed:
-            pass
+        written = peer.result()
+        assert delivered + skipped + reader.lost == reader.position == written
         assert reader.lost > 0
+    print(f"{written:,} written, {delivered:,} delivered, {looks:,} times, {reader.lost:,} lost")
 
 
 # Ends and waiting ---------------------------------------------------------------------------
@@ -559,18 +584,19 @@ def test_a_killed_writer_leaves_a_prefix(heap: ipcheap.Heap) -> None:
             assert writer.position == len(items)
 
 
+@pytest.mark.timeout(120 + KILLS / 2)
 @each_kind
 def test_sides_killed_at_random_lose_and_repeat_nothing(
     kind: kinds.Kind, heap_name: str, tmp_path: Path
 ) -> None:
     """IPCHEAP_STREAM_KILLS says how many of each side are killed."""
-    dice, kills = random.Random(7), int(os.environ.get("IPCHEAP_STREAM_KILLS", "60"))
+    dice = random.Random(7)
     with kinds.made(kind, heap_name, tmp_path, "4MiB") as heap:
         heap.add_stream("s", 1000, dtype="u8", backlog=50)
         work = (stream_workers.write_numbers, stream_workers.read_numbers)
         children = [forked(part, heap, n) for n, part in enumerate(work)]
         try:
-            for kill in range(2 * kills):
+            for kill in range(2 * KILLS):
                 time.sleep(dice.random() * 0.02)
                 side = kill % 2
                 os.kill(children[side], signal.SIGKILL)
