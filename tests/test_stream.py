@@ -196,8 +196,9 @@ def test_no_call_waits_for_more_than_half(pair: Any, call: str) -> None:
     wait = {"window": lambda: reader.window(6, 0).__enter__()}
     with pytest.raises(TimeoutError):
         wait.get(call, lambda: getattr(reader, call)(6, timeout=0))()
-    with pytest.raises(ValueError, match="half its capacity"):
-        getattr(reader, call)(7)
+    for count in (7, 2**40, 2**70):
+        with pytest.raises(ValueError, match="half its capacity"):
+            getattr(reader, call)(count)
     with pytest.raises(ValueError, match="at most n"):
         getattr(reader, call)(3, at_least=4)
 

@@ -306,13 +306,13 @@ static PyObject *stream_history_some(PyObject *object, PyObject *arguments) {
     return fill_some(object, arguments, history);
 }
 
-/* Returns `count` bytes if they are there now; otherwise the error as a number. */
-static PyObject *bytes_now(py_stream *self, int64_t count) {
+/* Returns `few` to `count` bytes if they are there now; otherwise the error as a number. */
+static PyObject *bytes_now(py_stream *self, int64_t few, int64_t count) {
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)count);
     if (!bytes) return NULL;
-    int64_t done = read_core(self, PyBytes_AsString(bytes), (uint64_t)count, (uint64_t)count);
+    int64_t done = read_core(self, PyBytes_AsString(bytes), (uint64_t)few, (uint64_t)count);
     if (done == count) return bytes;
-    if (done > 0) { /* the last ones: the writer has ended */
+    if (done > 0) { /* the last ones: the writer has ended, or overwrites */
         PyObject *shorter = PyBytes_FromStringAndSize(PyBytes_AsString(bytes), (Py_ssize_t)done);
         Py_DECREF(bytes);
         return shorter;
@@ -328,14 +328,14 @@ static PyObject *stream_read(PyObject *object, PyObject *const *given, Py_ssize_
     PyObject *arguments[3];
     if (arguments_of(given, count, names, words, 0, arguments) || too_many(count)) return NULL;
     if (self->plain && self->side.endpoint && !arguments[2]) {
-        int64_t wanted = -1;
+        int64_t few = 1, wanted = -1;
         if (!arguments[0] || arguments[0] == Py_None)
             wanted = ipcheap_stream_ready(self->side.endpoint);
         else if (PyLong_CheckExact(arguments[0]))
-            wanted = PyLong_AsLongLong(arguments[0]);
+            few = wanted = PyLong_AsLongLong(arguments[0]);
         if (wanted == -1 && PyErr_Occurred()) PyErr_Clear();
-        if (wanted > 0 && (uint64_t)wanted <= self->layout.most_waited_for) {
-            PyObject *bytes = bytes_now(self, wanted);
+        if (wanted > 0 && (uint64_t)few <= self->layout.most_waited_for) {
+            PyObject *bytes = bytes_now(self, few, wanted);
             if (!bytes || PyBytes_Check(bytes)) return bytes;
             Py_DECREF(bytes);
         }
