@@ -484,6 +484,33 @@ def test_closing_it_ends_a_coroutine_that_waits(role: Role, mine: Any) -> None:
     asyncio.run(main())
 
 
+def test_a_task_that_never_has_to_wait_lets_others_run(
+    heap: ipcheap.Heap, role: Role, mine: Any
+) -> None:
+    turns = 0
+
+    async def tick() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        ticker = asyncio.create_task(tick())
+        for _ in range(300):
+            if role.send_many:
+                await role.coroutine(mine)
+                ROLES[role.other].act(peer, 0)
+            else:
+                ROLES[role.other].act(peer, 0)
+                await role.coroutine(mine)
+        ticker.cancel()
+
+    with other(heap, role) as peer:
+        asyncio.run(main())
+    assert turns >= 3
+
+
 # Statistics -----------------------------------------------------------------------------------
 
 

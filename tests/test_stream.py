@@ -805,6 +805,31 @@ def test_a_cancelled_read_has_taken_nothing(pair: Any) -> None:
     assert reader.watermark == 1
 
 
+def test_coroutines_that_wait_for_different_numbers_do_not_disturb_each_other(pair: Any) -> None:
+    writer, reader = pair(100)
+
+    async def main() -> None:
+        few = asyncio.create_task(reader.aread(5))
+        await asyncio.sleep(0.01)
+        many = asyncio.create_task(reader.aread(30))
+        await asyncio.sleep(0.01)
+        reader.watermark = 50  # which is for pollers
+        writer.write(bytes(5))
+        assert await asyncio.wait_for(few, peers.PATIENCE) == bytes(5)
+        writer.write(bytes(29))
+        await asyncio.sleep(0.01)
+        assert not many.done()
+        writer.write(bytes(1))
+        assert await asyncio.wait_for(many, peers.PATIENCE) == bytes(30)
+
+    asyncio.run(main())
+    assert reader.watermark == 50
+    writer.write(bytes(49))
+    assert ipcheap.wait([reader], 0) == []
+    writer.write(bytes(1))
+    assert ipcheap.wait([reader], 0) == [reader]
+
+
 # Without NumPy ------------------------------------------------------------------------------
 
 
