@@ -66,9 +66,35 @@ void in_two_processes(void (*first)(double *result), void (*second)(void), doubl
     waitpid(pid, NULL, 0);
 }
 
-void both_start(void) {
-    atomic_fetch_add(&meeting->start, 1);
-    while (atomic_load(&meeting->start) < 2) pause_briefly();
+void both_arrive(uint32_t nth) {
+    atomic_fetch_add(&meeting->arrived, 1);
+    while (atomic_load(&meeting->arrived) < 2 * nth) pause_briefly();
+}
+
+enum { TRIPS = 20000 };
+
+static void line_there(double *result) {
+    both_start();
+    double begin = now();
+    for (uint64_t i = 1; i <= TRIPS; i++) {
+        atomic_store_explicit(&meeting->sent, i, memory_order_release);
+        while (atomic_load_explicit(&meeting->received, memory_order_acquire) != i) {}
+    }
+    *result = (now() - begin) / TRIPS;
+}
+
+static void line_back(void) {
+    both_start();
+    for (uint64_t i = 1; i <= TRIPS; i++) {
+        while (atomic_load_explicit(&meeting->sent, memory_order_acquire) != i) {}
+        atomic_store_explicit(&meeting->received, i, memory_order_release);
+    }
+}
+
+double cache_line(void) {
+    double result;
+    in_two_processes(line_there, line_back, &result);
+    return result;
 }
 
 /* A heap ----------------------------------------------------------------------------------- */

@@ -52,7 +52,7 @@ void row(const char *what, double ns, double floor, const char *of);
 struct meeting {
     _Alignas(128) _Atomic uint64_t sent;
     _Alignas(128) _Atomic uint64_t received;
-    _Alignas(128) _Atomic uint32_t start;
+    _Alignas(128) _Atomic uint32_t arrived;
 };
 
 extern struct meeting *meeting;
@@ -61,8 +61,13 @@ extern struct meeting *meeting;
 void *shared_memory(size_t nbytes);
 /* Runs the second one in a child on another processor, until both have returned. */
 void in_two_processes(void (*first)(double *result), void (*second)(void), double *result);
+/* Returns when both have come to the nth place, counted from 1. */
+void both_arrive(uint32_t nth);
 /* What is timed begins here, in both at once. */
-void both_start(void);
+static inline void both_start(void) { both_arrive(1); }
+
+/* Nanoseconds for a cache line to the other processor and back. */
+double cache_line(void);
 
 /* A heap ----------------------------------------------------------------------------------- */
 

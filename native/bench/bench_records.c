@@ -19,8 +19,6 @@ enum { BULK = 40000, BULK_BYTES = 65536, BULK_SLOTS = 16, BULK_BUFFERS = 1024 };
 
 /* What both processes share besides the heap. */
 struct arena {
-    _Alignas(128) _Atomic uint32_t ping;
-    _Alignas(128) _Atomic uint32_t pong;
     _Alignas(128) unsigned char slots[RING][64];
     struct there_and_back {
         _Alignas(128) _Atomic uint64_t slots[FEW];
@@ -32,26 +30,6 @@ static struct arena *arena;
 static int segment;
 
 /* Floors ----------------------------------------------------------------------------------- */
-
-static void line_there(double *result) {
-    atomic_store(&arena->ping, 0);
-    atomic_store(&arena->pong, 0);
-    both_start();
-    double begin = now();
-    for (uint32_t i = 1; i <= TRIPS; i++) {
-        atomic_store_explicit(&arena->ping, i, memory_order_release);
-        while (atomic_load_explicit(&arena->pong, memory_order_acquire) != i) {}
-    }
-    *result = (now() - begin) / TRIPS;
-}
-
-static void line_back(void) {
-    both_start();
-    for (uint32_t i = 1; i <= TRIPS; i++) {
-        while (atomic_load_explicit(&arena->ping, memory_order_acquire) != i) {}
-        atomic_store_explicit(&arena->pong, i, memory_order_release);
-    }
-}
 
 /*
  * The same with a payload in a line of its own, as every exchange of memory by offset has
@@ -240,7 +218,7 @@ int main(int count, char **arguments) {
     static double line[MOST], payload[MOST], ring[MOST], cached[MOST], memory[MOST], handed[MOST],
         record[MOST], trip[MOST], long_trip[MOST], pair[MOST], extent[MOST], bulk[MOST];
     for (int r = 0; r < repetitions; r++) {
-        in_two_processes(line_there, line_back, &line[r]);
+        line[r] = cache_line();
         in_two_processes(payload_there, payload_back, &payload[r]);
         trips(2, 3, FEW, &trip[r]);
         trips(5, 6, RING, &long_trip[r]);
