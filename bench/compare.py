@@ -3,6 +3,7 @@
     python bench/compare.py                        # everything: about twenty-five minutes
     python bench/compare.py --quick                # one short repetition each: under two minutes
     python bench/compare.py --only records-64,frames --peers ipcheap,os-pipe
+    python bench/compare.py --only 'stream-*'
 
 The report names the peers that are not installed; `pip install '.[bench]'` installs all of
 them. The C library's own benchmarks are included if they have been built (`cmake --preset
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fnmatch
 import json
 import os
 import signal
@@ -106,11 +108,13 @@ def parse(arguments):
 
     def names(known):
         def split(text):
-            chosen = [name for name in text.split(",") if name]
-            for name in chosen:
-                if name not in known:
-                    raise argparse.ArgumentTypeError(f"no {name!r} in {', '.join(known)}")
-            return chosen
+            chosen = []
+            for pattern in filter(None, text.split(",")):
+                found = fnmatch.filter(known, pattern)
+                if not found:
+                    raise argparse.ArgumentTypeError(f"no {pattern!r} in {', '.join(known)}")
+                chosen += found
+            return list(dict.fromkeys(chosen))
 
         return split
 
@@ -146,7 +150,7 @@ def parse(arguments):
 def look_up(key):
     """Return the title and version of a peer, or why it is missing."""
     try:
-        peer = peers.load(key)
+        peer = peers.load(key, peers.MESSAGES if key in peers.MESSAGES else peers.STREAMS)
     except ImportError as error:
         return {"title": key, "version": None, "missing": str(error)}
     return {"title": peer.title, "version": machine.version(peer.package), "missing": None}

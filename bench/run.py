@@ -22,7 +22,7 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # so that it cleans up
     workload = workloads.ALL[order["workload"]]
     try:
-        peer = peers.load(order["peer"])
+        peer = peers.load(order["peer"], workload.carries)
         unsuited = workload.unsuited(order["peer"], peer)
         if unsuited:
             print(json.dumps({"unsuited": unsuited}))

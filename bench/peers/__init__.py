@@ -1,7 +1,8 @@
 """The peers: one module per library, one class per way of using it.
 
-To add a peer, write a module here with a class derived from `peer.Peer`. Add a line to `KNOWN`,
-and a line to the table of docs/benchmarks.md that says how the peer is driven and why.
+To add a peer, write a module here with a class derived from `peer.Peer`, or from `streams.Streams`.
+Add a line to `MESSAGES` or `STREAMS`, and a line to the table of docs/benchmarks.md that says how
+the peer is driven and why.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import importlib
 
 # Key on the command line -> module and class. A peer is imported only in the process that
 # measures it, so that a cold start does not include the other peers.
-KNOWN = {
+MESSAGES = {
     "ipcheap": "peers.ipcheap_heap:IpcheapHeap",
     "mp-pipe": "peers.mp_pipe:MpPipe",
     "mp-queue": "peers.mp_queue:MpQueue",
@@ -25,9 +26,25 @@ KNOWN = {
     "posix-ipc": "peers.posix_ipc_queue:PosixIpcQueue",
     "zenoh-shm": "peers.zenoh_shm:ZenohShm",
 }
+STREAMS = {
+    "ipcheap": "peers.ipcheap_streams:IpcheapStreams",
+    "ipcheap-records": "peers.ipcheap_streams:BesideRecords",
+    "pipe": "peers.pipe_streams:Pipe",
+    "socketpair": "peers.pipe_streams:SocketPair",
+    "ring-bytes": "peers.ring_streams:RingBytes",
+    "ring-bytes-twice": "peers.ring_streams:RingBytesTwice",
+    "ring-struct": "peers.ring_streams:StructItems",
+    "ring-views": "peers.ring_streams:RingViews",
+}
+KNOWN = tuple(MESSAGES | STREAMS)
 
 
-def load(key):
-    """Return the class of a peer; raise ImportError if its library is not installed."""
-    module, _, name = KNOWN[key].partition(":")
+def load(key, carries=MESSAGES):
+    """Return the class of a peer; raise ImportError if its library is not installed.
+
+    None if the peer does not carry messages, or streams.
+    """
+    if key not in carries:
+        return None
+    module, _, name = carries[key].partition(":")
     return getattr(importlib.import_module(module), name)

@@ -13,6 +13,7 @@ from workloads import (
     objects,
     records,
     round_trip,
+    stream,
     throughput,
     two_threads,
 )
@@ -32,6 +33,7 @@ ALL = {
         cold_start,
         churn,
         growth,
+        stream,
     )
     for workload in module.WORKLOADS
 }

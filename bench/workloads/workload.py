@@ -5,12 +5,19 @@ from __future__ import annotations
 import contextlib
 import time
 
+from peers import MESSAGES
 from stage import Stage
 
 NOT_FOR_IT = "not for this peer"  # the peer is then not in the table
 
 # What a workload may need of a peer, and the reason that a peer without it is omitted.
-LACKS = {"blocks": "does not sleep", "spins": "does not spin", "batches": "has no batches"}
+LACKS = {
+    "blocks": "does not sleep",
+    "spins": "does not spin",
+    "batches": "has no batches",
+    "lends": "lends no memory",
+    "polls": "cannot be polled",
+}
 
 
 class Figure:
@@ -31,9 +38,12 @@ class Workload:
     figures = ()  # plots show the first one
     peers = None  # the keys of the peers it is for, None for all
     needs = None  # the attribute of a peer that must be true: a key of LACKS
+    carries = MESSAGES  # where its peers are
 
     def unsuited(self, key, peer):
-        """Return why a peer cannot do this work, None if it can."""
+        """Return why a peer cannot do this work, None if it can; no `peer` carries nothing."""
+        if peer is None:
+            return NOT_FOR_IT
         if self.peers is not None and key not in self.peers:
             return NOT_FOR_IT
         if peer.only and self.key not in peer.only:
@@ -65,13 +75,12 @@ class Flow(Workload):
     most = 1 << 24
 
     def unsuited(self, key, peer):
-        if peer.largest is not None and self.nbytes > peer.largest:
+        if peer is not None and peer.largest is not None and self.nbytes > peer.largest:
             return f"messages of up to {peer.largest} bytes"
         return super().unsuited(key, peer)
 
     def run(self, key, peer, seconds):
-        links = self.consumers * (self.links + self.replies)
-        own = peer(links, self.nbytes, self.depth)
+        own = self.links_of(peer, self.consumers * (self.links + self.replies))
         try:
             stage = Stage(own, self.consumers, self.threads)
             return stage.play(
@@ -82,6 +91,10 @@ class Flow(Workload):
             own.close()
 
     # For the variants ---------------------------------------------------------------------
+
+    def links_of(self, peer, links):
+        """Return the peer with its links."""
+        return peer(links, self.nbytes, self.depth)
 
     def transmit(self, senders, receivers, count):
         """Send `count` messages in total, in the producing process."""
