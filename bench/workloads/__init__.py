@@ -14,6 +14,7 @@ from workloads import (
     records,
     round_trip,
     stream,
+    stream_own,
     throughput,
     two_threads,
 )
@@ -34,6 +35,7 @@ ALL = {
         churn,
         growth,
         stream,
+        stream_own,
     )
     for workload in module.WORKLOADS
 }

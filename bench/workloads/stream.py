@@ -6,6 +6,7 @@ import select
 import time
 
 from peers import STREAMS
+
 from workloads.records import RECORDS
 from workloads.round_trip import MESSAGE, AfterPause, Spinning
 from workloads.throughput import patterns
@@ -302,7 +303,7 @@ class TripAfterPause(Trip, AfterPause):
 
 
 class Epoll(StreamRate):
-    """The reader waits on one epoll for all streams, and takes what is there of each that is ready."""
+    """The reader waits on one epoll for all streams, and takes what the ready ones have."""
 
     key = "stream-epoll"
     title = "64 streams on one epoll, 64 B to each in turn"
