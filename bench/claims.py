@@ -47,6 +47,32 @@ def figure(title, workload, key, unit, bound, *, more=False):
     return title, judge, MORE if more else LESS, bound
 
 
+def beside(title, workload, key, other, bound):
+    """Hold one of our figures to a multiple of another one of the same workload."""
+
+    def judge(medians, _native):
+        ours, theirs = (medians.of(workload, OURS, each) for each in (key, other))
+        if ours is None or theirs is None:
+            return None
+        doubtful = medians.doubtful(workload, OURS)
+        return ours / theirs, f"{bound:g} × {medians.heading(workload, other)}", "×", doubtful
+
+    return title, judge, LESS, bound
+
+
+def fraction_of_native(title, workload, floor, bound):
+    """Hold our speed, from nanoseconds for each operation, to a part of that of a native floor."""
+
+    def judge(medians, native):
+        ours, line = medians.of(workload, OURS, "ns"), native.get("lines", {}).get(floor)
+        if ours is None or line is None:
+            return None
+        doubtful = medians.doubtful(workload, OURS) or bool(native["disturbed"])
+        return line["ns"] / ours, f"{bound:g} × C: {floor.removeprefix('floor: ')}", "×", doubtful
+
+    return title, judge, MORE, bound
+
+
 def native_ratio(title, what, floor, bound, *, more=False):
     """Compare a line of the native benchmarks with its floor; `more`: compare the speeds."""
 
@@ -118,6 +144,55 @@ def all_claims():
         floor = f"floor: memcpy {size} in cache"
         title = f"C: {size} record, fraction of memcpy's speed"
         yield native_ratio(title, name, floor, 0.95, more=True)
+    yield from of_streams()
+
+
+def of_streams():
+    """Return the claims about streams."""
+    sizes = {"64": ("64 B", 9), "256": ("256 B", 7), "4k": ("4 KiB", 4), "64k": ("64 KiB", 5)}
+    for size, (title, times) in sizes.items():
+        name = f"stream, {title}, write and readinto"
+        yield against(name, f"stream-{size}", "per_second", "pipe", times)
+    for size in ("4k", "64k"):
+        title, _ = sizes[size]
+        name, floor = f"stream, {title}, speed", f"floor: ring, {title}, mapped once"
+        yield fraction_of_native(name, f"stream-{size}", floor, 0.6)
+    items = "stream, items of 64 B, 64 at a time, into one array"
+    yield against(items, "stream-items", "per_second", "ring-struct", 1.0)
+    whole = "stream, windows of 64 KiB, filled and added up"
+    yield against(whole, "stream-window-64k", "mb_s", "ring-views", 1.0)
+    blocks, frames = "stream-blocks", "stream-blocks-frames"
+    touched = "stream, windows of 64 float32, touched"
+    yield figure(touched, blocks, "per_second", "windows/s", 1_600_000, more=True)
+    yield against(touched, blocks, "per_second", "ring-views", 1.0)
+    touched = "stream, windows of 64 frames, touched"
+    yield against(touched, frames, "per_second", "ring-views", 1.0)
+    for key, how in {"spin": "spinning", "idle": "after 2 ms of rest"}.items():
+        trip, way = f"stream, round trip, 64 B, {how}, p50", f"stream-trip-{key}"
+        yield against(trip, way, "p50_us", "ipcheap-records", 1.05, times=False)
+    for size in ("256", "4k"):
+        title, _ = sizes[size]
+        for reader in ("fast", "slow", "stopped", "no"):
+            name = f"stream, overwriting, {title}, {reader} reader"
+            yield beside(name, f"stream-overwrite-{size}", f"{reader}_ns", "blocking_ns", 1.1)
+    waits = "stream, waiting for 512 items in portions of 64"
+    yield figure(f"{waits}, sleeps", "stream-period", "sleeps", "per wait", 1.05)
+    yield figure(f"{waits}, wake-ups", "stream-period", "wakes", "per wait", 1.05)
+    yield figure("stream, idle reader", "stream-period", "idle", "% of a core", 1)
+    claim = "stream, claim of 1 MiB, over that of a record channel"
+    yield figure(claim, "stream-claim", "over_us", "µs", 100)
+    for size in ("64 B", "4 KiB"):
+        name, ours = f"C: stream, {size}, write + read", f"stream, {size}, write + read"
+        yield native_ratio(name, ours, f"floor: ring, {size}, mapped once", 1.3)
+        bound = 0.5 if size == "64 B" else 1.1
+        yield native_ratio(name, ours, f"floor: ring, {size}, one shared count", bound)
+    for title, _ in sizes.values():
+        name, ours = f"C: {title}, mapped twice", f"floor: ring, {title}, mapped twice"
+        yield native_ratio(name, ours, f"floor: ring, {title}, mapped once", 1.05)
+    for title, _ in sizes.values():
+        ours = f"stream, {title}, windows filled and summed"
+        floor = f"floor: ring, {title}, filled and summed"
+        yield native_ratio(f"C: {ours}", ours, floor, 1.1)
 
 
 def close_calls(medians):

@@ -162,6 +162,7 @@ def describe(workload):
         "title": workload.title,
         "about": " ".join((type(workload).__doc__ or "").split()),
         "figures": [vars(figure) for figure in workload.figures],
+        "peers": list(workload.peers or workload.carries),
     }
 
 

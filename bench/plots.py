@@ -1,10 +1,21 @@
-"""The plots: one per workload with one bar per peer, ours in colour."""
+"""The plots: one per workload with one bar per peer, ours in colour; streams by their portions."""
 
 from __future__ import annotations
 
 from wording import heading, number
 
 OURS, OTHERS = "#c2410c", "#64748b"
+STREAMS = "streams"
+PORTIONS = {
+    "stream-64": "64 B",
+    "stream-256": "256 B",
+    "stream-4k": "4 KiB",
+    "stream-64k": "64 KiB",
+}
+IN_C = {  # what the native benchmarks call it, and what the report calls it
+    "stream, {}, write + read": "ipcheap, from C",
+    "floor: ring, {}, mapped once": "bare ring, in C",
+}
 
 
 def draw(medians, folder):
@@ -22,14 +33,15 @@ def draw(medians, folder):
     with matplotlib.rc_context(style):
         for workload, about in medians.document["workloads"].items():
             if workload == "churn":
-                figure = over_time(pyplot, medians)
+                drawn[workload] = over_time(pyplot, medians)
             else:
-                figure = bars(pyplot, medians, workload, about)
-            if figure is not None:
-                drawn[workload] = f"{workload}.svg"
-                figure.savefig(folder / drawn[workload], metadata={"Date": None})
-                pyplot.close(figure)
-    return drawn
+                drawn[workload] = bars(pyplot, medians, workload, about)
+        drawn[STREAMS] = over_portions(pyplot, medians)
+        drawn = {name: figure for name, figure in drawn.items() if figure is not None}
+        for name, figure in drawn.items():
+            figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+            pyplot.close(figure)
+    return {name: f"{name}.svg" for name in drawn}
 
 
 def bars(pyplot, medians, workload, about):
@@ -72,4 +84,49 @@ def over_time(pyplot, medians):
     axes.set_ylabel("MiB")
     axes.legend(frameon=False, loc="lower right")
     axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def speeds(medians):
+    """Return {title: MB/s of a stream by the portions of PORTIONS, None where not measured}."""
+    found = {}
+    for peer in medians.document["peers"]:
+        found[medians.title(peer)] = [medians.of(each, peer, "mb_s") for each in PORTIONS]
+    lines = medians.document["native"].get("lines", {})
+    for name, title in IN_C.items():
+        each = [lines.get(name.format(size)) for size in PORTIONS.values()]
+        found[title] = [
+            None if line is None else nbytes(size) / line["ns"] * 1e3
+            for size, line in zip(PORTIONS.values(), each, strict=True)
+        ]
+    return {title: values for title, values in found.items() if any(values)}
+
+
+def nbytes(size):
+    """Return the number of bytes that a text such as "4 KiB" means."""
+    count, unit = size.split()
+    return int(count) << (10 if unit == "KiB" else 0)
+
+
+def over_portions(pyplot, medians):
+    """Draw how many bytes a second pass through a stream, by the size of a portion."""
+    lines = {title: values for title, values in speeds(medians).items() if None not in values}
+    if len(lines) < 2:
+        return None
+    sizes = [nbytes(size) for size in PORTIONS.values()]
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    for title, values in lines.items():
+        ours = title.startswith("ipcheap")
+        style = "--" if title.endswith((", in C", ", from C")) else "-"
+        axes.plot(sizes, values, style, marker=".", color=OURS if ours else OTHERS)
+        axes.annotate(f"  {title}", (sizes[-1], values[-1]), va="center")
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xlim(right=sizes[-1] * 64)  # room for the names
+    axes.set_xticks(sizes, list(PORTIONS.values()))
+    axes.minorticks_off()
+    axes.yaxis.set_major_formatter(lambda value, _: number(value))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("portion")
+    axes.set_ylabel("MB/s: more is better")
     return figure

@@ -77,6 +77,12 @@ class Medians:
         peer = (max if more else min)(found, key=found.get)
         return peer, found[peer]
 
+    def heading(self, workload, figure):
+        """Return the title of a figure of a workload."""
+        figures = self.document["workloads"][workload]["figures"]
+        (title,) = [each["title"] for each in figures if each["key"] == figure]
+        return title
+
     def title(self, peer):
         """Return the name of a peer."""
         return self.document["peers"][peer]["title"]
@@ -105,6 +111,8 @@ def markdown(medians, drawn):
         parts.append(f"No plots: {drawn}.")
         drawn = {}
     for workload, about in document["workloads"].items():
+        if workload == next(iter(plots.PORTIONS)):
+            parts += streams(medians, drawn)
         parts.append(f"## {capital(about['title'])}")
         parts.append(about["about"])
         parts.append(table(medians, workload, about))
@@ -224,10 +232,11 @@ def table(medians, workload, about):
         row += [cell(medians, workload, peer, figure["key"]) for figure in figures]
         rows.append((*row, remark(medians, workload, peer)))
     heads = [heading(figure) for figure in figures]
+    suited = about["peers"]
     missing = [
         (about["title"], *["–"] * len(figures), "not installed")
-        for about in medians.document["peers"].values()
-        if about["missing"]
+        for peer, about in medians.document["peers"].items()
+        if about["missing"] and peer in suited
     ]
     return grid(("peer", *heads, ""), rows + missing)
 
@@ -255,6 +264,22 @@ def remark(medians, workload, peer):
         return ""
     text = errors[0].splitlines()[0].replace("|", "/")[:120]
     return f"failed in {len(errors)} of {len(runs)}: {text}"
+
+
+def streams(medians, drawn):
+    """Yield the section that compares streams of bytes by their portions."""
+    yield "## Streams of bytes, by portion"
+    yield (
+        "MB/s through a ring of 1 MiB between two processes: each portion is copied in by the "
+        "writer and copied out by the reader."
+    )
+    rows = [
+        (title, *("–" if value is None else number(value) for value in values))
+        for title, values in plots.speeds(medians).items()
+    ]
+    yield grid(("MB/s", *plots.PORTIONS.values()), rows)
+    if plots.STREAMS in drawn:
+        yield f"![MB/s of streams of bytes, by portion]({drawn[plots.STREAMS]})"
 
 
 def native(found):

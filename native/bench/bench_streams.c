@@ -21,7 +21,7 @@
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 enum { RING = 1 << 20, MOST_PORTION = 1 << 16, LAPS = 2 /* before the time is taken */ };
-enum { FAR = 2 /* times the usual round trip */, ENOUGH = 3 /* rounds */, TRIALS = 5 };
+enum { FAR = 2 /* times the usual round trip */, ENOUGH = 3 /* rounds */, TRIALS = 3 };
 
 static const struct portion {
     const char *name;
