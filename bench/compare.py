@@ -1,7 +1,7 @@
 """Compare ipcheap with its alternatives: the same work, in one run, in one report.
 
-    python bench/compare.py                        # everything: about twenty-five minutes
-    python bench/compare.py --quick                # one short repetition each: under two minutes
+    python bench/compare.py                        # everything: about thirty-five minutes
+    python bench/compare.py --quick                # one short repetition each: three minutes
     python bench/compare.py --only records-64,frames --peers ipcheap,os-pipe
     python bench/compare.py --only 'stream-*'
 
@@ -162,7 +162,7 @@ def describe(workload):
         "title": workload.title,
         "about": " ".join((type(workload).__doc__ or "").split()),
         "figures": [vars(figure) for figure in workload.figures],
-        "peers": list(workload.peers or workload.carries),
+        "peers": [key for key in peers.KNOWN if workload.is_for(key)],
     }
 
 
@@ -176,7 +176,7 @@ def measure(plan, repetitions, seconds):
     for repetition in range(repetitions):
         for name, here in plan.items():
             for key in here:
-                if (name, key) in unsuited:
+                if (name, key) in unsuited or not workloads.ALL[name].is_for(key):
                     continue
                 run = {"workload": name, "peer": key, "repetition": repetition}
                 run.update(one(key, name, seconds))

@@ -110,7 +110,7 @@ def nbytes(size):
 
 def over_portions(pyplot, medians):
     """Draw how many bytes a second pass through a stream, by the size of a portion."""
-    lines = {title: values for title, values in speeds(medians).items() if None not in values}
+    lines = speeds(medians)
     if len(lines) < 2:
         return None
     sizes = [nbytes(size) for size in PORTIONS.values()]
@@ -118,8 +118,9 @@ def over_portions(pyplot, medians):
     for title, values in lines.items():
         ours = title.startswith("ipcheap")
         style = "--" if title.endswith((", in C", ", from C")) else "-"
-        axes.plot(sizes, values, style, marker=".", color=OURS if ours else OTHERS)
-        axes.annotate(f"  {title}", (sizes[-1], values[-1]), va="center")
+        points = [each for each in zip(sizes, values, strict=True) if each[1] is not None]
+        axes.plot(*zip(*points, strict=True), style, marker=".", color=OURS if ours else OTHERS)
+        axes.annotate(f"  {title}", points[-1], va="center")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xlim(right=sizes[-1] * 64)  # room for the names

@@ -20,6 +20,21 @@ BENCH = Path(__file__).resolve().parents[1] / "bench"
 PEERS = ("ipcheap", "mp-pipe", "mp-queue", "os-pipe", "ring-sem", "ring-spin", "pyzmq")
 STANDARD = PEERS[:-1]
 WORKLOADS = ("records-64", "records-64-batch", "frames", "churn")
+BYTES = ("ipcheap", "pipe", "socketpair", "ring-bytes", "ring-bytes-twice")
+STREAMS = {  # each workload of streams, one of each kind, and the peers that do it
+    "stream-64": BYTES,
+    "stream-64k": BYTES,
+    "stream-items": (*BYTES, "ring-struct"),
+    "stream-window-64k": ("ipcheap", "ring-views"),
+    "stream-blocks": ("ipcheap", "ring-views"),
+    "stream-blocks-frames": ("ipcheap", "ring-views"),
+    "stream-trip-spin": ("ipcheap", "ipcheap-records", "ring-bytes", "ring-bytes-twice"),
+    "stream-trip-idle": ("ipcheap", "ipcheap-records", "pipe", "socketpair"),
+    "stream-epoll": ("ipcheap", "pipe", "socketpair"),
+    "stream-overwrite-256": ("ipcheap",),
+    "stream-period": ("ipcheap",),
+    "stream-claim": ("ipcheap",),
+}
 
 
 def compare(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -71,6 +86,23 @@ def document(results: Path) -> dict[str, Any]:
     return loaded
 
 
+@pytest.fixture(scope="module")
+def streams(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of results for the workloads of streams."""
+    output = tmp_path_factory.mktemp("streams")
+    peers = sorted({peer for peers in STREAMS.values() for peer in peers})
+    done = compare(
+        f"--peers={','.join(peers)}",
+        f"--only={','.join(STREAMS)}",
+        "--seconds=0.005",
+        "--quick",
+        "--no-native",
+        f"--output={output}",
+    )
+    assert done.returncode == 0, done.stderr
+    return output
+
+
 def test_the_document_says_on_what_it_was_measured(document: dict[str, Any]) -> None:
     assert document["schema"] == 1
     assert document["settings"] == {"quick": True, "repetitions": 1, "seconds": 0.005}
@@ -100,6 +132,91 @@ def test_every_peer_that_is_here_does_the_same_work(document: dict[str, Any]) ->
     assert {peer for workload, peer in done if workload == "churn"} == {"ipcheap"}
 
 
+def test_every_workload_of_streams_is_done_by_the_peers_that_can(streams: Path) -> None:
+    document = json.loads((streams / "results.json").read_text())
+    done: dict[str, set[str]] = {}
+    for run in document["runs"]:
+        assert "error" not in run, run
+        if "figures" in run:
+            done.setdefault(run["workload"], set()).add(run["peer"])
+            for figure in document["workloads"][run["workload"]]["figures"]:
+                if figure["key"] != "over_us":  # a difference
+                    assert run["figures"][figure["key"]] >= 0, run
+    assert done == {workload: set(peers) for workload, peers in STREAMS.items()}
+
+
+def test_streams_are_compared_by_their_portions(streams: Path) -> None:
+    text = (streams / "results.md").read_text()
+    (table,) = re.findall(r"^\| MB/s \| 64 B .*\n(?:\|.*\n)+", text, re.MULTILINE)
+    rows = [row.split(" | ")[0] for row in table.splitlines()[2:]]
+    assert rows == [
+        "| ipcheap",
+        "| os.pipe",
+        "| socketpair",
+        "| ring by hand, bytes",
+        "| ring by hand, bytes, mapped twice",
+    ]
+    assert "(streams.svg)" in text
+    assert ElementTree.parse(streams / "streams.svg").getroot().tag.endswith("svg")
+
+
+def test_every_claim_about_streams_that_was_measured_has_a_verdict(streams: Path) -> None:
+    document = json.loads((streams / "results.json").read_text())
+    found = {claim["bound"] for claim in document["claims"] if claim["holds"] is not None}
+    assert found >= {
+        "≥ 9 × os.pipe",
+        "≥ 1 × ring by hand, spinning, struct",
+        "≥ 1 × ring by hand, ready-made views",
+        "≤ 1.05 × ipcheap, record channel",
+        "≤ 1.1 × blocking, a fast reader",
+        "≤ 1.05 per wait",
+        "≤ 100 µs",
+    }
+
+
+def test_a_speed_is_held_to_a_part_of_that_of_a_native_floor() -> None:
+    script = """
+import json
+import claims, report
+runs = [{"workload": "stream-4k", "peer": "ipcheap", "figures": {"ns": 400.0}, "disturbed": []}]
+medians = report.Medians({"runs": runs, "peers": {}, "workloads": {}})
+native = {"lines": {"floor: ring, 4 KiB, mapped once": {"ns": 200.0}}, "disturbed": []}
+print(json.dumps([claim for claim in claims.judge(medians, native) if claim["holds"] is not None]))
+"""
+    (claim,) = in_bench(script)
+    assert claim["found"] == 0.5
+    assert claim["bound"] == "≥ 0.6 × C: ring, 4 KiB, mapped once"
+    assert claim["holds"] is False
+
+
+def test_rings_by_hand_carry_portions_across_their_end() -> None:
+    script = """
+import json
+import peers
+for key in ("ring-bytes", "ring-bytes-twice"):
+    own = peers.load(key, peers.STREAMS)(1, 1, 4096)
+    writer, reader = own.sender(0), own.receiver(0)
+    buffer = bytearray(700)
+    for i in range(100):
+        sent = bytes([i]) * 350 + bytes([i + 1]) * 350
+        writer.write(sent)
+        reader.readinto(buffer)
+        assert buffer == sent, i
+    own.close()
+print(json.dumps("done"))
+"""
+    assert in_bench(script) == "done"
+
+
+def test_workloads_are_chosen_by_patterns() -> None:
+    script = """
+import json
+import compare
+print(json.dumps(compare.parse(["--only=stream-64*,records-64", "--peers=ring-bytes*"]).only))
+"""
+    assert in_bench(script) == ["stream-64", "stream-64k", "records-64"]
+
+
 def test_a_peer_that_is_missing_is_named(document: dict[str, Any], results: Path) -> None:
     assert document["peers"]["pyzmq"]["missing"] == "zmq is hidden"
     assert "**not installed**: zmq is hidden" in (results / "results.md").read_text()
@@ -125,7 +242,8 @@ def test_the_native_benchmarks_are_measured_again(results: Path, tmp_path: Path)
     assert again.returncode == 0, again.stderr
     after = json.loads((tmp_path / "results.json").read_text())
     assert after["runs"] == json.loads(before)["runs"]
-    assert after["native"]["missing"] == ["bench_records: not built", "bench_heap: not built"]
+    programs = ("bench_records", "bench_heap", "bench_streams")
+    assert after["native"]["missing"] == [f"{program}: not built" for program in programs]
     assert "bench_heap: not built" in (tmp_path / "results.md").read_text()
 
 

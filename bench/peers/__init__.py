@@ -40,11 +40,6 @@ KNOWN = tuple(MESSAGES | STREAMS)
 
 
 def load(key, carries=MESSAGES):
-    """Return the class of a peer; raise ImportError if its library is not installed.
-
-    None if the peer does not carry messages, or streams.
-    """
-    if key not in carries:
-        return None
+    """Return the class of a peer; raise ImportError if its library is not installed."""
     module, _, name = carries[key].partition(":")
     return getattr(importlib.import_module(module), name)

@@ -40,12 +40,12 @@ class Workload:
     needs = None  # the attribute of a peer that must be true: a key of LACKS
     carries = MESSAGES  # where its peers are
 
+    def is_for(self, key):
+        """Return whether this is work for a peer, as far as its key says."""
+        return key in self.carries and (self.peers is None or key in self.peers)
+
     def unsuited(self, key, peer):
-        """Return why a peer cannot do this work, None if it can; no `peer` carries nothing."""
-        if peer is None:
-            return NOT_FOR_IT
-        if self.peers is not None and key not in self.peers:
-            return NOT_FOR_IT
+        """Return why a peer cannot do this work, None if it can."""
         if peer.only and self.key not in peer.only:
             return NOT_FOR_IT
         if self.needs and not getattr(peer, self.needs):
@@ -75,7 +75,7 @@ class Flow(Workload):
     most = 1 << 24
 
     def unsuited(self, key, peer):
-        if peer is not None and peer.largest is not None and self.nbytes > peer.largest:
+        if peer.largest is not None and self.nbytes > peer.largest:
             return f"messages of up to {peer.largest} bytes"
         return super().unsuited(key, peer)
 
