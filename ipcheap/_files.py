@@ -24,6 +24,7 @@ class StreamFile(io.RawIOBase):
     def __init__(self, endpoint: Any, letter: str) -> None:
         self._endpoint = endpoint
         self._letter = letter
+        self._owns_endpoint = True
 
     def readable(self) -> bool:
         """Return whether it is a reader's."""
@@ -69,12 +70,12 @@ class StreamFile(io.RawIOBase):
             try:
                 super().close()
             finally:
-                if self._endpoint is not None:
+                if self._owns_endpoint:
                     self._endpoint.close()
 
     def abandon(self) -> None:
         """Leave the endpoint open: no file could be made of this one."""
-        self._endpoint = None
+        self._owns_endpoint = False
 
 
 def make(

@@ -987,7 +987,7 @@ class Blocks(BlocksCore):
         return True
 
     def _filled(self, block: Any) -> Any:
-        if self._fill is None or not self._is_short():
+        if self._fill is None or self._size is None or not self._is_short():
             return block
         items, there = self._reader._items.empty(self._size), self._window.items
         items[:there] = block
