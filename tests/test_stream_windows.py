@@ -205,7 +205,7 @@ def test_leaving_commits_all_and_an_exception_nothing(streams: Streams) -> None:
         assert side.position == before
 
 
-def test_a_part_is_committed_at_once_and_ends_the_window(streams: Streams) -> None:
+def test_a_part_is_committed_immediately_and_ends_the_window(streams: Streams) -> None:
     writer, reader = streams(100)
     with writer.window(10):
         writer.commit(3)
