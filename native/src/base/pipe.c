@@ -72,7 +72,8 @@ int os_pipe_make(int file, uint64_t suffix, uint64_t *inode) {
     struct stat status;
     bool beside = path_beside(file, suffix, path);
     int fd = beside ? make_named(file, path) : -1;
-    if (fd < 0 && (!beside || errno == EEXIST || errno == EACCES)) {
+    /* ENOENT: a remover of the heap has removed the pipe already. */
+    if (fd < 0 && (!beside || errno == EEXIST || errno == EACCES || errno == ENOENT)) {
         beside = false;
         fd = make_nameless();
     }
