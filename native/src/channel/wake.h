@@ -46,9 +46,12 @@ static inline void sleeper_fence(ipcheap_heap *heap) {
     full_fence();
 }
 
-/* Returns the part of a pipe's name that distinguishes a seat's from all others of the heap. */
+/*
+ * Returns the part of a pipe's name that distinguishes a seat's from all others, also from those of
+ * a later heap of the same name: an endpoint may open its pipe, or remove it, after its heap.
+ */
 static inline uint64_t seat_suffix(const ipcheap_heap *heap, const struct seat *seat) {
-    return offset_of(heap, seat);
+    return get(&heap->header->identity) + offset_of(heap, seat);
 }
 
 /* Puts a byte into the seat's pipe, if there is one. */
