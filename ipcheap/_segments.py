@@ -505,10 +505,11 @@ def users_of(fd: int) -> str:
     objects = _kernel.Objects.read(fd)
     shmid = objects.shm_id if objects is not None and objects.is_complete() else -1
     info = inspect_open(fd, shmid)
-    participants = info.participants if info is not None else int(lib.ipcheap_has_users(fd) != 0)
-    if participants:
-        return f"{participants} participant{'s' * (participants != 1)}"
-    return "a process that inherited it by fork" if info is not None and info.open else ""
+    if info is None:
+        return "a process that has it open" if lib.ipcheap_has_users(fd) else ""
+    if info.participants:
+        return f"{info.participants} participant{'s' * (info.participants != 1)}"
+    return "a process that inherited it by fork" if info.open else ""
 
 
 def remove_rest(path: str, file: os.stat_result, shmid: int, info: CData) -> None:

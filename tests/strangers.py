@@ -375,3 +375,27 @@ def remove_ipc_under_a_living_heap(sem: str) -> list[str]:
     del heap, producer, consumer
     assert kinds.kernel_objects() == []
     return said
+
+
+def lose_the_memory_of_a_child() -> list[str]:
+    """Remove the System V memory of a heap that only a forked child has, then try to clear up."""
+    heap = ipcheap.Heap.create("heap", "1MiB", shm="sysv")
+    hear, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.read(hear, 1)
+        os._exit(0)
+    heap.close()
+    subprocess.run(["ipcrm", "-m", str(heap._shmid)], check=True)
+    (info,) = ipcheap.heaps()
+    said = ["stale" if info.stale else "in use"]
+    try:
+        doctor.remove_unused("heap")
+    except ipcheap.HeapBusy as error:
+        said.append(type(error).__name__)
+    said.append(f"repair {command('doctor', '--repair')[0]}")
+    os.write(tell, b"!")
+    os.waitpid(child, 0)
+    said.append(f"repair {command('doctor', '--repair')[0]}")
+    assert not ipcheap.heaps()
+    return said

@@ -98,8 +98,13 @@ def test_a_file_that_a_cleaner_removes_under_a_living_heap(
 @pytest.mark.parametrize("sem", ["futex", "posix", "sysv"])
 def test_objects_that_systemd_removes_under_a_living_heap(sem: str) -> None:
     said = kinds.call_apart(strangers.remove_ipc_under_a_living_heap, sem)
-    busy = "ipcheap: heap 'heap' is in use by 1 participant"
+    busy = "ipcheap: heap 'heap' is in use by a process that has it open"
     assert said == ["HeapNotFound", "in use", "repair 1", busy]
+
+
+def test_a_child_that_inherited_a_heap_keeps_its_file_without_its_memory() -> None:
+    said = kinds.call_apart(strangers.lose_the_memory_of_a_child)
+    assert said == ["in use", "HeapBusy", "repair 1", "repair 0"]
 
 
 def test_a_relative_path_stays_the_same_file(

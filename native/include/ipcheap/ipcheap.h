@@ -191,8 +191,8 @@ IPCHEAP_API void ipcheap_resume_populating(void);
 /* Reads the header of a heap without attaching. Fails as ipcheap_attach() does. */
 IPCHEAP_API int ipcheap_inspect(int fd, int shmid, ipcheap_heap_info *info);
 /*
- * Returns 1 if a living participant has the heap of that file open, 0 if none has. Also tells it of
- * a heap whose memory is gone, or in another IPC namespace.
+ * Returns 1 if a living process has the heap of that file open, 0 if none has. Also tells it of a
+ * heap whose memory is gone, or in another IPC namespace.
  */
 IPCHEAP_API int ipcheap_has_users(int fd);
 /* Reads the header of an attached heap. Does not count participants. */

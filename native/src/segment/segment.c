@@ -412,7 +412,10 @@ int ipcheap_inspect(int fd, int shmid, ipcheap_heap_info *info) {
     return error;
 }
 
-int ipcheap_has_users(int fd) { return os_bytes_locked(fd, 0, PARTICIPANTS); }
+int ipcheap_has_users(int fd) {
+    int used = os_bytes_locked(fd, 0, PARTICIPANTS);
+    return used ? used : os_byte_locked(fd, USERS_BYTE);
+}
 
 int ipcheap_heap_describe(ipcheap_heap *heap, ipcheap_heap_info *info) {
     info_fill(heap->header, info);
