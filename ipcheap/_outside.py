@@ -63,8 +63,8 @@ def state_of(name: str) -> str:
         return "foreign"
     try:
         state = _state_of_open(fd, name)
-        if state in ("ready", "copy", "foreign"):
-            return state
+        if state in ("ready", "copy"):
+            return state  # anything else may be a moment of what another process does
         code = lib.py_lock_creation(fd, 0)
         if code == lib.IPCHEAP_TIMED_OUT:
             return "being made"
@@ -73,19 +73,23 @@ def state_of(name: str) -> str:
         try:  # look again, as no other process changes it now
             if _segments.is_moved(fd, name):
                 raise _segments.not_found(name)
-            return _state_of_open(fd, name)
+            state = _state_of_open(fd, name)
         finally:
             lib.ipcheap_unlock_creation(fd)
     finally:
         os.close(fd)
+    if isinstance(state, Exception):
+        raise state
+    return state
 
 
-def _state_of_open(fd: int, name: str) -> str:
+def _state_of_open(fd: int, name: str) -> str | Exception:
+    """Return the state, or the exception for what looking has met."""
     code, shmid, objects = _segments.read_state(fd, name)
     if code == lib.IPCHEAP_FORMAT_MISMATCH:
         return "copy" if _segments.is_copy(fd, shmid) else "foreign"
     if code < 0:
-        raise error(code, _segments.label_of(name))
+        return error(code, _segments.label_of(name))
     if _segments.is_half_removed(fd, code, shmid, objects):
         return "half-removed"
     return "ready" if code else "half-made"
