@@ -265,13 +265,15 @@ def _try_create(
     name: str, capacity: int, shm: str, sem: str, mode: int, *, take_existing: bool
 ) -> Segment | None:
     """Do what `create` does; None if the file was moved or removed meanwhile."""
-    fd, making = _kernel.open_or_make_file(name)
+    fd, is_new = _kernel.open_or_make_file(name)
+    making = False
     try:
-        lock_creation(fd, name)
+        _lock_or_remove(fd, name, is_new)
         if is_moved(fd, name):
             os.close(fd)
             return None
         code, shmid, objects = read_state(fd, name)
+        making = is_new and code == 0  # a process that locked it first has made a heap of it
         if is_half_removed(fd, code, shmid, objects) or (
             code == 0 and not making and is_foreign(fd)
         ):
@@ -293,6 +295,18 @@ def _try_create(
         if making and not is_moved(fd, name):
             _kernel.remove_file(name)
         os.close(fd)
+        raise
+
+
+def _lock_or_remove(fd: int, name: str, is_new: bool) -> None:
+    """Take the creation lock. If the kernel refuses locks, remove the file if it was made here."""
+    try:
+        lock_creation(fd, name)
+    except errors.HeapBusy:
+        raise
+    except OSError:
+        if is_new and os.fstat(fd).st_size == 0 and not is_moved(fd, name):
+            _kernel.remove_file(name)
         raise
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import kinds
+import seccomp
 import sysv_ipc
 
 import ipcheap
@@ -398,4 +399,17 @@ def lose_the_memory_of_a_child() -> list[str]:
     os.waitpid(child, 0)
     said.append(f"repair {command('doctor', '--repair')[0]}")
     assert not ipcheap.heaps()
+    return said
+
+
+def refuse_locks() -> list[str]:
+    """Create heaps where the kernel grants no locks."""
+    seccomp.refuse("fcntl")
+    said = []
+    for place in ("heap", "/dev/shm/file"):
+        try:
+            ipcheap.Heap.create(place, "1MiB", shm="file" if "/" in place else "posix")
+        except PermissionError as error:
+            said.append(type(error).__name__)
+    assert kinds.kernel_objects() == []
     return said

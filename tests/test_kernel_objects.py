@@ -107,6 +107,10 @@ def test_a_child_that_inherited_a_heap_keeps_its_file_without_its_memory() -> No
     assert said == ["in use", "HeapBusy", "repair 1", "repair 0"]
 
 
+def test_a_creator_that_gets_no_lock_leaves_no_file() -> None:
+    assert kinds.call_apart(strangers.refuse_locks) == ["PermissionError"] * 2
+
+
 def test_a_relative_path_stays_the_same_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
