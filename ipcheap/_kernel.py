@@ -364,6 +364,15 @@ def remove_sysv_segment(shmid: int, status: os.stat_result, path: str) -> None:
     _remove_sysv("segment", path, status.st_ino, status.st_uid, id=shmid)
 
 
+def has_sysv_semaphore(semaphore: int, inode: int) -> bool:
+    """Whether there is a System V semaphore of that id, made for the file of that inode."""
+    try:
+        found = find_sysv("semaphore", id=semaphore)
+    except PermissionError:
+        return True
+    return found is not None and found.key >> 16 == _hash_of(inode)
+
+
 def _semaphore_path(name: str) -> str:
     return f"{SHM_FOLDER}/sem.{name[1:]}"
 

@@ -165,14 +165,19 @@ def is_half_removed(fd: int, code: int, shmid: int, objects: _kernel.Objects | N
     """Whether a heap has lost kernel objects, because a process was killed while removing it.
 
     Or they were removed by other means, as all System V objects are by a reboot. Processes that
-    have the heap open may still use the rest, so the file must not be reused for another heap.
+    have the heap open may still use the rest, so the file must not be reused for another heap. A
+    heap in use that lacks a System V semaphore is whole: its users may see the semaphore in another
+    IPC namespace, and waiters for the heap lock do without it.
     """
     if code == 0:
         return objects is not None and objects.shm_id >= 0
     info = inspect_open(fd, shmid) if code == 1 else None
-    if info is None or info.sem_kind != lib.IPCHEAP_SEM_POSIX:
+    if info is None:
         return False
-    semaphore = text_of(info.sem_name)
+    if info.sem_kind == lib.IPCHEAP_SEM_SYSV:
+        used = info.participants or info.open
+        return not used and not _kernel.has_sysv_semaphore(int(info.sem_id), os.fstat(fd).st_ino)
+    semaphore = text_of(info.sem_name) if info.sem_kind == lib.IPCHEAP_SEM_POSIX else ""
     return bool(semaphore) and not _kernel.has_posix_semaphore(semaphore)
 
 
