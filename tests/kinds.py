@@ -5,13 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import pytest
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import ipcheap
 
@@ -71,11 +67,23 @@ def made(
 # A namespace of its own -----------------------------------------------------------------
 
 
+# What only these functions need is imported here: processes that are forked often are to be small.
+
+
+def _skip(reason: str) -> NoReturn:
+    import pytest
+
+    pytest.skip(reason)
+
+
 def _unshare() -> list[str]:
     """Return the command that gives a process its own mounts and System V objects."""
+    import shutil
+    import subprocess
+
     tool = shutil.which("unshare")
     if tool is None:
-        pytest.skip("there is no unshare command to make a mount namespace with")
+        _skip("there is no unshare command to make a mount namespace with")
     reason = ""
     for options in ("-mi", "-rmi"):
         tried = subprocess.run(
@@ -87,7 +95,7 @@ def _unshare() -> list[str]:
         if tried.returncode == 0:
             return [tool, options]
         reason = tried.stderr.strip()
-    pytest.skip(f"no mount namespace can be made here: {reason}")
+    _skip(f"no mount namespace can be made here: {reason}")
 
 
 def call_apart(
@@ -101,19 +109,24 @@ def call_apart(
     No other process has anything there, nor any System V object. Arguments and result
     travel as JSON; what the function raises fails the test, as does a signal.
     """
+    import subprocess
+
     code = (
         "import importlib, json, sys\n"
         "_, module, name, args = sys.argv\n"
         "result = getattr(importlib.import_module(module), name)(*json.loads(args))\n"
         "print(json.dumps(result))\n"
     )
+    module = function.__module__
+    if module == "__main__":
+        module = Path(sys.argv[0]).stem
     mount = f'mount -t tmpfs -o size={shm_bytes} tmpfs /dev/shm && exec "$@"'
     done = subprocess.run(
         [
             *_unshare(),
             *("sh", "-c", mount, "sh"),
             *(sys.executable, "-P", "-X", "faulthandler", "-c", code),
-            *(function.__module__, function.__name__, json.dumps(args)),
+            *(module, function.__name__, json.dumps(args)),
         ],
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
         capture_output=True,
