@@ -2,6 +2,7 @@
 #include <poll.h>
 #include <pthread.h>
 
+#include "base/shared.h"
 #include "testing.h"
 
 /* Under ThreadSanitizer no ring is mapped twice: windows are copies there. */
@@ -206,6 +207,57 @@ static void a_reset_drops_what_was_written(ipcheap_heap *heap) {
     ipcheap_endpoint_release(f.writer);
 }
 
+/* What looks at the stream meanwhile does not let the writer fill the place of an open window. */
+static void a_window_outlasts_a_reset(ipcheap_heap *heap) {
+    ipcheap_stream_shape shape = bytes_shape(10, 0, 0);
+    struct flow f = flow_of(heap, 9, &shape);
+    ipcheap_window window;
+    EXPECT_EQ(ipcheap_stream_write(f.writer, "0123456789", 10), 10);
+    EXPECT_EQ(ipcheap_window_open(f.reader, 5, 5, 0, &window), 0);
+    EXPECT_EQ(ipcheap_stream_reset(f.writer), 0);
+    EXPECT_EQ(ipcheap_stream_ready(f.reader), 0);
+    EXPECT_EQ(ipcheap_stream_want(f.reader, 2), 0);
+    EXPECT_EQ(ipcheap_stream_wait(f.reader, 1, 0), IPCHEAP_TIMED_OUT);
+    EXPECT(ipcheap_endpoint_descriptor(f.reader) >= 0);
+    EXPECT_EQ(numbers(f.reader).read, 0);
+    EXPECT_EQ(ipcheap_stream_write(f.writer, "x", 1), IPCHEAP_WOULD_BLOCK);
+    EXPECT(memcmp(window.data, "01234", 5) == 0);
+    EXPECT_EQ(ipcheap_window_close(f.reader, 0), 0);
+    EXPECT_EQ(numbers(f.reader).read, 10);
+    EXPECT_EQ(ipcheap_stream_write(f.writer, "x", 1), 1);
+    flow_release(&f);
+}
+
+static ipcheap_endpoint *resetting;
+
+static void reset_now(const char *file, int line) {
+    (void)file;
+    (void)line;
+    ipcheap_step_hook = NULL;
+    EXPECT_EQ(ipcheap_stream_reset(resetting), 0);
+}
+
+/* The writer resets just before the reader's side ends: the reader cannot follow any more. */
+static void a_closing_reader_leaves_the_room_of_a_reset(ipcheap_heap *heap) {
+    ipcheap_stream_shape shape = bytes_shape(10, 0, 0);
+    struct flow f = flow_of(heap, 10, &shape);
+    for (int asks = 0; asks < 2; asks++) {
+        EXPECT_EQ(ipcheap_stream_write(f.writer, "0123456789", 10), 10);
+        resetting = f.writer;
+        ipcheap_step_hook = reset_now;
+        ipcheap_endpoint_release(f.reader);
+        EXPECT(ipcheap_step_hook == NULL);
+        if (asks) EXPECT_EQ(ipcheap_stream_ready(f.writer), 10);
+        EXPECT_EQ(ipcheap_stream_write(f.writer, "abc", 3), 3);
+        f.reader = claim(heap, &f.channel, IPCHEAP_READER);
+        char in[10];
+        EXPECT_EQ(ipcheap_stream_read(f.reader, in, 1, 10), 3);
+        EXPECT(memcmp(in, "abc", 3) == 0);
+    }
+    expect_sound(heap);
+    flow_release(&f);
+}
+
 static void overwriting_loses_the_oldest(ipcheap_heap *heap) {
     ipcheap_stream_shape shape = shape_of(4, 100, 10, IPCHEAP_OVERWRITE);
     struct flow f = flow_of(heap, 5, &shape);
@@ -294,6 +346,29 @@ static void the_descriptor_obeys_the_watermark(ipcheap_heap *heap) {
     ipcheap_endpoint_release(f.reader);
 }
 
+/* A reset wakes a poller. Whatever call finds too little then, the descriptor does not show more. */
+static void every_call_settles_the_descriptor(ipcheap_heap *heap) {
+    ipcheap_stream_shape shape = bytes_shape(100, 10, 0);
+    struct flow f = flow_of(heap, 11, &shape);
+    char bytes[100] = {0};
+    int in = pipe_of(f.reader);
+    EXPECT_EQ(ipcheap_stream_want(f.reader, 20), 0);
+    for (int way = 0; way < 4; way++) {
+        ipcheap_window window;
+        EXPECT_EQ(ipcheap_stream_write(f.writer, bytes, 2), 2);
+        EXPECT_EQ(ipcheap_stream_reset(f.writer), 0);
+        EXPECT_EQ(ipcheap_stream_write(f.writer, bytes, 2), 2);
+        EXPECT_EQ(polls(in), 1);
+        if (way == 0) EXPECT_EQ(ipcheap_stream_ready(f.reader), 2);
+        if (way == 1) EXPECT_EQ(ipcheap_stream_peek(f.reader, bytes, 1, 10), 2);
+        if (way == 2) EXPECT_EQ(ipcheap_stream_history(f.reader, bytes, 10), 0);
+        if (way == 3) EXPECT_EQ(ipcheap_window_open(f.reader, 1, 2, 0, &window), 0);
+        if (way == 3) EXPECT_EQ(ipcheap_window_close(f.reader, 0), 0);
+        EXPECT_EQ(polls(in), 0);
+    }
+    flow_release(&f);
+}
+
 enum { TOTAL = 400000 };
 
 static void write_in_portions(ipcheap_heap *heap) {
@@ -351,9 +426,12 @@ int main(void) {
     windows_are_in_one_piece(heap);
     a_successor_continues(heap);
     a_reset_drops_what_was_written(heap);
+    a_window_outlasts_a_reset(heap);
+    a_closing_reader_leaves_the_room_of_a_reset(heap);
     overwriting_loses_the_oldest(heap);
     if (MIRRORED) a_view_outlives_its_endpoint(heap);
     the_descriptor_obeys_the_watermark(heap);
+    every_call_settles_the_descriptor(heap);
     two_processes_exchange_items(heap, fd);
     expect_sound(heap);
     ipcheap_release(heap);

@@ -81,8 +81,13 @@ static inline uint64_t items_seen(const struct stream_endpoint *e) {
  * Looks at the other side's position: false, and the channel is poisoned, if it is impossible.
  */
 bool look_at_peer(struct stream_endpoint *e);
-/* Follows a reset of the writer, which it may have missed; not while a window is open. */
+/*
+ * Follows resets of the writer, which the reader may have missed; not while a window is open, whose
+ * items stay. Afterwards no reset stands between the position and the writer's, as last seen.
+ */
 void notice_cut(struct stream_endpoint *e);
+/* A writer takes the room of a reset that the reader's side ended without following: 0 or an error. */
+int give_room_back(struct stream_endpoint *e);
 /* Publishes that the next `items` items are committed or released, and wakes the other side. */
 void advance(struct stream_endpoint *e, uint64_t items);
 /* Returns 0 if the caller may use the endpoint, and it is one of a stream. */

@@ -53,16 +53,18 @@ bool look_at_peer(struct stream_endpoint *e) {
 }
 
 void notice_cut(struct stream_endpoint *e) {
-    uint64_t cut = get_acquire(&words_of_stream(e)->cut); /* with reset_by_writer() */
-    if (LIKELY(cut <= e->position)) return;
-    if (e->in_window) return; /* or the writer might get the room of what the window shows */
-    if (!look_at_peer(e)) return;
-    if (cut > e->seen) { /* it was stored after a writer's position that is no lower */
-        channel_poison(e->base.heap, e->base.channel);
-        return;
+    /* Again after each one: another may have come before this look at the writer's position. */
+    while (LIKELY(!e->in_window)) {
+        uint64_t cut = get_acquire(&words_of_stream(e)->cut); /* with reset_by_writer() */
+        if (LIKELY(cut <= e->position)) return;
+        if (!look_at_peer(e)) return;
+        if (cut > e->seen) { /* it was stored after a writer's position that is no lower */
+            channel_poison(e->base.heap, e->base.channel);
+            return;
+        }
+        set_position(e, cut);
+        notify(e);
     }
-    set_position(e, cut);
-    notify(e);
 }
 
 static int checked(struct stream_endpoint *e, int side) {
@@ -78,6 +80,24 @@ int stream_check(ipcheap_endpoint *endpoint) {
     if (UNLIKELY(error)) return error;
     bool stream = endpoint->role >> 1 == IPCHEAP_STREAM;
     return stream ? 0 : IPCHEAP_BAD_VALUE;
+}
+
+/* Gives the room of a reset back if there is no living reader that would do it. Under the lock. */
+static void cut_for_nobody(struct stream_endpoint *e, uint64_t cut) {
+    struct channel *channel = e->base.channel;
+    if (side_taken(e->base.me, channel, IPCHEAP_READER)) return;
+    shared64 *released = position_of(e, IPCHEAP_READER);
+    if (cut > get(released)) put_release(released, cut); /* pairs with look_at_peer() */
+}
+
+int give_room_back(struct stream_endpoint *e) {
+    uint64_t cut = get(&words_of_stream(e)->cut);
+    if (peer_state(&e->base) == SIDE_OPEN || cut <= get(position_of(e, IPCHEAP_READER))) return 0;
+    int error = heap_lock(e->base.me);
+    if (error) return error;
+    cut_for_nobody(e, cut);
+    heap_unlock(e->base.me);
+    return 0;
 }
 
 /* As endpoint_why_not(), for a call that needs so many items. */
@@ -102,7 +122,9 @@ static int64_t find(struct stream_endpoint *e, uint64_t few, uint64_t many) {
         int why = why_not(e, few);
         if (why == IPCHEAP_WOULD_BLOCK && bell_settle(&e->base)) continue;
         if (why == IPCHEAP_CHANNEL_CLOSED || why == IPCHEAP_PEER_DIED) {
-            /* Once more after the end: all that it wrote comes first. */
+            /* Once more after the end: all that it wrote, or released, comes first. */
+            int error = is_writer(e) ? give_room_back(e) : 0;
+            if (error) return error;
             if (!look_at_peer(e)) return IPCHEAP_CORRUPT;
             if (!is_writer(e)) notice_cut(e);
             there = items_seen(e);
@@ -295,9 +317,11 @@ int64_t ipcheap_stream_peek(ipcheap_endpoint *endpoint, void *items, uint64_t fe
     if (error || many == 0) return error;
     if (few < 1 || few > many) return IPCHEAP_BAD_VALUE;
     uint64_t overlap = 0;
-    if (e->stream.overwrite) return copy_found(e, items, few, many, &overlap);
-    int64_t count = find(e, few, many);
-    if (count > 0) from_ring(e, items, e->at, (uint64_t)count * e->stream.itemsize);
+    int64_t count = e->stream.overwrite ? copy_found(e, items, few, many, &overlap)
+                                        : find(e, few, many);
+    if (count > 0 && !e->stream.overwrite)
+        from_ring(e, items, e->at, (uint64_t)count * e->stream.itemsize);
+    bell_settle(endpoint);
     return count;
 }
 
@@ -307,6 +331,7 @@ int64_t ipcheap_stream_history(ipcheap_endpoint *endpoint, void *items, uint64_t
     if (error) return error;
     if (many > e->stream.backlog) return IPCHEAP_BAD_VALUE;
     notice_cut(e);
+    bell_settle(endpoint);
     for (;;) {
         uint64_t count = kept(e, many), first = e->position - count;
         if (count == 0 || !items) return (int64_t)count;
@@ -393,24 +418,18 @@ int ipcheap_window_close(ipcheap_endpoint *endpoint, uint64_t items) {
     if (UNLIKELY(!e->in_window)) return IPCHEAP_WINDOW;
     if (UNLIKELY(items > e->window)) return IPCHEAP_BAD_VALUE;
     e->in_window = false;
-    if (is_writer(e) && !shows_the_ring(e))
+    if (is_writer(e) && items > 0 && !shows_the_ring(e))
         into_ring(e, e->at, e->own_copy, items * e->stream.itemsize);
-    /* A reset meanwhile has dropped these items already: the release is stale. */
     if (!is_writer(e)) notice_cut(e);
-    if (items == 0) return 0;
-    if (LIKELY(e->position == e->window_begin)) advance(e, items);
+    /* A reset meanwhile has dropped these items already: the release is stale. */
+    if (LIKELY(items > 0 && e->position == e->window_begin))
+        advance(e, items);
+    else
+        bell_settle(endpoint);
     return 0;
 }
 
 /* Resets ------------------------------------------------------------------------------------- */
-
-/* Gives the room back now if there is no living reader that would do it. Under the lock. */
-static void cut_for_nobody(struct stream_endpoint *e, uint64_t cut) {
-    struct channel *channel = e->base.channel;
-    if (side_taken(e->base.me, channel, IPCHEAP_READER)) return;
-    shared64 *released = position_of(e, IPCHEAP_READER);
-    if (cut > get(released)) put_release(released, cut); /* pairs with look_at_peer() */
-}
 
 static int reset_by_writer(struct stream_endpoint *e) {
     uint64_t cut = e->position;

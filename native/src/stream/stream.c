@@ -119,7 +119,7 @@ int ipcheap_stream_shape_of(ipcheap_heap *heap, const ipcheap_channel *handle,
 
 /* Claiming and closing ----------------------------------------------------------------------- */
 
-/* Lets a reader's side follow a reset that no reader has noticed, so that its room comes back. */
+/* Lets a new reader follow a reset that its predecessor has not. */
 static void follow_cut(struct channel *channel) {
     uint64_t cut = get_acquire(&channel->stream.cut); /* pairs with reset_by_writer() */
     shared64 *released = &channel->sides[IPCHEAP_READER].position;
@@ -156,7 +156,6 @@ static void keep_held(ipcheap_endpoint *endpoint, struct participant *me) {
     if (e->pinned) os_unpin(e->ring, e->stream.ring_bytes);
     if (e->mirror) mirror_leave(e->mirror);
     e->mirror = NULL;
-    if (!is_writer(e)) follow_cut(endpoint->channel); /* what views show has been copied */
 }
 
 static void release(ipcheap_endpoint *endpoint) {
@@ -167,9 +166,7 @@ static void release(ipcheap_endpoint *endpoint) {
 
 static void recover(const struct recovery *r, uint32_t index, int pass) {
     struct channel *channel = channel_at(r->heap, index);
-    if (!side_is_of_dead(r, channel, pass)) return;
-    if (pass == RECOVER_READERS) follow_cut(channel);
-    side_recover(r, channel, pass);
+    if (side_is_of_dead(r, channel, pass)) side_recover(r, channel, pass);
 }
 
 /* Waiting ------------------------------------------------------------------------------------ */
@@ -270,7 +267,11 @@ int64_t ipcheap_stream_ready(ipcheap_endpoint *endpoint) {
     if (error) return error;
     if (is_broken(e)) channel_poison(endpoint->heap, endpoint->channel);
     if (endpoint_is_over(endpoint)) return endpoint_why_not(endpoint);
-    if (!is_writer(e)) notice_cut(e);
+    if (!is_writer(e))
+        notice_cut(e);
+    else if ((error = give_room_back(e)))
+        return error;
+    bell_settle(endpoint);
     return (int64_t)items_now(e);
 }
 
