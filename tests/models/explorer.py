@@ -15,12 +15,11 @@ a look-up. This requires two things of a process: its locals are hashable, and t
 from __future__ import annotations
 
 import gc
-from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .steps import Step, View, Violation, show, stuck
+from .steps import Step, View, Violation, stuck
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
@@ -59,10 +58,12 @@ class Table:
 
     DONE, DEAD = -1, -2
 
-    def __init__(self, process: Process, nothing: frozenset[str]) -> None:
+    def __init__(self, process: Process, nothing: frozenset[str], private: frozenset[str]) -> None:
         self.process = process
+        self.private = private  # words that concern no other process
         self.nothing = nothing  # kinds of steps that do nothing
         self.steps: list[Step] = []
+        self.alone: list[bool] = []  # whether each of them concerns nobody else
         self.reached: list[tuple[int, Any]] = []  # from which state, with which result
         self.numbers: dict[Hashable, int] = {}
         self.next: dict[tuple[int, Any], int | str] = {}
@@ -101,8 +102,15 @@ class Table:
         if key not in self.numbers:
             self.numbers[key] = len(self.steps)
             self.steps.append(step)
+            self.alone.append(self.concerns_nobody(step))
             self.reached.append((before, result))
         return self.numbers[key]
+
+    def concerns_nobody(self, step: Step) -> bool:
+        if step.kind == "choose":
+            return True
+        name = step.name[0] if isinstance(step.name, tuple) else step.name
+        return name in self.private and step.kind in ("load", "store")
 
     def after(self, number: int, result: Any) -> int:
         """Return the state that a result leads to; Violation if the process reports one."""
@@ -178,9 +186,10 @@ class Explorer:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self.index = {name: i for i, name in enumerate(model.memory)}
+        self.names = list(model.memory)
+        self.index = {name: i for i, name in enumerate(self.names)}
         nothing = frozenset({"nothing"} if model.tso else {"nothing", "fence"})
-        self.tables = [Table(process, nothing) for process in model.processes]
+        self.tables = [Table(process, nothing, model.private) for process in model.processes]
         self.number = {p.name: i for i, p in enumerate(model.processes)}
         self.lonely: Explorer | None = None
 
@@ -193,85 +202,81 @@ class Explorer:
             tuple(table.start for table in self.tables),
             (False,) * count,
         )
-        came: dict[State, tuple[State | None, str]] = {start: (None, "")}
+        # States have numbers, because looking one up takes the hash of all words. `came` is the
+        # state that each was reached from, and how: written out only if there is a violation.
+        numbers, states = {start: 0}, [start]
+        came: list[tuple[int, tuple[object, ...]]] = [(-1, ())]
         # Backwards, without kills: the states before each state, and those in which all is over.
-        before: dict[State, list[State]] = {}
-        over: list[State] = []
-        todo = deque([start])
-        state, line = start, ""
+        before: list[list[int]] = [[]]
+        over: list[int] = []
+        line: tuple[object, ...] = ()
+        at = 0
         try:
-            while todo:
-                state, line = todo.popleft(), ""
-                if len(came) > limit:
+            while at < len(states):
+                if len(states) > limit:
                     raise Violation(f"more than {limit} states")
                 quiet = True
-                for actor, label, kind, move in self.moves(state):
-                    line = f"{actor}: {label}"
+                for actor, label, kind, move in self.moves(states[at]):
+                    line = (actor, label)
                     report.transitions += 1
                     following = move()
+                    number = numbers.setdefault(following, len(states))
+                    known = number < len(states)
+                    if not known:
+                        states.append(following)
+                        came.append((at, line))
+                        before.append([])
                     if kind != "kill":
                         quiet = False
-                        before.setdefault(following, []).append(state)
-                    if following in came:
-                        continue
-                    came[following] = (state, line)
-                    todo.append(following)
-                    broken = self.model.always(self.view(following.memory))
+                        before[number].append(at)
+                    broken = None if known else self.model.always(self.view(following.memory))
                     if broken:
-                        state, line = following, ""
+                        at, line = number, ()
                         raise Violation(broken)
                 if quiet:
                     report.ends += 1
-                    line = "in the end"
-                    self.end(state)
-                    over.append(state)
-            line = ""
-            lost = self.first_without_end(came, before, over)
+                    line = ("in the end",)
+                    self.end(states[at])
+                    over.append(at)
+                at, line = at + 1, ()
+            lost = self.first_without_end(before, over)
             if lost is not None:
-                state = lost
-                raise Violation(stuck("from here on no end is reached", self.view(lost.memory)))
+                at = lost
+                raise Violation(
+                    stuck("from here on no end is reached", self.view(states[at].memory))
+                )
         except Violation as violation:
             report.violation = str(violation)
-            report.trace = [line] if line else []
-            at: State | None = state
-            while at is not None:
+            lines = [line]
+            while at > 0:
                 at, line = came[at]
-                if line:
-                    report.trace.append(line)
-            report.trace.reverse()
-        report.states = len(came)
+                lines.append(line)
+            report.trace = [": ".join(map(str, line)) for line in reversed(lines) if line]
+        report.states = len(states)
         return report
 
     def view(self, memory: Memory) -> View:
         return View(self.index, memory)
 
     @staticmethod
-    def first_without_end(
-        came: dict[State, Any], before: dict[State, list[State]], over: list[State]
-    ) -> State | None:
+    def first_without_end(before: list[list[int]], over: list[int]) -> int | None:
         """Return a state from which processes can go on indefinitely but never reach an end."""
         good, todo = set(over), list(over)
         while todo:
-            for state in before.get(todo.pop(), ()):
+            for state in before[todo.pop()]:
                 if state not in good:
                     good.add(state)
                     todo.append(state)
-        return next((state for state in came if state not in good), None)
+        return next((state for state in range(len(before)) if state not in good), None)
 
     # Moves -----------------------------------------------------------------------------------
 
     def moves(self, state: State) -> list[tuple[str, object, str, Callable[[], State]]]:
         """Return all moves to try next: process, step, kind, and what makes the state after it."""
         for i, table in enumerate(self.tables):
-            if state.at[i] >= 0 and self.concerns_nobody(table.steps[state.at[i]]):
+            if state.at[i] >= 0 and table.alone[state.at[i]]:
                 return self.moves_of(state, (i,))
         return self.moves_of(state, range(len(self.tables)))
-
-    def concerns_nobody(self, step: Step) -> bool:
-        if step.kind == "choose":
-            return True
-        name = step.name[0] if isinstance(step.name, tuple) else step.name
-        return name in self.model.private and step.kind in ("load", "store")
 
     def moves_of(
         self, state: State, which: Iterable[int]
@@ -283,7 +288,7 @@ class Explorer:
             name, at = table.process.name, state.at[i]
             if state.buffers[i]:
                 where, value = state.buffers[i][0]
-                flushed = f"({show(self.name(where))} = {show(value)} is seen by all)"
+                flushed = Step("flush", self.names[where], value)
                 found.append((name, flushed, "flush", partial(self.flush, state, i, 1)))
             if at < 0:
                 continue
@@ -296,15 +301,12 @@ class Explorer:
                 found.append((name, step, "step", move))
         return found
 
-    def name(self, where: int) -> Name:
-        return list(self.index)[where]
-
     def flush(self, state: State, i: int, count: int) -> State:
         memory = list(state.memory)
         for where, value in state.buffers[i][:count]:
             memory[where] = value
         buffers = swap(state.buffers, i, state.buffers[i][count:])
-        return state._replace(memory=tuple(memory), buffers=buffers)
+        return State(tuple(memory), buffers, state.at, state.asleep)
 
     def kill(self, state: State, i: int) -> State:
         # No process sees a death before the kernel has finished with it: buffers are empty then.
@@ -317,7 +319,8 @@ class Explorer:
         return State(memory, state.buffers, at, asleep)
 
     def advance(self, state: State, i: int, result: Any) -> State:
-        return state._replace(at=swap(state.at, i, self.tables[i].after(state.at[i], result)))
+        at = swap(state.at, i, self.tables[i].after(state.at[i], result))
+        return State(state.memory, state.buffers, at, state.asleep)
 
     def outcomes(self, state: State, i: int, step: Step) -> list[Callable[[], State]]:
         """Return the ways in which a step can go on now; none if it has to wait."""
@@ -358,11 +361,9 @@ class Explorer:
 
     def store(self, state: State, i: int, step: Step) -> State:
         if self.model.tso:
-            state = state._replace(
-                buffers=swap(
-                    state.buffers, i, (*state.buffers[i], (self.index[step.name], step.value))
-                )
-            )
+            longer = (*state.buffers[i], (self.index[step.name], step.value))
+            buffers = swap(state.buffers, i, longer)
+            state = State(state.memory, buffers, state.at, state.asleep)
         else:
             memory = swap(state.memory, self.index[step.name], step.value)
             state = state._replace(memory=memory)

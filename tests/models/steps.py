@@ -44,8 +44,10 @@ class Step(NamedTuple):
                 return f"{where}: {show(self.also)} -> {show(self.value)}"
             case "load":
                 return f"reads {where}"
-            case "when" | "flush":
+            case "when":
                 return where
+            case "flush":
+                return f"({where} = {show(self.value)} is seen by all)"
             case "sleep":
                 return f"sleeps while {where} is {show(self.value)}"
             case _:
