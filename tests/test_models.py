@@ -10,7 +10,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from models import FAMILIES, mirror, park, ring
+from models import FAMILIES, mirror, park, ring, stream
 from models.explorer import Model, Process, explore
 from models.steps import Violation, get, put
 
@@ -132,6 +132,31 @@ def change(source: Path, before: str, after: str) -> None:
         (park, "heap/wait_any.c", "put(&e->seat->parked, PARKED_AMONG);", ""),
         (park, "endpoint/endpoint.c", "atomic_fetch_or(&e->use, ENDPOINT_CLOSING)", "e->use"),
         (park, "channel/side.c", "bell_ring(r->heap, &channel->seats[!side], NULL);", ""),
+        (stream, "stream/flow.c", "put_release(&side->position,", "put(&side->position,"),
+        (stream, "stream/flow.c", "compiler_fence(); /* pairs with sleeper_fence() */", ""),
+        (stream, "stream/flow.c", "    notify(e);\n    bell_settle(&e->base);", ""),
+        (stream, "stream/flow.c", "    atomic_thread_fence(memory_order_acquire);", ""),
+        (stream, "stream/flow.c", "    if (e->stream.overwrite) spoil(e, count);\n", ""),
+        (stream, "stream/flow.c", "error = is_writer(e) ? give_room_back(e) : 0;", "error = 0;"),
+        (stream, "stream/flow.c", "    if (!is_writer(e)) notice_cut(e);\n    /* A reset", "/*"),
+        (stream, "stream/flow.c", "    put(&words_of_stream(e)->base, e->seen);\n", ""),
+        (stream, "stream/stream.c", "if (!is_writer(e)) follow_cut(channel);", ""),
+        (stream, "stream/stream.c", "put(wanted, position);", "put_release(wanted, position);"),
+        (
+            stream,
+            "stream/stream.c",
+            "    e->in_window = false;\n",
+            "follow_cut(endpoint->channel);",
+        ),
+        (stream, "stream/stream.c", "    bell_settle(endpoint);\n    return (int64_t)", "return "),
+        (stream, "endpoint/bell.c", "wants = endpoint_want(e);", "wants = false;"),
+        (stream, "endpoint/park.c", "        endpoint_want(e);\n", ""),
+        (
+            stream,
+            "heap/wait_any.c",
+            "        before_waiting(g); /* after lying down: as in park() */\n",
+            "",
+        ),
     ],
 )
 def test_a_change_of_the_sources_is_noticed(

@@ -28,21 +28,21 @@ if TYPE_CHECKING:
 
 def ring_self(e: Endpoint, b: Bell) -> Steps:
     yield from bell_disarm(e, b)
-    yield os_pipe_ring(e.channel)
+    yield os_pipe_ring(e.channel, e.side)
     return Bell(RUNG)
 
 
 def arm(e: Endpoint, b: Bell, emptied: bool) -> Steps:
     b = yield from bell_disarm(e, b)
-    if not (yield os_pipe_clear(e.channel)) and not emptied and b.due:
-        yield from os_pipe_clear_soon(e.channel)
+    if not (yield os_pipe_clear(e.channel, e.side)) and not emptied and b.due:
+        yield from os_pipe_clear_soon(e.channel, e.side)
     yield put(("parked", e.channel, e.side), PARKED_BELL)
     yield from sleeper_fence(e)
     return Bell(ARMED)
 
 
 def has_late_byte(e: Endpoint, b: Bell) -> Steps:
-    return b.state == ARMED and bool((yield os_pipe_clear(e.channel)))
+    return b.state == ARMED and bool((yield os_pipe_clear(e.channel, e.side)))
 
 
 def pidfd_open(view: View, holder: Any) -> Any:
@@ -56,7 +56,7 @@ def watch(holder: Any) -> Steps:
     yield when(f"watches {holder[1]}", pidfd_open, holder)
 
 
-def peer_is_lost(e: Endpoint) -> Steps:
+def peer_is_lost(e: Endpoint, recover_if_dead: Any = recover_if_dead) -> Steps:
     holder = yield get_acquire(("holder", e.channel, 1 - e.side))
     if holder != (yield get(("watched",))):
         yield from watch(holder)

@@ -59,7 +59,7 @@ def bell_ring(channel: str, side: int, pull: str = "") -> Steps:
     if pull == "none left":
         yield put_if(("parked", channel, side), AWAKE, PARKED_BELL)
         return
-    yield os_pipe_ring(channel)
+    yield os_pipe_ring(channel, side)
 
 
 def unpark(channel: str, side: int, pull: str = "") -> Steps:

@@ -57,7 +57,9 @@ if TYPE_CHECKING:
 
 def is_readable(view: View, channel: str) -> bool:
     watched = view["pidfd",]
-    return bool(view["pipe", channel]) or (watched is not None and not view["alive", watched])
+    return bool(view["pipe", channel, CONSUMER]) or (
+        watched is not None and not view["alive", watched]
+    )
 
 
 def is_ready_now(view: View, channel: str) -> bool:
@@ -97,7 +99,7 @@ def nobody_waits(view: View) -> str | None:
 def goes_out(view: View, channel: str) -> Any:
     """Leave a call: if nothing was to be done, nor on its way, the descriptor is not readable."""
     dead = view["calm",]
-    left = view["pipe", channel] or view["pidfd",] in (dead or ())
+    left = view["pipe", channel, CONSUMER] or view["pidfd",] in (dead or ())
     if dead is not None and left and not is_ready_now(view, channel):
         return {}, "nothing is to be done, but the descriptor stays readable"
     return {("outside",): True}, None
@@ -260,7 +262,7 @@ def peer_not_watched(e: Endpoint) -> Steps:
 def ring_self_unless_due(e: Endpoint, b: Bell) -> Steps:
     b = yield from bell_disarm(e, b)
     if b.state == QUIET:
-        yield os_pipe_ring(e.channel)
+        yield os_pipe_ring(e.channel, e.side)
     return b._replace(state=RUNG)
 
 

@@ -41,18 +41,18 @@ class Bell(NamedTuple):
 # Steps of the operating system and of private words -----------------------------------------------
 
 
-def os_pipe_ring(channel: str) -> Step:
-    return Step("exchange", ("pipe", channel), 1)
+def os_pipe_ring(channel: str, side: int) -> Step:
+    return Step("exchange", ("pipe", channel, side), 1)
 
 
-def os_pipe_clear(channel: str) -> Step:
-    return Step("exchange", ("pipe", channel), 0)
+def os_pipe_clear(channel: str, side: int) -> Step:
+    return Step("exchange", ("pipe", channel, side), 0)
 
 
-def os_pipe_clear_soon(channel: str) -> Steps:
+def os_pipe_clear_soon(channel: str, side: int) -> Steps:
     """Clear the byte that is on its way, or time out before it comes."""
     if (yield choose(True, False)):
-        yield os_pipe_clear(channel)
+        yield os_pipe_clear(channel, side)
 
 
 def os_futex_wait_any(words: tuple[tuple[Any, int], ...]) -> Step:
@@ -92,7 +92,7 @@ def shared(channels: str, names: tuple[str, ...], producer: Any) -> dict[Any, An
     memory |= {("knock", "consumer"): 0, ("outside",): False, ("calm",): None, ("taken",): 0}
     memory |= {("watched",): None, ("pidfd",): None}
     for channel in channels:
-        memory |= {("word", channel): 0, ("flags", channel): 0, ("pipe", channel): 0}
+        memory |= {("word", channel): 0, ("flags", channel): 0, ("pipe", channel, CONSUMER): 0}
         memory |= {("parked", channel, side): AWAKE for side in (PRODUCER, CONSUMER)}
         memory["holder", channel, PRODUCER] = producer
         memory["holder", channel, CONSUMER] = (OPEN, "consumer")
