@@ -83,9 +83,10 @@ static inline uint64_t items_seen(const struct stream_endpoint *e) {
 bool look_at_peer(struct stream_endpoint *e);
 /*
  * Follows resets of the writer, which the reader may have missed; not while a window is open, whose
- * items stay. Afterwards no reset stands between the position and the writer's, as last seen.
+ * items stay. Afterwards no reset stands between the position and the writer's, as last seen. False,
+ * and the channel is poisoned, if a reset is of items that were never written.
  */
-void notice_cut(struct stream_endpoint *e);
+bool notice_cut(struct stream_endpoint *e);
 /* A writer takes the room of a reset that the reader's side ended without following: 0 or an error. */
 int give_room_back(struct stream_endpoint *e);
 /* Publishes that the next `items` items are committed or released, and wakes the other side. */

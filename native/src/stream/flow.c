@@ -52,19 +52,20 @@ bool look_at_peer(struct stream_endpoint *e) {
     return sound;
 }
 
-void notice_cut(struct stream_endpoint *e) {
+bool notice_cut(struct stream_endpoint *e) {
     /* Again after each one: another may have come before this look at the writer's position. */
     while (LIKELY(!e->in_window)) {
         uint64_t cut = get_acquire(&words_of_stream(e)->cut); /* with reset_by_writer() */
-        if (LIKELY(cut <= e->position)) return;
-        if (!look_at_peer(e)) return;
+        if (LIKELY(cut <= e->position)) return true;
+        if (!look_at_peer(e)) return false;
         if (cut > e->seen) { /* it was stored after a writer's position that is no lower */
             channel_poison(e->base.heap, e->base.channel);
-            return;
+            return false;
         }
         set_position(e, cut);
         notify(e);
     }
+    return true;
 }
 
 static int checked(struct stream_endpoint *e, int side) {
@@ -116,7 +117,7 @@ static int64_t find(struct stream_endpoint *e, uint64_t few, uint64_t many) {
     if (UNLIKELY(few > most_waited_for(&e->stream))) return IPCHEAP_BAD_VALUE;
     for (;;) {
         if (items_seen(e) < many && !look_at_peer(e)) return IPCHEAP_CORRUPT;
-        if (!is_writer(e)) notice_cut(e);
+        if (!is_writer(e) && !notice_cut(e)) return IPCHEAP_CORRUPT;
         uint64_t there = items_seen(e);
         if (LIKELY(there >= few)) return (int64_t)least(there, many);
         int why = why_not(e, few);
@@ -126,7 +127,7 @@ static int64_t find(struct stream_endpoint *e, uint64_t few, uint64_t many) {
             int error = is_writer(e) ? give_room_back(e) : 0;
             if (error) return error;
             if (!look_at_peer(e)) return IPCHEAP_CORRUPT;
-            if (!is_writer(e)) notice_cut(e);
+            if (!is_writer(e) && !notice_cut(e)) return IPCHEAP_CORRUPT;
             there = items_seen(e);
             if (there >= few || (there > 0 && !is_writer(e))) return (int64_t)least(there, many);
         }
@@ -251,9 +252,12 @@ static int64_t find_whole(struct stream_endpoint *e, uint64_t few, uint64_t many
     if (few > e->stream.capacity) return IPCHEAP_BAD_VALUE;
     const shared64 *floor = &e->base.channel->sides[IPCHEAP_WRITER].stream.floor;
     for (bool ended = false;;) {
-        if (!look_at_peer(e)) return IPCHEAP_CORRUPT;
-        notice_cut(e);
-        uint64_t first = greatest(e->position, get_acquire(floor)); /* pairs with spoil() */
+        if (!look_at_peer(e) || !notice_cut(e)) return IPCHEAP_CORRUPT;
+        uint64_t spoilt = get_acquire(floor), first = greatest(e->position, spoilt); /* spoil() */
+        if (UNLIKELY(spoilt > e->seen)) { /* the writer may have gone on meanwhile */
+            if (!look_at_peer(e)) return IPCHEAP_CORRUPT;
+            if (spoilt > e->seen) return channel_poison(e->base.heap, e->base.channel);
+        }
         if (e->seen > e->stream.capacity) first = greatest(first, e->seen - e->stream.capacity);
         uint64_t there = e->seen > first ? e->seen - first : 0;
         if (e->overtaken >= 2 && there > 0) { /* the newest, then, which it leaves alone longest */
@@ -330,7 +334,7 @@ int64_t ipcheap_stream_history(ipcheap_endpoint *endpoint, void *items, uint64_t
     int error = checked(e, IPCHEAP_READER);
     if (error) return error;
     if (many > e->stream.backlog) return IPCHEAP_BAD_VALUE;
-    notice_cut(e);
+    if (!notice_cut(e)) return IPCHEAP_CORRUPT;
     bell_settle(endpoint);
     for (;;) {
         uint64_t count = kept(e, many), first = e->position - count;
@@ -444,8 +448,7 @@ static int reset_by_writer(struct stream_endpoint *e) {
 }
 
 static int reset_by_reader(struct stream_endpoint *e) {
-    if (!look_at_peer(e)) return IPCHEAP_CORRUPT;
-    notice_cut(e);
+    if (!look_at_peer(e) || !notice_cut(e)) return IPCHEAP_CORRUPT;
     put(&words_of_stream(e)->base, e->seen);
     set_position(e, e->seen);
     notify(e);

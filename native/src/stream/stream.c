@@ -266,11 +266,11 @@ int64_t ipcheap_stream_ready(ipcheap_endpoint *endpoint) {
     int error = stream_check(endpoint);
     if (error) return error;
     if (is_broken(e)) channel_poison(endpoint->heap, endpoint->channel);
-    if (endpoint_is_over(endpoint)) return endpoint_why_not(endpoint);
     if (!is_writer(e))
         notice_cut(e);
     else if ((error = give_room_back(e)))
         return error;
+    if (endpoint_is_over(endpoint)) return endpoint_why_not(endpoint);
     bell_settle(endpoint);
     return (int64_t)items_now(e);
 }
