@@ -166,14 +166,11 @@ class Stream(Shaped, Channel, kind=lib.IPCHEAP_STREAM):
 def _shape_of(
     handle: Handle, channel_id: ChannelId, entry: CData
 ) -> tuple[tuple[int, int, int], Items]:
-    numbers, room = ffi.new("uint64_t[3]"), ffi.new("char[]", _LONGEST)
+    numbers, room = ffi.new("uint64_t[4]"), ffi.new("char[]", _LONGEST)
     length = lib.py_stream_shape(handle.pointer, entry, numbers, room)
     if length < 0:
         raise error(length, handle, channel_id)
-    description = bytes(ffi.buffer(room, length))
-    items = Items(description, 1)
-    if not items.plain:
-        items.itemsize = items.dtype.itemsize
+    items = Items(bytes(ffi.buffer(room, length)), int(numbers[3]))
     return (int(numbers[0]), int(numbers[1]), int(numbers[2])), items
 
 
@@ -277,6 +274,8 @@ class StreamMethods(HeapMethods):
             if wanted is not None and wanted != stream._items.description:
                 its = stream._items.dtype
                 raise ChannelTypeError(f"{stream!r} has items of {its!r}, not of {dtype!r}")
+            if not stream._items.plain:
+                stream.dtype  # noqa: B018  # raises before anything is claimed
             found[:] = [stream]
 
         handle, channel, pointer = self._directory.claim(

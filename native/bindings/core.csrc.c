@@ -117,6 +117,8 @@ static int64_t py_stream_shape(ipcheap_heap *heap, const ipcheap_channel *channe
     numbers[0] = shape.capacity;
     numbers[1] = shape.backlog;
     numbers[2] = shape.flags;
+    numbers[3] = shape.item.itemsize;
+    for (uint32_t i = 0; i < shape.item.dimensions; i++) numbers[3] *= shape.item.shape[i];
     size_t length = sizeof copy.header + copy.header.dimensions * sizeof(uint64_t) +
                     copy.header.type_length + 1;
     memcpy(description, &copy, length);
