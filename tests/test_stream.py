@@ -833,15 +833,22 @@ def test_coroutines_that_wait_for_different_numbers_do_not_disturb_each_other(pa
 # Without NumPy ------------------------------------------------------------------------------
 
 
+def without_numpy(script: str) -> None:
+    """Run a script in a process in which NumPy cannot be imported."""
+    before = 'import sys\nsys.modules["numpy"] = None\n'
+    code = before + script
+    subprocess.run([sys.executable, "-P", "-c", code], timeout=peers.PATIENCE, check=True)
+
+
 def test_bytes_need_no_numpy(heap_name: str) -> None:
-    script = f"""
-import sys
-sys.modules["numpy"] = None
+    without_numpy(f"""
+import asyncio, pickle
 import ipcheap
 with ipcheap.Heap.create({heap_name!r}, "1MiB") as heap:
-    heap.unlink()
     stream = heap.add_stream("s", 100, backlog=3)
-    writer, reader = stream.writer(), stream.reader()
+    assert pickle.loads(pickle.dumps(stream)) == heap.channel("s") == stream
+    assert (stream.capacity, stream.itemsize, stream.backlog) == (100, 1, 3)
+    writer, reader = stream.writer(dtype="u1"), stream.reader(dtype="u1")
     writer.write(b"abcdef")
     with writer.window(3, raw=True) as window:
         window[:] = b"ghi"
@@ -849,13 +856,74 @@ with ipcheap.Heap.create({heap_name!r}, "1MiB") as heap:
     with reader.window(raw=True, overlap=2) as window:
         assert bytes(window) == b"cdefghi"
     assert reader.history() == b"ghi"
+    writer.write(bytearray(b"jk"))
+    buffer = bytearray(1)
+    assert (reader.peek(), reader.readinto(buffer), buffer) == (b"jk", 1, b"j")
+    assert (reader.skip(), reader.try_read(), bytes(reader.ring[:3])) == (1, None, b"abc")
+    for refused, error in ((b"bytes", TypeError), (memoryview(bytearray(4))[::2], ValueError)):
+        try:
+            reader.readinto(refused)
+        except error:
+            pass
+        else:
+            raise AssertionError
+    async def main():
+        await writer.awrite(b"123")
+        assert await reader.aread(2) == b"12"
+        assert await reader.areadinto(buffer) == 1
+        async with writer.window(3, raw=True) as window:
+            window[:] = b"abc"
+        async with reader.window(raw=True) as window:
+            assert bytes(window) == b"abc"
+    asyncio.run(main())
+    for side in (writer, reader):
+        writer.write(b"x")
+        try:
+            side.window(1).__enter__()
+        except ImportError as reason:
+            assert "NumPy" in str(reason)
+        else:
+            raise AssertionError
+        assert reader.read(1) == b"x"  # no window is open
+    for use in (lambda: next(reader.blocks()), lambda: stream.dtype):
+        writer.write(b"x")
+        try:
+            use()
+        except ImportError:
+            pass
+        else:
+            raise AssertionError
+        assert reader.read(1) == b"x"
     file = writer.makefile("w")
     file.write("text")
     file.close()
     assert reader.makefile("r").read() == "text"
-    reader.close()
-"""
-    subprocess.run([sys.executable, "-P", "-c", script], timeout=peers.PATIENCE, check=True)
+    assert reader.closed
+    with ipcheap.sealed(b"abc") as box:
+        assert bytes(box.view) == b"abc"
+    heap.unlink()
+""")
+
+
+def test_streams_of_items_are_listed_without_numpy(heap_name: str) -> None:
+    with ipcheap.Heap.create(heap_name, "1MiB") as heap:
+        stream = heap.add_stream("frames", 100, dtype=("f4", (2,)))
+        without_numpy(f"""
+import ipcheap
+with ipcheap.Heap.attach({heap_name!r}) as heap:
+    stream = heap.channels["frames"]
+    assert heap.channel("frames") == heap.add_stream("frames") == stream
+    assert (stream.capacity, stream.itemsize) == (100, 8)
+    for claim in (stream.writer, stream.reader):
+        try:
+            claim()
+        except ImportError as reason:
+            assert "NumPy" in str(reason)
+        else:
+            raise AssertionError
+""")
+        with stream.writer() as writer, stream.reader() as reader:
+            assert writer.try_write([[1, 2]]) == reader.skip() == 1  # neither side was claimed
 
 
 # Against plain Python -------------------------------------------------------------------------
