@@ -24,7 +24,7 @@ import pytest
 import stream_workers
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import ipcheap
 
@@ -1020,3 +1020,122 @@ class StreamMachine(RuleBasedStateMachine):
 
 StreamMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 test_a_stream_does_what_a_list_does = StreamMachine.TestCase
+
+
+class OverwritingMachine(RuleBasedStateMachine):
+    """A stream that overwrites does what a list, a floor and two positions do."""
+
+    CAPACITY, BACKLOG = 37, 5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heap = ipcheap.Heap.create(None, "1MiB", shm="memfd")
+        stream = self.heap.add_stream(
+            "s", self.CAPACITY, dtype="u4", backlog=self.BACKLOG, overwrite=True
+        )
+        self.writer, self.reader = stream.writer(), stream.reader()
+        self.written = self.read = self.floor = self.base = self.lost = 0
+
+    def spoil(self, end: int) -> None:
+        self.floor = max(self.floor, end - self.CAPACITY - self.BACKLOG)
+
+    @property
+    def first(self) -> int:
+        return max(self.read, self.floor, self.written - self.CAPACITY)
+
+    def find(self) -> list[int]:
+        """Move past what is lost, as each call does that finds something; return what is left."""
+        self.lost += self.first - self.read
+        self.read = self.first
+        return [*range(self.read, self.written)]
+
+    def kept(self, most: int) -> list[int]:
+        oldest = max(self.base, self.read - self.BACKLOG, self.floor, 0)
+        return [*range(max(oldest, self.read - most), self.read)]
+
+    @rule(count=st.integers(0, 100), now=st.booleans())
+    def write(self, count: int, now: bool) -> None:
+        assert self.writer.room == self.CAPACITY
+        items = np.arange(self.written, self.written + count, dtype="u4")
+        assert (self.writer.try_write(items) if now else self.writer.write(items, 0)) == count
+        self.written += count
+        self.spoil(self.written)
+
+    @rule(count=st.integers(1, 37), part=st.integers(0, 37))
+    def window(self, count: int, part: int) -> None:
+        part = min(part, count)
+        with self.writer.window(count, 0) as window:
+            self.spoil(self.written + count)
+            assert self.reader.available == max(self.written - self.first, 0)
+            window[:] = range(self.written, self.written + count)
+            self.writer.commit(part)
+        self.written += part
+
+    @rule(count=st.integers(1, 60))
+    def take(self, count: int) -> None:
+        assert self.reader.available == max(self.written - self.first, 0)
+        got = self.reader.try_read(count)
+        if self.first >= self.written:
+            assert got is None
+            return
+        assert got.tolist() == self.find()[:count]
+        self.read += len(got)
+
+    @rule(count=st.integers(1, 60))
+    def skip(self, count: int) -> None:
+        there = self.find()[:count] if self.first < self.written else []
+        assert self.reader.skip(count) == len(there)
+        self.read += len(there)
+
+    @rule(count=st.integers(1, 37))
+    def peek(self, count: int) -> None:
+        if self.first >= self.written:
+            with pytest.raises(TimeoutError):
+                self.reader.peek(count, 0)
+        else:
+            assert self.reader.peek(count, 0, at_least=1).tolist() == self.find()[:count]
+
+    @rule(overlap=st.integers(0, 5), part=st.integers(0, 60))
+    def look(self, overlap: int, part: int) -> None:
+        if self.first >= self.written:
+            return
+        there = self.find()
+        with self.reader.window(overlap=overlap) as window:
+            assert window.tolist() == self.kept(overlap) + there
+            self.reader.release(min(part, len(there)))
+        self.read += min(part, len(there))
+
+    @rule()
+    def history(self) -> None:
+        assert self.reader.history().tolist() == self.kept(self.BACKLOG)
+
+    @rule(by_writer=st.booleans())
+    def reset(self, by_writer: bool) -> None:
+        (self.writer if by_writer else self.reader).reset()
+        assert self.reader.available == 0
+        self.read = self.base = self.written
+
+    @rule(writer=st.booleans())
+    def succeed(self, writer: bool) -> None:
+        if writer:
+            self.writer.close()
+            self.writer = self.heap.stream_writer("s")
+        else:
+            self.reader.close()
+            self.reader = self.heap.stream_reader("s")
+            self.lost = 0
+
+    @invariant()
+    def everything_is_counted(self) -> None:
+        assert (self.writer.position, self.reader.position) == (self.written, self.read)
+        assert self.reader.lost == self.lost
+
+    def teardown(self) -> None:
+        assert self.heap.check() == []
+        self.writer.close()
+        self.reader.close()
+        self.heap.close()
+
+
+OverwritingMachine.TestCase.settings = StreamMachine.TestCase.settings
+test_a_stream_that_overwrites_does_what_a_list_does = OverwritingMachine.TestCase

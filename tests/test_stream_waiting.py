@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import os
 import select
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,8 @@ import stream_workers
 import ipcheap
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine, Generator
+
     from stream_sides import Streams
 
 
@@ -329,6 +333,122 @@ def test_what_is_cancelled_has_taken_nothing(streams: Streams) -> None:
     asyncio.run(main())
     assert (reader.position, reader.available, full.position) == (0, 20, 10)
     assert reader.read(20) == bytes(20)  # no window is open
+
+
+@types.coroutine
+def stopped_at(
+    coroutine: Coroutine[Any, Any, Any], nth: int, early: bool
+) -> Generator[Any, None, tuple[BaseException | None, Any]]:
+    """Cancel a coroutine at its nth suspension: what it raised, if it had not ended, and returned.
+
+    If `early`, while what it waits for is not done, otherwise just after it was done.
+    """
+    for step in itertools.count():
+        try:
+            waited_for = coroutine.send(None)
+        except StopIteration as done:
+            return None, done.value
+        if step < nth or not early:
+            yield waited_for
+        if step == nth:
+            try:
+                coroutine.throw(asyncio.CancelledError())
+            except asyncio.CancelledError as reason:
+                return reason, None
+            raise AssertionError("it went on")
+    return None, None
+
+
+@pytest.mark.parametrize("early", [False, True])
+@pytest.mark.parametrize("call", ["aread", "areadinto", "window", "blocks", "timed window"])
+def test_a_read_cancelled_at_any_await_takes_nothing(
+    streams: Streams, call: str, early: bool
+) -> None:
+    writer, reader = streams(16, dtype="u4")
+    blocks = reader.blocks(7)
+    stopped = 0
+
+    async def feed() -> None:
+        for start in range(0, 2000, 5):
+            await writer.awrite(range(start, start + 5))
+            await asyncio.sleep(0.0002)
+
+    async def take() -> list[int]:
+        if call == "aread":
+            return list((await reader.aread(12, at_least=7)).tolist())
+        if call == "areadinto":
+            buffer = np.empty(7, "u4")
+            return list(buffer[: await reader.areadinto(buffer)].tolist())
+        if call == "blocks":
+            return list((await anext(blocks)).tolist())
+        async with reader.window(7, peers.PATIENCE if "timed" in call else None) as window:
+            return list(window.tolist())
+
+    async def main() -> list[int]:
+        nonlocal stopped
+        feeder = asyncio.ensure_future(feed())
+        got: list[int] = []
+        for turn in itertools.count():
+            position = reader.position
+            reason, items = await stopped_at(take(), turn % 3, early)
+            if reason is None:
+                got += items
+            else:
+                stopped += 1
+                assert call == "blocks" or reader.position == position
+                await asyncio.sleep(0)
+            if len(got) >= 1900:
+                feeder.cancel()
+                return got
+
+    got = asyncio.run(main())
+    assert got == [*range(len(got))]
+    assert stopped > 20
+    blocks.close()
+
+
+@pytest.mark.parametrize("early", [False, True])
+@pytest.mark.parametrize("call", ["awrite", "window"])
+def test_a_write_cancelled_at_any_await_says_what_is_written(
+    streams: Streams, call: str, early: bool
+) -> None:
+    writer, reader = streams(16, dtype="u4")
+    got: list[int] = []
+
+    async def drain() -> None:
+        while True:
+            got.extend((await reader.aread(at_least=3)).tolist())
+            await asyncio.sleep(0)
+
+    async def write(items: range) -> None:
+        if call == "awrite":
+            assert await writer.awrite(items) == len(items)
+            return
+        async with writer.window(8) as window:
+            window[:] = items[:8]
+
+    async def main() -> int:
+        drainer = asyncio.ensure_future(drain())
+        sent = stopped = 0
+        for turn in itertools.count():
+            items = range(sent, sent + 40)
+            reason, _ = await stopped_at(write(items), turn % 6, early)
+            if reason is None:
+                sent += len(items) if call == "awrite" else 8
+            else:
+                stopped += 1
+                sent += reason.done if call == "awrite" else 0  # type: ignore[attr-defined]
+                await asyncio.sleep(0)
+            assert writer.position == sent
+            if sent >= 1500 and stopped > 20:
+                break
+        drainer.cancel()
+        return sent
+
+    sent = asyncio.run(main())
+    rest = reader.try_read()
+    got += [] if rest is None else rest.tolist()
+    assert got == [*range(sent)]
 
 
 def test_the_timeout_of_a_window_counts(streams: Streams) -> None:
