@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import random
@@ -133,18 +134,23 @@ def write_once(stream: ipcheap.Stream, items: Any) -> None:
         writer.write(items)
 
 
+def fill_shm() -> None:
+    with open("/dev/shm/stranger", "wb", buffering=0) as stranger, contextlib.suppress(OSError):
+        while True:
+            stranger.write(bytes(4096))
+
+
 def fill_a_ring_without_memory_left() -> dict[str, Any]:
     """Add a stream, fill /dev/shm, then fill the whole ring in windows: no SIGBUS."""
     seen: dict[str, Any] = {}
     with ipcheap.Heap.create("full", "1GiB") as heap:
         stream = heap.add_stream("s", "4MiB", backlog="1MiB")
         with stream.writer() as writer, stream.reader() as reader:
-            with open("/dev/shm/stranger", "wb", buffering=0) as stranger:
-                try:
-                    while True:
-                        stranger.write(bytes(4096))
-                except OSError:
-                    pass
+            writer.write(bytes(1000))
+            with writer.window(2 << 20) as early, reader.window(1000):
+                fill_shm()
+                early[:] = 99
+            reader.skip()
             for turn in range(10):
                 with writer.window(2 << 20) as window:
                     window[:] = turn
@@ -154,6 +160,9 @@ def fill_a_ring_without_memory_left() -> dict[str, Any]:
                 heap.add_stream("more", "64MiB")
             except ipcheap.HeapFull:
                 seen["refused"] = True
+            view = reader.ring
+            shown = bytes(view)
+        seen["kept"] = bytes(view) == shown
         seen["names"] = list(heap.channels)
         seen["check"] = heap.check()
     ipcheap.unlink("full")
@@ -181,6 +190,13 @@ def claim_and_reset(stream: ipcheap.Stream) -> None:
         writer.write(bytes(3))
         time.sleep(0.05)
         writer.reset()
+
+
+def claim_and_remove(stream: ipcheap.Stream) -> None:
+    with stream.writer() as writer:
+        writer.write(bytes(3))
+        time.sleep(0.05)
+        stream.heap.remove_channel(stream.id, force=True)
 
 
 def claim_and_die(stream: ipcheap.Stream) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import pickle
 import resource
 import signal
 import threading
@@ -12,6 +14,7 @@ import kinds
 import numpy as np
 import peers
 import pytest
+import seccomp
 import stream_sides
 import stream_workers
 from stream_sides import in_child, killed
@@ -19,9 +22,120 @@ from stream_sides import in_child, killed
 import ipcheap
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from stream_sides import Streams
+
+
+# The interface ---------------------------------------------------------------------------------
+
+FILE = "buffering=-1, *, encoding=None, errors=None, newline=None"
+CLAIM = "timeout=0.0, *, dtype=None, mlock=False"
+SIGNATURES: dict[tuple[type, str], str] = {
+    (ipcheap.Heap, "add_stream"): "id, capacity=None, *, dtype='u1', backlog=0, overwrite=False",
+    (ipcheap.Heap, "stream_writer"): f"id, {CLAIM}",
+    (ipcheap.Heap, "stream_reader"): f"id, {CLAIM}",
+    (ipcheap.Stream, "writer"): CLAIM,
+    (ipcheap.Stream, "reader"): CLAIM,
+    (ipcheap.StreamWriter, "write"): "data, timeout=None",
+    (ipcheap.StreamWriter, "commit"): "k",
+    (ipcheap.StreamWriter, "reset"): "",
+    (ipcheap.StreamWriter, "awrite"): "data",
+    (ipcheap.StreamWriter, "makefile"): f"mode='wb', {FILE}",
+    (ipcheap.StreamWriter, "wait_peer"): "timeout=None",
+    (ipcheap.StreamReader, "read"): "n=None, timeout=None, *, at_least=None",
+    (ipcheap.StreamReader, "try_read"): "n=None",
+    (ipcheap.StreamReader, "readinto"): "buffer, timeout=None, *, at_least=None",
+    (ipcheap.StreamReader, "peek"): "n=None, timeout=None, *, at_least=None",
+    (ipcheap.StreamReader, "skip"): "n=None",
+    (ipcheap.StreamReader, "release"): "k",
+    (ipcheap.StreamReader, "blocks"): "size=None, *, hop=None, fill=None, timeout=None",
+    (ipcheap.StreamReader, "history"): "n=None",
+    (ipcheap.StreamReader, "reset"): "",
+    (ipcheap.StreamReader, "aread"): "n=None, *, at_least=None",
+    (ipcheap.StreamReader, "areadinto"): "buffer, *, at_least=None",
+    (ipcheap.StreamReader, "makefile"): f"mode='rb', {FILE}",
+    (ipcheap.Sealed, "array"): "dtype='u1', shape=None",
+}
+
+
+@pytest.mark.parametrize(("owner", "name"), SIGNATURES, ids=lambda part: getattr(part, "__name__", part))
+def test_the_arguments_have_names_and_defaults(owner: type, name: str) -> None:
+    first, *found = inspect.signature(getattr(owner, name)).parameters.values()
+    assert first.name == "self"
+    bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in found]
+    assert str(inspect.Signature(bare)) == f"({SIGNATURES[owner, name]})"
+
+
+def test_what_each_side_tells(streams: Streams) -> None:
+    shape: dict[str, Any] = {"dtype": ("f4", (2,)), "backlog": 3, "overwrite": True}
+    for side in streams(10, **shape):
+        assert (side.channel, side.capacity, side.backlog, side.overwrite) == (0, 10, 3, True)
+        assert (side.dtype, side.itemsize, side.position) == (np.dtype(("f4", (2,))), 8, 0)
+        assert (side.watermark, side.closed, len(side.ring)) == (1, False, 4096)
+        side.close()
+        assert side.closed
+    stream = streams.heap.add_stream(0)
+    assert (stream.id, stream.heap, stream.overwrite) == (0, streams.heap, True)
+
+
+def test_an_error_names_the_channel_the_number_and_the_way_out(streams: Streams) -> None:
+    heap = streams.heap
+    writer, reader = streams(10, dtype="f4", backlog=2)
+    seen: dict[str, str] = {}
+
+    def see(name: str, call: Callable[[], Any]) -> None:
+        with pytest.raises(Exception) as raised:  # noqa: PT011
+            call()
+        seen[name] = f"{type(raised.value).__name__}: {raised.value}"
+
+    see("full", lambda: heap.add_stream("more", "64MiB"))
+    see("limit", lambda: reader.read(6))
+    see("timeout", lambda: reader.read(2, timeout=0.01))
+    see("backlog", lambda: reader.history(3))
+    see("overlap", lambda: reader.window(1, overlap=3))
+    see("no window", lambda: writer.commit(1))
+    with writer.window(2):
+        see("larger", lambda: writer.commit(3))
+        see("window", lambda: writer.write([1]))
+        writer.commit(0)
+    see("busy", lambda: heap.stream_writer(0))
+    see("dtype", lambda: heap.add_stream("s", 5).reader(dtype="i4"))
+    see("pickle", lambda: pickle.dumps(reader))
+    see("file", writer.makefile)
+    see("whole", lambda: writer.write(bytes(6)))
+    see("shape", lambda: writer.write(np.zeros((2, 3), "f4")))
+    see("fork", lambda: in_child(lambda: writer.write([1])))
+    thread = threading.Thread(target=lambda: see("thread", lambda: writer.write([1])))
+    thread.start()
+    thread.join()
+    writer.close()
+    see("closed", lambda: writer.write([1]))
+    see("end", reader.read)
+    words = {
+        "full": ("HeapFull", "64.0 MiB", "larger heap"),
+        "limit": ("ValueError", "channel 0", "at most 5 items", "not for 6", "at_least"),
+        "timeout": ("TimeoutError", "channel 0", "timeout"),
+        "backlog": ("ValueError", "backlog, 2, not 3"),
+        "overlap": ("ValueError", "backlog, 2, not 3"),
+        "no window": ("WindowError", "channel 0", "no window"),
+        "larger": ("ValueError", "fewer than 3", "still open"),
+        "window": ("WindowError", "channel 0", "leave its block first"),
+        "busy": ("ChannelBusy", "channel 0", "writer side", str(os.getpid())),
+        "dtype": ("ChannelTypeError", "'s'", "uint8", "'i4'"),
+        "pickle": ("TypeError", "StreamReader", "pass its channel"),
+        "file": ("TypeError", "StreamWriter", "4 bytes"),
+        "whole": ("ValueError", "6 bytes", "items of 4"),
+        "shape": ("ValueError", "(2, 3)"),
+        "fork": ("WrongProcess", "channel 0", "forked from"),
+        "thread": ("WrongThread", "channel 0", "'MainThread'", "claim one in each thread"),
+        "closed": ("EndpointClosed", "channel 0"),
+        "end": ("ChannelClosed", "channel 0"),
+    }
+    assert seen.keys() == words.keys()
+    for name, text in seen.items():
+        assert all(word in text for word in words[name]), text
 
 
 # Shape and memory -----------------------------------------------------------------------------
@@ -91,7 +205,7 @@ def test_new_memory_is_zero_and_counts(streams: Streams) -> None:
 
 def test_all_memory_is_committed_when_a_stream_is_added() -> None:
     seen = kinds.call_apart(stream_workers.fill_a_ring_without_memory_left, shm_bytes=16 << 20)
-    assert seen == {"refused": True, "names": ["s"], "check": []}
+    assert seen == {"refused": True, "kept": True, "names": ["s"], "check": []}
 
 
 def test_kinds_are_compared(streams: Streams) -> None:
@@ -272,6 +386,25 @@ def test_a_closed_heap_closes_its_sides() -> None:
     assert writer.closed
 
 
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_heap_closed_with_windows_open(refused: bool) -> None:
+    def use() -> tuple[bool, bytes, list[int]]:
+        if refused:
+            seccomp.refuse("mremap")
+        heap = ipcheap.Heap.create(None, "1MiB", shm="memfd")
+        stream = heap.add_stream("s", 10)
+        writer, reader = stream.writer(), stream.reader()
+        writer.write(b"abc")
+        with writer.window(3) as filled, reader.window(3, raw=True) as seen:
+            filled[:] = 7
+            heap.close()
+        with pytest.raises(ipcheap.HeapClosed):
+            writer.commit(1)
+        return filled.flags.writeable, bytes(seen), filled.tolist()
+
+    assert in_child(use) == (False, b"abc", [7, 7, 7])
+
+
 def write_until_refused(writer: ipcheap.StreamWriter, data: bytes) -> None:
     while True:
         writer.write(data)
@@ -400,6 +533,27 @@ def test_mlock_locks_the_ring_until_the_endpoint_closes(streams: Streams) -> Non
     locked, left = in_child(lock)
     assert locked >= 256 << 10
     assert left == 0
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_no_call_faults_where_the_ring_is_locked(streams: Streams, refused: bool) -> None:
+    pages = 512
+    stream = streams.heap.add_stream("s", pages * 4096)
+
+    def faults(lock: bool) -> int:
+        if refused:
+            seccomp.refuse("mremap")
+        buffer = bytearray(b"x" * (pages * 1024))
+        with stream.writer(mlock=lock) as writer, stream.reader(mlock=lock) as reader:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            for _ in range(4):  # all of the ring
+                writer.write(buffer)
+                reader.readinto(buffer)
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    assert in_child(lambda: faults(True)) < pages // 8
+    if not refused:  # the heap's own mapping may have been touched before
+        assert in_child(lambda: faults(False)) >= pages
 
 
 @pytest.mark.parametrize("limit", [0, 64 << 10])

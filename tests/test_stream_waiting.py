@@ -123,6 +123,19 @@ def test_ends_wake_whatever_is_waited_for(streams: Streams) -> None:
                 peer.wait()
 
 
+def test_removal_wakes_whatever_is_waited_for(streams: Streams) -> None:
+    stream = streams.heap.add_stream("s", 1000)
+    with stream.reader() as reader:
+        reader.watermark = 400
+        with peers.run(stream_workers.claim_and_remove, stream) as peer:
+            reader.wait_peer(peers.PATIENCE)
+            with pytest.raises(ipcheap.EndpointClosed):
+                reader.read(400, timeout=peers.PATIENCE)
+            peer.result()
+        assert is_readable(reader)
+        assert ipcheap.wait([reader], 0) == [reader]
+
+
 # Watermarks and descriptors ---------------------------------------------------------------------
 
 
