@@ -406,7 +406,7 @@ class StreamEndpoint(Shaped, Endpoint):
             if few > most:
                 raise ValueError(f"at_least must be at most n, {most}, not {few}")
         self._limit(few)
-        return few, most
+        return few, min(most, _ALL)
 
     def _window(self, n: Any, timeout: Any, at_least: Any, overlap: Any, raw: Any) -> Any:
         few, most = self._portion(n, at_least)
@@ -528,7 +528,7 @@ class StreamEndpoint(Shaped, Endpoint):
 
     def _end(self, items: Any, doing: str) -> None:
         items = _arguments.count(items, "k")
-        code = self._end_window(items)
+        code = self._end_window(min(items, _ALL))
         if code == lib.IPCHEAP_WINDOW:
             raise WindowError(
                 f"channel {self._channel!r} of {self._handle}: this {self._side} has no window "
@@ -736,7 +736,7 @@ class StreamReader(StreamEndpoint, ReaderCore):
 
     def skip(self, n: int | None = None) -> int:
         """Drop what is there, at most `n` items; return how many that were."""
-        most = _ALL if n is None else _arguments.count(n, "n")
+        most = _ALL if n is None else min(_arguments.count(n, "n"), _ALL)
         code = int(lib.ipcheap_stream_read(self._pointer, ffi.NULL, 1, most))
         if code in (_WOULD_BLOCK, lib.IPCHEAP_CHANNEL_CLOSED, lib.IPCHEAP_PEER_DIED):
             return 0

@@ -80,6 +80,48 @@ def test_calls_that_wait_for_nothing_take_more_than_half(streams: Streams) -> No
     assert reader.skip(10) == 10
 
 
+@pytest.mark.parametrize("n", [2**62 + 1, 2**64 + 2, 2**70])
+def test_no_number_is_too_large_for_what_there_is(streams: Streams, n: int) -> None:
+    writer, reader = streams(10)
+    with writer.window(n, at_least=1) as window:
+        assert len(window) == 10
+    with reader.window(n, at_least=1) as window:
+        assert len(window) == 10
+        with pytest.raises(ValueError, match=f"fewer than {n} items"):
+            reader.release(n)
+        reader.release(0)
+    assert reader.peek(n, at_least=1) == bytes(10)
+    assert reader.skip(n) == 10
+    writer.write(bytes(10))
+    assert reader.read(n, at_least=1) == bytes(10)
+    writer.write(bytes(10))
+    assert reader.try_read(n) == bytes(10)
+    with writer.window(3), pytest.raises(ValueError, match="still open"):
+        writer.commit(n)
+    assert asyncio.run(reader.aread(n, at_least=1)) == bytes(3)
+
+
+def test_coroutines_wait_for_no_more_than_others(streams: Streams) -> None:
+    _, reader = streams(10)
+
+    async def main() -> None:
+        for awaitable in (
+            reader.aread(6),
+            reader.aread(at_least=6),
+            reader.aread(3, at_least=4),
+            reader.aread(-1),
+            reader.areadinto(bytearray(6)),
+            reader.areadinto(bytearray(3), at_least=4),
+        ):
+            with pytest.raises(ValueError, match=r"half|at_least|n must"):
+                await awaitable
+        for refused in (reader.aread(1.5), reader.areadinto(bytes(3))):  # type: ignore[arg-type]
+            with pytest.raises(TypeError):
+                await refused
+
+    asyncio.run(main())
+
+
 def test_half_is_rounded_up(streams: Streams) -> None:
     for capacity, half in ((1, 1), (2, 1), (3, 2), (4, 2), (5, 3)):
         writer, reader = streams(capacity)
@@ -207,6 +249,47 @@ def test_a_write_fills_the_room_and_waits_for_one_item_of_it(streams: Streams) -
         assert writer.write(bytes(range(40)), timeout=peers.PATIENCE) == 40
         assert writer.position == 40
         assert peer.result() == bytes(range(40))
+
+
+def test_a_write_waits_for_one_item_of_room_at_a_time(streams: Streams) -> None:
+    stream = streams.heap.add_stream("s", 10)
+
+    def read_one() -> None:
+        with stream.reader() as reader:
+            ready.set()
+            time.sleep(0.05)
+            reader.read(1)
+            done.wait(peers.PATIENCE)
+
+    ready, done = threading.Event(), threading.Event()
+    with stream.writer() as writer:
+        writer.write(bytes(10))
+        thread = threading.Thread(target=read_one)
+        thread.start()
+        ready.wait(peers.PATIENCE)
+        with pytest.raises(TimeoutError) as raised:
+            writer.write(b"abc", 0.5)
+        assert raised.value.done == 1  # type: ignore[attr-defined]
+        with pytest.raises(TimeoutError):
+            writer.window(2, 0.01).__enter__()
+        done.set()
+        thread.join()
+        reader = stream.reader()
+        reader.read(1)
+        reader.close()
+        with pytest.raises(ipcheap.ChannelClosed):
+            writer.window(2).__enter__()  # there is room for one
+        assert (writer.position, writer.room) == (11, 1)
+
+
+def test_a_reader_may_still_come(streams: Streams) -> None:
+    writer = streams.heap.add_stream("s", 10).writer()
+    assert writer.try_write(bytes(12)) == 10
+    assert writer.try_write(b"x") == 0
+    with pytest.raises(TimeoutError):
+        writer.write(b"x", 0.01)
+    assert writer.position == 10
+    writer.close()
 
 
 @pytest.mark.parametrize("death", [False, True])
