@@ -19,6 +19,7 @@ NUMBERS = {
         "access": 21, "faccessat": 269, "readlink": 89, "readlinkat": 267,
         "shmget": 29, "shmat": 30, "shmctl": 31, "shmdt": 67, "semget": 64, "semctl": 66,
         "semtimedop": 220, "getppid": 110,
+        "mmap": 9, "mprotect": 10, "munmap": 11, "brk": 12, "madvise": 28, "exit_group": 231,
     },
     "aarch64": {
         "futex": 98, "futex_waitv": 449, "membarrier": 283, "read": 63, "write": 64, "ppoll": 73,
@@ -29,6 +30,7 @@ NUMBERS = {
         "mknodat": 33, "unlinkat": 35, "getdents64": 61, "faccessat": 48, "readlinkat": 78,
         "shmget": 194, "shmat": 196, "shmctl": 195, "shmdt": 197, "semget": 190, "semctl": 191,
         "semtimedop": 192, "getppid": 173,
+        "mmap": 222, "mprotect": 226, "munmap": 215, "brk": 214, "madvise": 233, "exit_group": 94,
     },
 }  # fmt: skip
 
@@ -43,7 +45,9 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
 
 
-def _install(verdicts: dict[str, int], by_path: tuple[str, ...] = ()) -> None:
+def _install(
+    verdicts: dict[str, int], by_path: tuple[str, ...] = (), otherwise: int = _ALLOW
+) -> None:
     known = NUMBERS[os.uname().machine]
     code = [struct.pack("HBBI", _LOAD, 0, 0, _NUMBER)]
     for name, verdict in verdicts.items():
@@ -58,7 +62,7 @@ def _install(verdicts: dict[str, int], by_path: tuple[str, ...] = ()) -> None:
         code.append(struct.pack("HBBI", _RETURN, 0, 0, verdict))
         if name in by_path:
             code.append(struct.pack("HBBI", _RETURN, 0, 0, _ALLOW))
-    code.append(struct.pack("HBBI", _RETURN, 0, 0, _ALLOW))
+    code.append(struct.pack("HBBI", _RETURN, 0, 0, otherwise))
     raw = ctypes.create_string_buffer(b"".join(code))
     program = _Program(len(code), ctypes.cast(raw, ctypes.c_void_p))
     libc = ctypes.CDLL(None, use_errno=True)
@@ -79,6 +83,11 @@ def refuse(*names: str) -> None:
 def forbid(*names: str) -> None:
     """Make them kill the process."""
     _install(dict.fromkeys(names, _KILL))
+
+
+def forbid_all_but(*names: str) -> None:
+    """Make every other system call kill the process."""
+    _install(dict.fromkeys(names, _ALLOW), otherwise=_KILL)
 
 
 def trace(names: tuple[str, ...], by_path: tuple[str, ...], skipped: dict[str, int]) -> None:

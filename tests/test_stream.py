@@ -639,8 +639,9 @@ def test_waiting_for_many_items_is_one_sleep(heap: ipcheap.Heap) -> None:
         assert reader.statistics().parks - before <= 2  # a sleep that a signal or a second ends
 
 
-def test_a_million_items_make_no_system_call(heap: ipcheap.Heap) -> None:
-    heap.add_stream("s", 4096)
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_million_items_make_no_system_call(heap: ipcheap.Heap, overwrite: bool) -> None:
+    heap.add_stream("s", 4096, overwrite=overwrite)
     with peers.run(stream_workers.pass_without_system_calls, heap, "s", 1_000_000 // 4) as peer:
         assert peer.wait() == 7
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import mmap
 import os
 import pickle
 import resource
 import signal
+import struct
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +63,9 @@ SIGNATURES: dict[tuple[type, str], str] = {
 }
 
 
-@pytest.mark.parametrize(("owner", "name"), SIGNATURES, ids=lambda part: getattr(part, "__name__", part))
+@pytest.mark.parametrize(
+    ("owner", "name"), SIGNATURES, ids=lambda part: getattr(part, "__name__", part)
+)
 def test_the_arguments_have_names_and_defaults(owner: type, name: str) -> None:
     first, *found = inspect.signature(getattr(owner, name)).parameters.values()
     assert first.name == "self"
@@ -509,6 +514,53 @@ def test_a_removed_stream_keeps_what_open_windows_show(streams: Streams) -> None
     reader.close()
     assert heap.statistics().in_use == 0
     assert heap.check() == []
+
+
+def test_a_corrupt_stream_says_so(heap_name: str) -> None:
+    with ipcheap.Heap.create(heap_name, "1MiB") as heap:
+        stream = heap.add_stream("s", 1000, backlog=10)
+        writer, reader = stream.writer(), stream.reader()
+        while writer.position < 77_770:
+            writer.write(bytes(777))
+            reader.read()
+        calls: list[Callable[[], Any]] = [
+            reader.read,
+            reader.try_read,
+            reader.peek,
+            reader.skip,
+            reader.history,
+            reader.reset,
+            lambda: reader.available,
+            lambda: reader.readinto(bytearray(1)),
+            lambda: reader.window(1).__enter__(),
+            lambda: next(reader.blocks(1)),
+            lambda: asyncio.run(read_later(reader)),
+            lambda: writer.write(b"x"),
+            lambda: writer.try_write(b"x"),
+            lambda: writer.window(1).__enter__(),
+            lambda: writer.room,
+            writer.reset,
+        ]
+        segment = f"/dev/shm/ipcheap.{heap_name}"
+        with open(segment, "r+b") as file, mmap.mmap(file.fileno(), 0) as raw:
+            at = raw.find(struct.pack("Q", writer.position))  # the writer's side comes first
+            raw[at : at + 8] = struct.pack("Q", 12)
+        for call in calls:
+            with pytest.raises(ipcheap.CorruptHeap, match="'s'"):
+                call()
+        assert any("stream" in fault for fault in heap.check())
+        for side in (writer, reader):
+            assert side.statistics().capacity == 1000
+            side.close()
+        for claim in (stream.writer, stream.reader):
+            with pytest.raises(ipcheap.CorruptHeap, match="'s'"):
+                claim()
+        heap.remove_channel("s")
+        assert heap.check() == []
+
+
+async def read_later(reader: ipcheap.StreamReader) -> Any:
+    return await reader.aread(1)
 
 
 # Locking ------------------------------------------------------------------------------------------

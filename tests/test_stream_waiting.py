@@ -401,8 +401,9 @@ def test_a_read_cancelled_at_any_await_takes_nothing(
         nonlocal stopped
         feeder = asyncio.ensure_future(feed())
         got: list[int] = []
-        for turn in itertools.count():
-            position = reader.position
+        turns = itertools.count()
+        while len(got) < 1900:
+            turn, position = next(turns), reader.position
             reason, items = await stopped_at(take(), turn % 3, early)
             if reason is None:
                 got += items
@@ -410,9 +411,8 @@ def test_a_read_cancelled_at_any_await_takes_nothing(
                 stopped += 1
                 assert call == "blocks" or reader.position == position
                 await asyncio.sleep(0)
-            if len(got) >= 1900:
-                feeder.cancel()
-                return got
+        feeder.cancel()
+        return got
 
     got = asyncio.run(main())
     assert got == [*range(len(got))]
@@ -443,8 +443,9 @@ def test_a_write_cancelled_at_any_await_says_what_is_written(
     async def main() -> int:
         drainer = asyncio.ensure_future(drain())
         sent = stopped = 0
-        for turn in itertools.count():
-            items = range(sent, sent + 40)
+        turns = itertools.count()
+        while sent < 1500 or stopped <= 20:
+            turn, items = next(turns), range(sent, sent + 40)
             reason, _ = await stopped_at(write(items), turn % 6, early)
             if reason is None:
                 sent += len(items) if call == "awrite" else 8
@@ -453,8 +454,6 @@ def test_a_write_cancelled_at_any_await_says_what_is_written(
                 sent += reason.done if call == "awrite" else 0  # type: ignore[attr-defined]
                 await asyncio.sleep(0)
             assert writer.position == sent
-            if sent >= 1500 and stopped > 20:
-                break
         drainer.cancel()
         return sent
 
