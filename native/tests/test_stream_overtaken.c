@@ -94,7 +94,7 @@ static int64_t by_a_window(uint32_t *items) {
 
 static taking *const ways[] = {by_reading, by_peeking, by_a_window};
 
-/* After `overtaken` copies in vain the reader gets so many items, and all others are counted. */
+/* After `overtaken` copies that are thrown away, the reader gets so many items. The others are counted. */
 static void expect_taken(ipcheap_heap *heap, taking *take, int overtaken, int64_t count) {
     uint32_t items[CAPACITY];
     begin(heap, 1);
@@ -110,7 +110,7 @@ static void expect_taken(ipcheap_heap *heap, taking *take, int overtaken, int64_
     EXPECT_EQ(ipcheap_remove_channel(heap, &key, 0), 0);
 }
 
-static void a_copy_that_was_overtaken_is_made_again(ipcheap_heap *heap) {
+static void a_copy_that_was_overtaken_is_repeated(ipcheap_heap *heap) {
     for (int i = 0; i < 3; i++) {
         expect_taken(heap, ways[i], 0, CAPACITY);
         expect_taken(heap, ways[i], 1, CAPACITY);
@@ -166,7 +166,7 @@ static void a_view_without_memory_for_its_copy_shows_zeroes(ipcheap_heap *heap) 
 int main(void) {
     int fd = new_segment(MIB);
     ipcheap_heap *heap = attach(fd);
-    a_copy_that_was_overtaken_is_made_again(heap);
+    a_copy_that_was_overtaken_is_repeated(heap);
     after_two_the_reader_gets_the_newest(heap);
     a_reader_that_cannot_keep_up_gives_up(heap);
     a_view_without_memory_for_its_copy_shows_zeroes(heap);
