@@ -94,7 +94,7 @@ static int64_t by_a_window(uint32_t *items) {
 
 static taking *const ways[] = {by_reading, by_peeking, by_a_window};
 
-/* After `overtaken` copies that are thrown away, the reader gets so many items. The others are counted. */
+/* After `overtaken` copies that are thrown away, the reader gets `count` items and counts the rest. */
 static void expect_taken(ipcheap_heap *heap, taking *take, int overtaken, int64_t count) {
     uint32_t items[CAPACITY];
     begin(heap, 1);

@@ -253,7 +253,8 @@ static int64_t find_whole(struct stream_endpoint *e, uint64_t few, uint64_t many
     const shared64 *floor = &e->base.channel->sides[IPCHEAP_WRITER].stream.floor;
     for (bool ended = false;;) {
         if (!look_at_peer(e) || !notice_cut(e)) return IPCHEAP_CORRUPT;
-        uint64_t spoilt = get_acquire(floor), first = greatest(e->position, spoilt); /* spoil() */
+        uint64_t spoilt = get_acquire(floor); /* pairs with spoil() */
+        uint64_t first = greatest(e->position, spoilt);
         if (UNLIKELY(spoilt > e->seen)) { /* the writer may have gone on meanwhile */
             if (!look_at_peer(e)) return IPCHEAP_CORRUPT;
             if (spoilt > e->seen) return channel_poison(e->base.heap, e->base.channel);
