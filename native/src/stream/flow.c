@@ -256,9 +256,9 @@ static int64_t find_whole(struct stream_endpoint *e, uint64_t few, uint64_t many
         uint64_t spoilt = get_acquire(floor); /* pairs with spoil() */
         uint64_t first = greatest(e->position, spoilt);
         if (UNLIKELY(spoilt > e->seen)) { /* the writer has gone on meanwhile, or that is corrupt */
-            if (!look_at_peer(e)) return IPCHEAP_CORRUPT;
-            if (spoilt > e->seen) return channel_poison(e->base.heap, e->base.channel);
-            continue; /* there may have been a reset, too */
+            uint64_t now = get_acquire(position_of(e, IPCHEAP_WRITER)); /* pairs with advance() */
+            if (spoilt > now) return channel_poison(e->base.heap, e->base.channel);
+            continue;
         }
         if (e->seen > e->stream.capacity) first = greatest(first, e->seen - e->stream.capacity);
         uint64_t there = e->seen > first ? e->seen - first : 0;
