@@ -19,9 +19,9 @@ static inline bool consumer_is_open(const ipcheap_record *record) {
     return record->consumer && !record->consumer->closed;
 }
 
-/* True if another thread's consumer received the record. */
+/* True if another thread's consumer received the record, or another thread may be closing it. */
 static inline bool is_anothers(const ipcheap_record *record) {
-    return record->consumer->me->thread != thread_marker();
+    return record->consumer->me->thread != thread_marker() || endpoint_is_closing(record->consumer);
 }
 
 /* Returns the slot that a received record occupies; NULL if it does not occupy one any more. */

@@ -214,9 +214,14 @@ static bool ready(const ipcheap_endpoint *endpoint) {
     return is_broken((const struct stream_endpoint *)endpoint);
 }
 
+/* Under the mutex, because another thread may be closing the endpoint. */
 static void before_waiting(ipcheap_endpoint *endpoint) {
     struct stream_endpoint *e = stream_endpoint(endpoint);
-    if (!is_writer(e)) notice_cut(e);
+    /* Acquire: pairs with reset_by_writer(). */
+    if (is_writer(e) || LIKELY(get_acquire(&words_of_stream(e)->cut) <= e->position)) return;
+    pthread_mutex_lock(&endpoint->heap->mutex);
+    if (!endpoint->closed) notice_cut(e);
+    pthread_mutex_unlock(&endpoint->heap->mutex);
 }
 
 /* The other side's position at which there is as much as the endpoint needs. */
