@@ -331,7 +331,7 @@ class StreamEndpoint(Shaped, Endpoint):
         items = _arguments.count(items, "watermark", least=1)
         self._limit(items)
         wanted = min(self._awaited, default=items)
-        self._checked(lib.ipcheap_stream_want(self._pointer, wanted))
+        self._checked(lib.py_stream_want(self._pointer, wanted))
         self._watermark = items
 
     @property
@@ -495,13 +495,13 @@ class StreamEndpoint(Shaped, Endpoint):
 
         self._awaited.append(items)
         try:
-            self._checked(lib.ipcheap_stream_want(self._pointer, min(self._awaited)))
+            self._checked(lib.py_stream_want(self._pointer, min(self._awaited)))
             await self._eventually(attempt, attempt())
         finally:
             self._awaited.remove(items)
             if not self.closed:
                 wanted = min(self._awaited, default=self._watermark)
-                lib.ipcheap_stream_want(self._pointer, wanted)
+                lib.py_stream_want(self._pointer, wanted)
 
     def _lock_pages(self) -> None:
         code = lib.py_stream_pin(self._pointer)
@@ -567,7 +567,7 @@ class StreamWriter(StreamEndpoint, WriterCore):
     @property
     def room(self) -> int:
         """How many items can be written now without waiting."""
-        return self._checked(lib.ipcheap_stream_ready(self._pointer))
+        return self._checked(lib.py_stream_ready(self._pointer))
 
     def commit(self, k: int) -> None:
         """Commit the first `k` items of the open window and end it.
@@ -708,7 +708,7 @@ class StreamReader(StreamEndpoint, ReaderCore):
     @property
     def available(self) -> int:
         """How many items can be read now without waiting."""
-        return self._checked(lib.ipcheap_stream_ready(self._pointer))
+        return self._checked(lib.py_stream_ready(self._pointer))
 
     @property
     def lost(self) -> int:
@@ -737,7 +737,7 @@ class StreamReader(StreamEndpoint, ReaderCore):
     def skip(self, n: int | None = None) -> int:
         """Drop what is there, at most `n` items; return how many that were."""
         most = _ALL if n is None else min(_arguments.count(n, "n"), _ALL)
-        code = int(lib.ipcheap_stream_read(self._pointer, ffi.NULL, 1, most))
+        code = int(lib.py_stream_skip(self._pointer, 1, most))
         if code in (_WOULD_BLOCK, lib.IPCHEAP_CHANNEL_CLOSED, lib.IPCHEAP_PEER_DIED):
             return 0
         return self._checked(code)
@@ -751,7 +751,7 @@ class StreamReader(StreamEndpoint, ReaderCore):
         most = self.backlog if n is None else _arguments.count(n, "n")
         if most > self.backlog:
             raise ValueError(f"n must be at most the backlog, {self.backlog}, not {most}")
-        count = self._checked(lib.ipcheap_stream_history(self._pointer, ffi.NULL, most))
+        count = self._checked(lib.py_stream_kept(self._pointer, most))
         found = self._copied(self._history_some, 0, count) if count else self._no_items()
         return found if not isinstance(found, int) else self._checked(found)
 
@@ -820,12 +820,12 @@ class StreamReader(StreamEndpoint, ReaderCore):
 
     def _no_items(self) -> Any:
         """Return the result of a call for 0 items, which raises where another call would."""
-        self._checked(int(lib.ipcheap_stream_read(self._pointer, ffi.NULL, 0, 0)))
+        self._checked(int(lib.py_stream_skip(self._pointer, 0, 0)))
         return b"" if self._items.plain else self._items.empty(0)
 
     def _copied(self, fill: Callable[[Any, int], int], few: int, most: int) -> Any:
         """Return a copy of what is there, or an error code."""
-        there = int(lib.ipcheap_stream_ready(self._pointer))
+        there = int(lib.py_stream_ready(self._pointer))
         if there < 0:
             return there
         count = max(min(there, most), 1 if few == 0 else min(few, most), 1)

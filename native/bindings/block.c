@@ -40,7 +40,7 @@ static PyObject *block_description(PyObject *self, PyObject *unused) {
 }
 
 static PyObject *block_type(void) {
-    static PyObject *type;
+    static PyObject *_Atomic type;
     static PyMethodDef methods[] = {
         {"description", block_description, METH_NOARGS, SIGNATURE("description($self, /)")},
         {NULL, NULL, 0, NULL},

@@ -20,9 +20,10 @@ static int names_objects(const char *format) {
  * that have room for one. NumPy says so by the dtype: some of its dtypes have no format.
  */
 static int holds_objects(PyObject *object) {
-    static PyObject *dtype_name, *hasobject_name; /* the process's, like the types */
-#ifndef Py_GIL_DISABLED                           /* it would need a lock */
-    static PyObject *plain;                       /* the last dtype that holds none */
+    static PyObject *_Atomic dtype_name,
+        *_Atomic hasobject_name; /* the process's, like the types */
+#ifndef Py_GIL_DISABLED          /* it would need a lock */
+    static PyObject *plain;      /* the last dtype that holds none */
 #endif
     if (!dtype_name) dtype_name = PyUnicode_InternFromString("dtype");
     if (!hasobject_name) hasobject_name = PyUnicode_InternFromString("hasobject");

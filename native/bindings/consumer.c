@@ -5,7 +5,7 @@
 typedef struct py_consumer {
     py_endpoint side;
     ipcheap_record waiting; /* received, but Python had no memory to pass it on: the next one */
-    int waits;              /* there is such a record */
+    _Atomic int waits;      /* there is such a record; any thread may look */
 } py_consumer;
 
 static const char *const timeout_only[] = {"timeout", NULL};
@@ -180,7 +180,7 @@ static int64_t copy_some(py_consumer *self, ipcheap_taker *take, void *context, 
     if (left_over(self, &error)) return IPCHEAP_WOULD_SLEEP; /* receive_long() takes it */
     if (error) return error;
     /* Before Python 3.12 a new list may start the garbage collector, and so any Python code. */
-    int collecting = PyGC_Disable();
+    int collecting = FREE_THREADED ? 0 : PyGC_Disable();
     int64_t got = holding_try_receive_copies(self->side.endpoint, take, context, limit);
     if (collecting) PyGC_Enable();
     return got;
@@ -357,7 +357,7 @@ PyDoc_STRVAR(recv_many_text,
              "below 1.");
 
 PyObject *consumer_type(void) {
-    static PyObject *type;
+    static PyObject *_Atomic type;
     static PyMethodDef methods[] = {
         {"recv_record", NAMED(consumer_recv_record), recv_record_text},
         {"try_recv_record", consumer_try_recv_record, METH_NOARGS, try_recv_record_text},

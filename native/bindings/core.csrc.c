@@ -74,8 +74,27 @@ RELEASING(int, lock_acquire, (ipcheap_heap *heap, void *lock, int64_t timeout_ns
 
 RELEASING(int, stream_wait, (ipcheap_endpoint *endpoint, uint64_t items, int64_t timeout_ns),
           (endpoint, items, timeout_ns))
-RELEASING(int, stream_reset, (ipcheap_endpoint *endpoint), (endpoint))
-RELEASING(int, stream_pin, (ipcheap_endpoint *endpoint), (endpoint))
+
+static int py_stream_reset(ipcheap_endpoint *endpoint) { return releasing_stream_reset(endpoint); }
+
+static int py_stream_pin(ipcheap_endpoint *endpoint) { return releasing_stream_pin(endpoint); }
+
+static int64_t py_stream_ready(ipcheap_endpoint *endpoint) {
+    return holding_stream_ready(endpoint);
+}
+
+static int py_stream_want(ipcheap_endpoint *endpoint, uint64_t items) {
+    return holding_stream_want(endpoint, items);
+}
+
+static int64_t py_stream_skip(ipcheap_endpoint *reader, uint64_t least, uint64_t most) {
+    return holding_stream_read(reader, NULL, least, most);
+}
+
+/* Returns how many of the last `most` items can be read again. */
+static int64_t py_stream_kept(ipcheap_endpoint *reader, uint64_t most) {
+    return holding_stream_history(reader, NULL, most);
+}
 
 /* Reads a shape: capacity, backlog and flags, and a description, which is copied. */
 static int shape_from(const uint64_t *numbers, const char *description, size_t length,

@@ -124,7 +124,7 @@ static PyObject *memory_bind(PyObject *self, PyObject *address) {
 }
 
 PyObject *memory_type(void) {
-    static PyObject *type;
+    static PyObject *_Atomic type;
     static PyMethodDef methods[] = {
         {"allocate", memory_allocate, METH_O, SIGNATURE("allocate($self, nbytes, /)")},
         {"allocate_many", memory_allocate_many, METH_VARARGS,

@@ -60,5 +60,8 @@ PyMODINIT_FUNC PyInit__core(void) {
         add(module, "ConsumerCore", consumer_type()) || add(module, "WriterCore", writer_type()) ||
         add(module, "ReaderCore", reader_type()) || add(module, "BlocksCore", blocks_type()))
         Py_CLEAR(module);
+#ifdef Py_GIL_DISABLED
+    if (module) PyUnstable_Module_SetGIL(module, Py_MOD_GIL_NOT_USED); /* gil.h says why */
+#endif
     return module;
 }

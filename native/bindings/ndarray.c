@@ -1,6 +1,8 @@
 /* ndarray.c - NumPy's arrays, looked at without a call. */
 #include "ndarray.h"
 
+#include "gil.h"
+
 /* As in NumPy 1.7 and later. */
 typedef struct array_head {
     PyObject_HEAD
@@ -29,7 +31,9 @@ static int is_as_written(PyObject *array, const Py_buffer *view) {
     return same;
 }
 
-static int is_known(PyObject *object) { return array_type && Py_IS_TYPE(object, array_type); }
+static int is_known(PyObject *object) {
+    return !FREE_THREADED && array_type && Py_IS_TYPE(object, array_type);
+}
 
 static void compare(PyObject *array) {
     Py_buffer view;
@@ -41,9 +45,11 @@ static void compare(PyObject *array) {
     PyErr_Clear(); /* types such as times have no buffer */
 }
 
-void ndarray_learn(PyObject *array, items_type *items) {
-    if (!array_type) compare(array);
-    if (is_known(array) && !items->descr) items->descr = Py_NewRef(((array_head *)array)->descr);
+int ndarray_learn(PyObject *array, items_type *items) {
+    if (!FREE_THREADED && !array_type) compare(array);
+    if (!is_known(array)) return 0;
+    if (!items->descr) items->descr = Py_NewRef(((array_head *)array)->descr);
+    return 1;
 }
 
 void ndarray_note(PyObject *object, items_type *items) {
@@ -77,17 +83,11 @@ char *ndarray_items(PyObject *array, const items_type *items, int writable, uint
     return consists_of(head, items, count) ? head->data : NULL;
 }
 
-#ifdef Py_GIL_DISABLED
-enum { MOVING = 0 }; /* another thread may be taking a reference just now */
-#else
-enum { MOVING = 1 };
-#endif
-
 int ndarray_move(PyObject *array, const items_type *items, int writable, char *data,
                  uint64_t count) {
     array_head *head = (array_head *)array;
     uint64_t shown;
-    if (!MOVING || !is_known(array) || Py_REFCNT(array) != 1) return 0;
+    if (!is_known(array) || Py_REFCNT(array) != 1) return 0;
     if (!(head->flags & IN_ONE_PIECE) || head->nd != items->dimensions + 1) return 0;
     if (!consists_of(head, items, &shown)) return 0;
     if (shown != count) {

@@ -4,6 +4,9 @@
  * The head of an array object is part of NumPy's binary interface (ndarraytypes.h,
  * PyArrayObject_fields), so that no copy of its headers is needed. It is compared with what the
  * buffer protocol says of an array before it is believed.
+ *
+ * Without a GIL another thread may change an array that is looked at. Then no array is known here,
+ * and the callers use the buffer protocol.
  */
 #ifndef BINDINGS_NDARRAY_H
 #define BINDINGS_NDARRAY_H
@@ -23,8 +26,11 @@ typedef struct items_type {
     PyObject *other; /* an equal one, of the last array that had another; or NULL */
 } items_type;
 
-/* Takes the dtype of an array of these items, and compares its head with what is written here. */
-void ndarray_learn(PyObject *array, items_type *items);
+/*
+ * Takes the dtype of an array of these items, and compares its head with what is written here.
+ * Returns whether they agree: otherwise the array can never be moved.
+ */
+int ndarray_learn(PyObject *array, items_type *items);
 /* Notes the dtype of an object, if it is an array. It was found to have such items. */
 void ndarray_note(PyObject *object, items_type *items);
 void ndarray_forget(items_type *items);

@@ -1,11 +1,15 @@
 /* pool.c - makes types, and keeps the memory of their instances for reuse. */
 #include "pool.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
-PyObject *make_type(PyObject **type, PyType_Spec *spec) {
-    if (!*type) *type = PyType_FromSpec(spec);
-    return *type;
+PyObject *make_type(PyObject *_Atomic *type, PyType_Spec *spec) {
+    PyObject *there = *type, *made;
+    if (there || !(made = PyType_FromSpec(spec))) return there;
+    if (atomic_compare_exchange_strong(type, &there, made)) return made;
+    Py_DECREF(made); /* another thread was faster */
+    return there;
 }
 
 void give_back(PyObject *self) {
@@ -21,7 +25,7 @@ enum { POOLING = 1 };
 #endif
 
 PyObject *pool_take(struct pool *pool, PyTypeObject *type) {
-    if (type != pool->type || pool->count == 0) return PyType_GenericAlloc(type, 0);
+    if (!POOLING || type != pool->type || pool->count == 0) return PyType_GenericAlloc(type, 0);
     PyObject *object = pool->objects[--pool->count];
     memset((char *)object + sizeof *object, 0, (size_t)pool->size - sizeof *object);
     return PyObject_Init(object, type); /* which takes a reference to the type */

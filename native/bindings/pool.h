@@ -6,7 +6,7 @@
 
 /* Holds objects of one type only, which has neither a garbage collector's head nor a dict. */
 struct pool {
-    PyTypeObject *type;
+    PyTypeObject *_Atomic type;
     Py_ssize_t size; /* of an object, in bytes */
     size_t count;
     PyObject *objects[64];

@@ -76,19 +76,13 @@ static int send_core(py_endpoint *self, py_record *record) {
     return keeping_try_send(self->endpoint, &record->core);
 }
 
-/* Marks the record as sent before the call, which may release the GIL: other threads see that. */
 static int try_send(py_endpoint *self, PyObject *object) {
+    enum fate before;
     if (!self->endpoint) return IPCHEAP_ENDPOINT_CLOSED;
-    int error = record_outgoing(object, self->heap);
+    int error = record_begin_sending(object, self->heap, &before);
     if (error) return error;
-    py_record *sending = (py_record *)object;
-    enum fate before = sending->fate;
-    sending->fate = SENT;
-    error = send_core(self, sending);
-    if (error)
-        sending->fate = before;
-    else
-        record_sent(object);
+    error = send_core(self, (py_record *)object);
+    record_end_sending(object, !error, before);
     return error;
 }
 
@@ -129,14 +123,16 @@ static PyObject *producer_sendable(PyObject *self, PyObject *object) {
 static Py_ssize_t find_unsendable(py_endpoint *self, PyObject *list, int *error) {
     Py_ssize_t total = PyList_Size(list), seen = 0;
     for (*error = 0; seen < total; seen++) {
-        PyObject *object = PyList_GetItem(list, seen);
-        *error = record_outgoing(object, self->heap);
-        if (!*error && ((py_record *)object)->listed) *error = PY_TWICE;
+        *error = record_list(PyList_GetItem(list, seen), self->heap, list);
         if (*error) break;
-        ((py_record *)object)->listed = 1;
     }
-    for (Py_ssize_t i = 0; i < seen; i++) ((py_record *)PyList_GetItem(list, i))->listed = 0;
+    for (Py_ssize_t i = 0; i < seen; i++) record_unlist(PyList_GetItem(list, i), list);
     return seen;
+}
+
+/* Returns whether an object of a list that was checked is a record of another handle. */
+static int is_of_other(const py_endpoint *self, PyObject *object) {
+    return ((py_record *)object)->heap != self->heap;
 }
 
 /*
@@ -145,33 +141,23 @@ static Py_ssize_t find_unsendable(py_endpoint *self, PyObject *list, int *error)
  */
 static int64_t send_some(py_endpoint *self, PyObject *list, Py_ssize_t first) {
     if (!self->endpoint) return IPCHEAP_ENDPOINT_CLOSED;
-    py_record *records[PY_BATCH];
+    PyObject *objects[PY_BATCH];
     ipcheap_record batch[PY_BATCH];
     enum fate before[PY_BATCH];
     Py_ssize_t n = 0;
     for (; n < PY_BATCH && first + n < PyList_Size(list); n++) {
-        PyObject *object = PyList_GetItem(list, first + n);
-        int error = record_outgoing(object, self->heap);
+        PyObject *object = objects[n] = PyList_GetItem(list, first + n);
+        int other = is_of_other(self, object);
+        if (other && n > 0) break;
+        int error = other ? try_send(self, object)
+                          : record_begin_sending(object, self->heap, &before[n]);
+        if (other) return error == IPCHEAP_WOULD_BLOCK ? 0 : error ? error : 1;
         if (error && n == 0) return error;
         if (error) break;
-        if (((py_record *)object)->heap != self->heap) {
-            if (n > 0) break;
-            error = try_send(self, object);
-            return error == IPCHEAP_WOULD_BLOCK ? 0 : error ? error : 1;
-        }
-        records[n] = (py_record *)object;
-        batch[n] = records[n]->core;
-        before[n] = records[n]->fate;
+        batch[n] = ((py_record *)object)->core;
     }
-    /* As in try_send(): other threads see them as sent. */
-    for (Py_ssize_t i = 0; i < n; i++) records[i]->fate = SENT;
     int64_t went = keeping_try_send_many(self->endpoint, batch, (size_t)n);
-    for (Py_ssize_t i = 0; i < n; i++) {
-        if (i < went)
-            record_sent((PyObject *)records[i]);
-        else
-            records[i]->fate = before[i];
-    }
+    for (Py_ssize_t i = 0; i < n; i++) record_end_sending(objects[i], i < went, before[i]);
     return went;
 }
 
@@ -324,7 +310,7 @@ PyDoc_STRVAR(send_many_text,
              "in order. If the iterable itself raises, none was.");
 
 PyObject *producer_type(void) {
-    static PyObject *type;
+    static PyObject *_Atomic type;
     static PyMethodDef methods[] = {
         {"allocate_record", NAMED(producer_allocate), allocate_text},
         {"send_record", NAMED(producer_send_record), send_record_text},

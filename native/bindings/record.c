@@ -7,8 +7,12 @@
 #include "gil.h"
 #include "pool.h"
 
-static PyTypeObject *record_class; /* the Python class that records are instances of */
-static PyObject *record_made;      /* called with each record; NULL unless debugging */
+/*
+ * The Python class that records are instances of, and what is called with each record: NULL unless
+ * debugging. Neither is ever released: another thread may be using it.
+ */
+static PyTypeObject *_Atomic record_class;
+static PyObject *_Atomic record_made;
 
 static struct pool records = {.size = sizeof(py_record)};
 
@@ -19,9 +23,18 @@ static PyObject *refuse(py_record *self, int error, const char *asked) {
     return PyObject_CallMethod((PyObject *)self, "_refuse", "is", error, asked);
 }
 
+/* The fate is written with the record locked, and may be read at any time. */
+static enum fate fate_of(const py_record *self) {
+    return __atomic_load_n(&self->fate, __ATOMIC_RELAXED);
+}
+
+static void set_fate(py_record *self, enum fate fate) {
+    __atomic_store_n(&self->fate, fate, __ATOMIC_RELAXED);
+}
+
 /* Returns 0, or why the record cannot be used. */
 static int unusable(const py_record *self) {
-    if (self->fate >= FREED) return PY_ENDED;
+    if (fate_of(self) >= FREED) return PY_ENDED;
     return self->forks == ipcheap_forks() ? 0 : IPCHEAP_WRONG_PROCESS;
 }
 
@@ -33,15 +46,17 @@ static Py_ssize_t views(const py_record *self) {
 static PyObject *record_view(PyObject *object, void *unused) {
     (void)unused;
     py_record *self = (py_record *)object;
-    int error = unusable(self);
-    if (error) return refuse(self, error, "used");
-    return slice_view(self, 0, (Py_ssize_t)self->core.nbytes, 1);
+    PyObject *view = NULL;
+    int error;
+    LOCK(object);
+    error = unusable(self);
+    if (!error) view = slice_view(self, 0, (Py_ssize_t)self->core.nbytes, 1);
+    UNLOCK();
+    return error ? refuse(self, error, "used") : view;
 }
 
-/* Exports the bytes; with PyBUF_FORMAT, an array record's array. */
-static int fill_buffer(py_record *self, Py_buffer *view, int flags) {
-    if (self->core.form != IPCHEAP_ARRAY || !(flags & PyBUF_FORMAT))
-        return slice_buffer(self, view, flags);
+/* Exports an array record's array. */
+static int fill_typed(py_record *self, Py_buffer *view, int flags) {
     PyObject *array = PyObject_CallMethod((PyObject *)self, "_typed", NULL);
     int error = array ? PyObject_GetBuffer(array, view, flags) : -1;
     Py_XDECREF(array);
@@ -55,9 +70,13 @@ static int fill_buffer(py_record *self, Py_buffer *view, int flags) {
 
 static int record_get_buffer(PyObject *object, Py_buffer *view, int flags) {
     py_record *self = (py_record *)object;
+    int typed = self->core.form == IPCHEAP_ARRAY && flags & PyBUF_FORMAT, error, failed = -1;
     view->obj = NULL; /* as an exporter that fails must leave it */
-    int error = unusable(self);
-    if (!error) return fill_buffer(self, view, flags);
+    LOCK(object);
+    error = unusable(self);
+    if (!error && !typed) failed = slice_buffer(self, view, flags);
+    UNLOCK();
+    if (!error) return typed ? fill_typed(self, view, flags) : failed;
     Py_XDECREF(refuse(self, error, "used"));
     return -1;
 }
@@ -66,25 +85,27 @@ static int record_get_buffer(PyObject *object, Py_buffer *view, int flags) {
 static PyObject *record_block(PyObject *object, PyObject *unused) {
     (void)unused;
     py_record *self = (py_record *)object;
-    int error = unusable(self);
-    if (error) return refuse(self, error, "used");
-    if (!self->block) {
+    PyObject *block = NULL;
+    int error;
+    LOCK(object);
+    error = unusable(self);
+    if (!error && !self->block)
         self->block = (py_block *)block_new(&self->core, self->heap, self->source);
-        if (!self->block) return NULL;
-    }
-    return Py_NewRef((PyObject *)self->block);
+    if (!error) block = Py_XNewRef((PyObject *)self->block);
+    UNLOCK();
+    return error ? refuse(self, error, "used") : block;
 }
 
 static PyObject *record_nbytes(PyObject *self, void *unused) {
     (void)unused;
     py_record *of = (py_record *)self;
-    if (of->fate >= FREED) return refuse(of, PY_ENDED, "used");
+    if (fate_of(of) >= FREED) return refuse(of, PY_ENDED, "used");
     return PyLong_FromUnsignedLongLong(of->core.nbytes);
 }
 
 static Py_ssize_t record_length(PyObject *self) {
     py_record *of = (py_record *)self;
-    if (of->fate < FREED) return (Py_ssize_t)of->core.nbytes;
+    if (fate_of(of) < FREED) return (Py_ssize_t)of->core.nbytes;
     Py_XDECREF(refuse(of, PY_ENDED, "used"));
     return -1;
 }
@@ -103,21 +124,30 @@ static PyObject *view_of_slice(py_record *self, PyObject *key) {
     Py_ssize_t start, stop, step;
     if (PySlice_Unpack(key, &start, &stop, &step) != 0) return NULL;
     Py_ssize_t length = PySlice_AdjustIndices((Py_ssize_t)self->core.nbytes, &start, &stop, step);
-    int error = unusable(self); /* an index's __index__() may have freed the record */
-    return error ? refuse(self, error, "used") : slice_view(self, start, length, step);
+    PyObject *view = NULL;
+    int error;
+    LOCK((PyObject *)self);
+    error = unusable(self); /* an index's __index__() may have freed the record */
+    if (!error) view = slice_view(self, start, length, step);
+    UNLOCK();
+    return error ? refuse(self, error, "used") : view;
 }
 
 static PyObject *record_get_item(PyObject *self, PyObject *key) {
     if (PySlice_Check(key)) return view_of_slice((py_record *)self, key);
+    int value = -1;
+    LOCK(self);
     const unsigned char *byte = byte_at((py_record *)self, key);
-    if (byte) return PyLong_FromLong(*byte);
+    if (byte) value = *byte;
+    UNLOCK();
+    if (value >= 0) return PyLong_FromLong(value);
     PyObject *view = record_view(self, NULL);
     PyObject *item = view ? PyObject_GetItem(view, key) : NULL;
     Py_XDECREF(view);
     return item;
 }
 
-/* Copies bytes into the record; they may be some of its own. */
+/* Copies bytes into the record, which is locked; they may be some of its own. */
 static void fill_part(py_record *self, Py_ssize_t start, const ipcheap_bytes *from) {
     char *to = (char *)self->core.data + start;
     uintptr_t apart = (uintptr_t)to - (uintptr_t)from->data;
@@ -151,9 +181,12 @@ static int set_slice(py_record *self, PyObject *key, PyObject *value) {
         return -1;
     }
     if (error) return 0;
+    int usable, fits = (uint64_t)length == bytes.plain.nbytes;
+    LOCK((PyObject *)self);
     /* An index's __index__(), or the object that gave its buffer, may have freed the record. */
-    int usable = !unusable(self), fits = (uint64_t)length == bytes.plain.nbytes;
+    usable = !unusable(self);
     if (usable && fits) fill_part(self, start, &bytes.plain);
+    UNLOCK();
     if (usable && !fits)
         PyErr_Format(PyExc_ValueError, "%zd bytes of a record cannot be set to %zu others", length,
                      (size_t)bytes.plain.nbytes);
@@ -182,7 +215,7 @@ static PyObject *record_iterate(PyObject *self) {
 
 static int keep(py_record *self) {
     int error = keeping_keep(self->heap, &self->core);
-    if (!error && self->block) self->block->core = self->core;
+    if (!error && self->block) self->block->core.consumer = NULL;
     return error;
 }
 
@@ -193,24 +226,34 @@ static int end(py_record *self) {
     return 0;
 }
 
-/* Frees the record. While it has views the memory stays, but its slot of the ring is released. */
-static PyObject *record_free(PyObject *object, PyObject *unused) {
-    (void)unused;
-    py_record *self = (py_record *)object;
+/*
+ * Frees the record, which is locked: 0 or an error. While it has views the memory stays, but its slot
+ * of the ring is released.
+ */
+static inline int free_locked(py_record *self) {
     int error = unusable(self);
-    if (error) return refuse(self, error, "freed");
-    enum fate before = self->fate;
-    self->fate = FREED; /* for other threads, while the call releases the GIL */
+    if (error) return error;
+    enum fate before = fate_of(self);
+    set_fate(self, FREED); /* for other threads, while the call releases the GIL */
     if (views(self) && self->core.consumer) error = keep(self);
     if (!error && !self->slices) {
         error = end(self);
         if (error == IPCHEAP_HEAP_BUSY) error = 0;
     }
-    if (error) {
-        self->fate = before;
-        return refuse(self, error, "freed");
-    }
-    self->lingers = self->slices > 0;
+    if (error)
+        set_fate(self, before);
+    else
+        self->lingers = self->slices > 0;
+    return error;
+}
+
+static PyObject *record_free(PyObject *object, PyObject *unused) {
+    (void)unused;
+    int error;
+    LOCK(object);
+    error = free_locked((py_record *)object);
+    UNLOCK();
+    if (error) return refuse((py_record *)object, error, "freed");
     Py_RETURN_NONE;
 }
 
@@ -220,29 +263,43 @@ void record_unview(py_record *self) {
     if (self->forks == ipcheap_forks()) end(self);
 }
 
+/* Keeps the record, which is locked: 0 or an error. */
+static int keep_locked(py_record *self) {
+    int error = unusable(self);
+    if (error) return error;
+    enum fate before = fate_of(self);
+    set_fate(self, FREED); /* for other threads, while the call releases the GIL */
+    error = keep(self);
+    set_fate(self, error ? before : KEPT);
+    return error;
+}
+
 static PyObject *record_keep(PyObject *object, PyObject *unused) {
     (void)unused;
-    py_record *self = (py_record *)object;
-    int error = unusable(self);
-    if (error) return refuse(self, error, "used");
-    enum fate before = self->fate;
-    self->fate = FREED; /* for other threads, while the call releases the GIL */
-    error = keep(self);
-    self->fate = error ? before : KEPT;
-    if (error) return refuse(self, error, "used");
+    int error;
+    LOCK(object);
+    error = keep_locked((py_record *)object);
+    UNLOCK();
+    if (error) return refuse((py_record *)object, error, "used");
     Py_RETURN_NONE;
 }
 
 /* Frees the record, unless it was freed, sent or kept. */
 static PyObject *record_done_with(PyObject *object, PyObject *unused) {
-    if (((py_record *)object)->fate != OURS) Py_RETURN_NONE;
-    return record_free(object, unused);
+    (void)unused;
+    py_record *self = (py_record *)object;
+    int error;
+    LOCK(object);
+    error = fate_of(self) == OURS ? free_locked(self) : 0;
+    UNLOCK();
+    if (error) return refuse(self, error, "freed");
+    Py_RETURN_NONE;
 }
 
 static PyObject *record_enter(PyObject *object, PyObject *unused) {
     (void)unused;
     py_record *self = (py_record *)object;
-    if (self->fate >= FREED) return refuse(self, PY_ENDED, "used");
+    if (fate_of(self) >= FREED) return refuse(self, PY_ENDED, "used");
     return Py_NewRef(object);
 }
 
@@ -254,7 +311,7 @@ static PyObject *record_exit(PyObject *object, PyObject *exception) {
 static PyObject *record_fate(PyObject *object, void *unused) {
     static const char *const names[] = {"", "kept", "freed", "sent"};
     (void)unused;
-    return PyUnicode_FromString(names[((py_record *)object)->fate]);
+    return PyUnicode_FromString(names[fate_of((py_record *)object)]);
 }
 
 static void record_dealloc(PyObject *object) {
@@ -282,7 +339,7 @@ PyDoc_STRVAR(keep_text,
              "It outlives the consumer, and the `with` block around the record.");
 
 PyObject *record_type(void) {
-    static PyObject *type;
+    static PyObject *_Atomic type;
     static PyMethodDef methods[] = {
         {"free", record_free, METH_NOARGS, free_text},
         {"keep", record_keep, METH_NOARGS, keep_text},
@@ -333,8 +390,6 @@ static int is_record(PyObject *object) {
 
 /* Sets the class of all records, and what is called with each that is made, or None. */
 void record_use_class(PyObject *subclass, PyObject *made) {
-    Py_XDECREF((PyObject *)record_class);
-    Py_XDECREF(record_made);
     record_class = (PyTypeObject *)Py_NewRef(subclass);
     record_made = made == Py_None ? NULL : Py_NewRef(made);
     /* Only the first class, ipcheap.Record, is pooled; it stays until the process ends. */
@@ -352,19 +407,20 @@ PyObject *record_new(ipcheap_heap *heap, PyObject *source) {
 }
 
 void record_drop(PyObject *object) {
-    ((py_record *)object)->fate = FREED;
+    set_fate((py_record *)object, FREED);
     Py_DECREF(object);
 }
 
 int record_announce(PyObject *object) {
-    if (!record_made) return 0;
-    PyObject *told = PyObject_CallFunctionObjArgs(record_made, object, NULL);
+    PyObject *made = record_made;
+    if (!made) return 0;
+    PyObject *told = PyObject_CallFunctionObjArgs(made, object, NULL);
     Py_XDECREF(told);
     return told ? 0 : -1;
 }
 
-/* Returns 0 if a record can be sent in a heap, or why not. */
-int record_outgoing(PyObject *object, ipcheap_heap *heap) {
+/* Returns 0 if an object is a record, which is locked, that can be sent in a heap, or why not. */
+static inline int outgoing(PyObject *object, ipcheap_heap *heap) {
     if (!is_record(object)) return PY_NOT_A_RECORD;
     py_record *self = (py_record *)object;
     int error = unusable(self);
@@ -373,11 +429,51 @@ int record_outgoing(PyObject *object, ipcheap_heap *heap) {
     return record_made && views(self) > self->lent ? PY_VIEWED : 0;
 }
 
-/* Marks a record as sent. Its views stay, but do not keep the memory any longer. */
-void record_sent(PyObject *object) {
+int record_outgoing(PyObject *object, ipcheap_heap *heap) {
+    int error;
+    LOCK(object);
+    error = outgoing(object, heap);
+    UNLOCK();
+    return error;
+}
+
+int record_begin_sending(PyObject *object, ipcheap_heap *heap, enum fate *before) {
+    int error;
+    LOCK(object);
+    error = outgoing(object, heap);
+    if (!error) {
+        *before = fate_of((py_record *)object);
+        set_fate((py_record *)object, SENT);
+    }
+    UNLOCK();
+    return error;
+}
+
+void record_end_sending(PyObject *object, int sent, enum fate before) {
     py_record *self = (py_record *)object;
-    self->fate = SENT;
-    if (!self->block) return;
-    self->block->armed = 0;
-    Py_CLEAR(self->block);
+    LOCK(object);
+    if (!sent) {
+        set_fate(self, before);
+    } else if (self->block) {
+        self->block->armed = 0;
+        Py_CLEAR(self->block);
+    }
+    UNLOCK();
+}
+
+int record_list(PyObject *object, ipcheap_heap *heap, const PyObject *list) {
+    int error;
+    LOCK(object);
+    error = outgoing(object, heap);
+    if (!error && ((py_record *)object)->listed == list) error = PY_TWICE;
+    if (!error) ((py_record *)object)->listed = list;
+    UNLOCK();
+    return error;
+}
+
+void record_unlist(PyObject *object, const PyObject *list) {
+    py_record *self = (py_record *)object;
+    LOCK(object);
+    if (self->listed == list) self->listed = NULL;
+    UNLOCK();
 }

@@ -1,6 +1,7 @@
 /* slice.c - the Python object behind a memoryview: some bytes of a record, in steps. */
 #include "types.h"
 
+#include "gil.h"
 #include "pool.h"
 
 typedef struct py_slice {
@@ -34,14 +35,16 @@ static int slice_get_buffer(PyObject *self, Py_buffer *view, int flags) {
 }
 
 static void slice_dealloc(PyObject *self) {
-    py_record *record = ((py_slice *)self)->record;
-    if (record) record_unview(record);
-    Py_XDECREF((PyObject *)record);
+    PyObject *record = (PyObject *)((py_slice *)self)->record;
+    LOCK(record);
+    record_unview((py_record *)record);
+    UNLOCK();
+    Py_DECREF(record);
     pool_return(&slices, self);
 }
 
 static PyObject *slice_type(void) {
-    static PyObject *type;
+    static PyObject *_Atomic type;
     static PyType_Slot slots[] = {
         {Py_tp_dealloc, (void *)slice_dealloc},
         {Py_bf_getbuffer, (void *)slice_get_buffer},
@@ -56,6 +59,7 @@ static PyObject *slice_type(void) {
     return make_type(&type, &spec);
 }
 
+/* The record is locked. */
 static PyObject *slice_new(py_record *record, Py_ssize_t start, Py_ssize_t length,
                            Py_ssize_t step) {
     if (!slices.type && !(slices.type = (PyTypeObject *)slice_type())) return NULL;

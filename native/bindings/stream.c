@@ -26,6 +26,7 @@ typedef struct py_stream {
     int plain;        /* items are bytes: NumPy is not needed */
     PyObject *format; /* of an item's buffer, as bytes; or NULL */
     ipcheap_stream_layout layout;
+    /* Under LOCK() of the stream, as are all members of its windows: */
     PyObject *spares[SPARES]; /* arrays over the ring, to be used again; or NULL */
     int oldest;               /* of the spares */
     struct py_window *open;   /* the window that is open, borrowed */
@@ -57,7 +58,7 @@ static int pane_get_buffer(PyObject *self, Py_buffer *view, int flags) {
 }
 
 static PyObject *pane_type(void) {
-    static PyObject *type;
+    static PyObject *_Atomic type;
     static PyType_Slot slots[] = {
         {Py_tp_dealloc, (void *)pane_dealloc},
         {Py_bf_getbuffer, (void *)pane_get_buffer},
@@ -81,7 +82,7 @@ static py_pane *pane_new(py_stream *self, char *data, uint64_t nbytes, int copie
     pane->nbytes = (Py_ssize_t)nbytes;
     pane->read_only = !self->layout.writes;
     pane->copy = NULL;
-    pane->view = copied ? NULL : ipcheap_stream_view(self->side.endpoint);
+    pane->view = copied ? NULL : holding_stream_view(self->side.endpoint);
     pane->owner = pane->view ? NULL : Py_NewRef(self->side.memory);
     if (!copied) return pane;
     pane->data = pane->copy = PyMem_Malloc(nbytes ? (size_t)nbytes : 1);
@@ -160,33 +161,17 @@ static int may_be_foreign(const py_stream *self, PyObject *object, const given_i
     return !PyByteArray_Check(object) && !PyMemoryView_Check(object);
 }
 
-/*
- * Without the GIL if the copy is long. The endpoint is entered meanwhile: another thread that closes
- * the heap leaves the memory where it is until the copy is done.
- */
+/* Without the GIL if the copy is long. */
 static int64_t write_core(const py_stream *self, const void *items, uint64_t count) {
     ipcheap_endpoint *endpoint = self->side.endpoint;
-    if (count * self->items.size < LONG_COPY) return ipcheap_stream_write(endpoint, items, count);
-    int error = ipcheap_endpoint_enter(endpoint);
-    if (error) return error;
-    PyThreadState *state = PyEval_SaveThread();
-    int64_t done = ipcheap_stream_write(endpoint, items, count);
-    ipcheap_endpoint_leave(endpoint);
-    PyEval_RestoreThread(state);
-    return done;
+    if (count * self->items.size < LONG_COPY) return holding_stream_write(endpoint, items, count);
+    return releasing_stream_write(endpoint, items, count);
 }
 
 static int64_t read_core(const py_stream *self, void *items, uint64_t few, uint64_t many) {
     ipcheap_endpoint *endpoint = self->side.endpoint;
-    if (!items || many * self->items.size < LONG_COPY)
-        return ipcheap_stream_read(endpoint, items, few, many);
-    int error = ipcheap_endpoint_enter(endpoint);
-    if (error) return error;
-    PyThreadState *state = PyEval_SaveThread();
-    int64_t count = ipcheap_stream_read(endpoint, items, few, many);
-    ipcheap_endpoint_leave(endpoint);
-    PyEval_RestoreThread(state);
-    return count;
+    if (many * self->items.size < LONG_COPY) return holding_stream_read(endpoint, items, few, many);
+    return releasing_stream_read(endpoint, items, few, many);
 }
 
 /* Writes what fits of an object's items from `first` on: how many, or an error. */
@@ -290,16 +275,16 @@ static PyObject *fill_some(PyObject *object, PyObject *arguments, filling *fill)
 
 /* _read_some(buffer, few): fills a buffer with at least `few` items: how many, or an error. */
 static PyObject *stream_read_some(PyObject *object, PyObject *arguments) {
-    return fill_some(object, arguments, ipcheap_stream_read);
+    return fill_some(object, arguments, holding_stream_read);
 }
 
 static PyObject *stream_peek_some(PyObject *object, PyObject *arguments) {
-    return fill_some(object, arguments, ipcheap_stream_peek);
+    return fill_some(object, arguments, holding_stream_peek);
 }
 
 static int64_t history(ipcheap_endpoint *endpoint, void *items, uint64_t few, uint64_t many) {
     (void)few;
-    return ipcheap_stream_history(endpoint, items, many);
+    return holding_stream_history(endpoint, items, many);
 }
 
 static PyObject *stream_history_some(PyObject *object, PyObject *arguments) {
@@ -330,7 +315,7 @@ static PyObject *stream_read(PyObject *object, PyObject *const *given, Py_ssize_
     if (self->plain && self->side.endpoint && !arguments[2]) {
         int64_t few = 1, wanted = -1;
         if (!arguments[0] || arguments[0] == Py_None)
-            wanted = ipcheap_stream_ready(self->side.endpoint);
+            wanted = holding_stream_ready(self->side.endpoint);
         else if (PyLong_CheckExact(arguments[0]))
             few = wanted = PyLong_AsLongLong(arguments[0]);
         if (wanted == -1 && PyErr_Occurred()) PyErr_Clear();
@@ -365,18 +350,31 @@ static void make_read_only(const py_window *self) {
     if (self->shown && !self->raw && self->stream->layout.writes) ndarray_seal(self->shown);
 }
 
+/* Atomic, because stream_window() looks without a lock. */
+static void set_open(py_stream *stream, py_window *open) {
+    __atomic_store_n(&stream->open, open, __ATOMIC_RELAXED);
+}
+
+/* From here on, the stream is locked wherever a window is opened, ended or forgotten. */
 static void window_forget(py_window *self) {
+    if (self->stream->open == self) set_open(self->stream, NULL);
+    self->is_open = 0;
     make_read_only(self);
     Py_CLEAR(self->shown);
-    Py_XDECREF((PyObject *)self->pane);
-    self->pane = NULL;
-    self->is_open = 0;
-    if (self->stream->open == self) self->stream->open = NULL;
+    Py_CLEAR(self->pane);
+}
+
+/* True if the endpoint, or the window in it, has ended otherwise. */
+static int has_ended(int error) {
+    return error == IPCHEAP_ENDPOINT_CLOSED || error == IPCHEAP_HEAP_CLOSED ||
+           error == IPCHEAP_WINDOW;
 }
 
 static void window_dealloc(PyObject *object) {
     py_window *self = (py_window *)object;
+    LOCK((PyObject *)self->stream);
     window_forget(self);
+    UNLOCK();
     Py_XDECREF(self->timeout);
     Py_DECREF((PyObject *)self->stream);
     pool_return(&windows, object);
@@ -395,7 +393,9 @@ static PyObject *spare_array(const py_window *self, uint64_t items) {
 }
 
 static void drop_spares(py_stream *stream) {
+    LOCK((PyObject *)stream);
     for (int i = 0; i < SPARES; i++) Py_CLEAR(stream->spares[i]);
+    UNLOCK();
 }
 
 /* Keeps an array over the ring, in place of the oldest one, for windows to come. */
@@ -426,10 +426,8 @@ static PyObject *window_show(py_window *self) {
                                         (unsigned long long)items)
                   : PyMemoryView_FromObject((PyObject *)pane);
     Py_DECREF((PyObject *)pane);
-    if (shown && array && !copied) {
-        ndarray_learn(shown, &stream->items);
+    if (shown && array && !copied && ndarray_learn(shown, &stream->items))
         keep_spare(stream, shown);
-    }
     return shown;
 }
 
@@ -438,60 +436,79 @@ static int window_open(py_window *self) {
     ipcheap_endpoint *endpoint = self->stream->side.endpoint;
     if (!endpoint) return IPCHEAP_ENDPOINT_CLOSED;
     if (self->is_open) return IPCHEAP_WINDOW;
-    int error = ipcheap_window_open(endpoint, self->few, self->many, self->overlap, &self->core);
+    int error = holding_window_open(endpoint, self->few, self->many, self->overlap, &self->core);
     if (error) return error;
     self->is_open = 1;
-    self->stream->open = self;
-    self->shown = window_show(self);
-    if (self->shown) return 0;
-    ipcheap_window_close(endpoint, 0);
+    set_open(self->stream, self);
+    PyObject *shown = window_show(self);
+    if (shown && self->is_open) {
+        self->shown = shown;
+        return 0;
+    }
+    if (shown) { /* the stream was closed meanwhile, and the window forgotten */
+        Py_DECREF(shown);
+        return IPCHEAP_ENDPOINT_CLOSED;
+    }
+    holding_window_close(endpoint, 0);
     window_forget(self);
     return PY_RAISED;
 }
 
+/* Opens the window and returns what it shows; or NULL, with an error or PY_RAISED. */
+static PyObject *window_opened(py_window *self, int *error) {
+    PyObject *shown = NULL;
+    LOCK((PyObject *)self->stream);
+    *error = window_open(self);
+    if (!*error) shown = Py_NewRef(self->shown);
+    UNLOCK();
+    return shown;
+}
+
 /* Ends the window with the first `items` items committed or released: 0 or an error. */
-static int window_end(py_window *self, uint64_t items) {
+static inline int window_end(py_window *self, uint64_t items) {
     py_stream *stream = self->stream;
     ipcheap_endpoint *endpoint = stream->side.endpoint;
     if (items > self->core.items) return IPCHEAP_BAD_VALUE;
-    int writes = stream->layout.writes;
-    if (writes && self->pane)
-        memcpy(self->core.data, self->pane->data, (size_t)(items * stream->items.size));
-    int error = ipcheap_window_close(endpoint, items);
-    if (error) return error;
-    window_forget(self);
-    return 0;
+    int error = 0;
+    if (stream->layout.writes && self->pane)
+        error = holding_window_fill(endpoint, self->core.data, self->pane->data,
+                                    (size_t)(items * stream->items.size));
+    if (!error) error = holding_window_close(endpoint, items);
+    if (!error) window_forget(self);
+    return error;
 }
 
 static PyObject *window_enter(PyObject *object, PyObject *unused) {
     py_window *self = (py_window *)object;
     (void)unused;
-    int error = window_open(self);
-    if (error == IPCHEAP_WOULD_BLOCK && soon(&self->stream->side)) error = window_open(self);
-    if (error == PY_RAISED) return NULL;
-    if (!error) return Py_NewRef(self->shown);
+    int error;
+    PyObject *shown = window_opened(self, &error);
+    if (error == IPCHEAP_WOULD_BLOCK && soon(&self->stream->side))
+        shown = window_opened(self, &error);
+    if (error == PY_RAISED || !error) return shown;
     return PyObject_CallMethod((PyObject *)self->stream, "_open_later", "OiOK", object, error,
                                self->timeout, (unsigned long long)self->few);
 }
 
 /* _open(): for callers that do their own waiting: the array or memoryview, or an error. */
 static PyObject *window_attempt(PyObject *object, PyObject *unused) {
-    py_window *self = (py_window *)object;
     (void)unused;
-    int error = window_open(self);
-    if (error == PY_RAISED) return NULL;
-    return error ? PyLong_FromLong(error) : Py_NewRef(self->shown);
+    int error;
+    PyObject *shown = window_opened((py_window *)object, &error);
+    return error && error != PY_RAISED ? PyLong_FromLong(error) : shown;
 }
 
 static PyObject *window_exit(PyObject *object, PyObject *const *given, Py_ssize_t count) {
     py_window *self = (py_window *)object;
-    if (!self->is_open) Py_RETURN_NONE; /* ended by commit(), release() or close() */
-    int error = window_end(self, count > 0 && given[0] == Py_None ? self->core.items : 0);
-    if (error == IPCHEAP_ENDPOINT_CLOSED || error == IPCHEAP_HEAP_CLOSED ||
-        error == IPCHEAP_WINDOW) {
+    int error = 0, fine = count > 0 && given[0] == Py_None;
+    LOCK((PyObject *)self->stream);
+    if (self->is_open) /* otherwise ended by commit(), release() or close() */
+        error = window_end(self, fine ? self->core.items : 0);
+    if (has_ended(error)) {
         window_forget(self);
-        Py_RETURN_NONE;
+        error = 0;
     }
+    UNLOCK();
     if (!error) Py_RETURN_NONE;
     return PyObject_CallMethod((PyObject *)self->stream, "_refuse", "i", error);
 }
@@ -501,7 +518,11 @@ static PyObject *window_end_some(PyObject *object, PyObject *number) {
     py_window *self = (py_window *)object;
     unsigned long long items = PyLong_AsUnsignedLongLong(number);
     if (PyErr_Occurred()) return NULL;
-    return PyLong_FromLong(self->is_open ? window_end(self, items) : 0);
+    int error;
+    LOCK((PyObject *)self->stream);
+    error = self->is_open ? window_end(self, items) : 0;
+    UNLOCK();
+    return PyLong_FromLong(error);
 }
 
 static PyObject *window_aenter(PyObject *object, PyObject *unused) {
@@ -518,23 +539,32 @@ static PyObject *window_aexit(PyObject *object, PyObject *const *given, Py_ssize
     return PyObject_CallMethod((PyObject *)((py_window *)object)->stream, "_nothing", NULL);
 }
 
+/* Returns a number of the window that is, or was last, open. */
+static PyObject *number_of(const py_window *self, const uint64_t *number) {
+    uint64_t value;
+    LOCK((PyObject *)self->stream);
+    value = *number;
+    UNLOCK();
+    return PyLong_FromUnsignedLongLong(value);
+}
+
 static PyObject *window_items(PyObject *object, void *unused) {
     (void)unused;
-    return PyLong_FromUnsignedLongLong(((py_window *)object)->core.items);
+    return number_of((py_window *)object, &((py_window *)object)->core.items);
 }
 
 static PyObject *window_overlap(PyObject *object, void *unused) {
     (void)unused;
-    return PyLong_FromUnsignedLongLong(((py_window *)object)->core.overlap);
+    return number_of((py_window *)object, &((py_window *)object)->core.overlap);
 }
 
 static PyObject *window_position(PyObject *object, void *unused) {
     (void)unused;
-    return PyLong_FromUnsignedLongLong(((py_window *)object)->core.position);
+    return number_of((py_window *)object, &((py_window *)object)->core.position);
 }
 
 static PyObject *window_type(void) {
-    static PyObject *type;
+    static PyObject *_Atomic type;
     static PyMethodDef methods[] = {
         {"__enter__", window_enter, METH_NOARGS, NULL},
         {"__exit__", (PyCFunction)(void (*)(void))window_exit, METH_FASTCALL, NULL},
@@ -577,11 +607,13 @@ static PyObject *window_new(py_stream *stream, uint64_t few, uint64_t many, uint
     made->overlap = overlap;
     made->raw = raw;
     made->timeout = Py_NewRef(timeout);
+    ALLOW_TRY_NEW_REF((PyObject *)made);
     return (PyObject *)made;
 }
 
 /* Blocks ------------------------------------------------------------------------------------- */
 
+/* Only the thread that uses the blocks writes what is said of the last one; any may look. */
 typedef struct py_blocks {
     PyObject_HEAD
     py_window *window; /* the same one for all blocks; NULL until _start() */
@@ -591,12 +623,21 @@ typedef struct py_blocks {
     int ended;               /* there will be no other block */
 } py_blocks;
 
+static py_window *window_of(const py_blocks *self) {
+    /* Acquire: pairs with blocks_start(). */
+    return __atomic_load_n(&self->window, __ATOMIC_ACQUIRE);
+}
+
 /* Ends the open block and releases its first items. */
 static void blocks_release(py_blocks *self, uint64_t items) {
-    py_window *window = self->window;
-    if (!window || !window->is_open) return;
-    if (items > window->core.items) items = window->core.items;
-    if (window_end(window, items)) window_forget(window); /* the endpoint was closed */
+    py_window *window = window_of(self);
+    if (!window) return;
+    LOCK((PyObject *)window->stream);
+    if (window->is_open) {
+        if (items > window->core.items) items = window->core.items;
+        if (has_ended(window_end(window, items))) window_forget(window);
+    }
+    UNLOCK();
 }
 
 static void blocks_dealloc(PyObject *object) {
@@ -606,22 +647,37 @@ static void blocks_dealloc(PyObject *object) {
     give_back(object);
 }
 
+/* Opens the next block: what it shows, or NULL with an error. `whole`: it has all its items. */
+static inline PyObject *blocks_open(py_blocks *self, py_window *window, int *error, int *whole) {
+    PyObject *shown = NULL;
+    LOCK((PyObject *)window->stream);
+    *error = window_open(window);
+    if (!*error) {
+        shown = Py_NewRef(window->shown);
+        *whole = window->core.items >= window->few;
+        if (*whole) {
+            self->seen = window->core.position + window->core.items;
+            self->due = self->hop;
+        }
+    }
+    UNLOCK();
+    return shown;
+}
+
 /* A block of all its items that is there now is returned; the Python class does the rest. */
 static PyObject *blocks_next(PyObject *object) {
     py_blocks *self = (py_blocks *)object;
-    py_window *window = self->window;
+    py_window *window = window_of(self);
     if (!window) return NULL;
     blocks_release(self, self->due);
     if (self->ended) return NULL;
-    int error = window_open(window);
-    if (error == IPCHEAP_WOULD_BLOCK && soon(&window->stream->side)) error = window_open(window);
-    if (error == PY_RAISED) return NULL;
+    int error, whole = 0;
+    PyObject *shown = blocks_open(self, window, &error, &whole);
+    if (error == IPCHEAP_WOULD_BLOCK && soon(&window->stream->side))
+        shown = blocks_open(self, window, &error, &whole);
+    if (whole || error == PY_RAISED) return shown;
     if (error) return PyObject_CallMethod(object, "_late", "i", error);
-    if (window->core.items < window->few)
-        return PyObject_CallMethod(object, "_last", "O", window->shown);
-    self->seen = window->core.position + window->core.items;
-    self->due = self->hop;
-    return Py_NewRef(window->shown);
+    return PyObject_CallMethod(object, "_last", "N", shown);
 }
 
 /* _start(window, hop) */
@@ -630,8 +686,11 @@ static PyObject *blocks_start(PyObject *object, PyObject *arguments) {
     PyObject *window;
     if (!PyArg_ParseTuple(arguments, "O!K", (PyTypeObject *)window_type(), &window, &self->hop))
         return NULL;
-    Py_XDECREF((PyObject *)self->window);
-    self->window = (py_window *)Py_NewRef(window);
+    py_window *none = NULL;
+    /* Release: pairs with window_of(). Blocks that were started keep their window. */
+    if (__atomic_compare_exchange_n(&self->window, &none, (py_window *)window, 0, __ATOMIC_RELEASE,
+                                    __ATOMIC_RELAXED))
+        Py_INCREF(window);
     Py_RETURN_NONE;
 }
 
@@ -644,7 +703,7 @@ static PyObject *blocks_release_some(PyObject *object, PyObject *number) {
 }
 
 PyObject *blocks_type(void) {
-    static PyObject *type;
+    static PyObject *_Atomic type;
     static PyMethodDef methods[] = {
         {"_start", blocks_start, METH_VARARGS, SIGNATURE("_start($self, window, hop, /)")},
         {"_release", blocks_release_some, METH_O, SIGNATURE("_release($self, items, /)")},
@@ -677,6 +736,11 @@ PyObject *blocks_type(void) {
 
 /* What the two sides share -------------------------------------------------------------------- */
 
+/* The result may be outdated when it is returned, if another thread uses the stream. */
+static int has_open(const py_stream *self) {
+    return __atomic_load_n(&self->open, __ATOMIC_RELAXED) != NULL;
+}
+
 /*
  * window(n=None, timeout=None, *, at_least=None, overlap=0, raw=False). What is not simply a number
  * of items is left to the Python class.
@@ -693,7 +757,7 @@ static PyObject *stream_window(PyObject *object, PyObject *const *given, Py_ssiz
         long long n = PyLong_AsLongLongAndOverflow(arguments[0], &overflow);
         int raw = arguments[4] ? PyObject_IsTrue(arguments[4]) : 0;
         if (raw < 0) return NULL;
-        if (!overflow && n > 0 && !self->open &&
+        if (!overflow && n > 0 && !has_open(self) &&
             (unsigned long long)n <= self->layout.most_waited_for)
             return window_new(self, (uint64_t)n, (uint64_t)n, 0, raw, Py_None);
     }
@@ -718,8 +782,16 @@ static PyObject *stream_end_window(PyObject *object, PyObject *number) {
     unsigned long long items = PyLong_AsUnsignedLongLong(number);
     if (PyErr_Occurred()) return NULL;
     if (!self->side.endpoint) return PyLong_FromLong(IPCHEAP_ENDPOINT_CLOSED);
-    if (self->open) return PyLong_FromLong(window_end(self->open, items));
-    return PyLong_FromLong(ipcheap_window_close(self->side.endpoint, items));
+    PyObject *open;
+    int error;
+    LOCK(object);
+    open = (PyObject *)self->open;
+    if (open && !TRY_NEW_REF(open)) open = NULL; /* another thread is about to free it */
+    error = open ? window_end((py_window *)open, items)
+                 : holding_window_close(self->side.endpoint, items);
+    UNLOCK();
+    Py_XDECREF(open);
+    return PyLong_FromLong(error);
 }
 
 /* The stream --------------------------------------------------------------------------------- */
@@ -815,7 +887,7 @@ PyDoc_STRVAR(window_text,
         {"_bind", endpoint_bind, METH_VARARGS,                                                  \
          SIGNATURE("_bind($self, address, memory, source, /)")},
 
-static PyObject *type_with(PyObject **type, const char *name, PyMethodDef *methods) {
+static PyObject *type_with(PyObject *_Atomic *type, const char *name, PyMethodDef *methods) {
     PyType_Slot slots[] = {
         {Py_tp_dealloc, (void *)stream_dealloc},
         {Py_tp_methods, methods},
@@ -831,7 +903,7 @@ static PyObject *type_with(PyObject **type, const char *name, PyMethodDef *metho
 }
 
 PyObject *writer_type(void) {
-    static PyObject *type;
+    static PyObject *_Atomic type;
     static PyMethodDef methods[] = {
         {"write", NAMED(stream_write), write_text},
         {"try_write", stream_try_write, METH_O, try_write_text},
@@ -843,7 +915,7 @@ PyObject *writer_type(void) {
 }
 
 PyObject *reader_type(void) {
-    static PyObject *type;
+    static PyObject *_Atomic type;
     static PyMethodDef methods[] = {
         {"read", NAMED(stream_read), read_text},
         {"readinto", NAMED(stream_readinto), readinto_text},

@@ -13,8 +13,9 @@
  * without a Python frame. Everything rare is in the Python class, whose methods are called from
  * here to wait and to raise exceptions.
  *
- * The GIL protects the members. While a call has released it, the record's `fate` says already
- * what is becoming of the record.
+ * The GIL protects the members, or LOCK() of gil.h where there is none. While a call has released
+ * it, the record's `fate` says already what is becoming of the record. An endpoint's members are set
+ * when it is made, and changed by calls that the core grants to its thread alone.
  */
 #ifndef BINDINGS_TYPES_H
 #define BINDINGS_TYPES_H
@@ -58,10 +59,10 @@ typedef struct py_record {
     PyObject *weak_references;
     uint32_t forks; /* ipcheap_forks() when it was made: a child may not touch it */
     enum fate fate;
-    Py_ssize_t slices; /* of views; each keeps the record alive */
-    int lingers;       /* the record is freed, the memory will be with the last slice */
-    int lent;          /* arrays that a loan has given out */
-    int listed;        /* it was met already in the list that is being checked */
+    Py_ssize_t slices;      /* of views; each keeps the record alive */
+    int lingers;            /* the record is freed, the memory will be with the last slice */
+    int lent;               /* arrays that a loan has given out */
+    const PyObject *listed; /* a list that is being checked, in which it was met */
 } py_record;
 
 /*
@@ -83,9 +84,20 @@ void record_use_class(PyObject *subclass, PyObject *made);
 PyObject *record_new(ipcheap_heap *heap, PyObject *source); /* the caller fills in its core */
 void record_drop(PyObject *object);    /* drops a record that does not own its core */
 int record_announce(PyObject *object); /* once its core is filled in; -1 with an exception */
+void record_unview(py_record *record); /* a slice of the record, which is locked, goes */
+
+/* Returns 0 if an object is a record that can be sent in a heap, or why not. */
 int record_outgoing(PyObject *object, ipcheap_heap *heap);
-void record_sent(PyObject *object);
-void record_unview(py_record *record); /* a slice of the record goes */
+/* Does the same, and notes that it was met in a list: PY_TWICE the second time. */
+int record_list(PyObject *object, ipcheap_heap *heap, const PyObject *list);
+void record_unlist(PyObject *object, const PyObject *list);
+/*
+ * Marks a record as sent before the call that sends it, which may release the GIL: other threads see
+ * that, and leave its core alone. Returns 0, or why it cannot be sent.
+ */
+int record_begin_sending(PyObject *object, ipcheap_heap *heap, enum fate *before);
+/* After the call. The views of a record that was sent stay, but do not keep the memory any longer. */
+void record_end_sending(PyObject *object, int sent, enum fate before);
 
 /* block.c */
 PyObject *block_new(const ipcheap_record *core, ipcheap_heap *heap, PyObject *source);
@@ -133,8 +145,8 @@ PyObject *blocks_type(void);
 #define NAMED(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS
 #define SIGNATURE(text) text "\n--\n\n"
 
-/* Returns a type, and makes it in the first call. */
-PyObject *make_type(PyObject **type, PyType_Spec *spec);
+/* Returns a type, and makes it in the first call; any thread may call. */
+PyObject *make_type(PyObject *_Atomic *type, PyType_Spec *spec);
 /* Frees an instance of such a type, and its reference to the type. */
 void give_back(PyObject *self);
 
