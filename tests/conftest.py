@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytest_plugins = ["ipcheap.pytest_plugin"]
+
+
+def gil_is_on() -> bool:
+    """Whether Python has a GIL now."""
+    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
+
+
+GIL_AT_FIRST = gil_is_on()
+
+
+@pytest.fixture(autouse=True)
+def gil_stays_off() -> Iterator[None]:
+    """Fail if the GIL has come on in free-threaded Python, except for two packages."""
+    yield
+    if gil_is_on() and not GIL_AT_FIRST:
+        assert {"posix_ipc", "sysv_ipc"} & set(sys.modules)
 
 
 @pytest.fixture

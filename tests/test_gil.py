@@ -27,6 +27,7 @@ PARTS = {
     "releases": "releases the GIL",
 }
 RELEASE = "PyEval_SaveThread"
+ENTER = "ipcheap_endpoint_enter"
 
 
 def parts() -> dict[str, set[str]]:
@@ -61,7 +62,8 @@ def definitions() -> dict[str, str]:
 def keeping() -> set[str]:
     """Return the core's functions that are called with the GIL kept if possible."""
     text = (BINDINGS / "gil.c").read_text()
-    return set(re.findall(r"^KEEPING(?:_ENDPOINT)?\(\w+, (\w+)", text, re.MULTILINE))
+    found = re.findall(r"^KEEPING\(\w+, (\w+)|^\w+ keeping_(\w+)\(", text, re.MULTILINE)
+    return {macro or function for macro, function in found}
 
 
 def test_every_function_stands_in_one_part() -> None:
@@ -76,6 +78,7 @@ def test_what_keeps_the_gil_does_not_release_it() -> None:
         if not name.startswith("ipcheap_"):
             assert RELEASE not in bodies[name], name
             assert "keeping_" not in bodies[name], name
+            assert "releasing_" not in bodies[name], name
 
 
 def test_what_keeps_it_unless_it_sleeps_goes_through_the_wrapper() -> None:
@@ -87,7 +90,7 @@ def test_what_keeps_it_unless_it_sleeps_goes_through_the_wrapper() -> None:
 
 def test_types_keep_it_unless_they_sleep() -> None:
     """The path of a message releases the GIL to sleep and for a long copy, and never otherwise."""
-    called, holding = set(), set()
+    called, holding, releasing = set(), set(), set()
     for source in (
         "pool.c",
         "block.c",
@@ -98,10 +101,12 @@ def test_types_keep_it_unless_they_sleep() -> None:
         "endpoint.c",
         "producer.c",
         "consumer.c",
+        "stream.c",
     ):
         text = (BINDINGS / source).read_text()
         called |= set(re.findall(r"\bkeeping_(\w+)\(", text))
         holding |= set(re.findall(r"\bholding_(\w+)\(", text))
+        releasing |= set(re.findall(r"\breleasing_(\w+)\(", text))
         bounded = re.findall(r"\bipcheap_\w+\([^)]*\)", text)
         assert set(bounded) <= {
             "ipcheap_array_of(of->heap, &of->core, &description, NULL)",
@@ -109,17 +114,52 @@ def test_types_keep_it_unless_they_sleep() -> None:
             "ipcheap_copy(heap, to, from, nbytes)",
             "ipcheap_forks()",
             "ipcheap_same(self->heap, heap)",
+            "ipcheap_stream_lay_out(self->side.endpoint, &self->layout)",
+            "ipcheap_view_drop(pane->view)",
         }
         assert text.count(RELEASE) == (1 if source == "bytes.c" else 0), source
     assert called == keeping() - {"endpoint_descriptor"}
-    assert holding == {"try_receive_copies"}  # its callback makes Python objects
+    assert {name for name in holding if not name.startswith(("stream_", "window_"))} == {
+        "try_receive_copies"  # its callback makes Python objects
+    }
+    assert releasing == {"stream_write", "stream_read"}  # long copies
     assert RELEASE not in (BINDINGS / "gil.c").read_text().partition("holding_")[2]
+    assert RELEASE not in macros()["HOLDING"]
+
+
+def macros() -> dict[str, str]:
+    """Return the macros that define calls of the core, with their bodies."""
+    text = (BINDINGS / "gil.h").read_text()
+    found = re.finditer(r"^#define (\w+)\((?:.*\\\n)+.*\n", text, re.MULTILINE)
+    return {match[1]: match[0] for match in found}
+
+
+def test_calls_on_an_endpoint_enter_it_where_no_gil_keeps_others_out() -> None:
+    """Another thread that closes the heap would close the endpoint in the middle of the call."""
+    text = (BINDINGS / "gil.h").read_text()
+    assert ENTER in text.partition("int entered_begin(")[2].partition("\n}")[0]
+    found = macros()
+    for name in ("KEEPING", "RELEASING_ENDPOINT"):
+        before, released, after = found[name].partition(RELEASE)
+        assert released, name
+        assert ENTER in before or "entered_begin(" in before.rpartition("WOULD_SLEEP")[2], name
+        assert "endpoint_leave(" in after or "entered_end(" in after, name
+    for name in ("KEEPING", "HOLDING"):
+        assert re.search(r"FREE_THREADED \? entered_begin\(", found[name]), name
+    releasing = re.findall(
+        r"^RELEASING\(\w+, (\w+),\s*\(ipcheap_endpoint \*",
+        (BINDINGS / "core.csrc.c").read_text(),
+        re.MULTILINE,
+    )
+    # These enter it by themselves; the last one ends its use.
+    assert set(releasing) == {"wait", "wait_peer", "stream_wait", "endpoint_close"}
 
 
 def test_what_releases_the_gil_says_so() -> None:
     bodies = definitions()
+    assert RELEASE in macros()["RELEASING"]
     for name in parts()["releases"]:
-        assert RELEASE in bodies[name], name
+        assert RELEASE in bodies[name] or "releasing_" in bodies[name], name
 
 
 def test_nothing_else_calls_what_may_sleep() -> None:

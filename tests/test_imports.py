@@ -6,6 +6,7 @@ import importlib
 import pickle
 import subprocess
 import sys
+import sysconfig
 
 import pytest
 
@@ -151,7 +152,7 @@ def refused(other):
         said = interpreters.run_string(other, "import ipcheap")
     except interpreters.RunFailedError as error:
         said = error
-    print("ImportError" in str(said) and "main interpreter" in str(said))
+    print("ImportError" in str(said) and REFUSAL in str(said))
 
 def use():
     import ipcheap
@@ -173,10 +174,23 @@ for who in ORDER:
 """
 
 
+# Free-threaded Python refuses by itself, in any subinterpreter and in these words.
+REFUSAL = (
+    "does not support loading in subinterpreters"
+    if sysconfig.get_config_var("Py_GIL_DISABLED")
+    else "main interpreter"
+)
+
+
 @pytest.mark.parametrize("order", [("main", "other", "main"), ("other", "main", "other", "main")])
 def test_a_subinterpreter_is_refused_and_spoils_nothing(order: tuple[str, ...]) -> None:
     done = subprocess.run(
-        [sys.executable, "-P", "-c", f"ORDER = {order}\n{ANOTHER_INTERPRETER}"],
+        [
+            sys.executable,
+            "-P",
+            "-c",
+            f"ORDER = {order}\nREFUSAL = {REFUSAL!r}\n{ANOTHER_INTERPRETER}",
+        ],
         capture_output=True,
         text=True,
         timeout=testing.PATIENCE,
