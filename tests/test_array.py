@@ -404,9 +404,12 @@ def test_a_spoilt_header_is_an_error_and_the_record_is_freed(
 
 
 def double(heap: ipcheap.Heap) -> None:
-    with heap.consumer("there", timeout=10) as inbox, heap.producer("back", timeout=10) as outbox:
+    with (
+        heap.consumer("there", timeout=peers.PATIENCE) as inbox,
+        heap.producer("back", timeout=peers.PATIENCE) as outbox,
+    ):
         for _ in range(100):
-            array = inbox.recv_array(timeout=10)
+            array = inbox.recv_array(timeout=peers.PATIENCE)
             with outbox.loan(array.shape, array.dtype) as answer:
                 np.multiply(array, 2, out=answer)
 
@@ -416,4 +419,4 @@ def test_arrays_go_to_another_process_and_back(heap_name: str) -> None:
         for n in range(100):
             with outbox.loan((n, 7), "i8") as lent:
                 lent[:] = n
-            assert (inbox.recv_array(timeout=10) == 2 * n).all()
+            assert (inbox.recv_array(timeout=peers.PATIENCE) == 2 * n).all()

@@ -411,6 +411,10 @@ def test_an_exception_of_a_signal_handler_ends_a_wait_and_changes_nothing(
     def handle(*_: object) -> None:
         raise KeyboardInterrupt
 
+    def interrupted(wait: Callable[[], Any]) -> None:
+        threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGUSR1]).start()
+        wait()
+
     role.stall(mine)
     before = signal.signal(signal.SIGUSR1, handle)
     try:
@@ -420,9 +424,8 @@ def test_an_exception_of_a_signal_handler_ends_a_wait_and_changes_nothing(
             lambda: ipcheap.wait([mine], peers.PATIENCE),
         ]
         for wait in waits:
-            threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGUSR1]).start()
             with pytest.raises(KeyboardInterrupt):
-                wait()
+                interrupted(wait)
     finally:
         signal.signal(signal.SIGUSR1, before)
     with other(heap, role) as peer:
