@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,9 @@ def gil_is_on() -> bool:
 
 
 GIL_AT_FIRST = gil_is_on()
+if not GIL_AT_FIRST:
+    # In child processes too: two kinds of semaphores and one of shared memory turn it on.
+    os.environ["PYTHONWARNINGS"] = "ignore:The global interpreter lock (GIL):RuntimeWarning"
 
 
 @pytest.fixture(autouse=True)
