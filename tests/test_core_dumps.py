@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import resource
 import signal
@@ -61,6 +62,7 @@ def crash_with_much_memory(heap: ipcheap.Heap, folder: Path) -> None:
     producer.send(b"ready")
     record = heap.allocate_record(1_000_000)
     time.sleep(0.1)
+    faulthandler.disable()
     os.kill(os.getpid(), signal.SIGSEGV)
     del ballast, record
 

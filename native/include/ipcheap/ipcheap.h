@@ -110,9 +110,11 @@ typedef struct ipcheap_heap_info {
 
 /* A System V object as the kernel describes it. */
 typedef struct ipcheap_sysv {
-    int32_t id, key;
-    uint32_t uid, creator; /* user IDs of the owner and of the creator */
-    uint64_t bytes;        /* of a segment; of a semaphore set: how many semaphores it has */
+    int32_t id;
+    int32_t key;
+    uint32_t uid;     /* the user ID of the owner */
+    uint32_t creator; /* the user ID of the creator */
+    uint64_t bytes;   /* of a segment; of a semaphore set: how many semaphores it has */
 } ipcheap_sysv;
 
 /*
@@ -726,9 +728,11 @@ IPCHEAP_API int ipcheap_stream_describe(ipcheap_endpoint *endpoint,
  */
 IPCHEAP_API int ipcheap_stream_pin(ipcheap_endpoint *endpoint);
 
-/* Where an endpoint finds its ring; does not change while it is open. */
+/*
+ * Where an endpoint finds its ring; does not change while it is open. Item k begins at byte
+ * k * itemsize % ring_bytes and may continue at the ring's start.
+ */
 typedef struct ipcheap_stream_layout {
-    /* Item k begins at byte k * itemsize % ring_bytes and may continue at the ring's start. */
     void *ring;
     uint64_t ring_bytes;
     uint64_t most_waited_for; /* items */
