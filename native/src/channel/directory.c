@@ -84,6 +84,15 @@ struct channel *channel_at(ipcheap_heap *heap, uint32_t index) {
     return first ? first + within : NULL;
 }
 
+uint32_t channel_index(const ipcheap_heap *heap, const struct channel *channel) {
+    for (uint32_t chunk = 0; chunk < DIRECTORY_CHUNKS; chunk++) {
+        const struct channel *first = heap->chunks[chunk];
+        if (!first || channel < first || channel >= first + (FIRST_CHUNK << chunk)) continue;
+        return FIRST_CHUNK * ((1u << chunk) - 1) + (uint32_t)(channel - first);
+    }
+    return NO_CHANNEL;
+}
+
 uint32_t directory_entries(ipcheap_heap *heap) {
     uint32_t room = 0;
     for (uint32_t chunk = 0; chunk < DIRECTORY_CHUNKS && channel_at(heap, room); chunk++)
@@ -399,18 +408,37 @@ int directory_add(struct participant *me, const ipcheap_key *key, uint32_t kind,
     return 0;
 }
 
-int channel_make_part(struct participant *me, uint32_t index, uint32_t part, uint64_t bytes) {
+int channel_make_area(struct participant *me, uint32_t index, uint32_t part, uint64_t bytes,
+                      uint64_t *offset) {
     ipcheap_heap *heap = me->heap;
-    struct channel *channel = channel_at(heap, index);
-    const struct kind *kind = kind_of(heap, channel);
+    const struct kind *kind = kind_of(heap, channel_at(heap, index));
     uint64_t page;
     if (!kind) return IPCHEAP_CORRUPT;
     int zone = is_of_users(kind, part) ? SYSTEM_ZONE : kind->zone;
     enum page_kind pages = pages_of_part(kind, part);
     int error = zeroes_make(me, zone, bytes, pages, part_tag(index, part), &page);
+    if (!error) *offset = page_offset(heap, page);
+    return error;
+}
+
+int channel_make_part(struct participant *me, uint32_t index, uint32_t part, uint64_t bytes) {
+    uint64_t offset;
+    int error = channel_make_area(me, index, part, bytes, &offset);
     if (error) return error;
-    put_release(&channel->parts[part], page_offset(heap, page)); /* pairs with channel_part() */
+    struct channel *channel = channel_at(me->heap, index);
+    put_release(&channel->parts[part], offset); /* pairs with channel_part() */
     return 0;
+}
+
+bool channel_area_is(ipcheap_heap *heap, uint32_t index, uint32_t part, uint64_t offset,
+                     uint64_t bytes) {
+    const struct channel *channel = channel_at(heap, index);
+    const struct kind *kind = channel ? kind_of(heap, channel) : NULL;
+    return kind && extent_is(heap, offset, bytes, kind->pages, part_tag(index, part));
+}
+
+void channel_free_area(struct participant *me, uint64_t offset) {
+    extent_free(me, (offset - me->heap->geometry.data_at) >> PAGE_SHIFT);
 }
 
 void directory_remove(struct participant *me, uint32_t index) {
@@ -446,7 +474,10 @@ static bool run_is_referenced(ipcheap_heap *heap, uint64_t page) {
     if (index != NO_CHANNEL) {
         struct channel *channel = channel_at(heap, index);
         if (!channel || state_of(channel) == CHANNEL_FREE) return false;
-        return tag_position(tag) < PARTS && get(&channel->parts[tag_position(tag)]) == offset;
+        uint64_t part = tag_position(tag);
+        if (part < PARTS) return get(&channel->parts[part]) == offset;
+        const struct kind *kind = kind_of(heap, channel);
+        return kind && kind->has_part && kind->has_part(heap, index, part, offset);
     }
     uint64_t position = tag_position(tag);
     if (position == DIRECTORY_TABLE)

@@ -19,6 +19,8 @@
 
 /* Returns the descriptor with an index; NULL if its chunk was never made. */
 struct channel *channel_at(ipcheap_heap *heap, uint32_t index);
+/* Returns the index of a descriptor that channel_at() has returned. */
+uint32_t channel_index(const ipcheap_heap *heap, const struct channel *channel);
 /* Returns how many descriptors have ever been used: those from this index on have not. */
 uint32_t directory_entries(ipcheap_heap *heap);
 /* Returns the offset of a channel's part; 0 unless it exists, is its own, and has the bytes. */
@@ -35,6 +37,17 @@ int directory_add(struct participant *me, const ipcheap_key *key, uint32_t kind,
                   const void *details, ipcheap_channel *handle, bool *added);
 /* Gives the channel memory for one of its parts, all zero. Under the lock. */
 int channel_make_part(struct participant *me, uint32_t index, uint32_t part, uint64_t bytes);
+/*
+ * Allocates an area for a part that the kind itself leads to, all zero; the caller stores where it is.
+ * Under the lock, which the caller keeps until it has done so.
+ */
+int channel_make_area(struct participant *me, uint32_t index, uint32_t part, uint64_t bytes,
+                      uint64_t *offset);
+/* True if there is such an area, with as many bytes, at an arbitrary offset. */
+bool channel_area_is(ipcheap_heap *heap, uint32_t index, uint32_t part, uint64_t offset,
+                     uint64_t bytes);
+/* Frees an area that exists. Under the lock. */
+void channel_free_area(struct participant *me, uint64_t offset);
 /* Takes a channel out of the table; directory_drop() frees its descriptor. Under the lock. */
 void directory_remove(struct participant *me, uint32_t index);
 /* Frees memory and descriptor of a removed channel. Under the lock. */

@@ -47,6 +47,8 @@ struct kind {
     bool has_users; /* processes map its memory for long: channel/users.h */
     /* Makes it and writes what must stand there; `details` are those of directory_add(). */
     int (*make)(struct participant *me, uint32_t index, uint64_t shape, const void *details);
+    /* True if the channel leads to that area itself. NULL: the descriptor leads to all of them. */
+    bool (*has_part)(ipcheap_heap *heap, uint32_t index, uint64_t part, uint64_t offset);
 
     /* Contents; under the lock. NULL: a kind without contents of its own. */
 
@@ -63,9 +65,40 @@ struct kind {
     /* Undoes or completes what the dead participant left in the channel; may be repeated. */
     void (*recover)(const struct recovery *r, uint32_t index, int pass);
 
+    /* Records on their way from one channel to another. NULL: it gives none, or takes none. */
+
+    /*
+     * For a record that an endpoint of this kind has received. Returns 1 if the record occupies a
+     * place in the channel, whose tag is *tag; 0 if its holder owns it outright; or an error.
+     */
+    int (*lends)(const ipcheap_record *record, uint64_t *tag);
+    /* Gives that place back: the block has another tag, and is committed elsewhere. */
+    void (*taken)(ipcheap_record *record);
+    /*
+     * True if a dead participant gave the block this tag, had taken it from the place whose tag is
+     * `from`, and had not committed it. Under the lock.
+     */
+    bool (*undoes)(const struct recovery *r, uint64_t tag, uint64_t offset, uint64_t from);
+
+    /* Seats of its own, beside the two of the descriptor. NULL: it has none. Under the lock. */
+
+    /* True if a living participant holds one; recovers dead ones. */
+    bool (*occupied)(struct participant *me, uint32_t index);
+    /* True while somebody needs what a removed channel still has. */
+    bool (*lingers)(struct participant *me, uint32_t index);
+    /* Wakes all that sleep there, after an end, a claim or a removal. Needs no lock. */
+    void (*wake_all)(ipcheap_heap *heap, uint32_t index);
+
     /* Endpoints. 0 bytes: no side can be claimed, and the rest is NULL. */
 
     size_t endpoint_bytes;
+    /*
+     * Finds an endpoint's seat and words, if it is to have one of the kind's own: 1; 0 for that of its
+     * side; or an error. NULL: always that of its side. Under the lock.
+     */
+    int (*find_seat)(ipcheap_endpoint *e);
+    /* Ends the holding of such a seat. */
+    void (*leave_seat)(ipcheap_endpoint *e);
     /* Prepares an endpoint before it holds its seat: 0 or an error. Under the lock. */
     int (*take_side)(ipcheap_endpoint *e);
     /* Makes what a closing endpoint holds its participant's own. Under the heap's mutex. */
@@ -83,6 +116,10 @@ struct kind {
      * change is worth a wake-up.
      */
     bool (*want)(ipcheap_endpoint *e);
+    /* Sleeps until it is ready: 0, TIMED_OUT, INTERRUPTED or an error. NULL: on its seat. */
+    int (*park)(ipcheap_endpoint *e, int64_t deadline);
+    /* True if a living participant is on the other side. NULL: by the seat of that side. */
+    bool (*has_peer)(const ipcheap_endpoint *e);
     /* Frees what the endpoint has in private memory. NULL: nothing. */
     void (*release)(ipcheap_endpoint *e);
 };

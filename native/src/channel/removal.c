@@ -14,6 +14,7 @@ void channel_drop_if_done(struct participant *me, uint32_t index) {
         if (side_state(get(&channel->seats[side].holder)) == SIDE_OPEN) return;
     if (users_any(me->heap, index)) return;
     const struct kind *kind = kind_of(me->heap, channel);
+    if (kind && kind->lingers && kind->lingers(me, index)) return;
     if (kind && kind->drain) kind->drain(me, index);
     directory_drop(me, index);
 }
@@ -27,6 +28,7 @@ static void remove_channel(struct participant *me, struct channel *channel, uint
     full_fence(); /* pairs with sleeper_fence() */
     unpark(heap, &channel->seats[0], NULL);
     unpark(heap, &channel->seats[1], NULL);
+    if (kind && kind->wake_all) kind->wake_all(heap, index);
     if (kind && kind->withdraw) kind->withdraw(me, index);
     channel_drop_if_done(me, index);
 }
@@ -41,7 +43,9 @@ int ipcheap_remove_channel(ipcheap_heap *heap, const ipcheap_key *key, int force
     error = ipcheap_find_channel(heap, key, &handle);
     if (!error) error = channel_of(heap, &handle, &channel);
     if (!error) {
+        const struct kind *kind = kind_of(heap, channel);
         bool taken = side_taken(me, channel, 0) | side_taken(me, channel, 1);
+        if (kind && kind->occupied) taken |= kind->occupied(me, handle.index);
         if ((taken || users_elsewhere(heap, handle.index)) && !force)
             error = IPCHEAP_CHANNEL_BUSY;
         else

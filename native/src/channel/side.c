@@ -24,6 +24,12 @@ int ipcheap_side_holder(ipcheap_heap *heap, const ipcheap_channel *handle, int s
     return 1;
 }
 
+/* Wakes those that sit on seats of the kind's own. */
+static void wake_others(ipcheap_heap *heap, const struct channel *channel) {
+    const struct kind *kind = kind_of(heap, channel);
+    if (kind && kind->wake_all) kind->wake_all(heap, channel_index(heap, channel));
+}
+
 void side_end(ipcheap_heap *heap, struct channel *channel, int side, enum side_state state) {
     struct seat *seat = &channel->seats[side];
     uint64_t holder = get(&seat->holder) & ~(UINT64_C(3) << 62);
@@ -32,6 +38,7 @@ void side_end(ipcheap_heap *heap, struct channel *channel, int side, enum side_s
     put_release(&seat->holder, (uint64_t)state << 62 | holder);
     full_fence(); /* pairs with sleeper_fence() */
     unpark(heap, &channel->seats[!side], NULL);
+    wake_others(heap, channel);
     directory_notify(heap);
 }
 
@@ -60,6 +67,7 @@ int channel_poison(ipcheap_heap *heap, struct channel *channel) {
     put_or(&channel->flags, CHANNEL_POISONED);
     full_fence(); /* pairs with sleeper_fence() */
     for (int side = 0; side < 2; side++) unpark(heap, &channel->seats[side], NULL);
+    wake_others(heap, channel);
     return IPCHEAP_CORRUPT;
 }
 

@@ -14,7 +14,9 @@
 /* Under the lock: gives the endpoint its side, or says why not: CHANNEL_BUSY, CORRUPT, no memory. */
 static int claim(ipcheap_endpoint *e, uint64_t shape) {
     struct channel *channel = e->channel;
-    if (side_taken(e->me, channel, e->side)) return IPCHEAP_CHANNEL_BUSY;
+    int found = e->kind->find_seat ? e->kind->find_seat(e) : 0;
+    if (found < 0) return found;
+    if (!found && side_taken(e->me, channel, e->side)) return IPCHEAP_CHANNEL_BUSY;
     if (get(&channel->shape) != shape || get(&channel->flags) & CHANNEL_POISONED)
         return IPCHEAP_CORRUPT;
     int error = 0;
@@ -28,6 +30,7 @@ static int claim(ipcheap_endpoint *e, uint64_t shape) {
     full_fence();                              /* pairs with sleeper_fence(): for wait_peer */
     /* The holder before may have taken the other's word, and been killed before it rang. */
     if (!unpark(e->heap, e->peer, NULL)) bell_ring(e->heap, e->peer, NULL);
+    if (e->kind->wake_all && e->side == IPCHEAP_WRITER) e->kind->wake_all(e->heap, e->index);
     directory_notify(e->heap);
     return 0;
 }
@@ -39,6 +42,7 @@ static int claim_in(ipcheap_endpoint *e, const ipcheap_channel *handle) {
     if (get(&e->channel->kind) != handle->kind) return IPCHEAP_CORRUPT;
     e->seat = &e->channel->seats[e->side];
     e->peer = &e->channel->seats[!e->side];
+    e->own = &e->channel->sides[e->side];
     return claim(e, handle->shape);
 }
 
@@ -103,7 +107,10 @@ static int end_side(ipcheap_endpoint *e, struct participant *me) {
     bool lock = collects || get(&e->channel->flags) & CHANNEL_GONE;
     int error = lock ? heap_lock(me) : 0;
     if (error && error != IPCHEAP_WOULD_SLEEP && error != IPCHEAP_HEAP_BUSY) return error;
-    side_end(e->heap, e->channel, e->side, e->ends_as);
+    if (e->seat == &e->channel->seats[e->side])
+        side_end(e->heap, e->channel, e->side, e->ends_as);
+    else
+        e->kind->leave_seat(e);
     if (error) return 0;
     /* Removed meanwhile, by a process that saw us open and left the rest to us? */
     if (!lock && get(&e->channel->flags) & CHANNEL_GONE) lock = heap_lock(me) == 0;

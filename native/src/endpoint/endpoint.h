@@ -29,6 +29,7 @@ struct ipcheap_endpoint {
     const struct kind *kind;
     struct channel *channel;
     struct seat *seat, *peer; /* its own, and the other side's */
+    struct side *own;         /* what it writes often */
     uint32_t index;           /* of the channel */
     int side;
     uint32_t role; /* role_of() its channel's kind and its side */
@@ -73,9 +74,7 @@ static inline enum side_state peer_state(const ipcheap_endpoint *e) {
     return side_state(get_acquire(&e->peer->holder)); /* pairs with side_end() */
 }
 
-static inline struct side *own_side(const ipcheap_endpoint *e) {
-    return &e->channel->sides[e->side];
-}
+static inline struct side *own_side(const ipcheap_endpoint *e) { return e->own; }
 
 /* Removed or broken: it will never go on. */
 static inline bool endpoint_is_over(const ipcheap_endpoint *e) {

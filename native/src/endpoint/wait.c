@@ -30,12 +30,13 @@ int endpoint_why_not(ipcheap_endpoint *e) {
 }
 
 static bool peer_is_open(const ipcheap_endpoint *e) {
-    return peer_state(e) == SIDE_OPEN || endpoint_is_over(e);
+    bool there = e->kind->has_peer ? e->kind->has_peer(e) : peer_state(e) == SIDE_OPEN;
+    return there || endpoint_is_over(e);
 }
 
 static int sleep_and_learn(ipcheap_endpoint *e, int64_t deadline, int64_t begin) {
     int64_t fell_asleep = os_now();
-    int error = park(e, e->kind->ready, deadline);
+    int error = e->kind->park ? e->kind->park(e, deadline) : park(e, e->kind->ready, deadline);
     int64_t woke = os_now();
     endpoint_learn(e, error ? SECOND : woke - fell_asleep);
     endpoint_expect(e, error ? SECOND : woke - begin);

@@ -123,8 +123,9 @@ static int sleep_a_while(struct gathering *g, int64_t left) {
     g->crowded = false;
     gather(g);
     lie_down(g);
-    if (!look(g) && !is_closing(g)) {
-        before_waiting(g); /* after lying down: as in park() */
+    bool idle = !look(g) && !is_closing(g);
+    if (idle) before_waiting(g); /* after lying down: as in park() */
+    if (idle && !look(g)) {
         int64_t most = g->crowded ? GLANCE : LOOK_AFTER_PEER;
         most = (int64_t)least((uint64_t)left, (uint64_t)most);
         result = os_futex_wait_any(g->words, g->used, most);

@@ -39,9 +39,13 @@ struct kind_check {
     /* True if the channel accounts for a block with this SENT or PART tag, garbage included. */
     bool (*accounts_for)(ipcheap_heap *heap, uint64_t tag, uint64_t offset);
     const char *sides[2]; /* names of the sides that can be claimed */
+    /* True if the channel leads to that area itself. NULL: the descriptor leads to all of them. */
+    bool (*leads_to)(ipcheap_heap *heap, uint32_t index, uint64_t part, uint64_t offset);
 };
 extern const struct kind_check record_check, static_check, stream_kind_check;
 
+/* True if the channel that the PART tag of an area names leads to it. */
+bool channel_leads_to(ipcheap_heap *heap, uint64_t tag, uint64_t offset);
 /* True if the channel that a SENT or PART tag names accounts for that block. */
 bool channel_accounts_for(ipcheap_heap *heap, uint64_t tag, uint64_t offset);
 

@@ -57,6 +57,15 @@ bool channel_accounts_for(ipcheap_heap *heap, uint64_t tag, uint64_t offset) {
     return kind && kind->accounts_for && kind->accounts_for(heap, tag, offset);
 }
 
+bool channel_leads_to(ipcheap_heap *heap, uint64_t tag, uint64_t offset) {
+    const struct channel *channel = channel_at(heap, tag_channel(tag));
+    if (!channel || get(&channel->state) >> 62 == CHANNEL_FREE) return false;
+    uint64_t part = tag_position(tag);
+    if (part < PARTS) return get(&channel->parts[part]) == offset;
+    const struct kind_check *kind = check_of(channel);
+    return kind && kind->leads_to && kind->leads_to(heap, tag_channel(tag), part, offset);
+}
+
 /* The directory -------------------------------------------------------------------------- */
 
 static void check_entry(struct check *c, uint32_t index, struct channel *channel) {

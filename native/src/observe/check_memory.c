@@ -105,11 +105,7 @@ static void check_owned_run(struct check *c, const struct extent_walk *walk, uin
         if (!known)
             fault(c, "the directory does not know of its memory at offset %llu", (number)offset);
     } else {
-        struct channel *channel = channel_at(heap, index);
-        uint64_t part = tag_position(tag);
-        bool known = channel && part < PARTS && get(&channel->parts[part]) == offset &&
-                     get(&channel->state) >> 62 != CHANNEL_FREE;
-        if (!known)
+        if (!channel_leads_to(heap, tag, offset))
             fault(c, "channel %u does not know of its memory at offset %llu", index,
                   (number)offset);
     }

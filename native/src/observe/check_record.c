@@ -84,4 +84,5 @@ static bool accounts_for(ipcheap_heap *heap, uint64_t tag, uint64_t offset) {
            get(&channel_at(heap, index)->sides[IPCHEAP_PRODUCER].record.intent) == offset;
 }
 
-const struct kind_check record_check = {check_record, accounts_for, {"producer", "consumer"}};
+const struct kind_check record_check = {
+    .check = check_record, .accounts_for = accounts_for, .sides = {"producer", "consumer"}};
