@@ -45,6 +45,17 @@ struct participant *block_owner(ipcheap_heap *heap, const struct place *place) {
     return owner;
 }
 
+int nobody_here_owns(ipcheap_heap *heap, uint64_t offset) {
+    struct place place;
+    if (!place_find(heap, offset, &place)) return IPCHEAP_RECORD;
+    uint64_t tag = get(place.tag);
+    for (const struct participant *p = heap->inherited; p; p = p->next_of_heap)
+        if (participant_owns(p, tag)) return IPCHEAP_WRONG_PROCESS;
+    for (const struct participant *p = heap->members; p; p = p->next_of_heap)
+        if (p->lost && participant_owns(p, tag)) return IPCHEAP_DESCRIPTOR_LOST;
+    return IPCHEAP_RECORD;
+}
+
 void participant_holds(struct participant *me, struct participant *owner, int change) {
     if (LIKELY(me == owner))
         owner->held += change;

@@ -35,6 +35,8 @@ void block_drop(struct participant *me, uint64_t offset);
 
 /* Returns the participant of this process that owns the block outright, or NULL. */
 struct participant *block_owner(ipcheap_heap *heap, const struct place *place);
+/* Returns why no participant of this process owns the block at an offset: RECORD, WRONG_PROCESS. */
+int nobody_here_owns(ipcheap_heap *heap, uint64_t offset);
 /* Counts a record that a participant gained (1) or lost (-1) as its own. */
 void participant_holds(struct participant *me, struct participant *owner, int change);
 

@@ -27,17 +27,6 @@ int ipcheap_allocate(ipcheap_heap *heap, uint64_t nbytes, ipcheap_record *record
     return error;
 }
 
-int nobody_here_owns(ipcheap_heap *heap, uint64_t offset) {
-    struct place place;
-    if (!place_find(heap, offset, &place)) return IPCHEAP_RECORD;
-    uint64_t tag = get(place.tag);
-    for (const struct participant *p = heap->inherited; p; p = p->next_of_heap)
-        if (participant_owns(p, tag)) return IPCHEAP_WRONG_PROCESS;
-    for (const struct participant *p = heap->members; p; p = p->next_of_heap)
-        if (p->lost && participant_owns(p, tag)) return IPCHEAP_DESCRIPTOR_LOST;
-    return IPCHEAP_RECORD;
-}
-
 static int free_owned(struct participant *me, uint64_t offset) {
     if (LIKELY(slab_free_held(me, offset))) {
         me->held--;
@@ -199,4 +188,21 @@ int ipcheap_adopt(ipcheap_heap *heap, ipcheap_heap *from, ipcheap_record *record
     participant_holds(me, me, 1);
     record->data = at_offset(heap, record->offset);
     return 0;
+}
+
+/* Handing on ------------------------------------------------------------------------------- */
+
+int record_lends(const ipcheap_record *record, uint64_t *tag) {
+    const struct record_endpoint *e = record_endpoint(record->consumer);
+    if (e->base.me->abandoned) return participant_refuses(e->base.me);
+    if (!slot_held(record)) return may_be_detached(record) ? 0 : IPCHEAP_RECORD;
+    *tag = my_sent_tag(e, record->position);
+    return 1;
+}
+
+void record_taken(ipcheap_record *record) {
+    struct record_endpoint *e = record_endpoint(record->consumer);
+    struct ring_slot *slot = slot_held(record);
+    if (slot) slot_let_go(e, slot, record->position, SLOT_EMPTY, 0);
+    record->consumer = NULL;
 }

@@ -70,7 +70,8 @@ bool may_be_detached(const ipcheap_record *record);
 /* Detaches the record that a consumer holds in the very slot that it waits for, if it does. */
 void make_way(struct record_endpoint *e);
 
-/* Returns why no participant of this process owns the block at an offset: RECORD, WRONG_PROCESS. */
-int nobody_here_owns(ipcheap_heap *heap, uint64_t offset);
+/* kind.lends and kind.taken of a record channel. */
+int record_lends(const ipcheap_record *record, uint64_t *tag);
+void record_taken(ipcheap_record *record);
 
 #endif

@@ -13,12 +13,10 @@ static bool side_is_dead(const struct recovery *r, uint64_t holder) {
 }
 
 /*
- * True if the record in this slot was being forwarded, and its sender died before it had filled the
- * slot of the other ring. One process held both, so that sender is dead; it may have been recovered
- * already.
+ * True if the sender that was forwarding the record died before it had filled the slot of this ring.
+ * One process held both sides, so that sender is dead; it may have been recovered already.
  */
-static bool is_half_forwarded(const struct recovery *r, uint64_t tag, uint64_t offset,
-                              uint64_t here) {
+bool record_undoes(const struct recovery *r, uint64_t tag, uint64_t offset, uint64_t here) {
     struct ring ring;
     uint32_t index = tag_channel(tag);
     if (tag_kind(tag) != TAG_SENT || !ring_of(r->heap, index, &ring)) return false;
@@ -27,6 +25,15 @@ static bool is_half_forwarded(const struct recovery *r, uint64_t tag, uint64_t o
     return side_is_dead(r, get(&channel->seats[IPCHEAP_PRODUCER].holder)) &&
            get(&side->record.intent) == offset && get(&side->record.from) == here &&
            tag == sent_tag(index, ring_sent(r->heap, index));
+}
+
+/* True if the record in this slot was being forwarded to another channel, and did not arrive. */
+static bool is_half_forwarded(const struct recovery *r, uint64_t tag, uint64_t offset,
+                              uint64_t here) {
+    const struct channel *channel = channel_at(r->heap, tag_channel(tag));
+    if (!channel || (tag_kind(tag) != TAG_SENT && tag_kind(tag) != TAG_PART)) return false;
+    const struct kind *kind = kind_of(r->heap, channel);
+    return kind && kind->undoes && kind->undoes(r, tag, offset, here);
 }
 
 static void recover_producer(const struct recovery *r, uint32_t index, struct channel *channel) {
