@@ -152,6 +152,18 @@ _PLAIN: dict[int, tuple[type[Exception], str]] = {
         errors.WindowError,
         "{it}: this {side} has a window open; leave its block first",
     ),
+    lib.IPCHEAP_STORE_FULL: (
+        errors.HeapFull,
+        "{it} has as many live chunks or bytes as it may; delete some, or add it with evict=True",
+    ),
+    lib.IPCHEAP_HOLDS: (
+        errors.RecordError,
+        "{it}: this {side} holds as many chunks as it may; release some, or use a larger hold",
+    ),
+    lib.IPCHEAP_TRANSACTION: (
+        ValueError,
+        "{it}: a transaction is open already, or none is",
+    ),
     lib.IPCHEAP_WRONG_THREAD: (
         errors.WrongThread,
         "{it}: this {side} belongs to {doing}, which claimed it; claim one in each thread",

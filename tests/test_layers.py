@@ -27,7 +27,7 @@ NATIVE_ROWS: tuple[tuple[str, ...], ...] = (
     ("memory",),
     ("channel",),
     ("endpoint",),
-    ("record", "static", "stream"),
+    ("record", "static", "stream", "store"),
     ("heap",),
     ("observe",),
 )

@@ -1,9 +1,9 @@
 /*
  * The shared bytes have room for the kinds to come.
  *
- * Sketches of what a store and a bus keep in a heap, compiled against layout.h: which words
- * of a descriptor and of a side they use, what they need of tags and seats, and which lines are apart.
- * They are not the kinds; they are what FORMAT was frozen for.
+ * A sketch of what a bus keeps in a heap, compiled against layout.h: which words of a descriptor and
+ * of a side it uses, what it needs of tags and seats, and which lines are apart. It is not the kind; it
+ * is what FORMAT was frozen for.
  */
 #include "channel/side.h"
 #include "endpoint/endpoint.h"
@@ -12,39 +12,6 @@
 #include "testing.h"
 
 #define LINE_PAIR 128
-
-/* Store ---------------------------------------------------------------------------------- */
-
-struct store_slot {
-    shared64 word, offset, size, expires, time, hash;
-    shared32 older, key_form;
-    shared64 key[8];
-    shared64 died;
-};
-static_assert(sizeof(struct store_slot) == LINE_PAIR, "what describes a chunk completely");
-
-struct store_reader {
-    struct seat seat;
-    shared64 position, used, given, skipped, since;
-    shared64 unused[23];
-};
-static_assert(sizeof(struct store_reader) == 256, "a reader writes lines of its own");
-static_assert(offsetof(struct store_reader, seat) == 0, "an entry begins with its seat");
-
-struct store_root {
-    shared64 options[8];
-    shared64 head;
-    shared64 counts[8];
-    shared32 pieces, readers;
-    shared64 piece[20];
-    shared64 reader_chunks[13];
-    shared32 bell;
-};
-static_assert(sizeof(struct store_root) <= PAGE, "part 0");
-
-enum { PIECE_PARTS = 16, READER_PARTS = 64, HOLD_PARTS = 4096, CHUNK_PARTS = 8192 };
-#define MOST_CHUNKS (UINT64_C(1) << 26)
-static_assert(CHUNK_PARTS + MOST_CHUNKS <= POSITION_MASK, "every slot has a part number");
 
 /* Bus ------------------------------------------------------------------------------------ */
 

@@ -37,7 +37,10 @@
     X(BROKEN, -28, "the barrier is broken")                                           \
     X(DESCRIPTOR_LOST, -29, "the heap's descriptors were closed by somebody else")    \
     X(NO_PROC, -30, "/proc is not mounted, which the heap's file is opened through")  \
-    X(WINDOW, -31, "a window is open, or none is")
+    X(WINDOW, -31, "a window is open, or none is")                                    \
+    X(STORE_FULL, -32, "the store has as many live chunks or bytes as it may")        \
+    X(HOLDS, -33, "the reader holds as many chunks as it may")                        \
+    X(TRANSACTION, -34, "a transaction is open, or none is")
 
 enum ipcheap_error {
 #define X(name, value, text) IPCHEAP_##name = (value),

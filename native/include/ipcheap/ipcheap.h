@@ -410,7 +410,12 @@ IPCHEAP_API int64_t ipcheap_array_of(ipcheap_heap *heap, const ipcheap_record *r
 
 /* Channels ------------------------------------------------------------------------- */
 
-enum { IPCHEAP_RECORD_CHANNEL = 1, IPCHEAP_STATIC_SEGMENT = 2, IPCHEAP_STREAM = 3 };
+enum {
+    IPCHEAP_RECORD_CHANNEL = 1,
+    IPCHEAP_STATIC_SEGMENT = 2,
+    IPCHEAP_STREAM = 3,
+    IPCHEAP_STORE = 4
+};
 enum { IPCHEAP_PRODUCER = 0, IPCHEAP_CONSUMER = 1 };
 enum { IPCHEAP_WRITER = IPCHEAP_PRODUCER, IPCHEAP_READER = IPCHEAP_CONSUMER };
 
@@ -419,7 +424,7 @@ typedef struct ipcheap_channel {
     uint32_t index;
     uint32_t incarnation; /* tells it from an earlier channel of the same index */
     uint32_t kind;        /* IPCHEAP_RECORD_CHANNEL, ... */
-    uint64_t shape; /* slots of a record channel, bytes of a static segment, items of a stream */
+    uint64_t shape; /* slots of a channel, bytes of a segment, items of a stream, 1 for a store */
 } ipcheap_channel;
 
 /* Makes the key of a number; BAD_VALUE for 2**63 or more. */
@@ -751,6 +756,283 @@ IPCHEAP_API int ipcheap_stream_lay_out(ipcheap_endpoint *endpoint, ipcheap_strea
 typedef struct ipcheap_view ipcheap_view;
 IPCHEAP_API ipcheap_view *ipcheap_stream_view(ipcheap_endpoint *endpoint);
 IPCHEAP_API void ipcheap_view_drop(ipcheap_view *view);
+
+/* Stores --------------------------------------------------------------------------- */
+/*
+ * Keyed chunks from one writer to many readers, which hold them in place. A chunk is immutable. Each
+ * commit has a version, from 1; it is live until it is replaced, deleted, evicted or expired.
+ *
+ *     ipcheap_claim(heap, &store, IPCHEAP_WRITER, &writer);
+ *     ipcheap_store_put(writer, &key, frame, nbytes, 0, &version);
+ *
+ *     ipcheap_claim(heap, &store, IPCHEAP_READER, &reader);
+ *     if (ipcheap_store_get(reader, &key, 0, &chunk) == 1) {
+ *         show(chunk.data, chunk.nbytes);
+ *         ipcheap_chunk_release(&chunk);
+ *     }
+ *
+ * ipcheap_claim() gives each caller a reader of its own, up to IPCHEAP_READERS; a thread may have
+ * several. ipcheap_wait(), _wait_any() and _endpoint_descriptor() of a reader wait for
+ * ipcheap_store_next(), spuriously now and then; a writer is always ready. _wait_peer() and
+ * _endpoint_close() are as for records, ipcheap_side_holder() is for the writer only.
+ *
+ * Putting and getting take no lock, and enter the kernel only if a put collects or wakes somebody, or
+ * needs an extent. The writer never waits for a reader.
+ */
+enum {
+    IPCHEAP_KEY_NONE = 0,  /* a chunk that is followed, never looked up and never replaced */
+    IPCHEAP_KEY_BYTES = 3, /* beside IPCHEAP_KEY_INT and IPCHEAP_KEY_TEXT: three separate spaces */
+    IPCHEAP_STORE_KEY_MAX = 64,
+    IPCHEAP_READERS = 4096,    /* of a store, at the same time */
+    IPCHEAP_MOST_HOLDS = 65536 /* of a reader */
+};
+enum { IPCHEAP_EVICT = 1 }; /* flags of a store: the oldest chunks make way for new ones */
+
+/* The key of a chunk; the bytes beyond its length do not matter. */
+typedef struct ipcheap_store_key {
+    uint8_t kind;
+    uint8_t length;
+    char bytes[IPCHEAP_STORE_KEY_MAX];
+} ipcheap_store_key;
+
+/* Makes the key of a number. Returns 0. */
+IPCHEAP_API int ipcheap_store_key_int(ipcheap_store_key *key, uint64_t value);
+/*
+ * Makes the key of 1 to 64 bytes, of kind IPCHEAP_KEY_TEXT or IPCHEAP_KEY_BYTES; BAD_VALUE for
+ * anything else.
+ */
+IPCHEAP_API int ipcheap_store_key_of(ipcheap_store_key *key, int kind, const void *bytes,
+                                     size_t length);
+
+typedef struct ipcheap_store_options {
+    uint32_t given;      /* which of the following count: IPCHEAP_DEPTH, ... */
+    uint32_t flags;      /* 0 or IPCHEAP_EVICT */
+    uint64_t depth;      /* chunks of a key that are live at the same time, at least 1; 1 */
+    int64_t ttl_ns;      /* of a chunk whose put says nothing else; 0: indefinitely; 0 */
+    uint64_t max_chunks; /* live ones; 0: as many as the heap has room for; 0 */
+    uint64_t max_bytes;  /* of the live ones; 0: as many as the heap has room for; 0 */
+    uint64_t garbage;    /* bytes of dead, unheld chunks that a put leaves uncollected; 1 MiB */
+    uint32_t hold;       /* chunks that a reader may hold, 1 to IPCHEAP_MOST_HOLDS; 1024 */
+} ipcheap_store_options;
+enum {
+    IPCHEAP_GIVEN_FLAGS = 1,
+    IPCHEAP_GIVEN_DEPTH = 2,
+    IPCHEAP_GIVEN_TTL = 4,
+    IPCHEAP_GIVEN_MAX_CHUNKS = 8,
+    IPCHEAP_GIVEN_MAX_BYTES = 16,
+    IPCHEAP_GIVEN_GARBAGE = 32,
+    IPCHEAP_GIVEN_HOLD = 64,
+    IPCHEAP_GIVEN_ALL = 127
+};
+
+/*
+ * Adds a store, or takes the one that exists if the given options are its own. An option that is not
+ * given takes an existing store as it is, and a new one gets the default, which the list above has
+ * last. NULL takes an existing store, or returns CHANNEL_NOT_FOUND. CHANNEL_TYPE if the channel is
+ * of another kind, or an option differs; BAD_VALUE for what no store can have.
+ */
+IPCHEAP_API int ipcheap_add_store(ipcheap_heap *heap, const ipcheap_key *key,
+                                  const ipcheap_store_options *options, ipcheap_channel *channel);
+/* Returns the options of a store, all of them given. */
+IPCHEAP_API int ipcheap_store_options_of(ipcheap_heap *heap, const ipcheap_channel *channel,
+                                         ipcheap_store_options *options);
+
+/*
+ * Writing. `key` may be NULL for a chunk without a key. `ttl_ns` is how long the chunk lives from its
+ * commit: 0 as the store says, negative indefinitely. `version` may be NULL.
+ *
+ * Errors of a put, which has changed nothing then: STORE_FULL if a limit is reached, HEAP_FULL and
+ * MEMORY_FULL if the heap has no room. A store that evicts drops its oldest chunks first. If a chunk
+ * could never fit, it fails immediately and nothing is dropped. ipcheap_store_blocker() says which
+ * reader holds the most.
+ */
+
+/* Puts a copy of the bytes, as one commit, or into the open transaction. */
+IPCHEAP_API int ipcheap_store_put(ipcheap_endpoint *writer, const ipcheap_store_key *key,
+                                  const void *data, uint64_t nbytes, int64_t ttl_ns,
+                                  uint64_t *version);
+/*
+ * Puts a record, allocated or received on any channel of the heap, without a copy. Afterwards the
+ * handle is dead. In a transaction the handle is the writer's until the transaction ends, and must stay
+ * at its address: a commit ends it, an abort makes the record the caller's as before. The consumer that
+ * received the record may be closed meanwhile, and not released. RECORD as ipcheap_try_send().
+ */
+IPCHEAP_API int ipcheap_store_put_record(ipcheap_endpoint *writer, const ipcheap_store_key *key,
+                                         ipcheap_record *record, int64_t ttl_ns, uint64_t *version);
+
+typedef struct ipcheap_store_item {
+    const ipcheap_store_key *key;
+    const void *data;
+    uint64_t nbytes;
+} ipcheap_store_item;
+
+/*
+ * Puts copies of all items as one commit, or none of them. In a transaction they are part of it, all
+ * or none. *version is that of the last.
+ */
+IPCHEAP_API int ipcheap_store_put_many(ipcheap_endpoint *writer, const ipcheap_store_item *items,
+                                       size_t count, int64_t ttl_ns, uint64_t *version);
+/*
+ * Deletes all chunks of a key; it is a commit, and takes a version. Returns 1, or 0 if the key has no
+ * chunk: then nothing is committed.
+ */
+IPCHEAP_API int ipcheap_store_delete(ipcheap_endpoint *writer, const ipcheap_store_key *key,
+                                     uint64_t *version);
+
+/*
+ * Begins a transaction: all puts and deletions until ipcheap_store_commit() are one commit. No reader
+ * sees any of them before it. The last change of a key counts. TRANSACTION if one is open.
+ */
+IPCHEAP_API int ipcheap_store_begin(ipcheap_endpoint *writer);
+/*
+ * Commits the transaction; *version is that of its last change, or the newest one if it has none. After
+ * an error, as of a put, it is undone and closed. TRANSACTION if none is open.
+ */
+IPCHEAP_API int ipcheap_store_commit(ipcheap_endpoint *writer, uint64_t *version);
+/* Undoes the transaction. TRANSACTION if none is open. */
+IPCHEAP_API int ipcheap_store_abort(ipcheap_endpoint *writer);
+
+/* Frees all that is dead and not held. Returns how many bytes, as they were put. */
+IPCHEAP_API int64_t ipcheap_store_collect(ipcheap_endpoint *writer);
+
+/* Reading. */
+
+/* A chunk that a reader holds: its bytes do not change until it is released, whatever happens. */
+typedef struct ipcheap_chunk {
+    const void *data; /* 64-byte aligned; NULL: released, or none */
+    uint64_t nbytes;
+    uint64_t version;
+    uint64_t offset; /* of data, in the segment, as in a record */
+    uint32_t form;   /* IPCHEAP_PLAIN, ... */
+    uint32_t place;  /* of the hold */
+    struct ipcheap_holds *holds;
+} ipcheap_chunk;
+
+/* Returns the version of the newest commit. */
+IPCHEAP_API uint64_t ipcheap_store_version(const ipcheap_endpoint *endpoint);
+
+/*
+ * Gets the newest chunk of a key, if its version is above `newer_than`. Returns 1, or 0 if there is
+ * none. HOLDS if the reader holds as many chunks as it may.
+ */
+IPCHEAP_API int ipcheap_store_get(ipcheap_endpoint *reader, const ipcheap_store_key *key,
+                                  uint64_t newer_than, ipcheap_chunk *chunk);
+/*
+ * Gets the newest chunks of all keys as of one moment; returns how many there are. Those of absent
+ * keys have no data. Holds none after an error; TIMED_OUT if 1,000 attempts were overtaken.
+ */
+IPCHEAP_API int64_t ipcheap_store_get_many(ipcheap_endpoint *reader, const ipcheap_store_key *keys,
+                                           size_t count, ipcheap_chunk *chunks);
+/*
+ * Gets the live chunks of a key as of one moment, oldest first; at most `room`, the newest of them.
+ * Returns how many. Fails as ipcheap_store_get_many() does.
+ */
+IPCHEAP_API int64_t ipcheap_store_history(ipcheap_endpoint *reader, const ipcheap_store_key *key,
+                                          ipcheap_chunk *chunks, size_t room);
+/* Returns 1 if ipcheap_store_get() would find a chunk, otherwise 0. Holds nothing. */
+IPCHEAP_API int ipcheap_store_contains(ipcheap_endpoint *reader, const ipcheap_store_key *key);
+
+/* A key that has a live chunk, and the version of its newest one. */
+typedef struct ipcheap_store_entry {
+    uint64_t version;
+    ipcheap_store_key key;
+} ipcheap_store_entry;
+/*
+ * Writes at most `room` keys, by ascending version, and returns how many there are, perhaps more than
+ * that: then call again with more room. Keys that change meanwhile may be missing. It looks at every
+ * slot.
+ */
+IPCHEAP_API int64_t ipcheap_store_keys(ipcheap_endpoint *reader, ipcheap_store_entry *entries,
+                                       size_t room);
+
+/*
+ * Gets the live chunk with the smallest version above the reader's position, and moves the position
+ * there. WOULD_BLOCK if there is none yet; CHANNEL_CLOSED or PEER_DIED if there is none and the writer
+ * has closed or died. HOLDS as ipcheap_store_get(): then the position has not moved.
+ */
+IPCHEAP_API int ipcheap_store_next(ipcheap_endpoint *reader, ipcheap_chunk *chunk);
+/* Returns the reader's position: 0 at its claim. */
+IPCHEAP_API uint64_t ipcheap_store_position(const ipcheap_endpoint *reader);
+/* Continues after that version, at most after the newest one. Sets *position, unless it is NULL. */
+IPCHEAP_API int ipcheap_store_seek(ipcheap_endpoint *reader, uint64_t version, uint64_t *position);
+/*
+ * Gets the newest chunk of a key as soon as its version is above `newer_than`. Only commits of that key
+ * wake it, or any commit if there is no such key yet. Does not move the position. CHANNEL_CLOSED or
+ * PEER_DIED if it would have to wait and the writer has closed or died.
+ */
+IPCHEAP_API int ipcheap_store_wait_for(ipcheap_endpoint *reader, const ipcheap_store_key *key,
+                                       uint64_t newer_than, int64_t timeout_ns,
+                                       ipcheap_chunk *chunk);
+
+/*
+ * Ends a hold, and sets data to NULL. Any thread of the process may call it, also after the reader or
+ * the heap was closed or the reader released. RECORD if the chunk was released already. WRONG_PROCESS
+ * in a forked child, where the hold is its parent's.
+ */
+IPCHEAP_API int ipcheap_chunk_release(ipcheap_chunk *chunk);
+
+typedef struct ipcheap_chunk_info {
+    ipcheap_store_key key; /* of kind IPCHEAP_KEY_NONE if it has none */
+    int64_t age_ns;        /* since its commit, by the boot-time clock */
+    int64_t expires_in_ns; /* at most 0 if it has expired; INT64_MAX: never */
+    uint32_t live;         /* 1: neither replaced, nor deleted, evicted or expired */
+} ipcheap_chunk_info;
+/* Describes a chunk that is held; any thread may. RECORD if it was released. */
+IPCHEAP_API int ipcheap_chunk_describe(const ipcheap_chunk *chunk, ipcheap_chunk_info *info);
+
+/* Looking. */
+
+typedef struct ipcheap_store_statistics {
+    uint64_t version;                             /* of the newest commit */
+    uint64_t keys;                                /* that have a live chunk */
+    uint64_t chunks, bytes;                       /* live and unexpired; bytes as they were put */
+    uint64_t dead, dead_bytes;                    /* not given back yet */
+    uint64_t held, held_bytes;                    /* of the dead, those that readers hold */
+    uint64_t readers;                             /* open ones */
+    uint64_t replaced, expired, evicted, deleted; /* chunks, since the store was added */
+    uint64_t collections;
+    uint64_t slots; /* that the tables have room for */
+} ipcheap_store_statistics;
+/* Counts, under the heap lock, in time proportional to the slots. */
+IPCHEAP_API int ipcheap_store_describe(ipcheap_heap *heap, const ipcheap_channel *channel,
+                                       ipcheap_store_statistics *statistics);
+
+typedef struct ipcheap_store_reader_info {
+    ipcheap_holder holder;
+    uint32_t number;                             /* for ipcheap_store_holds() */
+    uint32_t closed;                             /* 1: it only holds chunks */
+    uint32_t state;                              /* how it sleeps: 0 for a reader that is awake */
+    uint64_t since_ns;                           /* when it was claimed, since the epoch */
+    uint64_t position, behind;                   /* behind: versions after its position */
+    uint64_t held, held_bytes, dead, dead_bytes; /* dead: of those that it holds */
+    uint64_t oldest_ns; /* how long it has held what it has held longest, to the second */
+} ipcheap_store_reader_info;
+/* Returns 1 and the next reader, or 0 at the end. *cursor starts at 0. Under the heap lock. */
+IPCHEAP_API int ipcheap_store_next_reader(ipcheap_heap *heap, const ipcheap_channel *channel,
+                                          uint32_t *cursor, ipcheap_store_reader_info *info);
+/* Returns 1 and the reader that holds the most dead bytes, or 0 if none holds any. */
+IPCHEAP_API int ipcheap_store_blocker(ipcheap_heap *heap, const ipcheap_channel *channel,
+                                      ipcheap_store_reader_info *info);
+
+typedef struct ipcheap_store_hold {
+    ipcheap_store_key key;
+    uint64_t version, nbytes;
+    uint64_t since_ns; /* for how long, to the second */
+    uint32_t live;
+} ipcheap_store_hold;
+/* Writes at most `room` of the chunks that a reader holds; returns how many it holds. */
+IPCHEAP_API int64_t ipcheap_store_holds(ipcheap_heap *heap, const ipcheap_channel *channel,
+                                        uint32_t number, ipcheap_store_hold *holds, size_t room);
+
+typedef struct ipcheap_store_endpoint_statistics {
+    uint64_t given;   /* chunks that a reader was given by next; versions that a writer committed */
+    uint64_t skipped; /* versions that next has passed over */
+    uint64_t held;    /* chunks that the reader holds now */
+    uint64_t parks;   /* times that it went to sleep */
+} ipcheap_store_endpoint_statistics;
+/* Counts for one endpoint, also a closed one. Does not check the thread. */
+IPCHEAP_API int ipcheap_store_endpoint_describe(ipcheap_endpoint *endpoint,
+                                                ipcheap_store_endpoint_statistics *statistics);
 
 /* Static segments ------------------------------------------------------------------ */
 

@@ -2,6 +2,7 @@
 
 #include "record/endpoint.h"
 #include "static/static.h"
+#include "store/endpoint.h"
 #include "stream/endpoint.h"
 
 /*
@@ -12,4 +13,5 @@ const struct kind *const kinds[KINDS] = {
     [IPCHEAP_RECORD_CHANNEL] = &record_kind,
     [IPCHEAP_STATIC_SEGMENT] = &static_kind,
     [IPCHEAP_STREAM] = &stream_kind,
+    [IPCHEAP_STORE] = &store_kind,
 };

@@ -80,6 +80,9 @@ uint32_t layout_hash(void) {
         SMALL_SLAB_SHIFT,
         LARGE_SLAB_SHIFT,
         USERS,
+        sizeof(struct store_slot),
+        sizeof(struct store_reader),
+        sizeof(struct store_root),
     };
     uint32_t hash = 2166136261u;
     for (size_t i = 0; i < sizeof facts / sizeof *facts; i++) hash = (hash ^ facts[i]) * 16777619u;

@@ -360,6 +360,114 @@ struct stream_head {
 };
 static_assert(sizeof(struct stream_head) == PAGE, "the ring begins at a page");
 
+/*
+ * What describes a chunk of a store completely.
+ *
+ *   word   state 8 | version 56
+ *   form   0 16 | kind of the key 8 | its length 8
+ */
+enum chunk_state {
+    CHUNK_FREE = 0,
+    CHUNK_PREPARED = 1, /* filled, and not committed */
+    CHUNK_LIVE = 2,     /* committed if its version is at most the store's head */
+    CHUNK_DEAD = 3,
+    CHUNK_LEAVING = 4, /* being collected */
+};
+#define CHUNK_KEY_WORDS 8
+
+struct store_slot {
+    shared64 word;
+    shared64 offset;  /* of the block, whose tag names this slot; 0: a deletion */
+    shared64 size;    /* as of a ring's slot */
+    shared64 expires; /* ns of the boot-time clock; 0: never */
+    shared64 time;    /* of the commit, on the same clock */
+    shared64 hash;    /* of the key; 0: it has none */
+    shared32 older;   /* slot + 1 of the same key's previous chunk; 0: none */
+    shared32 form;
+    shared64 key[CHUNK_KEY_WORDS];
+    shared64 died; /* when it became DEAD; before its commit: the tag that its block had */
+};
+static_assert(sizeof(struct store_slot) == 128, "a pair of lines");
+
+#define VERSION_BITS 56
+
+static inline uint64_t chunk_word(enum chunk_state state, uint64_t version) {
+    return (uint64_t)state << VERSION_BITS | version;
+}
+
+static inline enum chunk_state chunk_state(uint64_t word) {
+    return (enum chunk_state)(word >> VERSION_BITS);
+}
+
+static inline uint64_t chunk_version(uint64_t word) {
+    return word & ((UINT64_C(1) << VERSION_BITS) - 1);
+}
+
+/* Where a key is looked up: upper half of its hash 32 | slot + 1 in 32; a hash alone: it is gone. */
+struct store_cell {
+    shared64 word; /* 0: never used */
+    shared32 bell; /* as of the root */
+    shared32 unused;
+};
+
+/* One reader. Its holder writes it, or a participant that recovers it. */
+struct store_reader {
+    struct seat seat;
+    shared64 holds;  /* offset of its hold words; 0: never claimed */
+    shared32 used;   /* hold words from this one on are 0 */
+    shared32 closed; /* its endpoint is closed, and it still holds chunks */
+    shared64 since;  /* wall clock at its claim, ns */
+    shared64 given, skipped;
+    shared64 unused[7];
+    struct side side;
+};
+static_assert(sizeof(struct store_reader) == 256, "a reader writes lines of its own");
+static_assert(offsetof(struct store_reader, side) == 128, "apart from what wakers look at");
+
+/* A hold word: second of the heap's clock 18 | unused 14 | slot + 1 in 32; 0: free. */
+#define MOST_HOLDS 65536u
+
+#define STORE_PIECES 20
+#define FIRST_PIECE 64     /* slots of piece 0; each further one has twice as many */
+#define CELLS_OF_PIECE 512 /* of piece 0: four times as many as slots, and a power of two */
+#define LOG_OF_PIECE 256   /* of piece 0: twice as many as slots */
+#define READER_GROUPS 9
+#define FIRST_GROUP 16 /* readers of group 0; each further one has twice as many */
+#define MOST_READERS 4096u
+/* Parts of a store. */
+#define PART_OF_PIECE 16
+#define PART_OF_GROUP 64
+#define PART_OF_HOLDS 4096
+#define PART_OF_CHUNK 8192
+
+/* A bell word: count 30 | POLLING | SLEEPING. */
+#define BELL_SLEEPING UINT32_C(1)
+#define BELL_POLLING UINT32_C(2)
+#define BELL_COUNT UINT32_C(4)
+
+struct store_root {
+    /* Written before the descriptor is LIVE. */
+    shared64 depth, ttl, max_chunks, max_bytes, garbage;
+    shared32 hold, flags;
+    shared64 unused[10];
+    /* What a commit writes. */
+    shared64 head;  /* the newest committed version */
+    shared64 epoch; /* counts before a key goes, a chain is cut, or slots become free */
+    shared32 bell;  /* for all that wait for any commit */
+    shared32 keyed; /* not 0: a reader has slept on the bell of a cell */
+    shared64 replaced, expired, evicted, deleted, collections;
+    shared64 fences_since; /* when a membarrier was refused first, boot-time ns; 0: never */
+    shared64 collector;    /* tag of the participant that collects and is not the writer; 0: none */
+    shared64 unused_counts[6];
+    /* What grows. */
+    shared32 pieces, readers; /* readers' entries from this one on were never used */
+    shared64 piece[STORE_PIECES];
+    shared64 group[READER_GROUPS];
+};
+static_assert(offsetof(struct store_root, head) == 128, "a commit writes lines of its own");
+static_assert(offsetof(struct store_root, pieces) == 256, "apart from them");
+static_assert(sizeof(struct store_root) <= PAGE, "part 0");
+
 /* Two lines that change rarely; two lines for each side; then what is written only to sleep. */
 struct channel {
     shared64 state; /* channel_state << 62 | the maker's generation and slot while MAKING */

@@ -114,6 +114,12 @@ int heap_lock(struct participant *me) {
     return 0;
 }
 
+bool heap_try_lock(struct participant *me) {
+    if (!me->lock_depth && !try_lock(me->heap, me->lock_word)) return false;
+    me->lock_depth++;
+    return true;
+}
+
 void heap_unlock(struct participant *me) {
     if (--me->lock_depth) return;
     /* Release: pairs with the acquires of try_lock() and lock_slowly(). */

@@ -29,6 +29,8 @@ static inline uint32_t lock_word_of(uint32_t slot, uint32_t generation) {
  */
 int heap_lock(struct participant *me);
 void heap_unlock(struct participant *me);
+/* Takes the lock, or nests, if that is possible without waiting. */
+bool heap_try_lock(struct participant *me);
 
 /* True if the participant that a lock word names is alive. */
 bool lock_owner_alive(ipcheap_heap *heap, uint32_t word);

@@ -1,0 +1,45 @@
+/*
+ * changes.h - layer store: what a writer has put and not committed.
+ *
+ *   slot   FREE  ->  PREPARED, and its block's tag names it  ->  LIVE(head + 1 + place)     commit.h
+ *                                                            ->  FREE, the tag as it was    undone
+ *
+ * No reader is given any of it. The index leads from a key to its last change. The caller is the
+ * writer.
+ */
+#ifndef IPCHEAP_STORE_CHANGES_H
+#define IPCHEAP_STORE_CHANGES_H
+
+#include "store/endpoint.h"
+
+/* What is put: a block of the writer's, or a record. Offset 0: a deletion. */
+struct parcel {
+    uint64_t offset, size;
+    shared64 *tag;
+    struct local_slab *slab; /* if the writer owns the block and its slab */
+    struct participant *owner;
+    uint64_t from;
+    ipcheap_record *record;
+};
+
+/* Keeps others from collecting until participant_leave(); brings the lists up to date first. */
+int store_enter(struct store_endpoint *e);
+/* Finds out whether a record may be put, and fills in the parcel. */
+int parcel_judge(struct store_endpoint *e, ipcheap_record *record, struct parcel *parcel);
+/* Adds a change: a PREPARED slot. An error has changed nothing. */
+int change_add(struct store_endpoint *e, const struct chunk_key *key, const struct parcel *parcel,
+               int64_t ttl);
+/* Begins to keep several changes; the writer has none yet. */
+void changes_begin(struct store_endpoint *e);
+/* Forgets all changes, which are committed or undone, and ends the transaction. */
+void changes_end(struct store_endpoint *e);
+/* Undoes all changes from that one on, for the caller `me`. Under the heap's mutex. */
+void changes_undo(struct store_endpoint *e, struct participant *me, uint32_t from);
+/* Returns the last change of a key, plus 1; 0 if it has none. */
+uint32_t change_find(struct store_endpoint *e, const struct chunk_key *key);
+/* Gives a change's slot back, whose block has been freed or has its former tag. */
+void slot_give_back(struct store_endpoint *e, uint32_t slot);
+/* Frees the block that a change has brought, or gives it back to where it came from. */
+void change_drop(struct store_endpoint *e, struct participant *me, struct change *change);
+
+#endif

@@ -1,0 +1,80 @@
+/* release.c - ending holds, and describing what is held. */
+
+#include "channel/removal.h"
+#include "memory/block.h"
+#include "segment/clock.h"
+#include "segment/lock.h"
+#include "store/collect.h"
+#include "store/holds.h"
+#include "store/key.h"
+
+/* True if no writer is there who would collect. */
+static bool is_deserted(const struct store *s) {
+    return side_state(get(&s->channel->seats[IPCHEAP_WRITER].holder)) != SIDE_OPEN;
+}
+
+/* After a release, under the lock: what that was the last obstacle to. */
+static void clean_up(struct participant *me, struct store *s, bool closed) {
+    uint32_t index = s->index;
+    if (closed) entries_tidy(s);
+    if (is_deserted(s)) collect_alone(me, s);
+    if (closed) channel_drop_if_done(me, index);
+}
+
+/* Ends a hold in another thread than the reader's, or after the reader was closed. */
+static void release_elsewhere(struct participant *me, struct ipcheap_holds *h, uint32_t word) {
+    struct store s = h->store;
+    pthread_mutex_lock(&s.heap->mutex);
+    bool closed = h->closed;
+    unhold(h, word);
+    h->returned[h->returned_count++] = word;
+    if (closed) participant_holds(me, h->me, -1);
+    if (h->orphaned && !holds_out(h)) holds_drop(h);
+    pthread_mutex_unlock(&s.heap->mutex);
+    if (!closed && !is_deserted(&s)) return;
+    if (!heap_try_lock(me)) return; /* somebody else does it later */
+    clean_up(me, &s, closed);
+    heap_unlock(me);
+}
+
+int ipcheap_chunk_release(ipcheap_chunk *chunk) {
+    struct ipcheap_holds *h = chunk->holds;
+    struct participant *me;
+    if (UNLIKELY(!chunk->data)) return IPCHEAP_RECORD;
+    if (UNLIKELY(h->me->abandoned)) return participant_refuses(h->me);
+    if (UNLIKELY(h->closed || h->me->thread != thread_marker())) {
+        int error = participant_current(h->store.heap, &me);
+        if (error) return error;
+        chunk->data = NULL;
+        release_elsewhere(me, h, chunk->place);
+        return 0;
+    }
+    uint32_t slot = held_slot(get(&h->words[chunk->place])) - 1;
+    bool dead = slot < h->store.slots &&
+                chunk_state(get(&chunk_slot(&h->store, slot)->word)) != CHUNK_LIVE;
+    chunk->data = NULL;
+    unhold(h, chunk->place);
+    hold_return(h, chunk->place);
+    if (UNLIKELY(dead) && is_deserted(&h->store) && heap_try_lock(h->me)) {
+        clean_up(h->me, &h->store, false);
+        heap_unlock(h->me);
+    }
+    return 0;
+}
+
+int ipcheap_chunk_describe(const ipcheap_chunk *chunk, ipcheap_chunk_info *info) {
+    const struct ipcheap_holds *h = chunk->holds;
+    if (!chunk->data) return IPCHEAP_RECORD;
+    if (h->me->abandoned) return participant_refuses(h->me);
+    uint32_t at = held_slot(get(&h->words[chunk->place])) - 1;
+    if (at >= h->store.slots) return IPCHEAP_RECORD;
+    const struct store_slot *slot = chunk_slot(&h->store, at);
+    int64_t now = clock_now(h->store.heap), expires = (int64_t)get(&slot->expires);
+    *info = (ipcheap_chunk_info){
+        .age_ns = now - (int64_t)get(&slot->time),
+        .expires_in_ns = expires ? expires - now : INT64_MAX,
+    };
+    key_show(slot, &info->key);
+    info->live = chunk_state(get(&slot->word)) == CHUNK_LIVE && info->expires_in_ns > 0;
+    return 0;
+}
