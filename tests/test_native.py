@@ -26,7 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 INCLUDE = ROOT / "native" / "include"
 BUILD = ROOT / "build" / "native-pytest"
 PROGRAMS = sorted(source.stem for source in (ROOT / "native" / "tests").glob("test_*.c"))
-CRASHES = ("memory", "directory", "static", "channel", "stream")  # the areas of test_crash
+# The areas of test_crash.
+CRASHES = ("memory", "directory", "static", "channel", "stream", "store", "upkeep")
 RUNS = [
     run
     for name in PROGRAMS

@@ -38,6 +38,7 @@ struct world {
     ipcheap_channel a, b, c;
     ipcheap_endpoint *a_out, *a_in, *b_out, *b_in, *c_out, *c_in, *x_in, *x_out;
     uint64_t a_received, b_sent;
+    uint64_t b_redelivered; /* which records of B came to the survivor, a bit each */
     ipcheap_record own[OWN], mine[MOST];
     int meet[2]; /* the survivor's end and the victim's */
     int bell;    /* the descriptor of a_in, if requested: armed when the victim acts */
@@ -57,7 +58,7 @@ struct scenario {
 
 /* Each array ends with a scenario without a name. */
 extern const struct scenario memory_scenarios[], directory_scenarios[], static_scenarios[],
-    channel_scenarios[], stream_scenarios[];
+    channel_scenarios[], stream_scenarios[], store_scenarios[], upkeep_scenarios[];
 /* All of these arrays by name, and one without a name at the end. */
 struct crash_area {
     const char *name;

@@ -37,6 +37,7 @@ static uint64_t drain_b_and_c(struct world *w) {
         EXPECT(number >= last && number < w->b_sent && !seen_b[number]);
         last = number;
         seen_b[number] = true;
+        w->b_redelivered |= UINT64_C(1) << number;
         bytes += room_taken(w, &record);
         give_back(w, &record);
     }
@@ -159,5 +160,6 @@ void world_meanwhile(struct world *w, const struct scenario *s) {
 const struct crash_area crash_areas[] = {
     {"memory", memory_scenarios}, {"directory", directory_scenarios},
     {"static", static_scenarios}, {"channel", channel_scenarios},
-    {"stream", stream_scenarios}, {NULL, NULL},
+    {"stream", stream_scenarios}, {"store", store_scenarios},
+    {"upkeep", upkeep_scenarios}, {NULL, NULL},
 };
