@@ -15,7 +15,12 @@ static uint8_t byte_at(const unsigned char *bytes, size_t size, size_t at) {
 }
 
 static struct edit edit_at(const unsigned char *bytes, size_t size, size_t at) {
-    struct edit e = {byte_at(bytes, size, at), byte_at(bytes, size, at + 1), 0, 0};
+    uint8_t region = byte_at(bytes, size, at);
+    struct edit e = {.region = region, .how = byte_at(bytes, size, at + 1)};
+    if (region & 1 && byte_at(bytes, size, 3) & 4) {
+        e.store = true;
+        e.region = region / 2;
+    }
     for (size_t i = 0; i < 2; i++)
         e.where |= (uint16_t)(byte_at(bytes, size, at + 2 + i) << (8 * i));
     for (size_t i = 0; i < 8; i++) e.value |= (uint64_t)byte_at(bytes, size, at + 4 + i) << (8 * i);
@@ -28,7 +33,7 @@ size_t corrupt_random(uint64_t seed, unsigned char bytes[CASE_MOST]) {
     size_t edits = 1 + next_random(&state) % (next_random(&state) % 4 ? 6 : 64);
     size_t size = CASE_HEADER + edits * CASE_EDIT;
     for (size_t i = 0; i < size; i++) bytes[i] = (unsigned char)(next_random(&state) >> 24);
-    bytes[3] = (next_random(&state) % 8 == 0) | (seed & 1) << 1;
+    bytes[3] = (next_random(&state) % 8 == 0) | (seed & 1) << 1 | (seed % 4 == 3 ? 4 : 0);
     bytes[2] = (unsigned char)(next_random(&state) % 3 ? bytes[2] % (edits + 1) : edits);
     return size;
 }
@@ -44,13 +49,16 @@ struct user {
     int sides[ENDS];
     ipcheap_record held[HELD];
     int count;
-    ipcheap_endpoint *flows[4]; /* of two streams: two writers, two readers */
+    ipcheap_endpoint *flows[4];           /* of two streams: two writers, two readers */
+    ipcheap_endpoint *stores[2 * STORES]; /* writers, then readers */
+    ipcheap_chunk chunks[HELD];
+    ipcheap_record lent[4]; /* to a store's transaction, perhaps */
 };
 
 struct play {
     const struct copy *copy;
     uint64_t random, more; /* `more`: of the further kinds of operations */
-    bool besides;
+    bool besides, stores;
     struct user users[2];
     struct user *touching; /* the user whose turn it is */
     struct corrupt_result result;
@@ -137,7 +145,18 @@ static ipcheap_key key_of(struct play *p) {
     return key;
 }
 
+/* A consumer is released only after what came from it has left all transactions. */
+static void end_transactions(struct user *u, const ipcheap_endpoint *consumer) {
+    for (int r = 0; r < 4; r++) {
+        if (!u->lent[r].data || u->lent[r].consumer != consumer) continue;
+        for (int s = 0; s < STORES; s++)
+            if (u->stores[s]) ipcheap_store_abort(u->stores[s]);
+        u->lent[r].data = NULL;
+    }
+}
+
 static void drop_end(struct user *u, int i) {
+    end_transactions(u, u->ends[i]);
     for (int r = 0; r < u->count;)
         if (u->held[r].consumer == u->ends[i])
             drop(u, r);
@@ -383,6 +402,151 @@ static int64_t more_streams(struct user *u, uint64_t pick) {
     }
 }
 
+/* Stores ------------------------------------------------------------------------------------ */
+
+static int64_t claim_store(const struct user *u, ipcheap_endpoint **end, uint64_t which) {
+    ipcheap_key key;
+    ipcheap_channel channel;
+    ipcheap_key_int(&key, FIRST_STORE + which % STORES);
+    int error = ipcheap_find_channel(u->heap, &key, &channel);
+    return error ? error : ipcheap_claim(u->heap, &channel, (int)(which / STORES), end);
+}
+
+static int64_t hold_chunk(const struct play *p, struct user *u, ipcheap_chunk *chunk,
+                          uint64_t pick) {
+    volatile unsigned char sum = 0;
+    const unsigned char *bytes = chunk->data;
+    ipcheap_chunk_info info;
+    if (!bytes) return 0;
+    if (chunk->nbytes && backed(p, bytes)) sum = bytes[0];
+    if (chunk->nbytes && backed(p, bytes + chunk->nbytes - 1)) sum = bytes[chunk->nbytes - 1];
+    (void)sum;
+    ipcheap_chunk_describe(chunk, &info);
+    ipcheap_chunk *place = &u->chunks[pick % HELD];
+    if (place->data) ipcheap_chunk_release(place);
+    *place = *chunk;
+    return 1;
+}
+
+/* Puts a record, whose handle stays in its place until a transaction has ended. */
+static int64_t lend_record(struct play *p, struct user *u, ipcheap_endpoint *writer,
+                           const ipcheap_store_key *key, uint64_t pick) {
+    ipcheap_record *lent = &u->lent[pick % 4];
+    if (!u->count || lent->data) return 0;
+    *lent = u->held[0];
+    drop(u, 0);
+    int error = ipcheap_store_put_record(writer, key, lent, 0, NULL);
+    if (error) {
+        hold(p, u, lent);
+        lent->data = NULL;
+    }
+    return error;
+}
+
+static int64_t write_store(struct play *p, struct user *u, ipcheap_endpoint *writer,
+                           uint64_t pick) {
+    static const char bytes[50000];
+    ipcheap_store_key keys[3];
+    ipcheap_store_item items[3];
+    for (uint64_t i = 0; i < 3; i++) {
+        ipcheap_store_key_int(&keys[i], (pick >> 8) * (i + 1) % 23);
+        items[i] = (ipcheap_store_item){&keys[i], bytes, 100 * i};
+    }
+    switch (pick % 10) {
+    case 0:
+        return ipcheap_store_delete(writer, keys, NULL);
+    case 1:
+        return ipcheap_store_put_many(writer, items, 3, 1000, NULL);
+    case 2:
+        return ipcheap_store_begin(writer);
+    case 3:
+        return pick & 16 ? ipcheap_store_commit(writer, NULL) : ipcheap_store_abort(writer);
+    case 4:
+        return ipcheap_store_collect(writer);
+    case 5:
+        return lend_record(p, u, writer, keys, pick >> 16);
+    case 6:
+        return ipcheap_store_put(writer, NULL, bytes, 50000, 0, NULL);
+    default:
+        return ipcheap_store_put(writer, keys, bytes, pick >> 16 & 511, pick & 16 ? 1 : 0, NULL);
+    }
+}
+
+static int64_t read_store(struct play *p, struct user *u, ipcheap_endpoint *reader, uint64_t pick) {
+    ipcheap_store_key keys[3];
+    ipcheap_chunk chunks[4] = {0};
+    ipcheap_store_entry entries[16];
+    int64_t got;
+    for (uint64_t i = 0; i < 3; i++) ipcheap_store_key_int(&keys[i], (pick >> 8) * (i + 1) % 17);
+    switch (pick % 10) {
+    case 0:
+        got = ipcheap_store_get_many(reader, keys, 3, chunks);
+        break;
+    case 1:
+        got = ipcheap_store_history(reader, keys, chunks, 4);
+        break;
+    case 2:
+        return ipcheap_store_keys(reader, entries, 16);
+    case 3:
+        return ipcheap_store_seek(reader, pick >> 16 & 63, NULL);
+    case 4:
+        got = ipcheap_store_wait_for(reader, keys, pick >> 16 & 63, 10000, chunks);
+        break;
+    case 5:
+        return pick & 16 ? ipcheap_wait(reader, 10000) : ipcheap_endpoint_descriptor(reader);
+    case 6:
+    case 7:
+        got = ipcheap_store_next(reader, chunks);
+        break;
+    default:
+        got = ipcheap_store_get(reader, keys, 0, chunks);
+    }
+    for (uint64_t i = 0; i < 4 && got >= 0; i++) hold_chunk(p, u, &chunks[i], pick / 64 + i);
+    return got;
+}
+
+static int64_t look_at_store(const struct user *u, uint64_t pick) {
+    ipcheap_key key;
+    ipcheap_channel channel;
+    ipcheap_store_statistics statistics;
+    ipcheap_store_reader_info info;
+    ipcheap_store_hold holds[8];
+    uint32_t cursor = 0;
+    int64_t found = 0;
+    ipcheap_key_int(&key, FIRST_STORE + pick % STORES);
+    int error = ipcheap_find_channel(u->heap, &key, &channel);
+    if (error) return error;
+    switch (pick / STORES % 4) {
+    case 0:
+        return ipcheap_store_describe(u->heap, &channel, &statistics);
+    case 1:
+        return ipcheap_store_blocker(u->heap, &channel, &info);
+    case 2:
+        return pick >> 8 & 63 ? ipcheap_store_holds(u->heap, &channel, pick >> 16 & 3, holds, 8)
+                              : ipcheap_remove_channel(u->heap, &key, pick >> 16 & 1);
+    default:
+        while ((error = ipcheap_store_next_reader(u->heap, &channel, &cursor, &info)) == 1) found++;
+        return error ? error : found;
+    }
+}
+
+static int64_t use_store(struct play *p, struct user *u) {
+    uint64_t pick = next_random(&p->more) >> 4, which = pick % (2 * STORES);
+    ipcheap_endpoint **end = &u->stores[which];
+    if (memory_is_short()) return 0; /* it writes where a bit may lie */
+    pick /= 2 * STORES;
+    if (!*end) return claim_store(u, end, which);
+    if (pick % 16 == 0) return look_at_store(u, pick / 16);
+    if (pick % 64 == 1) return ipcheap_endpoint_close(*end);
+    if (pick % 64 == 2) {
+        ipcheap_endpoint_release(*end);
+        *end = NULL;
+        return 0;
+    }
+    if (pick % 16 == 3) return ipcheap_chunk_release(&u->chunks[pick / 16 % HELD]);
+    return which < STORES ? write_store(p, u, *end, pick / 64) : read_store(p, u, *end, pick / 64);
+}
+
 /* Has its own generator, so that the other operations are the same with it and without it. */
 static int64_t operate_besides(struct play *p, struct user *u) {
     uint64_t pick = next_random(&p->more), nbytes;
@@ -416,6 +580,10 @@ static void user_leave(struct user *u) {
         if (u->ends[i]) ipcheap_endpoint_release(u->ends[i]);
     for (int i = 0; i < 4; i++)
         if (u->flows[i]) ipcheap_endpoint_release(u->flows[i]);
+    for (int i = 0; i < 2 * STORES; i++)
+        if (u->stores[i]) ipcheap_endpoint_release(u->stores[i]);
+    for (int i = 0; i < HELD; i++)
+        if (u->chunks[i].data) ipcheap_chunk_release(&u->chunks[i]);
     ipcheap_release(u->heap);
     *u = (struct user){0};
 }
@@ -460,6 +628,7 @@ static void operate(struct play *p, struct user *u) {
         code = do_heap(p, u);
     note(p, code);
     if (p->besides && u->heap && next_random(&p->more) % 4 == 0) note(p, operate_besides(p, u));
+    if (p->stores && u->heap && next_random(&p->more) % 2 == 0) note(p, use_store(p, u));
     if (draw(p, 500) == 0) user_leave(u);
 }
 
@@ -534,6 +703,7 @@ struct corrupt_result corrupt_run(const unsigned char *bytes, size_t size) {
     for (int i = 0; i < 4; i++) next_random(&call.play.random);
     call.play.more = ~seed;
     call.play.besides = byte_at(bytes, size, 3) & 2;
+    call.play.stores = byte_at(bytes, size, 3) & 4;
     /* Runs in a new thread, so that the library's state of a thread ends with the case. */
     pthread_t thread;
     EXPECT_EQ(pthread_create(&thread, NULL, call_play, &call), 0);

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 
 #include "record/ring.h"
+#include "store/tables.h"
 #include "testing.h"
 
 /* Building ------------------------------------------------------------------------------- */
@@ -16,8 +17,9 @@ static const uint64_t capacities[IMAGES] = {MIB, 24 * MIB};
 struct worker {
     ipcheap_heap *heap;
     ipcheap_record records[48];
-    ipcheap_endpoint *ends[16];
-    int count, end_count;
+    ipcheap_endpoint *ends[24];
+    ipcheap_chunk chunks[32];
+    int count, end_count, chunk_count;
 };
 
 static ipcheap_endpoint *take_side(struct worker *w, const ipcheap_channel *channel, int side) {
@@ -84,6 +86,38 @@ static void populate_streams(struct worker w[WORKERS]) {
     }
 }
 
+/* A store with depth, one that evicts, and one without a writer; readers that hold and follow. */
+static void populate_stores(struct worker w[WORKERS]) {
+    for (uint64_t i = 0; i < STORES; i++) {
+        ipcheap_store_options options = {.given = IPCHEAP_GIVEN_DEPTH | IPCHEAP_GIVEN_HOLD |
+                                                  IPCHEAP_GIVEN_MAX_CHUNKS | IPCHEAP_GIVEN_FLAGS,
+                                         .depth = 1 + i,
+                                         .hold = 8,
+                                         .max_chunks = i == 1 ? 12 : 0,
+                                         .flags = i == 1 ? IPCHEAP_EVICT : 0};
+        ipcheap_key key;
+        ipcheap_channel channel;
+        static const char bytes[40000];
+        ipcheap_key_int(&key, FIRST_STORE + i);
+        EXPECT_EQ(ipcheap_add_store(w[0].heap, &key, &options, &channel), 0);
+        ipcheap_endpoint *writer = take_side(&w[0], &channel, IPCHEAP_WRITER);
+        ipcheap_endpoint *readers[2] = {take_side(&w[1], &channel, IPCHEAP_READER),
+                                        take_side(&w[2], &channel, IPCHEAP_READER)};
+        for (uint64_t n = 0; n < 40; n++) {
+            ipcheap_store_key of;
+            struct worker *holder = &w[1 + n % 2];
+            ipcheap_store_key_int(&of, n * n % 17);
+            uint64_t nbytes = n == 39 ? sizeof bytes : 30 + n % 9 * 30;
+            EXPECT_EQ(ipcheap_store_put(writer, n % 5 ? &of : NULL, bytes, nbytes, 0, NULL), 0);
+            if (n % 6 == 5)
+                EXPECT_EQ(
+                    ipcheap_store_next(readers[n % 2], &holder->chunks[holder->chunk_count++]), 0);
+            if (n % 13 == 12) EXPECT(ipcheap_store_delete(writer, &of, NULL) >= 0);
+        }
+        if (i == 2) ipcheap_endpoint_close(writer);
+    }
+}
+
 static void populate_directory(struct worker *w) {
     ipcheap_key key;
     ipcheap_channel channel;
@@ -145,6 +179,20 @@ static void snapshot(struct image *image, int fd, ipcheap_heap *heap) {
         image->rings[i] = offset_of(heap, ring.slots);
         image->slots[i] = ring.count;
     }
+    for (uint64_t i = 0; i < STORES; i++) {
+        ipcheap_key key;
+        ipcheap_channel channel;
+        struct store store;
+        ipcheap_key_int(&key, FIRST_STORE + i);
+        EXPECT_EQ(ipcheap_find_channel(heap, &key, &channel), 0);
+        EXPECT(store_view(heap, channel.index, &store));
+        image->stores[i].root = offset_of(heap, store.root);
+        image->stores[i].slots = offset_of(heap, store.piece[0]);
+        image->stores[i].cells = offset_of(heap, store.cells);
+        image->stores[i].log = offset_of(heap, store.log);
+        image->stores[i].readers = offset_of(heap, store_reader_at(&store, 0));
+        image->stores[i].holds = offset_of(heap, store_holds_at(&store, 0));
+    }
     for (int zone = 0; zone < ZONES; zone++) {
         uint64_t end = g->zone_first[zone] + g->zone_pages[zone];
         for (uint64_t page = g->zone_first[zone]; page < end;) {
@@ -167,12 +215,15 @@ void images_prepare(void) {
         for (int i = 0; i < WORKERS; i++) w[i].heap = attach(fd);
         populate_channels(w);
         populate_streams(w);
+        populate_stores(w);
         populate_directory(&w[0]);
         populate_memory(w);
         expect_sound(w[0].heap);
         ipcheap_close(w[3].heap);
         snapshot(&images[kind], fd, w[0].heap);
         for (int i = 0; i < WORKERS; i++) {
+            while (w[i].chunk_count)
+                EXPECT_EQ(ipcheap_chunk_release(&w[i].chunks[--w[i].chunk_count]), 0);
             while (w[i].end_count) ipcheap_endpoint_release(w[i].ends[--w[i].end_count]);
             ipcheap_release(w[i].heap);
         }
@@ -209,10 +260,41 @@ enum region {
     RING_WORD,
     REGIONS
 };
+enum store_region {
+    STORE_ROOT,
+    STORE_SLOT,
+    STORE_SLOT_WORD,
+    STORE_CELL,
+    STORE_LOG,
+    STORE_READER,
+    STORE_HOLD,
+    STORE_REGIONS
+};
+
+static uint64_t target_in_store(const struct image *image, const struct edit *e) {
+    uint64_t which = e->where % STORES, n = e->where / STORES;
+    switch (e->region % STORE_REGIONS) {
+    case STORE_SLOT:
+        return image->stores[which].slots + n % (FIRST_PIECE * sizeof(struct store_slot) / 4) * 4;
+    case STORE_SLOT_WORD:
+        return image->stores[which].slots + n % FIRST_PIECE * sizeof(struct store_slot);
+    case STORE_CELL:
+        return image->stores[which].cells + n % (CELLS_OF_PIECE * 4) * 4;
+    case STORE_LOG:
+        return image->stores[which].log + n % (LOG_OF_PIECE * 2) * 4;
+    case STORE_READER:
+        return image->stores[which].readers + n % (2 * sizeof(struct store_reader) / 4) * 4;
+    case STORE_HOLD:
+        return image->stores[which].holds + n % 18 * 4;
+    default:
+        return image->stores[which].root + n % (sizeof(struct store_root) / 4) * 4;
+    }
+}
 
 /* A multiple of four inside the segment. */
 static uint64_t target(const struct image *image, const struct edit *e) {
     const struct geometry *g = &image->geometry;
+    if (e->store) return target_in_store(image, e);
     uint64_t n = e->where, page = image->runs[n % image->run_count], more = n / 64;
     uint64_t slab = g->slabs_at + image->slabs[n % image->slab_count] * g->slab_stride;
     uint64_t ring = n % RECORD_CHANNELS;
@@ -276,6 +358,10 @@ static uint64_t plausible(const struct image *image, const struct edit *e, uint6
     uint32_t generation = image->generation[slot % 64] + (uint32_t)(n >> 8) % 3 - 1;
     uint64_t page = image->runs[(n >> 4) % image->run_count];
     uint64_t own = own_tag(slot, generation);
+    if (e->store && e->value % 4 == 0) { /* states, versions and links of a store */
+        if (n & 1) return chunk_word((enum chunk_state)(small % 6), (n >> 1) % 48);
+        return (n & 2 ? small % 48 << 32 : n << 32) | (n >> 2) % 70;
+    }
     switch (e->value % 24) {
     case 0:
         return 0;

@@ -14,7 +14,7 @@
 #include "base/descriptor.h"
 #include "segment/layout.h"
 
-enum { IMAGES = 2, RECORD_CHANNELS = 8, RUNS = 64 };
+enum { IMAGES = 2, RECORD_CHANNELS = 8, STORES = 3, FIRST_STORE = 610, RUNS = 64 };
 
 struct image {
     uint64_t bytes;
@@ -26,6 +26,9 @@ struct image {
     struct geometry geometry;
     uint64_t chunk, table, table_cells; /* offsets */
     uint64_t rings[RECORD_CHANNELS], slots[RECORD_CHANNELS];
+    struct {
+        uint64_t root, slots, cells, log, readers, holds;
+    } stores[STORES];
     uint64_t runs[RUNS], run_count;   /* pages of heads */
     uint64_t slabs[RUNS], slab_count; /* granules */
     uint32_t slots_used;
@@ -42,6 +45,7 @@ struct copy {
 
 /* One store of a peer that runs wild. */
 struct edit {
+    bool store; /* the region is one of a store */
     uint8_t region, how;
     uint16_t where;
     uint64_t value;
