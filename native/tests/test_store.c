@@ -832,6 +832,47 @@ static void the_descriptor_says_what_can_be_followed(ipcheap_heap *heap) {
 
 enum { ROUNDS = 2000 };
 
+/* For a caller that polls for a key, what has been looked at does not count. */
+static void what_was_noticed_makes_no_reader_ready(ipcheap_heap *heap) {
+    struct shop s = open_shop(heap, 28, NULL);
+    int in = ipcheap_endpoint_descriptor(s.reader);
+    put_text(&s, 1, "x");
+    EXPECT_EQ(polls(in), 1);
+    EXPECT_EQ(ipcheap_store_notice(s.reader, ipcheap_store_version(s.reader)), 0);
+    EXPECT_EQ(polls(in), 0);
+    EXPECT_EQ(ipcheap_wait(s.reader, 0), IPCHEAP_TIMED_OUT);
+    put_text(&s, 2, "y");
+    EXPECT_EQ(polls(in), 1);
+    EXPECT_EQ(ipcheap_store_notice(s.reader, 2), 0);
+    EXPECT_EQ(polls(in), 0);
+    EXPECT_EQ(ipcheap_store_notice(s.reader, 0), 0);
+    EXPECT_EQ(polls(in), 1);
+    EXPECT_EQ(ipcheap_store_notice(s.writer, 0), IPCHEAP_BAD_VALUE);
+    EXPECT_EQ(ipcheap_store_notice(s.reader, 2), 0);
+    ipcheap_endpoint_release(s.writer);
+    s.writer = NULL;
+    EXPECT_EQ(polls(in), 1); /* an end does count */
+    close_shop(&s, 28);
+}
+
+static void the_oldest_make_way_for_a_record(ipcheap_heap *heap) {
+    ipcheap_store_options options = {.given = IPCHEAP_GIVEN_FLAGS, .flags = IPCHEAP_EVICT};
+    struct shop s = open_shop(heap, 29, &options);
+    for (uint64_t key = 0; key < 4; key++) put_text(&s, key, "1234");
+    EXPECT_EQ(ipcheap_store_evict(s.writer, 5), 1);
+    ipcheap_store_entry entries[4];
+    EXPECT_EQ(ipcheap_store_keys(s.reader, entries, 4), 2);
+    EXPECT_EQ(entries[0].version, 3);
+    EXPECT_EQ(ipcheap_store_evict(s.writer, 1000), 1);
+    EXPECT_EQ(ipcheap_store_evict(s.writer, 1), 0);
+    EXPECT_EQ(ipcheap_store_evict(s.reader, 1), IPCHEAP_BAD_VALUE);
+    close_shop(&s, 29);
+    s = open_shop(heap, 29, NULL);
+    put_text(&s, 1, "1234");
+    EXPECT_EQ(ipcheap_store_evict(s.writer, 1), 0);
+    close_shop(&s, 29);
+}
+
 static void put_rounds(ipcheap_heap *heap) {
     struct shop s = {.heap = heap, .channel = store_of(heap, 28, NULL)};
     s.writer = claim(heap, &s.channel, IPCHEAP_WRITER);
@@ -1037,6 +1078,8 @@ int main(void) {
     many_are_got_as_of_one_moment(heap);
     records_are_put_without_a_copy(heap);
     the_descriptor_says_what_can_be_followed(heap);
+    what_was_noticed_makes_no_reader_ready(heap);
+    the_oldest_make_way_for_a_record(heap);
     readers_follow_until_the_end(heap, fd);
     a_key_is_waited_for(heap, fd);
     the_holds_of_the_dead_end(heap, fd);

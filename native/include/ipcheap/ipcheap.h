@@ -892,6 +892,11 @@ IPCHEAP_API int ipcheap_store_commit(ipcheap_endpoint *writer, uint64_t *version
 /* Undoes the transaction. TRANSACTION if none is open. */
 IPCHEAP_API int ipcheap_store_abort(ipcheap_endpoint *writer);
 
+/*
+ * Drops the oldest chunks of a store that evicts, of so many bytes in all if it has them, and collects.
+ * For a record that is to be put and could not be allocated. Returns 1, or 0 if nothing was dropped.
+ */
+IPCHEAP_API int ipcheap_store_evict(ipcheap_endpoint *writer, uint64_t nbytes);
 /* Frees all that is dead and not held. Returns how many bytes, as they were put. */
 IPCHEAP_API int64_t ipcheap_store_collect(ipcheap_endpoint *writer);
 
@@ -955,6 +960,11 @@ IPCHEAP_API int ipcheap_store_next(ipcheap_endpoint *reader, ipcheap_chunk *chun
 IPCHEAP_API uint64_t ipcheap_store_position(const ipcheap_endpoint *reader);
 /* Continues after that version, at most after the newest one. Sets *position, unless it is NULL. */
 IPCHEAP_API int ipcheap_store_seek(ipcheap_endpoint *reader, uint64_t version, uint64_t *position);
+/*
+ * For callers that poll for keys: versions up to that one do not make the reader ready any more, for
+ * ipcheap_wait(), _wait_any() and its descriptor. 0: those up to its position, as at its claim.
+ */
+IPCHEAP_API int ipcheap_store_notice(ipcheap_endpoint *reader, uint64_t version);
 /*
  * Gets the newest chunk of a key as soon as its version is above `newer_than`. Only commits of that key
  * wake it, or any commit if there is no such key yet. Does not move the position. CHANNEL_CLOSED or

@@ -50,8 +50,9 @@ struct store_endpoint {
     uint64_t position;
     struct found *backlog; /* live versions that the log does not have any more, oldest last */
     uint32_t backlog_count, backlog_room;
-    uint64_t scanned;                       /* the head up to which the backlog was found */
-    bool waits_for_key;                     /* what could be followed does not count */
+    uint64_t scanned;   /* the head up to which the backlog was found */
+    bool waits_for_key; /* what could be followed does not count */
+    uint64_t noticed;   /* what does not make it ready, if that is above the position */
     ipcheap_store_endpoint_statistics last; /* as it closed */
 };
 

@@ -153,6 +153,15 @@ uint64_t ipcheap_store_position(const ipcheap_endpoint *endpoint) {
     return ((const struct store_endpoint *)endpoint)->position;
 }
 
+int ipcheap_store_notice(ipcheap_endpoint *endpoint, uint64_t version) {
+    struct store_endpoint *e = store_endpoint(endpoint);
+    int error = reader_check(e);
+    if (error) return error;
+    e->noticed = version;
+    bell_settle(endpoint);
+    return 0;
+}
+
 int ipcheap_store_seek(ipcheap_endpoint *endpoint, uint64_t version, uint64_t *position) {
     struct store_endpoint *e = store_endpoint(endpoint);
     int error = reader_check(e);

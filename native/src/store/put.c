@@ -212,6 +212,13 @@ int ipcheap_store_abort(ipcheap_endpoint *endpoint) {
     return 0;
 }
 
+int ipcheap_store_evict(ipcheap_endpoint *endpoint, uint64_t nbytes) {
+    struct store_endpoint *e = store_endpoint(endpoint);
+    int error = store_check(e, IPCHEAP_WRITER);
+    if (error) return error;
+    return e->store.evicts ? evict_bytes(e, nbytes) : 0;
+}
+
 int64_t ipcheap_store_collect(ipcheap_endpoint *endpoint) {
     struct store_endpoint *e = store_endpoint(endpoint);
     int error = store_check(e, IPCHEAP_WRITER);

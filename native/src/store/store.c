@@ -208,7 +208,8 @@ static void release(ipcheap_endpoint *endpoint) {
 static bool can_go_on(const ipcheap_endpoint *endpoint) {
     const struct store_endpoint *e = (const struct store_endpoint *)endpoint;
     if (is_store_writer(e)) return true;
-    return !e->waits_for_key && next_is_there(e);
+    if (e->waits_for_key) return false;
+    return e->noticed > e->position ? store_head(&e->store) > e->noticed : next_is_there(e);
 }
 
 static bool ready(const ipcheap_endpoint *endpoint) {
