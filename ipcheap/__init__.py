@@ -57,6 +57,7 @@ from .producer import Producer
 from .record import Record
 from .record_channel import RecordChannel
 from .static import Atomic, StaticSegment
+from .store import Chunk, Store, StoreReader, StoreWriter
 from .stream import Stream, StreamReader, StreamWriter
 
 TYPE_CHECKING = False  # type checkers know this name; importing typing takes longer than all this
@@ -68,8 +69,13 @@ if TYPE_CHECKING:
         EndpointStatistics,
         HeapInfo,
         HeapStatistics,
+        Hold,
         Participant,
         RecoveryReport,
+        StoreReaderInfo,
+        StoreReaderStatistics,
+        StoreStatistics,
+        StoreWriterStatistics,
         StreamStatistics,
     )
     from .sync import Barrier, BarrierTimeout, Event, Lock
@@ -84,6 +90,7 @@ __all__ = [
     "ChannelClosed",
     "ChannelNotFound",
     "ChannelTypeError",
+    "Chunk",
     "Codec",
     "Consumer",
     "CorruptHeap",
@@ -100,6 +107,7 @@ __all__ = [
     "HeapInfo",
     "HeapNotFound",
     "HeapStatistics",
+    "Hold",
     "Lock",
     "Participant",
     "PeerDied",
@@ -110,6 +118,13 @@ __all__ = [
     "RecoveryReport",
     "Sealed",
     "StaticSegment",
+    "Store",
+    "StoreReader",
+    "StoreReaderInfo",
+    "StoreReaderStatistics",
+    "StoreStatistics",
+    "StoreWriter",
+    "StoreWriterStatistics",
     "Stream",
     "StreamReader",
     "StreamStatistics",
@@ -133,10 +148,15 @@ _LATER = {
     "Event": "sync",
     "HeapInfo": "results",
     "HeapStatistics": "results",
+    "Hold": "results",
     "Lock": "sync",
     "Participant": "results",
     "RecoveryReport": "results",
     "Sealed": "_sealed",
+    "StoreReaderInfo": "results",
+    "StoreReaderStatistics": "results",
+    "StoreStatistics": "results",
+    "StoreWriterStatistics": "results",
     "StreamStatistics": "results",
     "cli": "tools.cli",  # a module itself, which was here before
     "heaps": "_outside",

@@ -11,7 +11,7 @@ from .errors import ChannelNotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from ._arguments import ChannelId
     from ._core import CData
@@ -134,7 +134,8 @@ class Directory:
         if code == lib.IPCHEAP_CHANNEL_BUSY:
             entry = ffi.new("ipcheap_channel *")
             if lib.ipcheap_find_channel(handle.pointer, key, entry) == 0:
-                raise self._busy(channel_id, entry, tuple(_sides(entry)))
+                others = KINDS[entry.kind]._others(handle, entry) if entry.kind in KINDS else []
+                raise self._busy(channel_id, entry, tuple(_sides(entry)), others)
         self.check(code, channel_id)
 
     def repeat(self, attempt: Callable[[], int], patient: tuple[int, ...], deadline: float) -> int:
@@ -174,7 +175,13 @@ class Directory:
             return "of another kind"
         return KINDS[entry.kind]._describe(entry) if entry.kind in KINDS else "of another kind"
 
-    def _busy(self, channel_id: ChannelId, entry: CData, sides: tuple[int, ...]) -> Exception:
+    def _busy(
+        self,
+        channel_id: ChannelId,
+        entry: CData,
+        sides: tuple[int, ...],
+        others: Iterable[str] = (),
+    ) -> Exception:
         holder = ffi.new("ipcheap_holder *")
         names = _sides(entry)
         held: list[str] = []
@@ -182,7 +189,7 @@ class Directory:
             code = lib.ipcheap_side_holder(self.handle.pointer, entry, side, holder)
             if code >= 0 and holder.pid:
                 held.append(f"the {names[side]} side is held by {holder_text(holder)}")
-        held += self._users(entry)
+        held += [*others, *self._users(entry)]
         text = " and ".join(held) or "a side is held by a living participant"
         return error(lib.IPCHEAP_CHANNEL_BUSY, self._handle, channel_id, holder=text)
 

@@ -73,6 +73,12 @@ class Channel:
         return True
 
     @classmethod
+    def _others(cls, handle: Handle, entry: CData) -> list[str]:
+        """Return who uses the channel beside the holders of its sides, as parts of a sentence."""
+        del handle, entry
+        return []
+
+    @classmethod
     def _describe(cls, entry: CData) -> str:
         """Return the kind and shape as words."""
         raise NotImplementedError

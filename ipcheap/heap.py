@@ -13,6 +13,7 @@ from ._native import SEM_KINDS, SHM_KINDS, text_of
 from .errors import HeapNotFound
 from .record_channel import RecordMethods
 from .static import StaticMethods
+from .store import StoreMethods
 from .stream import StreamMethods
 
 TYPE_CHECKING = False
@@ -32,7 +33,7 @@ _LONG_COPY = 16 << 10  # bytes: shorter copies go through the caches
 _MOST_WITNESSED = 4096  # how many dead participants and channels a report of recovery has room for
 
 
-class Heap(RecordMethods, StaticMethods, StreamMethods):
+class Heap(RecordMethods, StaticMethods, StreamMethods, StoreMethods):
     """A named shared-memory segment: an allocator for many processes, and their channels.
 
     `create`, `attach` or `open` return one. It is a context manager that closes the heap and does

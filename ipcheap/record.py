@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ._arguments import ChannelId
     from ._handle import Handle
-    from ._types import Block
+    from ._types import Block, Grip
     from .array import Shape
     from .codec import Codec
 
@@ -171,7 +171,7 @@ def allocate_packed(handle: Handle, pieces: list[Any]) -> Record:
     raise handle.allocation_error(made, sum(memoryview(piece).nbytes for piece in pieces))
 
 
-def array_of(block: Block, source: Source) -> numpy.typing.NDArray[Any]:
+def array_of(block: Block | Grip, source: Source) -> numpy.typing.NDArray[Any]:
     """Return the array that a record describes; it keeps the block alive."""
     description = block.description()
     if isinstance(description, int):
@@ -182,7 +182,7 @@ def array_of(block: Block, source: Source) -> numpy.typing.NDArray[Any]:
         raise CorruptHeap(f"{source.handle}: a record is no valid array: {reason}") from None
 
 
-def object_of(block: Block, source: Source, codec: Codec) -> Any:
+def object_of(block: Block | Grip, source: Source, codec: Codec) -> Any:
     """Return the object in a record; the record is freed when nothing aliases it."""
     try:
         pieces = pieces_of(memoryview(block))

@@ -147,3 +147,89 @@ class StreamStatistics:
     parks: int
     wakes: int
     mirrored: bool
+
+
+@dataclass(frozen=True)
+class StoreStatistics:
+    """The contents of a store; bytes are as they were put.
+
+    `version` is that of the newest commit. `keys` counts the keys that have a chunk, `chunks` and
+    `bytes` what is live, `dead` and `dead_bytes` what is dead and has not been given back yet,
+    `held` and `held_bytes` those of the dead that readers hold. `readers` counts the open ones.
+    `replaced`, `expired`, `evicted` and `deleted` count chunks since the store was added,
+    `collections` how often dead ones were freed.
+    """
+
+    version: int
+    keys: int
+    chunks: int
+    bytes: int
+    dead: int
+    dead_bytes: int
+    held: int
+    held_bytes: int
+    readers: int
+    replaced: int
+    expired: int
+    evicted: int
+    deleted: int
+    collections: int
+
+
+@dataclass(frozen=True)
+class Hold:
+    """A chunk that a reader holds; `since` is in seconds since the epoch, to about a second."""
+
+    key: int | str | bytes | None
+    version: int
+    nbytes: int
+    live: bool
+    since: float
+
+
+@dataclass(frozen=True)
+class StoreReaderInfo:
+    """A reader of a store, and what it holds.
+
+    `name`, `pid`, `thread`, `elsewhere` and `since` are those of a `Participant`, and so is
+    `state`; it is "closed" for a reader that has closed and still holds chunks. `behind` counts the
+    versions after its `position`. It holds `held` chunks of `held_bytes` bytes in all, of which
+    `dead_bytes` are those of dead ones. `holds` lists them.
+    """
+
+    name: str
+    pid: int
+    thread: int
+    state: str
+    elsewhere: bool
+    since: float
+    position: int
+    behind: int
+    held: int
+    held_bytes: int
+    dead_bytes: int
+    holds: tuple[Hold, ...] = ()
+
+
+@dataclass(frozen=True)
+class StoreReaderStatistics:
+    """What a reader has done: chunks that `next` has given, and versions that it passed over.
+
+    `held` counts the chunks that it holds now, `parks` how often it went to sleep.
+    """
+
+    given: int
+    skipped: int
+    held: int
+    parks: int
+
+
+@dataclass(frozen=True)
+class StoreWriterStatistics:
+    """What a writer has done: the versions that it has `committed`.
+
+    `version` is the newest one of the store.
+    """
+
+    version: int
+    committed: int

@@ -102,6 +102,8 @@ def test_types_keep_it_unless_they_sleep() -> None:
         "producer.c",
         "consumer.c",
         "stream.c",
+        "chunk.c",
+        "store.c",
     ):
         text = (BINDINGS / source).read_text()
         called |= set(re.findall(r"\bkeeping_(\w+)\(", text))
@@ -116,13 +118,25 @@ def test_types_keep_it_unless_they_sleep() -> None:
             "ipcheap_same(self->heap, heap)",
             "ipcheap_stream_lay_out(self->side.endpoint, &self->layout)",
             "ipcheap_view_drop(pane->view)",
+            "ipcheap_array_of(of->heap, &record, &description, NULL)",
+            "ipcheap_chunk_describe(held(self)",
+            "ipcheap_chunk_release(core)",
+            "ipcheap_chunk_release(&core)",
+            "ipcheap_chunk_release(&chunks[i])",
+            "ipcheap_store_key_int(key, number)",
+            "ipcheap_store_key_of(key, IPCHEAP_KEY_TEXT, text, (size_t)",
+            "ipcheap_store_key_of(key, IPCHEAP_KEY_BYTES, PyBytes_AsString(object)",
         }
         assert text.count(RELEASE) == (1 if source == "bytes.c" else 0), source
     assert called == keeping() - {"endpoint_descriptor"}
-    assert {name for name in holding if not name.startswith(("stream_", "window_"))} == {
+    assert {name for name in holding if not name.startswith(("stream_", "window_", "store_"))} == {
         "try_receive_copies"  # its callback makes Python objects
     }
-    assert releasing == {"stream_write", "stream_read"}  # long copies
+    assert releasing == {
+        *("stream_write", "stream_read", "store_put", "store_put_many"),  # long copies
+        "store_keys",  # looks at every slot
+        "store_wait_for",
+    }
     assert RELEASE not in (BINDINGS / "gil.c").read_text().partition("holding_")[2]
     assert RELEASE not in macros()["HOLDING"]
 

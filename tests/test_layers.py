@@ -86,7 +86,7 @@ PYTHON_LAYERS: tuple[tuple[str, ...], ...] = (
     ("_handle", "_segments", "record"),
     ("_directory", "_outside", "_endpoint"),
     ("channel", "producer", "consumer"),
-    ("_channels", "record_channel", "static", "stream"),
+    ("_channels", "record_channel", "static", "store", "stream"),
     ("heap", "sync"),
     ("waiting",),
     ("__init__",),

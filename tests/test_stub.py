@@ -134,6 +134,7 @@ def written_members(written: ast.ClassDef) -> dict[str, tuple[str, ...] | None]:
             members[ast.unparse(node.target)] = None
         elif isinstance(node, ast.FunctionDef):
             names = [a.arg for a in (*node.args.posonlyargs, *node.args.args)][1:]
+            names += [a.arg for a in node.args.kwonlyargs]
             names += [node.args.vararg.arg] if node.args.vararg else []
             is_property = any(ast.unparse(each) == "property" for each in node.decorator_list)
             members[node.name] = None if is_property else tuple(names)
@@ -157,7 +158,11 @@ def built_members(built: type) -> dict[str, tuple[str, ...] | None]:
     return members
 
 
-@pytest.mark.parametrize("name", ["MemoryCore", "RecordCore", "ProducerCore", "ConsumerCore"])
+CORES = ["MemoryCore", "RecordCore", "ProducerCore", "ConsumerCore"]
+CORES += ["ChunkCore", "StoreWriterCore", "StoreReaderCore", "FollowCore"]
+
+
+@pytest.mark.parametrize("name", CORES)
 def test_the_types_are_as_written(name: str) -> None:
     built: type = getattr(_types, name)
     assert written_members(written_types()[name]) == built_members(built)

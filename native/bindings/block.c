@@ -8,7 +8,9 @@ static struct pool blocks = {.size = sizeof(py_block)};
 
 static int block_get_buffer(PyObject *self, Py_buffer *view, int flags) {
     py_block *from = (py_block *)self;
-    return PyBuffer_FillInfo(view, self, from->core.data, (Py_ssize_t)from->core.nbytes, 0, flags);
+    int read_only = !from->armed; /* it was sent: nobody may make its arrays writable again */
+    return PyBuffer_FillInfo(view, self, from->core.data, (Py_ssize_t)from->core.nbytes, read_only,
+                             flags);
 }
 
 static Py_ssize_t block_length(PyObject *self) {

@@ -74,6 +74,24 @@ RELEASING(int, lock_acquire, (ipcheap_heap *heap, void *lock, int64_t timeout_ns
 
 RELEASING(int, stream_wait, (ipcheap_endpoint *endpoint, uint64_t items, int64_t timeout_ns),
           (endpoint, items, timeout_ns))
+RELEASING(int, add_store,
+          (ipcheap_heap *heap, const ipcheap_key *key, const ipcheap_store_options *options,
+           ipcheap_channel *channel),
+          (heap, key, options, channel))
+RELEASING(int, store_describe,
+          (ipcheap_heap *heap, const ipcheap_channel *channel, ipcheap_store_statistics *statistics),
+          (heap, channel, statistics))
+RELEASING(int, store_next_reader,
+          (ipcheap_heap *heap, const ipcheap_channel *channel, uint32_t *cursor,
+           ipcheap_store_reader_info *info),
+          (heap, channel, cursor, info))
+RELEASING(int, store_blocker,
+          (ipcheap_heap *heap, const ipcheap_channel *channel, ipcheap_store_reader_info *info),
+          (heap, channel, info))
+RELEASING(int64_t, store_holds,
+          (ipcheap_heap *heap, const ipcheap_channel *channel, uint32_t number,
+           ipcheap_store_hold *holds, size_t room),
+          (heap, channel, number, holds, room))
 
 static int py_stream_reset(ipcheap_endpoint *endpoint) { return releasing_stream_reset(endpoint); }
 
@@ -81,6 +99,14 @@ static int py_stream_pin(ipcheap_endpoint *endpoint) { return releasing_stream_p
 
 static int64_t py_stream_ready(ipcheap_endpoint *endpoint) {
     return holding_stream_ready(endpoint);
+}
+
+static int py_store_seek(ipcheap_endpoint *reader, uint64_t version, uint64_t *position) {
+    return holding_store_seek(reader, version, position);
+}
+
+static int py_store_notice(ipcheap_endpoint *reader, uint64_t version) {
+    return holding_store_notice(reader, version);
 }
 
 static int py_stream_want(ipcheap_endpoint *endpoint, uint64_t items) {

@@ -108,3 +108,65 @@ ipcheap_view *holding_stream_view(ipcheap_endpoint *endpoint) {
     }
     return view;
 }
+
+/* Stores --------------------------------------------------------------------------------- */
+
+KEEPING(int, store_put,
+        (ipcheap_endpoint *writer, const ipcheap_store_key *key, const void *data, uint64_t nbytes,
+         int64_t ttl_ns, uint64_t *version),
+        (writer, key, data, nbytes, ttl_ns, version), writer, NULL)
+KEEPING(int, store_put_record,
+        (ipcheap_endpoint *writer, const ipcheap_store_key *key, ipcheap_record *record,
+         int64_t ttl_ns, uint64_t *version),
+        (writer, key, record, ttl_ns, version), writer, record)
+KEEPING(int, store_put_many,
+        (ipcheap_endpoint *writer, const ipcheap_store_item *items, size_t count, int64_t ttl_ns,
+         uint64_t *version),
+        (writer, items, count, ttl_ns, version), writer, NULL)
+KEEPING(int, store_delete,
+        (ipcheap_endpoint *writer, const ipcheap_store_key *key, uint64_t *version),
+        (writer, key, version), writer, NULL)
+KEEPING(int, store_commit, (ipcheap_endpoint *writer, uint64_t *version), (writer, version), writer,
+        NULL)
+KEEPING(int, store_abort, (ipcheap_endpoint *writer), (writer), writer, NULL)
+KEEPING(int, store_evict, (ipcheap_endpoint *writer, uint64_t nbytes), (writer, nbytes), writer,
+        NULL)
+KEEPING(int64_t, store_collect, (ipcheap_endpoint *writer), (writer), writer, NULL)
+HOLDING(int, store_begin, (ipcheap_endpoint *writer), writer, (writer))
+HOLDING(int, store_get,
+        (ipcheap_endpoint *reader, const ipcheap_store_key *key, uint64_t newer_than,
+         ipcheap_chunk *chunk),
+        reader, (reader, key, newer_than, chunk))
+HOLDING(int, store_contains, (ipcheap_endpoint *reader, const ipcheap_store_key *key), reader,
+        (reader, key))
+HOLDING(int64_t, store_get_many,
+        (ipcheap_endpoint *reader, const ipcheap_store_key *keys, size_t count,
+         ipcheap_chunk *chunks),
+        reader, (reader, keys, count, chunks))
+HOLDING(int64_t, store_history,
+        (ipcheap_endpoint *reader, const ipcheap_store_key *key, ipcheap_chunk *chunks,
+         size_t room),
+        reader, (reader, key, chunks, room))
+HOLDING(int, store_next, (ipcheap_endpoint *reader, ipcheap_chunk *chunk), reader, (reader, chunk))
+HOLDING(int, store_wait_for,
+        (ipcheap_endpoint *reader, const ipcheap_store_key *key, uint64_t newer_than,
+         int64_t timeout_ns, ipcheap_chunk *chunk),
+        reader, (reader, key, newer_than, timeout_ns, chunk))
+HOLDING(int, store_seek, (ipcheap_endpoint *reader, uint64_t version, uint64_t *position), reader,
+        (reader, version, position))
+HOLDING(int, store_notice, (ipcheap_endpoint *reader, uint64_t version), reader, (reader, version))
+RELEASING_ENDPOINT(int, store_put,
+                   (ipcheap_endpoint *writer, const ipcheap_store_key *key, const void *data,
+                    uint64_t nbytes, int64_t ttl_ns, uint64_t *version),
+                   writer, (writer, key, data, nbytes, ttl_ns, version))
+RELEASING_ENDPOINT(int, store_put_many,
+                   (ipcheap_endpoint *writer, const ipcheap_store_item *items, size_t count,
+                    int64_t ttl_ns, uint64_t *version),
+                   writer, (writer, items, count, ttl_ns, version))
+RELEASING_ENDPOINT(int64_t, store_keys,
+                   (ipcheap_endpoint *reader, ipcheap_store_entry *entries, size_t room), reader,
+                   (reader, entries, room))
+RELEASING_ENDPOINT(int, store_wait_for,
+                   (ipcheap_endpoint *reader, const ipcheap_store_key *key, uint64_t newer_than,
+                    int64_t timeout_ns, ipcheap_chunk *chunk),
+                   reader, (reader, key, newer_than, timeout_ns, chunk))

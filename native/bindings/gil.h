@@ -184,4 +184,37 @@ int64_t releasing_stream_read(ipcheap_endpoint *reader, void *items, uint64_t fe
 int releasing_stream_reset(ipcheap_endpoint *endpoint);
 int releasing_stream_pin(ipcheap_endpoint *endpoint);
 
+/* Stores. */
+int keeping_store_put(ipcheap_endpoint *writer, const ipcheap_store_key *key, const void *data,
+                      uint64_t nbytes, int64_t ttl_ns, uint64_t *version);
+int keeping_store_put_record(ipcheap_endpoint *writer, const ipcheap_store_key *key,
+                             ipcheap_record *record, int64_t ttl_ns, uint64_t *version);
+int keeping_store_put_many(ipcheap_endpoint *writer, const ipcheap_store_item *items, size_t count,
+                           int64_t ttl_ns, uint64_t *version);
+int keeping_store_delete(ipcheap_endpoint *writer, const ipcheap_store_key *key, uint64_t *version);
+int keeping_store_commit(ipcheap_endpoint *writer, uint64_t *version);
+int keeping_store_abort(ipcheap_endpoint *writer);
+int keeping_store_evict(ipcheap_endpoint *writer, uint64_t nbytes);
+int64_t keeping_store_collect(ipcheap_endpoint *writer);
+int holding_store_begin(ipcheap_endpoint *writer);
+int holding_store_get(ipcheap_endpoint *reader, const ipcheap_store_key *key, uint64_t newer_than,
+                      ipcheap_chunk *chunk);
+int holding_store_contains(ipcheap_endpoint *reader, const ipcheap_store_key *key);
+int64_t holding_store_get_many(ipcheap_endpoint *reader, const ipcheap_store_key *keys,
+                               size_t count, ipcheap_chunk *chunks);
+int64_t holding_store_history(ipcheap_endpoint *reader, const ipcheap_store_key *key,
+                              ipcheap_chunk *chunks, size_t room);
+int holding_store_next(ipcheap_endpoint *reader, ipcheap_chunk *chunk);
+int holding_store_wait_for(ipcheap_endpoint *reader, const ipcheap_store_key *key,
+                           uint64_t newer_than, int64_t timeout_ns, ipcheap_chunk *chunk);
+int holding_store_seek(ipcheap_endpoint *reader, uint64_t version, uint64_t *position);
+int holding_store_notice(ipcheap_endpoint *reader, uint64_t version);
+int releasing_store_put(ipcheap_endpoint *writer, const ipcheap_store_key *key, const void *data,
+                        uint64_t nbytes, int64_t ttl_ns, uint64_t *version);
+int releasing_store_put_many(ipcheap_endpoint *writer, const ipcheap_store_item *items,
+                             size_t count, int64_t ttl_ns, uint64_t *version);
+int64_t releasing_store_keys(ipcheap_endpoint *reader, ipcheap_store_entry *entries, size_t room);
+int releasing_store_wait_for(ipcheap_endpoint *reader, const ipcheap_store_key *key,
+                             uint64_t newer_than, int64_t timeout_ns, ipcheap_chunk *chunk);
+
 #endif

@@ -4,7 +4,7 @@
  * cffi generates the function that Python calls to import the module. core.csrc.c renames that
  * one to core_of_cffi(); PyInit__core() here calls it.
  */
-#include "types.h"
+#include "chunk.h"
 
 PyMODINIT_FUNC core_of_cffi(void);
 
@@ -40,6 +40,13 @@ static PyObject *use_records(PyObject *module, PyObject *arguments) {
     Py_RETURN_NONE;
 }
 
+/* use_chunks(subclass): sets the class of all chunks of stores. */
+static PyObject *use_chunks(PyObject *module, PyObject *subclass) {
+    (void)module;
+    chunk_use_class(subclass);
+    Py_RETURN_NONE;
+}
+
 /* Adds a type, or passes on that it could not be made. */
 static int add(PyObject *module, const char *name, PyObject *type) {
     return type ? PyModule_AddObjectRef(module, name, type) : -1;
@@ -49,6 +56,7 @@ PyMODINIT_FUNC PyInit__core(void) {
     static PyMethodDef functions[] = {
         {"use_records", use_records, METH_VARARGS,
          "use_records($module, subclass, made, /)\n--\n\n"},
+        {"use_chunks", use_chunks, METH_O, "use_chunks($module, subclass, /)\n--\n\n"},
         {"require_main", require_main, METH_NOARGS, "require_main($module, /)\n--\n\n"},
         {NULL, NULL, 0, NULL},
     };
@@ -58,7 +66,10 @@ PyMODINIT_FUNC PyInit__core(void) {
     if (PyModule_AddFunctions(module, functions) || add(module, "MemoryCore", memory_type()) ||
         add(module, "RecordCore", record_type()) || add(module, "ProducerCore", producer_type()) ||
         add(module, "ConsumerCore", consumer_type()) || add(module, "WriterCore", writer_type()) ||
-        add(module, "ReaderCore", reader_type()) || add(module, "BlocksCore", blocks_type()))
+        add(module, "ReaderCore", reader_type()) || add(module, "BlocksCore", blocks_type()) ||
+        add(module, "StoreWriterCore", store_writer_type()) ||
+        add(module, "StoreReaderCore", store_reader_type()) ||
+        add(module, "FollowCore", follow_type()) || add(module, "ChunkCore", chunk_type()))
         Py_CLEAR(module);
 #ifdef Py_GIL_DISABLED
     if (module) PyUnstable_Module_SetGIL(module, Py_MOD_GIL_NOT_USED); /* gil.h says why */

@@ -383,7 +383,7 @@ PyObject *record_type(void) {
     return make_type(&type, &spec);
 }
 
-static int is_record(PyObject *object) {
+int record_is(PyObject *object) {
     return Py_TYPE(object) == record_class ||
            PyObject_TypeCheck(object, (PyTypeObject *)record_type());
 }
@@ -421,7 +421,7 @@ int record_announce(PyObject *object) {
 
 /* Returns 0 if an object is a record, which is locked, that can be sent in a heap, or why not. */
 static inline int outgoing(PyObject *object, ipcheap_heap *heap) {
-    if (!is_record(object)) return PY_NOT_A_RECORD;
+    if (!record_is(object)) return PY_NOT_A_RECORD;
     py_record *self = (py_record *)object;
     int error = unusable(self);
     if (error) return error;

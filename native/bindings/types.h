@@ -7,6 +7,8 @@
  *   ConsumerCore   the receiving side                      ipcheap.Consumer
  *   WriterCore     the writing side of a stream            ipcheap.StreamWriter
  *   ReaderCore     the reading side                        ipcheap.StreamReader
+ *   StoreWriterCore, StoreReaderCore   the sides of a store    ipcheap.StoreWriter, StoreReader
+ *   ChunkCore      what a reader of a store holds          ipcheap.Chunk
  *   BlocksCore     its windows, one after the other        ipcheap.stream.Blocks
  *
  * A Python class is built on each. What has to be fast is here: one call for each message,
@@ -63,6 +65,7 @@ typedef struct py_record {
     int lingers;            /* the record is freed, the memory will be with the last slice */
     int lent;               /* arrays that a loan has given out */
     const PyObject *listed; /* a list that is being checked, in which it was met */
+    enum fate before;       /* while a transaction of a store has it */
 } py_record;
 
 /*
@@ -95,6 +98,7 @@ void record_unlist(PyObject *object, const PyObject *list);
  * Marks a record as sent before the call that sends it, which may release the GIL: other threads see
  * that, and leave its core alone. Returns 0, or why it cannot be sent.
  */
+int record_is(PyObject *object);
 int record_begin_sending(PyObject *object, ipcheap_heap *heap, enum fate *before);
 /* After the call. The views of a record that was sent stay, but do not keep the memory any longer. */
 void record_end_sending(PyObject *object, int sent, enum fate before);
@@ -140,6 +144,11 @@ PyObject *consumer_type(void);
 PyObject *writer_type(void);
 PyObject *reader_type(void);
 PyObject *blocks_type(void);
+
+/* store.c */
+PyObject *store_writer_type(void);
+PyObject *store_reader_type(void);
+PyObject *follow_type(void);
 
 /* For tables of methods: a method with keywords, and its signature for inspect. */
 #define NAMED(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS
