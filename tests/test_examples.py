@@ -112,6 +112,21 @@ def test_a_slow_viewer_knows_what_it_lost() -> None:
     assert lost > 0
 
 
+def test_every_viewer_sees_whole_frames_and_the_last_one() -> None:
+    lines = run_example("newest_frame/newest_frame.py", "--frames", "200")
+    found = [[*map(int, re.findall(r"\d+", line))] for line in lines]
+    assert [(nap, last) for nap, _, last in found] == [(0, 199), (10, 199), (100, 199)]
+    assert all(line.endswith("all whole") for line in lines)
+    assert found[0][1] > found[2][1] >= 1
+
+
+def test_workers_never_mix_the_parameters_of_two_steps() -> None:
+    lines = run_example("parameters/parameters.py", "--steps", "50")
+    found = [[*map(int, re.findall(r"\d+", line))] for line in lines]
+    assert [(mixed, step) for _, mixed, step in found] == [(0, 50), (0, 50)]
+    assert all(predictions >= 1 for predictions, _, _ in found)
+
+
 def test_workers_are_used_again_for_every_epoch() -> None:
     *epochs, last = run_example("workers/loader.py", "--epochs", "3", "--workers", "3")
     assert [line.split(" in ")[0] for line in epochs] == [
