@@ -59,6 +59,16 @@ def _skip(text: str) -> None:
             raise ValueError(f"cannot read {line!r}")
 
 
+def _declared(member: str) -> Iterator[str]:
+    """Yield the declaration of each name in one of several: `int a, b` is `int a` and `int b`."""
+    first, *others = [member] if "(" in member else member.split(",")
+    first = " ".join(first.split())
+    yield first
+    type_of_all = re.sub(r"[* ]*\w+(\[.*\])?$", "", first)
+    for other in others:
+        yield f"{type_of_all} {other.strip()}"
+
+
 def read(header: str) -> Iterator[Item]:
     """Yield what a header declares, in its order, after its introduction."""
     body = header.partition('extern "C" {')[2]
@@ -78,8 +88,9 @@ def read(header: str) -> Iterator[Item]:
         comment, said = said, ""
         if match["struct"]:
             members = [
-                Item("member", " ".join(m["member"].split()), _plain(m["comment"] or ""), [])
+                Item("member", member, _plain(m["comment"] or ""), [])
                 for m in _MEMBER.finditer(match["members"])
+                for member in _declared(m["member"])
             ]
             yield Item("struct", match["struct"], comment, members)
         elif match["opaque"]:
@@ -109,8 +120,16 @@ def _lines(item: Item, depth: str = "") -> Iterator[str]:
         inner = depth  # one without a name: only its constants
     else:
         yield from (f"{depth}.. c:{item.kind}:: {item.text}", "")
+    is_code, before = False, ""
     for line in item.comment.split("\n") if item.comment else ():
-        yield inner + re.sub(r"([*|])", r"\\\1", line)
+        if line.startswith("    "):
+            if not is_code and not before:
+                is_code = True
+                yield from (f"{inner}::", "")
+        elif line:
+            is_code = False
+        yield inner + (line if is_code else re.sub(r"([*|])", r"\\\1", line))
+        before = line
     yield ""
     for each in item.inner:
         yield from _lines(each, inner)

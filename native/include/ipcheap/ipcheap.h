@@ -902,6 +902,9 @@ IPCHEAP_API int64_t ipcheap_store_collect(ipcheap_endpoint *writer);
 
 /* Reading. */
 
+/* What the library knows of a reader's holds. */
+typedef struct ipcheap_holds ipcheap_holds;
+
 /* A chunk that a reader holds: its bytes do not change until it is released, whatever happens. */
 typedef struct ipcheap_chunk {
     const void *data; /* 64-byte aligned; NULL: released, or none */
@@ -910,7 +913,7 @@ typedef struct ipcheap_chunk {
     uint64_t offset; /* of data, in the segment, as in a record */
     uint32_t form;   /* IPCHEAP_PLAIN, ... */
     uint32_t place;  /* of the hold */
-    struct ipcheap_holds *holds;
+    ipcheap_holds *holds;
 } ipcheap_chunk;
 
 /* Returns the version of the newest commit. */
