@@ -303,6 +303,7 @@ class Lifetimes(RuleBasedStateMachine):
 EXAMPLES = int(os.environ.get("IPCHEAP_LIFETIME_EXAMPLES", "25"))
 TestLifetimes = Lifetimes.TestCase
 TestLifetimes.settings = settings(max_examples=EXAMPLES, stateful_step_count=40, deadline=None)
+TestLifetimes.pytestmark = [pytest.mark.timeout(60 + 12 * EXAMPLES)]  # type: ignore[attr-defined]
 
 
 # Death ------------------------------------------------------------------------------------------
