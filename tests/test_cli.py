@@ -189,8 +189,10 @@ def test_a_name_that_is_taken_is_left_alone(heap_name: str) -> None:
 @contextlib.contextmanager
 def endless_demo(name: str) -> Iterator[subprocess.Popen[str]]:
     """Run a demonstration until it counts."""
+    arguments = ["demo", "--records", "100000000", "--name", name]
     process = subprocess.Popen(
-        [*COMMAND, "demo", "--records", "100000000", "--name", name],
+        # The tests may be a shell's background job, which ignores Ctrl-C, as its children do.
+        ["env", "--default-signal=INT", *map(str, COMMAND), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
