@@ -117,8 +117,10 @@ def test_a_claim_waits_for_the_channel(heap: ipcheap.Heap, role: Role) -> None:
     with pytest.raises(KeyError):
         role.of_heap(heap, "later", SHORT)
     assert time.monotonic() - began >= SHORT
-    threading.Timer(0.1, role.add, [heap, "later"]).start()
+    adds_it = threading.Timer(0.1, role.add, [heap, "later"])
+    adds_it.start()
     role.of_heap(heap, "later", peers.PATIENCE).close()
+    adds_it.join()
 
 
 def test_a_channel_of_another_kind_is_refused(heap: ipcheap.Heap, role: Role) -> None:

@@ -154,7 +154,7 @@ def change(source: Path, before: str, after: str) -> None:
         (
             stream,
             "heap/wait_any.c",
-            "        before_waiting(g); /* after lying down: as in park() */\n",
+            "    if (idle) before_waiting(g); /* after lying down: as in park() */\n",
             "",
         ),
     ],

@@ -152,10 +152,14 @@ static int64_t read_copy(const struct flow *flow, ipcheap_endpoint *reader, uint
     return count;
 }
 
-static int64_t peek(ipcheap_endpoint *reader, uint64_t few) {
+static int64_t peek(const struct flow *flow, ipcheap_endpoint *reader, uint64_t few) {
     numbered_item items[CAPACITY];
     int64_t count = ipcheap_stream_peek(reader, items, few, CAPACITY);
-    if (count > 0) expect_numbers(items, numbers(reader).read, (uint64_t)count);
+    if (count <= 0) return count;
+    uint64_t position = numbers(reader).read;
+    EXPECT(items[0].number <= position); /* a reset may have come after the copy */
+    if (!flow->resets) EXPECT_EQ(items[0].number, position);
+    expect_numbers(items, items[0].number, (uint64_t)count);
     return count;
 }
 
@@ -190,7 +194,7 @@ static bool read_some(const struct flow *flow, ipcheap_endpoint *reader, uint64_
     int64_t result;
     switch (dice / 64 % 8) {
     case 0:
-        result = peek(reader, few);
+        result = peek(flow, reader, few);
         break;
     case 1:
         result = look_back(reader);

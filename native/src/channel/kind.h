@@ -117,7 +117,7 @@ struct kind {
      */
     bool (*want)(ipcheap_endpoint *e);
     /* Sleeps until it is ready: 0, TIMED_OUT, INTERRUPTED or an error. NULL: on its seat. */
-    int (*park)(ipcheap_endpoint *e, int64_t deadline);
+    int (*sleep)(ipcheap_endpoint *e, int64_t deadline);
     /* True if a living participant is on the other side. NULL: by the seat of that side. */
     bool (*has_peer)(const ipcheap_endpoint *e);
     /* Frees what the endpoint has in private memory. NULL: nothing. */

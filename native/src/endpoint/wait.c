@@ -36,7 +36,7 @@ static bool peer_is_open(const ipcheap_endpoint *e) {
 
 static int sleep_and_learn(ipcheap_endpoint *e, int64_t deadline, int64_t begin) {
     int64_t fell_asleep = os_now();
-    int error = e->kind->park ? e->kind->park(e, deadline) : park(e, e->kind->ready, deadline);
+    int error = e->kind->sleep ? e->kind->sleep(e, deadline) : park(e, e->kind->ready, deadline);
     int64_t woke = os_now();
     endpoint_learn(e, error ? SECOND : woke - fell_asleep);
     endpoint_expect(e, error ? SECOND : woke - begin);

@@ -263,7 +263,7 @@ const struct kind store_kind = {
     .has_some = can_go_on,
     .ready = ready,
     .before_waiting = before_waiting,
-    .park = store_park,
+    .sleep = store_park,
     .has_peer = has_peer,
     .release = release,
 };

@@ -4,7 +4,7 @@
 
 #include "store/endpoint.h"
 
-/* Sleeps until the endpoint is ready: kind.park. */
+/* Sleeps until the endpoint is ready: kind.sleep. */
 int store_park(ipcheap_endpoint *e, int64_t deadline);
 
 #endif

@@ -57,7 +57,8 @@ def is_closing(items: Items) -> Steps:
 def sleep_a_while(items: Items) -> Steps:
     words = yield from gather(items)
     yield from lie_down(items)
-    if not (yield from look(items)) and not (yield from is_closing(items)):
+    idle = not (yield from look(items)) and not (yield from is_closing(items))
+    if idle and not (yield from look(items)):
         yield os_futex_wait_any(words)
     yield from get_up(items)
 

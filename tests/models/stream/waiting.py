@@ -158,8 +158,10 @@ def look(e: StreamEndpoint, o: Own) -> Steps:
 def sleep_a_while(e: StreamEndpoint, o: Own) -> Steps:
     seen = yield get_acquire(("knock", e.base.me))
     o = yield from lie_down(e, o)
-    if not (yield from look(e, o)):
+    idle = not (yield from look(e, o))
+    if idle:
         o = yield from before_waiting(e, o)
+    if idle and not (yield from look(e, o)):
         yield os_futex_wait_any(((("knock", e.base.me), seen),))
     yield from get_up(e)
     return o
