@@ -23,13 +23,13 @@ class Error(Exception):
 class HeapExists(Error, FileExistsError):
     """A heap of that name exists already."""
 
-    errno = _errno.EEXIST
+    errno: int | None = _errno.EEXIST
 
 
 class HeapNotFound(Error, FileNotFoundError):
     """There is no heap of that name, or none appeared before the timeout."""
 
-    errno = _errno.ENOENT
+    errno: int | None = _errno.ENOENT
 
 
 class HeapFull(Error, MemoryError):
@@ -46,7 +46,7 @@ class HeapClosed(Error, ValueError):
 class HeapBusy(Error, TimeoutError):
     """The heap lock was not released in time; nothing has changed."""
 
-    errno = _errno.ETIMEDOUT
+    errno: int | None = _errno.ETIMEDOUT
 
 
 class EndpointClosed(Error, ValueError):
@@ -67,7 +67,7 @@ class ChannelTypeError(Error, TypeError):
 class ChannelBusy(Error, BlockingIOError):
     """A living participant holds that side of the channel."""
 
-    errno = _errno.EAGAIN
+    errno: int | None = _errno.EAGAIN
 
 
 class ChannelClosed(Error, EOFError):
@@ -77,7 +77,7 @@ class ChannelClosed(Error, EOFError):
 class PeerDied(Error, ConnectionResetError):
     """The other side died without closing, and there is nothing left to receive."""
 
-    errno = _errno.ECONNRESET
+    errno: int | None = _errno.ECONNRESET
 
 
 class RecordError(Error, ValueError):

@@ -43,9 +43,9 @@ class Items:
     __slots__ = ("_dtype", "description", "itemsize", "plain")
 
     def __init__(self, description: bytes, itemsize: int) -> None:
-        self.description = description
-        self.itemsize = itemsize
-        self.plain = description == _BYTES
+        self.description: bytes = description
+        self.itemsize: int = itemsize
+        self.plain: bool = description == _BYTES
         self._dtype: Any = None
 
     @classmethod
