@@ -79,7 +79,8 @@ RELEASING(int, add_store,
            ipcheap_channel *channel),
           (heap, key, options, channel))
 RELEASING(int, store_describe,
-          (ipcheap_heap *heap, const ipcheap_channel *channel, ipcheap_store_statistics *statistics),
+          (ipcheap_heap *heap, const ipcheap_channel *channel,
+           ipcheap_store_statistics *statistics),
           (heap, channel, statistics))
 RELEASING(int, store_next_reader,
           (ipcheap_heap *heap, const ipcheap_channel *channel, uint32_t *cursor,
