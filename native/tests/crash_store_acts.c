@@ -266,9 +266,13 @@ static void read_and_close(struct world *w) {
     read_in_every_way(reader);
     wait_in_every_way(reader);
     release_chunk(&kept[1]);
-    get_some(side_of_x(w, IPCHEAP_READER));
+    ipcheap_chunk first = kept[0], last = kept[2];
+    w->x_in = side_of_x(w, IPCHEAP_READER);
+    get_some(w->x_in);
     release_chunk(&kept[2]);
     ipcheap_endpoint_release(reader);
+    release_chunk(&first);
+    release_chunk(&last);
 }
 
 /* The victim's last chunks go after its reader. */
