@@ -76,6 +76,7 @@ static void after_fork_in_parent(void) {
 
 /* Makes the keeper that the parent has prepared this child's own. */
 static void child_takes_over(ipcheap_heap *heap) {
+    if (heap->keeper) heap->by_slot[heap->keeper->slot] = NULL; /* it is the parent's */
     free(heap->keeper);
     heap->keeper = heap->child;
     heap->child = NULL;
