@@ -6,6 +6,7 @@
 #include "memory/trim.h"
 #include "segment/commit.h"
 #include "segment/lock.h"
+#include "segment/membership.h"
 #include "segment/participant.h"
 
 bool place_find(ipcheap_heap *heap, uint64_t offset, struct place *place) {
@@ -49,11 +50,14 @@ int nobody_here_owns(ipcheap_heap *heap, uint64_t offset) {
     struct place place;
     if (!place_find(heap, offset, &place)) return IPCHEAP_RECORD;
     uint64_t tag = get(place.tag);
+    int why = IPCHEAP_RECORD;
+    process_enter(); /* threads come and go */
     for (const struct participant *p = heap->inherited; p; p = p->next_of_heap)
-        if (participant_owns(p, tag)) return IPCHEAP_WRONG_PROCESS;
+        if (participant_owns(p, tag)) why = IPCHEAP_WRONG_PROCESS;
     for (const struct participant *p = heap->members; p; p = p->next_of_heap)
-        if (p->lost && participant_owns(p, tag)) return IPCHEAP_DESCRIPTOR_LOST;
-    return IPCHEAP_RECORD;
+        if (p->lost && participant_owns(p, tag)) why = IPCHEAP_DESCRIPTOR_LOST;
+    process_leave();
+    return why;
 }
 
 void participant_holds(struct participant *me, struct participant *owner, int change) {
