@@ -214,16 +214,6 @@ static void check_store(struct check *c, uint32_t index, struct channel *channel
 
 /* Blocks and areas -------------------------------------------------------------------------------- */
 
-/* True if a slot claims the block, whatever its state, or is about to. */
-static bool accounts_for(ipcheap_heap *heap, uint64_t tag, uint64_t offset) {
-    struct store s;
-    uint64_t part = tag_position(tag);
-    if (tag_kind(tag) != TAG_PART || part < PART_OF_CHUNK) return false;
-    if (!store_view(heap, tag_channel(tag), &s) || part - PART_OF_CHUNK >= s.slots) return false;
-    const struct store_slot *slot = chunk_slot(&s, (uint32_t)(part - PART_OF_CHUNK));
-    return chunk_state(get(&slot->word)) != CHUNK_FREE && get(&slot->offset) == offset;
-}
-
 static bool leads_to(ipcheap_heap *heap, uint32_t index, uint64_t part, uint64_t offset) {
     struct store s;
     if (!store_view(heap, index, &s)) return false;
@@ -240,7 +230,7 @@ static bool leads_to(ipcheap_heap *heap, uint32_t index, uint64_t part, uint64_t
 
 const struct kind_check store_kind_check = {
     .check = check_store,
-    .accounts_for = accounts_for,
+    .accounts_for = store_claims,
     .sides = {"writer"},
     .leads_to = leads_to,
 };

@@ -98,16 +98,6 @@ int ipcheap_store_options_of(ipcheap_heap *heap, const ipcheap_channel *handle,
 
 /* Memory ------------------------------------------------------------------------------------------ */
 
-/* True for the chunk of a slot, false for what it has left behind. */
-static bool holds(ipcheap_heap *heap, uint64_t tag, uint64_t offset) {
-    struct store s;
-    uint64_t part = tag_position(tag);
-    if (tag_kind(tag) != TAG_PART || part < PART_OF_CHUNK) return false;
-    if (!store_view(heap, tag_channel(tag), &s) || part - PART_OF_CHUNK >= s.slots) return false;
-    const struct store_slot *slot = chunk_slot(&s, (uint32_t)(part - PART_OF_CHUNK));
-    return chunk_state(get(&slot->word)) != CHUNK_FREE && get(&slot->offset) == offset;
-}
-
 static void collect_deserted(struct participant *me, uint32_t index) {
     struct store s;
     if (store_view(me->heap, index, &s)) collect_alone(me, &s);
@@ -244,7 +234,7 @@ const struct kind store_kind = {
     .made_with_channel = true,
     .make = store_make,
     .has_part = store_has_part,
-    .holds = holds,
+    .holds = store_claims,
     .collect = collect_deserted,
     .reclaim = store_reclaim,
     .withdraw = store_withdraw,

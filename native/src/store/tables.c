@@ -112,6 +112,15 @@ bool store_view(ipcheap_heap *heap, uint32_t index, struct store *s) {
     return store_refresh(s) && s->pieces > 0;
 }
 
+bool store_claims(ipcheap_heap *heap, uint64_t tag, uint64_t offset) {
+    struct store s;
+    uint64_t part = tag_position(tag);
+    if (tag_kind(tag) != TAG_PART || part < PART_OF_CHUNK) return false;
+    if (!store_view(heap, tag_channel(tag), &s) || part - PART_OF_CHUNK >= s.slots) return false;
+    const struct store_slot *slot = chunk_slot(&s, (uint32_t)(part - PART_OF_CHUNK));
+    return chunk_state(get(&slot->word)) != CHUNK_FREE && get(&slot->offset) == offset;
+}
+
 int store_make(struct participant *me, uint32_t index, uint64_t shape, const void *details) {
     const struct store_wanted *wanted = details;
     (void)shape;

@@ -46,6 +46,11 @@ int store_make(struct participant *me, uint32_t index, uint64_t shape, const voi
 struct store_root *store_root_of(ipcheap_heap *heap, uint32_t index);
 /* Makes a view; false if the bytes are impossible. */
 bool store_view(ipcheap_heap *heap, uint32_t index, struct store *store);
+/*
+ * True if a slot claims the block at an offset for its chunk, whatever the slot's state, or is about to;
+ * false for what a slot has left behind.
+ */
+bool store_claims(ipcheap_heap *heap, uint64_t tag, uint64_t offset);
 /* Adds the pieces that were published since; false if one is not the store's. */
 bool store_refresh(struct store *store);
 /*
