@@ -29,16 +29,30 @@ static PyObject *block_form(PyObject *self, void *unused) {
     return PyLong_FromUnsignedLong(((py_block *)self)->core.form);
 }
 
-/* Returns the description of the record's array, as bytes, or the core's error as a number. */
-static PyObject *block_description(PyObject *self, PyObject *unused) {
-    (void)unused;
+PyObject *description_of(ipcheap_heap *heap, const ipcheap_record *record, uint32_t forks) {
     ipcheap_description description;
-    py_block *of = (py_block *)self;
-    int64_t length = of->forks == ipcheap_forks()
-                         ? ipcheap_array_of(of->heap, &of->core, &description, NULL)
-                         : IPCHEAP_WRONG_PROCESS;
+    int64_t length = forks == ipcheap_forks() ? ipcheap_array_of(heap, record, &description, NULL)
+                                              : IPCHEAP_WRONG_PROCESS;
     if (length < 0) return PyLong_FromLongLong(length);
     return PyBytes_FromStringAndSize((const char *)&description, (Py_ssize_t)length);
+}
+
+int typed_buffer(PyObject *object, Py_buffer *view, int flags) {
+    PyObject *array = PyObject_CallMethod(object, "_typed", NULL);
+    int error = array ? PyObject_GetBuffer(array, view, flags) : -1;
+    Py_XDECREF(array);
+    if (error && PyErr_ExceptionMatches(PyExc_ValueError)) {
+        PyErr_Clear();
+        PyErr_SetString(PyExc_BufferError, "no buffer can say what the items of this array are: "
+                                           "see its view, or its array()");
+    }
+    return error;
+}
+
+static PyObject *block_description(PyObject *self, PyObject *unused) {
+    (void)unused;
+    py_block *of = (py_block *)self;
+    return description_of(of->heap, &of->core, of->forks);
 }
 
 static PyObject *block_type(void) {

@@ -81,7 +81,6 @@ static PyObject *grip_form(PyObject *self, void *unused) {
 /* Returns the description of the chunk's array, as bytes, or the core's error as a number. */
 static PyObject *grip_description(PyObject *self, PyObject *unused) {
     (void)unused;
-    ipcheap_description description;
     py_grip *of = (py_grip *)self;
     ipcheap_record record = {
         .data = chunk_bytes(&of->core),
@@ -89,11 +88,7 @@ static PyObject *grip_description(PyObject *self, PyObject *unused) {
         .offset = of->core.offset,
         .form = of->core.form,
     };
-    int64_t length = of->forks == ipcheap_forks()
-                         ? ipcheap_array_of(of->heap, &record, &description, NULL)
-                         : IPCHEAP_WRONG_PROCESS;
-    if (length < 0) return PyLong_FromLongLong(length);
-    return PyBytes_FromStringAndSize((const char *)&description, (Py_ssize_t)length);
+    return description_of(of->heap, &record, of->forks);
 }
 
 static PyObject *grip_type(void) {
@@ -180,15 +175,7 @@ static PyObject *chunk_view(PyObject *object, void *unused) {
 static int fill_buffer(PyObject *object, PyObject *grip, Py_buffer *view, int flags) {
     if (((py_grip *)grip)->core.form != IPCHEAP_ARRAY || !(flags & PyBUF_FORMAT))
         return PyObject_GetBuffer(grip, view, flags);
-    PyObject *array = PyObject_CallMethod(object, "_typed", NULL);
-    int error = array ? PyObject_GetBuffer(array, view, flags) : -1;
-    Py_XDECREF(array);
-    if (error && PyErr_ExceptionMatches(PyExc_ValueError)) {
-        PyErr_Clear();
-        PyErr_SetString(PyExc_BufferError, "no buffer can say what the items of this array are: "
-                                           "see its view, or its array()");
-    }
-    return error;
+    return typed_buffer(object, view, flags);
 }
 
 static int chunk_get_buffer(PyObject *object, Py_buffer *view, int flags) {
@@ -300,28 +287,25 @@ static int release_locked(py_chunk *self) {
     return error;
 }
 
-static PyObject *chunk_release(PyObject *object, PyObject *unused) {
-    (void)unused;
+/* `again`: it may have been released before. */
+static PyObject *release(py_chunk *self, int again) {
     int error;
-    LOCK(object);
-    error = release_locked((py_chunk *)object);
-    UNLOCK();
-    if (error == PY_RAISED) return NULL;
-    if (error) return refuse((py_chunk *)object, error, "released");
-    Py_RETURN_NONE;
-}
-
-/* Releases the chunk, unless that has been done. */
-static PyObject *chunk_done_with(PyObject *object, PyObject *unused) {
-    (void)unused;
-    py_chunk *self = (py_chunk *)object;
-    int error;
-    LOCK(object);
-    error = self->core.data || self->grip ? release_locked(self) : 0;
+    LOCK((PyObject *)self);
+    error = again && !self->core.data && !self->grip ? 0 : release_locked(self);
     UNLOCK();
     if (error == PY_RAISED) return NULL;
     if (error) return refuse(self, error, "released");
     Py_RETURN_NONE;
+}
+
+static PyObject *chunk_release(PyObject *object, PyObject *unused) {
+    (void)unused;
+    return release((py_chunk *)object, 0);
+}
+
+static PyObject *chunk_done_with(PyObject *object, PyObject *unused) {
+    (void)unused;
+    return release((py_chunk *)object, 1);
 }
 
 static PyObject *chunk_enter(PyObject *object, PyObject *unused) {

@@ -55,19 +55,6 @@ static PyObject *record_view(PyObject *object, void *unused) {
     return error ? refuse(self, error, "used") : view;
 }
 
-/* Exports an array record's array. */
-static int fill_typed(py_record *self, Py_buffer *view, int flags) {
-    PyObject *array = PyObject_CallMethod((PyObject *)self, "_typed", NULL);
-    int error = array ? PyObject_GetBuffer(array, view, flags) : -1;
-    Py_XDECREF(array);
-    if (error && PyErr_ExceptionMatches(PyExc_ValueError)) {
-        PyErr_Clear();
-        PyErr_SetString(PyExc_BufferError, "no buffer can say what the items of this array are: "
-                                           "see its view, or its array()");
-    }
-    return error;
-}
-
 static int record_get_buffer(PyObject *object, Py_buffer *view, int flags) {
     py_record *self = (py_record *)object;
     int typed = self->core.form == IPCHEAP_ARRAY && flags & PyBUF_FORMAT, error, failed = -1;
@@ -76,7 +63,7 @@ static int record_get_buffer(PyObject *object, Py_buffer *view, int flags) {
     error = unusable(self);
     if (!error && !typed) failed = slice_buffer(self, view, flags);
     UNLOCK();
-    if (!error) return typed ? fill_typed(self, view, flags) : failed;
+    if (!error) return typed ? typed_buffer(object, view, flags) : failed;
     Py_XDECREF(refuse(self, error, "used"));
     return -1;
 }

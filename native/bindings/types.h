@@ -105,6 +105,10 @@ void record_end_sending(PyObject *object, int sent, enum fate before);
 
 /* block.c */
 PyObject *block_new(const ipcheap_record *core, ipcheap_heap *heap, PyObject *source);
+/* Returns the description of a record's array, as bytes, or the core's error as a number. */
+PyObject *description_of(ipcheap_heap *heap, const ipcheap_record *record, uint32_t forks);
+/* Exports the array that the `_typed()` of an array record, or chunk, returns. */
+int typed_buffer(PyObject *object, Py_buffer *view, int flags);
 
 /* slice.c */
 
