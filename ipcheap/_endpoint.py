@@ -157,6 +157,11 @@ class Endpoint:
             doing = self._owner()
         return error(code, self._handle, self._channel, side=self._side, doing=doing, asked=asked)
 
+    def _checked(self, code: int) -> int:
+        if code < 0:
+            raise self._error(code)
+        return int(code)
+
     def _insist(self, attempt: Callable[[], int], timeout: float | None) -> None:
         """Wait for the other side and try again until it succeeds; TimeoutError when time is up."""
         deadline = _timing.deadline_of(timeout)
@@ -184,6 +189,29 @@ class Endpoint:
                 raise self._error(lib.IPCHEAP_HEAP_CLOSED)
             await mine.wait()
             code = attempt()
+
+    async def _until_least(self, wanted: int, awaited: list[int], obey: Callable[[], int]) -> None:
+        """Wait until the descriptor is readable.
+
+        `awaited` is what each coroutine waits for, and `obey` has the descriptor follow the least
+        of it, or what holds without any.
+        """
+        waiting = [True]
+
+        def attempt() -> int:
+            if waiting.pop():
+                waiting.append(False)
+                return _WOULD_BLOCK
+            return 0
+
+        awaited.append(wanted)
+        try:
+            self._checked(obey())
+            await self._eventually(attempt, attempt())
+        finally:
+            awaited.remove(wanted)
+            if not self.closed:
+                obey()
 
     async def _give_way(self) -> None:
         """Let other tasks of the loop run, before anything has been sent or received."""

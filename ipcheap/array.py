@@ -50,6 +50,22 @@ def make_array(buffer: Any, dtype: numpy.typing.DTypeLike) -> numpy.typing.NDArr
         ) from None
 
 
+def as_numpy_asks(
+    array: numpy.typing.NDArray[Any],
+    dtype: numpy.typing.DTypeLike | None,
+    copy: bool | None,
+    owner: str,
+) -> numpy.typing.NDArray[Any]:
+    """Return what `__array__(dtype, copy)` of the array's owner returns."""
+    if dtype is not None and array.dtype != dtype:
+        if copy is False:
+            raise ValueError(
+                f"an array of {dtype!r} needs a copy: the {owner} is of {array.dtype!r}"
+            )
+        return array.astype(dtype)
+    return array.copy() if copy else array
+
+
 class Layout:
     """Shape, dtype and order of an array: the arguments of `numpy.ndarray`."""
 

@@ -10,7 +10,7 @@ import weakref
 from ._core import lib, use_records
 from ._failures import error
 from ._types import RecordCore
-from .array import describe, make_array, read_description
+from .array import as_numpy_asks, describe, make_array, read_description
 from .errors import CorruptHeap, RecordError
 from .objects import decode, pieces_of
 
@@ -91,14 +91,7 @@ class Record(RecordCore):
         self, dtype: numpy.typing.DTypeLike | None = None, copy: bool | None = None
     ) -> numpy.typing.NDArray[Any]:
         """Return the array. NumPy calls this for items that the buffer protocol cannot describe."""
-        array = self.array()
-        if dtype is not None and array.dtype != dtype:
-            if copy is False:
-                raise ValueError(
-                    f"an array of {dtype!r} needs a copy: the record is of {array.dtype!r}"
-                )
-            return array.astype(dtype)
-        return array.copy() if copy else array
+        return as_numpy_asks(self.array(), dtype, copy, "record")
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a record does not pickle: send it on a channel, or pickle bytes(record)")

@@ -9,7 +9,7 @@ from ._endpoint import FAIR, Endpoint
 from ._failures import error, holder_state, holder_text
 from ._native import address, text_of
 from ._types import ChunkCore, FollowCore, StoreReaderCore, StoreWriterCore
-from .array import describe, make_array
+from .array import as_numpy_asks, describe, make_array
 from .channel import Channel, HeapMethods
 from .errors import ChannelClosed, HeapFull, RecordError
 from .objects import PICKLE
@@ -480,14 +480,7 @@ class Chunk(ChunkCore):
         self, dtype: numpy.typing.DTypeLike | None = None, copy: bool | None = None
     ) -> numpy.typing.NDArray[Any]:
         """Return the array. NumPy calls this for items that the buffer protocol cannot describe."""
-        array = self.array()
-        if dtype is not None and array.dtype != dtype:
-            if copy is False:
-                raise ValueError(
-                    f"an array of {dtype!r} needs a copy: the chunk is of {array.dtype!r}"
-                )
-            return array.astype(dtype)
-        return array.copy() if copy else array
+        return as_numpy_asks(self.array(), dtype, copy, "chunk")
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a chunk does not pickle: get it in the other process, or pickle its bytes")
@@ -542,11 +535,6 @@ class StoreEndpoint(Limited, Endpoint):
         numbers = ffi.new("ipcheap_store_endpoint_statistics *")
         self._checked(lib.ipcheap_store_endpoint_describe(self._pointer, numbers))
         return numbers
-
-    def _checked(self, code: int) -> int:
-        if code < 0:
-            raise self._error(code)
-        return int(code)
 
     def _refuse(self, code: int) -> NoReturn:
         raise self._error(code)
@@ -1076,23 +1064,10 @@ class StoreReader(StoreEndpoint, StoreReaderCore):
 
     async def _until_above(self, version: int) -> None:
         """Wait until there is a version above that. The descriptor obeys the lowest one."""
-        waiting = [True]
+        await self._until_least(version, self._awaited, self._notice)
 
-        def attempt() -> int:
-            if waiting.pop():
-                waiting.append(False)
-                return _WOULD_BLOCK
-            return 0
-
-        self._awaited.append(version)
-        try:
-            self._checked(lib.py_store_notice(self._pointer, min(self._awaited)))
-            await self._eventually(attempt, attempt())
-        finally:
-            self._awaited.remove(version)
-            if not self.closed:
-                noticed = min(self._awaited, default=0)
-                lib.py_store_notice(self._pointer, noticed)
+    def _notice(self) -> int:
+        return int(lib.py_store_notice(self._pointer, min(self._awaited, default=0)))
 
     def _error(self, code: int, doing: str = "not done", asked: int | None = None) -> Exception:
         if code == lib.PY_OTHER_FORM:

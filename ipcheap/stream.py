@@ -330,8 +330,7 @@ class StreamEndpoint(Shaped, Endpoint):
     def watermark(self, items: int) -> None:
         items = _arguments.count(items, "watermark", least=1)
         self._limit(items)
-        wanted = min(self._awaited, default=items)
-        self._checked(lib.py_stream_want(self._pointer, wanted))
+        self._checked(self._want(items))
         self._watermark = items
 
     @property
@@ -377,11 +376,6 @@ class StreamEndpoint(Shaped, Endpoint):
         numbers = ffi.new("ipcheap_stream_statistics *")
         lib.ipcheap_stream_describe(self._pointer, numbers)
         return numbers
-
-    def _checked(self, code: int) -> int:
-        if code < 0:
-            raise self._error(code)
-        return int(code)
 
     def _most(self) -> int:
         capacity = self._shape[0]
@@ -485,23 +479,11 @@ class StreamEndpoint(Shaped, Endpoint):
 
         The descriptor obeys the one that waits for the fewest; without any, the watermark.
         """
-        waiting = [True]
+        await self._until_least(items, self._awaited, lambda: self._want(self._watermark))
 
-        def attempt() -> int:
-            if waiting.pop():
-                waiting.append(False)
-                return _WOULD_BLOCK
-            return 0
-
-        self._awaited.append(items)
-        try:
-            self._checked(lib.py_stream_want(self._pointer, min(self._awaited)))
-            await self._eventually(attempt, attempt())
-        finally:
-            self._awaited.remove(items)
-            if not self.closed:
-                wanted = min(self._awaited, default=self._watermark)
-                lib.py_stream_want(self._pointer, wanted)
+    def _want(self, otherwise: int) -> int:
+        wanted = min(self._awaited, default=otherwise)
+        return int(lib.py_stream_want(self._pointer, wanted))
 
     def _lock_pages(self) -> None:
         code = lib.py_stream_pin(self._pointer)
