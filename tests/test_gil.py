@@ -111,14 +111,13 @@ def test_types_keep_it_unless_they_sleep() -> None:
         releasing |= set(re.findall(r"\breleasing_(\w+)\(", text))
         bounded = re.findall(r"\bipcheap_\w+\([^)]*\)", text)
         assert set(bounded) <= {
-            "ipcheap_array_of(of->heap, &of->core, &description, NULL)",
+            "ipcheap_array_of(heap, record, &description, NULL)",
             "ipcheap_wait(self->endpoint, 0)",
             "ipcheap_copy(heap, to, from, nbytes)",
             "ipcheap_forks()",
             "ipcheap_same(self->heap, heap)",
             "ipcheap_stream_lay_out(self->side.endpoint, &self->layout)",
             "ipcheap_view_drop(pane->view)",
-            "ipcheap_array_of(of->heap, &record, &description, NULL)",
             "ipcheap_chunk_describe(held(self)",
             "ipcheap_chunk_release(core)",
             "ipcheap_chunk_release(&core)",
