@@ -527,9 +527,15 @@ class StoreEndpoint(Limited, Endpoint):
     # Inside -----------------------------------------------------------------------------------
 
     def _number(self, of: Callable[[CData], int]) -> int:
+        self._insist_open()
+        return int(of(self._pointer))
+
+    def _insist_open(self) -> None:
+        """Raise HeapClosed or EndpointClosed if that is so."""
+        if self._handle.closed:
+            raise self._error(lib.IPCHEAP_HEAP_CLOSED)
         if self.closed:
             raise self._error(lib.IPCHEAP_ENDPOINT_CLOSED)
-        return int(of(self._pointer))
 
     def _numbers(self) -> CData:
         numbers = ffi.new("ipcheap_store_endpoint_statistics *")
@@ -1052,8 +1058,7 @@ class StoreReader(StoreEndpoint, StoreReaderCore):
         if self._turns % FAIR == 0:
             await self._give_way()
         while True:
-            if self.closed:
-                raise self._error(lib.IPCHEAP_ENDPOINT_CLOSED)
+            self._insist_open()
             seen = looked()
             found = attempt()
             if not isinstance(found, int):
@@ -1069,13 +1074,16 @@ class StoreReader(StoreEndpoint, StoreReaderCore):
     def _notice(self) -> int:
         return int(lib.py_store_notice(self._pointer, min(self._awaited, default=0)))
 
-    def _error(self, code: int, doing: str = "not done", asked: int | None = None) -> Exception:
+    def _error(self, code: int, doing: str = "", asked: int | None = None) -> Exception:
         if code == lib.PY_OTHER_FORM:
             return RecordError(
                 f"the chunk of channel {self._channel!r} of {self._handle} is of another kind: "
                 "get_array() takes arrays of loan() and allocate_array(), get_object() takes "
                 "objects of put_object(), get() and get_bytes() take any"
             )
-        if code == _TIMED_OUT and doing != self._stalled:
-            doing = "collections intervened in each of 1,000 attempts"
-        return super()._error(code, doing, asked)
+        if code == _TIMED_OUT and not doing:  # of a call that does not wait
+            return TimeoutError(
+                f"channel {self._channel!r} of {self._handle}: collections intervened in each of "
+                "1,000 attempts; try again, or get fewer keys at a time"
+            )
+        return super()._error(code, doing or "not done", asked)

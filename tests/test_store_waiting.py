@@ -264,3 +264,31 @@ def test_a_coroutine_hears_of_the_end(sides: Sides) -> None:
                 await wait
 
     asyncio.run(main())
+
+
+# What errors say ---------------------------------------------------------------------------
+
+
+def test_a_wait_for_a_writer_that_runs_out_says_so(sides: Sides) -> None:
+    store, writer, reader = sides
+    writer.close()
+    with pytest.raises(TimeoutError, match="no participant claimed the other side"):
+        reader.wait_peer(timeout=0)
+    error = reader._error(ipcheap.store._TIMED_OUT)  # of a get_many() that cannot be got to fail
+    assert str(error) == (
+        f"channel 'values' of heap {store.heap.name!r}: collections intervened in each of 1,000 "
+        "attempts; try again, or get fewer keys at a time"
+    )
+
+
+def test_an_endpoint_of_a_closed_heap_says_that_it_is_the_heap(heap_name: str) -> None:
+    with ipcheap.Heap.create(heap_name, "1MiB") as heap:
+        store = heap.add_store("values")
+        writer, reader = store.writer(), store.reader()
+    for call in (
+        lambda: writer.version,
+        lambda: reader.position,
+        lambda: asyncio.run(reader.anext()),
+    ):
+        with pytest.raises(ipcheap.HeapClosed):
+            call()
