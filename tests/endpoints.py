@@ -28,8 +28,27 @@ class Role:
     act: Callable[..., Any]  # one of the calls that may wait: endpoint, timeout
     attempt: Callable[[Any], bool]  # the same without waiting; whether there was something to do
     coroutine: Callable[[Any], Coroutine[Any, Any, Any]]
-    # Sends two things where one is too much; the exception has `done`. None: it does not send.
+    # Sends two things where one is too much; the exception has `done`. None: no call does that.
     send_many: Callable[[Any, float | None], Any] | None = None
+    side: str = ""  # as errors call it; "" for the name
+    shared: bool = False  # whether any number of them may be claimed
+    waits: bool = True  # whether calls may have to wait for the other side
+    size: str = "capacity"  # the attribute of channel and endpoint that is 2
+
+    @property
+    def text(self) -> str:
+        """What errors call it."""
+        return self.side or self.name
+
+    @property
+    def sends(self) -> bool:
+        """Whether it makes something for the other side to do, without anything to do itself."""
+        return self.send_many is not None or not self.waits
+
+    @property
+    def counted(self) -> dict[str, int]:
+        """What its statistics say at any time."""
+        return {"capacity": 2} if self.size == "capacity" else {}
 
     def stall(self, endpoint: Any) -> None:
         """Act until the next call would have to wait."""
@@ -62,6 +81,14 @@ def _add_record(heap: ipcheap.Heap, id: Any) -> ipcheap.RecordChannel:
 
 def _add_stream(heap: ipcheap.Heap, id: Any) -> ipcheap.Stream:
     return heap.add_stream(id, 2)
+
+
+def _add_store(heap: ipcheap.Heap, id: Any) -> ipcheap.Store:
+    return heap.add_store(id, depth=2)
+
+
+async def _put_in_a_coroutine(writer: ipcheap.StoreWriter) -> int:
+    return writer.put("key", b"x")
 
 
 ROLES = {
@@ -109,6 +136,32 @@ ROLES = {
             attempt=lambda reader: reader.try_read(1) is not None,
             coroutine=lambda reader: reader.aread(1),
         ),
+        Role(
+            name="store writer",
+            other="store reader",
+            add=_add_store,
+            of_heap=ipcheap.Heap.store_writer,
+            of_channel=ipcheap.Store.writer,
+            act=lambda writer, _: writer.put("key", b"x"),
+            attempt=lambda writer: writer.put("key", b"x") > 0,
+            coroutine=_put_in_a_coroutine,
+            side="writer",
+            waits=False,
+            size="depth",
+        ),
+        Role(
+            name="store reader",
+            other="store writer",
+            add=_add_store,
+            of_heap=ipcheap.Heap.store_reader,
+            of_channel=ipcheap.Store.reader,
+            act=lambda reader, timeout: bytes(reader.next(timeout)),
+            attempt=lambda reader: reader.try_next() is not None,
+            coroutine=lambda reader: reader.anext(),
+            side="reader",
+            shared=True,
+            size="depth",
+        ),
     )
 }
 
@@ -142,4 +195,4 @@ def use_channel(channel: Any, name: str) -> tuple[Any, ...]:
     role = ROLES[name]
     with role.of_channel(channel, peers.PATIENCE) as endpoint:
         role.act(endpoint, peers.PATIENCE)
-        return channel.id, channel.capacity
+        return channel.id, getattr(channel, role.size)

@@ -25,7 +25,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SHORT = 0.05
-SENDERS = [role for role in ROLES.values() if role.send_many]
+
+
+def some(roles: Callable[[Role], object]) -> pytest.MarkDecorator:
+    """Run a test for some of the roles only."""
+    return pytest.mark.parametrize(
+        "role", [*filter(roles, ROLES.values())], ids=lambda role: role.name, indirect=True
+    )
+
+
+exclusive = some(lambda role: not role.shared)
+shared = some(lambda role: role.shared)
+waiting = some(lambda role: role.waits)
+never_waiting = some(lambda role: not role.waits)
+sending = some(lambda role: role.send_many)
 
 
 @pytest.fixture(params=ROLES.values(), ids=lambda role: role.name)
@@ -84,16 +97,17 @@ def all_raise(error: str) -> dict[str, str]:
 # Claims -------------------------------------------------------------------------------------
 
 
+@exclusive
 def test_a_side_has_one_holder_and_its_name_is_told(
     heap: ipcheap.Heap, role: Role, mine: Any
 ) -> None:
-    with pytest.raises(ipcheap.ChannelBusy, match=rf"'c'.*{role.name} side.*{os.getpid()}"):
+    with pytest.raises(ipcheap.ChannelBusy, match=rf"'c'.*{role.text} side.*{os.getpid()}"):
         role.of_heap(heap, "c")
     mine.close()
     role.of_heap(heap, "c").close()
     with peers.run(endpoints.hold, heap, role.name) as peer:
         peer.hear()
-        with pytest.raises(ipcheap.ChannelBusy, match=rf"'c'.*{role.name} side.*{peer.pid}"):
+        with pytest.raises(ipcheap.ChannelBusy, match=rf"'c'.*{role.text} side.*{peer.pid}"):
             role.of_heap(heap, "c", SHORT)
         threading.Timer(0.2, peer.tell, ["close"]).start()
         with role.of_heap(heap, "c", peers.PATIENCE):
@@ -102,6 +116,20 @@ def test_a_side_has_one_holder_and_its_name_is_told(
         peer.tell("end")
 
 
+@shared
+def test_a_side_may_have_any_number_of_holders(heap: ipcheap.Heap, role: Role, mine: Any) -> None:
+    with role.of_heap(heap, "c") as another, peers.run(endpoints.hold, heap, role.name) as peer:
+        assert peer.hear() == "claimed"
+        with other(heap, role) as sender:
+            ROLES[role.other].act(sender, 0)
+            peer.tell("act")
+            assert peer.hear() == "done"
+            role.act(another, peers.PATIENCE)
+            role.act(mine, peers.PATIENCE)
+        peer.tell("end")
+
+
+@exclusive
 def test_the_side_of_a_killed_holder_can_be_claimed(heap: ipcheap.Heap, role: Role) -> None:
     with peers.run(endpoints.hold, heap, role.name) as peer:
         peer.hear()
@@ -146,11 +174,12 @@ def test_its_channel_pickles_and_the_endpoint_does_not(
     assert (again, hash(again)) == (channel, hash(channel))
     with pytest.raises(TypeError, match="pass its channel"):
         pickle.dumps(mine)
-    if not role.send_many:
+    if not role.sends:
         with other(heap, role) as sender:
             ROLES[role.other].act(sender, 0)
     mine.close()
-    assert peers.call(endpoints.use_channel, channel, role.name) == ("c", channel.capacity)
+    assert getattr(channel, role.size) == 2
+    assert peers.call(endpoints.use_channel, channel, role.name) == ("c", 2)
 
 
 # Closing ------------------------------------------------------------------------------------
@@ -168,7 +197,7 @@ def test_close_is_idempotent_and_final(role: Role, mine: Any) -> None:
     assert errors(role, mine) == all_raise("EndpointClosed")
     with pytest.raises(ValueError, match="closed"):
         role.act(mine, 0)
-    assert mine.statistics().capacity == 2
+    expect_counted(role, mine.statistics())
     with mine:
         pass
 
@@ -180,8 +209,7 @@ def test_a_closed_heap_has_closed_it(heap: ipcheap.Heap, heap_name: str, role: R
         assert mine.closed
         assert errors(role, mine) == all_raise("HeapClosed")
         mine.close()
-    with other(heap, role) as peer, pytest.raises(ipcheap.ChannelClosed):
-        stalled_act(ROLES[role.other], peer)
+    expect_the_end(heap, role)
 
 
 def stalled_act(role: Role, endpoint: Any) -> None:
@@ -190,19 +218,32 @@ def stalled_act(role: Role, endpoint: Any) -> None:
         role.act(endpoint, peers.PATIENCE)
 
 
+def expect_the_end(heap: ipcheap.Heap, role: Role) -> None:
+    """Expect that the other side finds this one closed, as soon as it would have to wait for it."""
+    with other(heap, role) as peer:
+        if ROLES[role.other].waits:
+            with pytest.raises(ipcheap.ChannelClosed):
+                stalled_act(ROLES[role.other], peer)
+        if role.shared:
+            store: Any = heap.channel("c")
+            peers.until(lambda: store.readers() == [])
+
+
+def expect_counted(role: Role, statistics: Any) -> None:
+    assert dataclasses.asdict(statistics).items() >= role.counted.items()
+
+
 def test_what_is_dropped_is_closed_with_a_warning(heap: ipcheap.Heap, role: Role) -> None:
     mine = role.of_heap(heap, "c")
     with pytest.warns(ResourceWarning, match="unclosed.*'c'"):
         del mine
-    with other(heap, role) as peer, pytest.raises(ipcheap.ChannelClosed):
-        stalled_act(ROLES[role.other], peer)
+    expect_the_end(heap, role)
     role.of_heap(heap, "c").close()
 
 
 def test_a_threads_end_closes_what_it_claimed(heap: ipcheap.Heap, role: Role) -> None:
     mine = threads.call(lambda: role.of_heap(heap, "c"))
-    with other(heap, role) as peer, pytest.raises(ipcheap.ChannelClosed):
-        stalled_act(ROLES[role.other], peer)
+    expect_the_end(heap, role)
     assert set(errors(role, mine).values()) <= {"EndpointClosed", "WrongThread"}
     mine.close()
     role.of_heap(heap, "c").close()
@@ -211,8 +252,7 @@ def test_a_threads_end_closes_what_it_claimed(heap: ipcheap.Heap, role: Role) ->
 def test_a_normal_end_of_the_process_closes_it(heap: ipcheap.Heap, role: Role) -> None:
     with peers.run(endpoints.end_without_closing, heap, role.name) as process:
         assert process.wait() == 0
-    with other(heap, role) as peer, pytest.raises(ipcheap.ChannelClosed):
-        stalled_act(ROLES[role.other], peer)
+    expect_the_end(heap, role)
 
 
 # Threads and processes ------------------------------------------------------------------------
@@ -224,7 +264,7 @@ def test_only_the_thread_that_claimed_it_may_use_it(role: Role, mine: Any) -> No
         threads.call(lambda: role.act(mine, 0))
     with pytest.raises(RuntimeError):
         threads.call(mine.close)
-    assert threads.call(mine.statistics).capacity == 2
+    expect_counted(role, threads.call(mine.statistics))
     assert not mine.closed
 
 
@@ -267,6 +307,7 @@ def test_wait_peer_waits_for_a_living_other_side(heap: ipcheap.Heap, role: Role,
         mine.wait_peer(timeout=SHORT)
 
 
+@waiting
 @pytest.mark.parametrize("kill", [False, True], ids=["closed", "died"])
 def test_the_end_of_the_other_side_ends_a_wait(
     heap: ipcheap.Heap, role: Role, mine: Any, kill: bool
@@ -276,7 +317,7 @@ def test_the_end_of_the_other_side_ends_a_wait(
         role.stall(mine)
         threading.Timer(0.2, peer.kill if kill else lambda: peer.tell("close")).start()
         error = ipcheap.PeerDied if kill else ipcheap.ChannelClosed
-        with pytest.raises(error, match=f"'c'.*{role.other}"):
+        with pytest.raises(error, match=f"'c'.*{ROLES[role.other].text}"):
             role.act(mine, peers.PATIENCE)
         with pytest.raises(error):
             role.attempt(mine)
@@ -291,6 +332,7 @@ def test_the_end_of_the_other_side_ends_a_wait(
         role.act(mine, 0)
 
 
+@waiting
 def test_a_side_that_was_never_claimed_is_waited_for(role: Role, mine: Any) -> None:
     role.stall(mine)
     assert not role.attempt(mine)
@@ -306,8 +348,11 @@ def test_a_channel_in_use_is_removed_with_force_only(
 ) -> None:
     with pytest.raises(ipcheap.ChannelBusy, match=rf"'c'.*{os.getpid()}"):
         heap.remove_channel("c")
-    role.stall(mine)
-    threading.Timer(0.1, lambda: heap.remove_channel("c", force=True)).start()
+    if role.waits:
+        role.stall(mine)
+        threading.Timer(0.1, lambda: heap.remove_channel("c", force=True)).start()
+    else:
+        heap.remove_channel("c", force=True)
     with pytest.raises(ipcheap.EndpointClosed, match="'c'"):
         role.act(mine, peers.PATIENCE)
     # Pollers and wait() find it ready, so that its user learns of the end.
@@ -324,6 +369,7 @@ def test_a_channel_in_use_is_removed_with_force_only(
 # Waiting --------------------------------------------------------------------------------------
 
 
+@waiting
 def test_time_runs_out_and_changes_nothing(role: Role, mine: Any) -> None:
     role.stall(mine)
     before = dataclasses.asdict(mine.statistics())
@@ -337,12 +383,14 @@ def test_time_runs_out_and_changes_nothing(role: Role, mine: Any) -> None:
             role.act(mine, wrong)
     after = dataclasses.asdict(mine.statistics())
     same = {"capacity", "sent", "received", "written", "read", "writes", "reads", "lost", "held"}
+    same |= {"given", "skipped"}
     assert {k: after[k] for k in same & after.keys()} == {
         k: before[k] for k in same & before.keys()
     }
     assert after["parks"] > before["parks"]
 
 
+@waiting
 def test_the_descriptor_says_whether_there_is_something_to_do(
     heap: ipcheap.Heap, role: Role, mine: Any
 ) -> None:
@@ -370,6 +418,24 @@ def test_the_descriptor_says_whether_there_is_something_to_do(
         assert readable()
 
 
+@never_waiting
+def test_what_never_waits_is_always_ready(heap: ipcheap.Heap, role: Role, mine: Any) -> None:
+    def expect_ready() -> None:
+        assert select.select([mine], [], [], 0)[0] == [mine]
+        assert ipcheap.wait([mine], 0) == [mine]
+        assert role.attempt(mine)
+
+    expect_ready()
+    for kill in (False, True):  # whatever becomes of the other side
+        with peers.run(endpoints.hold, heap, role.other) as peer:
+            peer.hear()
+            expect_ready()
+            peer.kill() if kill else peer.tell("end")
+            peer.wait()
+        expect_ready()
+
+
+@waiting
 def test_another_process_ends_every_kind_of_wait(heap: ipcheap.Heap, role: Role, mine: Any) -> None:
     waits: list[Callable[[], Any]] = [
         lambda: role.act(mine, peers.PATIENCE),
@@ -387,6 +453,7 @@ def test_another_process_ends_every_kind_of_wait(heap: ipcheap.Heap, role: Role,
         peer.tell("end")
 
 
+@waiting
 def test_other_threads_run_while_it_sleeps(role: Role, mine: Any) -> None:
     role.stall(mine)
     turns = 0
@@ -417,25 +484,26 @@ def test_an_exception_of_a_signal_handler_ends_a_wait_and_changes_nothing(
         threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGUSR1]).start()
         wait()
 
-    role.stall(mine)
+    waits: list[Callable[[], Any]] = [lambda: mine.wait_peer(peers.PATIENCE)]
+    if role.waits:
+        role.stall(mine)
+        waits.append(lambda: role.act(mine, peers.PATIENCE))
+        waits.append(lambda: ipcheap.wait([mine], peers.PATIENCE))
     before = signal.signal(signal.SIGUSR1, handle)
     try:
-        waits: list[Callable[[], Any]] = [
-            lambda: role.act(mine, peers.PATIENCE),
-            lambda: mine.wait_peer(peers.PATIENCE),
-            lambda: ipcheap.wait([mine], peers.PATIENCE),
-        ]
         for wait in waits:
             with pytest.raises(KeyboardInterrupt):
                 interrupted(wait)
     finally:
         signal.signal(signal.SIGUSR1, before)
     with other(heap, role) as peer:
-        assert not role.attempt(mine)
-        ROLES[role.other].act(peer, 0)
+        if role.waits:
+            assert not role.attempt(mine)
+            ROLES[role.other].act(peer, 0)
         role.act(mine, 0)
 
 
+@waiting
 def test_what_is_cancelled_has_done_nothing(heap: ipcheap.Heap, role: Role, mine: Any) -> None:
     async def main() -> None:
         for _ in range(3):
@@ -461,22 +529,24 @@ def test_what_is_cancelled_has_done_nothing(heap: ipcheap.Heap, role: Role, mine
 def test_closing_the_heap_ends_every_wait(heap: ipcheap.Heap, role: Role) -> None:
     def waits(mine: Any) -> list[Callable[[], Any]]:
         return [
-            lambda: role.act(mine, peers.PATIENCE),
             lambda: mine.wait_peer(peers.PATIENCE),
+            lambda: role.act(mine, peers.PATIENCE),
             lambda: ipcheap.wait([mine], peers.PATIENCE),
             lambda: asyncio.run(role.coroutine(mine)),
         ]
 
-    for which in range(4):
+    for which in range(4 if role.waits else 1):
         attached = ipcheap.Heap.attach(heap.name or "")
         with role.of_heap(attached, "c") as mine:
-            role.stall(mine)
+            if role.waits:
+                role.stall(mine)
             threading.Timer(0.1, attached.close).start()
             with pytest.raises(ipcheap.HeapClosed):
                 waits(mine)[which]()
             assert mine.closed
 
 
+@waiting
 def test_closing_it_ends_a_coroutine_that_waits(role: Role, mine: Any) -> None:
     async def main() -> None:
         task = asyncio.create_task(role.coroutine(mine))
@@ -489,6 +559,7 @@ def test_closing_it_ends_a_coroutine_that_waits(role: Role, mine: Any) -> None:
     asyncio.run(main())
 
 
+@waiting
 def test_a_task_that_never_has_to_wait_lets_others_run(
     heap: ipcheap.Heap, role: Role, mine: Any
 ) -> None:
@@ -503,7 +574,7 @@ def test_a_task_that_never_has_to_wait_lets_others_run(
     async def main() -> None:
         ticker = asyncio.create_task(tick())
         for _ in range(300):
-            if role.send_many:
+            if role.sends:
                 await role.coroutine(mine)
                 ROLES[role.other].act(peer, 0)
             else:
@@ -523,9 +594,14 @@ def test_statistics_are_frozen_and_count(heap: ipcheap.Heap, role: Role, mine: A
     statistics: Any = mine.statistics()
     assert dataclasses.fields(statistics)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        statistics.parks = 1
+        setattr(statistics, dataclasses.fields(statistics)[0].name, 1)
     assert pickle.loads(pickle.dumps(statistics)) == statistics
-    assert mine.capacity == statistics.capacity == 2
+    assert getattr(mine, role.size) == 2
+    expect_counted(role, statistics)
+    if not role.waits:
+        role.act(mine, 0)
+        assert mine.statistics() != statistics
+        return
     with peers.run(endpoints.hold, heap, role.other) as peer:
         peer.hear()
         role.stall(mine)
@@ -539,7 +615,7 @@ def test_statistics_are_frozen_and_count(heap: ipcheap.Heap, role: Role, mine: A
 # Doing many things ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("role", SENDERS, ids=lambda role: role.name, indirect=True)
+@sending
 @pytest.mark.parametrize("how", ["TimeoutError", "ChannelClosed", "PeerDied", "KeyboardInterrupt"])
 def test_what_is_done_in_part_says_how_much(
     heap: ipcheap.Heap, role: Role, mine: Any, how: str
