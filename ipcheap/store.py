@@ -270,7 +270,7 @@ def _nanoseconds(ttl: Any, never: int) -> int:
     seconds = float(ttl)
     if not seconds > 0:
         raise ValueError(f"ttl must be seconds, more than 0, not {ttl!r}")
-    return never if seconds == _NEVER else max(min(int(seconds * 1e9), _MOST // 2), 1)
+    return never if seconds == _NEVER else max(int(min(seconds * 1e9, _MOST // 2)), 1)
 
 
 def _fill_options(options: CData, given: dict[str, Any]) -> None:
