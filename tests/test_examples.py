@@ -127,6 +127,16 @@ def test_workers_never_mix_the_parameters_of_two_steps() -> None:
     assert all(predictions >= 1 for predictions, _, _ in found)
 
 
+def test_late_followers_get_what_is_still_alive() -> None:
+    lines = run_example("packet_log/packet_log.py", "--packets", "5000", "--ttl", "1")
+    found = {line.split(":")[0]: [*map(int, re.findall(r"\d+", line))] for line in lines}
+    assert found.keys() == {"steady", "restarted", "late"}
+    for levels, alarms, missed in found.values():
+        assert alarms == 100
+        assert levels + missed == 4900
+    assert found["late"][0] == 0
+
+
 def test_workers_are_used_again_for_every_epoch() -> None:
     *epochs, last = run_example("workers/loader.py", "--epochs", "3", "--workers", "3")
     assert [line.split(" in ")[0] for line in epochs] == [
