@@ -137,6 +137,21 @@ def test_late_followers_get_what_is_still_alive() -> None:
     assert found["late"][0] == 0
 
 
+def test_a_dashboard_ends_with_the_newest_values_and_all_alarms() -> None:
+    lines = run_example("dashboard/dashboard.py", "--steps", "100", "--repaint", "0.05")
+    end = lines.index(
+        "at the end: temperature 43.7 °C, pressure 2.0 bar, speed 1600.0 rpm, alarms: 2"
+    )
+    assert end >= 1
+    assert all(line.startswith("temperature ") for line in lines[:end])
+    most = {"temperature": 100, "pressure": 20, "speed": 5}
+    for line, (key, count) in zip(lines[end + 1 : end + 4], most.items(), strict=True):
+        found = re.fullmatch(rf"{key}: (\d+) updates", line)
+        assert found is not None
+        assert 1 <= int(found[1]) <= count
+    assert lines[end + 4 :] == ["step 14: 89.6 °C", "step 76: 89.0 °C"]
+
+
 def test_workers_are_used_again_for_every_epoch() -> None:
     *epochs, last = run_example("workers/loader.py", "--epochs", "3", "--workers", "3")
     assert [line.split(" in ")[0] for line in epochs] == [
