@@ -736,6 +736,34 @@ static void many_are_got_as_of_one_moment(ipcheap_heap *heap) {
 
 /* Records ----------------------------------------------------------------------------------------- */
 
+static void a_chunk_says_which_array_it_is(ipcheap_heap *heap) {
+    struct shop s = open_shop(heap, 35, NULL);
+    const uint64_t shape[] = {3, 5};
+    const ipcheap_array wanted = {.itemsize = 4, .dimensions = 2, .shape = shape, .type = "<f4"};
+    ipcheap_store_key key = number(1);
+    ipcheap_description description;
+    ipcheap_array array;
+    ipcheap_record record;
+    ipcheap_chunk chunk;
+    int64_t length = ipcheap_describe_array(&wanted, &description);
+    EXPECT(length > 0);
+    EXPECT_EQ(ipcheap_allocate_array(heap, &description, (size_t)length, &record), 0);
+    EXPECT_EQ(ipcheap_store_put_record(s.writer, &key, &record, 0, NULL), 0);
+    EXPECT_EQ(get_from(s.reader, 1, &chunk), 1);
+    EXPECT_EQ(chunk.nbytes, 60);
+    memset(&description, 0, sizeof description);
+    EXPECT_EQ(ipcheap_chunk_array(heap, &chunk, &description, &array), length);
+    EXPECT(array.itemsize == 4 && array.dimensions == 2 && !strcmp(array.type, "<f4"));
+    EXPECT(array.shape[0] == 3 && array.shape[1] == 5);
+    EXPECT_EQ(ipcheap_chunk_release(&chunk), 0);
+    EXPECT_EQ(ipcheap_chunk_array(heap, &chunk, &description, &array), IPCHEAP_RECORD);
+    put_text(&s, 1, "no array");
+    EXPECT_EQ(get_from(s.reader, 1, &chunk), 1);
+    EXPECT_EQ(ipcheap_chunk_array(heap, &chunk, &description, &array), IPCHEAP_RECORD);
+    EXPECT_EQ(ipcheap_chunk_release(&chunk), 0);
+    close_shop(&s, 35);
+}
+
 static void records_are_put_without_a_copy(ipcheap_heap *heap) {
     struct shop s = open_shop(heap, 25, NULL);
     struct pair p = pair_of(heap, 26, 4);
@@ -1076,6 +1104,7 @@ int main(void) {
     a_transaction_is_one_commit(heap);
     many_are_put_or_none(heap);
     many_are_got_as_of_one_moment(heap);
+    a_chunk_says_which_array_it_is(heap);
     records_are_put_without_a_copy(heap);
     the_descriptor_says_what_can_be_followed(heap);
     what_was_noticed_makes_no_reader_ready(heap);

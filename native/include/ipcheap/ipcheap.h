@@ -992,6 +992,12 @@ typedef struct ipcheap_chunk_info {
 } ipcheap_chunk_info;
 /* Describes a chunk that is held; any thread may. RECORD if it was released. */
 IPCHEAP_API int ipcheap_chunk_describe(const ipcheap_chunk *chunk, ipcheap_chunk_info *info);
+/*
+ * Copies the description of an array out of a chunk that is held, as ipcheap_array_of() does out of a
+ * record, and returns what that returns. RECORD also if the chunk was released.
+ */
+IPCHEAP_API int64_t ipcheap_chunk_array(ipcheap_heap *heap, const ipcheap_chunk *chunk,
+                                        ipcheap_description *description, ipcheap_array *array);
 
 /* Looking. */
 

@@ -59,3 +59,15 @@ int64_t ipcheap_array_of(ipcheap_heap *heap, const ipcheap_record *record,
     if (array) *array = description_says(description);
     return (int64_t)length;
 }
+
+int64_t ipcheap_chunk_array(ipcheap_heap *heap, const ipcheap_chunk *chunk,
+                            ipcheap_description *description, ipcheap_array *array) {
+    const ipcheap_record same = {
+        .data = at_offset(heap, chunk->offset),
+        .nbytes = chunk->nbytes,
+        .offset = chunk->offset,
+        .form = chunk->form,
+    };
+    if (chunk->data != same.data) return IPCHEAP_RECORD;
+    return ipcheap_array_of(heap, &same, description, array);
+}
