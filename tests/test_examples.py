@@ -225,15 +225,34 @@ def test_a_c_writer_feeds_a_python_reader(prefix: Path, tmp_path: Path) -> None:
 
 @needs_compiler
 @pytest.mark.timeout(280)
+def test_a_c_reader_looks_at_the_frames_of_a_python_writer(prefix: Path, tmp_path: Path) -> None:
+    output = run(
+        *("sh", EXAMPLES / "c_reader" / "run.sh", prefix, tmp_path / "build"),
+        PATH=with_tools(),
+        PYTHON=sys.executable,
+    )
+    assert "writer: put 500 frames" in output
+    assert re.search(r"reader: the first frame of version \d+ is as it was: yes\n", output)
+    found = re.search(
+        r"reader: saw (\d+) frames, the last of version 500 with mean 499\.0\n", output
+    )
+    assert found is not None
+    assert 1 <= int(found[1]) <= 500
+    assert testing.heaps_left("newest-") == []
+
+
+@needs_compiler
+@pytest.mark.timeout(280)
 @pytest.mark.parametrize(
-    ("example", "reads", "says"),
+    ("example", "given", "other", "says"),
     [
-        ("c_producer/producer", "consumer.py", "consumer: received 50 readings"),
-        ("c_writer/writer", "reader.py", "reader: 50 samples of 0.005 s in 1 blocks"),
+        ("c_producer/producer", ["50"], ["consumer.py"], "consumer: received 50 readings"),
+        ("c_writer/writer", ["50"], ["reader.py"], "reader: 50 samples of 0.005 s in 1 blocks"),
+        ("c_reader/reader", [], ["writer.py", "--frames=50"], "of version 50 with mean 49.0"),
     ],
 )
 def test_the_one_line_of_the_readme_builds_the_program(
-    prefix: Path, tmp_path: Path, example: str, reads: str, says: str
+    prefix: Path, tmp_path: Path, example: str, given: list[str], other: list[str], says: str
 ) -> None:
     if shutil.which("pkg-config") is None:
         pytest.skip("no pkg-config")
@@ -245,15 +264,17 @@ def test_the_one_line_of_the_readme_builds_the_program(
     libraries = pc.parents[1]
     run("sh", "-c", f"cd '{tmp_path}' && {line}", PKG_CONFIG_PATH=str(pc.parent))
     heap = f"one-line-{os.getpid()}"
+    script, *options = other
     with subprocess.Popen(
-        [tmp_path / program, heap, "50"],
+        [tmp_path / program, heap, *given],
         env=os.environ | {"LD_LIBRARY_PATH": str(libraries)},
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
         try:
-            output = run(sys.executable, folder / reads, heap)
-            assert process.wait(LIMIT) == 0
+            output = run(sys.executable, folder / script, heap, *options)
+            output += process.communicate(timeout=LIMIT)[0]
+            assert process.returncode == 0
         finally:
             process.kill()
     assert says in output
