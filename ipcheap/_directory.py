@@ -135,7 +135,8 @@ class Directory:
             entry = ffi.new("ipcheap_channel *")
             if lib.ipcheap_find_channel(handle.pointer, key, entry) == 0:
                 others = KINDS[entry.kind]._others(handle, entry) if entry.kind in KINDS else []
-                raise self._busy(channel_id, entry, tuple(_sides(entry)), others)
+                way = "; force=True closes them"
+                raise self._busy(channel_id, entry, tuple(_sides(entry)), others, way)
         self.check(code, channel_id)
 
     def repeat(self, attempt: Callable[[], int], patient: tuple[int, ...], deadline: float) -> int:
@@ -181,6 +182,7 @@ class Directory:
         entry: CData,
         sides: tuple[int, ...],
         others: Iterable[str] = (),
+        way_out: str = "",
     ) -> Exception:
         holder = ffi.new("ipcheap_holder *")
         names = _sides(entry)
@@ -189,8 +191,10 @@ class Directory:
             code = lib.ipcheap_side_holder(self.handle.pointer, entry, side, holder)
             if code >= 0 and holder.pid:
                 held.append(f"the {names[side]} side is held by {holder_text(holder)}")
-        held += [*others, *self._users(entry)]
-        text = " and ".join(held) or "a side is held by a living participant"
+        held += others
+        way_out = way_out if held else ""
+        held += self._users(entry)
+        text = (" and ".join(held) or "a side is held by a living participant") + way_out
         return error(lib.IPCHEAP_CHANNEL_BUSY, self._handle, channel_id, holder=text)
 
     def _users(self, entry: CData) -> list[str]:

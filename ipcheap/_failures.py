@@ -158,7 +158,10 @@ _PLAIN: dict[int, tuple[type[Exception], str]] = {
     ),
     lib.IPCHEAP_HOLDS: (
         errors.RecordError,
-        "{it}: this {side} holds as many chunks as it may; release some, or use a larger hold",
+        (
+            "{it}: this {side} holds as many chunks as it may ({doing}); release some, or add the "
+            "store with a larger hold"
+        ),
     ),
     lib.IPCHEAP_TRANSACTION: (
         ValueError,

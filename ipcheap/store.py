@@ -652,9 +652,12 @@ class StoreWriter(StoreEndpoint, StoreWriterCore):
 
         The array has this `shape` and dtype, and its items are not initialised. It becomes
         read-only when it is put. If the block or the put raises, the array is freed instead. Inside
-        a transaction it is committed with it. `ttl` and errors are those of `put`.
+        a transaction it is committed with it. `ttl` and errors are those of `put`; an array that
+        could never fit is HeapFull immediately.
         """
-        describe(shape, dtype, order)
+        _, nbytes, _ = describe(shape, dtype, order)
+        if nbytes > (self.max_bytes or _MOST):
+            raise HeapFull(self._limit(nbytes))
         return _Loan(self, key, (shape, dtype, order), ttl)
 
     def transaction(self) -> contextlib.AbstractContextManager[None]:
@@ -762,6 +765,8 @@ class StoreWriter(StoreEndpoint, StoreWriterCore):
             for name, limit in (("max_chunks", most), ("max_bytes", most_bytes))
             if limit is not None
         )
+        if self.evict:
+            return f"{it}: one commit would have more than {limits} allows; put less by one commit"
         return (
             f"{it} has as many live chunks or bytes as {limits} allows; delete some, let them "
             "expire, or add it with evict=True"
@@ -1086,4 +1091,6 @@ class StoreReader(StoreEndpoint, StoreReaderCore):
                 f"channel {self._channel!r} of {self._handle}: collections intervened in each of "
                 "1,000 attempts; try again, or get fewer keys at a time"
             )
+        if code == lib.IPCHEAP_HOLDS:
+            doing = f"hold={self.hold}"
         return super()._error(code, doing or "not done", asked)

@@ -123,7 +123,7 @@ def test_a_reader_holds_as_many_chunks_as_the_store_says(heap: ipcheap.Heap) -> 
             lambda: reader.wait_for(1),
         ]
         for call in calls:
-            with pytest.raises(ipcheap.RecordError, match="holds as many chunks as it may"):
+            with pytest.raises(ipcheap.RecordError, match=r"as many chunks as it may \(hold=3\)"):
                 call()
         assert (reader.position, reader.statistics().held) == (1, 3)
         held.pop().release()
@@ -215,6 +215,8 @@ def test_a_full_store_names_the_limit_and_changes_nothing(heap: ipcheap.Heap) ->
         writer.put("a", b"1")
         with pytest.raises(ipcheap.HeapFull, match="101 bytes can never fit"):
             writer.put(2, bytes(101))
+        with pytest.raises(ipcheap.HeapFull, match="104 bytes can never fit"):
+            writer.loan(2, (13,), "f8")
 
 
 def test_the_oldest_make_way_if_the_store_evicts(heap_name: str) -> None:
@@ -232,6 +234,8 @@ def test_the_oldest_make_way_if_the_store_evicts(heap_name: str) -> None:
                     array[:] = n
                 assert reader.get_array(n)[-1] == n
                 writer.put_object(n, bytes(900_000))
+            with pytest.raises(ipcheap.HeapFull, match=r"one commit would .* max_chunks=3 allows"):
+                writer.put_many(dict.fromkeys(range(4), b""))
             with pytest.raises(ipcheap.HeapFull):
                 writer.allocate_record(3 << 20)
             with pytest.raises(ipcheap.HeapFull):

@@ -121,6 +121,8 @@ def test_a_wait_ends_when_another_thread_puts(sides: Sides) -> None:
     thread = threading.Thread(target=put_later)
     with pytest.raises(ipcheap.ChannelClosed):
         reader.next()
+    with pytest.raises(TimeoutError, match="no participant claimed the other side within"):
+        reader.wait_peer(timeout=0)
     thread.start()
     reader.wait_peer(timeout=peers.PATIENCE)
     assert bytes(reader.next(timeout=peers.PATIENCE)) == b"1"
@@ -177,7 +179,8 @@ def test_removal_ends_a_wait_and_leaves_what_is_held(sides: Sides) -> None:
     chunk = reader["a"]
     reader.seek()
     with pytest.raises(
-        ipcheap.ChannelBusy, match=r"writer side is held by .* and it is read by .*this process"
+        ipcheap.ChannelBusy,
+        match=r"writer side is held by .* and it is read by .*this process\); force=True closes",
     ):
         store.heap.remove_channel("values")
     timer = threading.Timer(0.1, store.heap.remove_channel, ["values"], {"force": True})
