@@ -81,6 +81,7 @@ class _Lib:
     PY_VIEWED: Final[int]
     PY_TWICE: Final[int]
     PY_NOT_WHOLE: Final[int]
+    PY_FILLING: Final[int]
     IPCHEAP_SEM_FUTEX: Final[int]
     IPCHEAP_SEM_POSIX: Final[int]
     IPCHEAP_SEM_SYSV: Final[int]

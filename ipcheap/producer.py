@@ -9,7 +9,7 @@ from ._native import address
 from ._types import ProducerCore
 from .errors import RecordError
 from .objects import PICKLE
-from .record import Record, allocate_array, allocate_packed
+from .record import OF_THE_RECORD, Record, allocate_array, allocate_packed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ class Producer(RecordEndpoint, ProducerCore):
             return RecordError("a record is in the list more than once: it would be sent twice")
         if code == lib.PY_NOT_A_RECORD:
             return TypeError(f"this call sends a Record, not {type(record).__name__}")
-        if code in _OF_THE_RECORD:
+        if code in OF_THE_RECORD:
             return record._refusal(code, "sent")
         if code == lib.IPCHEAP_RECORD and record._source.handle is not self._handle:
             return RecordError(
@@ -264,4 +264,3 @@ class _Loan:
 
 
 _ABOUT_SIZE = (lib.IPCHEAP_HEAP_FULL, lib.IPCHEAP_MEMORY_FULL, lib.IPCHEAP_NO_MEMORY)
-_OF_THE_RECORD = (lib.PY_ENDED, lib.PY_VIEWED)

@@ -125,6 +125,11 @@ class Record(RecordCore):
                 f"{self!r}, made at {made_at(self)}, has live views, which could change it after "
                 "it was sent. `del` them first, or fill an array in loan()"
             )
+        if code == lib.PY_FILLING:
+            return RecordError(
+                f"{self!r} cannot be {asked} yet: an assignment is writing to it. Send a record "
+                "from the thread that fills it, or when that thread is done"
+            )
         if code != lib.PY_ENDED:
             return error(code, self._source.handle, self._source.channel)
         where = self._where()
@@ -134,6 +139,8 @@ class Record(RecordCore):
 
 
 _ENDED = ("freed", "sent")
+# What only the record itself explains, by _refusal(), if it cannot be sent.
+OF_THE_RECORD = (lib.PY_ENDED, lib.PY_VIEWED, lib.PY_FILLING)
 
 
 def allocate_array(

@@ -13,7 +13,7 @@ from .array import as_numpy_asks, describe, make_array
 from .channel import Channel, HeapMethods
 from .errors import ChannelClosed, HeapFull, RecordError
 from .objects import PICKLE
-from .record import Record, allocate_array, allocate_packed, array_of, object_of
+from .record import OF_THE_RECORD, Record, allocate_array, allocate_packed, array_of, object_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -736,7 +736,7 @@ class StoreWriter(StoreEndpoint, StoreWriterCore):
     def _record_refused(self, code: int, record: Any) -> NoReturn:
         if code == lib.PY_NOT_A_RECORD:
             raise TypeError(f"this call puts a Record, not {type(record).__name__}")
-        if code in (lib.PY_ENDED, lib.PY_VIEWED):
+        if code in OF_THE_RECORD:
             raise record._refusal(code, "put")
         if code == lib.IPCHEAP_RECORD and record._source.handle is not self._handle:
             raise RecordError(

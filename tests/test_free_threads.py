@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 WORKERS = 6
 ROUNDS = 200
 LONG = 300 << 10  # bytes: copies of so many release the GIL
+SLOW = 64 << 20  # bytes: a copy of so many takes many milliseconds
 
 
 WITHOUT_A_GIL = """
@@ -148,6 +149,64 @@ def test_every_view_of_a_record_is_counted() -> None:
         assert heap.statistics().records == 0
 
 
+def test_a_record_is_not_sent_while_another_thread_fills_it() -> None:
+    """If it were, the rest of the bytes would be written to memory that others may use by then."""
+    whole = b"x" * SLOW
+    early = 0  # how often the assignment had begun, and had not ended
+    with ipcheap.Heap.create(None, 3 * SLOW, shm="memfd") as heap, ThreadPoolExecutor(1) as pool:
+        heap.add_record_channel("out")
+        with heap.producer("out") as producer, heap.consumer("out") as consumer:
+
+            def send(record: ipcheap.Record) -> None:
+                producer.send_record(record, 0)
+
+            def send_as_list(record: ipcheap.Record) -> None:
+                producer.send_records([record], 0)
+
+            def fill(record: ipcheap.Record) -> None:
+                record[:] = whole
+
+            for number in range(8):
+                record = heap.allocate_record(SLOW)
+                record[0] = record[-1] = 0
+                filled = pool.submit(fill, record)
+                while record[0] == 0:
+                    pass
+                try:
+                    (send if number % 2 else send_as_list)(record)
+                except ipcheap.RecordError:
+                    early += 1
+                    assert consumer.pending == 0
+                    filled.result(peers.PATIENCE)
+                    send(record)
+                with consumer.recv_record(0) as received:
+                    assert bytes(received) == whole
+                filled.result(peers.PATIENCE)
+    assert early > 0
+
+
+def test_a_record_is_not_sent_by_what_is_assigned_to_it() -> None:
+    with ipcheap.Heap.create(None, "1MiB", shm="memfd") as heap:
+        heap.add_record_channel("out")
+        store = heap.add_store("store")
+        with heap.producer("out") as producer, store.writer() as writer:
+            record = heap.allocate_record(64)
+
+            class Sends:
+                def __index__(self) -> int:
+                    with pytest.raises(ipcheap.RecordError, match="cannot be sent yet"):
+                        producer.send_record(record)
+                    with pytest.raises(ipcheap.RecordError, match="cannot be put yet"):
+                        writer.put_record("key", record)
+                    return 7
+
+            record[0] = Sends()
+            record[Sends()] = 8  # type: ignore[index]
+            assert (record[0], record[7]) == (7, 8)
+            producer.send_record(record)
+            assert heap.check() == []
+
+
 def test_a_received_record_ends_once_while_its_consumer_is_closed() -> None:
     """The consumer's own thread frees what another thread, by closing the heap, keeps."""
     for number in range(ROUNDS):
@@ -186,13 +245,25 @@ CLEAN = (
 )
 
 
+def how(found: bytes, right: bytes) -> str:
+    """Return how received bytes differ from what was sent."""
+    if len(found) != len(right):
+        return f"{len(found)} bytes, not a multiple of 8"
+    wrong = [at for at, (one, other) in enumerate(zip(found, right, strict=True)) if one != other]
+    first, last = wrong[0], wrong[-1]
+    return (
+        f"{len(wrong)} of {len(found)} bytes are wrong, from {first} to {last}, "
+        f"{found[first : first + 24].hex()} instead of {right[first : first + 24].hex()}"
+    )
+
+
 class Torture:
     """Threads that use one heap in all ways, until it is closed under them."""
 
     def __init__(self, heap: ipcheap.Heap, seed: int) -> None:
         self.heap = heap
         self.seed = seed
-        self.shared: list[ipcheap.Record | None] = [None] * 8
+        self.shared: list[ipcheap.Record | None] = [None] * 8  # only the first four are sent
         self.borrowed: list[object] = [None] * 4  # endpoints and windows of other threads
         self.over = threading.Event()
         self.counts = [0] * 5 * WORKERS
@@ -233,7 +304,8 @@ class Torture:
                     received = list(consumer.recv_records(8))
                 for data in received:
                     found = bytes(data)  # type: ignore[call-overload]
-                    assert found == expected.to_bytes(8, "little") * (len(found) // 8)
+                    right = expected.to_bytes(8, "little") * (len(found) // 8)
+                    assert found == right, f"way {way}, message {expected}: {how(found, right)}"
                     expected += 1
                     self.counts[WORKERS + me] += 1
                     if isinstance(data, ipcheap.Record) and way == 2:
@@ -242,12 +314,16 @@ class Torture:
                         data.free()
 
     def share(self, me: int) -> None:
-        """Do to other threads' records what one can do to records."""
+        """Do to other threads' records what one can do to records.
+
+        Nothing writes through the views of a record that another thread may send: what it writes
+        could be in the next message to use that memory.
+        """
         dice = random.Random(self.seed * 7 + me)
         with self.heap.producer(f"shared {me}", None) as producer:
             for number in itertools.count():
                 at = dice.randrange(8)
-                record = self.shared[at]
+                record, is_sent = self.shared[at], at < 4
                 with contextlib.suppress(ipcheap.RecordError, BufferError):
                     if record is None or number % 16 == 0:
                         self.shared[at] = self.heap.allocate_record(dice.choice([64, 4096, LONG]))
@@ -257,7 +333,7 @@ class Torture:
                         record.free()
                     elif way == 1:
                         record.keep()
-                    elif way == 2:
+                    elif way == 2 and is_sent:
                         producer.try_send_record(record)
                     elif way == 3:
                         record[: len(record)] = bytes(len(record))
@@ -269,8 +345,11 @@ class Torture:
                         record[dice.randrange(8)] = record[0]
                     elif way == 6:
                         with record:
-                            memoryview(record)[:8] = b"12345678"
-                    else:
+                            view = memoryview(record)
+                            if not is_sent:
+                                view.cast("B")[:8] = b"12345678"
+                            assert len(bytes(view)) == view.nbytes
+                    elif is_sent:
                         producer.send_records([record, self.heap.allocate_record(64)], 0.01)
                 self.counts[2 * WORKERS + me] += 1
 

@@ -143,7 +143,9 @@ static void fill_part(py_record *self, Py_ssize_t start, const ipcheap_bytes *fr
         return;
     }
     self->slices++; /* a long copy releases the GIL: the memory must stay until it is done */
+    self->fills++;  /* and must stay ours */
     copy_bytes(self->heap, to, from->data, (size_t)from->nbytes);
+    self->fills--;
     record_unview(self);
 }
 
@@ -181,13 +183,21 @@ static int set_slice(py_record *self, PyObject *key, PyObject *value) {
     return usable ? fits ? 1 : -1 : 0;
 }
 
+static void add_fills(py_record *self, int count) {
+    LOCK((PyObject *)self);
+    self->fills += count;
+    UNLOCK();
+}
+
 static int record_set_item(PyObject *object, PyObject *key, PyObject *value) {
     int set = value ? set_slice((py_record *)object, key, value) : 0;
     if (set) return set > 0 ? 0 : -1;
+    int error = -1;
+    add_fills((py_record *)object, 1); /* what the view calls may be any Python code */
     PyObject *view = record_view(object, NULL);
-    if (!view) return -1;
-    int error = value ? PyObject_SetItem(view, key, value) : PyObject_DelItem(view, key);
-    Py_DECREF(view);
+    if (view) error = value ? PyObject_SetItem(view, key, value) : PyObject_DelItem(view, key);
+    Py_XDECREF(view);
+    add_fills((py_record *)object, -1);
     return error;
 }
 
@@ -413,6 +423,7 @@ static inline int outgoing(PyObject *object, ipcheap_heap *heap) {
     int error = unusable(self);
     if (error) return error;
     if (self->heap != heap && (!heap || !ipcheap_same(self->heap, heap))) return IPCHEAP_RECORD;
+    if (self->fills) return PY_FILLING;
     return record_made && views(self) > self->lent ? PY_VIEWED : 0;
 }
 

@@ -40,6 +40,7 @@ enum {
     PY_RAISED = -106,       /* a Python exception has been set */
     PY_OBJECTS = -107,      /* the bytes are addresses of Python objects */
     PY_NOT_WHOLE = -108,    /* the bytes are no whole number of items */
+    PY_FILLING = -109,      /* an assignment is writing to the record */
 };
 enum { PY_BATCH = 64, PY_PIECES = 0x316A626F /* "obj1" in memory */ };
 
@@ -62,6 +63,7 @@ typedef struct py_record {
     uint32_t forks; /* ipcheap_forks() when it was made: a child may not touch it */
     enum fate fate;
     Py_ssize_t slices;      /* of views; each keeps the record alive */
+    int fills;              /* assignments that are writing to it: it cannot be sent meanwhile */
     int lingers;            /* the record is freed, the memory will be with the last slice */
     int lent;               /* arrays that a loan has given out */
     const PyObject *listed; /* a list that is being checked, in which it was met */
