@@ -15,6 +15,8 @@
  *     whole ring is detached: taken out of the channel as by ipcheap_keep(), so that the
  *     producer can go on. A detached record is not redelivered if its holder is killed.
  *   - A record handle is a plain struct without a lock: use it in one thread at a time.
+ *   - A chunk of a store keeps its memory as long as a reader holds it. The writer never waits for
+ *     readers, so it gets HEAP_FULL if they hold too much.
  *   - The library never parses names. You open the kernel object and pass its descriptor. The
  *     library keeps a duplicate, so you may close yours afterwards.
  *
@@ -760,14 +762,19 @@ IPCHEAP_API void ipcheap_view_drop(ipcheap_view *view);
 /* Stores --------------------------------------------------------------------------- */
 /*
  * Keyed chunks from one writer to many readers, which hold them in place. A chunk is immutable. Each
- * commit has a version, from 1; it is live until it is replaced, deleted, evicted or expired.
+ * change has a version, from 1, in the whole store. A chunk is live until it is replaced, deleted,
+ * evicted or expired; then it is dead, and its memory is given back when no reader holds it.
+ *
+ *     ipcheap_add_store(heap, &id, &options, &store);
+ *     ipcheap_store_key_of(&key, IPCHEAP_KEY_TEXT, "frame", 5);
  *
  *     ipcheap_claim(heap, &store, IPCHEAP_WRITER, &writer);
  *     ipcheap_store_put(writer, &key, frame, nbytes, 0, &version);
  *
  *     ipcheap_claim(heap, &store, IPCHEAP_READER, &reader);
- *     if (ipcheap_store_get(reader, &key, 0, &chunk) == 1) {
+ *     while (ipcheap_store_wait_for(reader, &key, version, -1, &chunk) == 0) {
  *         show(chunk.data, chunk.nbytes);
+ *         version = chunk.version;
  *         ipcheap_chunk_release(&chunk);
  *     }
  *
@@ -805,7 +812,7 @@ IPCHEAP_API int ipcheap_store_key_of(ipcheap_store_key *key, int kind, const voi
                                      size_t length);
 
 typedef struct ipcheap_store_options {
-    uint32_t given;      /* which of the following count: IPCHEAP_DEPTH, ... */
+    uint32_t given;      /* which of the following count: IPCHEAP_GIVEN_DEPTH, ... */
     uint32_t flags;      /* 0 or IPCHEAP_EVICT */
     uint64_t depth;      /* chunks of a key that are live at the same time, at least 1; 1 */
     int64_t ttl_ns;      /* of a chunk whose put says nothing else; 0: indefinitely; 0 */
@@ -828,8 +835,9 @@ enum {
 /*
  * Adds a store, or takes the one that exists if the given options are its own. An option that is not
  * given takes an existing store as it is, and a new one gets the default, which the list above has
- * last. NULL takes an existing store, or returns CHANNEL_NOT_FOUND. CHANNEL_TYPE if the channel is
- * of another kind, or an option differs; BAD_VALUE for what no store can have.
+ * last. So options of zeros add a store with the defaults. NULL takes an existing store, or returns
+ * CHANNEL_NOT_FOUND. CHANNEL_TYPE if the channel is of another kind, or an option differs; BAD_VALUE
+ * for what no store can have.
  */
 IPCHEAP_API int ipcheap_add_store(ipcheap_heap *heap, const ipcheap_key *key,
                                   const ipcheap_store_options *options, ipcheap_channel *channel);
@@ -905,7 +913,10 @@ IPCHEAP_API int64_t ipcheap_store_collect(ipcheap_endpoint *writer);
 /* What the library knows of a reader's holds. */
 typedef struct ipcheap_holds ipcheap_holds;
 
-/* A chunk that a reader holds: its bytes do not change until it is released, whatever happens. */
+/*
+ * A chunk that a reader holds: its bytes do not change until it is released, whatever happens. The
+ * struct may be copied and passed on; release it once.
+ */
 typedef struct ipcheap_chunk {
     const void *data; /* 64-byte aligned; NULL: released, or none */
     uint64_t nbytes;
@@ -955,8 +966,9 @@ IPCHEAP_API int64_t ipcheap_store_keys(ipcheap_endpoint *reader, ipcheap_store_e
 
 /*
  * Gets the live chunk with the smallest version above the reader's position, and moves the position
- * there. WOULD_BLOCK if there is none yet; CHANNEL_CLOSED or PEER_DIED if there is none and the writer
- * has closed or died. HOLDS as ipcheap_store_get(): then the position has not moved.
+ * there. Returns 0. Never waits: WOULD_BLOCK if there is none yet, and ipcheap_wait() waits for it;
+ * CHANNEL_CLOSED or PEER_DIED if there is none and the writer has closed or died. HOLDS as
+ * ipcheap_store_get(): then the position has not moved.
  */
 IPCHEAP_API int ipcheap_store_next(ipcheap_endpoint *reader, ipcheap_chunk *chunk);
 /* Returns the reader's position: 0 at its claim. */
@@ -969,9 +981,9 @@ IPCHEAP_API int ipcheap_store_seek(ipcheap_endpoint *reader, uint64_t version, u
  */
 IPCHEAP_API int ipcheap_store_notice(ipcheap_endpoint *reader, uint64_t version);
 /*
- * Gets the newest chunk of a key as soon as its version is above `newer_than`. Only commits of that key
- * wake it, or any commit if there is no such key yet. Does not move the position. CHANNEL_CLOSED or
- * PEER_DIED if it would have to wait and the writer has closed or died.
+ * Gets the newest chunk of a key as soon as its version is above `newer_than`. Returns 0. Only commits of
+ * that key wake it, or any commit if there is no such key yet. Does not move the position. CHANNEL_CLOSED
+ * or PEER_DIED if it would have to wait and the writer has closed or died; HOLDS as ipcheap_store_get().
  */
 IPCHEAP_API int ipcheap_store_wait_for(ipcheap_endpoint *reader, const ipcheap_store_key *key,
                                        uint64_t newer_than, int64_t timeout_ns,
