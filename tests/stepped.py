@@ -39,6 +39,7 @@ _LOCK = CALLS.index("fcntl")
 _SKIPPED = dict.fromkeys(("nanosleep", "clock_nanosleep"), 0)
 _SKIPPED |= dict.fromkeys(("semtimedop", "futex", "futex_waitv"), errno.EINTR)
 
+_MOST_LOCKS = 2  # in a row that an act has which need not wait: a slot, and the end of the creation
 _LONGEST_TURN = 200  # stops: more than any act has that need not wait
 
 _TRACE_ME, _CONTINUE, _SET_OPTIONS, _GET_EVENT = 0, 7, 0x4200, 0x4201
@@ -75,6 +76,7 @@ class Stepped:
 
     def __init__(self, body: Callable[[], None]) -> None:
         self.stops = 0  # in this act
+        self.locks = 0  # in a row, up to this stop
         self.ended = False
         self._event = ctypes.c_ulong()
         self._place = ctypes.addressof(self._event)
@@ -112,6 +114,7 @@ class Stepped:
         _ptrace(_GET_EVENT, self.pid, self._place)
         self.at = self._event.value
         self.stops += 1
+        self.locks = self.locks + 1 if self.at == _LOCK else 0
 
     def kill(self) -> None:
         """Kill it where it stands."""
@@ -153,7 +156,6 @@ def interleave(
     number = turn = 0
     while going:
         actor = actors[number]
-        before = actor.at
         turn += 1
         actor.step()
         over = actor.pauses
@@ -162,8 +164,8 @@ def interleave(
             over = True
         if over:
             going.remove(number)
-        elif not (before == actor.at == _LOCK or turn > _LONGEST_TURN or changes(actor)):
-            continue  # an actor that locks twice in a row, or takes so long, waits for another one
+        elif not (actor.locks > _MOST_LOCKS or turn > _LONGEST_TURN or changes(actor)):
+            continue  # an actor that locks so often, or takes so long, waits for another one
         turn = 0
         if going:
             number = chance.choice([other for other in going if other != number] or going)
