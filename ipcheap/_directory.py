@@ -77,9 +77,12 @@ class Directory:
         """Return the core's entry of a channel that is ready; ChannelNotFound at the deadline."""
         entry, key = ffi.new("ipcheap_channel *"), key_of(channel_id)
         handle = self.handle
+        pointer = handle.pointer
+        if lib.ipcheap_find_channel(pointer, key, entry) == 0 and _is_ready(handle, entry):
+            return entry
 
         def attempt() -> int:
-            code = int(lib.ipcheap_find_channel(handle.pointer, key, entry))
+            code = int(lib.ipcheap_find_channel(pointer, key, entry))
             if code == 0 and not _is_ready(handle, entry):
                 return lib.IPCHEAP_CHANNEL_NOT_FOUND
             return code
