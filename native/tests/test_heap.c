@@ -162,7 +162,34 @@ static void rebuilding_the_indices_leaves_slabs_alone(void) {
     close(fd);
 }
 
+static void the_header_of_a_file_is_read_without_attaching(void) {
+    int fd = new_segment(16 * MIB);
+    ipcheap_heap *heap = attach(fd);
+    ipcheap_heap_info read, described;
+    memset(&read, 0xFF, sizeof read);
+    EXPECT_EQ(ipcheap_read_header(fd, -1, &read), 0);
+    EXPECT_EQ(ipcheap_heap_describe(heap, &described), 0);
+    EXPECT_EQ(read.capacity, 16 * MIB);
+    EXPECT_EQ(read.identity, described.identity);
+    EXPECT_EQ(read.created_ns, described.created_ns);
+    EXPECT_EQ(read.inode, described.inode);
+    EXPECT_EQ(read.participants, 0);
+    EXPECT_EQ(read.open, 0);
+    ipcheap_release(heap);
+    EXPECT_EQ(ftruncate(fd, 4096), 0); /* a header of more than there is */
+    EXPECT_EQ(ipcheap_read_header(fd, -1, &read), IPCHEAP_FORMAT_MISMATCH);
+    EXPECT_EQ(ftruncate(fd, 64), 0);
+    EXPECT_EQ(ipcheap_read_header(fd, -1, &read), IPCHEAP_FORMAT_MISMATCH);
+    EXPECT_EQ(ftruncate(fd, 0), 0);
+    EXPECT_EQ(ipcheap_read_header(fd, -1, &read), IPCHEAP_NOT_FORMATTED);
+    EXPECT_EQ(ftruncate(fd, 4096), 0); /* a hole */
+    EXPECT_EQ(ipcheap_read_header(fd, -1, &read), IPCHEAP_NOT_FORMATTED);
+    EXPECT_EQ(ipcheap_formatted(fd, -1), 0);
+    close(fd);
+}
+
 int main(void) {
+    the_header_of_a_file_is_read_without_attaching();
     rebuilding_the_indices_leaves_slabs_alone();
     a_slab_that_was_taken_leads_nowhere();
     sizes_from_nothing_to_half_a_gigabyte();

@@ -192,7 +192,12 @@ IPCHEAP_API const char *ipcheap_bad_variable(const char **words);
  */
 IPCHEAP_API int ipcheap_pause_populating(void);
 IPCHEAP_API void ipcheap_resume_populating(void);
-/* Reads the header of a heap without attaching. Fails as ipcheap_attach() does. */
+/*
+ * Reads what never changes in the header of a heap, without attaching. A file is not mapped. Does
+ * not count participants. Fails as ipcheap_attach() does.
+ */
+IPCHEAP_API int ipcheap_read_header(int fd, int shmid, ipcheap_heap_info *info);
+/* Reads the header of a heap, and counts participants. Fails as ipcheap_attach() does. */
 IPCHEAP_API int ipcheap_inspect(int fd, int shmid, ipcheap_heap_info *info);
 /*
  * Returns 1 if a living process has the heap of that file open, 0 if none has. Also tells it of a

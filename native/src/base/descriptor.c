@@ -38,11 +38,16 @@ int descriptor_note(int fd, struct descriptor *noted) {
 
 /* Gives a description that has just been opened a position that no other has, and notes it. */
 static int mark(int fd, struct descriptor *noted) {
-    off_t position = (off_t)(os_random() & POSITIONS);
-    if (lseek(fd, position, SEEK_SET) < 0) {} /* then position 0 is what is compared */
-    int error = descriptor_note(fd, noted);
-    if (error) os_close(fd);
-    return error;
+    struct stat status;
+    if (fstat(fd, &status)) {
+        os_close(fd);
+        return IPCHEAP_SYSTEM;
+    }
+    *noted = (struct descriptor){fd, status.st_dev, status.st_ino, -1};
+    if (!S_ISREG(status.st_mode)) return 0;
+    noted->position = lseek(fd, (off_t)(os_random() & POSITIONS), SEEK_SET);
+    if (noted->position < 0) noted->position = lseek(fd, 0, SEEK_CUR); /* it cannot be moved */
+    return 0;
 }
 
 /* Fills in "/proc/self/fd/N" without stdio, which a forked child must not use here. */

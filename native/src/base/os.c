@@ -138,12 +138,17 @@ int os_at_fork(void (*before)(void), void (*in_parent)(void), void (*in_child)(v
     return thread_error(FAULT(ENOMEM) ? ENOMEM : pthread_atfork(before, in_parent, in_child));
 }
 
+static _Atomic uint64_t own_namespace; /* 0: not looked up, or not known */
+
 /* Held in calls of the C library that take a lock which it does not release in a forked child. */
 static pthread_mutex_t library_mutex = PTHREAD_MUTEX_INITIALIZER;
 
 void os_before_fork(void) { pthread_mutex_lock(&library_mutex); }
 
-void os_after_fork(void) { pthread_mutex_unlock(&library_mutex); }
+void os_after_fork(void) {
+    own_namespace = 0;
+    pthread_mutex_unlock(&library_mutex);
+}
 
 /* This process and thread */
 
@@ -152,8 +157,9 @@ uint32_t os_process_id(void) { return (uint32_t)getpid(); }
 uint32_t os_thread_id(void) { return (uint32_t)syscall(SYS_gettid); }
 
 uint64_t os_process_namespace(void) {
-    struct stat status;
-    return stat("/proc/self/ns/pid", &status) ? 0 : status.st_ino;
+    uint64_t known = own_namespace;
+    if (!known) own_namespace = known = inode_of("/proc/self/ns/pid");
+    return known;
 }
 
 void os_process_name(char name[16]) {
@@ -337,13 +343,18 @@ void os_close(int fd) {
     if (fd >= 0) close(fd);
 }
 
-bool os_file_path(int fd, char *path, size_t room) {
+bool os_opened_path(int fd, char *path, size_t room) {
     char link[64];
-    struct stat by_path, by_file;
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t length = readlink(link, path, room);
     if (length <= 0 || (size_t)length >= room) return false;
     path[length] = 0;
+    return true;
+}
+
+bool os_file_path(int fd, char *path, size_t room) {
+    struct stat by_path, by_file;
+    if (!os_opened_path(fd, path, room)) return false;
     if (fstat(fd, &by_file) || stat(path, &by_path)) return false;
     return by_path.st_dev == by_file.st_dev && by_path.st_ino == by_file.st_ino;
 }
@@ -363,8 +374,9 @@ int os_file_resize(int fd, uint64_t bytes) {
     return errno == ENOSPC || errno == EFBIG ? IPCHEAP_MEMORY_FULL : IPCHEAP_SYSTEM;
 }
 
+void os_read_nothing_ahead(int fd) { posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM); }
+
 int os_file_read(int fd, uint64_t offset, void *data, size_t bytes) {
-    posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM); /* see os_touch() */
     ssize_t got = FAULT(ENOMEM) ? -1 : pread(fd, data, bytes, (off_t)offset);
     return got < 0 ? IPCHEAP_SYSTEM : (int)got;
 }
@@ -431,8 +443,7 @@ static void *aligned_place(uint64_t bytes) {
     return room + (-(uintptr_t)room & (LARGE_PAGE_BYTES - 1));
 }
 
-/* True if new mappings of this process are populated immediately: mlockall(MCL_FUTURE). */
-static bool mappings_are_populated(void) {
+bool os_mappings_are_locked(void) {
     unsigned char resident = 0;
     int flags = MAP_PRIVATE | MAP_ANONYMOUS;
     void *page = mmap(NULL, SMALL_PAGE_BYTES, PROT_READ | PROT_WRITE, flags, -1, 0);
@@ -440,6 +451,12 @@ static bool mappings_are_populated(void) {
     mincore(page, SMALL_PAGE_BYTES, &resident);
     munmap(page, SMALL_PAGE_BYTES);
     return resident & 1;
+}
+
+/* True if a mapping whose pages have not been touched is locked. */
+static bool is_locked(void *start) {
+    /* Changes nothing in a mapping without pages. The kernel refuses it in one that is locked. */
+    return madvise(start, SMALL_PAGE_BYTES, MADV_DONTNEED) && os_mappings_are_locked();
 }
 
 /*
@@ -472,7 +489,7 @@ void os_stop_populating(unsigned char *gap) { madvise(gap, SMALL_PAGE_BYTES, MAD
 /* These change what happens to new mappings of the process, and nothing else. */
 
 bool os_pause_populating(void) {
-    return mappings_are_populated() && mlockall(MCL_FUTURE | MCL_ONFAULT) == 0;
+    return os_mappings_are_locked() && mlockall(MCL_FUTURE | MCL_ONFAULT) == 0;
 }
 
 int os_pin(void *start, size_t bytes) {
@@ -493,8 +510,7 @@ static bool may_lock(uint64_t bytes) {
     return syscall(SYS_capget, &header, data) == 0 && data[0].effective >> CAP_IPC_LOCK & 1;
 }
 
-void os_lock_lazily(unsigned char *base, uint64_t bytes, uint64_t gap) {
-    bool locks = mappings_are_populated();
+void os_lock_lazily(unsigned char *base, uint64_t bytes, uint64_t gap, bool locks) {
     if (locks) munlock(base, bytes); /* a locked mapping takes no guard */
     if (locks || may_lock(bytes)) os_stop_populating(base + gap);
     if (locks) mlock2(base, bytes, MLOCK_ONFAULT);
@@ -506,9 +522,13 @@ int os_map(int fd, uint64_t bytes, unsigned char **base) {
     /* Only a hint: another thread may have taken the place, and some files align themselves. */
     void *place = aligned_place(bytes), *address = MAP_FAILED;
     if (!FAULT(ENOMEM)) address = mmap(place, bytes, PROT_NONE, flags, fd, 0);
-    if (address == MAP_FAILED && errno == EAGAIN) address = map_unlocked(fd, bytes);
+    bool locks = address == MAP_FAILED && errno == EAGAIN; /* and may lock no more */
+    if (locks) address = map_unlocked(fd, bytes);
     if (address == MAP_FAILED) return errno == ENOMEM ? IPCHEAP_NO_MEMORY : IPCHEAP_SYSTEM;
-    if (mappings_are_populated()) munlock(address, bytes);
+    if (!locks && is_locked(address)) {
+        locks = true;
+        munlock(address, bytes);
+    }
     leave_out_of_core_dumps(address, bytes);
     if (os_backing(fd).touch) madvise(address, bytes, MADV_RANDOM); /* see os_touch() */
     if (FAULT(ENOMEM) || mprotect(address, bytes, PROT_READ | PROT_WRITE)) {
@@ -516,7 +536,7 @@ int os_map(int fd, uint64_t bytes, unsigned char **base) {
         return errno == ENOMEM ? IPCHEAP_NO_MEMORY : IPCHEAP_SYSTEM;
     }
     *base = address;
-    return 0;
+    return locks;
 }
 
 #ifndef MADV_COLLAPSE
@@ -569,12 +589,9 @@ void os_forget(unsigned char *start, uint64_t bytes) {
 
 /* Liveness */
 
-struct hold os_hold(int fd) {
-    struct stat status;
+struct hold os_hold(int fd, uint64_t unit) {
+    size_t bytes = (size_t)unit; /* a file of large pages is mapped in multiples of these */
     struct hold none = {0};
-    if (fstat(fd, &status)) return none;
-    /* A file of large pages is mapped in multiples of these. */
-    size_t bytes = (size_t)greatest((uint64_t)status.st_blksize, 4096);
     void *start = MAP_FAILED;
     if (!FAULT(ENOMEM)) start = mmap(NULL, bytes, PROT_NONE, MAP_SHARED | MAP_NORESERVE, fd, 0);
     if (start == MAP_FAILED) return none;

@@ -40,14 +40,18 @@ void *os_reallocate(void *memory, size_t bytes);
 int os_thread_key(pthread_key_t *key, void (*ended)(void *value));
 int os_thread_keep(pthread_key_t key, const void *value);
 int os_at_fork(void (*before)(void), void (*in_parent)(void), void (*in_child)(void));
-/* For these handlers: between the two no thread is in a call that would leave a lock in a child. */
+/*
+ * For these handlers: between the two no thread is in a call that would leave a lock in a child. A
+ * child calls the second one first: it forgets what was remembered of its parent.
+ */
 void os_before_fork(void);
 void os_after_fork(void);
 
 /* This process and thread --------------------------------------------------------------------- */
 uint32_t os_process_id(void);
 uint32_t os_thread_id(void);
-uint64_t os_process_namespace(void); /* the PID namespace of that id; 0: unknown */
+/* The PID namespace of that id; 0: unknown. Remembered, because a process never changes its own. */
+uint64_t os_process_namespace(void);
 void os_process_name(char name[16]);
 uint64_t os_random(void);
 uint32_t os_only_core(void); /* 1 + the only core this thread may run on; 0: several */
@@ -114,11 +118,15 @@ int os_sysv_find(bool semaphore, bool by_key, int number, struct os_sysv *found)
 
 /* The segment ------------------------------------------------------------------------ */
 void os_close(int fd);
+/* Gets the path that a file was opened by, which may not lead to it any more; false without /proc. */
+bool os_opened_path(int fd, char *path, size_t room);
 /* Gets the path of a file; false if it has none any more, or if /proc is not mounted. */
 bool os_file_path(int fd, char *path, size_t room);
 uint64_t os_file_inode(int fd); /* 0 if that cannot be known */
 int64_t os_file_bytes(int fd);
 int os_file_resize(int fd, uint64_t bytes);
+/* Makes later reads through this description read nothing ahead: os_touch() says why. */
+void os_read_nothing_ahead(int fd);
 int os_file_read(int fd, uint64_t offset, void *data, size_t bytes);
 /* How the file system of a file gives memory. */
 struct backing {
@@ -142,17 +150,20 @@ int os_touch(unsigned char *start, uint64_t bytes);
 /*
  * Maps at a multiple of LARGE_PAGE_BYTES if possible, so that large pages can be mapped whole. A
  * mapping takes no memory that the file does not have yet, even if the process locks all its
- * memory, and is left out of core dumps unless coredump_choice says otherwise.
+ * memory, and is left out of core dumps unless coredump_choice says otherwise. Returns 1 if the
+ * process locks its new mappings, which this one is not, and 0 if it does not.
  */
 int os_map(int fd, uint64_t bytes, unsigned char **base);
 /* Keeps whole pages in memory: 0 or SYSTEM, if the limit for locked memory forbids it. */
 int os_pin(void *start, size_t bytes);
 void os_unpin(void *start, size_t bytes);
+/* True if new mappings of this process are locked, and so populated: mlockall(MCL_FUTURE). */
+bool os_mappings_are_locked(void);
 /*
- * Makes a process that locks its memory lock the pages of a mapping that it touches, instead of
- * populating the mapping. `gap` is the offset of a page that nobody ever touches.
+ * Makes a process that locks its memory, now if `locks` or later, lock the pages of a mapping that it
+ * touches, instead of populating the mapping. `gap` is the offset of a page that nobody ever touches.
  */
-void os_lock_lazily(unsigned char *base, uint64_t bytes, uint64_t gap);
+void os_lock_lazily(unsigned char *base, uint64_t bytes, uint64_t gap, bool locks);
 /*
  * Makes a later mlockall() of this process populate a mapping up to that page only. Linux 6.15;
  * without effect before. Forks of this process then copy the page tables of the mapping.
@@ -189,7 +200,7 @@ struct hold {
     void *start; /* NULL: none */
     size_t bytes;
 };
-struct hold os_hold(int fd);
+struct hold os_hold(int fd, uint64_t unit); /* of the file's memory: struct backing */
 void os_let_go(struct hold *hold);
 int os_byte_share(int fd, uint64_t byte); /* several may; WOULD_BLOCK if another has locked it */
 int os_byte_lock(int fd, uint64_t byte);  /* WOULD_BLOCK if another description has it */

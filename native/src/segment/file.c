@@ -29,18 +29,30 @@ int file_descriptor(ipcheap_heap *heap) {
     return error ? error : fd;
 }
 
+/* Opens a presence through a descriptor of the file. */
+static int presence_open(ipcheap_heap *heap, int file, struct presence *live) {
+    int error = descriptor_reopen(file, &live->lock);
+    if (!error && !heap->closed) error = os_byte_share(live->lock.fd, USERS_BYTE);
+    if (error) {
+        descriptor_close(&live->lock);
+        return error;
+    }
+    live->hold = os_hold(live->lock.fd, heap->backing.unit);
+    heap->presences++;
+    return 0;
+}
+
 int file_open(ipcheap_heap *heap, int fd) {
     char path[PATH_MAX];
     int error = descriptor_reopen(fd, &heap->file);
     if (error) return error;
-    if (os_file_path(fd, path, sizeof path)) {
+    if (os_opened_path(fd, path, sizeof path)) {
         size_t bytes = strlen(path) + 1;
         heap->path = os_allocate_zeroed(1, bytes);
         if (!heap->path) return IPCHEAP_NO_MEMORY;
         memcpy(heap->path, path, bytes);
     }
-    int live = presence_descriptor(heap);
-    return live < 0 ? live : 0;
+    return presence_open(heap, heap->file.fd, &heap->live);
 }
 
 bool file_is_same(const ipcheap_heap *heap, const ipcheap_heap *other) {
@@ -71,19 +83,6 @@ void file_close(ipcheap_heap *heap) {
 }
 
 /* The presence --------------------------------------------------------------------------- */
-
-/* Opens a presence through a descriptor of the file. */
-static int presence_open(ipcheap_heap *heap, int file, struct presence *live) {
-    int error = descriptor_reopen(file, &live->lock);
-    if (!error && !heap->closed) error = os_byte_share(live->lock.fd, USERS_BYTE);
-    if (error) {
-        descriptor_close(&live->lock);
-        return error;
-    }
-    live->hold = os_hold(live->lock.fd);
-    heap->presences++;
-    return 0;
-}
 
 /* Keeps the locks of a presence whose descriptor is lost, if a mapping does. */
 static int presence_set_aside(ipcheap_heap *heap) {
@@ -133,7 +132,7 @@ void presence_after_fork(ipcheap_heap *heap) {
     for (struct presence *p = heap->former; p; p = p->next) p->hold = (struct hold){0};
     if (heap->child) { /* its byte is locked already: by the parent, for this child */
         mine.lock = heap->child_presence;
-        mine.hold = os_hold(mine.lock.fd);
+        mine.hold = os_hold(mine.lock.fd, heap->backing.unit);
         heap->presences++;
         heap->child_presence = NO_DESCRIPTOR;
     }

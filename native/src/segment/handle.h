@@ -91,7 +91,7 @@ struct ipcheap_heap {
     _Atomic uint64_t serial; /* of this handle in this process; fork and closing change it */
     uint64_t process;        /* a random number for this attachment */
     struct descriptor file;  /* the segment, or the file beside a System V one: file.h */
-    char *path;              /* of that file when we attached; NULL if it had none */
+    char *path;              /* that the attached file was opened by; NULL: unknown */
     pthread_mutex_t opening; /* guards `file`; taken after all other locks */
     struct presence live;    /* that this process is alive; under the process mutex */
     uint32_t presences;      /* how many there were so far: the number of `live` */

@@ -91,6 +91,7 @@ static void child_takes_over(ipcheap_heap *heap) {
 }
 
 static void after_fork_in_child(void) {
+    os_after_fork();
     forks++;
     for (struct ipcheap_heap *heap = handles; heap; heap = heap->next_of_process) {
         presence_after_fork(heap);
@@ -114,7 +115,6 @@ static void after_fork_in_child(void) {
     }
     mine = NULL;
     participant_cache.serial = 0;
-    os_after_fork();
     process_leave(); /* the child's only thread is the one that took it */
 }
 

@@ -13,9 +13,11 @@
  *
  *   header_map()             makes the header readable, if there may be one
  *   header_check()           says whether it is the header of a heap of this library's format
+ *   header_read()            does both on a copy of the header of a file, which it does not map
  *   length_check()           says whether a file is as long as its header wants it
  *   ipcheap_found_format()   reads the format's number, whichever it is
- *   ipcheap_formatted()      is the answer of the first two, for a process that may format it
+ *   ipcheap_read_header()    reads what never changes in a heap; also of a longer file
+ *   ipcheap_formatted()      is the answer of that one, for a process that may format it
  *   ipcheap_inspect()        reads header and participants without attaching; also of a longer file
  *   segment_open()           attaches, after all three
  *   ipcheap_has_users()      looks at the locks of the file only, whatever is in it
@@ -96,20 +98,29 @@ int ipcheap_semaphore_bytes(void *bytes, size_t room) {
     return error ? error : (int)os_semaphore_bytes();
 }
 
-/* Maps the header, in System V all of the segment. NOT_FORMATTED or FORMAT_MISMATCH without one. */
-static int header_map(int fd, int shmid, unsigned char **base, uint64_t *bytes) {
+/* Returns 0 and the length of what may be a heap. NOT_FORMATTED or FORMAT_MISMATCH if it is none. */
+static int header_expect(int fd, int shmid, uint64_t *bytes) {
     int64_t have = shmid >= 0 ? os_sysv_bytes(shmid) : os_file_bytes(fd);
     if (have < 0) return (int)have;
     if (have == 0) return IPCHEAP_NOT_FORMATTED;
     if ((uint64_t)have < PAGE) return IPCHEAP_FORMAT_MISMATCH;
     *bytes = (uint64_t)have;
-    if (shmid >= 0) return os_map_sysv(shmid, false, base);
+    if (shmid >= 0) return 0;
     uint64_t magic = 0;
+    os_read_nothing_ahead(fd);
     int got = os_file_read(fd, 0, &magic, sizeof magic); /* touching a hole might raise SIGBUS */
     if (got < 0) return got;
     if (magic == 0) return IPCHEAP_NOT_FORMATTED;
-    if (magic != MAGIC) return IPCHEAP_FORMAT_MISMATCH;
-    return os_map(fd, os_backing(fd).unit, base);
+    return magic == MAGIC ? 0 : IPCHEAP_FORMAT_MISMATCH;
+}
+
+/* Maps the header, in System V all of the segment. NOT_FORMATTED or FORMAT_MISMATCH without one. */
+static int header_map(int fd, int shmid, unsigned char **base, uint64_t *bytes) {
+    int error = header_expect(fd, shmid, bytes);
+    if (error) return error;
+    int locks = shmid >= 0 ? os_map_sysv(shmid, false, base)
+                           : os_map(fd, os_backing(fd).unit, base);
+    return locks < 0 ? locks : 0;
 }
 
 static void header_unmap(int fd, int shmid, unsigned char *base) {
@@ -119,16 +130,18 @@ static void header_unmap(int fd, int shmid, unsigned char *base) {
         os_unmap(base, os_backing(fd).unit);
 }
 
-int ipcheap_formatted(int fd, int shmid) {
-    unsigned char *base;
-    uint64_t bytes = 0;
-    struct geometry geometry;
-    int error = header_map(fd, shmid, &base, &bytes);
-    if (!error) {
-        error = header_check((struct header *)base, bytes, &geometry);
-        header_unmap(fd, shmid, base);
-    }
-    return error == 0 ? 1 : error == IPCHEAP_NOT_FORMATTED ? 0 : error;
+/*
+ * Copies the header of a file and checks it; does not map the file. What its maker has written is
+ * complete in the copy, because the second read begins when the first has returned the magic. A word
+ * that changes later may be torn: only what never changes is to be taken from the copy.
+ */
+static int header_read(int fd, struct header *copy, uint64_t *bytes, struct geometry *geometry) {
+    int error = header_expect(fd, -1, bytes);
+    if (error) return error;
+    int got = os_file_read(fd, 0, copy, sizeof *copy);
+    if (got < 0) return got;
+    if (got < (int)sizeof *copy) return IPCHEAP_FORMAT_MISMATCH;
+    return header_check(copy, *bytes, geometry);
 }
 
 int ipcheap_found_format(int fd, int shmid) {
@@ -142,6 +155,12 @@ int ipcheap_found_format(int fd, int shmid) {
     int format = magic == MAGIC ? (int)(get(&header->format) & INT32_MAX) : 0;
     header_unmap(fd, shmid, base);
     return format;
+}
+
+int ipcheap_formatted(int fd, int shmid) {
+    ipcheap_heap_info info;
+    int error = ipcheap_read_header(fd, shmid, &info);
+    return error == 0 ? 1 : error == IPCHEAP_NOT_FORMATTED ? 0 : error;
 }
 
 /* Formatting ----------------------------------------------------------------------------- */
@@ -188,8 +207,9 @@ static int file_map_new(int fd, uint64_t bytes, const struct geometry *g,
     if (!error) error = os_commit(fd, 0, g->always);
     /* A disk that cannot do this either has no holes: the capacity would not be virtual. */
     if (!error && backing->touch) error = os_punch(fd, g->data_at, PAGE);
-    if (!error) error = os_map(fd, bytes, base);
-    if (error || !backing->touch) return error;
+    int locks = error ? error : os_map(fd, bytes, base);
+    if (locks < 0) return locks;
+    if (!backing->touch) return 0;
     error = os_touch(*base, g->always);
     if (error) os_unmap(*base, bytes);
     return error;
@@ -249,6 +269,29 @@ static int semaphore_open(ipcheap_heap *heap) {
     return 0;
 }
 
+/* Maps a System V segment if it is a heap, and opens the file beside it. */
+static int open_sysv(ipcheap_heap *heap, int fd, int shmid, bool *locks) {
+    uint64_t bytes = 0;
+    int error = header_map(fd, shmid, &heap->base, &bytes);
+    if (error) return error;
+    error = header_check((struct header *)heap->base, bytes, &heap->geometry);
+    *locks = os_mappings_are_locked();
+    return error ? error : file_open(heap, fd);
+}
+
+/* Opens and maps a file if it is a heap. */
+static int open_file(ipcheap_heap *heap, int fd, bool *locks) {
+    struct header header;
+    uint64_t bytes = 0;
+    int error = header_read(fd, &header, &bytes, &heap->geometry);
+    if (!error) error = length_check(bytes, heap);
+    if (!error) error = file_open(heap, fd);
+    if (error) return error;
+    int mapped = os_map(fd, bytes, &heap->base);
+    *locks = mapped == 1;
+    return mapped < 0 ? mapped : 0;
+}
+
 int segment_open(int fd, int shmid, ipcheap_heap **result) {
     ipcheap_heap *heap = os_allocate_zeroed(1, sizeof *heap);
     if (!heap) return IPCHEAP_NO_MEMORY;
@@ -260,22 +303,11 @@ int segment_open(int fd, int shmid, ipcheap_heap **result) {
     heap->child_presence = NO_DESCRIPTOR;
     pthread_mutex_init(&heap->mutex, NULL);
     pthread_mutex_init(&heap->opening, NULL);
-    unsigned char *base;
-    uint64_t bytes = 0;
-    int error = header_map(fd, shmid, &base, &bytes);
+    bool locks = false;
+    int error = heap->sysv ? open_sysv(heap, fd, shmid, &locks) : open_file(heap, fd, &locks);
     if (error) goto fail;
-    error = header_check((struct header *)base, bytes, &heap->geometry);
-    if (!error) error = length_check(bytes, heap);
-    if (heap->sysv)
-        heap->base = base;
-    else
-        header_unmap(fd, shmid, base);
-    if (error) goto fail;
-    error = file_open(heap, fd);
     uint64_t mapped = file_bytes(&heap->geometry, &heap->backing);
-    if (!error && !heap->sysv) error = os_map(fd, mapped, &heap->base);
-    if (error) goto fail;
-    os_lock_lazily(heap->base, mapped, heap->geometry.gap_at);
+    os_lock_lazily(heap->base, mapped, heap->geometry.gap_at, locks);
     heap->header = (struct header *)heap->base;
     heap->pages = at_offset(heap, heap->geometry.pages_at);
     clock_set(heap);
@@ -380,6 +412,26 @@ static void info_fill(const struct header *header, ipcheap_heap_info *info) {
 
 static bool participant_bytes_locked(int fd, uint64_t slot) {
     return os_byte_locked(fd, slot) != 0; /* also if the kernel cannot tell */
+}
+
+int ipcheap_read_header(int fd, int shmid, ipcheap_heap_info *info) {
+    struct header copy;
+    const struct header *header = &copy;
+    unsigned char *base = NULL;
+    uint64_t bytes = 0;
+    struct geometry g;
+    int error;
+    if (shmid < 0) {
+        error = header_read(fd, &copy, &bytes, &g);
+    } else {
+        error = header_map(fd, shmid, &base, &bytes);
+        if (error) return error;
+        header = (struct header *)base;
+        error = header_check(header, bytes, &g);
+    }
+    if (!error) info_fill(header, info);
+    if (base) header_unmap(fd, shmid, base);
+    return error;
 }
 
 int ipcheap_inspect(int fd, int shmid, ipcheap_heap_info *info) {
