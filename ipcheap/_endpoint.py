@@ -184,7 +184,7 @@ class Endpoint:
             mine = _aio.readiness(self._readiness, self.fileno, self._is_ready)
             if mine is not self._readiness:
                 self._readiness = mine
-                self._handle.pollers.add(mine)
+                self._handle.add_poller(mine)
             if self._handle.closed:  # by another thread, which has not reached this endpoint yet
                 raise self._error(lib.IPCHEAP_HEAP_CLOSED)
             await mine.wait()

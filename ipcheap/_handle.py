@@ -38,21 +38,19 @@ class Handle(MemoryCore):
     path: str | None
     closed: bool
     pointer: CData
-    pollers: weakref.WeakSet[Poller]
+    pollers: set[weakref.ref[Poller]]
 
     def __init__(self, fd: int, shmid: int, name: str | None, path: str | None) -> None:
         self.name = name
         self.path = path
         self.closed = False
-        self.pollers = weakref.WeakSet()
+        self.pollers = set()
         place = ffi.new("ipcheap_heap **")
-        code = lib.py_attach(fd, shmid, place)
+        code = lib.py_attach(fd, shmid, place)  # a participant from now on: the heap is not stale
         if code:
             raise bad_variable() or error(code, self)
         self.pointer = ffi.gc(place[0], lib.py_release)
         self.bind(address(self.pointer))
-        # Become a participant now, not on first use: from now on the heap is not stale.
-        lib.py_heap_statistics(self.pointer, ffi.new("ipcheap_statistics *"))
         _attached.add(self)
         close_at_exit()
 
@@ -62,11 +60,17 @@ class Handle(MemoryCore):
     def close(self) -> None:
         """Close this process's endpoints; objects that use memory of the heap keep it mapped."""
         self.closed = True
-        for poller in list(self.pollers):
-            poller.close()
+        for reference in list(self.pollers):
+            poller = reference()
+            if poller is not None:
+                poller.close()
         code = lib.py_close(self.pointer)
         if code and code != lib.IPCHEAP_HEAP_CLOSED:
             raise error(code, self)
+
+    def add_poller(self, poller: Poller) -> None:
+        """Close that poller, if it still exists, when this handle closes."""
+        self.pollers.add(weakref.ref(poller, self.pollers.discard))
 
     def opened(self) -> Handle:
         """Return this handle; HeapClosed if it has been closed."""
@@ -88,7 +92,7 @@ class Handle(MemoryCore):
         """Return what a closed heap keeps of it: the name, without a hold on the memory."""
         rest = Handle.__new__(Handle)
         rest.name, rest.path, rest.closed = self.name, self.path, True
-        rest.pointer, rest.pollers = ffi.NULL, weakref.WeakSet()
+        rest.pointer, rest.pollers = ffi.NULL, set()
         return rest
 
     def allocation_error(self, code: int, nbytes: int) -> Exception:

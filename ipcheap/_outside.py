@@ -85,14 +85,14 @@ def state_of(name: str) -> str:
 
 def _state_of_open(fd: int, name: str) -> str | Exception:
     """Return the state, or the exception for what looking has met."""
-    code, shmid, objects = _segments.read_state(fd, name)
-    if code == lib.IPCHEAP_FORMAT_MISMATCH:
-        return "copy" if _segments.is_copy(fd, shmid) else "foreign"
-    if code < 0:
-        return error(code, _segments.label_of(name))
-    if _segments.is_half_removed(fd, code, shmid, objects):
+    state = _segments.State(fd, name, os.fstat(fd))
+    if state.code == lib.IPCHEAP_FORMAT_MISMATCH:
+        return "copy" if _segments.is_copy(fd, state.shmid) else "foreign"
+    if state.code < 0:
+        return error(state.code, _segments.label_of(name))
+    if _segments.is_half_removed(fd, state):
         return "half-removed"
-    return "ready" if code else "half-made"
+    return "ready" if state.code else "half-made"
 
 
 def describe(name: str) -> HeapInfo | None:
@@ -132,8 +132,8 @@ def clear_away(name: str) -> bool:
         with _segments.AloneWith(fd, name):
             if _segments.is_moved(fd, name) or lib.ipcheap_has_users(fd):
                 return False
-            code, shmid, objects = _segments.read_state(fd, name)
-            if code != 0 and not _segments.is_half_removed(fd, code, shmid, objects):
+            state = _segments.State(fd, name, os.fstat(fd))
+            if state.code != 0 and not _segments.is_half_removed(fd, state):
                 return False
             _segments.remove_open(fd, name)
             return True
@@ -158,7 +158,8 @@ def _describe(name: str, *, copies: bool) -> HeapInfo | None:
     fd = _kernel.open_file(name)
     try:
         status = os.fstat(fd)
-        code, shmid, objects = _segments.read_state(fd, name)
+        state = _segments.State(fd, name, status)
+        code, shmid = state.code, state.shmid
         info = ffi.new("ipcheap_heap_info *")
         if code == lib.IPCHEAP_FORMAT_MISMATCH and copies and _segments.is_copy(fd, shmid):
             code = 1
@@ -167,7 +168,7 @@ def _describe(name: str, *, copies: bool) -> HeapInfo | None:
             if abandoned:
                 lib.ipcheap_unlock_creation(fd)
                 abandoned = not lib.ipcheap_has_users(fd)
-            info.shm_kind = lib.IPCHEAP_SHM_SYSV if objects else lib.IPCHEAP_SHM_POSIX
+            info.shm_kind = lib.IPCHEAP_SHM_SYSV if state.objects else lib.IPCHEAP_SHM_POSIX
         elif code < 0 or lib.ipcheap_inspect(fd, shmid, info):
             return None
         else:

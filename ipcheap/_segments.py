@@ -31,14 +31,23 @@ _LONGEST_LABEL = 200
 class Segment:
     """A formatted segment, open: attach to it, then close it.
 
-    One that has a name is locked until then, so that it is not removed as unused.
+    One that has a name is locked until then, so that it is not removed as unused. `file` is what
+    fstat() has said of the descriptor.
     """
 
-    def __init__(self, fd: int, shmid: int, name: str | None, is_new: bool = False) -> None:
+    def __init__(
+        self,
+        fd: int,
+        shmid: int,
+        name: str | None,
+        is_new: bool = False,
+        file: os.stat_result | None = None,
+    ) -> None:
         self.fd = fd
         self.shmid = shmid
         self.name = name
         self.is_new = is_new
+        self.file = os.fstat(fd) if file is None else file
 
     @property
     def path(self) -> str | None:
@@ -87,12 +96,16 @@ def refusal(code: int, fd: int, shmid: int, name: str) -> Exception:
 
 def is_moved(fd: int, name: str) -> bool:
     """Whether the name leads to another file by now, or to none."""
-    here = os.fstat(fd)
+    return _leads_elsewhere(name, os.fstat(fd))
+
+
+def _leads_elsewhere(name: str, file: os.stat_result) -> bool:
+    """Do the same for the file that fstat() has just said that of."""
     try:
         there = os.lstat(_kernel.path_of(name))
     except FileNotFoundError:
         return True
-    return here.st_nlink == 0 or not os.path.samestat(here, there)
+    return file.st_nlink == 0 or not os.path.samestat(file, there)
 
 
 class AloneWith:
@@ -122,27 +135,44 @@ def lock_creation(fd: int, name: str, *, shared: bool = False) -> None:
         raise error(code, label_of(name), path=_kernel.path_of(name))
 
 
-def read_state(fd: int, name: str) -> tuple[int, int, _kernel.Objects | None]:
-    """Return 1 if an open file is formatted, 0 or an error; its System V id; the list in it.
+class State:
+    """What an open file is: `code` is 1 for a heap, 0 for a half-made one, otherwise an error.
 
-    A copy of a heap's file is an error, FORMAT_MISMATCH.
+    A copy of a heap's file is an error, FORMAT_MISMATCH. `shmid` is the System V id or -1,
+    `objects` the list that the file contains, and `info` what the header says if `code` is 1.
+    `file` is what fstat() has just said of the file.
     """
-    objects = _kernel.Objects.read(fd)
-    if objects is None:
-        code = lib.ipcheap_formatted(fd, -1)
-        if code == 0 and "/" in name and os.fstat(fd).st_size and not has_note(name):
+
+    __slots__ = ("code", "info", "objects", "shmid")
+
+    def __init__(self, fd: int, name: str, file: os.stat_result) -> None:
+        self.shmid = -1
+        self.objects: _kernel.Objects | None = None
+        self.info = ffi.new("ipcheap_heap_info *")
+        code = self._read(fd, file.st_ino)
+        if code == lib.IPCHEAP_FORMAT_MISMATCH:
+            self.objects = _kernel.Objects.read(fd)
+            if self.objects is not None:
+                code = self._read_system_v(fd, file.st_ino, self.objects)
+        elif code == 0 and "/" in name and file.st_size and not has_note(name):
             code = lib.IPCHEAP_FORMAT_MISMATCH  # no heap: a file that begins with zeros
-        if code == 1 and is_copy(fd, -1):
-            code = lib.IPCHEAP_FORMAT_MISMATCH
-        return code, -1, None
-    if objects.inode != os.fstat(fd).st_ino:
-        return lib.IPCHEAP_FORMAT_MISMATCH, -1, objects
-    if not objects.is_complete():
-        return 0, -1, objects
-    code = lib.ipcheap_formatted(fd, objects.shm_id)
-    if code == 1 and is_copy(fd, objects.shm_id):
-        code = lib.IPCHEAP_FORMAT_MISMATCH
-    return code, objects.shm_id, objects
+        self.code = code
+
+    def _read(self, fd: int, inode: int) -> int:
+        code = lib.ipcheap_read_header(fd, self.shmid, self.info)
+        if code == lib.IPCHEAP_NOT_FORMATTED:
+            return 0
+        if code == 0:
+            return 1 if self.info.inode == inode else lib.IPCHEAP_FORMAT_MISMATCH
+        return int(code)
+
+    def _read_system_v(self, fd: int, inode: int, objects: _kernel.Objects) -> int:
+        if objects.inode != inode:
+            return lib.IPCHEAP_FORMAT_MISMATCH
+        if not objects.is_complete():
+            return 0
+        self.shmid = objects.shm_id
+        return self._read(fd, inode)
 
 
 def is_copy(fd: int, shmid: int) -> bool:
@@ -161,7 +191,7 @@ def inspect_open(fd: int, shmid: int) -> CData | None:
     return None if lib.ipcheap_inspect(fd, shmid, info) else info
 
 
-def is_half_removed(fd: int, code: int, shmid: int, objects: _kernel.Objects | None) -> bool:
+def is_half_removed(fd: int, state: State) -> bool:
     """Whether a heap has lost kernel objects, because a process was killed while removing it.
 
     Or they were removed by other means, as all System V objects are by a reboot. Processes that
@@ -169,14 +199,16 @@ def is_half_removed(fd: int, code: int, shmid: int, objects: _kernel.Objects | N
     heap in use that lacks a System V semaphore is whole: its users may see the semaphore in another
     IPC namespace, and waiters for the heap lock do without it.
     """
-    if code == 0:
-        return objects is not None and objects.shm_id >= 0
-    info = inspect_open(fd, shmid) if code == 1 else None
-    if info is None:
+    if state.code == 0:
+        return state.objects is not None and state.objects.shm_id >= 0
+    if state.code != 1 or state.info.sem_kind == lib.IPCHEAP_SEM_FUTEX:
         return False
+    info = state.info
     if info.sem_kind == lib.IPCHEAP_SEM_SYSV:
-        used = info.participants or info.open
-        return not used and not _kernel.has_sysv_semaphore(int(info.sem_id), os.fstat(fd).st_ino)
+        if _kernel.has_sysv_semaphore(int(info.sem_id), os.fstat(fd).st_ino):
+            return False
+        info = inspect_open(fd, state.shmid)
+        return info is not None and not info.participants and not info.open
     semaphore = text_of(info.sem_name) if info.sem_kind == lib.IPCHEAP_SEM_POSIX else ""
     return bool(semaphore) and not _kernel.has_posix_semaphore(semaphore)
 
@@ -274,14 +306,14 @@ def _try_create(
     making = False
     try:
         _lock_or_remove(fd, name, is_new)
-        if is_moved(fd, name):
+        file = os.fstat(fd)
+        if _leads_elsewhere(name, file):
             os.close(fd)
             return None
-        code, shmid, objects = read_state(fd, name)
+        state = State(fd, name, file)
+        code, shmid, objects = state.code, state.shmid, state.objects
         making = is_new and code == 0  # a process that locked it first has made a heap of it
-        if is_half_removed(fd, code, shmid, objects) or (
-            code == 0 and not making and is_foreign(fd)
-        ):
+        if is_half_removed(fd, state) or (code == 0 and not making and is_foreign(fd)):
             # A heap is made in a file of its maker, never in one that another user could change.
             remove_open(fd, name)
             os.close(fd)
@@ -467,16 +499,18 @@ def _try_find(name: str) -> Segment | None:
 
 def _ready(fd: int, name: str) -> Segment | None:
     """Return the segment of an open file, locked; None if there is no heap, or not yet."""
-    if read_state(fd, name)[0] == 0:
+    if lib.ipcheap_formatted(fd, -1) != 1 and State(fd, name, os.fstat(fd)).code == 0:
         return None  # without waiting for its creator
     lock_creation(fd, name, shared=True)
-    if not is_moved(fd, name):
-        code, shmid, objects = read_state(fd, name)
-        if code < 0:
-            raise refusal(code, fd, shmid, name)
-        if code == 1 and not is_half_removed(fd, code, shmid, objects):
-            return Segment(fd, shmid, name)
-    return None
+    file = os.fstat(fd)
+    if _leads_elsewhere(name, file):
+        return None
+    state = State(fd, name, file)
+    if state.code < 0:
+        raise refusal(state.code, fd, state.shmid, name)
+    if state.code == 0 or is_half_removed(fd, state):
+        return None
+    return Segment(fd, state.shmid, name, file=file)
 
 
 # Removing ---------------------------------------------------------------------------------
@@ -544,25 +578,26 @@ def abandon(segment: Segment) -> None:
     if name is None:
         _remove_semaphore(fd, -1, "a heap without a name")
     elif not is_moved(fd, name):
-        _, shmid, objects = read_state(fd, name)
-        path = _kernel.path_of(name)
-        if objects is None:
-            _remove_semaphore(fd, shmid, path)
+        file, path = os.fstat(fd), _kernel.path_of(name)
+        state = State(fd, name, file)
+        if state.objects is None:
+            _remove_semaphore(fd, state.shmid, path)
         else:
-            objects.remove(path, os.fstat(fd).st_uid)
+            state.objects.remove(path, file.st_uid)
         _kernel.remove_file(name)
 
 
 def remove_open(fd: int, name: str) -> None:
     """Remove all that belongs to a heap, whose creation lock the caller holds."""
-    code, shmid, objects = read_state(fd, name)
-    if code < 0:
-        raise refusal(code, fd, shmid, name)
-    if code == 0:
-        _empty(fd, objects)
-    elif objects is None:
-        _remove_semaphore(fd, shmid, _kernel.path_of(name))
-    _remove_leftovers(fd, name, objects)
+    file = os.fstat(fd)
+    state = State(fd, name, file)
+    if state.code < 0:
+        raise refusal(state.code, fd, state.shmid, name)
+    if state.code == 0:
+        _empty(fd, state.objects)
+    elif state.objects is None:
+        _remove_named(state.info, file, _kernel.path_of(name))
+    _remove_leftovers(fd, name, state.objects)
     _kernel.remove_file(name)
     _kernel.remove_pipes(name)  # created meanwhile; from now on its users create none with a name
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from . import _arguments, _kernel, _segments, _timing
 from ._core import ffi, lib
 from ._directory import KINDS, Directory, id_of
@@ -46,7 +44,7 @@ class Heap(RecordMethods, StaticMethods, StreamMethods, StoreMethods):
         self._name = segment.name
         self._handle = Handle(segment.fd, segment.shmid, segment.name, segment.path)
         self._directory = Directory(self._handle)
-        self._file = os.fstat(segment.fd)
+        self._file = segment.file
         info = ffi.new("ipcheap_heap_info *")
         self._handle.check(lib.ipcheap_heap_describe(self._handle.pointer, info))
         self._shmid, self._info = segment.shmid, info
