@@ -1,8 +1,11 @@
 /* Stores: keys, order, depth, expiry, limits, holds, transactions, records, waiting, ends, growth. */
 #include <poll.h>
 #include <pthread.h>
+#include <semaphore.h>
 
 #include "segment/handle.h"
+#include "segment/lock.h"
+#include "segment/membership.h"
 #include "testing.h"
 
 /* Small things -------------------------------------------------------------------------------- */
@@ -629,6 +632,59 @@ static void any_thread_may_release(ipcheap_heap *heap) {
     close_shop(&s, 20);
 }
 
+/* A reader in a thread that ends after it has released a chunk of a closed endpoint. */
+struct visitor {
+    ipcheap_heap *heap;
+    ipcheap_channel channel;
+    sem_t closed, locked, released;
+};
+
+static void *visit(void *argument) {
+    struct visitor *v = argument;
+    ipcheap_endpoint *reader = claim(v->heap, &v->channel, IPCHEAP_READER);
+    ipcheap_chunk chunk;
+    EXPECT_EQ(get_from(reader, 1, &chunk), 1);
+    ipcheap_endpoint_release(reader);
+    sem_post(&v->closed);
+    sem_wait(&v->locked);
+    EXPECT_EQ(ipcheap_chunk_release(&chunk), 0); /* which cannot tidy up now */
+    sem_post(&v->released);
+    return NULL;
+}
+
+static void a_closed_reader_that_nobody_tidied_up_is_none(ipcheap_heap *heap) {
+    struct shop s = open_shop(heap, 61, NULL);
+    struct visitor v = {.heap = heap, .channel = s.channel};
+    ipcheap_store_reader_info info;
+    struct participant *me;
+    pthread_t thread;
+    sem_init(&v.closed, 0, 0);
+    sem_init(&v.locked, 0, 0);
+    sem_init(&v.released, 0, 0);
+    ipcheap_endpoint_release(s.reader);
+    put_text(&s, 1, "x");
+    EXPECT_EQ(participant_current(heap, &me), 0);
+    EXPECT_EQ(pthread_create(&thread, NULL, visit, &v), 0);
+    sem_wait(&v.closed);
+    uint32_t cursor = 0;
+    EXPECT_EQ(ipcheap_store_next_reader(heap, &s.channel, &cursor, &info), 1);
+    EXPECT(info.closed && info.held == 1);
+    EXPECT_EQ(heap_lock(me), 0);
+    sem_post(&v.locked);
+    sem_wait(&v.released);
+    heap_unlock(me);
+    EXPECT_EQ(pthread_join(thread, NULL), 0);
+    expect_sound(heap);
+    cursor = 0;
+    EXPECT_EQ(ipcheap_store_next_reader(heap, &s.channel, &cursor, &info), 0);
+    EXPECT_EQ(numbers(&s).readers, 0);
+    s.reader = claim(heap, &s.channel, IPCHEAP_READER); /* in its place */
+    cursor = 0;
+    EXPECT_EQ(ipcheap_store_next_reader(heap, &s.channel, &cursor, &info), 1);
+    EXPECT_EQ(info.number, 0);
+    close_shop(&s, 61);
+}
+
 static void a_deserted_store_is_collected_by_its_readers(ipcheap_heap *heap) {
     struct shop s = open_shop(heap, 21, NULL);
     ipcheap_chunk chunk;
@@ -1100,6 +1156,7 @@ int main(void) {
     a_reader_holds_so_many_and_no_more(heap);
     a_chunk_outlives_reader_and_store(heap);
     any_thread_may_release(heap);
+    a_closed_reader_that_nobody_tidied_up_is_none(heap);
     a_deserted_store_is_collected_by_its_readers(heap);
     a_transaction_is_one_commit(heap);
     many_are_put_or_none(heap);

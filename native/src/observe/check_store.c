@@ -7,6 +7,7 @@
 #include "memory/block.h"
 #include "memory/extent.h"
 #include "observe/check.h"
+#include "store/readers.h"
 #include "store/tables.h"
 
 typedef unsigned long long number;
@@ -171,6 +172,16 @@ static void check_chunks(struct check *c, struct pass *p) {
 
 /* Readers ----------------------------------------------------------------------------------------- */
 
+/*
+ * True if a reader's holder may exist. A closed entry that holds nothing stays until it is tidied up,
+ * even if its holder has left.
+ */
+static bool holder_is_known(struct store *s, uint32_t at, uint64_t holder) {
+    const struct store_reader *entry = store_reader_at(s, at);
+    if (!get(&entry->closed) && may_hold(s->heap, holder)) return true;
+    return get(&entry->closed) && (may_own(s->heap, holder) || entry_holds_nothing(s, at));
+}
+
 static void check_reader(struct check *c, struct store *s, uint32_t at) {
     const struct store_reader *entry = store_reader_at(s, at);
     if (!entry) {
@@ -179,8 +190,8 @@ static void check_reader(struct check *c, struct store *s, uint32_t at) {
     }
     uint64_t holder = get_acquire(&entry->seat.holder); /* pairs with claim() */
     if (side_state(holder) != SIDE_OPEN) return;
-    bool known = get(&entry->closed) ? may_own(s->heap, holder) : may_hold(s->heap, holder);
-    if (!known && get_acquire(&entry->seat.holder) == holder) /* pairs with claim() */
+    if (!holder_is_known(s, at, holder) &&
+        get_acquire(&entry->seat.holder) == holder) /* pairs with claim() */
         fault(c, "reader %u of store %u is held by nobody (%llx)", at, s->index, (number)holder);
     shared64 *words = store_holds_at(s, at);
     if (!words) {

@@ -95,9 +95,12 @@ static int count_held(struct store *s, ipcheap_store_statistics *statistics) {
     return 0;
 }
 
+/* True for a reader, and for a closed one that still holds chunks. */
 static bool is_reader(struct store *s, uint32_t number) {
     const struct store_reader *entry = store_reader_at(s, number);
-    return entry && side_state(get_acquire(&entry->seat.holder)) == SIDE_OPEN; /* with claim() */
+    if (!entry || side_state(get_acquire(&entry->seat.holder)) != SIDE_OPEN) /* with claim() */
+        return false;
+    return !get(&entry->closed) || !entry_holds_nothing(s, number);
 }
 
 int ipcheap_store_describe(ipcheap_heap *heap, const ipcheap_channel *handle,

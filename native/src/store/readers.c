@@ -35,7 +35,7 @@ void entry_free(struct store *s, uint32_t number, enum side_state how) {
     put_release(&entry->seat.holder, (uint64_t)how << 62 | holder); /* with is_open() */
 }
 
-static bool holds_nothing(struct store *s, uint32_t number) {
+bool entry_holds_nothing(struct store *s, uint32_t number) {
     const struct store_reader *entry = store_reader_at(s, number);
     const shared64 *holds = store_holds_at(s, number);
     uint64_t used = least(get(&entry->used), (uint64_t)s->hold + 1);
@@ -50,7 +50,7 @@ bool entries_tidy(struct store *s) {
     for (uint32_t i = 0; i < readers; i++) {
         struct store_reader *entry = store_reader_at(s, i);
         if (!entry || !is_open(entry)) continue;
-        if (get(&entry->closed) && holds_nothing(s, i))
+        if (get(&entry->closed) && entry_holds_nothing(s, i))
             entry_free(s, i, SIDE_CLOSED);
         else
             left = true;

@@ -24,6 +24,8 @@ void readers_recover(struct participant *me, struct store *store);
 bool entry_is_alive(struct store *store, const struct store_reader *entry);
 /* Frees entries that were closed and hold nothing any more; true if any entry is left in use. */
 bool entries_tidy(struct store *store);
+/* True if all hold words of an entry are 0; of a closed one they stay so. */
+bool entry_holds_nothing(struct store *store, uint32_t number);
 
 /* Returns the slot that a hold word names, plus 1; 0 for none. */
 static inline uint32_t held_slot(uint64_t hold) { return (uint32_t)hold; }
