@@ -30,6 +30,7 @@ DEPTH = 3
 SHORT = 0.02  # seconds that a chunk without a key lives
 HELD = 16  # chunks that a reader keeps for a while
 MOST_VERSIONS = 1 << 22
+ABSENT = (TimeoutError, ipcheap.PeerDied, ipcheap.ChannelClosed)
 _MARK = 16  # bytes of a checksum
 
 
@@ -113,11 +114,18 @@ class Scribe:
         self.dice = random.Random(seed)
         self.notes = notes
         self.writer = heap.store_writer(NAME, peers.PATIENCE)
+        notes.anchored[0], self.fields = self.verify(heap, notes, self.writer)
+
+    @staticmethod
+    def verify(
+        heap: ipcheap.Heap, notes: Notes, writer: ipcheap.StoreWriter
+    ) -> tuple[int, dict[int, Entry]]:
+        """Check what another writer has left; return the last anchor's version, and the fields."""
         with heap.store_reader(NAME) as reader:
-            newest, self.fields = whole(reader.get_many([*ANCHORS, *FIELDS]))
-            assert reader.version == self.writer.version
-        assert notes.anchored[0] <= newest <= self.writer.version
-        notes.anchored[0] = newest
+            newest, fields = whole(reader.get_many([*ANCHORS, *FIELDS]))
+            assert reader.version == writer.version
+        assert notes.anchored[0] <= newest <= writer.version
+        return newest, fields
 
     def body(self) -> bytes:
         nbytes = self.dice.randrange(200)
@@ -234,6 +242,13 @@ class Auditor:
             kept.release()
         return entry
 
+    def close(self) -> None:
+        """Check what is held, after the end of the reader, and release it."""
+        self.reader.close()
+        for kept, data in self.held:
+            assert bytes(kept) == data, f"version {kept.version} changed while it was held"
+        self.held.clear()
+
     def turn(self) -> None:
         ways: tuple[Callable[[], None], ...]
         ways = (self.look, self.look, self.follow, self.look_up, self.go_back, self.wait, self.list)
@@ -257,7 +272,7 @@ class Auditor:
         for _ in range(self.dice.randrange(20)):
             try:
                 chunk = self.reader.next(timeout=0.001)
-            except (TimeoutError, ipcheap.PeerDied):
+            except ABSENT:
                 return
             assert chunk.version > self.last, f"{chunk.version} came after {self.last}"
             assert self.reader.position == chunk.version
@@ -282,7 +297,7 @@ class Auditor:
 
     def wait(self) -> None:
         anchored = self.notes.anchored[0]
-        with contextlib.suppress(TimeoutError, ipcheap.PeerDied):
+        with contextlib.suppress(*ABSENT):
             chunk = self.reader.wait_for(ANCHORS[0], newer_than=anchored, timeout=0.005)
             assert self.know(chunk).version > anchored
 
@@ -296,7 +311,4 @@ def read(heap: ipcheap.Heap, notes: Notes, seed: int, number: int) -> None:
     auditor, parent = Auditor(heap, notes, number, seed), os.getppid()
     while not notes.stop[0] and os.getppid() == parent:
         auditor.turn()
-    for kept, data in auditor.held:
-        assert bytes(kept) == data
-    auditor.held.clear()
-    auditor.reader.close()
+    auditor.close()

@@ -28,6 +28,16 @@ that both sides reset. The item at each position is the position, so a gap, a re
 item show. Before and after each call a side writes down how far it may be, and its successor must
 find its position in between.
 
+There are two stores. Readers of a ledger (tests/store_ledger.py) check that they see whole
+transactions only, hold some of what they get, and follow its writer. A forwarder puts the records
+of a channel on a shelf,
+
+    6 -> put_record -> reader
+
+one by one or by transactions. What a killed forwarder was putting is on the shelf, or it must be
+redelivered; never both. A reader of the shelf finds each record once, in order, and keeps some of
+them. Idle participants remove stores whose chunks they hold.
+
 The exit code is 0 if all of that holds. The program's choices follow from the seed, but not the
 kernel's scheduling, so a failure may take several runs to recur.
 """

@@ -19,8 +19,8 @@ from typing import NoReturn
 
 import ipcheap
 
-from . import flows
-from .notes import GONE, RINGS, SOURCES, Notes, insist
+from . import flows, shelves
+from .notes import AUDITORS, GONE, RINGS, SOURCES, Notes, Wrong, insist
 from .victims import (
     CAPACITY,
     GUARDED,
@@ -64,6 +64,12 @@ def roles() -> list[Role]:
         Role("reader", (partial(flows.read, flow=0),)),
         Role("writer and reader", (partial(flows.write, flow=1), partial(flows.read, flow=2))),
         Role("reader and writer", (partial(flows.read, flow=1), partial(flows.write, flow=2))),
+        Role("producer", (partial(produce, channel=6),)),
+        Role("storer", (partial(shelves.shelve, channel=6),)),
+        Role("browser", (shelves.browse,)),
+        Role("scribe", (shelves.keep,)),
+        Role("auditor", (partial(shelves.audit, number=0),)),
+        Role("two auditors", tuple(partial(shelves.audit, number=n) for n in range(1, AUDITORS))),
         *(Role("idler", (idle,)) for _ in range(3)),
         Role("cleaner", (clean,)),
     ]
@@ -93,9 +99,12 @@ class Killer:
         for channel, slots in enumerate(RINGS):
             self.heap.add_record_channel(channel, slots)
         self.heap.add_static_segment(GUARDED, 128)
-        for flow in flows.FLOWS:
+        for flow, notes in zip(flows.FLOWS, self.notes.flows, strict=False):
             flow.add(self.heap)
+            if flow.resets:  # which the writer may do before there is a reader
+                notes.releasing = 1 << 62
         before = self.heap.statistics()
+        shelves.add(self.heap)
         self.missing = [(0.0, role) for role in roles()]
         end = time.monotonic() + self.seconds
         try:
@@ -145,6 +154,10 @@ class Killer:
             if not notes.done:
                 made[f"nothing was written to stream {flow.id}"] = notes.written
                 made[f"nothing was read from stream {flow.id}"] = notes.released
+        if not self.notes.stop[0]:
+            made["nothing was committed to the ledger"] = self.notes.ledger.commits[0]
+            made["nobody looked at the ledger"] = sum(self.notes.ledger.looks)
+            made["nothing was found on the shelf"] = self.notes.found[0]
         return made
 
     def start(self, role: Role) -> None:
@@ -218,8 +231,8 @@ class Killer:
             if pid in self.killed and code == -signal.SIGKILL:
                 self.killed.discard(pid)
             else:
-                ended = code in (0, RESIGNED)
-                insist(ended, f"a {role.name} ended with {code}:\n{self.complaint()}")
+                if code not in (0, RESIGNED):
+                    raise Wrong(f"a {role.name} ended with {code}:\n{self.complaint()}")
                 self.counts["ends"] += 1
                 if code == 0:
                     continue
@@ -252,6 +265,7 @@ class Killer:
                     f"stream {flow.id}: {writer.position} items of {known.written} written, "
                     f"{reader.position} read",
                 )
+        shelves.account(heap, notes)
         for channel_id in list(heap.channels):
             if isinstance(channel_id, str) and channel_id != GUARDED:
                 heap.remove_channel(channel_id)
@@ -268,7 +282,7 @@ class Killer:
 
     def figures(self) -> str:
         notes = self.notes
-        records = sum(notes.sent[channel] for channel in (0, 1, 3))
+        records = sum(notes.sent[channel] for channel in set(SOURCES.values()))
         passed = sum(notes.fresh[channel] for channel in range(len(RINGS)))
         killed = ", ".join(
             f"{count} {what.removeprefix('kills of a ')}"
@@ -282,7 +296,9 @@ class Killer:
             f"{records:,} records sent, "
             f"{passed:,} received, {sum(notes.again):,} redelivered, "
             f"{sum(notes.undecided):,} killed while being released; "
-            f"{sum(flow.written for flow in notes.flows):,} items written to streams"
+            f"{sum(flow.written for flow in notes.flows):,} items written to streams; "
+            f"{notes.ledger.commits[0]:,} commits to a ledger, {sum(notes.ledger.looks):,} looks, "
+            f"{notes.found[0]:,} chunks found on a shelf"
         )
 
     def state(self) -> str:

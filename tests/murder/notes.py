@@ -5,8 +5,11 @@ from __future__ import annotations
 import mmap
 import random
 
-RINGS = (8, 16, 4, 32, 8, 16)  # slots of each channel
-SOURCES = {0: 0, 1: 1, 2: 1, 3: 3, 4: 3, 5: 3}  # where the records of a channel come from
+import store_ledger
+
+RINGS = (8, 16, 4, 32, 8, 16, 16)  # slots of each channel
+SOURCES = {0: 0, 1: 1, 2: 1, 3: 3, 4: 3, 5: 3, 6: 6}  # where the records of a channel come from
+AUDITORS = 3  # readers of the ledger
 LARGEST = 4 << 20
 RECORDS_PER_SECOND = 100_000  # on one channel: more than is possible
 
@@ -84,6 +87,10 @@ class Notes:
         self.undecided = words[40:48]  # killed while freeing or forwarding one
         self.done = words[48:56]  # nothing more will be sent on that channel
         self.flows = [FlowNotes(words[at : at + 8]) for at in range(64, 128, 8)]
+        self.found = words[128:129]  # chunks that were found on the shelf
+        self.ledger = store_ledger.Notes(AUDITORS)
+        # The version of each record on the shelf, as a reader found it.
+        self.shelved = memoryview(mmap.mmap(-1, 8 * self.room)).cast("B").cast("Q")
 
     def state(self, channel: int, number: int) -> int:
         return self.records[channel][number] & 3

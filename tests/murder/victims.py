@@ -193,6 +193,15 @@ class Intake:
         insist(bytes(record) == content_of(source, number), f"{what} is not what was sent")
         self.held.append((number, record))
 
+    def decide(self, gone: Callable[[int], bool]) -> None:
+        """Say of what a killed consumer was releasing whether it is gone or must be redelivered."""
+        for number in self.undecided:
+            if gone(number):
+                self.notes.put(self.channel, number, GONE, self.worker.number)
+            else:
+                self.owed.append(number)
+        self.undecided.clear()
+
     def settle(self) -> None:
         """Note as gone what might have been redelivered and was not."""
         for number in self.undecided:
@@ -201,11 +210,19 @@ class Intake:
 
     def release(self, at: int, act: Callable[[ipcheap.Record], object]) -> None:
         """Release a held record by an act, writing it down before and after."""
-        number, record = self.held[at]
-        self.notes.put(self.channel, number, LEAVING, self.worker.number)
-        act(record)
-        self.notes.put(self.channel, number, GONE, self.worker.number)
-        del self.held[at]
+        self.release_many(at, 1, lambda held: act(held[0][1]))
+
+    def release_many(
+        self, at: int, count: int, act: Callable[[list[tuple[int, ipcheap.Record]]], object]
+    ) -> None:
+        """Release several held records by one act, all or none of them."""
+        held = self.held[at : at + count]
+        for number, _ in held:
+            self.notes.put(self.channel, number, LEAVING, self.worker.number)
+        act(held)
+        for number, _ in held:
+            self.notes.put(self.channel, number, GONE, self.worker.number)
+        del self.held[at : at + count]
 
     def finish(self) -> bool:
         """Return whether this is the end; if it is, check that all that had to come has come."""
@@ -274,6 +291,7 @@ def idle(worker: Worker) -> bool:
         hold_memory,
         look_around,
         make_channels,
+        make_stores,
         use_lock,
         initialise,
         fork_a_user,
@@ -328,6 +346,26 @@ def make_channels(worker: Worker) -> None:
             producer.send(b"left behind", timeout=0)
     with contextlib.suppress(ipcheap.ChannelNotFound):
         heap.remove_channel(own)
+
+
+def make_stores(worker: Worker) -> None:
+    """Add a store, put and hold something, and remove the store while it is held."""
+    heap, own = worker.heap, f"store of {worker.number}"
+    held = []
+    with contextlib.suppress(ipcheap.HeapFull):
+        store = heap.add_store(own, ttl=worker.dice.choice((None, 0.001)), garbage=0)
+        with store.writer() as writer, store.reader() as reader:
+            for n in range(worker.dice.randrange(1, 100)):
+                writer.put(n, content_of(9, n))
+                chunk = reader.get(n)
+                if chunk is not None and worker.dice.random() < 0.1:
+                    held.append((chunk, n))
+    with contextlib.suppress(ipcheap.ChannelNotFound):
+        heap.remove_channel(own, force=True)
+    worker.nap()
+    for chunk, n in held:
+        insist(bytes(chunk) == content_of(9, n), "a chunk of a removed store has changed")
+        chunk.release()
 
 
 def use_lock(worker: Worker) -> None:
