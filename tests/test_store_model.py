@@ -194,22 +194,12 @@ class StoreMachine(RuleBasedStateMachine):
 
     # Writing --------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def full(self, nbytes: int) -> Iterator[None]:
-        """Expect HeapFull if the model says so, and that it leaves the version as it was."""
-        before = self.model.head
-        try:
-            yield
-        except Full:
-            assert self.writer.version == before
-        else:
-            assert nbytes <= self.model.max_bytes
-            assert self.writer.version == self.model.head
-
     def put_alike(self, key: Any, data: bytes, ttl: float | None, way: str) -> int:
         """Put bytes in one of the ways."""
         if way == "put":
             return self.writer.put(key, data, ttl)
+        if way == "append":
+            return self.writer.append(data, ttl)
         if way == "put_many":
             return self.writer.put_many([(key, data)], ttl)
         if way == "loan":
@@ -250,11 +240,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(nbytes=sizes)
     def append(self, nbytes: int) -> None:
-        value = Value(self.model.head + 1, self.data(nbytes))
-        with contextlib.suppress(Full):
-            if nbytes <= self.model.max_bytes:
-                self.model.commit(1, [(None, value)])
-                assert self.writer.append(value.data, ttl=math.inf) == value.version
+        self.put_one(None, nbytes, math.inf, "append")
 
     @rule(key=st.one_of(keys, st.none()), nbytes=st.integers(0, 50))
     def put_what_expires_immediately(self, key: Any, nbytes: int) -> None:
