@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
 import time
@@ -55,6 +56,36 @@ def follow(heap: ipcheap.Heap, id: str) -> list[bytes]:
     with heap.store_reader(id) as reader:
         peers.say("following")
         return [bytes(chunk) for chunk in reader.follow()]
+
+
+def put_over_and_over(heap: ipcheap.Heap, id: str, keys: int, coming: bool = False) -> None:
+    """Put all of so many keys again and again; with `coming` one more is put and deleted, too."""
+    with heap.store_writer(id) as writer:
+        number = 0
+        while True:
+            if number == 100:
+                peers.say("going")
+            writer.put(number % keys, b"%d" % number)
+            if coming:
+                writer.put("coming", b"")
+                writer.delete("coming")
+            number += 1
+
+
+def read_restlessly(heap: ipcheap.Heap, id: str) -> int:
+    """Read in several ways until told to end; return how often."""
+    rounds = 0
+    with heap.store_reader(id) as reader:
+        peers.say("reading")
+        while True:
+            for _ in range(100):
+                reader.get_many(["left", "right"])
+                reader.keys()
+                reader.try_next()
+            rounds += 1
+            with contextlib.suppress(TimeoutError):
+                peers.listen(0)
+                return rounds
 
 
 def checked(number: int) -> bytes:

@@ -433,7 +433,7 @@ static int reader_contains(PyObject *object, PyObject *name) {
     return found < 0 ? -1 : found;
 }
 
-/* Looks at every slot, without the GIL. */
+/* Looks at every cell, without the GIL. */
 static int64_t entries(ipcheap_endpoint *reader, ipcheap_store_entry *into, size_t room) {
     return reader ? releasing_store_keys(reader, into, room) : IPCHEAP_ENDPOINT_CLOSED;
 }

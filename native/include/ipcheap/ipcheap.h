@@ -963,8 +963,8 @@ typedef struct ipcheap_store_entry {
 } ipcheap_store_entry;
 /*
  * Writes at most `room` keys, by ascending version, and returns how many there are, perhaps more than
- * that: then call again with more room. Keys that change meanwhile may be missing. It looks at every
- * slot.
+ * that: then call again with more room. A key that is there throughout is among them, and any key once.
+ * It looks at every cell.
  */
 IPCHEAP_API int64_t ipcheap_store_keys(ipcheap_endpoint *reader, ipcheap_store_entry *entries,
                                        size_t room);

@@ -1,6 +1,7 @@
 #include "store/reader.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "channel/side.h"
 #include "segment/clock.h"
@@ -405,42 +406,97 @@ static int by_version(const void *a, const void *b) {
     return x < y ? -1 : x > y;
 }
 
-/* Returns 1, and describes it, if a slot has the newest live chunk of a key; 0 or an error. */
-static int look_at_slot(struct store_endpoint *e, uint32_t at, uint64_t head,
+static int by_key_newest_first(const void *a, const void *b) {
+    const ipcheap_store_key *x = &((const ipcheap_store_entry *)a)->key;
+    const ipcheap_store_key *y = &((const ipcheap_store_entry *)b)->key;
+    if (x->kind != y->kind) return x->kind < y->kind ? -1 : 1;
+    if (x->length != y->length) return x->length < y->length ? -1 : 1;
+    int order = memcmp(x->bytes, y->bytes, x->length);
+    return order ? order : by_version(b, a);
+}
+
+/*
+ * Describes the key to whose chunk a cell leads: FOUND, ABSENT if the key is gone, AGAIN if other pieces
+ * have been published, so that this cell says nothing any more; or an error.
+ */
+static int look_at_cell(struct store_endpoint *e, const struct store_cell *cell, uint32_t pieces,
                         ipcheap_store_entry *entry) {
     struct ipcheap_holds *h = e->holds;
-    const struct store_slot *slot = chunk_slot(&h->store, at);
-    struct chunk_key key;
-    struct look look;
-    if (chunk_state(get(&slot->word)) != CHUNK_LIVE || !get(&slot->hash)) return 0;
-    uint64_t word = hold_slot(h, 0, at);
-    if (chunk_state(word) != CHUNK_LIVE || chunk_version(word) > head || !get(&slot->hash))
-        return 0;
-    if (is_over(&h->store, slot)) return 0;
-    key_in_slot(slot, &key);
-    *entry = (ipcheap_store_entry){.version = chunk_version(word)};
-    key_show(slot, &entry->key);
-    int found = find_newest(e, &key, 0, &look);
-    return found == FOUND ? chunk_version(look.word) == entry->version : found;
+    struct doubt doubt = {0};
+    for (;;) {
+        uint64_t epoch = store_epoch(&h->store);
+        struct look look = {.cell_word = get_acquire(&cell->word)}; /* pairs with cell_put() */
+        uint32_t at = (uint32_t)look.cell_word;
+        if (!at) return ABSENT;
+        int error = follow_pieces(e);
+        if (error) return error;
+        if (h->store.pieces != pieces) return AGAIN;
+        if (at <= h->store.slots) {
+            const struct store_slot *slot = chunk_slot(&h->store, at - 1);
+            bool held = hold_slot(h, 0, at - 1) != 0;
+            if (held && hash_in_cell(get(&slot->hash)) == look.cell_word >> 32) {
+                struct chunk_key key;
+                key_in_slot(slot, &key);
+                key_show(slot, &entry->key);
+                int found = find_newest(e, &key, 0, &look);
+                if (found != FOUND) return found;
+                entry->version = chunk_version(look.word);
+                return is_over(&h->store, chunk_slot(&h->store, look.slot)) ? ABSENT : FOUND;
+            }
+            look.word = get(&slot->word);
+        }
+        error = doubt_add(e, &doubt, &look, epoch);
+        if (error) return error;
+    }
+}
+
+/* Keeps the newest entry of each key; returns how many there are. */
+static int64_t keep_newest(ipcheap_store_entry *entries, int64_t count) {
+    int64_t kept = 1;
+    qsort(entries, (size_t)count, sizeof *entries, by_key_newest_first);
+    for (int64_t i = 1; i < count; i++) {
+        const ipcheap_store_key *key = &entries[i].key, *last = &entries[kept - 1].key;
+        bool same = key->kind == last->kind && key->length == last->length &&
+                    memcmp(key->bytes, last->bytes, key->length) == 0;
+        if (!same) entries[kept++] = entries[i];
+    }
+    return kept;
+}
+
+/*
+ * Goes through all cells: a key that is there throughout keeps its cell. OVERTAKEN if the table was
+ * replaced meanwhile.
+ */
+static int64_t keys_once(struct store_endpoint *e, ipcheap_store_entry *entries, size_t room) {
+    int error = follow_pieces(e);
+    if (error) return error;
+    const struct store s = e->holds->store;
+    uint64_t epoch = store_epoch(&s);
+    int64_t count = 0;
+    for (uint64_t i = 0; i <= s.cell_mask; i++) {
+        ipcheap_store_entry entry;
+        int there = look_at_cell(e, &s.cells[i], s.pieces, &entry);
+        if (there == AGAIN) return OVERTAKEN;
+        if (there < 0) return there;
+        if (there == ABSENT) continue;
+        if ((size_t)count < room) entries[count] = entry;
+        count++;
+    }
+    if (!count || (size_t)count > room) return count;
+    /* A key that was deleted and put again meanwhile may have been found in two cells. */
+    if (store_epoch(&s) != epoch) count = keep_newest(entries, count);
+    qsort(entries, (size_t)count, sizeof *entries, by_version);
+    return count;
 }
 
 int64_t ipcheap_store_keys(ipcheap_endpoint *endpoint, ipcheap_store_entry *entries, size_t room) {
     struct store_endpoint *e = store_endpoint(endpoint);
-    int64_t count = 0;
     int error = reader_check(e);
-    uint64_t head = error ? 0 : store_head(&e->holds->store);
-    if (!error) error = follow_pieces(e);
-    for (uint32_t slot = 0; !error && slot < e->holds->store.slots; slot++) {
-        ipcheap_store_entry entry;
-        int there = look_at_slot(e, slot, head, &entry);
-        if (there < 0) error = there;
-        if (there <= 0) continue;
-        if ((size_t)count < room) entries[count] = entry;
-        count++;
-    }
     if (error) return error;
+    int64_t count;
+    do count = keys_once(e, entries, room);
+    while (count == OVERTAKEN); /* as often as the tables double */
     unhold(e->holds, 0);
-    if ((size_t)count <= room && count) qsort(entries, (size_t)count, sizeof *entries, by_version);
     return count;
 }
 
