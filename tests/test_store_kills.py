@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import random
 import signal
@@ -19,6 +20,8 @@ from store_ledger import Notes
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    import ipcheap
 
 KILLS = int(os.environ.get("IPCHEAP_STORE_KILLS", "12"))
 READERS = 8
@@ -99,4 +102,52 @@ def test_a_writer_killed_at_random_leaves_whole_transactions(
         after = heap.statistics()
         assert (after.in_use, after.records) == (before.in_use, before.records)
         heap.remove_channel(store_ledger.NAME)
+        assert heap.check() == []
+
+
+def hold_all(heap: ipcheap.Heap, keys: range, ready: memoryview[int]) -> None:
+    """Hold the chunks of all keys, once by next() and once by get(), until killed."""
+    with heap.store_reader("values") as reader:
+        held = [reader[key] for key in keys]
+        held += [reader.next() for _ in keys]
+        ready[0] = len(held)
+        while True:
+            time.sleep(1)
+
+
+@each_kind
+@pytest.mark.parametrize("how", ["noticed", "recovered"])
+def test_all_that_a_killed_reader_held_goes_back(
+    kind: kinds.Kind, heap_name: str, tmp_path: Path, how: str
+) -> None:
+    keys, ready = range(1000), memoryview(mmap.mmap(-1, 8)).cast("B").cast("Q")
+    with kinds.made(kind, heap_name, tmp_path) as heap:
+        store = heap.add_store("values", garbage=0, hold=2 * len(keys))
+        with store.writer() as writer:
+            before = heap.statistics().in_use
+            writer.put_many({key: bytes(key % 100) for key in keys})
+            child = forked(hold_all, heap, keys, ready)
+            try:
+                peers.until(lambda: ready[0] == 2 * len(keys))
+                os.kill(child, signal.SIGSTOP)
+                for key in keys:
+                    writer.delete(key)
+                writer.put("a", b"goes on")
+                numbers = store.statistics()
+                assert (numbers.held, numbers.dead) == (len(keys), len(keys))
+                (info,) = store.readers()
+                assert (info.pid, info.held, len(info.holds)) == (child, 2000, 2000)
+                assert info.dead_bytes == 2 * sum(key % 100 for key in keys)
+                assert not any(hold.live for hold in info.holds)
+            finally:
+                os.kill(child, signal.SIGKILL)
+                assert ended(child) == -signal.SIGKILL
+            if how == "recovered":
+                heap.recover()
+            # Otherwise a collector looks whether the reader lives, after a second or two.
+            peers.until(lambda: writer.collect() > 0 or store.statistics().dead == 0)
+            assert store.readers() == []
+            writer.delete("a")
+            writer.collect()
+            assert (store.statistics().dead, heap.statistics().in_use) == (0, before)
         assert heap.check() == []
