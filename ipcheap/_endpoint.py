@@ -1,4 +1,4 @@
-"""What producers and consumers have in common: a claimed side of a record channel."""
+"""What all endpoints have in common: a claimed side of a channel."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _WOULD_BLOCK = lib.IPCHEAP_WOULD_BLOCK
 
 
 class Endpoint:
-    """A side of a record channel, claimed by the thread that may use it.
+    """A side of a channel, claimed by the thread that may use it.
 
     It is a context manager, and `close()` is idempotent. An endpoint that is dropped without being
     closed is closed with a ResourceWarning. Use from another thread raises `WrongThread`, use in a
@@ -74,7 +74,10 @@ class Endpoint:
         return self._closed or self._handle.closed
 
     def close(self) -> None:
-        """Release the side; the other side receives what was sent, then ChannelClosed."""
+        """Release the side; the other side receives what was sent, then ChannelClosed.
+
+        Chunks of a store that a reader holds stay valid.
+        """
         if self._is_inherited():
             raise self._error(lib.IPCHEAP_WRONG_PROCESS)
         if self.closed:
@@ -93,11 +96,11 @@ class Endpoint:
     def fileno(self) -> int:
         """Return a descriptor that is readable while this side has something to do.
 
-        That is, while a receive or send would not have to wait, or would raise ChannelClosed or
-        PeerDied. It is for select, poll, epoll, selectors and event loops; do not read or close it.
-        The first call creates it, and closing the endpoint closes it. A new holder of the other
-        side may make it readable spuriously, once. So follow it with a call that does not wait,
-        such as `try_recv_record()`.
+        That is, while a call that sends or receives would not have to wait, or would raise
+        ChannelClosed or PeerDied. It is for select, poll, epoll, selectors and event loops; do not
+        read or close it. The first call creates it, and closing the endpoint closes it. A new
+        holder of the other side may make it readable spuriously, once. So follow it with a call
+        that does not wait, such as `try_recv_record()` or `try_next()`.
         """
         descriptor = lib.py_endpoint_descriptor(self._pointer)
         if descriptor < 0:

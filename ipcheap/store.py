@@ -592,7 +592,8 @@ class StoreWriter(StoreEndpoint, StoreWriterCore):
         """Put copies of several bytes-like objects, a mapping or pairs, as one commit.
 
         Returns the newest version. All are put or none: if it raises, nothing has changed, and the
-        exception has `done`, 0. Inside a transaction they are part of it, all or none.
+        exception has `done`, 0. Inside a transaction they are part of it, all or none. `ttl`, in
+        seconds, and errors are those of `put`.
         """
         try:
             given: Any = items
@@ -940,14 +941,17 @@ class StoreReader(StoreEndpoint, StoreReaderCore):
             del grip  # a traceback would keep it alive
 
     def history(self, key: Key) -> list[Chunk]:
-        """Return the live chunks of a key, up to the store's depth, oldest first."""
+        """Return the live chunks of a key, up to the store's depth, oldest first.
+
+        TimeoutError and RecordError as `get_many`; then none is held.
+        """
         return self._history(key, min(self.depth, lib.IPCHEAP_MOST_HOLDS))
 
     def items(self) -> Iterator[tuple[Key, Chunk]]:
         """Iterate over keys and their newest chunks, by ascending version.
 
-        Each chunk is released when the next one is requested. Keys without a chunk by then are left
-        out.
+        Each chunk is released when the next one is requested; `get_many` holds several. Keys that
+        have no chunk by then are left out.
         """
         for key in self.keys():
             chunk = self.get(key)
@@ -966,14 +970,15 @@ class StoreReader(StoreEndpoint, StoreReaderCore):
     def follow(self) -> Follow:
         """Return an iterator over the chunks above the position, for `for` and `async for`.
 
-        Each is released when the next one is requested. It ends when the writer has closed.
+        Each is released when the next one is requested. After everything that was put, it ends if
+        the writer has closed, and raises PeerDied if the writer has died.
         """
         return Follow(self)
 
     def seek(self, version: int | None = None) -> int:
         """Continue after a version: 0 starts again, None moves behind the newest one.
 
-        Returns the position.
+        Returns the position, which is at most the version of the newest commit.
         """
         position = ffi.new("uint64_t *")
         target = _LAST if version is None else self._plain_version(version)
@@ -1010,7 +1015,10 @@ class StoreReader(StoreEndpoint, StoreReaderCore):
         return await self._eventual(self._attempt, lambda: int(self.position))
 
     async def await_for(self, key: Key, newer_than: int = 0) -> Chunk:
-        """Return the newest chunk of a key above `newer_than`: `wait_for()` for asyncio."""
+        """Return the newest chunk of a key above `newer_than`: `wait_for()` for asyncio.
+
+        A call that is cancelled has taken nothing. Several coroutines may wait with one reader.
+        """
         version = self._plain_version(newer_than)
 
         def attempt() -> Chunk | int:

@@ -745,9 +745,10 @@ PyDoc_STRVAR(put_text,
              "put($self, /, key, data, ttl=None)\n--\n\n"
              "Put a copy of a bytes-like object as the newest chunk of a key; return its version.\n\n"
              "It replaces the oldest chunk of the key beyond the store's depth. With the key None it\n"
-             "can be followed, and is never replaced. `ttl` is how many seconds it lives, infinity\n"
-             "for a chunk that never expires, None as the store says. HeapFull, whose text names the limit, if\n"
-             "there is no room; then nothing has changed.");
+             "can be followed, and is never replaced. Of an array only the bytes are kept: `loan`\n"
+             "keeps its shape and dtype. `ttl` is how many seconds it lives, infinity for a chunk\n"
+             "that never expires, None as the store says. HeapFull, whose text names the limit, if\n"
+             "there is no room, TypeError if `data` has no bytes; then nothing has changed.");
 PyDoc_STRVAR(append_text,
              "append($self, /, data, ttl=None)\n--\n\n"
              "Put a copy of a bytes-like object without a key; return its version. See `put`.");
@@ -760,7 +761,8 @@ PyDoc_STRVAR(put_record_text,
              "are those of `put`.");
 PyDoc_STRVAR(delete_text,
              "delete($self, key, /)\n--\n\n"
-             "Delete all chunks of a key; return whether it had one.");
+             "Delete all chunks of a key; return whether it had one.\n\n"
+             "That is a commit with a version, but no chunk. What readers hold stays with them.");
 PyDoc_STRVAR(collect_text,
              "collect($self, /)\n--\n\n"
              "Free all chunks that are dead and not held; return how many bytes those were.");
@@ -771,7 +773,8 @@ PyDoc_STRVAR(get_text,
              "if this reader holds as many chunks as it may.");
 PyDoc_STRVAR(get_bytes_text,
              "get_bytes($self, /, key, default=None)\n--\n\n"
-             "Return a copy of the newest chunk of a key; `default` if there is none.");
+             "Return a copy of the newest chunk of a key; `default` if there is none.\n\n"
+             "RecordError if this reader holds as many chunks as it may.");
 PyDoc_STRVAR(get_many_text,
              "get_many($self, keys, /)\n--\n\n"
              "Return the newest chunks of several keys, all as of one moment, in a dict.\n\n"
@@ -791,10 +794,12 @@ PyDoc_STRVAR(wait_for_text,
              "Return the newest chunk of a key as soon as its version is above `newer_than`.\n\n"
              "Commits to other keys do not wake it, once the key has a chunk. The position does not\n"
              "move. Waits `timeout` seconds, None indefinitely; then TimeoutError. ChannelClosed or\n"
-             "PeerDied if it would have to wait and the writer has closed or died.");
+             "PeerDied if it would have to wait and the writer has closed or died. RecordError if\n"
+             "this reader holds as many chunks as it may.");
 PyDoc_STRVAR(try_next_text,
              "try_next($self, /)\n--\n\n"
-             "Return what `next` would, or None if it would have to wait.");
+             "Return what `next` would, or None if it would have to wait; never waits.\n\n"
+             "ChannelClosed or PeerDied as `next`.");
 
 PyObject *store_writer_type(void) {
     static PyObject *_Atomic type;
