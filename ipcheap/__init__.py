@@ -31,6 +31,7 @@ except ModuleNotFoundError as _error:
 
 from ._native import __version__
 from .channel import Channel
+from .chunk import Chunk
 from .consumer import Consumer
 from .errors import (
     ChannelBusy,
@@ -57,7 +58,9 @@ from .producer import Producer
 from .record import Record
 from .record_channel import RecordChannel
 from .static import Atomic, StaticSegment
-from .store import Chunk, Store, StoreReader, StoreWriter
+from .store import Store
+from .store_reader import StoreReader
+from .store_writer import StoreWriter
 from .stream import Stream, StreamReader, StreamWriter
 
 TYPE_CHECKING = False  # type checkers know this name; importing typing takes longer than all this

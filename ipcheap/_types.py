@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from typing import Any, Self, TypeAlias, TypeVar, overload
 
     from .array import Layout
+    from .chunk import Chunk
     from .record import Record, Source
-    from .store import Chunk
 
     Key: TypeAlias = int | str | bytes
     T = TypeVar("T")
