@@ -9,7 +9,7 @@ import machine
 
 # "what it is      12.3 ns   1.05 x of what"; a line without a name continues the line before.
 LINE = re.compile(r"^(?P<what>.*?)\s+(?P<ns>[\d.]+) ns(?:\s+(?P<ratio>[\d.]+) x (?P<of>.+))?$")
-PROGRAMS = ("bench_records", "bench_heap", "bench_streams")
+PROGRAMS = ("bench_records", "bench_heap", "bench_streams", "bench_store")
 
 
 def run(folder, quick):

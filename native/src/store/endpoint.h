@@ -53,6 +53,7 @@ struct store_endpoint {
     uint64_t scanned;   /* the head up to which the backlog was found */
     bool waits_for_key; /* what could be followed does not count */
     uint64_t noticed;   /* what does not make it ready, if that is above the position */
+    uint64_t again;     /* looks for a key that had to be repeated */
     ipcheap_store_endpoint_statistics last; /* as it closed */
 };
 

@@ -162,9 +162,10 @@ static int find_newest(struct store_endpoint *e, const struct chunk_key *key, ui
          */
         if (LIKELY(found == FOUND) && UNLIKELY(chunk_version(look->word) > head))
             found = go_back(h, key, word, head, look);
-        if (look->back && found != AGAIN && store_epoch(&h->store) != epoch) continue;
-        if (LIKELY(found != AGAIN)) return found;
-        int error = doubt_add(e, &doubt, look, epoch);
+        bool cut = look->back && store_epoch(&h->store) != epoch;
+        if (LIKELY(found != AGAIN && !cut)) return found;
+        e->again++;
+        int error = found == AGAIN ? doubt_add(e, &doubt, look, epoch) : 0;
         if (error) return error;
     }
 }
