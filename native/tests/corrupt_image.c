@@ -187,7 +187,7 @@ static void snapshot(struct image *image, int fd, ipcheap_heap *heap) {
         EXPECT_EQ(ipcheap_find_channel(heap, &key, &channel), 0);
         EXPECT(store_view(heap, channel.index, &store));
         image->stores[i].root = offset_of(heap, store.root);
-        image->stores[i].slots = offset_of(heap, store.piece[0]);
+        image->stores[i].slots = offset_of(heap, chunk_slot(&store, 0));
         image->stores[i].cells = offset_of(heap, store.cells);
         image->stores[i].log = offset_of(heap, store.log);
         image->stores[i].readers = offset_of(heap, store_reader_at(&store, 0));

@@ -77,6 +77,31 @@ static const struct script single = {
 };
 static void single_puts(struct world *w) { begin_as_reader(w, &single); }
 
+/* Each third version is an extent; as one dies, a put collects and makes spares of what else has died. */
+static const struct script sparing = {
+    .options = {.given = IPCHEAP_GIVEN_GARBAGE, .garbage = 400},
+    .before = 5,
+    .steps = {ONE_PUT(1),
+              ONE_PUT(2),
+              ONE_PUT(1),
+              ONE_PUT(2),
+              ONE_PUT(1),
+              ONE_PUT(2),
+              ONE_PUT(3),
+              ONE_PUT(1),
+              ONE_PUT(0),
+              ONE_PUT(3),
+              ONE_PUT(3),
+              ONE_PUT(3),
+              ONE_PUT(1),
+              ONE_ERASE(1),
+              ONE_PUT(2),
+              ONE_PUT(1),
+              {TRANSACTION, {{PUT, 2}, {PUT, 3}}},
+              ONE_PUT(2)},
+};
+static void puts_in_spares(struct world *w) { begin_as_reader(w, &sparing); }
+
 static const struct script erasing = {
     .options = {.given = IPCHEAP_GIVEN_DEPTH, .depth = 2},
     .before = 6,
@@ -375,6 +400,7 @@ static void deserted_store(struct world *w) {
 const struct scenario store_scenarios[] = {
     AREA("add a store", no_store, add_and_remove_store, store_added),
     AREA("put", single_puts, claim_and_act, store_after),
+    AREA("put in spares", puts_in_spares, claim_and_act, store_after),
     AREA("delete", erasures, claim_and_act, store_after),
     AREA("put deeply", deep_keys, claim_and_act, store_after),
     AREA("put together", transactions, claim_and_act, store_after),

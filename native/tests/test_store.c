@@ -271,7 +271,7 @@ static void followers_get_what_is_live_in_order(ipcheap_heap *heap) {
     close_shop(&s, 6);
 }
 
-/* The log has 256 entries while there are 64 slots. */
+/* The log has 512 entries while there are 192 slots. */
 static void an_overtaken_follower_scans(ipcheap_heap *heap) {
     struct shop s = open_shop(heap, 7, NULL);
     put_text(&s, 1000, "old");
@@ -279,7 +279,7 @@ static void an_overtaken_follower_scans(ipcheap_heap *heap) {
     expect_next(&s, 1, "old");
     for (uint64_t i = 0; i < 10; i++) expect_next(&s, 992 + i, "x");
     expect_no_next(&s, IPCHEAP_WOULD_BLOCK);
-    EXPECT_EQ(numbers(&s).slots, 64);
+    EXPECT_EQ(numbers(&s).slots, 192);
     ipcheap_store_endpoint_statistics found;
     EXPECT_EQ(ipcheap_store_endpoint_describe(s.reader, &found), 0);
     EXPECT_EQ(found.skipped, 990);
@@ -461,6 +461,7 @@ static void a_limit_refuses_or_evicts(ipcheap_heap *heap) {
     struct shop s = open_shop(heap, 14, &options);
     for (uint64_t i = 0; i < 3; i++) put_text(&s, i, "x");
     EXPECT_EQ(put_for(&s, 3, "y", 0), IPCHEAP_STORE_FULL);
+    EXPECT_EQ(ipcheap_store_limits_met(s.writer), IPCHEAP_GIVEN_MAX_CHUNKS);
     expect_gone(&s, 3);
     EXPECT_EQ(ipcheap_store_version(s.writer), 3);
     put_text(&s, 1, "z"); /* replaces one */
@@ -477,6 +478,7 @@ static void a_limit_refuses_or_evicts(ipcheap_heap *heap) {
     expect_text(&s, 2, "x");
     EXPECT_EQ(numbers(&s).evicted, 2);
     EXPECT_EQ(put_for(&s, 9, "12345678901", 0), IPCHEAP_STORE_FULL); /* never fits: nothing goes */
+    EXPECT_EQ(ipcheap_store_limits_met(s.writer), IPCHEAP_GIVEN_MAX_BYTES);
     EXPECT_EQ(numbers(&s).chunks, 3);
     put_text(&s, 9, "123456789");
     EXPECT_EQ(numbers(&s).chunks, 2);
@@ -553,6 +555,34 @@ static void memory_is_bounded_by_the_garbage_threshold(ipcheap_heap *heap) {
     close_shop(&s, 17);
 }
 
+/* The spares of a put are in use again after one round, and others free them like any garbage. */
+static void puts_use_blocks_again(ipcheap_heap *heap) {
+    struct shop s = open_shop(heap, 17, NULL);
+    static char bytes[1000];
+    ipcheap_store_key key = number(1), other = number(2);
+    for (int i = 0; i < 1000; i++) {
+        memset(bytes, i % 128, sizeof bytes);
+        EXPECT_EQ(ipcheap_store_put(s.writer, &key, bytes, (uint64_t)(i % 1000), 0, NULL), 0);
+        EXPECT_EQ(ipcheap_store_put(s.writer, &other, bytes, 700, 0, NULL), 0);
+        ipcheap_chunk chunk;
+        EXPECT_EQ(ipcheap_store_get(s.reader, &key, 0, &chunk), 1);
+        EXPECT_EQ(chunk.nbytes, (uint64_t)(i % 1000));
+        EXPECT(chunk.nbytes == 0 || memcmp(chunk.data, bytes, chunk.nbytes) == 0);
+        EXPECT_EQ(ipcheap_chunk_release(&chunk), 0);
+    }
+    expect_sound(heap);
+    EXPECT(numbers(&s).dead > 0);
+    EXPECT(ipcheap_trim(heap, 0) >= 0);
+    EXPECT_EQ(numbers(&s).dead, 0);
+    for (int i = 0; i < 300; i++) put_text(&s, 1, "after");
+    expect_text(&s, 1, "after");
+    EXPECT(numbers(&s).dead > 0);
+    EXPECT(ipcheap_store_collect(s.writer) > 0);
+    EXPECT_EQ(numbers(&s).dead, 0);
+    expect_sound(heap);
+    close_shop(&s, 17);
+}
+
 /* Holds --------------------------------------------------------------------------------------------- */
 
 static void a_reader_holds_so_many_and_no_more(ipcheap_heap *heap) {
@@ -569,6 +599,12 @@ static void a_reader_holds_so_many_and_no_more(ipcheap_heap *heap) {
     EXPECT_EQ(ipcheap_store_position(s.reader), 1);
     ipcheap_store_key keys[3] = {number(1), number(2), number(3)};
     EXPECT_EQ(ipcheap_store_contains(s.reader, &keys[2]), 1); /* holds nothing */
+    EXPECT_EQ(ipcheap_store_peek(s.reader, &keys[2], &c), 1); /* takes no place */
+    EXPECT(c.nbytes == 1 && memcmp(c.data, "c", 1) == 0);
+    EXPECT_EQ(ipcheap_chunk_release(&c), 0);
+    ipcheap_store_key of_a;
+    EXPECT_EQ(ipcheap_chunk_key(&a, &of_a), 0);
+    EXPECT(of_a.kind == keys[0].kind && memcmp(of_a.bytes, keys[0].bytes, of_a.length) == 0);
     EXPECT_EQ(ipcheap_chunk_release(&a), 0);
     EXPECT_EQ(ipcheap_store_get_many(s.reader, keys, 3, both), IPCHEAP_HOLDS);
     EXPECT_EQ(ipcheap_store_next(s.reader, &c), 0);
@@ -1153,6 +1189,7 @@ int main(void) {
     expired_chunks_do_not_count(heap);
     a_full_heap_evicts_and_names_the_reader();
     memory_is_bounded_by_the_garbage_threshold(heap);
+    puts_use_blocks_again(heap);
     a_reader_holds_so_many_and_no_more(heap);
     a_chunk_outlives_reader_and_store(heap);
     any_thread_may_release(heap);

@@ -912,6 +912,8 @@ IPCHEAP_API int ipcheap_store_abort(ipcheap_endpoint *writer);
 IPCHEAP_API int ipcheap_store_evict(ipcheap_endpoint *writer, uint64_t nbytes);
 /* Frees all that is dead and not held. Returns how many bytes, as they were put. */
 IPCHEAP_API int64_t ipcheap_store_collect(ipcheap_endpoint *writer);
+/* Which limits the writer's last STORE_FULL has met: IPCHEAP_GIVEN_MAX_CHUNKS, _MAX_BYTES; or 0. */
+IPCHEAP_API uint32_t ipcheap_store_limits_met(const ipcheap_endpoint *writer);
 
 /* Reading. */
 
@@ -941,6 +943,12 @@ IPCHEAP_API uint64_t ipcheap_store_version(const ipcheap_endpoint *endpoint);
  */
 IPCHEAP_API int ipcheap_store_get(ipcheap_endpoint *reader, const ipcheap_store_key *key,
                                   uint64_t newer_than, ipcheap_chunk *chunk);
+/*
+ * The same for a caller that copies: the chunk takes no place among those that the reader may hold, and
+ * stays only until it is released or the reader's thread calls the store again.
+ */
+IPCHEAP_API int ipcheap_store_peek(ipcheap_endpoint *reader, const ipcheap_store_key *key,
+                                   ipcheap_chunk *chunk);
 /*
  * Gets the newest chunks of all keys as of one moment; returns how many there are. Those of absent
  * keys have no data. Holds none after an error; TIMED_OUT if 1,000 attempts were overtaken.
@@ -1007,6 +1015,8 @@ typedef struct ipcheap_chunk_info {
     int64_t expires_in_ns; /* at most 0 if it has expired; INT64_MAX: never */
     uint32_t live;         /* 1: neither replaced, nor deleted, evicted or expired */
 } ipcheap_chunk_info;
+/* Returns the key of a chunk that is held; any thread may call it. RECORD if it was released. */
+IPCHEAP_API int ipcheap_chunk_key(const ipcheap_chunk *chunk, ipcheap_store_key *key);
 /* Describes a chunk that is held; any thread may. RECORD if it was released. */
 IPCHEAP_API int ipcheap_chunk_describe(const ipcheap_chunk *chunk, ipcheap_chunk_info *info);
 /*

@@ -16,6 +16,23 @@
 
 /* Returns nanoseconds of the boot-time clock, the same in every time namespace. */
 int64_t clock_now(const ipcheap_heap *heap);
+/*
+ * The same, or what it was less than a microsecond ago, which costs a third of it. Each thread has a
+ * reading of its own, at first all zero.
+ */
+struct reading {
+    int64_t now;
+    uint64_t ticks; /* of the processor */
+};
+#define READING_TICKS 2048 /* that it is good for: processors count at least two in a nanosecond */
+int64_t clock_read(const ipcheap_heap *heap, struct reading *last);
+static inline int64_t clock_lately(const ipcheap_heap *heap, struct reading *last) {
+#if defined(__x86_64__)
+    /* Ticks that went backwards, as on another processor or after a suspend, make a large number. */
+    if (LIKELY(__builtin_ia32_rdtsc() - last->ticks < READING_TICKS && last->now)) return last->now;
+#endif
+    return clock_read(heap, last);
+}
 /* Advances the header's clock if a second has passed. */
 void clock_tick(ipcheap_heap *heap);
 /* Learns this process's offset of the boot-time clock: on attaching, and in a forked child. */

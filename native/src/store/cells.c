@@ -35,11 +35,6 @@ struct store_cell *cell_for(const struct store *s, uint64_t hash) {
     return NULL;
 }
 
-void cell_put(struct store_cell *cell, uint64_t hash, uint32_t slot) {
-    /* Release: pairs with find_cell(). Publishes the slot. */
-    put_release(&cell->word, (uint64_t)hash_in_cell(hash) << 32 | (slot + 1));
-}
-
 void cell_clear(struct store *s, struct store_cell *cell) {
     put_release(&cell->word, get(&cell->word) >> 32 << 32); /* pairs with find_cell() */
     bell_fence(s);

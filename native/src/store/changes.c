@@ -9,6 +9,7 @@
 #include "store/collect.h"
 
 #define ENOUGH_FREE 8     /* one in so many slots, after a collection */
+#define FEW_FREE 64       /* and so many at least, if there is memory */
 #define KEPT_CHANGES 1024 /* room that is kept from one transaction to the next */
 
 /* Entering ----------------------------------------------------------------------------------- */
@@ -30,17 +31,9 @@ static int rebuild_lists(struct store_endpoint *e) {
     return error == IPCHEAP_CORRUPT ? channel_poison(e->base.heap, e->base.channel) : error;
 }
 
-int store_enter(struct store_endpoint *e) {
-    for (;;) {
-        participant_enter(e->base.me);
-        uint32_t flags = get(&e->base.channel->flags);
-        if (LIKELY(!(flags & (CHANNEL_REVOKED | CHANNEL_GONE | CHANNEL_POISONED)))) return 0;
-        participant_leave(e->base.me);
-        if (flags & CHANNEL_GONE) return IPCHEAP_ENDPOINT_CLOSED;
-        if (flags & CHANNEL_POISONED) return IPCHEAP_CORRUPT;
-        int error = rebuild_lists(e);
-        if (error) return error;
-    }
+int store_stopped(struct store_endpoint *e, uint32_t flags) {
+    if (flags & CHANNEL_GONE) return IPCHEAP_ENDPOINT_CLOSED;
+    return flags & CHANNEL_POISONED ? IPCHEAP_CORRUPT : rebuild_lists(e);
 }
 
 /* Slots -------------------------------------------------------------------------------------- */
@@ -73,10 +66,13 @@ static int enter_with_slot(struct store_endpoint *e) {
     for (;;) {
         int error = store_enter(e);
         if (UNLIKELY(error)) return error;
-        const struct lists *l = &e->lists;
+        struct lists *l = &e->lists;
         if (LIKELY(l->free_count)) return 0;
-        if (l->dead_count) collect(e->base.me, &e->store, &e->lists);
-        if (l->free_count >= (e->cramped ? 1 : l->slots / ENOUGH_FREE)) return 0;
+        if (l->dead_count) collect(e->base.me, &e->store, l, store_spare_bytes(&e->store));
+        uint64_t enough = greatest(l->slots / ENOUGH_FREE, FEW_FREE);
+        bool grows = !e->cramped && l->free_count + l->spare_count < enough;
+        if (!l->free_count) spare_drop(e->base.me, &e->store, l);
+        if (l->free_count && !grows) return 0;
         participant_leave(e->base.me);
         error = grow(e);
         e->cramped = error == IPCHEAP_HEAP_FULL || error == IPCHEAP_MEMORY_FULL;
@@ -212,6 +208,8 @@ int change_add(struct store_endpoint *e, const struct chunk_key *key, const stru
     l->notes[slot] = (struct note){
         .state = NOTE_PENDING,
         .bytes = size_bytes(parcel->size),
+        .offset = parcel->offset,
+        .room = parcel->slab ? (uint8_t)(parcel->slab->size_class + 1) : 0,
         .deletion = parcel->offset == 0,
         .keyed = key->hash != 0,
     };

@@ -22,8 +22,21 @@ struct parcel {
     ipcheap_record *record;
 };
 
+/* What a writer must look at before it does anything inside. */
+#define CHANNEL_STOPS (CHANNEL_REVOKED | CHANNEL_GONE | CHANNEL_POISONED)
+/* Outside, after one of them was seen: brings the lists up to date, 0; or the error. */
+int store_stopped(struct store_endpoint *e, uint32_t flags);
 /* Keeps others from collecting until participant_leave(); brings the lists up to date first. */
-int store_enter(struct store_endpoint *e);
+static inline int store_enter(struct store_endpoint *e) {
+    for (;;) {
+        participant_enter(e->base.me);
+        uint32_t flags = get(&e->base.channel->flags);
+        if (LIKELY(!(flags & CHANNEL_STOPS))) return 0;
+        participant_leave(e->base.me);
+        int error = store_stopped(e, flags);
+        if (error) return error;
+    }
+}
 /* Finds out whether a record may be put, and fills in the parcel. */
 int parcel_judge(struct store_endpoint *e, ipcheap_record *record, struct parcel *parcel);
 /* Adds a change: a PREPARED slot. An error has changed nothing. */

@@ -64,7 +64,24 @@ static void look_at_holds(struct store *s, struct lists *l) {
     }
 }
 
-uint64_t collect(struct participant *me, struct store *s, struct lists *l) {
+/* Frees a slot that nobody holds, with its block; false if that cannot be now. */
+static bool slot_free(struct participant *me, struct store *s, struct lists *l, uint32_t slot) {
+    if (!free_chunk(me, s, slot)) return false;
+    l->notes[slot].state = NOTE_FREE;
+    l->free[l->free_count++] = slot;
+    return true;
+}
+
+void spare_drop(struct participant *me, struct store *s, struct lists *l) {
+    if (!l->spare_count) return;
+    uint32_t slot = spare_take(l, (uint32_t)__builtin_ctzll(l->spare_rooms));
+    if (slot_free(me, s, l, slot)) return;
+    l->notes[slot].state = NOTE_DEAD;
+    l->dead[l->dead_count++] = slot;
+    l->dead_bytes += l->notes[slot].bytes;
+}
+
+uint64_t collect(struct participant *me, struct store *s, struct lists *l, uint64_t spared) {
     int64_t now = clock_now(s->heap);
     clock_tick(s->heap); /* holds are stamped with it */
     expire(s, l, now);
@@ -72,28 +89,31 @@ uint64_t collect(struct participant *me, struct store *s, struct lists *l) {
     put(&s->root->collections, get(&s->root->collections) + 1);
     deletions_end(s, l, now);
     l->died = 0;
-    if (!l->dead_count) return 0;
+    uint64_t freed = l->spare_bytes;
+    for (uint32_t spares = l->spare_count; spares; spares--) spare_drop(me, s, l);
+    if (!l->dead_count) return freed;
     for (uint32_t i = 0; i < l->dead_count; i++) {
         struct store_slot *shared = chunk_slot(s, l->dead[i]);
         uint64_t word = chunk_word(CHUNK_LEAVING, l->notes[l->dead[i]].version);
         if (get(&shared->word) != word) put_release(&shared->word, word); /* with hold_slot() */
     }
-    if (!fence_readers(s)) return 0;
+    if (!fence_readers(s)) return freed;
     l->collection++;
     look_at_holds(s, l);
-    uint64_t freed = 0;
     uint32_t kept = 0, count = l->dead_count;
     for (uint32_t i = 0; i < count; i++) {
         uint32_t slot = l->dead[i];
         struct note *note = &l->notes[slot];
-        if (note->seen == l->collection || !free_chunk(me, s, slot)) {
+        bool held = note->seen == l->collection;
+        if (!held && note->room && l->spare_bytes + note->bytes <= spared) {
+            l->dead_bytes -= note->bytes;
+            spare_add(l, slot);
+        } else if (!held && slot_free(me, s, l, slot)) {
+            l->dead_bytes -= note->bytes;
+            freed += note->bytes;
+        } else {
             l->dead[kept++] = slot;
-            continue;
         }
-        freed += note->bytes;
-        l->dead_bytes -= note->bytes;
-        *note = (struct note){.state = NOTE_FREE};
-        l->free[l->free_count++] = slot;
     }
     l->dead_count = kept;
     return freed;
@@ -107,7 +127,7 @@ uint64_t collect_alone(struct participant *me, struct store *s) {
         put(&s->root->collector, before);
         return 0;
     }
-    uint64_t freed = collect(me, s, &lists);
+    uint64_t freed = collect(me, s, &lists, 0);
     lists_drop(&lists);
     put_release(&s->root->collector, 0); /* pairs with is_quiet() */
     return freed;

@@ -11,6 +11,7 @@
 #define IPCHEAP_STORE_ENDPOINT_H
 
 #include "endpoint/endpoint.h"
+#include "segment/clock.h"
 #include "store/holds.h"
 #include "store/lists.h"
 
@@ -41,10 +42,12 @@ struct store_endpoint {
     uint32_t *index; /* places of the last change of each key, plus 1 */
     uint64_t index_mask;
     bool in_transaction;
-    bool many;    /* several changes, which the index leads to */
-    bool cramped; /* the tables could not grow when they should have */
+    bool many;           /* several changes, which the index leads to */
+    bool cramped;        /* the tables could not grow when they should have */
+    uint32_t limits_met; /* by the last STORE_FULL */
     uint64_t committed;
-    int64_t looked; /* when it last looked whether readers live */
+    struct reading read; /* of the clock, by puts of what never expires */
+    int64_t looked;      /* when it last looked whether readers live */
     /* A reader's. */
     struct ipcheap_holds *holds;
     uint64_t position;

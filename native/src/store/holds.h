@@ -74,7 +74,8 @@ static inline void hold_return(struct ipcheap_holds *h, uint32_t word) {
  * Makes a word hold a slot, instead of what it held before. Returns the slot's word if that is LIVE or
  * DEAD: then the slot stays as it is. Otherwise returns 0, and what the word names does not count.
  */
-static inline uint64_t hold_slot(struct ipcheap_holds *h, uint32_t word, uint32_t slot) {
+static inline uint64_t hold_at(struct ipcheap_holds *h, uint32_t word, uint32_t slot,
+                               const struct store_slot *shared) {
     if (UNLIKELY(word >= h->used)) {
         h->used = word + 1;
         put(&h->entry->used, word + 1);
@@ -82,10 +83,14 @@ static inline uint64_t hold_slot(struct ipcheap_holds *h, uint32_t word, uint32_
     put_release(&h->words[word], hold_word(h->store.heap, slot)); /* after what was read before */
     compiler_fence(); /* pairs with the membarrier in collect() */
     if (UNLIKELY(get(&h->store.heap->header->fences))) full_fence();
-    /* Pairs with make_pending(), bury() and free_chunk(). */
-    uint64_t found = get_acquire(&chunk_slot(&h->store, slot)->word);
+    /* Pairs with make_pending(), fill_spare(), bury() and free_chunk(). */
+    uint64_t found = get_acquire(&shared->word);
     enum chunk_state state = chunk_state(found);
     return state == CHUNK_LIVE || state == CHUNK_DEAD ? found : 0;
+}
+
+static inline uint64_t hold_slot(struct ipcheap_holds *h, uint32_t word, uint32_t slot) {
+    return hold_at(h, word, slot, chunk_slot(&h->store, slot));
 }
 
 #endif

@@ -1,14 +1,19 @@
 #include "store/lists.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "segment/clock.h"
 
 /* Memory ------------------------------------------------------------------------------------- */
 
 int lists_reserve(struct lists *l, uint32_t slots) {
-    struct note *notes = os_reallocate(l->notes, slots * sizeof *notes);
-    if (notes) l->notes = notes;
+    struct note *notes = os_allocate_aligned(_Alignof(struct note), slots * sizeof *notes);
+    if (notes && l->notes) memcpy(notes, l->notes, l->slots * sizeof *notes);
+    if (notes) {
+        free(l->notes);
+        l->notes = notes;
+    }
     uint32_t *kept[3] = {l->free, l->dead, l->deletions};
     for (int i = 0; i < 3; i++) {
         uint32_t *more = os_reallocate(kept[i], slots * sizeof *more);
@@ -68,8 +73,7 @@ static void expiries_tidy(struct lists *l) {
     for (uint32_t i = kept / 2; i-- > 0;) sift_down(l, i);
 }
 
-int expiries_reserve(struct lists *l, uint32_t more) {
-    if (l->expiry_room - l->expiry_count >= more) return 0;
+int expiries_make_room(struct lists *l, uint32_t more) {
     expiries_tidy(l);
     if (l->expiry_room - l->expiry_count >= l->expiry_room / 2 &&
         l->expiry_room - l->expiry_count >= more)
@@ -96,8 +100,18 @@ void expiry_add(struct lists *l, uint64_t at, uint32_t slot, uint64_t version) {
 
 /* Chunks ------------------------------------------------------------------------------------- */
 
-/* Adds a live chunk behind all others. */
-static void age_add(struct lists *l, uint32_t slot) {
+void spare_add(struct lists *l, uint32_t slot) {
+    struct note *note = &l->notes[slot];
+    uint32_t size_class = note->room - 1u;
+    note->state = NOTE_SPARE;
+    note->after = l->spares[size_class];
+    l->spares[size_class] = slot + 1;
+    l->spare_rooms |= UINT64_C(1) << size_class;
+    l->spare_bytes += note->bytes;
+    l->spare_count++;
+}
+
+void age_link(struct lists *l, uint32_t slot) {
     struct note *note = &l->notes[slot];
     note->before = l->last;
     note->after = 0;
@@ -106,11 +120,9 @@ static void age_add(struct lists *l, uint32_t slot) {
     else
         l->first = slot + 1;
     l->last = slot + 1;
-    l->live_chunks++;
-    l->live_bytes += note->bytes;
 }
 
-static void age_remove(struct lists *l, uint32_t slot) {
+void age_unlink(struct lists *l, uint32_t slot) {
     const struct note *note = &l->notes[slot];
     if (note->before)
         l->notes[note->before - 1].after = note->after;
@@ -120,8 +132,6 @@ static void age_remove(struct lists *l, uint32_t slot) {
         l->notes[note->after - 1].before = note->before;
     else
         l->last = note->before;
-    l->live_chunks--;
-    l->live_bytes -= note->bytes;
 }
 
 void lists_commit(struct lists *l, uint32_t slot, uint32_t older) {
@@ -145,19 +155,6 @@ void lists_commit(struct lists *l, uint32_t slot, uint32_t older) {
         l->deletions[l->deletion_count++] = slot;
     else
         age_add(l, slot);
-}
-
-void bury(struct store *s, struct lists *l, uint32_t slot, int64_t now) {
-    struct store_slot *shared = chunk_slot(s, slot);
-    struct note *note = &l->notes[slot];
-    if (!note->deletion) age_remove(l, slot);
-    note->state = NOTE_DEAD;
-    put(&shared->died, (uint64_t)now);
-    /* Release: pairs with hold_slot(). */
-    put_release(&shared->word, chunk_word(CHUNK_DEAD, note->version));
-    l->dead[l->dead_count++] = slot;
-    l->dead_bytes += note->bytes;
-    l->died++;
 }
 
 void store_turn(struct store *s) {
@@ -228,7 +225,7 @@ uint64_t chunk_gone(struct store *s, struct lists *l, uint32_t slot, int64_t now
     return 1;
 }
 
-void expire(struct store *s, struct lists *l, int64_t now) {
+void expire_some(struct store *s, struct lists *l, int64_t now) {
     shared64 *expired = &s->root->expired;
     while (l->expiry_count && l->expiries[0].at <= (uint64_t)now) {
         struct expiry next = l->expiries[0];
@@ -355,7 +352,7 @@ static int live_add(struct store *s, struct lists *l, const struct aged *aged, i
 }
 
 int lists_build(struct store *s, struct lists *l) {
-    *l = (struct lists){.collection = 1};
+    *l = (struct lists){.collection = 1, .evicts = s->evicts};
     struct aged *aged = NULL;
     if (!store_refresh(s)) return IPCHEAP_CORRUPT;
     int error = lists_reserve(l, s->slots);

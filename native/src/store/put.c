@@ -57,11 +57,17 @@ static int make_way(struct store_endpoint *e, uint64_t bytes, int error) {
     return gone > 0 ? 0 : gone < 0 ? gone : error;
 }
 
+static bool never_fits(struct store_endpoint *e, uint64_t nbytes) {
+    if (!e->store.max_bytes || nbytes <= e->store.max_bytes) return false;
+    e->limits_met = IPCHEAP_GIVEN_MAX_BYTES;
+    return true;
+}
+
 /* Allocates, and lets the oldest chunks make way if the store says so. */
 static int allocate(struct store_endpoint *e, uint64_t nbytes, uint64_t *offset) {
     ipcheap_heap *heap = e->base.heap;
     if (nbytes > heap->geometry.zone_pages[DATA_ZONE] << PAGE_SHIFT) return IPCHEAP_HEAP_FULL;
-    if (e->store.max_bytes && nbytes > e->store.max_bytes) return IPCHEAP_STORE_FULL;
+    if (never_fits(e, nbytes)) return IPCHEAP_STORE_FULL;
     for (;;) {
         int error = take_block(e->base.me, nbytes, offset);
         if (LIKELY(!error)) return 0;
@@ -108,9 +114,16 @@ int ipcheap_store_put(ipcheap_endpoint *endpoint, const ipcheap_store_key *from,
                       uint64_t nbytes, int64_t ttl_ns, uint64_t *version) {
     struct store_endpoint *e = store_endpoint(endpoint);
     struct chunk_key key;
+    uint64_t last;
     int error = store_check(e, IPCHEAP_WRITER);
     if (LIKELY(!error)) error = key_take(from, &key);
-    if (LIKELY(!error)) error = add_copy(e, &key, data, nbytes, ttl_ns);
+    if (UNLIKELY(error)) return error;
+    if (LIKELY(!e->in_transaction)) {
+        int done = commit_spare(e, &key, data, nbytes, ttl_ns, &last);
+        if (LIKELY(done > 0) && version) *version = last;
+        if (LIKELY(done)) return done > 0 ? 0 : done;
+    }
+    error = add_copy(e, &key, data, nbytes, ttl_ns);
     return UNLIKELY(error) ? error : commit_or_wait(e, version);
 }
 
@@ -121,8 +134,7 @@ int ipcheap_store_put_record(ipcheap_endpoint *endpoint, const ipcheap_store_key
     struct parcel parcel;
     int error = store_check(e, IPCHEAP_WRITER);
     if (!error) error = key_take(from, &key);
-    if (!error && e->store.max_bytes && record->nbytes > e->store.max_bytes)
-        error = IPCHEAP_STORE_FULL;
+    if (!error && never_fits(e, record->nbytes)) error = IPCHEAP_STORE_FULL;
     if (error) return error;
     pthread_mutex_lock(&endpoint->heap->mutex); /* a consumer may be closing */
     error = parcel_judge(e, record, &parcel);
@@ -219,8 +231,13 @@ int ipcheap_store_evict(ipcheap_endpoint *endpoint, uint64_t nbytes) {
     return e->store.evicts ? evict_bytes(e, nbytes) : 0;
 }
 
+uint32_t ipcheap_store_limits_met(const ipcheap_endpoint *endpoint) {
+    const struct store_endpoint *e = (const struct store_endpoint *)endpoint;
+    return is_store_writer(e) ? e->limits_met : 0;
+}
+
 int64_t ipcheap_store_collect(ipcheap_endpoint *endpoint) {
     struct store_endpoint *e = store_endpoint(endpoint);
     int error = store_check(e, IPCHEAP_WRITER);
-    return error ? error : collect_now(e);
+    return error ? error : collect_now(e, 0);
 }

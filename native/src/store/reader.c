@@ -113,18 +113,17 @@ static inline bool is_over(const struct store *s, const struct store_slot *slot)
 }
 
 /* Describes what a word holds; CORRUPT, and poisons, if it cannot be in the heap. */
-static int chunk_fill(struct store_endpoint *e, const struct look *look, uint32_t word,
-                      ipcheap_chunk *chunk) {
+static inline int slot_show(struct store_endpoint *e, const struct store_slot *slot,
+                            uint64_t slot_word, uint32_t word, ipcheap_chunk *chunk) {
     ipcheap_heap *heap = e->base.heap;
     const struct geometry *g = &heap->geometry;
-    const struct store_slot *slot = chunk_slot(&e->holds->store, look->slot);
     uint64_t offset = get(&slot->offset), size = get(&slot->size), nbytes = size_bytes(size);
     uint64_t into = offset - g->data_at, all = g->zone_pages[DATA_ZONE] << PAGE_SHIFT;
     if (UNLIKELY(into >= all || nbytes > all - into)) return channel_poison(heap, e->base.channel);
     *chunk = (ipcheap_chunk){
         .data = at_offset(heap, offset),
         .nbytes = nbytes,
-        .version = chunk_version(look->word),
+        .version = chunk_version(slot_word),
         .offset = offset,
         .form = size_form(size),
         .place = word,
@@ -133,10 +132,14 @@ static int chunk_fill(struct store_endpoint *e, const struct look *look, uint32_
     return 0;
 }
 
+static int chunk_fill(struct store_endpoint *e, const struct look *look, uint32_t word,
+                      ipcheap_chunk *chunk) {
+    return slot_show(e, chunk_slot(&e->holds->store, look->slot), look->word, word, chunk);
+}
+
 int reader_chunk(struct store_endpoint *e, uint32_t slot, uint64_t slot_word, uint32_t word,
                  ipcheap_chunk *chunk) {
-    struct look look = {.slot = slot, .word = slot_word};
-    return chunk_fill(e, &look, word, chunk);
+    return slot_show(e, chunk_slot(&e->holds->store, slot), slot_word, word, chunk);
 }
 
 bool reader_is_over(const struct store_endpoint *e, uint32_t slot) {
@@ -145,9 +148,31 @@ bool reader_is_over(const struct store_endpoint *e, uint32_t slot) {
 
 int reader_follow(struct store_endpoint *e) { return follow_pieces(e); }
 
+/*
+ * Does what find_newest() does, if the first look finds the key and nothing intervenes; NULL if it has
+ * to be done there, and the word may name anything then.
+ */
+static inline const struct store_slot *find_at_once(struct ipcheap_holds *h,
+                                                    const struct chunk_key *key, uint32_t word,
+                                                    uint64_t *slot_word) {
+    const struct store *s = &h->store;
+    uint64_t head = store_head(s);
+    /* Pairs with store_publish_piece(). */
+    if (UNLIKELY(get_acquire(&s->root->pieces) != s->pieces)) return NULL;
+    const struct store_cell *cell = &s->cells[key->hash & s->cell_mask];
+    uint64_t cell_word = get_acquire(&cell->word); /* pairs with cell_put() */
+    uint32_t at = (uint32_t)cell_word - 1;
+    if (UNLIKELY(cell_word >> 32 != hash_in_cell(key->hash) || at >= s->slots)) return NULL;
+    const struct store_slot *slot = chunk_slot(s, at);
+    *slot_word = hold_at(h, word, at, slot);
+    if (UNLIKELY(!*slot_word || chunk_version(*slot_word) > head)) return NULL;
+    return LIKELY(slot_has_key(slot, key)) ? slot : NULL;
+}
+
 /* Finds the newest chunk of a key, and holds it in that word: FOUND, ABSENT or an error. */
-static int find_newest(struct store_endpoint *e, const struct chunk_key *key, uint32_t word,
-                       struct look *look) {
+static __attribute__((noinline)) int find_newest(struct store_endpoint *e,
+                                                 const struct chunk_key *key, uint32_t word,
+                                                 struct look *look) {
     struct ipcheap_holds *h = e->holds;
     struct doubt doubt = {0};
     for (;;) {
@@ -170,29 +195,41 @@ static int find_newest(struct store_endpoint *e, const struct chunk_key *key, ui
     }
 }
 
+/* Gets the newest chunk of a key, in that word: FOUND, ABSENT or an error, and it holds nothing. */
+static inline int get_in(struct store_endpoint *e, const struct chunk_key *key, uint64_t newer_than,
+                         uint32_t word, ipcheap_chunk *chunk) {
+    struct ipcheap_holds *h = e->holds;
+    uint64_t slot_word;
+    int found = FOUND;
+    const struct store_slot *slot = find_at_once(h, key, word, &slot_word);
+    if (UNLIKELY(!slot)) {
+        struct look look;
+        found = find_newest(e, key, word, &look);
+        slot = chunk_slot(&h->store, found == FOUND ? look.slot : 0);
+        slot_word = look.word;
+    }
+    if (LIKELY(found == FOUND) && LIKELY(chunk_version(slot_word) > newer_than) &&
+        !is_over(&h->store, slot)) {
+        found = slot_show(e, slot, slot_word, word, chunk);
+        if (LIKELY(!found)) return FOUND;
+    }
+    unhold(h, word);
+    chunk->data = NULL;
+    return found < 0 ? found : ABSENT;
+}
+
 int reader_get(struct store_endpoint *e, const struct chunk_key *key, uint64_t newer_than,
                ipcheap_chunk *chunk) {
     struct ipcheap_holds *h = e->holds;
-    struct look look;
     uint32_t word = hold_free(h);
     chunk->data = NULL;
     if (UNLIKELY(!word)) return IPCHEAP_HOLDS;
-    int found = find_newest(e, key, word, &look);
-    if (LIKELY(found == FOUND) && chunk_version(look.word) > newer_than &&
-        !is_over(&h->store, chunk_slot(&h->store, look.slot))) {
-        int error = chunk_fill(e, &look, word, chunk);
-        if (UNLIKELY(error)) {
-            unhold(h, word);
-            return error;
-        }
-        hold_keep(h);
-        return 1;
-    }
-    unhold(h, word);
-    return found < 0 ? found : 0;
+    int found = get_in(e, key, newer_than, word, chunk);
+    if (LIKELY(found == FOUND)) hold_keep(h);
+    return found;
 }
 
-static int key_check(const ipcheap_store_key *from, struct chunk_key *key) {
+static inline int key_check(const ipcheap_store_key *from, struct chunk_key *key) {
     int error = key_take(from, key);
     return error || key->hash ? error : IPCHEAP_BAD_VALUE;
 }
@@ -204,6 +241,15 @@ int ipcheap_store_get(ipcheap_endpoint *endpoint, const ipcheap_store_key *from,
     int error = reader_check(e);
     if (LIKELY(!error)) error = key_check(from, &key);
     return UNLIKELY(error) ? error : reader_get(e, &key, newer_than, chunk);
+}
+
+int ipcheap_store_peek(ipcheap_endpoint *endpoint, const ipcheap_store_key *from,
+                       ipcheap_chunk *chunk) {
+    struct store_endpoint *e = store_endpoint(endpoint);
+    struct chunk_key key;
+    int error = reader_check(e);
+    if (LIKELY(!error)) error = key_check(from, &key);
+    return UNLIKELY(error) ? error : get_in(e, &key, 0, 0, chunk);
 }
 
 int ipcheap_store_contains(ipcheap_endpoint *endpoint, const ipcheap_store_key *from) {

@@ -180,7 +180,7 @@ void store_withdraw(struct participant *me, uint32_t index) {
     for (uint32_t slot = 0; slot < lists.slots; slot++)
         if (lists.notes[slot].state == NOTE_LIVE) bury(&s, &lists, slot, now);
     lists.deletion_count = 0;
-    collect(me, &s, &lists);
+    collect(me, &s, &lists, 0);
     lists_drop(&lists);
 }
 

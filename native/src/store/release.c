@@ -21,13 +21,22 @@ static void clean_up(struct participant *me, struct store *s, bool closed) {
     if (closed) channel_drop_if_done(me, index);
 }
 
+/* Collects in the writer's place, after the release of a chunk that is not live. */
+static void release_deserted(struct ipcheap_holds *h, uint32_t slot) {
+    struct store *s = &h->store;
+    if (slot >= s->slots || chunk_state(get(&chunk_slot(s, slot)->word)) == CHUNK_LIVE) return;
+    if (!heap_try_lock(h->me)) return; /* somebody else does it later */
+    clean_up(h->me, s, false);
+    heap_unlock(h->me);
+}
+
 /* Ends a hold in another thread than the reader's, or after the reader was closed. */
 static void release_elsewhere(struct participant *me, struct ipcheap_holds *h, uint32_t word) {
     struct store s = h->store;
     pthread_mutex_lock(&s.heap->mutex);
     bool closed = h->closed;
     unhold(h, word);
-    h->returned[h->returned_count++] = word;
+    if (word) h->returned[h->returned_count++] = word;
     if (closed) participant_holds(me, h->me, -1);
     if (h->orphaned && !holds_out(h)) holds_drop(h);
     pthread_mutex_unlock(&s.heap->mutex);
@@ -50,25 +59,37 @@ int ipcheap_chunk_release(ipcheap_chunk *chunk) {
         return 0;
     }
     uint32_t slot = held_slot(get(&h->words[chunk->place])) - 1;
-    bool dead = slot < h->store.slots &&
-                chunk_state(get(&chunk_slot(&h->store, slot)->word)) != CHUNK_LIVE;
     chunk->data = NULL;
     unhold(h, chunk->place);
-    hold_return(h, chunk->place);
-    if (UNLIKELY(dead) && is_deserted(&h->store) && heap_try_lock(h->me)) {
-        clean_up(h->me, &h->store, false);
-        heap_unlock(h->me);
-    }
+    if (LIKELY(chunk->place)) hold_return(h, chunk->place);
+    compiler_fence(); /* pairs with the membarrier in collect(), after a writer has left its seat */
+    if (UNLIKELY(is_deserted(&h->store))) release_deserted(h, slot);
     return 0;
 }
 
-int ipcheap_chunk_describe(const ipcheap_chunk *chunk, ipcheap_chunk_info *info) {
+/* Finds the slot of a chunk that is held. */
+static int slot_of_chunk(const ipcheap_chunk *chunk, const struct store_slot **slot) {
     const struct ipcheap_holds *h = chunk->holds;
     if (!chunk->data) return IPCHEAP_RECORD;
     if (h->me->abandoned) return participant_refuses(h->me);
     uint32_t at = held_slot(get(&h->words[chunk->place])) - 1;
     if (at >= h->store.slots) return IPCHEAP_RECORD;
-    const struct store_slot *slot = chunk_slot(&h->store, at);
+    *slot = chunk_slot(&h->store, at);
+    return 0;
+}
+
+int ipcheap_chunk_key(const ipcheap_chunk *chunk, ipcheap_store_key *key) {
+    const struct store_slot *slot;
+    int error = slot_of_chunk(chunk, &slot);
+    if (!error) key_show(slot, key);
+    return error;
+}
+
+int ipcheap_chunk_describe(const ipcheap_chunk *chunk, ipcheap_chunk_info *info) {
+    const struct ipcheap_holds *h = chunk->holds;
+    const struct store_slot *slot;
+    int error = slot_of_chunk(chunk, &slot);
+    if (error) return error;
     int64_t now = clock_now(h->store.heap), expires = (int64_t)get(&slot->expires);
     *info = (ipcheap_chunk_info){
         .age_ns = now - (int64_t)get(&slot->time),

@@ -13,7 +13,7 @@ static uint64_t piece_bytes(uint32_t piece) {
 /* Points a view to a piece of that number, which becomes its newest. */
 static void look_at_piece(struct store *s, uint32_t piece, uint64_t offset) {
     unsigned char *start = at_offset(s->heap, offset);
-    s->piece[piece] = (struct store_slot *)start;
+    s->piece[piece] = (uintptr_t)start - slots_of_pieces(piece) * sizeof(struct store_slot);
     start += (FIRST_PIECE * sizeof(struct store_slot)) << piece;
     s->cells = (struct store_cell *)start;
     start += (CELLS_OF_PIECE * sizeof(struct store_cell)) << piece;
@@ -211,6 +211,6 @@ void store_free_areas(struct participant *me, struct store *s) {
     while (s->pieces > 0) {
         uint32_t piece = --s->pieces;
         put(&s->root->pieces, piece);
-        channel_free_area(me, offset_of(s->heap, s->piece[piece]));
+        channel_free_area(me, offset_of(s->heap, chunk_slot(s, slots_of_pieces(piece))));
     }
 }

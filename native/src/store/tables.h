@@ -20,8 +20,8 @@ struct store {
     struct store_root *root;
     uint32_t index;
     uint32_t pieces;
-    uint32_t slots; /* in these pieces */
-    struct store_slot *piece[STORE_PIECES];
+    uint32_t slots;                /* in these pieces */
+    uintptr_t piece[STORE_PIECES]; /* where slot 0 would be, if a piece had all before it, too */
     struct store_cell *cells;
     uint64_t cell_mask;
     shared64 *log;
@@ -71,7 +71,7 @@ static inline uint32_t slots_of_pieces(uint32_t pieces) {
 
 static inline struct store_slot *chunk_slot(const struct store *s, uint32_t slot) {
     uint32_t piece = 31 - (uint32_t)__builtin_clz(slot / FIRST_PIECE + 1);
-    return s->piece[piece] + (slot - slots_of_pieces(piece));
+    return (struct store_slot *)(s->piece[piece] + (uint64_t)slot * sizeof(struct store_slot));
 }
 
 static inline uint64_t tag_of_chunk(const struct store *s, uint32_t slot) {
