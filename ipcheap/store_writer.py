@@ -230,16 +230,16 @@ class StoreWriter(StoreEndpoint, StoreWriterCore):
         most, most_bytes = self.max_chunks, self.max_bytes
         if most_bytes is not None and asked is not None and asked > most_bytes:
             return f"{it}: {asked} bytes can never fit, because max_bytes is {most_bytes}"
-        limits = " and ".join(
-            f"{name}={limit}"
-            for name, limit in (("max_chunks", most), ("max_bytes", most_bytes))
-            if limit is not None
-        )
+        met = int(lib.ipcheap_store_limits_met(self._pointer))
+        chunks = met & lib.IPCHEAP_GIVEN_MAX_CHUNKS and ("chunks", f"max_chunks={most}")
+        of_bytes = met & lib.IPCHEAP_GIVEN_MAX_BYTES and ("bytes", f"max_bytes={most_bytes}")
+        full = [each for each in (chunks, of_bytes) if each]
+        limits = " and ".join(limit for _, limit in full)
         if self.evict:
             return f"{it}: one commit would have more than {limits} allows; put less by one commit"
         return (
-            f"{it} has as many live chunks or bytes as {limits} allows; delete some, let them "
-            "expire, or add it with evict=True"
+            f"{it} has as many live {' and '.join(what for what, _ in full)} as {limits} allows; "
+            "delete some, let them expire, or add it with evict=True"
         )
 
     def _with_blocker(self, text: str) -> str:

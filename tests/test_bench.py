@@ -251,7 +251,7 @@ def test_the_native_benchmarks_are_measured_again(results: Path, tmp_path: Path)
     assert again.returncode == 0, again.stderr
     after = json.loads((tmp_path / "results.json").read_text())
     assert after["runs"] == json.loads(before)["runs"]
-    programs = ("bench_records", "bench_heap", "bench_streams")
+    programs = ("bench_records", "bench_heap", "bench_streams", "bench_store")
     assert after["native"]["missing"] == [f"{program}: not built" for program in programs]
     assert "bench_heap: not built" in (tmp_path / "results.md").read_text()
 

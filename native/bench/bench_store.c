@@ -6,7 +6,7 @@
  * A seqlock has one value in one place: its reader copies, and looks whether it was changed meanwhile.
  * It cannot hold anything, and is the least that a reader pays who wants the newest value. Floors
  * and figures alternate, so that their ratios hold on a noisy machine; medians of the repetitions. The
- * measuring process is on the first processor, whoever is beside it on the second. What counts is the
+ * measuring process is on the first processor, and what is beside it on the second. What counts is the
  * processor's time: nobody waits here.
  */
 

@@ -217,11 +217,12 @@ static int describe_locked(py_chunk *self, ipcheap_chunk_info *info) {
 
 /* Looks the key up, which only a hold can tell: 0, an error, or PY_RAISED. The chunk is locked. */
 static int learn_key(py_chunk *self) {
-    ipcheap_chunk_info info;
+    ipcheap_store_key key;
     if (self->key) return 0;
-    int error = describe_locked(self, &info);
-    if (error) return error;
-    self->key = key_object(&info.key);
+    int error = unusable(self);
+    if (!error) error = ipcheap_chunk_key(held(self), &key);
+    if (error) return error == IPCHEAP_RECORD ? PY_ENDED : error;
+    self->key = key_object(&key);
     return self->key ? 0 : PY_RAISED;
 }
 

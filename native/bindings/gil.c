@@ -137,6 +137,9 @@ HOLDING(int, store_get,
         (ipcheap_endpoint *reader, const ipcheap_store_key *key, uint64_t newer_than,
          ipcheap_chunk *chunk),
         reader, (reader, key, newer_than, chunk))
+HOLDING(int, store_peek,
+        (ipcheap_endpoint *reader, const ipcheap_store_key *key, ipcheap_chunk *chunk), reader,
+        (reader, key, chunk))
 HOLDING(int, store_contains, (ipcheap_endpoint *reader, const ipcheap_store_key *key), reader,
         (reader, key))
 HOLDING(int64_t, store_get_many,

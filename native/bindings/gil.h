@@ -199,6 +199,8 @@ int64_t keeping_store_collect(ipcheap_endpoint *writer);
 int holding_store_begin(ipcheap_endpoint *writer);
 int holding_store_get(ipcheap_endpoint *reader, const ipcheap_store_key *key, uint64_t newer_than,
                       ipcheap_chunk *chunk);
+int holding_store_peek(ipcheap_endpoint *reader, const ipcheap_store_key *key,
+                       ipcheap_chunk *chunk);
 int holding_store_contains(ipcheap_endpoint *reader, const ipcheap_store_key *key);
 int64_t holding_store_get_many(ipcheap_endpoint *reader, const ipcheap_store_key *keys,
                                size_t count, ipcheap_chunk *chunks);

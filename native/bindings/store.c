@@ -387,17 +387,20 @@ static PyObject *reader_get_item(PyObject *self, PyObject *name) {
     return get(self, name, 0, NULL);
 }
 
-static PyObject *reader_get_bytes(PyObject *self, PyObject *const *given, Py_ssize_t count,
+static PyObject *reader_get_bytes(PyObject *object, PyObject *const *given, Py_ssize_t count,
                                   PyObject *names) {
     static const char *const words[] = {"key", "default", NULL};
+    py_endpoint *self = (py_endpoint *)object;
     PyObject *arguments[2], *plain;
+    ipcheap_store_key key;
     ipcheap_chunk core;
     if (arguments_of(given, count, names, words, 1, arguments)) return NULL;
-    int found = hold(self, arguments[0], 0, &core, &plain);
-    if (found == PY_RAISED) return NULL;
-    if (found < 0) return refuse(self, found);
-    if (found == 0) return Py_NewRef(or_none(arguments[1]));
+    if (!(plain = take_key(object, arguments[0], &key))) return NULL;
     Py_DECREF(plain);
+    int found = IPCHEAP_ENDPOINT_CLOSED;
+    if (self->endpoint) found = holding_store_peek(self->endpoint, &key, &core);
+    if (found < 0) return refuse(object, found);
+    if (found == 0) return Py_NewRef(or_none(arguments[1]));
     ipcheap_record record = {.data = chunk_bytes(&core), .nbytes = core.nbytes};
     PyObject *copy = copy_out(&record);
     ipcheap_chunk_release(&core);
