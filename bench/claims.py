@@ -35,6 +35,18 @@ def against(title, workload, figure, peer, bound, *, times=True):
     return title, judge, MORE if times else LESS, bound
 
 
+def faster(title, workload, time, peer, bound):
+    """Hold our speed, from the time of a call, to a multiple of a peer's."""
+    _, look, _, _ = against(title, workload, time, peer, bound)
+
+    def judge(medians, native):
+        found = look(medians, native)
+        return None if found is None else (1 / found[0], *found[1:])
+
+    judge.between = look.between
+    return title, judge, MORE, bound
+
+
 def figure(title, workload, key, unit, bound, *, more=False):
     """Hold one of our figures to an upper bound, with `more` to a lower one."""
 
@@ -145,6 +157,7 @@ def all_claims():
         title = f"C: {size} record, fraction of memcpy's speed"
         yield native_ratio(title, name, floor, 0.95, more=True)
     yield from of_streams()
+    yield from of_stores()
 
 
 def of_streams():
@@ -193,6 +206,33 @@ def of_streams():
         ours = f"stream, {title}, windows filled and summed"
         floor = f"floor: ring, {title}, filled and summed"
         yield native_ratio(f"C: {ours}", ours, floor, 1.1)
+
+
+def of_stores():
+    """Return the claims about stores."""
+    for peer, times in {
+        "lmdb": 3,
+        "iceoryx2-blackboard": 2,
+        "redis": 50,
+        "manager-dict": 50,
+    }.items():
+        yield faster("store, get of 64 B, speed", "store-64", "get_us", peer, times)
+    yield faster("store, put of 64 B, speed", "store-64", "put_us", "lmdb", 20)
+    for title, key in {"put": "put_us", "get in place": "get_us"}.items():
+        yield faster(f"store, {title} of 1 MiB, speed", "store-1m", key, "lmdb", 10)
+    yield faster("store, get in place of 1 MiB, speed", "store-1m", "get_us", "lmdb-buffers", 1)
+    wake = "store, waking a sleeper after 2 ms of rest, p50"
+    yield beside(wake, "store-wake", "wait_for_us", "recv_us", 1.1)
+    for scale, sizes, puts in (
+        ("keys", ("10", "1,000,000"), ("put one", "put any")),
+        ("readers", ("1", "64"), ("put",)),
+        ("held", ("0", "10,000"), ("put",)),
+    ):
+        few, many = sizes
+        for put in puts:
+            title = f"store, {few} to {many} {scale}, {put}"
+            keys = f"{put}_us_{many}", f"{put}_us_{few}"
+            yield beside(title, f"store-growth-{scale}", *keys, 1.5)
 
 
 def close_calls(medians):

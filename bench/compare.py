@@ -150,7 +150,7 @@ def parse(arguments):
 def look_up(key):
     """Return the title and version of a peer, or why it is missing."""
     try:
-        peer = peers.load(key, peers.MESSAGES if key in peers.MESSAGES else peers.STREAMS)
+        peer = peers.load(key)
     except ImportError as error:
         return {"title": key, "version": None, "missing": str(error)}
     return {"title": peer.title, "version": machine.version(peer.package), "missing": None}

@@ -1,4 +1,7 @@
-"""The plots: one per workload with one bar per peer, ours in colour; streams by their portions."""
+"""The plots: one per workload with one bar per peer, ours in colour.
+
+Streams are drawn by their portions, and stores by what the other side does meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,10 @@ PORTIONS = {
     "stream-4k": "4 KiB",
     "stream-64k": "64 KiB",
 }
+STORES = (  # the figures of a store's values, in two plots side by side
+    ("get_us", "get_paced_us", "get_busy_us"),
+    ("put_us", "put_busy_us"),
+)
 IN_C = {  # what the native benchmarks call it, and what the report calls it
     "stream, {}, write + read": "ipcheap, from C",
     "floor: ring, {}, mapped once": "bare ring, in C",
@@ -34,6 +41,8 @@ def draw(medians, folder):
         for workload, about in medians.document["workloads"].items():
             if workload == "churn":
                 drawn[workload] = over_time(pyplot, medians)
+            elif STORES[0][0] in [each["key"] for each in about["figures"]]:
+                drawn[workload] = gets_and_puts(pyplot, medians, workload, about)
             else:
                 drawn[workload] = bars(pyplot, medians, workload, about)
         drawn[STREAMS] = over_portions(pyplot, medians)
@@ -65,6 +74,36 @@ def bars(pyplot, medians, workload, about):
     axes.spines[["top", "right"]].set_visible(False)
     better = "more" if first["more"] else "less"
     axes.set_xlabel(f"{heading(first)}: {better} is better")
+    return figure
+
+
+def gets_and_puts(pyplot, medians, workload, about):
+    """Draw the gets and puts of each peer that has them, by what the other side does."""
+    first = STORES[0][0]
+    costs = {peer: medians.of(workload, peer, first) for peer in medians.document["peers"]}
+    peers = sorted((peer for peer in costs if costs[peer] is not None), key=costs.get, reverse=True)
+    if len(peers) < 2:
+        return None
+    titles = {each["key"]: heading(each) for each in about["figures"]}
+    figure, sides = pyplot.subplots(
+        1, 2, figsize=(9, 0.8 + 0.5 * len(peers)), layout="constrained", sharey=True
+    )
+    for axes, keys in zip(sides, STORES, strict=True):
+        height = 0.8 / len(keys)
+        for i, key in enumerate(keys):
+            places = [place + 0.4 - (i + 0.5) * height for place in range(len(peers))]
+            values = [medians.of(workload, peer, key) for peer in peers]
+            colours = [OURS if peer == "ipcheap" else OTHERS for peer in peers]
+            drawn = axes.barh(places, values, height, color=colours, alpha=1 - 0.3 * i)
+            axes.bar_label(drawn, [number(value) for value in values], padding=3, fontsize=7)
+        axes.set_yticks(range(len(peers)), [medians.title(peer) for peer in peers])
+        axes.set_xscale("log")
+        axes.set_xlim(left=min(medians.of(workload, peer, keys[0]) for peer in peers) / 4)
+        axes.margins(x=0.15)
+        axes.xaxis.set_major_formatter(lambda value, _: number(value))
+        axes.spines[["top", "right"]].set_visible(False)
+        downwards = "\n".join(titles[key] for key in keys)
+        axes.set_xlabel(f"{downwards}\n(from above: less is better)")
     return figure
 
 

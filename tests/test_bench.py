@@ -35,6 +35,18 @@ STREAMS = {  # each workload of streams, one of each kind, and the peers that do
     "stream-period": ("ipcheap",),
     "stream-claim": ("ipcheap",),
 }
+KEEPERS = ("ipcheap", "seqlock", "lmdb", "iceoryx2-blackboard", "redis", "manager-dict")
+STORES = {  # the same for stores; not all of these peers are installed everywhere
+    "store-64": KEEPERS,
+    "store-64-8": KEEPERS,
+    "store-1m": (*KEEPERS, "lmdb-buffers"),
+    "store-1m-8": (*KEEPERS, "lmdb-buffers"),
+    "store-transactions": ("ipcheap", "lmdb", "redis"),
+    "store-wake": ("ipcheap",),
+    "store-growth-keys": ("ipcheap",),
+    "store-growth-readers": ("ipcheap",),
+    "store-growth-held": ("ipcheap",),
+}
 
 MANY_RUNS = 400  # seconds, for one that is about thirty seconds on an idle machine
 
@@ -98,6 +110,23 @@ def streams(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = compare(
         f"--peers={','.join(peers)}",
         f"--only={','.join(STREAMS)}",
+        "--seconds=0.005",
+        "--quick",
+        "--no-native",
+        f"--output={output}",
+        seconds=MANY_RUNS,
+    )
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of results for the workloads of stores."""
+    output = tmp_path_factory.mktemp("stores")
+    done = compare(
+        f"--peers={','.join(STORES['store-1m'])}",
+        f"--only={','.join(STORES)}",
         "--seconds=0.005",
         "--quick",
         "--no-native",
@@ -180,6 +209,86 @@ def test_every_claim_about_streams_that_was_measured_has_a_verdict(streams: Path
         "≤ 1.05 per wait",
         "≤ 100 µs",
     }
+
+
+@pytest.mark.timeout(MANY_RUNS + 60)
+def test_every_workload_of_stores_is_done_by_the_peers_that_can(stores: Path) -> None:
+    document = json.loads((stores / "results.json").read_text())
+    here = {peer for peer, about in document["peers"].items() if not about["missing"]}
+    assert here >= {"ipcheap", "seqlock", "manager-dict"}
+    done: dict[str, set[str]] = {}
+    for run in document["runs"]:
+        assert "error" not in run, run
+        if "figures" in run:
+            done.setdefault(run["workload"], set()).add(run["peer"])
+            for figure in document["workloads"][run["workload"]]["figures"]:
+                assert run["figures"][figure["key"]] > 0, run
+    assert done == {workload: here & {*peers} for workload, peers in STORES.items()}
+
+
+@pytest.mark.timeout(MANY_RUNS + 60)
+def test_gets_and_puts_of_stores_are_drawn_beside_what_the_other_side_does(stores: Path) -> None:
+    text = (stores / "results.md").read_text()
+    for workload in ("store-64", "store-64-8", "store-1m", "store-1m-8"):
+        assert f"({workload}.svg)" in text
+        drawn = (stores / f"{workload}.svg").read_text()
+        for shown in ("get, puts without rest, µs", "put, gets without rest, µs"):
+            assert shown in drawn
+
+
+@pytest.mark.timeout(MANY_RUNS + 60)
+def test_every_claim_about_stores_that_was_measured_has_a_verdict(stores: Path) -> None:
+    document = json.loads((stores / "results.json").read_text())
+    claims = {claim["bound"] for claim in document["claims"] if claim["holds"] is not None}
+    assert claims >= {
+        "≥ 50 × Manager().dict()",
+        "≤ 1.1 × recv of a record channel, p50",
+        "≤ 1.5 × put any, 10",
+        "≤ 1.5 × put, 1",
+        "≤ 1.5 × put, 0",
+    }
+    if not document["peers"]["lmdb"]["missing"]:
+        assert {"≥ 3 × LMDB", "≥ 20 × LMDB", "≥ 10 × LMDB", "≥ 1 × LMDB, buffers"} <= claims
+
+
+def test_our_speed_is_held_to_a_multiple_of_that_of_a_peer() -> None:
+    script = """
+import json
+import claims, report
+costs = {"ipcheap": 0.25, "lmdb": 1.0}
+runs = [{"workload": "store-64", "peer": peer, "disturbed": [], "figures": {"get_us": us,
+         "put_us": us}} for peer, us in costs.items()]
+peers = {"lmdb": {"title": "LMDB"}}
+medians = report.Medians({"runs": runs, "peers": peers, "workloads": {}})
+found = [claim for claim in claims.judge(medians, {}) if claim["holds"] is not None]
+print(json.dumps([[each["found"], each["bound"], each["holds"]] for each in found]))
+"""
+    assert in_bench(script) == [[4, "≥ 3 × LMDB", True], [4, "≥ 20 × LMDB", False]]
+
+
+def test_a_seqlock_by_hand_gives_whole_values_beside_its_writer() -> None:
+    script = """
+import json, os
+import peers
+own = peers.load("seqlock", peers.STORES)(2, 4096, 1)
+changed = own.key(1)
+child = os.fork()
+if child == 0:
+    writer = own.writer()
+    for i in range(20_000):
+        writer.put(changed, bytes([i % 251]) * 4096)
+    os._exit(0)
+reader, found = own.reader(), set()
+while os.waitpid(child, os.WNOHANG) == (0, 0):
+    data = reader.get(changed)
+    assert data.count(data[0]) == 4096
+    found.add(data[0])
+assert reader.get(changed) == bytes([19_999 % 251]) * 4096
+assert reader.get(own.key(0)) == bytes(4096)
+own.close()
+print(json.dumps(len(found) > 1))
+"""
+    assert in_bench(script) is True
 
 
 def test_a_speed_is_held_to_a_part_of_that_of_a_native_floor() -> None:

@@ -1,8 +1,8 @@
 """The peers: one module per library, one class per way of using it.
 
-To add a peer, write a module here with a class derived from `peer.Peer`, or from `streams.Streams`.
-Add a line to `MESSAGES` or `STREAMS`, and a line to the table of docs/benchmarks.md that says how
-the peer is driven and why.
+To add a peer, write a module here with a class derived from `peer.Peer`, `streams.Streams` or
+`stores.Stores`. Add a line to `MESSAGES`, `STREAMS` or `STORES`, and a line to the table of
+docs/benchmarks.md that says how the peer is driven and why.
 """
 
 from __future__ import annotations
@@ -36,10 +36,25 @@ STREAMS = {
     "ring-struct": "peers.ring_streams:StructItems",
     "ring-views": "peers.ring_streams:RingViews",
 }
-KNOWN = tuple(MESSAGES | STREAMS)
+STORES = {
+    "ipcheap": "peers.ipcheap_stores:IpcheapStores",
+    "seqlock": "peers.seqlock:Seqlock",
+    "lmdb": "peers.lmdb_store:Lmdb",
+    "lmdb-buffers": "peers.lmdb_store:LmdbBuffers",
+    "iceoryx2-blackboard": "peers.iceoryx2_blackboard:Iceoryx2Blackboard",
+    "redis": "peers.redis_store:Redis",
+    "manager-dict": "peers.manager_dict:ManagerDict",
+}
+KINDS = (MESSAGES, STREAMS, STORES)
+KNOWN = tuple(MESSAGES | STREAMS | STORES)
 
 
-def load(key, carries=MESSAGES):
-    """Return the class of a peer; raise ImportError if its library is not installed."""
+def load(key, carries=None):
+    """Return the class of a peer, of the first kind that has it unless `carries` says which.
+
+    ImportError if its library is not installed.
+    """
+    if carries is None:
+        carries = next(kind for kind in KINDS if key in kind)
     module, _, name = carries[key].partition(":")
     return getattr(importlib.import_module(module), name)

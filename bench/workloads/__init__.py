@@ -13,6 +13,8 @@ from workloads import (
     objects,
     records,
     round_trip,
+    store,
+    store_own,
     stream,
     stream_own,
     throughput,
@@ -36,6 +38,8 @@ ALL = {
         growth,
         stream,
         stream_own,
+        store,
+        store_own,
     )
     for workload in module.WORKLOADS
 }

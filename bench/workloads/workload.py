@@ -17,6 +17,7 @@ LACKS = {
     "batches": "has no batches",
     "lends": "lends no memory",
     "polls": "cannot be polled",
+    "together": "has no transactions",
 }
 
 
