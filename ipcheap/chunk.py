@@ -107,9 +107,6 @@ class Chunk(ChunkCore):
         """Whether it is neither replaced, nor deleted, evicted or expired."""
         return self._describe()[2]
 
-    def __bytes__(self) -> bytes:
-        return bytes(self.view)
-
     def __array__(
         self, dtype: numpy.typing.DTypeLike | None = None, copy: bool | None = None
     ) -> numpy.typing.NDArray[Any]:

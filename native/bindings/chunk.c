@@ -171,6 +171,17 @@ static PyObject *chunk_view(PyObject *object, void *unused) {
     return view;
 }
 
+/* Copies the bytes; the grip has the hold meanwhile, whatever another thread does. */
+static PyObject *chunk_copy(PyObject *object, PyObject *unused) {
+    PyObject *grip = chunk_export(object, unused);
+    if (!grip) return NULL;
+    const ipcheap_chunk *core = &((py_grip *)grip)->core;
+    ipcheap_record record = {.data = chunk_bytes(core), .nbytes = core->nbytes};
+    PyObject *copy = copy_out(&record);
+    Py_DECREF(grip);
+    return copy;
+}
+
 /* Exports the bytes; with PyBUF_FORMAT, an array chunk's array. */
 static int fill_buffer(PyObject *object, PyObject *grip, Py_buffer *view, int flags) {
     if (((py_grip *)grip)->core.form != IPCHEAP_ARRAY || !(flags & PyBUF_FORMAT))
@@ -351,6 +362,7 @@ PyObject *chunk_type(void) {
     static PyMethodDef methods[] = {
         {"release", chunk_release, METH_NOARGS, release_text},
         {"__enter__", chunk_enter, METH_NOARGS, SIGNATURE("__enter__($self, /)")},
+        {"__bytes__", chunk_copy, METH_NOARGS, SIGNATURE("__bytes__($self, /)")},
         {"__exit__", (PyCFunction)(void (*)(void))chunk_exit, METH_FASTCALL,
          SIGNATURE("__exit__($self, /, *_)")},
         {"_done_with", chunk_done_with, METH_NOARGS, SIGNATURE("_done_with($self, /)")},
