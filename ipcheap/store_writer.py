@@ -66,9 +66,7 @@ class StoreWriter(StoreEndpoint, StoreWriterCore):
         """
         try:
             given: Any = items
-            pairs = list(given.items() if hasattr(given, "items") else given)
-            names = [key for key, _ in pairs]
-            return self._put_many(names, [data for _, data in pairs], ttl)
+            return self._put_many(list(given.items() if hasattr(given, "items") else given), ttl)
         except BaseException as reason:
             reason.done = 0  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
             raise

@@ -259,7 +259,7 @@ def test_a_chunk_without_a_key_is_followed_and_never_looked_up(
 def test_put_many_is_one_commit(make: Callable[..., Sides]) -> None:
     sides = make()
     assert sides.writer.put_many({"a": b"1", 2: b"2"}) == 2
-    assert sides.writer.put_many([("a", b"3"), (None, b"4")], ttl=60) == 4
+    assert sides.writer.put_many([["a", b"3"], (None, b"4")], ttl=60) == 4  # type: ignore[list-item]
     assert sides.writer.put_many(iter([])) == 4
     assert {key: bytes(chunk) for key, chunk in sides.reader.items()} == {2: b"2", "a": b"3"}
 
@@ -274,6 +274,9 @@ def test_a_put_many_that_fails_has_put_nothing(make: Callable[..., Sides]) -> No
     with pytest.raises(TypeError) as caught_type:
         sides.writer.put_many([("a", 5)])
     assert caught_type.value.done == 0  # type: ignore[attr-defined]
+    pairs: list[Any] = [("a", b"2"), ("b", b"3", None)]
+    with pytest.raises(ValueError, match="a key and bytes, not 3 items"):
+        sides.writer.put_many(pairs)
     assert sides.reader.get_bytes("a") == b"1"
 
 

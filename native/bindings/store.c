@@ -162,6 +162,21 @@ static void many_close(many *all) {
     PyMem_Free(all->bytes);
 }
 
+/*
+ * Returns the pair at an index of a list that nobody else has, as a tuple, which stays there; NULL
+ * with an exception.
+ */
+static PyObject *pair_at(PyObject *list, Py_ssize_t i) {
+    PyObject *pair = PyList_GetItem(list, i);
+    if (!PyTuple_CheckExact(pair)) {
+        pair = PySequence_Tuple(pair);
+        if (!pair || PyList_SetItem(list, i, pair) != 0) return NULL;
+    }
+    if (PyTuple_Size(pair) == 2) return pair;
+    PyErr_Format(PyExc_ValueError, "a pair is a key and bytes, not %zd items", PyTuple_Size(pair));
+    return NULL;
+}
+
 /* Opens one pair: 0, PY_NOT_BYTES, PY_OBJECTS or PY_RAISED. */
 static int many_add(PyObject *self, many *all, PyObject *name, PyObject *data) {
     Py_ssize_t at = all->opened;
@@ -186,17 +201,17 @@ static int put_all(py_endpoint *self, const many *all, int64_t ttl, uint64_t *ve
     return releasing_store_put_many(writer, all->items, count, ttl, version);
 }
 
-/* _put_many(names, data, ttl): of two lists of equal length, which nobody else has. */
+/* _put_many(pairs, ttl): of a list that nobody else has. */
 static PyObject *writer_put_many(PyObject *object, PyObject *arguments) {
     py_endpoint *self = (py_endpoint *)object;
-    PyObject *names, *data, *ttl, *last = Py_None;
+    PyObject *pairs, *ttl, *last = Py_None;
     many all = {0};
     int64_t nanoseconds;
     uint64_t version;
-    if (!PyArg_ParseTuple(arguments, "O!O!O", &PyList_Type, &names, &PyList_Type, &data, &ttl) ||
+    if (!PyArg_ParseTuple(arguments, "O!O", &PyList_Type, &pairs, &ttl) ||
         take_ttl(object, ttl, &nanoseconds) != 0)
         return NULL;
-    all.count = PyList_Size(names);
+    all.count = PyList_Size(pairs);
     size_t count = all.count ? (size_t)all.count : 1;
     all.items = PyMem_Calloc(count, sizeof *all.items);
     all.keys = PyMem_Calloc(count, sizeof *all.keys);
@@ -207,8 +222,9 @@ static PyObject *writer_put_many(PyObject *object, PyObject *arguments) {
     }
     int error = self->endpoint ? 0 : IPCHEAP_ENDPOINT_CLOSED;
     for (Py_ssize_t i = 0; i < all.count && !error; i++) {
-        last = PyList_GetItem(data, i);
-        error = many_add(object, &all, PyList_GetItem(names, i), last);
+        PyObject *pair = pair_at(pairs, i);
+        last = pair ? PyTuple_GetItem(pair, 1) : Py_None;
+        error = pair ? many_add(object, &all, PyTuple_GetItem(pair, 0), last) : PY_RAISED;
     }
     if (!error) error = put_all(self, &all, nanoseconds, &version);
     many_close(&all);
@@ -812,8 +828,7 @@ PyObject *store_writer_type(void) {
         {"put_record", NAMED(writer_put_record), put_record_text},
         {"delete", writer_delete, METH_O, delete_text},
         {"collect", writer_collect, METH_NOARGS, collect_text},
-        {"_put_many", writer_put_many, METH_VARARGS,
-         SIGNATURE("_put_many($self, names, data, ttl, /)")},
+        {"_put_many", writer_put_many, METH_VARARGS, SIGNATURE("_put_many($self, pairs, ttl, /)")},
         {"_evict", writer_evict, METH_O, SIGNATURE("_evict($self, nbytes, /)")},
         {"_begin", writer_begin, METH_NOARGS, SIGNATURE("_begin($self, /)")},
         {"_commit", writer_commit, METH_NOARGS, SIGNATURE("_commit($self, /)")},
