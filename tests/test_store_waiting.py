@@ -277,7 +277,8 @@ def test_a_wait_for_a_writer_that_runs_out_says_so(sides: Sides) -> None:
     writer.close()
     with pytest.raises(TimeoutError, match="no participant claimed the other side"):
         reader.wait_peer(timeout=0)
-    error = reader._error(ipcheap.store_reader._TIMED_OUT)  # of a get_many() that cannot be got to fail
+    # Of a get_many(), which cannot be made to fail.
+    error = reader._error(ipcheap.store_reader._TIMED_OUT)
     assert str(error) == (
         f"channel 'values' of heap {store.heap.name!r}: collections intervened in each of 1,000 "
         "attempts; try again, or get fewer keys at a time"

@@ -793,7 +793,7 @@ PyDoc_STRVAR(get_text,
 PyDoc_STRVAR(get_bytes_text,
              "get_bytes($self, /, key, default=None)\n--\n\n"
              "Return a copy of the newest chunk of a key; `default` if there is none.\n\n"
-             "RecordError if this reader holds as many chunks as it may.");
+             "It needs no hold, so it also works for a reader that holds as many as it may.");
 PyDoc_STRVAR(get_many_text,
              "get_many($self, keys, /)\n--\n\n"
              "Return the newest chunks of several keys, all as of one moment, in a dict.\n\n"
