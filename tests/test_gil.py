@@ -119,6 +119,7 @@ def test_types_keep_it_unless_they_sleep() -> None:
             "ipcheap_stream_lay_out(self->side.endpoint, &self->layout)",
             "ipcheap_view_drop(pane->view)",
             "ipcheap_chunk_describe(held(self)",
+            "ipcheap_chunk_key(held(self)",
             "ipcheap_chunk_release(core)",
             "ipcheap_chunk_release(&core)",
             "ipcheap_chunk_release(&chunks[i])",

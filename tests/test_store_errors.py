@@ -127,8 +127,8 @@ CALLS: dict[str, tuple[Callable[[Any], object], type[Exception], str]] = {
         lambda s: s.writer.put("d", b""),
         ipcheap.HeapFull,
         (
-            "{it} has as many live chunks or bytes as max_chunks=3 and max_bytes=1000 "
-            "allows; delete some, let them expire, or add it with evict=True"
+            "{it} has as many live chunks as max_chunks=3 allows; delete some, let them expire, "
+            "or add it with evict=True"
         ),
     ),
     "too large": (

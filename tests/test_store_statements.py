@@ -240,6 +240,9 @@ def test_a_put_collects_when_there_is_too_much_garbage(heap: ipcheap.Heap) -> No
             writer.put("a", bytes(1000))
             assert big.statistics().dead_bytes <= 10_000
             assert collections(big) == (n == 11)
+        left = big.statistics().dead_bytes
+        assert left <= 10_000 / 2  # kept for the puts to come
+        assert writer.collect() == left
         assert big.statistics().dead_bytes == 0
     with many.writer() as writer, many.reader() as reader:
         for n in range(65):
