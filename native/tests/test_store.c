@@ -2,10 +2,14 @@
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
 
 #include "segment/handle.h"
 #include "segment/lock.h"
 #include "segment/membership.h"
+#include "store/endpoint.h"
 #include "testing.h"
 
 /* Small things -------------------------------------------------------------------------------- */
@@ -1170,6 +1174,68 @@ static void a_store_grows_to_any_number_of_keys(void) {
     close(fd);
 }
 
+/*
+ * The log of the first piece has a page of its own. While nobody may read it, a reader that looks into it
+ * stops there, until the writer has grown the tables and put into the new slots.
+ */
+static struct {
+    ipcheap_heap *heap;
+    ipcheap_channel channel;
+    void *page;
+    _Atomic int stage; /* 1: overtaken, 2: the reader is stopped, 3: grown, 4: over */
+} stopped;
+
+static void reach(int stage) {
+    while (stopped.stage < stage) {}
+}
+
+static void stop_here(int signal) {
+    (void)signal;
+    mprotect(stopped.page, 1, PROT_READ | PROT_WRITE);
+    stopped.stage = 2;
+    reach(3);
+}
+
+static void *grow_beside(void *unused) {
+    struct shop s = {.heap = stopped.heap, .channel = stopped.channel};
+    s.writer = claim(s.heap, &s.channel, IPCHEAP_WRITER);
+    for (int i = 0; i < 300; i++) put_text(&s, 0, "x");
+    stopped.stage = 1;
+    reach(2);
+    for (uint64_t i = 1; i <= 64; i++) put_text(&s, i, "y");
+    stopped.stage = 3;
+    reach(4);
+    ipcheap_endpoint_release(s.writer);
+    return unused;
+}
+
+static void a_follower_misses_nothing_while_tables_grow(void) {
+    int fd = new_segment(16 * MIB);
+    stopped.heap = attach(fd);
+    stopped.channel = store_of(stopped.heap, 33, NULL);
+    struct shop s = {.heap = stopped.heap, .channel = stopped.channel};
+    s.reader = claim(s.heap, &s.channel, IPCHEAP_READER);
+    shared64 *log = store_endpoint(s.reader)->holds->store.log;
+    stopped.page = (void *)((uintptr_t)log & ~(uintptr_t)(sysconf(_SC_PAGESIZE) - 1));
+    struct sigaction stops = {.sa_handler = stop_here}, before;
+    pthread_t thread;
+    EXPECT_EQ(pthread_create(&thread, NULL, grow_beside, NULL), 0);
+    reach(1);
+    EXPECT_EQ(sigaction(SIGSEGV, &stops, &before), 0);
+    EXPECT_EQ(mprotect(stopped.page, 1, PROT_NONE), 0);
+    expect_next(&s, 300, "x");
+    EXPECT_EQ(stopped.stage, 3);
+    EXPECT_EQ(sigaction(SIGSEGV, &before, NULL), 0);
+    for (uint64_t i = 1; i <= 64; i++) expect_next(&s, 300 + i, "y");
+    expect_no_next(&s, IPCHEAP_WOULD_BLOCK);
+    EXPECT(numbers(&s).slots > 64);
+    stopped.stage = 4;
+    pthread_join(thread, NULL);
+    close_shop(&s, 33);
+    ipcheap_release(s.heap);
+    close(fd);
+}
+
 int main(void) {
     int fd = new_segment(16 * MIB);
     ipcheap_heap *heap = attach(fd);
@@ -1208,6 +1274,7 @@ int main(void) {
     the_holds_of_the_dead_end(heap, fd);
     others_collect_for_a_living_writer(heap, fd);
     a_store_grows_to_any_number_of_keys();
+    a_follower_misses_nothing_while_tables_grow();
     there_is_one_writer_and_many_readers(heap);
     expect_sound(heap);
     ipcheap_release(heap);

@@ -52,15 +52,20 @@ static int backlog_add(struct store_endpoint *e, uint64_t version, uint32_t slot
     return 0;
 }
 
-/* Finds all live versions after the position, up to head. */
+/*
+ * Finds all live versions after the position, up to head. Head comes before the pieces: the slots of all
+ * those versions are in pieces that were published before it.
+ */
 static int scan(struct store_endpoint *e) {
     const struct store *s = &e->holds->store;
     uint64_t head = store_head(s);
+    int error = reader_follow(e);
+    if (error) return error;
     e->backlog_count = 0;
     for (uint32_t slot = 0; slot < s->slots; slot++) {
         uint64_t word = get(&chunk_slot(s, slot)->word), version = chunk_version(word);
         if (chunk_state(word) != CHUNK_LIVE || version <= e->position || version > head) continue;
-        int error = backlog_add(e, version, slot);
+        error = backlog_add(e, version, slot);
         if (error) return error;
     }
     if (e->backlog_count) qsort(e->backlog, e->backlog_count, sizeof *e->backlog, newest_first);
