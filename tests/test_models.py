@@ -10,7 +10,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from models import FAMILIES, mirror, park, ring, stream
+from models import FAMILIES, mirror, park, ring, store, stream
 from models.explorer import Model, Process, explore
 from models.steps import Violation, get, put
 
@@ -156,6 +156,43 @@ def change(source: Path, before: str, after: str) -> None:
             "heap/wait_any.c",
             "    if (idle) before_waiting(g); /* after lying down: as in park() */\n",
             "",
+        ),
+        (store, "store/holds.h", "compiler_fence(); /* pairs with the membarrier", "/*"),
+        (store, "store/holds.h", "fences))) full_fence();", "fences))) {}"),
+        (store, "store/collect.c", "    if (!fence_readers(s)) return 0;\n", ""),
+        (store, "store/collect.c", "    store_turn(s);\n", ""),
+        (store, "store/collect.c", "    look_at_holds(s, l);\n", ""),
+        (store, "store/collect.c", "put(&s->root->collector, me->tag);", ""),
+        (
+            store,
+            "store/changes.c",
+            "put_release(&slot->word, chunk_word(CHUNK_PREP",
+            "put(&slot->word, (",
+        ),
+        (store, "store/changes.c", "    put(&slot->died, parcel->from);\n", ""),
+        (store, "store/changes.c", "~(uint32_t)CHANNEL_REVOKED);\n    }", ");}"),
+        (
+            store,
+            "store/commit.c",
+            "put_release(&s->root->head, head);",
+            "put(&s->root->head, head);",
+        ),
+        (store, "store/commit.c", "    put(&slot->older, change->newest);\n", ""),
+        (store, "store/commit.c", "    wake_readers(e);\n", ""),
+        (store, "store/lists.c", "    store_turn(s);\n    if (cell)", "    if (cell)"),
+        (store, "store/cells.c", "    bell_tell(s, &cell->bell);\n", ""),
+        (store, "store/bells.c", "if (seen & BELL_POLLING) wake_seats(s);", ""),
+        (store, "store/reader.c", "go_back(h, key, word, head, look);", "FOUND;"),
+        (store, "store/next.c", "    int error = reader_follow(e);\n    if (error)", "    if (0)"),
+        (store, "store/tables.c", "put_release(&s->root->pieces, s->pieces + 1);", ""),
+        (store, "store/recover.c", "cell_undo(s, slot, head);", ";"),
+        (store, "store/recover.c", "        log_complete(&s);\n", ""),
+        (store, "store/store.c", "    bell_poll(&e->store.root->bell);\n", ""),
+        (
+            store,
+            "store/wait.c",
+            "*there = key_there(e, wait);\n    bool stays = reader_cell",
+            "bool stays = cell_",
         ),
     ],
 )

@@ -107,10 +107,12 @@ class Table:
         return self.numbers[key]
 
     def concerns_nobody(self, step: Step) -> bool:
-        if step.kind == "choose":
+        if step.kind in ("choose", "now"):
             return True
-        name = step.name[0] if isinstance(step.name, tuple) else step.name
-        return name in self.private and step.kind in ("load", "store")
+        return step.kind in ("load", "store") and self.is_private(step.name)
+
+    def is_private(self, name: Name) -> bool:
+        return (name[0] if isinstance(name, tuple) else name) in self.private
 
     def after(self, number: int, result: Any) -> int:
         """Return the state that a result leads to; Violation if the process reports one."""
@@ -124,6 +126,11 @@ class Table:
         if isinstance(found, str):
             raise Violation(found)
         return found
+
+
+def slept_on(step: Step) -> tuple[tuple[Name, Any], ...]:
+    """Return the words that a step sleeps on, with the values that it expects."""
+    return step.value if step.kind == "sleep any" else ((step.name, step.value),)
 
 
 # Exploration ----------------------------------------------------------------------------------
@@ -148,8 +155,11 @@ class Model:
     kills: int = 0
     tso: bool = False
     # Words that only one living process looks at. Its steps on them, like its choices, need not be
-    # interleaved with the steps of others: whatever the others do, they can do before.
+    # interleaved with the steps of others: whatever the others do, they can do before. Nor are its
+    # stores to them buffered.
     private: frozenset[str] = frozenset()
+    # Those of them of which it does not matter whether a death comes before a store or after it.
+    inert: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -196,11 +206,13 @@ class Explorer:
     def run(self, limit: int = 1_000_000) -> Report:
         report = Report(self.model.name)
         count = len(self.tables)
-        start = State(
-            tuple(self.model.memory.values()),
-            ((),) * count,
-            tuple(table.start for table in self.tables),
-            (False,) * count,
+        start = self.settled(
+            State(
+                tuple(self.model.memory.values()),
+                ((),) * count,
+                tuple(table.start for table in self.tables),
+                (False,) * count,
+            )
         )
         # States have numbers, because looking one up takes the hash of all words. `came` is the
         # state that each was reached from, and how: written out only if there is a violation.
@@ -219,7 +231,7 @@ class Explorer:
                 for actor, label, kind, move in self.moves(states[at]):
                     line = (actor, label)
                     report.transitions += 1
-                    following = move()
+                    following = self.settled(move())
                     number = numbers.setdefault(following, len(states))
                     known = number < len(states)
                     if not known:
@@ -278,6 +290,24 @@ class Explorer:
                 return self.moves_of(state, (i,))
         return self.moves_of(state, range(len(self.tables)))
 
+    def settled(self, state: State) -> State:
+        """Let processes execute what concerns nobody else and can come out in one way only."""
+        i = 0
+        while i < len(self.tables):
+            table, at = self.tables[i], state.at[i]
+            if at < 0 or not table.alone[at]:
+                i += 1
+                continue
+            step = table.steps[at]
+            mortal = table.process.mortal and step.kind == "store" and self.model.kills
+            inert = step.kind == "store" and step.name[0] in self.model.inert
+            outcomes = [] if mortal and not inert else self.outcomes(state, i, step)
+            if len(outcomes) != 1:
+                i += 1
+                continue
+            state = outcomes[0]()
+        return state
+
     def moves_of(
         self, state: State, which: Iterable[int]
     ) -> list[tuple[str, object, str, Callable[[], State]]]:
@@ -331,7 +361,7 @@ class Explorer:
                 return [lambda: self.advance(self.store(state, i, step), i, None)]
             case "choose":
                 return [partial(self.advance, state, i, o) for o in step.value]
-            case "when":
+            case "when" | "now":
                 return self.when(state, i, step)
         if state.asleep[i]:
             timed = step.also and step.also(self.view(state.memory))
@@ -345,7 +375,7 @@ class Explorer:
                 other = self.number[step.name]
                 whole = len(state.buffers[other])
                 return [lambda: self.advance(self.flush(state, other, whole), i, None)]
-            case "sleep":
+            case "sleep" | "sleep any":
                 return [lambda: self.fall_asleep(state, i, step)]
             case "wake":
                 return self.wakes(state, i, step)
@@ -360,7 +390,7 @@ class Explorer:
         return state.memory[where]
 
     def store(self, state: State, i: int, step: Step) -> State:
-        if self.model.tso:
+        if self.model.tso and not self.tables[i].is_private(step.name):
             longer = (*state.buffers[i], (self.index[step.name], step.value))
             buffers = swap(state.buffers, i, longer)
             state = State(state.memory, buffers, state.at, state.asleep)
@@ -401,7 +431,7 @@ class Explorer:
         return [lambda: self.advance(state._replace(memory=memory), i, result)]
 
     def fall_asleep(self, state: State, i: int, step: Step) -> State:
-        if state.memory[self.index[step.name]] != step.value:
+        if any(state.memory[self.index[name]] != value for name, value in slept_on(step)):
             return self.advance(state, i, "changed")
         return state._replace(asleep=swap(state.asleep, i, True))
 
@@ -415,7 +445,8 @@ class Explorer:
         sleepers = [
             j
             for j, table in enumerate(self.tables)
-            if state.asleep[j] and table.steps[state.at[j]].name == step.name
+            if state.asleep[j]
+            and any(name == step.name for name, _ in slept_on(table.steps[state.at[j]]))
         ]
         if not sleepers:
             return [lambda: self.advance(state, i, 0)]

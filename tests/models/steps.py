@@ -44,11 +44,11 @@ class Step(NamedTuple):
                 return f"{where}: {show(self.also)} -> {show(self.value)}"
             case "load":
                 return f"reads {where}"
-            case "when":
+            case "when" | "now":
                 return where
             case "flush":
                 return f"({where} = {show(self.value)} is seen by all)"
-            case "sleep":
+            case "sleep" | "sleep any":
                 return f"sleeps while {where} is {show(self.value)}"
             case _:
                 return f"{self.kind} {where}".rstrip()
@@ -127,6 +127,13 @@ def os_futex_wait(name: Name, value: Any, *, timed: Callable[[View], bool] | Non
     return Step("sleep", name, value, timed)
 
 
+def os_futex_wait_any(
+    words: tuple[tuple[Name, Any], ...], *, timed: Callable[[View], bool] | None = None
+) -> Step:
+    """Sleep while each of the words has its value."""
+    return Step("sleep any", tuple(name for name, _ in words), words, timed)
+
+
 def os_futex_wake(name: Name) -> Step:
     """Wake any one process that sleeps on the word."""
     return Step("wake", name)
@@ -144,6 +151,11 @@ def when(what: str, do: Callable[..., Any], *arguments: Any, rest: bool = False)
     process that may `rest` there may stay there in the end.
     """
     return Step("when", what, (do, arguments), rest)
+
+
+def now(what: str, do: Callable[..., Any], *arguments: Any) -> Step:
+    """Do that at the moment of the step before, as when() does it: for checks and ghosts."""
+    return Step("now", what, (do, arguments))
 
 
 class View:

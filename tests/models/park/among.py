@@ -9,6 +9,7 @@ from ..explorer import Model, Process
 from ..steps import (
     compiler_fence,
     get_acquire,
+    os_futex_wait_any,
     os_futex_wake,
     put_exchange,
     put_release,
@@ -18,7 +19,7 @@ from .endpoint import ipcheap_endpoint_enter, ipcheap_endpoint_leave
 from .park import endpoint_notify
 from .processes import closed_once, closes, has_room
 from .wait_any import Items, gather, get_up, lie_down, look, sleep_a_while
-from .words import AWAKE, CONSUMER, OPEN, PRODUCER, Endpoint, os_futex_wait_any, shared
+from .words import AWAKE, CONSUMER, OPEN, PRODUCER, Endpoint, shared
 
 if TYPE_CHECKING:
     from collections.abc import Callable

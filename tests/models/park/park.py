@@ -55,14 +55,14 @@ def knock(holder: str) -> Steps:
     yield os_futex_wake(("knock", holder))
 
 
-def bell_ring(channel: str, side: int, pull: str = "") -> Steps:
+def bell_ring(channel: str, side: Any, pull: str = "") -> Steps:
     if pull == "none left":
         yield put_if(("parked", channel, side), AWAKE, PARKED_BELL)
         return
     yield os_pipe_ring(channel, side)
 
 
-def unpark(channel: str, side: int, pull: str = "") -> Steps:
+def unpark(channel: str, side: Any, pull: str = "") -> Steps:
     if (yield get(("parked", channel, side))) == AWAKE:
         return False
     how = yield put_exchange(("parked", channel, side), AWAKE)

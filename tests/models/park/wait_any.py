@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..mirror import Mirror
-from ..steps import get_acquire, put
+from ..steps import get_acquire, os_futex_wait_any, put
 from .park import bell_disarm, endpoint_is_closing, endpoint_ready, sleeper_fence
-from .words import AWAKE, PARKED_AMONG, Endpoint, os_futex_wait_any
+from .words import AWAKE, PARKED_AMONG, Endpoint
 
 if TYPE_CHECKING:
     from ..steps import Steps

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..steps import Step, View, choose, os_futex_wait, put_and, put_if, put_or
+from ..steps import Step, View, choose, put_and, put_if, put_or
 
 if TYPE_CHECKING:
     from ..steps import Steps
@@ -22,7 +22,7 @@ class Endpoint(NamedTuple):
     """One side of a channel, and what its holder knows."""
 
     channel: str
-    side: int
+    side: Any  # or the entry of a reader, which is a seat of its own
     me: str
     others: tuple[str, ...]  # the processes that a membarrier interrupts
     fences: bool = False  # membarrier is refused, and wakers know it
@@ -53,12 +53,6 @@ def os_pipe_clear_soon(channel: str, side: int) -> Steps:
     """Clear the byte that is on its way, or time out before it comes."""
     if (yield choose(True, False)):
         yield os_pipe_clear(channel, side)
-
-
-def os_futex_wait_any(words: tuple[tuple[Any, int], ...]) -> Step:
-    """Wait on one word: all endpoints here belong to one participant."""
-    ((name, expected),) = words
-    return os_futex_wait(name, expected)
 
 
 atomic_fetch_or, atomic_fetch_and = put_or, put_and

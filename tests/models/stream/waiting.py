@@ -15,9 +15,8 @@ from ..park.words import (
     PARKED_BELL,
     PARKED_HERE,
     RUNG,
-    os_futex_wait_any,
 )
-from ..steps import get, get_acquire, os_futex_wait, put
+from ..steps import get, get_acquire, os_futex_wait, os_futex_wait_any, put
 from .endpoint import recover_if_dead
 from .position import before_waiting, can_go_on, ready, want
 from .words import MISSED, WOULD_BLOCK, Own, StreamEndpoint, X, is_over, replaceable

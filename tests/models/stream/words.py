@@ -45,7 +45,7 @@ class StreamEndpoint(NamedTuple):
     @property
     def side(self) -> int:
         """Which side it is."""
-        return self.base.side
+        return int(self.base.side)
 
     @property
     def cells(self) -> int:
