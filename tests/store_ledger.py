@@ -3,6 +3,10 @@
 Every chunk begins with its checksum and its own version. The fields are put and deleted by
 transactions, each of which also puts all anchors: a checksum of all fields as they are after it. So
 one look at all of them shows a value that is torn, and a transaction of which only a part is there.
+
+Writing that takes Python long, so a kill rarely hits the commit itself. Therefore many quick chunks
+are put as well, of which each contains only its version: a hundred by one commit, and others one
+after the other.
 """
 
 from __future__ import annotations
@@ -26,10 +30,12 @@ NAME = "ledger"
 ANCHORS = ("anchor", b"anchor", 2**64 - 1)
 FIELDS = tuple(range(12))
 SOLOS = ("solo 0", "solo 1", "solo 2")  # put one by one
+QUICK = tuple(range(1000, 1100))  # put by one commit
+RUSH = "rush"  # put again and again
 DEPTH = 3
 SHORT = 0.02  # seconds that a chunk without a key lives
 HELD = 16  # chunks that a reader keeps for a while
-MOST_VERSIONS = 1 << 22
+MOST_VERSIONS = 1 << 24
 ABSENT = (TimeoutError, ipcheap.PeerDied, ipcheap.ChannelClosed)
 _MARK = 16  # bytes of a checksum
 
@@ -44,6 +50,11 @@ def made(version: int, state: bytes, body: bytes) -> bytes:
     return _checksum(content) + content
 
 
+def quick(version: int) -> bytes:
+    """Return what a quick chunk of that version contains."""
+    return version.to_bytes(8, "little") * 2
+
+
 class Entry(NamedTuple):
     """What is known of a chunk that was checked."""
 
@@ -55,6 +66,9 @@ class Entry(NamedTuple):
 def judged(chunk: ipcheap.Chunk) -> Entry:
     """Check that a chunk is whole and has its own version."""
     data = bytes(chunk)
+    if chunk.key == RUSH or chunk.key in QUICK:
+        assert data == quick(chunk.version), f"version {chunk.version} is {data!r}"
+        return Entry(chunk.version, data, b"")
     mark, content = data[:_MARK], data[_MARK:]
     assert mark == _checksum(content), f"version {chunk.version} is torn"
     version = int.from_bytes(content[:8], "little")
@@ -82,6 +96,13 @@ def whole(chunks: Mapping[Any, ipcheap.Chunk]) -> tuple[int, dict[int, Entry]]:
     newest = max(anchor.version for anchor in anchors)
     assert newest - min(anchor.version for anchor in anchors) == len(ANCHORS) - 1
     return newest, fields
+
+
+def expect_one_commit(chunks: Mapping[Any, ipcheap.Chunk]) -> None:
+    """Check the quick chunks of one moment."""
+    assert len(chunks) in (0, len(QUICK)), f"{len(chunks)} of {len(QUICK)} quick chunks"
+    first = {judged(chunk).version - QUICK.index(key) for key, chunk in chunks.items()}
+    assert len(first) <= 1, f"quick chunks of several commits: {first}"
 
 
 class Notes:
@@ -123,6 +144,9 @@ class Scribe:
         """Check what another writer has left; return the last anchor's version, and the fields."""
         with heap.store_reader(NAME) as reader:
             newest, fields = whole(reader.get_many([*ANCHORS, *FIELDS]))
+            expect_one_commit(reader.get_many(QUICK))
+            for chunk in reader.history(RUSH):
+                judged(chunk)
             assert reader.version == writer.version
         assert notes.anchored[0] <= newest <= writer.version
         return newest, fields
@@ -134,7 +158,10 @@ class Scribe:
         return self.dice.randbytes(8) * (nbytes // 8)
 
     def turn(self) -> None:
-        ways = (self.transact, self.transact, self.transact, self.solo, self.append, self.forget)
+        ways = (
+            *(self.transact, self.transact, self.transact),
+            *(self.solo, self.append, self.forget, self.many, self.rush),
+        )
         self.dice.choice(ways)()
         self.notes.commits[0] += 1
 
@@ -185,6 +212,19 @@ class Scribe:
         for key, data in pairs:
             version = self.writer.put(key, data)
             assert int.from_bytes(data[_MARK : _MARK + 8], "little") == version
+
+    def many(self) -> None:
+        base = self.writer.version + 1
+        pairs = [(key, quick(base + n)) for n, key in enumerate(QUICK)]
+        for _ in range(self.dice.randrange(5)):
+            self.writer.put_many(pairs)
+            base += len(QUICK)
+            pairs = [(key, quick(base + n)) for n, key in enumerate(QUICK)]
+
+    def rush(self) -> None:
+        version, put = self.writer.version, self.writer.put
+        for n in range(version + 1, version + self.dice.randrange(300)):
+            put(RUSH, quick(n))
 
     def solo(self) -> None:
         data = made(self.writer.version + 1, b"", self.body())
@@ -251,7 +291,10 @@ class Auditor:
 
     def turn(self) -> None:
         ways: tuple[Callable[[], None], ...]
-        ways = (self.look, self.look, self.follow, self.look_up, self.go_back, self.wait, self.list)
+        ways = (
+            *(self.look, self.look, self.look_at_many, self.follow, self.look_up),
+            *(self.go_back, self.wait, self.list),
+        )
         self.dice.choice(ways)()
         if self.dice.random() < 0.02:
             self.reader.close()
@@ -268,6 +311,9 @@ class Auditor:
             self.know(chunk)
         self.notes.looks[self.number] += 1
 
+    def look_at_many(self) -> None:
+        expect_one_commit(self.reader.get_many(QUICK))
+
     def follow(self) -> None:
         for _ in range(self.dice.randrange(20)):
             try:
@@ -283,13 +329,13 @@ class Auditor:
                 assert newest >= self.last, "a part of a transaction was seen before the rest"
 
     def look_up(self) -> None:
-        key: Any = self.dice.choice((*SOLOS, *FIELDS))
+        key: Any = self.dice.choice((RUSH, *SOLOS, *FIELDS))
         chunk = self.reader.get(key)
         if chunk is not None:
             self.know(chunk)
 
     def go_back(self) -> None:
-        key: Any = self.dice.choice((*SOLOS, *ANCHORS))
+        key: Any = self.dice.choice((RUSH, *SOLOS, *ANCHORS))
         chunks = self.reader.history(key)
         versions = [self.know(chunk).version for chunk in chunks]
         assert versions == sorted(set(versions))
@@ -303,7 +349,7 @@ class Auditor:
 
     def list(self) -> None:
         versions = [self.know(chunk, keeps=0).version for _, chunk in self.reader.items()]
-        assert len(versions) <= len(ANCHORS) + len(FIELDS) + len(SOLOS)
+        assert len(versions) <= len(ANCHORS) + len(FIELDS) + len(SOLOS) + len(QUICK) + 1
 
 
 def read(heap: ipcheap.Heap, notes: Notes, seed: int, number: int) -> None:
