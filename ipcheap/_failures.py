@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 
 from . import errors
 from ._arguments import show_size
@@ -195,6 +196,14 @@ _PEERS = {
 }
 
 
+_CLOSED = (lib.IPCHEAP_HEAP_CLOSED, lib.IPCHEAP_ENDPOINT_CLOSED)
+
+
+def _in_daemon_thread() -> bool:
+    threading = sys.modules.get("threading")
+    return threading is not None and bool(threading.current_thread().daemon)
+
+
 def error(
     code: int,
     heap: Handle | str,
@@ -208,11 +217,14 @@ def error(
 ) -> Exception:
     """Return the exception for a code. Its text names the heap and channel, and the way out.
 
-    `path` is that of the heap's file, for a heap that is given by the words that name it.
+    `path` is that of the heap's file, for a heap that is given by the words that name it. Raises
+    SystemExit in a daemon thread that meets the end of the process: it ends without a traceback.
     """
     saved_errno = ffi.errno
     if not isinstance(heap, str):
         path = heap.path
+        if heap.ended and code in _CLOSED and _in_daemon_thread():
+            raise SystemExit
     it = str(heap) if channel is None else f"channel {channel!r} of {heap}"
     if code == lib.IPCHEAP_SYSTEM:
         if saved_errno == errno.EAGAIN:

@@ -32,18 +32,19 @@ class Handle(MemoryCore):
     when the last of them is gone.
     """
 
-    __slots__ = ("__weakref__", "closed", "name", "path", "pointer", "pollers")
+    __slots__ = ("__weakref__", "closed", "ended", "name", "path", "pointer", "pollers")
 
     name: str | None
     path: str | None
     closed: bool
+    ended: bool  # closed because the process ends
     pointer: CData
     pollers: set[weakref.ref[Poller]]
 
     def __init__(self, fd: int, shmid: int, name: str | None, path: str | None) -> None:
         self.name = name
         self.path = path
-        self.closed = False
+        self.closed = self.ended = False
         self.pollers = set()
         place = ffi.new("ipcheap_heap **")
         code = lib.py_attach(fd, shmid, place)  # a participant from now on: the heap is not stale
@@ -125,7 +126,7 @@ _follows = False  # multiprocessing calls close_at_exit() at the beginning of a 
 def _close_all() -> None:
     for handle in list(_attached):
         if not handle.closed:
-            handle.closed = True
+            handle.closed = handle.ended = True
             lib.py_close(handle.pointer)
 
 

@@ -162,6 +162,39 @@ while len(kept) < 2:
 time.sleep(0.05)
 """
 
+DAEMON_THREAD_THAT_GOES_ON = """
+import atexit, sys, threading, time
+
+def last():  # runs after the heap has been closed
+    thread.join(20)
+    assert not thread.is_alive()
+    assert kept[-1] == "cleaned up"
+    try:
+        heap.statistics()
+    except ipcheap.HeapClosed:
+        pass
+
+atexit.register(last)
+import ipcheap
+heap = ipcheap.Heap.attach(sys.argv[1])
+kept = []
+
+def work():
+    try:
+        with heap.producer("c") as producer, heap.consumer("d") as consumer:
+            kept.append(producer)
+            producer.send(b"done")
+            CALL
+    finally:
+        kept.append("cleaned up")
+
+thread = threading.Thread(target=work, daemon=True)
+thread.start()
+while not kept:
+    time.sleep(0.001)
+time.sleep(0.05)
+"""
+
 
 def run(program: str, heap: ipcheap.Heap) -> None:
     done = subprocess.run(
@@ -203,6 +236,22 @@ def test_a_process_ends_while_its_daemon_threads_wait(heap: ipcheap.Heap, turn: 
             producer.send(b"x")
         with pytest.raises(ipcheap.ChannelClosed):
             producer.send(b"x", timeout=peers.PATIENCE)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "consumer.recv()",
+        "while True: consumer.try_recv_record()",
+        "while True: heap.statistics()",
+        "ipcheap.wait([consumer])",
+    ],
+)
+def test_a_daemon_thread_that_meets_the_end_of_the_process_ends_quietly(
+    heap: ipcheap.Heap, call: str
+) -> None:
+    run(DAEMON_THREAD_THAT_GOES_ON.replace("CALL", call), heap)
+    insist_on_end(heap)
 
 
 def test_a_process_that_is_terminated_dies(heap: ipcheap.Heap) -> None:
