@@ -53,6 +53,7 @@ class Mirror:
 def body_of(text: str, name: str) -> str | None:
     """Return the body of a C function that is defined in a text, without comments."""
     text = re.sub(r"/\*.*?\*/|//[^\n]*", " ", text, flags=re.DOTALL)
+    text = re.sub(r"__attribute__\(\(\w+\)\) ", "", text)
     found = re.search(
         rf"^(?!\s)(?!#)[\w\s*]*?\b{re.escape(name)}\s*\([^;{{}}]*\)\s*\{{", text, re.MULTILINE
     )

@@ -132,6 +132,13 @@ CHUNKS: dict[str, dict[str, Any]] = {
     "the writer dies, collecting": PUTS | {"readers": ()} | W_DIES,
     "writer and successor die": PUT | {"after": (("A",),), "mortal": "WS", "kills": 2},
     "reader and writer die": PUT | {"mortal": "WR", "kills": 2, "about": ("holder",)},
+    "spares": PUTS | {"spared": 1},
+    "spares, buffers": PUT | {"spared": 1, "spare": True, "tso": True},
+    "spares, the writer dies": PUTS | {"spared": 1, "readers": ()} | W_DIES,
+    "spares, a reader, the writer dies": PUT
+    | {"spared": 1, "spare": True, "after": (("A",),)}
+    | W_DIES,
+    "spares, collected by another": PUTS | {"spared": 1, "readers": ()} | BESIDE,
     "evicted": {
         "plan": (("B",), ("A",)),
         "keys": "AB",

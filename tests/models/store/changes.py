@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..mirror import Mirror
 from ..steps import get, put, put_and, put_release
 from .bells import bell_fence, bells_of_cells
-from .collect import collect, collect_completed, free_chunk
+from .collect import collect, collect_completed, free_chunk, spare_drop
 from .lists import lists_build
 from .words import (
     FREE,
@@ -56,6 +56,10 @@ def rebuild_lists(s: Store, w: Writer) -> Steps:
     return w._replace(at=at)
 
 
+def store_stopped(s: Store, w: Writer) -> Steps:
+    return (yield from rebuild_lists(s, w))
+
+
 @replaceable
 def store_enter(s: Store, w: Writer) -> Steps:
     while True:
@@ -63,7 +67,7 @@ def store_enter(s: Store, w: Writer) -> Steps:
         if not (yield get(("flags",))) & REVOKED:
             return w
         yield from participant_leave(s)
-        w = yield from rebuild_lists(s, w)
+        w = yield from store_stopped(s, w)
 
 
 # Growing ------------------------------------------------------------------------------------------
@@ -120,7 +124,9 @@ def enter_with_slot(s: Store, w: Writer) -> Steps:
         if w.at.free:
             return w
         if w.at.dead:
-            w = w._replace(at=(yield from collect(s, w.at)))
+            w = w._replace(at=(yield from collect(s, w.at, s.spared)))
+        if not w.at.free:
+            w = w._replace(at=(yield from spare_drop(s, w.at)))
         if w.at.free:
             return w
         yield from participant_leave(s)
@@ -181,7 +187,8 @@ CHANGES, TABLES = "store/changes.c", "store/tables.c"
 LOCK = frozenset({"heap_lock", "heap_unlock"})
 MIRRORS = (
     Mirror(CHANGES, rebuild_lists, calls=LOCK),
-    Mirror(CHANGES, store_enter),
+    Mirror(CHANGES, store_stopped),
+    Mirror("store/changes.h", store_enter),
     Mirror(TABLES, cell_move, aliases=(("word", "cell"),)),
     Mirror(TABLES, log_fill),
     Mirror(TABLES, store_prepare_piece),

@@ -75,11 +75,28 @@ def deletions_end(s: Store, at: Lists) -> Steps:
     return at
 
 
+def slot_free(s: Store, at: Lists, slot: int) -> Steps:
+    """Return the lists, and whether a slot that nobody holds is free, with its block."""
+    if not (yield from free_chunk(s, slot)):
+        return at, False
+    return at._replace(free=(*at.free, slot)), True
+
+
+def spare_drop(s: Store, at: Lists) -> Steps:
+    if not at.spares:
+        return at
+    spare = at.spares[-1]
+    at, freed = yield from slot_free(s, at._replace(spares=at.spares[:-1]), spare[0])
+    return at if freed else at._replace(dead=(*at.dead, spare))
+
+
 @replaceable
-def collect(s: Store, at: Lists) -> Steps:
+def collect(s: Store, at: Lists, spared: int = 0) -> Steps:
     at = yield from expire(s, at)
     at = yield from store_turn(s, at)
     at = yield from deletions_end(s, at)
+    for _ in at.spares:
+        at = yield from spare_drop(s, at)
     if not at.dead:
         return at
     for slot, version in at.dead:
@@ -89,11 +106,15 @@ def collect(s: Store, at: Lists) -> Steps:
     if not fenced:
         return at
     held = yield from look_at_holds(s)
-    for slot, _ in at.dead:
-        if slot in held or not (yield from free_chunk(s, slot)):
+    for slot, version in at.dead:
+        if slot in held:
             continue
-        dead = tuple(pair for pair in at.dead if pair[0] != slot)
-        at = at._replace(dead=dead, free=(*at.free, slot))
+        if len(at.spares) < spared and (yield get(("offset", slot))) is not NONE:
+            at, gone = at._replace(spares=(*at.spares, (slot, version))), True
+        else:
+            at, gone = yield from slot_free(s, at, slot)
+        if gone:
+            at = at._replace(dead=tuple(pair for pair in at.dead if pair[0] != slot))
     return at._replace(held=len(at.dead))
 
 
@@ -145,6 +166,8 @@ MIRRORS = (
     # In C membarrier may be refused from some time on.
     Mirror(COLLECT, fence_readers),
     Mirror(COLLECT, free_chunk, calls=frozenset({"block_free", "place_is"})),
+    Mirror(COLLECT, slot_free),
+    Mirror(COLLECT, spare_drop),
     Mirror(COLLECT, deletions_end),
     Mirror(COLLECT, collect, ignored=frozenset({"collections"})),
     Mirror(COLLECT, collect_alone),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..mirror import Mirror
-from ..steps import put, put_release
+from ..steps import get, now, put, put_release
 from .bells import bell_fence, bell_tell
 from .changes import Writer, change_drop, store_enter
 from .collect import collect
@@ -24,7 +24,7 @@ from .words import (
 )
 
 if TYPE_CHECKING:
-    from ..steps import Steps
+    from ..steps import Steps, View
 
 
 # Room ---------------------------------------------------------------------------------------------
@@ -163,13 +163,13 @@ def wake_readers(s: Store, changes: tuple[Change, ...]) -> Steps:
 @replaceable
 def collect_now(s: Store, w: Writer) -> Steps:
     w = yield from store_enter(s, w)
-    w = w._replace(at=(yield from collect(s, w.at)))
+    w = w._replace(at=(yield from collect(s, w.at, s.spared)))
     yield from participant_leave(s)
     return w
 
 
 def is_due(s: Store, at: Lists) -> bool:
-    return len(at.dead) - at.held > s.garbage
+    return len(at.dead) - at.held + len(at.spares) > s.garbage
 
 
 @replaceable
@@ -189,6 +189,71 @@ def commit(s: Store, w: Writer, room: bool = True) -> Steps:
     return w._replace(changes=())
 
 
+# A put in a spare ---------------------------------------------------------------------------------
+
+
+@replaceable
+def fill_spare(s: Store, at: Lists, slot: int, key: str, version: int) -> Steps:
+    chain = at.chain(key)
+    yield put(("hash", slot), key)
+    yield put(("older", slot), chain[-1].slot if chain else NONE)
+    yield put(("died", slot), NONE)
+    yield put_release(("word", slot), (LIVE, version))
+
+
+def end_before(s: Store, at: Lists, c: Chunk) -> Steps:
+    chain = at.chain(c.key)
+    at = at._replace(live=(*at.live, c))
+    if chain and s.depth == 1:
+        return (yield from bury(s, at, chain[-1]))
+    while len(at.chain(c.key)) > s.depth:
+        at = yield from tail_gone(s, at, c.key)
+    return at
+
+
+@replaceable
+def commit_spare_inside(s: Store, at: Lists, slot: int, key: str) -> Steps:
+    """Return the lists, and the change with its cell."""
+    change = Change(slot, key, (yield get(("offset", slot))))
+    yield from fill_spare(s, at, slot, key, at.head + 1)
+    number = cell_find(at, key)
+    at = yield from cell_put(s, at, number, key, slot)
+    at = at._replace(head=at.head + 1)
+    yield put_release(("head",), at.head, committing(s, at, (change,)))
+    yield from log_put(s, at, at.head, slot)
+    at = yield from end_before(s, at, Chunk(slot, at.head, key, change.block))
+    return at, change._replace(cell=table_of(s, at.pieces)[number])
+
+
+def overwritten(view: View, slot: int, key: str) -> Any:
+    """Fill the block, whose bytes nobody looks at any more."""
+    return {("data", view["offset", slot]): key}, NONE
+
+
+def commit_spare(s: Store, w: Writer, key: str) -> Steps:
+    """Return the writer, and whether a spare was there for a key that has a chunk."""
+    if not w.at.spares:
+        return w, False
+    w = yield from store_enter(s, w)
+    w = w._replace(at=(yield from expire(s, w.at)))
+    chain = w.at.chain(key)
+    if not w.at.spares or not chain or chain[-1].block is NONE:
+        yield from participant_leave(s)
+        return w, False
+    slot = w.at.spares[-1][0]
+    yield now("copies", overwritten, slot, key)
+    at = w.at._replace(spares=w.at.spares[:-1])
+    at, change = yield from commit_spare_inside(s, at, slot, key)
+    w = w._replace(at=at)
+    yield from participant_leave(s)
+    yield from bell_fence(s)
+    yield from bell_tell(s, ())
+    yield from bell_tell(s, (change.cell,))
+    if is_due(s, w.at):
+        w = yield from collect_now(s, w)
+    return w, True
+
+
 COMMIT = "store/commit.c"
 MIRRORS = (
     Mirror(COMMIT, evict),
@@ -203,4 +268,12 @@ MIRRORS = (
     Mirror(COMMIT, wake_readers),
     Mirror(COMMIT, collect_now),
     Mirror(COMMIT, commit),
+    Mirror(
+        COMMIT,
+        fill_spare,
+        ignored=frozenset({"offset", "size", "expires", "time", "form", "key"}),
+    ),
+    Mirror(COMMIT, end_before),
+    Mirror(COMMIT, commit_spare_inside),
+    Mirror(COMMIT, commit_spare),
 )

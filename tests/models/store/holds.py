@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @replaceable
-def hold_slot(s: Store, o: Own, word: int, slot: int) -> Steps:
+def hold_at(s: Store, o: Own, word: int, slot: int) -> Steps:
     """Return the endpoint, and the slot's word if the slot stays as it is."""
     if word >= o.used:
         o = o._replace(used=word + 1)
@@ -25,6 +25,10 @@ def hold_slot(s: Store, o: Own, word: int, slot: int) -> Steps:
         yield full_fence()
     state, version = yield get_acquire(("word", slot))
     return o, ((state, version) if state in (LIVE, DEAD) else NONE)
+
+
+def hold_slot(s: Store, o: Own, word: int, slot: int) -> Steps:
+    return (yield from hold_at(s, o, word, slot))
 
 
 def unhold(s: Store, word: int) -> Steps:
@@ -86,7 +90,7 @@ def entry_free(s: Store, r: str, how: str) -> Steps:
     yield put_release(("holder", X, r), (how, holder))
 
 
-def holds_nothing(s: Store, r: str) -> Steps:
+def entry_holds_nothing(s: Store, r: str) -> Steps:
     used = yield get(("used", r))
     for word in range(used):
         if (yield get_acquire(("words", r, word))) is not NONE:
@@ -99,18 +103,19 @@ def entries_tidy(s: Store) -> Steps:
     """Free entries that were closed and hold nothing any more."""
     for r in s.readers:
         state, _ = yield get_acquire(("holder", X, r))
-        if state == OPEN and (yield get(("closed", r))) and (yield from holds_nothing(s, r)):
+        if state == OPEN and (yield get(("closed", r))) and (yield from entry_holds_nothing(s, r)):
             yield from entry_free(s, r, "closed")
 
 
 HOLDS, READERS = "store/holds.h", "store/readers.c"
 MIRRORS = (
+    Mirror(HOLDS, hold_at),
     Mirror(HOLDS, hold_slot),
     Mirror(HOLDS, unhold),
     Mirror(HOLDS, hold_return),
     Mirror(READERS, hold_step),
     Mirror(READERS, entry_free, aliases=(("holds", "words"),), ignored=frozenset({"since"})),
-    Mirror(READERS, holds_nothing),
+    Mirror(READERS, entry_holds_nothing),
     Mirror(READERS, entries_tidy),
     Mirror("store/collect.c", look_at_holds),
 )

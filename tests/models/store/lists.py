@@ -125,11 +125,16 @@ def has_expired(view: View, live: tuple[Chunk, ...]) -> Any:
     return {}, next((c for c in live if c.version in view["gone",]), NONE)
 
 
-def expire(s: Store, at: Lists) -> Steps:
-    """Take away what has expired; in most models nothing can."""
-    while s.expires and (c := (yield when("looks what has expired", has_expired, at.live))):
+def expire_some(s: Store, at: Lists) -> Steps:
+    """Take away what has expired."""
+    while c := (yield when("looks what has expired", has_expired, at.live)):
         at = yield from chunk_gone(s, at, c)
     return at
+
+
+def expire(s: Store, at: Lists) -> Steps:
+    """Do the same; in most models nothing expires."""
+    return (yield from expire_some(s, at)) if s.expires else at
 
 
 # Building -----------------------------------------------------------------------------------------
@@ -207,15 +212,16 @@ def lists_build(s: Store) -> Steps:
 LISTS = "store/lists.c"
 CELL = (("word", "cell"),)
 MIRRORS = (
-    Mirror("store/cells.c", cell_put, aliases=CELL),
+    Mirror("store/cells.h", cell_put, aliases=CELL),
     Mirror("store/cells.c", cell_clear, aliases=CELL),
     Mirror(LISTS, store_turn),
-    Mirror(LISTS, bury),
+    Mirror("store/lists.h", bury),
     Mirror(LISTS, key_gone),
     Mirror(LISTS, tail_gone),
     Mirror(LISTS, middle_gone),
     Mirror(LISTS, chunk_gone, ignored=frozenset({"bury"})),
-    Mirror(LISTS, expire, ignored=frozenset({"expired"})),
+    Mirror("store/lists.h", expire),
+    Mirror(LISTS, expire_some, ignored=frozenset({"expired"})),
     Mirror(LISTS, live_add),
     Mirror(LISTS, lists_build),
 )

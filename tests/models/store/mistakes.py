@@ -116,9 +116,9 @@ def hold_looking_first(s: Store, o: Own, word: int, slot: int) -> Steps:
 
 
 def hold_by(*order: str) -> Any:
-    """Mirror hold_slot() in another order."""
+    """Mirror hold_at() in another order."""
 
-    def hold_slot(s: Store, o: Own, word: int, slot: int) -> Steps:
+    def hold_at(s: Store, o: Own, word: int, slot: int) -> Steps:
         fences = 0
         for what in order:
             if what == "fences":
@@ -136,7 +136,7 @@ def hold_by(*order: str) -> Any:
             yield put(("used", s.me), word + 1)
         return o, found if found[0] in (LIVE, DEAD) else NONE
 
-    return hold_slot
+    return hold_at
 
 
 def fence_only_here(s: Store, at: Lists) -> Steps:
@@ -159,7 +159,7 @@ def hold_nothing(s: Store) -> Steps:
 def collect_by(order: str) -> Any:
     """Mirror collect() with LEAVING, the membarrier and the look at holds in another order."""
 
-    def collect(s: Store, at: Lists) -> Steps:
+    def collect(s: Store, at: Lists, spared: int = 0) -> Steps:
         s = rightly(s)
         held: tuple[Any, ...] = ()
         at = yield from store_turn(s, at)
@@ -707,8 +707,8 @@ FENCED: dict[str, Any] = {"refused": True, "fenced": 2, "plan": (("A",),), "tso"
 patient = partial(polls, unasked=0)
 
 CONTROLS: dict[str, Callable[[], Model]] = {
-    "looked at before it is held": one(("hold_slot", hold_looking_first)),
-    "used stored last": one(("hold_slot", hold_by("word", "used last")), about=("used",)),
+    "looked at before it is held": one(("hold_at", hold_looking_first)),
+    "used stored last": one(("hold_at", hold_by("word", "used last")), about=("used",)),
     "no membarrier": one(("fence_readers", fence_only_here), tso=True),
     "holds not looked at": one(("look_at_holds", hold_nothing)),
     "holds looked at before the membarrier": one(("collect", collect_by("lhm")), tso=True),
@@ -718,7 +718,7 @@ CONTROLS: dict[str, Callable[[], Model]] = {
     "fences: freed at once": one(
         ("fence_readers", fence_at_once), refused=True, about=("fences",), tso=True
     ),
-    "fences: not looked at": one(("hold_slot", hold_by("used", "word")), **FENCED),
+    "fences: not looked at": one(("hold_at", hold_by("used", "word")), **FENCED),
     "cells before LIVE": one(("commit_inside", commit_by("cphld"))),
     "head before cells": two(("commit_inside", commit_by("phcld"))),
     "dead before head": one(("commit_inside", commit_by("pcdhl"))),
@@ -797,6 +797,11 @@ CONTROLS: dict[str, Callable[[], Model]] = {
         ("store_enter", enter_looking_first), **BESIDE
     ),
     "for another: lists not rebuilt": one(("rebuild_lists", rebuild_nothing), **BESIDE),
+    "a spare that is held": one(("look_at_holds", hold_nothing), spared=1),
+    "a spare that another has freed": one(
+        ("rebuild_lists", rebuild_nothing),
+        **BESIDE | {"plan": (("A",), ("A",)), "gone": (), "readers": (), "spared": 1},
+    ),
     "sleep: no membarrier": waits(("store_park", park_without_a_barrier)),
     "sleep: not looking again": waits(("store_park", park_without_looking_again)),
     "sleep: armed last": waits(("store_park", park_arming_last)),

@@ -6,11 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 from ..mirror import Mirror
 from ..park.words import AWAKE, CLOSED, OPEN, ask_alive
-from ..steps import Violation, full_fence, get, get_acquire, now, put, put_release, when
+from ..steps import (
+    Violation,
+    compiler_fence,
+    full_fence,
+    get,
+    get_acquire,
+    now,
+    put,
+    put_release,
+    when,
+)
 from .bells import bells_tell_all
 from .changes import Writer, change_add, changes_undo
 from .collect import collect_alone, store_reclaim
-from .commit import commit
+from .commit import commit, commit_spare
 from .holds import entries_tidy, entry_free, hold_return, unhold
 from .moments import as_of_one, asks, was_history
 from .next import next_now
@@ -52,6 +62,11 @@ def is_dead(view: View, who: str) -> Any:
 def writes(s: Store, w: Writer, plan: tuple[tuple[str, ...], ...], ends: str = "") -> Steps:
     """Commit transactions: "A" puts, "-A" deletes, ">A" forwards a record."""
     for transaction in plan:
+        if len(transaction) == 1 and transaction[0].isalpha():
+            w, committed = yield from commit_spare(s, w, transaction[0])
+            if committed:
+                yield put(("done",), w.at.head)
+                continue
         for what in transaction:
             if what[0] == "-":
                 w = yield from change_add(s, w, what[1], NONE)
@@ -236,15 +251,23 @@ def clean_up(s: Store, closed: bool) -> Steps:
         yield from collect_alone(s)
 
 
+def release_deserted(s: Store, slot: int) -> Steps:
+    """Collect in the writer's place, after the release of a chunk that is not live."""
+    if (yield get(("word", slot)))[0] == LIVE:
+        return
+    if (yield when("tries to lock", heap_try_lock, s.me)):
+        yield from clean_up(s, False)
+        yield from heap_unlock()
+
+
 @replaceable
 def ipcheap_chunk_release(s: Store, o: Own, word: int) -> Steps:
     slot = yield get(("words", s.me, word))
-    dead = (yield get(("word", slot)))[0] != LIVE
     yield from unhold(s, word)
     o = yield from hold_return(s, o, word)
-    if dead and (yield from is_deserted()) and (yield when("tries to lock", heap_try_lock, s.me)):
-        yield from clean_up(s, False)
-        yield from heap_unlock()
+    yield compiler_fence()
+    if (yield from is_deserted()):
+        yield from release_deserted(s, slot)
     return o
 
 
@@ -302,5 +325,6 @@ def the_last(s: Store, dead: tuple[str, ...]) -> Steps:
 RELEASE = "store/release.c"
 MIRRORS = (
     Mirror(RELEASE, clean_up),
+    Mirror(RELEASE, release_deserted, calls=frozenset({"heap_unlock"})),
     Mirror(RELEASE, ipcheap_chunk_release, ignored=frozenset({"release_elsewhere"})),
 )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..mirror import Mirror
 from ..steps import get, get_acquire, now
-from .holds import hold_free, hold_keep, hold_return, hold_slot, unhold
+from .holds import hold_at, hold_free, hold_keep, hold_return, hold_slot, unhold
 from .words import (
     ABSENT,
     AGAIN,
@@ -18,7 +18,6 @@ from .words import (
     Store,
     check,
     replaceable,
-    slots_of,
     table_of,
 )
 
@@ -112,15 +111,40 @@ def find_newest(s: Store, o: Own, key: str, word: int) -> Steps:
 
 
 @replaceable
+def find_at_once(s: Store, o: Own, key: str, word: int) -> Steps:
+    """Do what find_newest() does, if the first look finds the key and nothing intervenes."""
+    head = yield get_acquire(("head",))
+    if (yield get_acquire(("pieces",))) != o.pieces:
+        return o, NONE
+    cell = table_of(s, o.pieces)[0]
+    found = yield get_acquire(("cell", cell))
+    if found is NONE or found[0] != key or found[1] is NONE:
+        return o, NONE
+    o, held = yield from hold_at(s, o, word, found[1])
+    if held is NONE or held[1] > head or not (yield from slot_has_key(found[1], key)):
+        return o, NONE
+    return o, Look(found[1], held, (cell, found))
+
+
+@replaceable
+def get_in(s: Store, o: Own, key: str, word: int) -> Steps:
+    o, look = yield from find_at_once(s, o, key, word)
+    found = FOUND
+    if look is NONE:
+        o, found, look = yield from find_newest(s, o, key, word)
+    if found == FOUND and not (yield from is_over(look.slot)):
+        yield now("has it", takes, s.me, word, look, key)
+        return o, look.word[1]
+    yield from unhold(s, word)
+    return o, NONE
+
+
+@replaceable
 def reader_get(s: Store, o: Own, key: str) -> Steps:
     """Return the endpoint, and the hold word and version of the chunk that it has got."""
     word = hold_free(o)
-    o, found, look = yield from find_newest(s, o, key, word)
-    if found == FOUND and not (yield from is_over(look.slot)):
-        yield now("has it", takes, s.me, word, look, key)
-        return hold_keep(o), (word, look.word[1])
-    yield from unhold(s, word)
-    return o, NONE
+    o, version = yield from get_in(s, o, key, word)
+    return (o, NONE) if version is NONE else (hold_keep(o), (word, version))
 
 
 def takes(view: View, r: str, word: int, look: Look, key: str) -> Any:
@@ -254,28 +278,41 @@ def history_once(s: Store, o: Own, key: str) -> Steps:
 # All keys -----------------------------------------------------------------------------------------
 
 
-def look_at_slot(s: Store, o: Own, slot: int, head: int) -> Steps:
-    """Return the endpoint, and the key and version of a slot that has the newest of a key."""
-    state, _ = yield get(("word", slot))
-    if state != LIVE or (yield get(("hash", slot))) is NONE:
-        return o, NONE
-    o, held = yield from hold_slot(s, o, 0, slot)
-    if held is NONE or held[0] != LIVE or held[1] > head or (yield from is_over(slot)):
-        return o, NONE
-    key = yield get(("hash", slot))
-    o, found, look = yield from find_newest(s, o, key, 0)
-    return o, ((key, held[1]) if found == FOUND and look.word[1] == held[1] else NONE)
+def look_at_cell(s: Store, o: Own, cell: int, pieces: int) -> Steps:
+    """Return the endpoint, and the key and version to which a cell leads, or why there is none."""
+    while True:
+        found = yield get_acquire(("cell", cell))
+        if found is NONE or found[1] is NONE:
+            return o, ABSENT
+        o = yield from follow_pieces(s, o)
+        if o.pieces != pieces:
+            return o, AGAIN
+        o, held = yield from hold_slot(s, o, 0, found[1])
+        if held is NONE or not (yield from slot_has_key(found[1], found[0])):
+            continue
+        o, there, look = yield from find_newest(s, o, found[0], 0)
+        if there != FOUND or (yield from is_over(look.slot)):
+            return o, ABSENT
+        return o, (found[0], look.word[1])
+
+
+def keys_once(s: Store, o: Own) -> Steps:
+    o = yield from follow_pieces(s, o)
+    entries: tuple[Any, ...] = ()
+    for cell in table_of(s, o.pieces):
+        o, entry = yield from look_at_cell(s, o, cell, o.pieces)
+        if entry == AGAIN:
+            return o, NONE
+        entries = entries if entry == ABSENT else (*entries, entry)
+    return o, entries
 
 
 def ipcheap_store_keys(s: Store, o: Own) -> Steps:
-    head = yield get_acquire(("head",))
-    o = yield from follow_pieces(s, o)
-    found: tuple[Any, ...] = ()
-    for slot in range(slots_of(s, o.pieces)):
-        o, entry = yield from look_at_slot(s, o, slot, head)
-        found = found if entry is NONE else (*found, entry)
+    entries = NONE
+    while entries is NONE:
+        o, entries = yield from keys_once(s, o)
     yield from unhold(s, 0)
-    return o, found
+    return o, entries
 
 
 READER = "store/reader.c"
@@ -293,6 +330,10 @@ MIRRORS = (
     Mirror(READER, get_at),
     Mirror(READER, follow_older),
     Mirror(READER, history_once),
-    Mirror(READER, look_at_slot),
+    Mirror(READER, find_at_once),
+    Mirror(READER, get_in),
+    Mirror(READER, reader_get),
+    Mirror(READER, look_at_cell),
+    Mirror(READER, keys_once),
     Mirror(READER, ipcheap_store_keys),
 )

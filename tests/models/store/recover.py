@@ -17,6 +17,7 @@ from .words import (
     NONE,
     PREPARED,
     REVOKED,
+    SENT,
     STORED,
     WRITER,
     Chunk,
@@ -36,7 +37,12 @@ __all__ = ["chains_build"]
 
 def holds_it(view: View, block: int, origin: Any) -> Any:
     """Return whether the place in the ring with that tag still has the block."""
-    there = origin[0] == "SENT" and ("slot",) in view and view["slot",] == ("FULL", block)
+    there = (
+        origin is not NONE
+        and origin[0] == SENT
+        and ("slot",) in view
+        and view["slot",] == ("FULL", block)
+    )
     return {}, there
 
 

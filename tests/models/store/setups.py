@@ -21,7 +21,7 @@ from .processes import (
 )
 from .wait import Sleeper
 from .waiters import is_told, nobody_waits, polls, tells, tells_after, waits_for
-from .words import LIVE, NONE, Lists, Store, X, lists_of, shared
+from .words import LEAVING, LIVE, NONE, STORED, Lists, Store, X, lists_of, shared
 
 if TYPE_CHECKING:
     from ..steps import View
@@ -68,6 +68,7 @@ def store(
     words: int = 2,
     blocks: int = 0,
     fenced: int = 0,
+    spare: bool = False,
     instead: tuple[tuple[str, Any], ...] = (),
     always: Any = always_so,
     finally_: Any = accounted,
@@ -78,6 +79,7 @@ def store(
 
     The first of `mortal` may be killed; W then has a successor, W2, which commits what is `after`;
     C collects for others. `fenced`: so many collections ago, membarrier was refused.
+    `spare`: in the beginning, there is one.
     """
     who = tuple(f"R{i}" for i in range(len(readers)))
     names = ["W", *who]
@@ -93,7 +95,12 @@ def store(
     )
     shared_words |= memory or {}
     shared_words |= {("fences",): int(fenced > 0), ("fences_since",): int(fenced > 0)}
+    if spare:
+        shared_words |= {("word", slots - 1): (LEAVING, 0), ("offset", slots - 1): slots - 1}
+        shared_words |= {("tag", slots - 1): (STORED, slots - 1)}
     w = Writer(lists_of(shared_words, s)._replace(fences=fenced))
+    if spare:
+        w = w._replace(at=w.at._replace(spares=((slots - 1, 0),)))
     processes = [Process("W", partial(writes, s, w, plan, ends), "W" in mortal)]
     for r, body in zip(who, readers, strict=True):
         mine = s._replace(me=r, others=tuple(n for n in names if n != r))

@@ -37,6 +37,7 @@ class Store(NamedTuple):
     log: int = 2
     most: int = 0  # max_chunks; the store evicts
     garbage: int = 0
+    spared: int = 0  # blocks that a collection leaves, to be overwritten
     many: int = 9  # hold words above which `used` goes back to 1
     refused: bool = False  # membarrier is
     extents: bool = False  # a block cannot always be freed at once
@@ -59,6 +60,7 @@ class Lists(NamedTuple):
     free: tuple[int, ...] = ()  # the next one last
     dead: tuple[tuple[int, int], ...] = ()  # slots and versions
     live: tuple[Chunk, ...] = ()  # by version
+    spares: tuple[tuple[int, int], ...] = ()  # slots and versions, the next one last
     table: tuple[Any, ...] = ()  # cells of the table in use
     head: int = 0
     epoch: int = 0
@@ -235,7 +237,7 @@ def lists_of(memory: dict[Any, Any], s: Store) -> Lists:
     )
     free = tuple(slot for slot in range(s.slots) if memory["word", slot][0] == FREE)[::-1]
     table = tuple(memory["cell", i] for i in table_of(s, 1))
-    return Lists(free, (), live, table, memory["head",])
+    return Lists(free, live=live, table=table, head=memory["head",])
 
 
 def check(fault: str) -> None:
