@@ -159,7 +159,7 @@ def change(source: Path, before: str, after: str) -> None:
         ),
         (store, "store/holds.h", "compiler_fence(); /* pairs with the membarrier", "/*"),
         (store, "store/holds.h", "fences))) full_fence();", "fences))) {}"),
-        (store, "store/collect.c", "    if (!fence_readers(s)) return 0;\n", ""),
+        (store, "store/collect.c", "    if (!fence_readers(s)) return freed;\n", ""),
         (store, "store/collect.c", "    store_turn(s);\n", ""),
         (store, "store/collect.c", "    look_at_holds(s, l);\n", ""),
         (store, "store/collect.c", "put(&s->root->collector, me->tag);", ""),
@@ -170,7 +170,8 @@ def change(source: Path, before: str, after: str) -> None:
             "put(&slot->word, (",
         ),
         (store, "store/changes.c", "    put(&slot->died, parcel->from);\n", ""),
-        (store, "store/changes.c", "~(uint32_t)CHANNEL_REVOKED);\n    }", ");}"),
+        (store, "store/changes.c", "put_and(&e->base.channel->flags, ~", "(void)(~"),
+        (store, "store/commit.c", "put(&slot->died, 0); /* it", "/*"),
         (
             store,
             "store/commit.c",
