@@ -1175,13 +1175,14 @@ static void a_store_grows_to_any_number_of_keys(void) {
 }
 
 /*
- * The log of the first piece has a page of its own. While nobody may read it, a reader that looks into it
+ * The log of a piece begins on a page of its own. While nobody may read it, a reader that looks into it
  * stops there, until the writer has grown the tables and put into the new slots.
  */
 static struct {
     ipcheap_heap *heap;
     ipcheap_channel channel;
     void *page;
+    uint64_t slots;    /* there are by then */
     _Atomic int stage; /* 1: overtaken, 2: the reader is stopped, 3: grown, 4: over */
 } stopped;
 
@@ -1199,10 +1200,11 @@ static void stop_here(int signal) {
 static void *grow_beside(void *unused) {
     struct shop s = {.heap = stopped.heap, .channel = stopped.channel};
     s.writer = claim(s.heap, &s.channel, IPCHEAP_WRITER);
-    for (int i = 0; i < 300; i++) put_text(&s, 0, "x");
+    for (int i = 0; i < 3000; i++) put_text(&s, 0, "x");
+    stopped.slots = numbers(&s).slots;
     stopped.stage = 1;
     reach(2);
-    for (uint64_t i = 1; i <= 64; i++) put_text(&s, i, "y");
+    for (uint64_t i = 1; i <= stopped.slots; i++) put_text(&s, i, "y");
     stopped.stage = 3;
     reach(4);
     ipcheap_endpoint_release(s.writer);
@@ -1214,21 +1216,22 @@ static void a_follower_misses_nothing_while_tables_grow(void) {
     stopped.heap = attach(fd);
     stopped.channel = store_of(stopped.heap, 33, NULL);
     struct shop s = {.heap = stopped.heap, .channel = stopped.channel};
-    s.reader = claim(s.heap, &s.channel, IPCHEAP_READER);
-    shared64 *log = store_endpoint(s.reader)->holds->store.log;
-    stopped.page = (void *)((uintptr_t)log & ~(uintptr_t)(sysconf(_SC_PAGESIZE) - 1));
     struct sigaction stops = {.sa_handler = stop_here}, before;
     pthread_t thread;
     EXPECT_EQ(pthread_create(&thread, NULL, grow_beside, NULL), 0);
     reach(1);
+    s.reader = claim(s.heap, &s.channel, IPCHEAP_READER);
+    const struct store *view = &store_endpoint(s.reader)->holds->store;
+    EXPECT(view->log_mask < 2999);
+    stopped.page = (void *)((uintptr_t)view->log & ~(uintptr_t)(sysconf(_SC_PAGESIZE) - 1));
     EXPECT_EQ(sigaction(SIGSEGV, &stops, &before), 0);
     EXPECT_EQ(mprotect(stopped.page, 1, PROT_NONE), 0);
-    expect_next(&s, 300, "x");
+    expect_next(&s, 3000, "x");
     EXPECT_EQ(stopped.stage, 3);
     EXPECT_EQ(sigaction(SIGSEGV, &before, NULL), 0);
-    for (uint64_t i = 1; i <= 64; i++) expect_next(&s, 300 + i, "y");
+    for (uint64_t i = 1; i <= stopped.slots; i++) expect_next(&s, 3000 + i, "y");
     expect_no_next(&s, IPCHEAP_WOULD_BLOCK);
-    EXPECT(numbers(&s).slots > 64);
+    EXPECT(numbers(&s).slots > stopped.slots);
     stopped.stage = 4;
     pthread_join(thread, NULL);
     close_shop(&s, 33);
