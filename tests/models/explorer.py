@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .steps import Step, View, Violation, stuck
+from .steps import Index, Step, View, Violation, stuck
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
@@ -197,7 +197,7 @@ class Explorer:
     def __init__(self, model: Model) -> None:
         self.model = model
         self.names = list(model.memory)
-        self.index = {name: i for i, name in enumerate(self.names)}
+        self.index = Index(self.names)
         nothing = frozenset({"nothing"} if model.tso else {"nothing", "fence"})
         self.tables = [Table(process, nothing, model.private) for process in model.processes]
         self.number = {p.name: i for i, p in enumerate(model.processes)}

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Hashable
+    from collections.abc import Callable, Generator, Hashable, Iterable
 
     Name = Hashable
     Steps = Generator["Step", Any, Any]
@@ -158,12 +158,24 @@ def now(what: str, do: Callable[..., Any], *arguments: Any) -> Step:
     return Step("now", what, (do, arguments))
 
 
+class Index(dict[Any, int]):
+    """Where each word is in memory."""
+
+    def __init__(self, names: Iterable[Name]) -> None:
+        super().__init__((name, i) for i, name in enumerate(names))
+        groups: dict[Any, list[Any]] = {}
+        for name in self:
+            if isinstance(name, tuple):
+                groups.setdefault(name[0], []).append(name)
+        self.groups = groups
+
+
 class View:
     """The shared words by name, read-only."""
 
     __slots__ = ("index", "memory")
 
-    def __init__(self, index: dict[Name, int], memory: Memory) -> None:
+    def __init__(self, index: Index, memory: Memory) -> None:
         self.index = index
         self.memory = memory
 
@@ -175,7 +187,7 @@ class View:
 
     def names(self, first: str) -> list[Any]:
         """Return the names that begin with a word."""
-        return [n for n in self.index if isinstance(n, tuple) and n[0] == first]
+        return self.index.groups.get(first, [])
 
 
 def stuck(what: str, view: View) -> str:

@@ -222,7 +222,7 @@ WAITING: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
 
 KEYS: dict[str, dict[str, Any]] = {
     "put": {"plan": (("A",),), "tso": True},
-    "that moves": {"plan": (("-A",), ("B",), ("A",)), "keys": "AB", "cells": 2, "slots": 4},
+    "that moves": {"plan": (("-A",), ("B", "A")), "keys": "AB", "cells": 2, "slots": 4},
     "that comes": {
         "plan": (("B",), ("A",)),
         "keys": "AB",
