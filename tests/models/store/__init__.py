@@ -168,7 +168,7 @@ CHUNKS: dict[str, dict[str, Any]] = {
     "all keys": PAIR | {"plan": (("-A", "B"),), "slots": 4, "readers": (lists_keys,)},
     "two keys expire": PAIR
     | {"plan": (("C",),), "keys": "ABC", "gone": (1, 2), "slots": 4, "readers": (gets_in_order,)},
-    "a key comes again": PAIR
+    "a key returns": PAIR
     | {"plan": (("-A",), ("A",)), "slots": 4, "readers": (partial(gets, keys="AB"),)},
     "following": FOLLOW | {"plan": (("B",), ("B",), ("B",)), "slots": 4},
     "following what is not collected": FOLLOW | {"plan": (("B",), ("B",), ("B",)), "garbage": 9},

@@ -306,7 +306,7 @@ def back_without_versions(s: Store, o: Own, key: str, word: int, head: int, look
 
 
 def back_letting_go(s: Store, o: Own, key: str, word: int, head: int, look: Look) -> Steps:
-    """Let go of a slot before looking where it leads."""
+    """Release a slot before looking where it leads."""
     yield from unhold(s, word)
     return (yield from go_back(rightly(s), o, key, word, head, look))
 
@@ -381,7 +381,7 @@ def next_by(believes: Any) -> Any:
             o, held = yield from hold_slot(s, o, 1, slot)
             if held is not NONE and believes(held, version) and not (yield from is_over(slot)):
                 key = yield get(("hash", slot))
-                yield now("has it", takes, s.me, 1, Look(slot, held), key)
+                yield now("holds it", takes, s.me, 1, Look(slot, held), key)
                 return o._replace(position=version, free=()), (1, held[1])
             o = o._replace(position=version)
 
@@ -715,7 +715,7 @@ CONTROLS: dict[str, Callable[[], Model]] = {
     "not LEAVING": one(("collect", collect_by("mh"))),
     "LEAVING after the membarrier": one(("collect", collect_by("mlh")), tso=True),
     "the slot freed before its block": one(("free_chunk", free_slot_first), **W_DIES),
-    "fences: freed at once": one(
+    "fences: freed immediately": one(
         ("fence_readers", fence_at_once), refused=True, about=("fences",), tso=True
     ),
     "fences: not looked at": one(("hold_at", hold_by("used", "word")), **FENCED),

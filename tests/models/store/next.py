@@ -85,7 +85,7 @@ def next_now(s: Store, o: Own) -> Steps:
         o, held = yield from hold_slot(s, o, word, slot)
         if held == (LIVE, version) and not (yield from is_over(slot)):
             key = yield get(("hash", slot))
-            yield now("has it", takes, s.me, word, Look(slot, held), key)
+            yield now("holds it", takes, s.me, word, Look(slot, held), key)
             return hold_keep(o)._replace(position=version), (word, version)
         o = o._replace(position=version)
     yield from unhold(s, word)

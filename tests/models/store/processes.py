@@ -311,7 +311,7 @@ def sits_down(s: Store, key: str) -> Steps:
 
 
 def the_last(s: Store, dead: tuple[str, ...]) -> Steps:
-    """Recover whoever may be dead, and collect what is left."""
+    """Recover all that may be dead, and collect what is left."""
     for one in dead:
         if not (yield now("is it alive?", ask_alive, one)):
             yield from recovers(s, one)

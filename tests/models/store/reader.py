@@ -133,7 +133,7 @@ def get_in(s: Store, o: Own, key: str, word: int) -> Steps:
     if look is NONE:
         o, found, look = yield from find_newest(s, o, key, word)
     if found == FOUND and not (yield from is_over(look.slot)):
-        yield now("has it", takes, s.me, word, look, key)
+        yield now("holds it", takes, s.me, word, look, key)
         return o, look.word[1]
     yield from unhold(s, word)
     return o, NONE
@@ -186,7 +186,7 @@ def get_at(s: Store, o: Own, key: str, head: int) -> Steps:
     if found == FOUND and look.word[1] > head:
         o, found, look = yield from go_back(s, o, key, word, head, look)
     if found == FOUND and not (yield from is_over(look.slot)):
-        yield now("has it", takes, s.me, word, look, key)
+        yield now("holds it", takes, s.me, word, look, key)
         return hold_keep(o), FOUND, look, word
     if found == FOUND:
         found = ABSENT
@@ -240,7 +240,7 @@ def follow_older(s: Store, o: Own, key: str, look: Look) -> Steps:
         ours = held is not NONE and held[1] < version and (yield from slot_has_key(older, key))
         ours = ours and not (yield from is_over(older))
         if ours and held[0] == LIVE:
-            yield now("has it", takes, s.me, word, look, key)
+            yield now("holds it", takes, s.me, word, look, key)
             o = hold_keep(o)
             versions, words = (*versions, held[1]), (*words, word)
             continue

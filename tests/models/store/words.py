@@ -40,7 +40,7 @@ class Store(NamedTuple):
     spared: int = 0  # blocks that a collection leaves, to be overwritten
     many: int = 9  # hold words above which `used` goes back to 1
     refused: bool = False  # membarrier is
-    extents: bool = False  # a block cannot always be freed at once
+    extents: bool = False  # a block cannot always be freed immediately
     expires: bool = False  # versions in `gone` have expired
     instead: tuple[tuple[str, Any], ...] = ()  # mistakes, in place of the functions of these names
 
