@@ -98,7 +98,8 @@ def test_a_writer_killed_at_random_leaves_whole_transactions(
                 last.delete(key)
             time.sleep(store_ledger.SHORT)
             last.collect()
-            assert (store.statistics().chunks, store.statistics().dead) == (0, 0)
+            left = store.statistics()
+            assert (left.chunks, left.dead) == (0, 0), f"{left}, {store.readers()}"
         after = heap.statistics()
         assert (after.in_use, after.records) == (before.in_use, before.records)
         heap.remove_channel(store_ledger.NAME)
