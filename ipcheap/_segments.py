@@ -57,7 +57,7 @@ class Segment:
     def close(self) -> None:
         """Release the creation lock, and close the descriptor."""
         if self.name is not None:
-            lib.ipcheap_unlock_creation(self.fd)  # whose description the participants share
+            lib.ipcheap_unlock_creation(self.fd)  # a forked child may have the descriptor, too
         os.close(self.fd)
 
 

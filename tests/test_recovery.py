@@ -180,6 +180,7 @@ def test_a_waiter_for_a_lock_whose_owner_dies_gets_it(heap: ipcheap.Heap) -> Non
 def test_a_stopped_owner_of_the_heap_lock_is_named_and_keeps_it(heap: ipcheap.Heap) -> None:
     checked = heap.add_static_segment("checked", 8).atomic(0)
     heap.allocate_record(100).free()  # a slab for such records exists
+    heap.add_record_channel("there")
     with peers.run(check_for_ever, heap) as peer:
         peer.hear()
         stop_inside_the_lock(heap, peer)
@@ -195,6 +196,12 @@ def test_a_stopped_owner_of_the_heap_lock_is_named_and_keeps_it(heap: ipcheap.He
             # What takes no lock goes on.
             with heap.allocate_record(100) as record:
                 record.view[:3] = b"yes"
+            assert heap.name
+            began = time.monotonic()
+            with ipcheap.Heap.attach(heap.name) as other:  # its own time to wait is 10 s
+                assert other.channel("there").id == "there"
+                assert len(heap.participants()) == 3
+            assert time.monotonic() - began < 5
         finally:
             heap.set_lock_timeout(peers.PATIENCE)
             peer.kill(signal.SIGCONT)
