@@ -92,7 +92,8 @@ class Handle(MemoryCore):
     def left(self) -> Handle:
         """Return what a closed heap keeps of it: the name, without a hold on the memory."""
         rest = Handle.__new__(Handle)
-        rest.name, rest.path, rest.closed = self.name, self.path, True
+        rest.name, rest.path = self.name, self.path
+        rest.closed, rest.ended = True, self.ended
         rest.pointer, rest.pollers = ffi.NULL, set()
         return rest
 
