@@ -358,16 +358,16 @@ def test_a_codec_may_keep_its_pieces_and_have_none(
 
 
 def answer(heap: ipcheap.Heap) -> None:
-    with heap.consumer("there", timeout=10) as inbox, heap.producer("back", timeout=10) as outbox:
+    with heap.consumer("there", timeout=peers.PATIENCE) as inbox, heap.producer("back", timeout=peers.PATIENCE) as outbox:
         for _ in range(50):
-            outbox.send_object({"sum": inbox.recv_object(timeout=10)["frame"].sum()})
+            outbox.send_object({"sum": inbox.recv_object(timeout=peers.PATIENCE)["frame"].sum()})
 
 
 def test_objects_go_to_another_process_and_back(heap_name: str) -> None:
     with peers.answers(answer, heap_name) as (outbox, inbox):
         for n in range(50):
             outbox.send_object({"frame": np.full(1000 * n, n)})
-            assert inbox.recv_object(timeout=10) == {"sum": 1000 * n * n}
+            assert inbox.recv_object(timeout=peers.PATIENCE) == {"sum": 1000 * n * n}
 
 
 def test_endpoints_and_records_do_not_pickle(heap: ipcheap.Heap) -> None:

@@ -111,12 +111,14 @@ def test_a_wait_ends_when_another_thread_puts(sides: Sides) -> None:
     store, writer, reader = sides
     writer.close()
 
+    puts = {b"1": threading.Event(), b"2": threading.Event()}
+
     def put_later() -> None:
         with store.writer() as mine:
-            time.sleep(0.05)
-            mine.put("a", b"1")
-            time.sleep(0.05)
-            mine.put("a", b"2")
+            for data, wanted in puts.items():
+                assert wanted.wait(peers.PATIENCE)
+                time.sleep(0.05)  # the reader waits by then
+                mine.put("a", data)
 
     thread = threading.Thread(target=put_later)
     with pytest.raises(ipcheap.ChannelClosed):
@@ -125,7 +127,9 @@ def test_a_wait_ends_when_another_thread_puts(sides: Sides) -> None:
         reader.wait_peer(timeout=0)
     thread.start()
     reader.wait_peer(timeout=peers.PATIENCE)
+    puts[b"1"].set()
     assert bytes(reader.next(timeout=peers.PATIENCE)) == b"1"
+    puts[b"2"].set()
     assert bytes(reader.wait_for("a", newer_than=1, timeout=peers.PATIENCE)) == b"2"
     thread.join()
     with pytest.raises(ipcheap.ChannelClosed):
