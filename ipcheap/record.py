@@ -208,9 +208,10 @@ def _caller() -> str:
 class _DebugRecord(Record):
     """A record that remembers where it was made and reports that it was never freed."""
 
-    __slots__ = ("_made",)
+    __slots__ = ("_made", "_reported")
 
     _made: str
+    _reported: bool
 
     def __del__(self) -> None:
         _report(self)
@@ -222,14 +223,16 @@ def made_at(record: Record) -> str:
 
 
 def _note(record: _DebugRecord) -> None:
+    record._reported = False
     record._made = _caller()
     _alive.add(record)
 
 
 def _report(record: _DebugRecord) -> None:
-    if record._fate not in _ENDED:
+    if record._fate not in _ENDED and not record._reported:
         import warnings
 
+        record._reported = True
         text = f"{record!r}, made at {made_at(record)}, was never freed"
         warnings.warn(text, ResourceWarning, stacklevel=2, source=record)
 
