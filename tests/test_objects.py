@@ -358,7 +358,10 @@ def test_a_codec_may_keep_its_pieces_and_have_none(
 
 
 def answer(heap: ipcheap.Heap) -> None:
-    with heap.consumer("there", timeout=peers.PATIENCE) as inbox, heap.producer("back", timeout=peers.PATIENCE) as outbox:
+    with (
+        heap.consumer("there", timeout=peers.PATIENCE) as inbox,
+        heap.producer("back", timeout=peers.PATIENCE) as outbox,
+    ):
         for _ in range(50):
             outbox.send_object({"sum": inbox.recv_object(timeout=peers.PATIENCE)["frame"].sum()})
 
