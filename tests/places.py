@@ -108,6 +108,9 @@ def attach_with_little_to_lock(shm: str, nbytes: int) -> str:
                 import posix_ipc  # noqa: F401 - its code needs memory, too
                 import sysv_ipc  # noqa: F401
 
+                room = [[bytes(400) for _ in range(500)] for _ in range(16)]
+                large = [bytearray(50_000) for _ in range(32)]
+                del room[::2], large[::2]  # Python's own memory: what it needs is there already
                 resource.setrlimit(resource.RLIMIT_MEMLOCK, (nbytes, nbytes))
                 assert _libc.mlockall(MCL_FUTURE) == 0
                 if os.getuid() == 0:
