@@ -47,7 +47,7 @@ class Segment:
         self.shmid = shmid
         self.name = name
         self.is_new = is_new
-        self.file = os.fstat(fd) if file is None else file
+        self.file: os.stat_result = os.fstat(fd) if file is None else file
 
     @property
     def path(self) -> str | None:

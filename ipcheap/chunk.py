@@ -37,6 +37,9 @@ class Home:
 
     __slots__ = ("channel", "handle")
 
+    handle: Handle
+    channel: ChannelId
+
     def __init__(self, handle: Handle, channel: ChannelId) -> None:
         self.handle = handle
         self.channel = channel
