@@ -651,6 +651,29 @@ static void a_chunk_outlives_reader_and_store(ipcheap_heap *heap) {
     expect_sound(heap);
 }
 
+static void what_is_copied_outlives_its_reader(ipcheap_heap *heap) {
+    struct shop s = open_shop(heap, 36, NULL);
+    ipcheap_store_key key = number(1);
+    ipcheap_chunk chunk, of_next;
+    put_text(&s, 1, "lasts");
+    EXPECT_EQ(ipcheap_store_peek(s.reader, &key, &chunk), 1);
+    ipcheap_endpoint_release(s.reader);
+    put_text(&s, 1, "newer");
+    EXPECT_EQ(ipcheap_store_collect(s.writer), 0);
+    put_text(&s, 2, "other");
+    EXPECT(is_text(&chunk, "lasts"));
+    s.reader = claim(heap, &s.channel, IPCHEAP_READER);
+    EXPECT_EQ(ipcheap_store_peek(s.reader, &key, &of_next), 1);
+    EXPECT_EQ(ipcheap_chunk_release(&chunk), 0);
+    put_text(&s, 1, "newest");
+    EXPECT_EQ(ipcheap_store_collect(s.writer), 5); /* "lasts" */
+    put_text(&s, 2, "third");
+    EXPECT(is_text(&of_next, "newer"));
+    EXPECT_EQ(ipcheap_chunk_release(&of_next), 0);
+    close_shop(&s, 36);
+    expect_sound(heap);
+}
+
 static void *release_it(void *chunk) {
     EXPECT_EQ(ipcheap_chunk_release(chunk), 0);
     return NULL;
@@ -1261,6 +1284,7 @@ int main(void) {
     puts_use_blocks_again(heap);
     a_reader_holds_so_many_and_no_more(heap);
     a_chunk_outlives_reader_and_store(heap);
+    what_is_copied_outlives_its_reader(heap);
     any_thread_may_release(heap);
     a_closed_reader_that_nobody_tidied_up_is_none(heap);
     a_deserted_store_is_collected_by_its_readers(heap);

@@ -945,7 +945,7 @@ IPCHEAP_API int ipcheap_store_get(ipcheap_endpoint *reader, const ipcheap_store_
                                   uint64_t newer_than, ipcheap_chunk *chunk);
 /*
  * The same for a caller that copies: the chunk takes no place among those that the reader may hold, and
- * stays only until it is released or the reader's thread calls the store again.
+ * must be released before the reader's thread calls the store again.
  */
 IPCHEAP_API int ipcheap_store_peek(ipcheap_endpoint *reader, const ipcheap_store_key *key,
                                    ipcheap_chunk *chunk);

@@ -30,6 +30,7 @@ struct ipcheap_holds {
     uint32_t free_count;
     _Atomic uint32_t returned_count;
     _Atomic bool closed; /* the endpoint is: every release is another thread's */
+    bool peeked;         /* word 0 holds what a caller copies */
     bool lingers;        /* its entry stays: it held chunks as it closed */
     bool orphaned;       /* the endpoint was released; under the heap's mutex */
 };
@@ -40,7 +41,7 @@ struct ipcheap_holds *holds_make(struct participant *me, const struct store *sto
 void holds_drop(struct ipcheap_holds *holds);
 /* Returns how many chunks are out. The reader's own thread, or none is inside; under the mutex. */
 static inline uint32_t holds_out(const struct ipcheap_holds *h) {
-    return h->store.hold - h->free_count - h->returned_count;
+    return h->store.hold - h->free_count - h->returned_count + h->peeked;
 }
 /* Counts the same in the words, for any thread. */
 uint32_t holds_count(const struct ipcheap_holds *holds);

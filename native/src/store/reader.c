@@ -249,7 +249,10 @@ int ipcheap_store_peek(ipcheap_endpoint *endpoint, const ipcheap_store_key *from
     struct chunk_key key;
     int error = reader_check(e);
     if (LIKELY(!error)) error = key_check(from, &key);
-    return UNLIKELY(error) ? error : get_in(e, &key, 0, 0, chunk);
+    if (UNLIKELY(error)) return error;
+    int found = get_in(e, &key, 0, 0, chunk);
+    e->holds->peeked = found == FOUND;
+    return found;
 }
 
 int ipcheap_store_contains(ipcheap_endpoint *endpoint, const ipcheap_store_key *from) {

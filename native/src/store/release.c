@@ -36,7 +36,10 @@ static void release_elsewhere(struct participant *me, struct ipcheap_holds *h, u
     pthread_mutex_lock(&s.heap->mutex);
     bool closed = h->closed;
     unhold(h, word);
-    if (word) h->returned[h->returned_count++] = word;
+    if (word)
+        h->returned[h->returned_count++] = word;
+    else
+        h->peeked = false;
     if (closed) participant_holds(me, h->me, -1);
     if (h->orphaned && !holds_out(h)) holds_drop(h);
     pthread_mutex_unlock(&s.heap->mutex);
@@ -61,7 +64,10 @@ int ipcheap_chunk_release(ipcheap_chunk *chunk) {
     uint32_t slot = held_slot(get(&h->words[chunk->place])) - 1;
     chunk->data = NULL;
     unhold(h, chunk->place);
-    if (LIKELY(chunk->place)) hold_return(h, chunk->place);
+    if (LIKELY(chunk->place))
+        hold_return(h, chunk->place);
+    else
+        h->peeked = false;
     compiler_fence(); /* pairs with the membarrier in collect(), after a writer has left its seat */
     if (UNLIKELY(is_deserted(&h->store))) release_deserted(h, slot);
     return 0;
