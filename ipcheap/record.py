@@ -111,6 +111,15 @@ class Record(RecordCore):
             raise ValueError("the items have no type")
         return array
 
+    def _lend(self) -> numpy.typing.NDArray[Any]:
+        """Return the array of a loan, with which the record may be sent; an error frees it."""
+        self._lent = 1
+        try:
+            return self.array()
+        except BaseException:
+            self._done_with()
+            raise
+
     def _where(self) -> str:
         handle, channel = self._source.handle, self._source.channel
         return str(handle) if channel is None else f"channel {channel!r} of {handle}"

@@ -305,12 +305,7 @@ class _Loan:
     def __enter__(self) -> numpy.typing.NDArray[Any]:
         shape, dtype, order = self._what
         self._record = record = self._writer.allocate_array(shape, dtype, order=order)
-        record._lent = 1
-        try:
-            self._array = record.array()
-        except BaseException:
-            record._done_with()
-            raise
+        self._array = record._lend()
         return self._array
 
     def __exit__(self, kind: object, *_: object) -> None:
