@@ -17,14 +17,14 @@
 /* Returns nanoseconds of the boot-time clock, the same in every time namespace. */
 int64_t clock_now(const ipcheap_heap *heap);
 /*
- * The same, or what it was less than a microsecond ago, which costs a third of it. Each thread has a
+ * The same, or what it was about a microsecond ago at most, which costs a third of it. Each thread has a
  * reading of its own, at first all zero.
  */
 struct reading {
     int64_t now;
     uint64_t ticks; /* of the processor */
 };
-#define READING_TICKS 2048 /* that it is good for: processors count at least two in a nanosecond */
+#define READING_TICKS 2048 /* that it is good for: at 2 GHz, a microsecond */
 int64_t clock_read(const ipcheap_heap *heap, struct reading *last);
 static inline int64_t clock_lately(const ipcheap_heap *heap, struct reading *last) {
 #if defined(__x86_64__)
