@@ -2,56 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import kinds
 import peers
 import pytest
+import threads
 
 import ipcheap
 from ipcheap import _failures
 from ipcheap._core import lib
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from pathlib import Path
 
 SHARED = [kind for kind in kinds.ALL if kind.sem == "futex"]
 ONE = [64]
 FORTY = [int(64 * 1.16**n) for n in range(40)]
-
-
-def run_threads(count: int, work: Callable[[], None]) -> None:
-    """Run threads at the same time, until the system has ended them; what one raises comes through.
-
-    join() returns before: Python's part of the thread is over, and the end of its participant, at
-    the exit of the system's thread, is still to come.
-    """
-    failures: list[BaseException] = []
-    numbers: list[int] = []
-
-    def body() -> None:
-        numbers.append(threading.get_native_id())
-        try:
-            work()
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=body) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    end = time.monotonic() + peers.PATIENCE
-    for number in numbers:
-        while Path(f"/proc/self/task/{number}").exists():
-            assert time.monotonic() < end, "a thread did not end"
-            os.sched_yield()
-    if failures:
-        raise failures[0]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +42,7 @@ def test_many_threads_hold_a_record_of_each_size(
             assert all(len(set(record.view)) == 1 for record in mine)
             records.extend(mine)
 
-        run_threads(workers, hold)
+        threads.call_in(workers, hold)
         assert heap.statistics().records == workers * len(sizes)
         assert heap.check() == []
         for record in records:
@@ -136,7 +104,7 @@ def test_short_threads_leave_a_record_each(
             cache.append(record)
 
         for _ in range(count):
-            run_threads(1, answer)
+            threads.call(answer)
         assert heap.statistics().participants == 2
         report = heap.recover()
         assert (report.participants, report.blocks) == (0, 0)
@@ -151,7 +119,7 @@ def test_threads_of_a_pool_take_as_many_places_as_threads() -> None:
     with ipcheap.Heap.create(None, "64MiB", shm="memfd") as heap:
         kept: list[ipcheap.Record] = []
         for _ in range(20):
-            run_threads(16, lambda: kept.append(heap.allocate_record(1000)))
+            threads.call_in(16, lambda: kept.append(heap.allocate_record(1000)))
         assert heap.statistics().participants <= 16 + 1
         assert heap.statistics().records == 20 * 16
         for record in kept:
@@ -162,7 +130,7 @@ def leave_records(heap: ipcheap.Heap) -> None:
     """In a process of its own: ended threads have left records."""
     kept: list[ipcheap.Record] = []
     for _ in range(50):
-        run_threads(2, lambda: kept.append(heap.allocate_record(1000)))
+        threads.call_in(2, lambda: kept.append(heap.allocate_record(1000)))
     peers.say("left")
     peers.listen()
 
@@ -170,7 +138,7 @@ def leave_records(heap: ipcheap.Heap) -> None:
 def test_what_ended_threads_left_is_recovered_with_their_process(heap_name: str) -> None:
     with ipcheap.Heap.create(heap_name, "16MiB") as heap:
         mine: list[ipcheap.Record] = []
-        run_threads(1, lambda: mine.append(heap.allocate_record(1000)))
+        threads.call(lambda: mine.append(heap.allocate_record(1000)))
         with peers.run(leave_records, heap) as peer:
             assert peer.hear() == "left"
             assert heap.statistics().records == 101

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from concurrent.futures import ThreadPoolExecutor
+import os
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+
+import peers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -14,8 +20,36 @@ T = TypeVar("T")
 
 def call(function: Callable[[], T]) -> T:
     """Call a function in a new thread, which is another participant, and wait for its end."""
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(function).result()
+    return call_in(1, function)[0]
+
+
+def call_in(count: int, function: Callable[[], T]) -> list[T]:
+    """Call a function in so many threads at the same time, until the system has ended them.
+
+    join() returns before: Python's part of the thread is over, and the end of its participant, at
+    the exit of the system's thread, is still to come.
+    """
+    results: list[Future[T]] = [Future() for _ in range(count)]
+    numbers: list[int] = []
+
+    def body(result: Future[T]) -> None:
+        numbers.append(threading.get_native_id())
+        try:
+            result.set_result(function())
+        except BaseException as error:
+            result.set_exception(error)
+
+    bodies = [threading.Thread(target=body, args=(result,)) for result in results]
+    for thread in bodies:
+        thread.start()
+    for thread in bodies:
+        thread.join()
+    end = time.monotonic() + peers.PATIENCE
+    for number in numbers:
+        while Path(f"/proc/self/task/{number}").exists():
+            assert time.monotonic() < end, "a thread did not end"
+            os.sched_yield()
+    return [result.result() for result in results]
 
 
 @contextlib.contextmanager
