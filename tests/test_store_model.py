@@ -34,7 +34,7 @@ SETTINGS = settings(
 
 KEYS: list[Any] = [0, 1, "0", b"0", 2**64 - 1, "ä" * 32]
 HOLD = 12
-SHORT = 0.03  # seconds to live of a chunk that expires in the middle of a rule
+SHORT = 0.1  # seconds to live of a chunk that expires in the middle of a rule
 EXPIRED = 1e-9  # of one that has expired before anybody can look
 
 keys = st.sampled_from(KEYS)
