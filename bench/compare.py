@@ -38,6 +38,7 @@ SCHEMA = 1
 PATIENCE = 20.0  # seconds that a run may take in addition to what it measures
 LONGEST = 15  # the longest workload measures this many times --seconds
 AGAIN = 2  # a close call is repeated this many times --repetitions again
+PAUSE = 0.5  # seconds between two looks at how far apart the cores are
 
 
 def main(arguments=None):
@@ -63,11 +64,12 @@ def main(arguments=None):
     begin = time.monotonic()
     here = [key for key, about in found.items() if not about["missing"]]
     runs = document["runs"] = []
-    runs += measure(dict.fromkeys(options.only, here), options.repetitions, options.seconds)
+    cores = Cores(options.line, options.wait)
+    runs += measure(dict.fromkeys(options.only, here), options.repetitions, options.seconds, cores)
     if not options.quick:
         machine.mark(runs)
         close = claims.close_calls(report.Medians(document))
-        runs += measure(close, AGAIN * options.repetitions, options.seconds)
+        runs += measure(close, AGAIN * options.repetitions, options.seconds, cores)
     document["machine"]["cache_line_ns"] = machine.mark(runs)
     document["native"] = {} if options.no_native else native.run(options.native, options.quick)
     document["took_seconds"] = round(time.monotonic() - begin)
@@ -127,6 +129,19 @@ def parse(arguments):
     )
     parser.add_argument("--repetitions", metavar="N", type=int, help="5 by default, 1 with --quick")
     parser.add_argument("--seconds", metavar="S", type=float, help="how long each run measures")
+    parser.add_argument(
+        "--line",
+        metavar="LOW-HIGH",
+        type=span,
+        help="keep only runs in which the cores were this far apart: a cache line's round trip, ns",
+    )
+    parser.add_argument(
+        "--wait",
+        metavar="S",
+        type=float,
+        default=1800.0,
+        help="how long to wait for such cores in all, 1800 by default",
+    )
     parser.add_argument("--output", metavar="DIR", type=Path, default=Path("bench-results"))
     parser.add_argument(
         "--native",
@@ -145,6 +160,15 @@ def parse(arguments):
     options.repetitions = options.repetitions or (1 if options.quick else 5)
     options.seconds = options.seconds or (0.1 if options.quick else 0.6)
     return options
+
+
+def span(text):
+    """Return the two numbers of LOW-HIGH."""
+    low, _, high = text.partition("-")
+    try:
+        return float(low), float(high)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not LOW-HIGH, in nanoseconds") from None
 
 
 def look_up(key):
@@ -166,29 +190,63 @@ def describe(workload):
     }
 
 
-def measure(plan, repetitions, seconds):
+class Cores:
+    """How far apart the cores are, and which of these distances count.
+
+    The host of a virtual machine moves its cores: now they share a cache, now they do not.
+    """
+
+    def __init__(self, wanted, patience):
+        self.wanted = wanted
+        self.patience = patience  # seconds left
+        self.probe = machine.CacheLine()
+        if self.probe.why:
+            print(f"no cache-line probe: {self.probe.why}", file=sys.stderr)
+
+    def suit(self, line):
+        """Return whether a run with this round trip counts."""
+        if self.wanted is None or line is None or self.patience <= 0:
+            return True
+        return self.wanted[0] <= line <= self.wanted[1]
+
+    def wait(self, line):
+        """Return the round trip once it is wanted, or once the patience has ended."""
+        while not self.suit(line):
+            time.sleep(PAUSE)
+            self.patience -= PAUSE
+            line = self.probe()
+        return line
+
+
+def measure(plan, repetitions, seconds, cores):
     """Yield the runs: a workload with all peers, then the next workload, then repeat."""
-    probe = machine.CacheLine()
-    if probe.why:
-        print(f"no cache-line probe: {probe.why}", file=sys.stderr)
     unsuited = {}
-    line = probe()
+    line = cores.probe()
     for repetition in range(repetitions):
         for name, here in plan.items():
             for key in here:
                 if (name, key) in unsuited or not workloads.ALL[name].is_for(key):
                     continue
-                run = {"workload": name, "peer": key, "repetition": repetition}
-                run.update(one(key, name, seconds))
+                about = {"workload": name, "peer": key, "repetition": repetition}
+                run = about | run_between(key, name, seconds, cores, line)
+                line = run["line_ns"][1]
                 if "unsuited" in run:
                     unsuited[name, key] = run["unsuited"]
                     if run["unsuited"] == NOT_FOR_IT:
                         continue
-                after = line if "unsuited" in run else probe()
-                run["line_ns"] = [line, after]
-                line = after
                 say(run, repetitions)
                 yield run
+
+
+def run_between(key, name, seconds, cores, line):
+    """Run once, between two looks at the cores; again if they were not as far apart as wanted."""
+    while True:
+        line = cores.wait(line)
+        run = one(key, name, seconds)
+        after = line if "unsuited" in run else cores.probe()
+        if cores.suit(after):
+            return run | {"line_ns": [line, after]}
+        line = after
 
 
 def one(key, name, seconds):

@@ -442,7 +442,8 @@ document = {
 }
 close = claims.close_calls(report.Medians(document))
 compare.one = lambda key, name, seconds: {"error": f"{name} {key} {seconds}"}
-again = [run["error"] for run in compare.measure(close, 2, 0.5)]
+cores = compare.Cores(None, 0)
+again = [run["error"] for run in compare.measure(close, 2, 0.5, cores)]
 print(json.dumps([close, again]))
 """
     close, again = in_bench(script)
@@ -453,6 +454,36 @@ print(json.dumps([close, again]))
     assert sorted(again) == sorted(
         [f"{work} {peer} 0.5" for work, peers in close.items() for peer in peers] * 2
     )
+
+
+def test_runs_with_cores_at_another_distance_are_repeated() -> None:
+    script = """
+import itertools
+import compare
+compare.PAUSE = 1
+compare.time.sleep = lambda seconds: None
+compare.one = lambda key, name, seconds: {"error": next(runs)}
+def found(looks, patience):
+    cores = compare.Cores((100, 200), patience)
+    cores.probe = iter(looks).__next__
+    measured = compare.measure({"records-64": ["ipcheap"]}, 2, 0.5, cores)
+    return [[run["error"], run["line_ns"]] for run in measured]
+results = []
+for patience in (10, 2):
+    runs = (f"run {i}" for i in itertools.count())
+    results.append(found([130, 500, 510, 120, 125, 54, 150, 160, 170], patience))
+print(json.dumps(results))
+"""
+    patient, hasty = in_bench("import json" + script)
+    # The first run ends with far cores, the third with cores that are too near.
+    assert patient == [["run 1", [120, 125]], ["run 3", [150, 160]]]
+    assert hasty == [["run 1", [120, 125]], ["run 2", [125, 54]]]  # two looks are all it waits for
+
+
+def test_a_distance_of_cores_is_two_numbers() -> None:
+    done = compare("--line=near")
+    assert done.returncode == 2
+    assert "'near' is not LOW-HIGH, in nanoseconds" in done.stderr
 
 
 def test_the_lines_of_the_native_benchmarks_are_read() -> None:
