@@ -128,10 +128,31 @@ static void items_close(given_items *given) {
     if (given->has_view) PyBuffer_Release(&given->view);
 }
 
+/*
+ * Returns the bytes of a bytes or bytearray object, NULL if a buffer is needed to have them: exporting
+ * one takes as long as a short copy. A bytearray that is not exported may be resized as soon as others
+ * have the GIL, which a long copy releases.
+ */
+static char *bytes_of(PyObject *object, int access, uint64_t *nbytes) {
+    if (Py_IS_TYPE(object, &PyBytes_Type) && access != PyBUF_WRITABLE) {
+        *nbytes = (uint64_t)PyBytes_Size(object);
+        return PyBytes_AsString(object);
+    }
+#ifndef Py_GIL_DISABLED
+    if (!Py_IS_TYPE(object, &PyByteArray_Type)) return NULL;
+    *nbytes = (uint64_t)PyByteArray_Size(object);
+    return *nbytes < LONG_COPY ? PyByteArray_AsString(object) : NULL;
+#else
+    return NULL;
+#endif
+}
+
 /* Opens an object's items: how many there are, PY_NOT_BYTES or PY_NOT_WHOLE. */
 static int64_t items_open(py_stream *self, PyObject *object, given_items *given, int access) {
     uint64_t size = self->items.size, count;
     given->has_view = 0;
+    given->data = bytes_of(object, access, &count);
+    if (given->data) return count % size ? PY_NOT_WHOLE : (int64_t)(count / size);
     given->data = ndarray_items(object, &self->items, access == PyBUF_WRITABLE, &count);
     /* A long copy is made without the GIL: a buffer keeps others from resizing the array. */
     if (given->data && count * size < LONG_COPY) return (int64_t)count;
