@@ -74,10 +74,10 @@ class RecordMethods(HeapMethods):
             raise ValueError(
                 f"capacity must be less than {capacity} slots: no ring can be so large"
             )
-        wanted = (
-            "not a record channel" if capacity is None else f"not a record channel of {capacity}"
-        )
-        directory.check(code, channel_id, asked=16 * slots, wanted=f"{wanted} slots")
+        if code < 0:
+            of = "" if capacity is None else f" of {capacity} slots"
+            wanted = f"not a record channel{of}"
+            directory.check(code, channel_id, asked=16 * slots, wanted=wanted)
         return RecordChannel(self._this_heap(), channel_id, entry)
 
     def producer(self, id: ChannelId, timeout: float | None = 0.0) -> Producer:

@@ -5,7 +5,6 @@
 #include "base/timing.h"
 #include "channel/kind.h"
 #include "memory/extent.h"
-#include "segment/commit.h"
 
 #define FIRST_TABLE_LOG 10
 #define TOMBSTONE UINT32_MAX
@@ -218,20 +217,15 @@ static void zero(void *start, uint64_t bytes) {
 }
 
 /*
- * Allocates a run that is all zero. Its memory is requested once more, because this process writes
- * to it: if a bit said wrongly that a page has memory, that would raise SIGBUS. Under the lock.
+ * Allocates a run that is all zero. All of its memory is requested, because this process writes to
+ * it: if a bit said wrongly that a page has memory, that would raise SIGBUS. Under the lock.
  */
 static int zeroes_make(struct participant *me, int zone, uint64_t bytes, enum page_kind kind,
                        uint64_t tag, uint64_t *page) {
     ipcheap_heap *heap = me->heap;
     uint64_t pages = round_up(bytes, PAGE) >> PAGE_SHIFT;
-    int error = extent_allocate(me, zone, pages, 1, kind, tag, page);
+    int error = extent_allocate_anew(me, zone, pages, kind, tag, page);
     if (error) return error;
-    error = commit_pages_again(heap, *page, pages);
-    if (error) {
-        extent_free(me, *page);
-        return error;
-    }
     void *start = at_offset(heap, page_offset(heap, *page));
     if (zone == SYSTEM_ZONE)
         zero(start, pages << PAGE_SHIFT);

@@ -114,8 +114,9 @@ int extent_cut(struct participant *me, const struct extent_walk *run, uint64_t f
     return take(me->heap, run->zone, &fit, pages, kind, my_tag(me));
 }
 
-int extent_allocate(struct participant *me, int zone, uint64_t pages, uint64_t align,
-                    enum page_kind kind, uint64_t tag, uint64_t *first) {
+/* `anew`: does not believe that a page has memory already. */
+static int allocate(struct participant *me, int zone, uint64_t pages, uint64_t align,
+                    enum page_kind kind, uint64_t tag, bool anew, uint64_t *first) {
     ipcheap_heap *heap = me->heap;
     if (pages == 0 || pages > heap->geometry.zone_pages[zone]) return IPCHEAP_HEAP_FULL;
     if (!memory_of(me)) return IPCHEAP_NO_MEMORY;
@@ -139,7 +140,7 @@ int extent_allocate(struct participant *me, int zone, uint64_t pages, uint64_t a
     }
     heap_unlock(me);
     if (error) return error;
-    error = commit_pages(heap, fit.start, pages);
+    error = anew ? commit_pages_anew(heap, fit.start, pages) : commit_pages(heap, fit.start, pages);
     if (error) {
         deferred_extent_free(me, fit.start);
         return error;
@@ -148,6 +149,16 @@ int extent_allocate(struct participant *me, int zone, uint64_t pages, uint64_t a
     me->memory->recent_page = fit.start;
     *first = fit.start;
     return 0;
+}
+
+int extent_allocate(struct participant *me, int zone, uint64_t pages, uint64_t align,
+                    enum page_kind kind, uint64_t tag, uint64_t *first) {
+    return allocate(me, zone, pages, align, kind, tag, false, first);
+}
+
+int extent_allocate_anew(struct participant *me, int zone, uint64_t pages, enum page_kind kind,
+                         uint64_t tag, uint64_t *first) {
+    return allocate(me, zone, pages, 1, kind, tag, true, first);
 }
 
 /* Freeing ----------------------------------------------------------------------------- */

@@ -25,6 +25,9 @@
  */
 int extent_allocate(struct participant *me, int zone, uint64_t pages, uint64_t align,
                     enum page_kind kind, uint64_t tag, uint64_t *first);
+/* The same, and does not believe that a page has memory already. */
+int extent_allocate_anew(struct participant *me, int zone, uint64_t pages, enum page_kind kind,
+                         uint64_t tag, uint64_t *first);
 /*
  * Frees a used run. Takes the lock itself. Also returns WOULD_SLEEP if the free would make a trim
  * due and the caller must not sleep.

@@ -88,15 +88,16 @@ static struct span units_around(const ipcheap_heap *heap, uint64_t first, uint64
     return span;
 }
 
-int commit_pages(ipcheap_heap *heap, uint64_t first, uint64_t count) {
+/* `anew`: also those pages that have memory, as their bits say. */
+static int give_memory(ipcheap_heap *heap, uint64_t first, uint64_t count, bool anew) {
     uint64_t missing = count - committed_pages(heap, first, count);
-    if (LIKELY(missing == 0)) return 0;
+    if (LIKELY(missing == 0 && !anew)) return 0;
     if (missing > quick(heap) && !may_sleep()) return IPCHEAP_WOULD_SLEEP;
     struct span span = units_around(heap, first, count);
     for (uint64_t page = span.first, pages; page < span.end; page += pages) {
         pages = least(PIECE - page % PIECE, span.end - page);
         uint64_t have = committed_pages(heap, page, pages);
-        if (have == pages) continue;
+        if (have == pages && !anew) continue;
         if (!heap->sysv) {
             if (pages == PIECE && have <= PIECE / 2) ask_for_large(heap, page);
             int error = segment_commit(heap, page_offset(heap, page), pages << PAGE_SHIFT);
@@ -107,13 +108,12 @@ int commit_pages(ipcheap_heap *heap, uint64_t first, uint64_t count) {
     return 0;
 }
 
-int commit_pages_again(ipcheap_heap *heap, uint64_t first, uint64_t count) {
-    for (uint64_t done = 0; done < count && !heap->sysv; done += PIECE) {
-        uint64_t bytes = least(PIECE, count - done) << PAGE_SHIFT;
-        int error = segment_commit(heap, page_offset(heap, first + done), bytes);
-        if (error) return error;
-    }
-    return 0;
+int commit_pages(ipcheap_heap *heap, uint64_t first, uint64_t count) {
+    return give_memory(heap, first, count, false);
+}
+
+int commit_pages_anew(ipcheap_heap *heap, uint64_t first, uint64_t count) {
+    return give_memory(heap, first, count, true);
 }
 
 uint64_t uncommit_pages(ipcheap_heap *heap, uint64_t first, uint64_t count) {

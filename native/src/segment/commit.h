@@ -32,8 +32,8 @@
  * would take long and the caller must not sleep.
  */
 int commit_pages(ipcheap_heap *heap, uint64_t first, uint64_t count);
-/* Gives these pages memory without trusting the bits or changing them. */
-int commit_pages_again(ipcheap_heap *heap, uint64_t first, uint64_t count);
+/* The same without trusting the bits that say which of them have memory. */
+int commit_pages_anew(ipcheap_heap *heap, uint64_t first, uint64_t count);
 /*
  * Shrinks a range to the units of memory that it contains as a whole: returns how many pages these
  * are, and the first of them in *first.
