@@ -41,6 +41,7 @@ STORES = {  # the same for stores; not all of these peers are installed everywhe
     "store-64-8": KEEPERS,
     "store-1m": (*KEEPERS, "lmdb-buffers"),
     "store-1m-8": (*KEEPERS, "lmdb-buffers"),
+    "store-1m-marked": KEEPERS,
     "store-transactions": ("ipcheap", "lmdb", "redis"),
     "store-wake": ("ipcheap",),
     "store-growth-keys": ("ipcheap",),

@@ -17,6 +17,10 @@ class StoreWriter(Writer):
         with self.loan(key, array.shape, array.dtype) as memory:
             memory[:] = array
 
+    def mark_array(self, key, nbytes, mark, every):
+        with self.loan(key, nbytes, "u1") as memory:
+            memory[::every] = mark
+
 
 class StoreReader(Reader):
     """Copies of bytes, and arrays in place, whose holds end when they are dropped."""

@@ -3,8 +3,8 @@
 A store has one writer and some readers, each in a process of its own. All values have the same
 size. A peer says what its keys look like (`key`), and it must implement at least `Writer.put` and
 `Reader.get`. The array calls have a default on top of these two, with the copies that a user of
-the library would have to make. `put_many` and `get_many` are for peers that change and read several
-keys as of one moment.
+the library would have to make, of an array that is filled or of one that a user keeps and marks.
+`put_many` and `get_many` are for peers that change and read several keys as of one moment.
 """
 
 from peers.peer import Peer
@@ -13,6 +13,8 @@ from peers.peer import Peer
 class Writer:
     """The writing end, opened in the process that uses it."""
 
+    own = None  # the array that a user keeps
+
     def put(self, key, data):
         """Make a copy of `data`, which is `bytes`, the newest value of a key."""
         raise NotImplementedError
@@ -20,6 +22,15 @@ class Writer:
     def put_array(self, key, array):
         """Make a copy of an array of bytes the newest value of a key."""
         self.put(key, array.tobytes())
+
+    def mark_array(self, key, nbytes, mark, every):
+        """Make an array of so many bytes the newest value, with a mark at regular distances."""
+        if self.own is None:
+            import numpy as np
+
+            self.own = np.zeros(nbytes, "u1")
+        self.own[::every] = mark
+        self.put_array(key, self.own)
 
     def put_many(self, pairs):
         """Make copies of `bytes`, a dict, the newest values of their keys, all at one moment."""

@@ -10,7 +10,7 @@ from multiprocessing.sharedctypes import RawArray
 from peers import STORES
 from stage import Stage
 
-from workloads.throughput import look, patterns
+from workloads.throughput import PAGE, look, patterns
 from workloads.workload import Figure, Workload, check
 
 KEYS = 8
@@ -224,6 +224,25 @@ class Large(Values):
         return work
 
 
+class Marked(Large):
+    """Arrays of 1 MiB; a put writes one byte of each page, in place or before it copies.
+
+    It is what a put costs by itself, if a user fills the array anyway.
+    """
+
+    def putting(self, writer, keys):
+        marks = itertools.cycle(range(1, 1 + self.grain))
+        mark_array, changed = writer.mark_array, keys[0]
+        for key in keys:
+            mark_array(key, self.nbytes, next(marks), PAGE)
+
+        def work(times):
+            for mark in itertools.islice(marks, times):
+                mark_array(changed, self.nbytes, mark, PAGE)
+
+        return work
+
+
 class Together(Shared):
     """All keys are put and got at a time, with values that differ if they are not of one moment."""
 
@@ -271,5 +290,6 @@ WORKLOADS = (
     Small("store-64-8", "a store's values of 64 B, eight readers", 8, 1_000, "µs"),
     Large("store-1m", "a store's arrays of 1 MiB, one reader", 1, 1_000_000, "ms"),
     Large("store-1m-8", "a store's arrays of 1 MiB, eight readers", 8, 1_000_000, "ms"),
+    Marked("store-1m-marked", "a store's arrays of 1 MiB, marked only", 1, 1_000_000, "ms"),
     Together(),
 )
