@@ -74,7 +74,7 @@ PLAIN_HEADERS = frozenset(
 PYTHON_HEADERS = frozenset({"Python.h", "structmember.h"})
 
 # What the bindings need of the core and no C program should have: forbidding to sleep.
-HEADERS_FOR_BINDINGS = frozenset({"segment/sleep.h"})
+HEADERS_FOR_BINDINGS = frozenset({"segment/sleep.h", "store/release.h"})
 
 # A Python module imports modules of earlier rows only; modules of one row do not import each
 # other. Every module of the package stands here. Imports under `if TYPE_CHECKING` are not checked.

@@ -38,7 +38,7 @@ static struct pool grips = {.size = sizeof(py_grip)};
 
 static int end_hold(ipcheap_chunk *core, uint32_t forks) {
     if (!core->data || forks != ipcheap_forks()) return 0;
-    return ipcheap_chunk_release(core);
+    return END_HOLD(core);
 }
 
 PyObject *key_object(const ipcheap_store_key *key) {

@@ -24,6 +24,7 @@
 #include <ipcheap/ipcheap.h>
 
 #include "segment/sleep.h"
+#include "store/release.h"
 
 #ifdef Py_GIL_DISABLED
 enum { FREE_THREADED = 1 };
@@ -41,6 +42,13 @@ enum { FREE_THREADED = 0 };
 #else
 #define LOCK(object) {
 #define UNLOCK() }
+#endif
+
+/* Ends the hold of a chunk. Its reader is not entered, so without a GIL another thread may close it. */
+#ifdef Py_GIL_DISABLED
+#define END_HOLD(chunk) ipcheap_chunk_release_beside(chunk)
+#else
+#define END_HOLD(chunk) ipcheap_chunk_release(chunk)
 #endif
 
 /*

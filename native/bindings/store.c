@@ -419,7 +419,7 @@ static PyObject *reader_get_bytes(PyObject *object, PyObject *const *given, Py_s
     if (found == 0) return Py_NewRef(or_none(arguments[1]));
     ipcheap_record record = {.data = chunk_bytes(&core), .nbytes = core.nbytes};
     PyObject *copy = copy_out(&record);
-    ipcheap_chunk_release(&core);
+    END_HOLD(&core);
     return copy;
 }
 
@@ -436,7 +436,7 @@ static PyObject *reader_grip(PyObject *object, PyObject *arguments) {
     if (found == 0) Py_RETURN_NONE;
     Py_DECREF(plain);
     if (core.form == form) return grip_new(&core, self->heap, self->source);
-    ipcheap_chunk_release(&core);
+    END_HOLD(&core);
     return PyLong_FromLong(PY_OTHER_FORM);
 }
 
@@ -496,7 +496,7 @@ static PyObject *reader_keys(PyObject *object, PyObject *unused) {
 
 static void release_all(ipcheap_chunk *chunks, int64_t count) {
     for (int64_t i = 0; i < count; i++)
-        if (chunks[i].data) ipcheap_chunk_release(&chunks[i]);
+        if (chunks[i].data) END_HOLD(&chunks[i]);
 }
 
 /* Returns a dict of the chunks that are there, for the keys of a list. */

@@ -1,8 +1,9 @@
 /* Threads that get, hold, follow and wait while a writer never rests. */
 
+#include "store/release.h"
 #include "threads.h"
 
-enum { STORE = 7, KEYS = 8, KEPT = 16, MANY = 2 * ROUNDS };
+enum { STORE = 7, KEYS = 8, KEPT = 16, MANY = 2 * ROUNDS, CLOSINGS = 200 };
 
 static ipcheap_store_key key_number(uint64_t value) {
     ipcheap_store_key key;
@@ -251,6 +252,63 @@ static void another_thread_releases(void) {
     expect_empty(&scene);
 }
 
+/* Holds and releases until another thread has closed the heap; what it holds then, it releases later. */
+static void *get_until_closed(void *argument) {
+    struct scene *scene = argument;
+    ipcheap_endpoint *reader = claim(scene->heap, &scene->first, IPCHEAP_READER);
+    ipcheap_chunk chunks[2] = {0};
+    for (uint64_t n = 0;; n++) {
+        ipcheap_store_key key = key_number(n % KEYS);
+        ipcheap_chunk *chunk = &chunks[n % 2];
+        if (chunk->data) EXPECT_EQ(ipcheap_chunk_release_beside(chunk), 0);
+        if (ipcheap_endpoint_enter(reader)) break;
+        int there = n % 3 ? ipcheap_store_get(reader, &key, 0, chunk)
+                          : ipcheap_store_peek(reader, &key, chunk);
+        EXPECT_EQ(there, 1);
+        if (n == 10) atomic_store(&scene->turn, 1);
+        int error = ipcheap_endpoint_leave(reader);
+        round_in(chunk);
+        if (n % 3 == 0) EXPECT(ipcheap_chunk_release_beside(chunk) == 0);
+        if (error) break;
+    }
+    for (int i = 0; i < 2; i++)
+        if (chunks[i].data) ipcheap_chunk_release_beside(&chunks[i]);
+    ipcheap_endpoint_release(reader);
+    return NULL;
+}
+
+/* Whatever the reader's thread is doing as its heap is closed, nothing of its holds is left. */
+static void another_thread_closes(void) {
+    int fd = new_segment(4 * MIB);
+    ipcheap_heap *other = attach(fd);
+    struct scene outside = {.heap = other};
+    static const ipcheap_store_options plain;
+    add_store(&outside, &plain);
+    ipcheap_endpoint *writer = claim(other, &outside.first, IPCHEAP_WRITER);
+    for (uint64_t round = 0; round < CLOSINGS; round++) {
+        struct scene scene = {.heap = attach(fd), .first = outside.first};
+        put_round(writer, round);
+        pthread_t thread = start(get_until_closed, &scene);
+        await(&scene.turn, 1);
+        if (round % 2) put_round(writer, round + 1); /* what it holds is dead */
+        EXPECT_EQ(ipcheap_close(scene.heap), 0);
+        pthread_join(thread, NULL);
+        ipcheap_release(scene.heap);
+        ipcheap_store_statistics found;
+        EXPECT(ipcheap_store_collect(writer) >= 0);
+        EXPECT_EQ(ipcheap_store_describe(other, &outside.first, &found), 0);
+        EXPECT_EQ(found.readers, 0);
+        EXPECT_EQ(found.dead, 0);
+        expect_sound(other);
+    }
+    ipcheap_endpoint_release(writer);
+    ipcheap_key key;
+    ipcheap_key_int(&key, STORE);
+    EXPECT_EQ(ipcheap_remove_channel(other, &key, 0), 0);
+    expect_empty(&outside);
+    close(fd);
+}
+
 /* Another participant collects, checks and counts while the writer writes. */
 static void *look_around(void *argument) {
     struct scene *scene = argument;
@@ -278,4 +336,5 @@ int main(void) {
     beside_a_writer((void *(*[])(void *)){follow, wait_for_key, NULL}, &plain, true);
     beside_a_writer((void *(*[])(void *)){get_rounds, follow, look_around, NULL}, &plain, true);
     another_thread_releases();
+    another_thread_closes();
 }

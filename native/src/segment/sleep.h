@@ -1,7 +1,7 @@
 /*
  * sleep.h - layer segment: forbids the calling thread to sleep in the library's calls.
  *
- * The one header of the core that native/bindings includes; not part of the C API. The binding
+ * For native/bindings, as store/release.h is; not part of the C API. The binding
  * first makes a call with the GIL kept and sleep forbidden. A call that would have to sleep returns
  * WOULD_SLEEP and changes nothing; the binding then repeats it without the GIL.
  */

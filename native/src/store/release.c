@@ -1,5 +1,6 @@
 /* release.c - ending holds, and describing what is held. */
 
+#include "store/release.h"
 #include "channel/removal.h"
 #include "memory/block.h"
 #include "segment/clock.h"
@@ -22,12 +23,23 @@ static void clean_up(struct participant *me, struct store *s, bool closed) {
 }
 
 /* Collects in the writer's place, after the release of a chunk that is not live. */
-static void release_deserted(struct ipcheap_holds *h, uint32_t slot) {
-    struct store *s = &h->store;
+static void release_deserted(struct participant *me, struct store *s, uint32_t slot) {
     if (slot >= s->slots || chunk_state(get(&chunk_slot(s, slot)->word)) == CHUNK_LIVE) return;
-    if (!heap_try_lock(h->me)) return; /* somebody else does it later */
-    clean_up(h->me, s, false);
-    heap_unlock(h->me);
+    if (!heap_try_lock(me)) return; /* somebody else does it later */
+    clean_up(me, s, false);
+    heap_unlock(me);
+}
+
+/* Ends a hold in the reader's own thread. Returns which slot it was. */
+static inline uint32_t release_here(struct ipcheap_holds *h, uint32_t word) {
+    uint32_t slot = held_slot(get(&h->words[word])) - 1;
+    unhold(h, word);
+    if (LIKELY(word))
+        hold_return(h, word);
+    else
+        h->peeked = false;
+    compiler_fence(); /* pairs with the membarrier in collect(), after a writer has left its seat */
+    return slot;
 }
 
 /* Ends a hold in another thread than the reader's, or after the reader was closed. */
@@ -61,15 +73,29 @@ int ipcheap_chunk_release(ipcheap_chunk *chunk) {
         release_elsewhere(me, h, chunk->place);
         return 0;
     }
-    uint32_t slot = held_slot(get(&h->words[chunk->place])) - 1;
     chunk->data = NULL;
-    unhold(h, chunk->place);
-    if (LIKELY(chunk->place))
-        hold_return(h, chunk->place);
-    else
-        h->peeked = false;
-    compiler_fence(); /* pairs with the membarrier in collect(), after a writer has left its seat */
-    if (UNLIKELY(is_deserted(&h->store))) release_deserted(h, slot);
+    uint32_t slot = release_here(h, chunk->place);
+    if (UNLIKELY(is_deserted(&h->store))) release_deserted(h->me, &h->store, slot);
+    return 0;
+}
+
+/* Under the mutex, under which a reader is closed, too. The memory of its holds may go afterwards. */
+int ipcheap_chunk_release_beside(ipcheap_chunk *chunk) {
+    struct ipcheap_holds *h = chunk->holds;
+    struct participant *me;
+    if (!chunk->data || h->me->abandoned) return ipcheap_chunk_release(chunk);
+    ipcheap_heap *heap = h->store.heap;
+    pthread_mutex_lock(&heap->mutex);
+    bool here = !h->closed && h->me->thread == thread_marker();
+    uint32_t slot = here ? release_here(h, chunk->place) : 0;
+    bool deserted = here && is_deserted(&h->store);
+    struct store store;
+    if (deserted) store = h->store;
+    pthread_mutex_unlock(&heap->mutex);
+    if (!here)
+        return ipcheap_chunk_release(chunk); /* it is closed, or another thread's, for good */
+    chunk->data = NULL;
+    if (deserted && participant_current(heap, &me) == 0) release_deserted(me, &store, slot);
     return 0;
 }
 

@@ -260,12 +260,26 @@ def release_deserted(s: Store, slot: int) -> Steps:
         yield from heap_unlock()
 
 
-@replaceable
-def ipcheap_chunk_release(s: Store, o: Own, word: int) -> Steps:
+def release_here(s: Store, o: Own, word: int) -> Steps:
+    """End a hold in the reader's own thread."""
     slot = yield get(("words", s.me, word))
     yield from unhold(s, word)
     o = yield from hold_return(s, o, word)
     yield compiler_fence()
+    return o, slot
+
+
+@replaceable
+def ipcheap_chunk_release(s: Store, o: Own, word: int) -> Steps:
+    o, slot = yield from release_here(s, o, word)
+    if (yield from is_deserted()):
+        yield from release_deserted(s, slot)
+    return o
+
+
+def ipcheap_chunk_release_beside(s: Store, o: Own, word: int) -> Steps:
+    """Do the same under the heap's mutex, up to the look at the writer's seat."""
+    o, slot = yield from release_here(s, o, word)
     if (yield from is_deserted()):
         yield from release_deserted(s, slot)
     return o
@@ -326,5 +340,7 @@ RELEASE = "store/release.c"
 MIRRORS = (
     Mirror(RELEASE, clean_up),
     Mirror(RELEASE, release_deserted, calls=frozenset({"heap_unlock"})),
+    Mirror(RELEASE, release_here),
     Mirror(RELEASE, ipcheap_chunk_release, ignored=frozenset({"release_elsewhere"})),
+    Mirror(RELEASE, ipcheap_chunk_release_beside, ignored=frozenset({"ipcheap_chunk_release"})),
 )
