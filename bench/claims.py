@@ -217,7 +217,8 @@ def of_stores():
         "manager-dict": 50,
     }.items():
         yield faster("store, get of 64 B, speed", "store-64", "get_us", peer, times)
-    yield faster("store, put of 64 B, speed", "store-64", "put_us", "lmdb", 20)
+    for peer, times in {"lmdb": 20, "lmdb-writable": 10}.items():
+        yield faster("store, put of 64 B, speed", "store-64", "put_us", peer, times)
     for title, key in {"put of 1 MiB, marked": "put_us", "get in place of 1 MiB": "get_us"}.items():
         yield faster(f"store, {title}, speed", "store-1m-marked", key, "lmdb", 10)
     yield faster("store, get in place of 1 MiB, speed", "store-1m", "get_us", "lmdb-buffers", 1)

@@ -35,14 +35,17 @@ STREAMS = {  # each workload of streams, one of each kind, and the peers that do
     "stream-period": ("ipcheap",),
     "stream-claim": ("ipcheap",),
 }
-KEEPERS = ("ipcheap", "seqlock", "lmdb", "iceoryx2-blackboard", "redis", "manager-dict")
+KEEPERS = (
+    *("ipcheap", "seqlock", "lmdb", "lmdb-writable"),
+    *("iceoryx2-blackboard", "redis", "manager-dict"),
+)
 STORES = {  # the same for stores; not all of these peers are installed everywhere
     "store-64": KEEPERS,
     "store-64-8": KEEPERS,
     "store-1m": (*KEEPERS, "lmdb-buffers"),
     "store-1m-8": (*KEEPERS, "lmdb-buffers"),
     "store-1m-marked": KEEPERS,
-    "store-transactions": ("ipcheap", "lmdb", "redis"),
+    "store-transactions": ("ipcheap", "lmdb", "lmdb-writable", "redis"),
     "store-wake": ("ipcheap",),
     "store-growth-keys": ("ipcheap",),
     "store-growth-readers": ("ipcheap",),

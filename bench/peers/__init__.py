@@ -40,6 +40,7 @@ STORES = {
     "ipcheap": "peers.ipcheap_stores:IpcheapStores",
     "seqlock": "peers.seqlock:Seqlock",
     "lmdb": "peers.lmdb_store:Lmdb",
+    "lmdb-writable": "peers.lmdb_store:LmdbWritable",
     "lmdb-buffers": "peers.lmdb_store:LmdbBuffers",
     "iceoryx2-blackboard": "peers.iceoryx2_blackboard:Iceoryx2Blackboard",
     "redis": "peers.redis_store:Redis",

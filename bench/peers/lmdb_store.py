@@ -60,12 +60,13 @@ class BuffersReader(LmdbReader):
 
 
 class Lmdb(Stores):
-    """One environment, opened in each process."""
+    """One environment, opened in each process; its map is read-only, as by default."""
 
     title = "LMDB"
     package = "lmdb"
     together = True
     ends = LmdbReader
+    writable = False
 
     def __init__(self, keys, nbytes, readers):
         self.folder = tempfile.mkdtemp(prefix=f"bench.{os.getpid()}.", dir="/dev/shm")
@@ -75,8 +76,8 @@ class Lmdb(Stores):
         return lmdb.open(
             self.folder,
             map_size=1 << 30,
-            writemap=True,
-            map_async=True,
+            writemap=self.writable,
+            map_async=self.writable,
             sync=False,
             metasync=False,
             readahead=False,
@@ -94,6 +95,13 @@ class Lmdb(Stores):
 
     def close(self):
         shutil.rmtree(self.folder)
+
+
+class LmdbWritable(Lmdb):
+    """The writer writes into the map: faster, but a stray store of its process spoils the file."""
+
+    title = "LMDB, writable map"
+    writable = True
 
 
 class LmdbBuffers(Lmdb):
