@@ -158,8 +158,10 @@ def close_at_exit() -> None:
     if not forks and not sys.modules["multiprocessing.process"].current_process()._identity:
         return  # no child
     if forks != _hooked_at or not _finalizer.still_active():
-        _hooked_at = forks
+        # Two threads may do this at a time. A lock could be left locked in a forked child; both may
+        # register it, because what has been closed is not closed again.
         _finalizer = util.Finalize(None, _end_child, exitpriority=-100)
+        _hooked_at = forks
 
 
 atexit.register(_close_all)

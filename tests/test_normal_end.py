@@ -145,6 +145,38 @@ child.join()
 sys.exit(child.exitcode)
 """
 
+TWO_FIRST_THREADS = """
+import multiprocessing.util, sys, threading, ipcheap
+from ipcheap import _handle
+finalize, kept, failed = multiprocessing.util.Finalize, [], []
+
+def send():
+    kept.append(ipcheap.Heap.attach(sys.argv[1]).producer("c"))
+    kept[0].send(b"done")
+
+def beside(*arguments, **options):  # another thread comes while this one registers
+    multiprocessing.util.Finalize = finalize
+    threading.excepthook = lambda given: failed.append(given.exc_value)
+    thread = threading.Thread(target=send)
+    thread.start()
+    thread.join()
+    return finalize(*arguments, **options)
+
+def work():
+    # As in a child that has imported the package before multiprocessing.util.
+    multiprocessing.util._finalizer_registry.clear()
+    _handle._finalizer, _handle._hooked_at = None, -1
+    multiprocessing.util.Finalize = beside
+    ipcheap.Heap.attach(sys.argv[1]).allocate_record(8).free()
+    assert multiprocessing.util.Finalize is finalize
+    assert failed == []
+
+child = multiprocessing.get_context("fork").Process(target=work)
+child.start()
+child.join()
+sys.exit(child.exitcode)
+"""
+
 DAEMON_THREAD = """
 import sys, threading, time, ipcheap
 heap = ipcheap.Heap.attach(sys.argv[1])
@@ -224,6 +256,11 @@ def test_a_child_of_a_plain_fork_ends_if_python_ends_it_or_it_closes(
 
 def test_multiprocessing_may_be_imported_after_the_heap_was_opened(heap: ipcheap.Heap) -> None:
     run(LATE_MULTIPROCESSING, heap)
+    insist_on_end(heap)
+
+
+def test_two_threads_of_a_child_may_make_its_first_calls(heap: ipcheap.Heap) -> None:
+    run(TWO_FIRST_THREADS, heap)
     insist_on_end(heap)
 
 

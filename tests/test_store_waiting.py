@@ -166,6 +166,15 @@ def test_a_wait_set_takes_readers_and_writers(sides: Sides) -> None:
         assert ipcheap.wait([reader, other], timeout=0.01) == []
 
 
+@pytest.fixture
+def _heeds_ctrl_c() -> Iterator[None]:
+    """Take the signal as a terminal's process does: one in a shell's background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_heeds_ctrl_c")
 def test_ctrl_c_ends_a_wait(sides: Sides) -> None:
     _, _, reader = sides
     calls: list[Callable[[], ipcheap.Chunk]] = [reader.next, lambda: reader.wait_for("a")]
