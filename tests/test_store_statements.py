@@ -226,6 +226,19 @@ def collections(store: ipcheap.Store) -> int:
     return store.statistics().collections
 
 
+@pytest.mark.parametrize("nbytes", [0, 1, 100_000])
+def test_collect_keeps_nothing_for_puts_to_come(heap: ipcheap.Heap, nbytes: int) -> None:
+    store = heap.add_store("s")
+    before = heap.statistics().in_use
+    with store.writer() as writer:
+        writer.put("a", bytes(nbytes))
+        writer.put("a", bytes(nbytes))
+        writer.delete("a")
+        assert writer.collect() == 2 * nbytes
+        assert store.statistics().dead == 0
+        assert heap.statistics().in_use == before
+
+
 def test_a_put_collects_when_there_is_too_much_garbage(heap: ipcheap.Heap) -> None:
     every = heap.add_store("every", garbage=0)
     big, many = heap.add_store("big", garbage=10_000), heap.add_store("many")

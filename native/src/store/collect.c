@@ -105,7 +105,7 @@ uint64_t collect(struct participant *me, struct store *s, struct lists *l, uint6
         uint32_t slot = l->dead[i];
         struct note *note = &l->notes[slot];
         bool held = note->seen == l->collection;
-        if (!held && note->room && l->spare_bytes + note->bytes <= spared) {
+        if (!held && note->room && spared && l->spare_bytes + note->bytes <= spared) {
             l->dead_bytes -= note->bytes;
             spare_add(l, slot);
         } else if (!held && slot_free(me, s, l, slot)) {
