@@ -109,6 +109,20 @@ def test_a_chunk_is_a_sequence_of_bytes(heap: ipcheap.Heap) -> None:
         assert bytes(memoryview(chunk)) == b"abc"
 
 
+def test_a_repeated_key_takes_no_further_hold(heap: ipcheap.Heap) -> None:
+    store = heap.add_store("values", hold=2)
+    with store.writer() as writer, store.reader() as reader:
+        writer.put_many({"a": b"1", "b": b"2", "c": b"3"})
+        found = reader.get_many(["a", "b", "a", "a", "b"])
+        assert {key: bytes(chunk) for key, chunk in found.items()} == {"a": b"1", "b": b"2"}
+        with pytest.raises(ipcheap.RecordError, match=r"hold=2"):
+            reader.get_many(["c", "c"])
+        found.clear()
+        with pytest.raises(ipcheap.RecordError, match=r"hold=2"):
+            reader.get_many(["a", "c", "c", "b"])
+        assert list(reader.get_many(["c", "c", "a"])) == ["c", "a"]
+
+
 def test_a_reader_holds_as_many_chunks_as_the_store_says(heap: ipcheap.Heap) -> None:
     store = heap.add_store("values", hold=3)
     with store.writer() as writer, store.reader() as reader:

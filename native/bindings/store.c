@@ -521,6 +521,41 @@ static int take_keys(PyObject *self, PyObject *list, ipcheap_store_key *keys) {
     return 0;
 }
 
+/* Drops repeated keys from a list of plain ones: how many are left, -1 with an exception. */
+static Py_ssize_t drop_repeated(PyObject *list, ipcheap_store_key *keys) {
+    Py_ssize_t count = PyList_Size(list), kept = 0;
+    PyObject *seen = PyDict_New();
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *key = PyList_GetItem(list, i);
+        int again = seen ? PyDict_Contains(seen, key) : -1;
+        if (again < 0 || PyDict_SetItem(seen, key, Py_None) != 0) {
+            Py_XDECREF(seen);
+            return -1;
+        }
+        if (again) continue;
+        keys[kept] = keys[i];
+        PyList_SetItem(list, kept++, Py_NewRef(key));
+    }
+    Py_DECREF(seen);
+    return PyList_SetSlice(list, kept, count, NULL) == 0 ? kept : -1;
+}
+
+/* Gets the chunks of all keys of a list, each once if holds are short: how many keys, or an error. */
+static int64_t get_several(py_endpoint *self, PyObject *list, ipcheap_store_key *keys,
+                           ipcheap_chunk *chunks) {
+    Py_ssize_t count = PyList_Size(list);
+    if (!self->endpoint) return IPCHEAP_ENDPOINT_CLOSED;
+    int64_t found = holding_store_get_many(self->endpoint, keys, (size_t)count, chunks);
+    if (found == IPCHEAP_HOLDS) {
+        Py_ssize_t fewer = drop_repeated(list, keys);
+        if (fewer < 0) return PY_RAISED;
+        if (fewer < count)
+            found = holding_store_get_many(self->endpoint, keys, (size_t)fewer, chunks);
+        count = fewer;
+    }
+    return found < 0 ? found : (int64_t)count;
+}
+
 static PyObject *reader_get_many(PyObject *object, PyObject *names) {
     py_endpoint *self = (py_endpoint *)object;
     PyObject *list = PySequence_List(names), *made = NULL; /* nobody else has it */
@@ -531,10 +566,10 @@ static PyObject *reader_get_many(PyObject *object, PyObject *names) {
     if (!keys || !chunks) {
         PyErr_NoMemory();
     } else if (take_keys(object, list, keys) == 0) {
-        int64_t found = IPCHEAP_ENDPOINT_CLOSED;
-        if (self->endpoint) found = holding_store_get_many(self->endpoint, keys, count, chunks);
-        made = found < 0 ? refuse(object, found) : dict_of(object, list, chunks);
-        release_all(chunks, found < 0 ? 0 : (int64_t)count); /* those that no chunk has */
+        int64_t found = get_several(self, list, keys, chunks);
+        if (found >= 0) made = dict_of(object, list, chunks);
+        if (found < 0 && found != PY_RAISED) made = refuse(object, found);
+        release_all(chunks, found < 0 ? 0 : found); /* those that no chunk has */
     }
     PyMem_Free(keys);
     PyMem_Free(chunks);
