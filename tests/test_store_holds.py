@@ -121,6 +121,7 @@ def test_a_repeated_key_takes_no_further_hold(heap: ipcheap.Heap) -> None:
         with pytest.raises(ipcheap.RecordError, match=r"hold=2"):
             reader.get_many(["a", "c", "c", "b"])
         assert list(reader.get_many(["c", "c", "a"])) == ["c", "a"]
+        assert list(reader.get_many(["x", "c", "a", "y", "z"])) == ["c", "a"]  # these need none
 
 
 def test_a_reader_holds_as_many_chunks_as_the_store_says(heap: ipcheap.Heap) -> None:

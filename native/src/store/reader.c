@@ -294,18 +294,20 @@ static void release_all(struct ipcheap_holds *h, ipcheap_chunk *chunks, size_t c
     }
 }
 
-/* Gets one of several keys, as of that head: FOUND, ABSENT, AGAIN or an error. */
+/*
+ * Gets one of several keys, as of that head: FOUND, ABSENT, AGAIN or an error. Without a free word it looks
+ * with word 0: a key that is not there needs none.
+ */
 static int get_at(struct store_endpoint *e, const struct chunk_key *key, uint64_t head,
                   ipcheap_chunk *chunk, struct look *look) {
     struct ipcheap_holds *h = e->holds;
     uint32_t word = hold_free(h);
     look->back = false;
-    if (!word) return IPCHEAP_HOLDS;
     int found = find_cell(h, key, word, look);
     if (found == FOUND && chunk_version(look->word) > head)
         found = go_back(h, key, word, head, look);
     if (found == FOUND && !is_over(&h->store, chunk_slot(&h->store, look->slot))) {
-        int error = chunk_fill(e, look, word, chunk);
+        int error = word ? chunk_fill(e, look, word, chunk) : IPCHEAP_HOLDS;
         if (!error) {
             hold_keep(h);
             return FOUND;
@@ -357,6 +359,7 @@ int64_t ipcheap_store_get_many(ipcheap_endpoint *endpoint, const ipcheap_store_k
     struct doubt doubt = {0};
     int error = reader_check(e);
     if (error) return error;
+    if (count && !hold_free(e->holds)) return IPCHEAP_HOLDS;
     for (int attempt = 0; attempt < MOST_ATTEMPTS; attempt++) {
         int64_t there = get_all(e, keys, count, chunks, &doubt);
         if (there != OVERTAKEN) return there;
