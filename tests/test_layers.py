@@ -73,7 +73,8 @@ PLAIN_HEADERS = frozenset(
 
 PYTHON_HEADERS = frozenset({"Python.h", "structmember.h"})
 
-# What the bindings need of the core and no C program should have: forbidding to sleep.
+# What the bindings need of the core and no C program should have: forbidding to sleep, and ending a
+# hold where no GIL protects it.
 HEADERS_FOR_BINDINGS = frozenset({"segment/sleep.h", "store/release.h"})
 
 # A Python module imports modules of earlier rows only; modules of one row do not import each

@@ -138,13 +138,9 @@ static char *bytes_of(PyObject *object, int access, uint64_t *nbytes) {
         *nbytes = (uint64_t)PyBytes_Size(object);
         return PyBytes_AsString(object);
     }
-#ifndef Py_GIL_DISABLED
-    if (!Py_IS_TYPE(object, &PyByteArray_Type)) return NULL;
+    if (FREE_THREADED || !Py_IS_TYPE(object, &PyByteArray_Type)) return NULL;
     *nbytes = (uint64_t)PyByteArray_Size(object);
     return *nbytes < LONG_COPY ? PyByteArray_AsString(object) : NULL;
-#else
-    return NULL;
-#endif
 }
 
 /* Opens an object's items: how many there are, PY_NOT_BYTES or PY_NOT_WHOLE. */
