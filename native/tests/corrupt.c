@@ -95,8 +95,9 @@ static void hold(struct play *p, struct user *u, const ipcheap_record *record) {
     if (u->count < HELD)
         u->held[u->count++] = *record;
     else
-        ipcheap_free(u->heap, &(ipcheap_record){record->data, record->nbytes, record->offset,
-                                                record->position, record->consumer, record->form});
+        ipcheap_free(u->heap,
+                     &(ipcheap_record){record->data, record->nbytes, record->offset,
+                                       record->position, record->consumer, record->form, 0});
 }
 
 static void drop(struct user *u, int i) { u->held[i] = u->held[--u->count]; }

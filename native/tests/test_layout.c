@@ -1,60 +1,17 @@
-/*
- * The shared bytes have room for the kinds to come.
- *
- * A sketch of what a bus keeps in a heap, compiled against layout.h: which words of a descriptor and
- * of a side it uses, what it needs of tags and seats, and which lines are apart. It is not the kind; it
- * is what FORMAT was frozen for.
- */
+/* The words of the layout that several kinds share: tags, stamps, the shape of a bus. */
 #include "channel/side.h"
 #include "endpoint/endpoint.h"
 #include "memory/block.h"
 #include "segment/clock.h"
 #include "testing.h"
 
-#define LINE_PAIR 128
-
-/* Bus ------------------------------------------------------------------------------------ */
-
-struct bus_listener {
-    shared64 cursor, joined, oldest, lost, lost_from, lost_to;
-    shared64 unused[10];
-    _Alignas(LINE_PAIR) shared64 passed;
-    shared64 stalled;
-    shared32 waiters, turns;
-    struct seat seat;
-    _Alignas(LINE_PAIR) shared64 holds[64];
-};
-static_assert(sizeof(struct bus_listener) == 768, "three parts that share no line");
-static_assert(offsetof(struct bus_listener, seat) % 8 == 0, "a futex and a word are aligned");
-
-struct bus_root {
-    shared64 floor, settled, swept, laggard;
-    _Alignas(64) shared64 head;
-    _Alignas(64) shared64 sleepers;
-    shared32 wake;
-    _Alignas(64) shared64 turn;
-    shared64 sync, sync_block, sync_sender, sync_until;
-    _Alignas(64) shared64 active[64];
-    shared64 polled[64], chunks[9];
-};
-static_assert(sizeof(struct bus_root) <= PAGE, "before the slots of the log");
-
-/* Log2 of the capacity 5 | history 25 | patience in ms 32, in a descriptor's one word. */
-static uint64_t bus_shape(uint64_t log, uint64_t history, uint64_t patience) {
-    return log << 57 | history << 32 | patience;
-}
-
 static void a_bus_is_described_by_one_word(void) {
-    uint64_t shape = bus_shape(24, (1 << 25) - 1, UINT32_MAX);
-    EXPECT_EQ(shape >> 57, 24);
-    EXPECT_EQ(shape >> 32 & ((1 << 25) - 1), (1 << 25) - 1);
-    EXPECT_EQ((uint32_t)shape, UINT32_MAX);
+    uint64_t shape = bus_shape(24, UINT64_C(1) << 24, PATIENCE_UNLIMITED);
+    EXPECT_EQ(shape_log(shape), 24);
+    EXPECT_EQ(shape_history(shape), 1 << 24);
+    EXPECT_EQ(shape_patience(shape), PATIENCE_UNLIMITED);
+    EXPECT(bus_shape(0, 0, 0) != 0);
 }
-
-/* What a bus's writer has under way stands in its participant's slot, on the owner's lines. */
-static_assert(offsetof(struct participant_slot, intent) / LINE_PAIR ==
-                  offsetof(struct participant_slot, busy) / LINE_PAIR,
-              "apart from what others look at");
 
 /* Tags and seats --------------------------------------------------------------------------- */
 

@@ -40,7 +40,10 @@
     X(WINDOW, -31, "a window is open, or none is")                                    \
     X(STORE_FULL, -32, "the store has as many live chunks or bytes as it may")        \
     X(HOLDS, -33, "the reader holds as many chunks as it may")                        \
-    X(TRANSACTION, -34, "a transaction is open, or none is")
+    X(TRANSACTION, -34, "a transaction is open, or none is")                          \
+    X(CHANNEL_EXISTS, -35, "there is a channel of that ID already")                   \
+    X(MESSAGES_LOST, -36, "the listener was passed, and lost messages")               \
+    X(OWN_LISTENER, -37, "a listener of the calling thread is in the way")
 
 enum ipcheap_error {
 #define X(name, value, text) IPCHEAP_##name = (value),

@@ -323,6 +323,7 @@ typedef struct ipcheap_record {
     uint64_t position;          /* in the ring of `consumer`, until it is freed or kept */
     ipcheap_endpoint *consumer; /* that received it; NULL for an allocated or kept record */
     uint32_t form;              /* IPCHEAP_PLAIN, ... */
+    uint32_t place;             /* of a message of a bus: which hold of its listener it is */
 } ipcheap_record;
 
 /*
@@ -421,7 +422,8 @@ enum {
     IPCHEAP_RECORD_CHANNEL = 1,
     IPCHEAP_STATIC_SEGMENT = 2,
     IPCHEAP_STREAM = 3,
-    IPCHEAP_STORE = 4
+    IPCHEAP_STORE = 4,
+    IPCHEAP_BUS = 5
 };
 enum { IPCHEAP_PRODUCER = 0, IPCHEAP_CONSUMER = 1 };
 enum { IPCHEAP_WRITER = IPCHEAP_PRODUCER, IPCHEAP_READER = IPCHEAP_CONSUMER };
@@ -431,7 +433,9 @@ typedef struct ipcheap_channel {
     uint32_t index;
     uint32_t incarnation; /* tells it from an earlier channel of the same index */
     uint32_t kind;        /* IPCHEAP_RECORD_CHANNEL, ... */
-    uint64_t shape; /* slots of a channel, bytes of a segment, items of a stream, 1 for a store */
+    uint64_t
+        shape; /* slots of a channel, bytes of a segment, items of a stream, 1 for a store; of a
+                       bus: see ipcheap_bus_options_of() */
 } ipcheap_channel;
 
 /* Makes the key of a number; BAD_VALUE for 2**63 or more. */
@@ -1079,6 +1083,224 @@ typedef struct ipcheap_store_endpoint_statistics {
 /* Counts for one endpoint, also a closed one. Does not check the thread. */
 IPCHEAP_API int ipcheap_store_endpoint_describe(ipcheap_endpoint *endpoint,
                                                 ipcheap_store_endpoint_statistics *statistics);
+
+/* Buses ---------------------------------------------------------------------------- */
+/*
+ * Every listener hears every message, in one order. A message stands in the heap once, and its memory is
+ * given back when all have released it.
+ *
+ *     ipcheap_add_bus(heap, &id, NULL, &bus);
+ *     ipcheap_post(heap, &bus, "open", 4, -1, NULL);
+ *
+ *     ipcheap_listen(heap, &bus, NULL, &listener);
+ *     while (ipcheap_receive(listener, &message, -1) == 0) {
+ *         show(message.data, message.nbytes);
+ *         ipcheap_free(heap, &message);
+ *     }
+ *
+ * A listener is an endpoint, and a message a record that it has received: ipcheap_try_receive(),
+ * _receive(), _peek(), _try_receive_many(), _try_receive_copies(), _free(), _keep(), _array_of(), _wait(),
+ * _wait_any(), _endpoint_descriptor(), _pending() and _endpoint_close() are as for records.
+ * ipcheap_free() acknowledges a message; ipcheap_keep() acknowledges it, and its bytes stay until it is
+ * freed. Its bytes are other listeners', too: do not write to them. A message may be sent or posted on:
+ * without a copy if nobody else needs it. Free all messages before ipcheap_endpoint_release(), or use
+ * none of them afterwards except to free it.
+ *
+ * Writers have no seat: any thread posts. ipcheap_claim() with IPCHEAP_CONSUMER is ipcheap_listen() with
+ * NULL, with IPCHEAP_PRODUCER it is BAD_VALUE.
+ */
+enum { IPCHEAP_LISTENERS = 4096 }; /* of a bus, at the same time */
+
+/* What a bus is; a member counts if its bit is in `given`. */
+typedef struct ipcheap_bus_options {
+    uint32_t given; /* IPCHEAP_BUS_CAPACITY, ... */
+    uint32_t flags; /* 0 or IPCHEAP_EXCLUSIVE */
+    uint64_t
+        capacity; /* messages that a listener may be behind, up to 2**24; rounded up to a power of
+                            two; 256 */
+    uint64_t history; /* how many of the last messages are kept for later listeners, at most the
+                            capacity; 0 */
+    int64_t
+        patience_ns; /* how long a listener may be in a writer's way, to the millisecond; negative:
+                            indefinitely; 0: not at all; -1 */
+} ipcheap_bus_options;
+enum {
+    IPCHEAP_BUS_CAPACITY = 1,
+    IPCHEAP_BUS_HISTORY = 2,
+    IPCHEAP_BUS_PATIENCE = 4,
+    IPCHEAP_BUS_ALL = 7,
+    IPCHEAP_EXCLUSIVE = 1 /* flag: CHANNEL_EXISTS if there is a channel of that ID */
+};
+
+/*
+ * Adds a bus, or takes the one that exists if the given options are its own. An option that is not given
+ * takes any bus, and a new one gets the default, which the list above has last. Options of zeros add a bus
+ * with the defaults; NULL takes an existing one, or returns CHANNEL_NOT_FOUND. CHANNEL_TYPE if the channel
+ * is of another kind, or an option differs; BAD_VALUE for what no bus can have.
+ */
+IPCHEAP_API int ipcheap_add_bus(ipcheap_heap *heap, const ipcheap_key *key,
+                                const ipcheap_bus_options *options, ipcheap_channel *channel);
+/* Returns the options of a bus, all of them given; it was found, and may be gone. */
+IPCHEAP_API int ipcheap_bus_options_of(const ipcheap_channel *channel,
+                                       ipcheap_bus_options *options);
+
+/* Posting. *position is that of the message, from 0 on; `position` may be NULL. */
+
+/*
+ * Posts a copy of the bytes: it is published when the call returns 0. WOULD_BLOCK if the log has no room,
+ * because a listener is a whole log behind; CHANNEL_NOT_FOUND if the bus was removed. HEAP_FULL and
+ * MEMORY_FULL as ipcheap_allocate().
+ */
+IPCHEAP_API int ipcheap_try_post(ipcheap_heap *heap, const ipcheap_channel *bus, const void *data,
+                                 uint64_t nbytes, uint64_t *position);
+/*
+ * Posts a record, allocated or received on any channel of the heap; afterwards the handle is dead. It is
+ * not copied, unless it is a message that others still need. After an error the record is the caller's as
+ * before. RECORD as ipcheap_try_send().
+ */
+IPCHEAP_API int ipcheap_try_post_record(ipcheap_heap *heap, const ipcheap_channel *bus,
+                                        ipcheap_record *record, uint64_t *position);
+/*
+ * Sleeps until the log may have room. OWN_LISTENER if `timeout_ns` is negative and a listener of the
+ * calling thread is in the way, which only this thread could change.
+ */
+IPCHEAP_API int ipcheap_wait_room(ipcheap_heap *heap, const ipcheap_channel *bus,
+                                  int64_t timeout_ns);
+/* Does what ipcheap_try_post() does, and waits for room. */
+IPCHEAP_API int ipcheap_post(ipcheap_heap *heap, const ipcheap_channel *bus, const void *data,
+                             uint64_t nbytes, int64_t timeout_ns, uint64_t *position);
+/* Does what ipcheap_try_post_record() does, and waits for room. */
+IPCHEAP_API int ipcheap_post_record(ipcheap_heap *heap, const ipcheap_channel *bus,
+                                    ipcheap_record *record, int64_t timeout_ns, uint64_t *position);
+
+/* Broadcasting: posting, and waiting until all listeners have released the message. */
+
+/*
+ * To how many listeners a message was owed: those that were registered when it was posted, except lossy
+ * ones and those of the calling thread. `listeners` is the sum of the other three.
+ */
+typedef struct ipcheap_broadcast_report {
+    uint64_t position; /* UINT64_MAX: nothing has been posted */
+    uint64_t listeners;
+    uint64_t released; /* have released or kept it */
+    uint64_t gone;     /* have closed or died before that */
+    uint64_t slow;     /* have not, or were passed */
+} ipcheap_broadcast_report;
+
+typedef struct ipcheap_broadcast ipcheap_broadcast;
+
+/* Makes a broadcast for the calling thread, which has posted nothing yet; NO_MEMORY. */
+IPCHEAP_API int ipcheap_broadcast_begin(ipcheap_heap *heap, const ipcheap_channel *bus,
+                                        ipcheap_broadcast **broadcast);
+/*
+ * Posts its message, a copy of the bytes or a record, if it is this broadcast's turn and there is room.
+ * Its turn ends `timeout_ns` from now at the latest; negative: when all have released it. WOULD_BLOCK if
+ * another broadcast has the turn or a listener is in the way. Otherwise as ipcheap_try_post().
+ */
+IPCHEAP_API int ipcheap_try_broadcast(ipcheap_broadcast *broadcast, const void *data,
+                                      uint64_t nbytes, int64_t timeout_ns);
+IPCHEAP_API int ipcheap_try_broadcast_record(ipcheap_broadcast *broadcast, ipcheap_record *record,
+                                             int64_t timeout_ns);
+/* Sleeps until it may be its turn, and there may be room. OWN_LISTENER as ipcheap_wait_room(). */
+IPCHEAP_API int ipcheap_wait_turn(ipcheap_broadcast *broadcast, int64_t timeout_ns);
+/* In place of a message: it is about all that was posted until now. */
+IPCHEAP_API int ipcheap_drain_begin(ipcheap_broadcast *broadcast);
+/*
+ * Sleeps until nobody owes a release any more: 0. TIMED_OUT leaves it as it is, for another call.
+ * CHANNEL_NOT_FOUND if the bus is removed meanwhile. Any thread may call it, and one at a time.
+ */
+IPCHEAP_API int ipcheap_await_releases(ipcheap_broadcast *broadcast, int64_t timeout_ns);
+/* Makes a thread in one of the two calls that sleep return INTERRUPTED soon. Any thread may call it. */
+IPCHEAP_API void ipcheap_broadcast_cancel(ipcheap_broadcast *broadcast);
+/* Counts, as of the last look. */
+IPCHEAP_API void ipcheap_broadcast_describe(const ipcheap_broadcast *broadcast,
+                                            ipcheap_broadcast_report *report);
+/* Returns 1 and the next listener that is slow, or 0 at the end. *cursor starts at 0. */
+IPCHEAP_API int ipcheap_next_slow(const ipcheap_broadcast *broadcast, uint64_t *cursor,
+                                  ipcheap_holder *holder);
+/* Ends the turn, and drops the handle. */
+IPCHEAP_API void ipcheap_broadcast_end(ipcheap_broadcast *broadcast);
+
+/*
+ * Broadcasts a copy of the bytes. `timeout_ns` covers everything: TIMED_OUT if nothing was posted by then,
+ * 0 if it was: the report says who is slow. CHANNEL_BUSY instead of waiting for turn or room if `nowait` is
+ * not 0. After INTERRUPTED the report says whether the message was posted.
+ */
+IPCHEAP_API int ipcheap_broadcast_bytes(ipcheap_heap *heap, const ipcheap_channel *bus,
+                                        const void *data, uint64_t nbytes, int64_t timeout_ns,
+                                        int nowait, ipcheap_broadcast_report *report);
+/* Waits until all listeners have released what was posted before the call. */
+IPCHEAP_API int ipcheap_drain(ipcheap_heap *heap, const ipcheap_channel *bus, int64_t timeout_ns,
+                              ipcheap_broadcast_report *report);
+
+/*
+ * Returns 1 and the listener that is in the way of a post; 2 and the holder of the turn, if `broadcast` is
+ * not 0 and that is in the way; 0 if nothing is, or not any more.
+ */
+IPCHEAP_API int ipcheap_bus_blocker(ipcheap_heap *heap, const ipcheap_channel *bus, int broadcast,
+                                    ipcheap_holder *holder);
+
+/* Listening. */
+
+enum {
+    IPCHEAP_LOSSY = 1
+}; /* never makes anybody wait, and loses what it does not receive in time */
+typedef struct ipcheap_listen_options {
+    uint64_t history; /* begins with as many of the messages that the bus has kept */
+    uint32_t flags;   /* 0 or IPCHEAP_LOSSY */
+} ipcheap_listen_options;
+
+/*
+ * Registers a listener of the calling thread, which misses nothing that is posted from then on. NULL is
+ * options of zeros. BAD_VALUE for more history than the bus has; CHANNEL_BUSY if there are too many
+ * listeners.
+ *
+ * Its receiving calls return MESSAGES_LOST once after it was passed: ipcheap_listener_lost() says how many
+ * messages it did not get, and the next call goes on with the oldest that is there.
+ */
+IPCHEAP_API int ipcheap_listen(ipcheap_heap *heap, const ipcheap_channel *bus,
+                               const ipcheap_listen_options *options, ipcheap_endpoint **listener);
+/* Returns what the last MESSAGES_LOST of a listener was about. */
+IPCHEAP_API uint64_t ipcheap_listener_lost(const ipcheap_endpoint *listener);
+
+typedef struct ipcheap_listener_statistics {
+    uint64_t received;
+    uint64_t lost;    /* messages that it did not get: it is lossy, or was passed */
+    uint64_t held;    /* received and not freed; kept ones count */
+    uint64_t pending; /* can still be received */
+    uint64_t parks;   /* times that it went to sleep */
+} ipcheap_listener_statistics;
+/* Counts for one listener, also a closed one. Does not check the thread. */
+IPCHEAP_API int ipcheap_listener_describe(ipcheap_endpoint *listener,
+                                          ipcheap_listener_statistics *statistics);
+
+/* Who posted a message that is held. RECORD if it was freed. */
+IPCHEAP_API int ipcheap_message_sender(ipcheap_heap *heap, const ipcheap_record *message,
+                                       ipcheap_holder *sender);
+
+/* Looking. */
+
+typedef struct ipcheap_bus_statistics {
+    uint64_t capacity, history;
+    uint64_t posted;    /* messages so far */
+    uint64_t waiting;   /* that some listener has not received yet */
+    uint64_t listeners; /* registered */
+    uint64_t passed;    /* how often a listener was passed */
+} ipcheap_bus_statistics;
+IPCHEAP_API int ipcheap_bus_describe(ipcheap_heap *heap, const ipcheap_channel *bus,
+                                     ipcheap_bus_statistics *statistics);
+
+typedef struct ipcheap_listener_info {
+    ipcheap_holder holder;
+    uint64_t joined; /* the first position that it is owed */
+    uint64_t pending, held, lost;
+    uint32_t lossy;
+    uint32_t closed; /* 1: it only holds messages */
+    uint32_t state;  /* how it sleeps: 0 for one that is awake */
+} ipcheap_listener_info;
+/* Returns 1 and the next listener, or 0 at the end. *cursor starts at 0. Under the heap lock. */
+IPCHEAP_API int ipcheap_next_listener(ipcheap_heap *heap, const ipcheap_channel *bus,
+                                      uint32_t *cursor, ipcheap_listener_info *info);
 
 /* Static segments ------------------------------------------------------------------ */
 

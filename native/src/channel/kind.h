@@ -39,6 +39,18 @@ static inline bool owned_by_dead(const struct recovery *r, uint64_t tag) {
     return !r->continued || (int32_t)(tag_generation(tag) - r->first) < 0;
 }
 
+/* How the calls for records treat an endpoint that receives them, and what it has received. */
+struct receiving {
+    /* The calls of that name: ipcheap_try_receive() and so on. */
+    int (*receive)(ipcheap_endpoint *e, ipcheap_record *record);
+    int (*peek)(ipcheap_endpoint *e, uint64_t *nbytes, uint32_t *form);
+    int64_t (*receive_copies)(ipcheap_endpoint *e, ipcheap_taker *take, void *context,
+                              size_t limit);
+    int64_t (*pending)(ipcheap_endpoint *e);
+    int (*free)(ipcheap_heap *heap, ipcheap_record *record);
+    int (*keep)(ipcheap_heap *heap, ipcheap_record *record);
+};
+
 struct kind {
     /* Its memory: made with the channel, or when a side is first claimed. */
     int zone;
@@ -69,7 +81,8 @@ struct kind {
 
     /*
      * For a record that an endpoint of this kind has received. Returns 1 if the record occupies a
-     * place in the channel, whose tag is *tag; 0 if its holder owns it outright; or an error.
+     * place in the channel, whose tag is *tag; 0 if its holder owns it outright; 2 if others need it as
+     * well, so that only a copy may go on; or an error.
      */
     int (*lends)(const ipcheap_record *record, uint64_t *tag);
     /* Gives that place back: the block has another tag, and is committed elsewhere. */
@@ -88,6 +101,9 @@ struct kind {
     bool (*lingers)(struct participant *me, uint32_t index);
     /* Wakes all that sleep there, after an end, a claim or a removal. Needs no lock. */
     void (*wake_all)(ipcheap_heap *heap, uint32_t index);
+
+    /* NULL: records have calls of their own (record/), or endpoints of this kind receive none. */
+    const struct receiving *receiving;
 
     /* Endpoints. 0 bytes: no side can be claimed, and the rest is NULL. */
 
@@ -120,8 +136,14 @@ struct kind {
     int (*sleep)(ipcheap_endpoint *e, int64_t deadline);
     /* True if a living participant is on the other side. NULL: by the seat of that side. */
     bool (*has_peer)(const ipcheap_endpoint *e);
+    /* True if any participant may post, so that a poller looks when any process closes the heap. */
+    bool open_to_all;
+    /* What the caller of a claim wants beside the side: 0 or BAD_VALUE. NULL: nothing can be wanted. */
+    int (*configure)(ipcheap_endpoint *e, const void *wanted);
     /* Frees what the endpoint has in private memory. NULL: nothing. */
     void (*release)(ipcheap_endpoint *e);
+    /* True if the endpoint itself stays, because it is still needed for what it holds. NULL: it goes. */
+    bool (*outlives)(ipcheap_endpoint *e);
 };
 
 #define KINDS 6 /* IPCHEAP_RECORD_CHANNEL, ...; 0 is none */

@@ -32,23 +32,36 @@ static void unwatch(struct own_bell *b) {
     b->watch = -1;
 }
 
+/* Adds a descriptor to the poller, unless it is none. */
+static void watch_by(struct own_bell *b, int watch) {
+    if (watch >= 0 && os_poll_add(b->poll, watch) != 0) {
+        os_close(watch);
+        watch = -1;
+    }
+    b->watch = watch;
+}
+
 /* Watches for the end of the process that holds the other side now. */
 static void watch(ipcheap_endpoint *e, uint64_t holder) {
     struct own_bell *b = e->bell;
     unwatch(b);
     b->watched = holder;
+    if (e->kind->open_to_all) {
+        /* A writer that is killed before it rings closes the heap: then it is time to look. */
+        b->watches_file = true;
+        watch_by(b, os_file_watch(file_descriptor(e->heap)));
+        return;
+    }
     if (side_state(holder) != SIDE_OPEN) return;
     const struct participant_slot *slot = participant_record(e->heap, holder);
     if (!slot) return; /* no participant's slot, as peer_is_lost() will find */
     uint32_t pid = get(&slot->pid);
     bool same = get(&slot->namespace) == get(&e->me->record->namespace);
     if (same && pid == os_process_id()) return; /* threads of this process close their endpoints */
-    b->watch = same ? os_process_watch(pid) : -1;
-    b->watches_file = b->watch < 0;
-    if (b->watches_file) b->watch = os_file_watch(file_descriptor(e->heap));
-    if (b->watch < 0 || os_poll_add(b->poll, b->watch) == 0) return;
-    os_close(b->watch);
-    b->watch = -1;
+    int watch = same ? os_process_watch(pid) : -1;
+    b->watches_file = watch < 0;
+    if (b->watches_file) watch = os_file_watch(file_descriptor(e->heap));
+    watch_by(b, watch);
 }
 
 static bool holder_lives(const ipcheap_endpoint *e, uint64_t holder) {
@@ -59,7 +72,8 @@ static bool holder_lives(const ipcheap_endpoint *e, uint64_t holder) {
 static bool peer_is_lost(ipcheap_endpoint *e) {
     struct own_bell *b = e->bell;
     uint64_t holder = get_acquire(&e->peer->holder); /* pairs with claim() */
-    if (holder != b->watched && is_whole(b)) watch(e, holder);
+    bool unwatched = e->kind->open_to_all ? !b->watches_file : holder != b->watched;
+    if (unwatched && is_whole(b)) watch(e, holder);
     bool closed = b->watches_file && is_whole(b) && has_watch(b) && os_file_watch_clear(b->watch);
     if (side_state(holder) != SIDE_OPEN || holder_lives(e, holder)) {
         if (side_state(holder) != SIDE_OPEN || !closed) return false;

@@ -48,6 +48,11 @@ static int claim_in(ipcheap_endpoint *e, const ipcheap_channel *handle) {
 
 int ipcheap_claim(ipcheap_heap *heap, const ipcheap_channel *handle, int side,
                   ipcheap_endpoint **result) {
+    return endpoint_claim(heap, handle, side, NULL, result);
+}
+
+int endpoint_claim(ipcheap_heap *heap, const ipcheap_channel *handle, int side, const void *wanted,
+                   ipcheap_endpoint **result) {
     struct participant *me;
     struct channel *channel;
     if (heap->closed) return IPCHEAP_HEAP_CLOSED;
@@ -66,7 +71,8 @@ int ipcheap_claim(ipcheap_heap *heap, const ipcheap_channel *handle, int side,
     e->side = side;
     e->role = role_of(handle->kind, side);
     patience_begin(&e->patience);
-    error = heap_lock(me);
+    if (kind->configure) error = kind->configure(e, wanted);
+    if (!error) error = heap_lock(me);
     if (!error) {
         error = claim_in(e, handle);
         heap_unlock(me);
@@ -210,6 +216,7 @@ void ipcheap_endpoint_release(ipcheap_endpoint *e) {
     else
         while (!(e->use & ENDPOINT_CLOSED)) os_nap(CLOSING_NAP); /* by another thread */
     bell_close(e);
+    if (e->kind->outlives && e->kind->outlives(e)) return;
     if (e->kind->release) e->kind->release(e);
     free(e);
 }

@@ -87,6 +87,9 @@ static inline bool endpoint_want(ipcheap_endpoint *e) { return e->kind->want && 
 /* Does the endpoint have something to do, or an end to report? */
 static inline bool endpoint_ready(const ipcheap_endpoint *e) { return e->kind->ready(e); }
 
+/* ipcheap_claim(), with what the kind's configure() takes; NULL: nothing is wanted. */
+int endpoint_claim(ipcheap_heap *heap, const ipcheap_channel *handle, int side, const void *wanted,
+                   ipcheap_endpoint **result);
 /*
  * Returns why an endpoint that found nothing to do must not wait: the channel's end or an error. It
  * returns WOULD_BLOCK if it may wait, and 0 if there is something to do now.

@@ -1,5 +1,6 @@
 #include "heap/kinds.h"
 
+#include "bus/endpoint.h"
 #include "record/endpoint.h"
 #include "static/static.h"
 #include "store/endpoint.h"
@@ -14,4 +15,5 @@ const struct kind *const kinds[KINDS] = {
     [IPCHEAP_STATIC_SEGMENT] = &static_kind,
     [IPCHEAP_STREAM] = &stream_kind,
     [IPCHEAP_STORE] = &store_kind,
+    [IPCHEAP_BUS] = &bus_kind,
 };

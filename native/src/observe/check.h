@@ -42,7 +42,8 @@ struct kind_check {
     /* True if the channel leads to that area itself. NULL: the descriptor leads to all of them. */
     bool (*leads_to)(ipcheap_heap *heap, uint32_t index, uint64_t part, uint64_t offset);
 };
-extern const struct kind_check record_check, static_check, stream_kind_check, store_kind_check;
+extern const struct kind_check record_check, static_check, stream_kind_check, store_kind_check,
+    bus_kind_check;
 
 /* True if the channel that the PART tag of an area names leads to it. */
 bool channel_leads_to(ipcheap_heap *heap, uint64_t tag, uint64_t offset);

@@ -44,6 +44,7 @@ static const struct kind_check *const kind_checks[KINDS] = {
     [IPCHEAP_STATIC_SEGMENT] = &static_check,
     [IPCHEAP_STREAM] = &stream_kind_check,
     [IPCHEAP_STORE] = &store_kind_check,
+    [IPCHEAP_BUS] = &bus_kind_check,
 };
 
 static const struct kind_check *check_of(const struct channel *channel) {

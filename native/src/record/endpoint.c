@@ -184,6 +184,7 @@ static int64_t freed_already(const struct record_endpoint *e, uint64_t received)
 }
 
 int64_t ipcheap_pending(ipcheap_endpoint *endpoint) {
+    if (endpoint->kind->receiving) return endpoint->kind->receiving->pending(endpoint);
     if (endpoint->role >> 1 != IPCHEAP_RECORD_CHANNEL) return IPCHEAP_BAD_VALUE;
     const struct record_endpoint *e = record_endpoint(endpoint);
     uint64_t sent = get(&endpoint->channel->sides[IPCHEAP_PRODUCER].position);

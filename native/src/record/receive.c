@@ -70,7 +70,7 @@ static int receive_one(struct record_endpoint *e, ipcheap_record *record) {
     error = move_on(e, 1);
     if (UNLIKELY(error)) return error;
     void *data = at_offset(e->base.heap, offset);
-    *record = (ipcheap_record){data, nbytes, offset, e->position - 1, &e->base, size_form(size)};
+    *record = (ipcheap_record){data, nbytes, offset, e->position - 1, &e->base, size_form(size), 0};
     return 0;
 }
 
@@ -84,6 +84,8 @@ static int receiver_check(const struct record_endpoint *e) {
 
 int ipcheap_try_receive(ipcheap_endpoint *endpoint, ipcheap_record *record) {
     struct record_endpoint *e = record_endpoint(endpoint);
+    if (UNLIKELY(endpoint->kind->receiving != NULL))
+        return endpoint->kind->receiving->receive(endpoint, record);
     int error = receiver_check(e);
     if (UNLIKELY(error)) return error;
     do error = receive_one(e, record);
@@ -95,6 +97,8 @@ int ipcheap_try_receive(ipcheap_endpoint *endpoint, ipcheap_record *record) {
 int ipcheap_peek(ipcheap_endpoint *endpoint, uint64_t *nbytes, uint32_t *form) {
     struct record_endpoint *e = record_endpoint(endpoint);
     uint64_t word;
+    if (UNLIKELY(endpoint->kind->receiving != NULL))
+        return endpoint->kind->receiving->peek(endpoint, nbytes, form);
     int error = receiver_check(e);
     if (!error) error = find_record(e, &word);
     if (error == IPCHEAP_WOULD_BLOCK) make_way(e);
@@ -109,13 +113,17 @@ int ipcheap_peek(ipcheap_endpoint *endpoint, uint64_t *nbytes, uint32_t *form) {
 int64_t ipcheap_try_receive_many(ipcheap_endpoint *endpoint, ipcheap_record *records,
                                  size_t limit) {
     struct record_endpoint *e = record_endpoint(endpoint);
-    int error = receiver_check(e);
+    const struct receiving *foreign = endpoint->kind->receiving;
+    int error = foreign ? 0 : receiver_check(e);
     if (UNLIKELY(error)) return error;
     size_t done = 0;
     while (!error && done < limit) {
-        error = receive_one(e, &records[done]);
+        error = UNLIKELY(foreign != NULL) ? foreign->receive(endpoint, &records[done])
+                                          : receive_one(e, &records[done]);
         done += !error;
     }
+    if (UNLIKELY(foreign != NULL))
+        return done || error == IPCHEAP_WOULD_BLOCK ? (int64_t)done : error;
     bell_settle(&e->base);
     if (!done && error == IPCHEAP_WOULD_BLOCK) make_way(e);
     if (done || error == IPCHEAP_WOULD_BLOCK) return (int64_t)done;
@@ -239,6 +247,8 @@ static int64_t receive_group(struct record_endpoint *e, ipcheap_taker *take, voi
 int64_t ipcheap_try_receive_copies(ipcheap_endpoint *endpoint, ipcheap_taker *take, void *context,
                                    size_t limit) {
     struct record_endpoint *e = record_endpoint(endpoint);
+    if (UNLIKELY(endpoint->kind->receiving != NULL))
+        return endpoint->kind->receiving->receive_copies(endpoint, take, context, limit);
     int error = receiver_check(e);
     if (UNLIKELY(error)) return error;
     size_t done = 0;

@@ -2,11 +2,12 @@
 
 #include "record/record.h"
 
+#include "endpoint/parcel.h"
 #include "memory/trim.h"
 #include "segment/file.h"
 
 static ipcheap_record owned_record(ipcheap_heap *heap, uint64_t offset, uint64_t nbytes) {
-    return (ipcheap_record){at_offset(heap, offset), nbytes, offset, 0, NULL, IPCHEAP_PLAIN};
+    return (ipcheap_record){at_offset(heap, offset), nbytes, offset, 0, NULL, IPCHEAP_PLAIN, 0};
 }
 
 int ipcheap_allocate(ipcheap_heap *heap, uint64_t nbytes, ipcheap_record *record) {
@@ -130,6 +131,7 @@ static int free_record(ipcheap_heap *heap, ipcheap_record *record) {
     struct participant *me;
     int error = 0;
     if (UNLIKELY(record->data != at_offset(heap, record->offset))) return IPCHEAP_RECORD;
+    if (UNLIKELY(is_foreign(record))) return record->consumer->kind->receiving->free(heap, record);
     if (LIKELY(consumer_is_open(record))) {
         if (UNLIKELY(record->consumer->me->abandoned))
             return participant_refuses(record->consumer->me);
@@ -152,6 +154,7 @@ int ipcheap_free(ipcheap_heap *heap, ipcheap_record *record) {
 
 int ipcheap_keep(ipcheap_heap *heap, ipcheap_record *record) {
     if (UNLIKELY(record->data != at_offset(heap, record->offset))) return IPCHEAP_RECORD;
+    if (UNLIKELY(is_foreign(record))) return record->consumer->kind->receiving->keep(heap, record);
     if (!consumer_is_open(record)) {
         struct place place;
         bool ours = place_find(heap, record->offset, &place) && block_owner(heap, &place);
@@ -169,6 +172,15 @@ int ipcheap_same(const ipcheap_heap *heap, const ipcheap_heap *other) {
     return heap == other || file_is_same(heap, other);
 }
 
+/* Makes a copy of what others may hold as well, and frees the caller's. */
+static int adopt_copy(struct participant *me, ipcheap_heap *from, ipcheap_record *record) {
+    ipcheap_record copy;
+    int error = parcel_copy(me, record, &copy);
+    if (!error) error = ipcheap_free(from, record);
+    if (!error) *record = copy;
+    return error;
+}
+
 int ipcheap_adopt(ipcheap_heap *heap, ipcheap_heap *from, ipcheap_record *record) {
     struct participant *me, *there;
     struct place place;
@@ -177,6 +189,7 @@ int ipcheap_adopt(ipcheap_heap *heap, ipcheap_heap *from, ipcheap_record *record
     if (heap->closed) return IPCHEAP_HEAP_CLOSED;
     int error = participant_current(heap, &me);
     if (!error) error = participant_current(from, &there);
+    if (!error && is_foreign(record)) return adopt_copy(me, from, record);
     if (!error) error = ipcheap_keep(from, record);
     if (error) return error;
     struct participant *owner = place_find(from, record->offset, &place) ? block_owner(from, &place)

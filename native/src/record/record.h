@@ -15,6 +15,11 @@
 #include "memory/slab_local.h"
 #include "record/endpoint.h"
 
+/* True if an endpoint of another kind has received the record: that kind answers for it. */
+static inline bool is_foreign(const ipcheap_record *record) {
+    return record->consumer && record->consumer->kind != &record_kind;
+}
+
 static inline bool consumer_is_open(const ipcheap_record *record) {
     return record->consumer && !record->consumer->closed;
 }

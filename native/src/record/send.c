@@ -1,6 +1,7 @@
 /* send.c - sending records, and copies. */
 
 #include "endpoint/bell.h"
+#include "endpoint/parcel.h"
 #include "endpoint/wait.h"
 #include "memory/participant_memory.h"
 #include "record/record.h"
@@ -39,18 +40,22 @@ static int enter_ring(struct record_endpoint *e) {
     }
 }
 
-/* What is being sent: its tag, and its owner or the slot of the consumer that received it. */
-struct parcel {
-    shared64 *tag;
-    struct participant *owner;
-    struct local_slab *slab; /* if the sender owns the block and its slab */
-    struct ring_slot *held;
-};
+/* What is received by another kind's endpoint; asked only if there is room, as it may be given back then. */
+static int judge_foreign(struct record_endpoint *e, ipcheap_record *record, struct parcel *parcel) {
+    int error = record_can_go_on(e) ? 0 : why_not(e, get(&slot_of(e, e->position)->word));
+    return error ? error : parcel_judge(e->base.me, record, parcel);
+}
 
-/* Finds out whether a record may be sent, and fills in the parcel. */
-static int judge(struct record_endpoint *e, const ipcheap_record *record, struct parcel *parcel) {
+/*
+ * Finds out whether a record may be sent, and fills in the parcel: its tag, and its owner or the slot of
+ * the consumer that received it.
+ */
+static int judge(struct record_endpoint *e, ipcheap_record *record, struct parcel *parcel,
+                 struct ring_slot **held) {
     struct place place;
-    *parcel = (struct parcel){.owner = e->base.me};
+    *held = NULL;
+    if (UNLIKELY(is_foreign(record))) return judge_foreign(e, record, parcel);
+    parcel->owner = e->base.me;
     if (UNLIKELY(record->data != at_offset(e->base.heap, record->offset))) return IPCHEAP_RECORD;
     if (LIKELY(!consumer_is_open(record))) {
         parcel->tag = slab_my_tag(e->base.me, record->offset, &parcel->slab);
@@ -62,8 +67,8 @@ static int judge(struct record_endpoint *e, const ipcheap_record *record, struct
     if (consumer_is_open(record)) {
         struct record_endpoint *consumer = record_endpoint(record->consumer);
         if (consumer->base.me->abandoned) return participant_refuses(consumer->base.me);
-        parcel->held = slot_held(record);
-        if (parcel->held) {
+        *held = slot_held(record);
+        if (*held) {
             parcel->owner = NULL;
             bool right = get(place.tag) == my_sent_tag(consumer, record->position);
             return right ? 0 : record_poison(consumer);
@@ -136,7 +141,8 @@ static int enter_slot(struct record_endpoint *e) {
 /* Sends one record without waking the consumer. */
 static int send_one(struct record_endpoint *e, ipcheap_record *record) {
     struct parcel parcel;
-    int error = judge(e, record, &parcel);
+    struct ring_slot *held;
+    int error = judge(e, record, &parcel, &held);
     if (UNLIKELY(error)) return error;
     error = enter_slot(e);
     if (UNLIKELY(error)) return error;
@@ -147,20 +153,30 @@ static int send_one(struct record_endpoint *e, ipcheap_record *record) {
     participant_leave(e->base.me);
     if (LIKELY(parcel.owner != NULL))
         account_for(e, &parcel);
+    else if (LIKELY(held != NULL))
+        slot_let_go(record_endpoint(record->consumer), held, record->position, SLOT_EMPTY, 0);
     else
-        slot_let_go(record_endpoint(record->consumer), parcel.held, record->position, SLOT_EMPTY,
-                    0);
+        record->consumer->kind->taken(record);
     record->consumer = NULL;
     return 0;
 }
 
+/* Sends a copy of a record that others need as well, and frees the caller's. */
+static int send_shared(struct record_endpoint *e, ipcheap_record *record) {
+    ipcheap_record copy;
+    int error = parcel_copy(e->base.me, record, &copy);
+    if (!error && (error = send_one(e, &copy))) block_drop(e->base.me, copy.offset);
+    return error ? error : record->consumer->kind->receiving->free(e->base.heap, record);
+}
+
 /* Sends one record, which another thread's consumer may hold: see for_another(). */
 static int send_any(struct record_endpoint *e, ipcheap_record *record) {
-    if (LIKELY(!consumer_is_open(record) || !is_anothers(record))) return send_one(e, record);
+    bool alone = !consumer_is_open(record) || !is_anothers(record);
+    if (LIKELY(alone && !is_foreign(record))) return send_one(e, record);
     pthread_mutex_lock(&e->base.heap->mutex);
     int error = send_one(e, record);
     pthread_mutex_unlock(&e->base.heap->mutex);
-    return error;
+    return error == PARCEL_SHARED ? send_shared(e, record) : error;
 }
 
 static int sender_check(const struct record_endpoint *e) {
@@ -270,11 +286,12 @@ static size_t refill_slots(struct record_endpoint *e, const ipcheap_bytes *copie
 static int send_new(struct record_endpoint *e, const ipcheap_bytes *copied) {
     ipcheap_record record;
     struct parcel parcel;
+    struct ring_slot *held;
     int error = deferred_reserve(e->base.me, 1);
     if (!error) error = ipcheap_allocate(e->base.heap, copied->nbytes, &record);
     if (error) return error;
     memory_copy(e->base.me, record.data, copied->data, (size_t)copied->nbytes);
-    error = judge(e, &record, &parcel);
+    error = judge(e, &record, &parcel, &held);
     if (!error) error = enter_slot(e);
     if (error) {
         block_drop(e->base.me, record.offset);

@@ -83,6 +83,8 @@ uint32_t layout_hash(void) {
         sizeof(struct store_slot),
         sizeof(struct store_reader),
         sizeof(struct store_root),
+        sizeof(struct bus_listener),
+        sizeof(struct bus_root),
     };
     uint32_t hash = 2166136261u;
     for (size_t i = 0; i < sizeof facts / sizeof *facts; i++) hash = (hash ^ facts[i]) * 16777619u;

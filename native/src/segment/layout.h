@@ -190,9 +190,11 @@ struct participant_slot {
     shared64 unused;
     /* The rest is written by the occupant only, and often. */
     shared64 busy; /* 1 while the occupant is inside a slab or a ring that others could revoke */
-    /* Reserved for a broadcast: the message to be sent, its tag before, the message being freed. */
+    /* What the occupant has under way on a bus: bus/post.h, bus/reclaim.h, bus/broadcast.h. */
+    shared64 bus; /* generation 32 | index of the channel + 1, while it is inside; otherwise 0 */
     shared64 intent, from, letting;
-    shared64 unused_tail[12];
+    shared64 broadcast, until; /* position + 1, 0 before it is posted; boot-time ns */
+    shared64 unused_tail[9];
 };
 static_assert(offsetof(struct participant_slot, busy) == 128, "apart from what others look at");
 static_assert(sizeof(struct participant_slot) == 256, "one a pair of pairs of lines");
@@ -262,6 +264,14 @@ struct stream_side {
     shared64 unused[2];
 };
 
+/* What a listener of a bus keeps there. Its `position` is its cursor: the next that it receives. */
+struct bus_side {
+    shared64 joined;             /* the first position that it is owed; JOINING before that */
+    shared64 lost;               /* how many it did not get */
+    shared64 lost_from, lost_to; /* the last ones of these; stored before the position */
+};
+#define JOINING UINT64_MAX
+
 /*
  * What one side writes with every record or item: its holder, or a participant that recovers it.
  *
@@ -282,6 +292,7 @@ struct side {
         shared64 of_kind[4];
         struct record_side record;
         struct stream_side stream;
+        struct bus_side bus;
     };
 };
 static_assert(sizeof(struct side) == 128, "sides never share the pair of lines a prefetch takes");
@@ -467,6 +478,117 @@ struct store_root {
 static_assert(offsetof(struct store_root, head) == 128, "a commit writes lines of its own");
 static_assert(offsetof(struct store_root, pieces) == 256, "apart from them");
 static_assert(sizeof(struct store_root) <= PAGE, "part 0");
+
+/*
+ * A slot of a bus's log is a ring_word(): lap 22 | message_kind 2 | block / 64 in 40 bits. The block has
+ * the message's tag, and contains its envelope: bus/bus.h.
+ */
+enum message_kind {
+    MESSAGE_NEVER = 0, /* the slot has never had a message */
+    MESSAGE_WHOLE = 1, /* the payload is the beginning of the block, the envelope its end */
+    MESSAGE_APART = 2, /* the block is the envelope; the payload is a block of its own, a PART */
+};
+
+struct envelope {
+    shared64 payload; /* offset of the bytes */
+    shared64 size;    /* as of a ring's slot */
+    shared64 sender;  /* tag of the participant that posts it */
+    shared32 pid, tid;
+    shared64 namespace; /* of its process id */
+    shared64 unused[3];
+};
+static_assert(sizeof(struct envelope) == 64, "a line");
+
+/* A hold of a listener: state 2 | apart 1 | position 21 | block / 64 in 40 bits; 0: free. */
+enum hold_state {
+    HOLD_FREE = 0,
+    HOLD_HELD = 1,      /* received */
+    HOLD_KEPT = 2,      /* acknowledged, and still used */
+    HOLD_RELEASING = 3, /* its holder frees the message if it is the last one */
+};
+#define HOLD_POSITION_MASK ((UINT64_C(1) << 21) - 1)
+#define NEAR_HOLDS 64 /* hold words in a listener's own record */
+#define HOLD_TABLES 7 /* of further ones, each four times as long as the one before */
+#define FIRST_HOLD_TABLE 512u
+
+enum listener_flags { LISTENER_LOSSY = 1, LISTENER_CLOSED = 2 }; /* closed: it only holds */
+enum listener_waiters { WAITS_FOR_RELEASE = 1, WAITS_FOR_ROOM = 2 };
+
+/* One listener of a bus, in three parts that share no lines. */
+struct bus_listener {
+    struct side side; /* its holder writes it, or a participant that recovers it */
+    /* What writers write, to sleep or to pass it; and what changes rarely. */
+    struct seat seat;
+    shared64 passed;  /* cursor + 1 if writers go on without it; void when the cursor moves */
+    shared64 stalled; /* since when it has been in a writer's way: stalled_word() */
+    shared32 waiters; /* listener_waiters */
+    shared32 turns;   /* the word that they sleep on */
+    shared32 used;    /* hold words from this one on are 0 */
+    shared32 flags;   /* listener_flags */
+    shared64 more[HOLD_TABLES]; /* offsets of tables of hold words; 0: none yet */
+    shared64 unused;
+    shared64 holds[NEAR_HOLDS];
+};
+static_assert(offsetof(struct bus_listener, seat) == 128, "what others write, apart");
+static_assert(offsetof(struct bus_listener, holds) == 256, "and apart from both");
+static_assert(sizeof(struct bus_listener) == 768, "whole pairs of lines");
+
+#define MOST_LISTENERS 4096u
+#define LISTENER_WORDS (MOST_LISTENERS / 64)
+#define LISTENER_GROUPS 9
+#define FIRST_LISTENERS 16 /* of group 0; each further one has twice as many */
+/* Parts of a bus. Envelopes are numbered from the beginning of the data zone. */
+#define PART_OF_LISTENERS 64
+#define PART_OF_MORE_HOLDS 4096
+#define PART_OF_ENVELOPE 8192
+
+/* `sleepers` of a bus: armings 30 | OTHERS | HERE. */
+#define SLEEPERS_HERE UINT32_C(1)   /* some sleep on `wake` */
+#define SLEEPERS_OTHERS UINT32_C(2) /* some wait by a descriptor, or for several things */
+#define SLEEPERS_ARMING UINT32_C(4)
+
+/* The memory of a bus; made when it is first used. The slots of its log follow. */
+struct bus_root {
+    /* What making room writes. */
+    shared64 floor;   /* no position below it may be received any more; only grows */
+    shared64 settled; /* below it, each message that was received shows in a hold */
+    shared64 swept;   /* below it, each message is freed, or left to its holders */
+    shared64 passes;  /* how often a listener was passed */
+    shared64 laggard; /* a listener that had not released an extent: a hint */
+    shared64 unused[11];
+    /* What each post writes. */
+    shared64 head; /* the first position that is not posted: a hint */
+    shared64 unused_head[15];
+    /* What falling asleep writes, and each post reads. */
+    shared32 sleepers, wake;
+    shared64 unused_sleepers[15];
+    /* What a broadcast writes. */
+    shared64 turn;                    /* turn_word() of whoever has the turn; 0: nobody */
+    shared32 turn_wake, turn_waiters; /* the word that others sleep on for it; whether any does */
+    shared64 unused_turn[14];
+    /* What listening writes. */
+    shared32 listeners, unused_listeners; /* records from this one on were never used */
+    shared64 group[LISTENER_GROUPS];      /* offsets */
+    shared64 unused_groups[6];
+    shared64 active[LISTENER_WORDS]; /* a bit a listener: it is registered */
+    shared64 polled[LISTENER_WORDS]; /* it has waited by a descriptor, or for several things */
+    shared64 slots[];
+};
+static_assert(offsetof(struct bus_root, head) == 128, "apart");
+static_assert(offsetof(struct bus_root, sleepers) == 256, "apart");
+static_assert(offsetof(struct bus_root, turn) == 384, "apart");
+static_assert(offsetof(struct bus_root, listeners) == 512, "apart");
+static_assert(offsetof(struct bus_root, slots) == 1664, "a log of 256 slots in a page with it");
+
+/* The shape of a bus: log2 of its slots + 1 in 5 bits | history 25 | patience in ms 32. */
+#define BUS_CAPACITY_LOG 24
+#define PATIENCE_UNLIMITED UINT32_MAX
+static inline uint64_t bus_shape(uint32_t log, uint64_t history, uint32_t patience) {
+    return (uint64_t)(log + 1) << 57 | history << 32 | patience;
+}
+static inline uint32_t shape_log(uint64_t shape) { return (uint32_t)((shape >> 57) & 31) - 1; }
+static inline uint64_t shape_history(uint64_t shape) { return shape >> 32 & ((1u << 25) - 1); }
+static inline uint32_t shape_patience(uint64_t shape) { return (uint32_t)shape; }
 
 /* Two lines that change rarely; two lines for each side; then what is written only to sleep. */
 struct channel {

@@ -272,9 +272,6 @@ static void slot_fill(const struct participant *me, enum participant_state state
     put(&record->version, IPCHEAP_VERSION_NUMBER);
     put(&record->ways, 0);
     put(&record->board, 0);
-    put(&record->intent, 0);
-    put(&record->from, 0);
-    put(&record->letting, 0);
     put(&record->first, me->first);
     /* Release: pairs with participant_alive(). */
     put_release(&record->word, slot_word(me->generation, state));

@@ -137,52 +137,6 @@ static int changes_reserve(struct store_endpoint *e) {
     return 0;
 }
 
-/* Parcels ------------------------------------------------------------------------------------ */
-
-/* A record that its holder owns outright. */
-static int judge_owned(struct store_endpoint *e, const ipcheap_record *record,
-                       struct parcel *parcel) {
-    struct participant *me = e->base.me;
-    struct place place;
-    parcel->owner = me;
-    parcel->tag = slab_my_tag(me, record->offset, &parcel->slab);
-    if (LIKELY(parcel->tag && tag_owner(get(parcel->tag)) == me->tag)) return 0;
-    parcel->slab = NULL;
-    if (!place_find(e->base.heap, record->offset, &place)) return IPCHEAP_RECORD;
-    parcel->tag = place.tag;
-    parcel->owner = block_owner(e->base.heap, &place);
-    if (!parcel->owner) return nobody_here_owns(e->base.heap, record->offset);
-    /* Before its owner could rely on its private account of what it holds. */
-    if (parcel->owner != me) parcel->owner->attention |= ATTENTION_HELPED;
-    return 0;
-}
-
-static int judge_received(struct store_endpoint *e, const ipcheap_record *record,
-                          struct parcel *parcel) {
-    const struct kind *kind = record->consumer->kind;
-    struct place place;
-    uint64_t from;
-    int lent = kind->lends ? kind->lends(record, &from) : IPCHEAP_RECORD;
-    if (lent <= 0) return lent ? lent : judge_owned(e, record, parcel);
-    if (!place_find(e->base.heap, record->offset, &place) || get(place.tag) != from)
-        return IPCHEAP_RECORD;
-    parcel->tag = place.tag;
-    return 0;
-}
-
-int parcel_judge(struct store_endpoint *e, ipcheap_record *record, struct parcel *parcel) {
-    if (record->data != at_offset(e->base.heap, record->offset)) return IPCHEAP_RECORD;
-    *parcel = (struct parcel){
-        .offset = record->offset,
-        .size = ring_size(record->nbytes, record->form),
-        .record = record,
-    };
-    bool received = record->consumer && !record->consumer->closed;
-    int error = received ? judge_received(e, record, parcel) : judge_owned(e, record, parcel);
-    if (!error) parcel->from = get(parcel->tag);
-    return error;
-}
-
 /* Changes ------------------------------------------------------------------------------------ */
 
 static void slot_fill(struct store_slot *slot, const struct chunk_key *key,
@@ -214,9 +168,7 @@ int change_add(struct store_endpoint *e, const struct chunk_key *key, const stru
         .keyed = key->hash != 0,
     };
     participant_leave(e->base.me);
-    if (parcel->slab)
-        slab_let_go(parcel->slab, (uint64_t)(parcel->tag - parcel->slab->shared->tags));
-    if (parcel->owner) participant_holds(e->base.me, parcel->owner, -1);
+    parcel_sent(e->base.me, parcel);
     e->changes[e->change_count] = (struct change){
         .slot = slot,
         .ttl = ttl,
@@ -238,7 +190,7 @@ static void give_back(struct store_endpoint *e, struct participant *me, struct c
     if (!place_find(e->base.heap, record->offset, &place) ||
         !place_is(&place, tag_of_chunk(&e->store, change->slot)))
         return;
-    if (!owner && record->consumer->closed) {
+    if (!owner && !record_lender(record)) {
         owner = e->base.me;
         tag = my_tag(owner);
         record->consumer = NULL;

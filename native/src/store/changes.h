@@ -10,17 +10,8 @@
 #ifndef IPCHEAP_STORE_CHANGES_H
 #define IPCHEAP_STORE_CHANGES_H
 
+#include "endpoint/parcel.h"
 #include "store/endpoint.h"
-
-/* What is put: a block of the writer's, or a record. Offset 0: a deletion. */
-struct parcel {
-    uint64_t offset, size;
-    shared64 *tag;
-    struct local_slab *slab; /* if the writer owns the block and its slab */
-    struct participant *owner;
-    uint64_t from;
-    ipcheap_record *record;
-};
 
 /* What a writer must look at before it does anything inside. */
 #define CHANNEL_STOPS (CHANNEL_REVOKED | CHANNEL_GONE | CHANNEL_POISONED)
@@ -37,8 +28,6 @@ static inline int store_enter(struct store_endpoint *e) {
         if (error) return error;
     }
 }
-/* Finds out whether a record may be put, and fills in the parcel. */
-int parcel_judge(struct store_endpoint *e, ipcheap_record *record, struct parcel *parcel);
 /* Adds a change: a PREPARED slot. An error has changed nothing. */
 int change_add(struct store_endpoint *e, const struct chunk_key *key, const struct parcel *parcel,
                int64_t ttl);

@@ -168,8 +168,8 @@ static void end_change(struct store_endpoint *e, struct change *change) {
     change->record = NULL;
     if (change->superseded) change_drop(e, e->base.me, change);
     if (!record) return;
-    ipcheap_endpoint *consumer = change->owner ? NULL : record->consumer;
-    if (consumer && !consumer->closed) consumer->kind->taken(record);
+    ipcheap_endpoint *lender = change->owner ? NULL : record_lender(record);
+    if (lender) lender->kind->taken(record);
     record->consumer = NULL;
     record->data = NULL;
 }

@@ -87,12 +87,33 @@ static int add(struct store_endpoint *e, const struct chunk_key *key, const stru
     }
 }
 
+/* Adds a change that is a block which was allocated for it. */
+static int add_own(struct store_endpoint *e, const struct chunk_key *key, ipcheap_record *record,
+                   int64_t ttl) {
+    struct parcel parcel;
+    int error = parcel_judge(e->base.me, record, &parcel);
+    if (UNLIKELY(error)) return error;
+    parcel.record = NULL;
+    parcel.from = 0;
+    return add(e, key, &parcel, ttl);
+}
+
+/* Adds a copy of a record that others need as well, and frees the caller's. */
+static int add_shared(struct store_endpoint *e, const struct chunk_key *key, ipcheap_record *record,
+                      int64_t ttl) {
+    ipcheap_record copy;
+    int error = parcel_copy(e->base.me, record, &copy);
+    if (error) return error;
+    error = add_own(e, key, &copy, ttl);
+    if (error) block_drop(e->base.me, copy.offset);
+    return error ? error : record->consumer->kind->receiving->free(e->base.heap, record);
+}
+
 /* Adds a change that is a copy of bytes. */
 static int add_copy(struct store_endpoint *e, const struct chunk_key *key, const void *data,
                     uint64_t nbytes, int64_t ttl) {
     struct participant *me = e->base.me;
     ipcheap_heap *heap = e->base.heap;
-    struct parcel parcel;
     uint64_t offset;
     if (UNLIKELY(nbytes >> SIZE_BITS)) return IPCHEAP_BAD_VALUE;
     int error = deferred_reserve(me, 1);
@@ -100,12 +121,7 @@ static int add_copy(struct store_endpoint *e, const struct chunk_key *key, const
     if (UNLIKELY(error)) return error;
     ipcheap_record record = {.data = at_offset(heap, offset), .nbytes = nbytes, .offset = offset};
     memory_copy(me, record.data, data, (size_t)nbytes);
-    error = parcel_judge(e, &record, &parcel);
-    if (!error) {
-        parcel.record = NULL;
-        parcel.from = 0;
-        error = add(e, key, &parcel, ttl);
-    }
+    error = add_own(e, key, &record, ttl);
     if (UNLIKELY(error)) block_drop(me, offset);
     return error;
 }
@@ -137,9 +153,11 @@ int ipcheap_store_put_record(ipcheap_endpoint *endpoint, const ipcheap_store_key
     if (!error && never_fits(e, record->nbytes)) error = IPCHEAP_STORE_FULL;
     if (error) return error;
     pthread_mutex_lock(&endpoint->heap->mutex); /* a consumer may be closing */
-    error = parcel_judge(e, record, &parcel);
+    error = parcel_judge(endpoint->me, record, &parcel);
+    bool shared = error == PARCEL_SHARED;
     if (!error) error = add(e, &key, &parcel, ttl_ns);
     pthread_mutex_unlock(&endpoint->heap->mutex);
+    if (shared) error = add_shared(e, &key, record, ttl_ns);
     return error ? error : commit_or_wait(e, version);
 }
 

@@ -1,0 +1,506 @@
+#include "bus/broadcast.h"
+
+#include <stdlib.h>
+
+#include "base/timing.h"
+#include "bus/await.h"
+#include "channel/side.h"
+#include "memory/deferred.h"
+#include "segment/clock.h"
+#include "segment/lock.h"
+
+/* Debts ---------------------------------------------------------------------------------------- */
+
+/* True if a listener holds what is below `end`, from `from` on, and has not acknowledged it. */
+static bool has_unreleased(struct bus *bus, uint32_t number, struct bus_listener *l, uint64_t from,
+                           uint64_t end) {
+    struct held_walk walk = held_walk_of(l);
+    while (held_step(bus, number, l, &walk)) {
+        if (hold_state(walk.hold) != HOLD_HELD) continue;
+        uint64_t after = ((walk.hold >> 40) - from) & HOLD_POSITION_MASK;
+        if (after < end - from) return true;
+    }
+    return false;
+}
+
+/* True if it lost something of that since the message was posted. */
+static bool lost_it(const struct owed *owed, const struct bus_listener *l, uint64_t from,
+                    uint64_t end) {
+    const struct bus_side *side = &l->side.bus;
+    uint64_t lost = get(&side->lost);
+    if (lost == owed->lost) return false;
+    uint64_t first = get(&side->lost_from), last = get(&side->lost_to);
+    if (first < end && last > from) return true;
+    /* Only the last loss is on record. One before that may have been of what is waited for. */
+    return lost - owed->lost != last - first;
+}
+
+/* How it is with a listener now; [from, end) is what it owes. */
+static enum debt debt_now(struct bus *bus, const struct owed *owed, uint64_t from, uint64_t end) {
+    struct bus_listener *l = listener_at(bus, owed->number);
+    /* Pairs with listener_free() and listener_take(). */
+    if (!l || get_acquire(&l->seat.holder) != owed->holder) return GONE;
+    if (get_acquire(&l->side.bus.joined) != owed->joined) return GONE; /* with listener_take() */
+    if (get(&l->flags) & LISTENER_CLOSED) return GONE;
+    uint64_t cursor = get_acquire(&l->side.position); /* pairs with move_past() and skip_lost() */
+    if (cursor < end) return get(&l->passed) == cursor + 1 ? SLOW : OWED;
+    if (lost_it(owed, l, from, end)) return SLOW;
+    return has_unreleased(bus, owed->number, l, from, end) ? OWED : RELEASED;
+}
+
+static uint64_t first_owed(const struct ipcheap_broadcast *b, const struct owed *owed) {
+    uint64_t from = b->drains ? 0 : b->position;
+    if (b->end - from > HOLD_POSITION_MASK / 2) from = b->end - HOLD_POSITION_MASK / 2;
+    return greatest(from, b->drains ? 0 : owed->joined);
+}
+
+static bool is_settled(struct ipcheap_broadcast *b, struct owed *owed) {
+    if (owed->debt == OWED)
+        owed->debt = debt_now(&b->poster.bus, owed, first_owed(b, owed), b->end);
+    return owed->debt != OWED;
+}
+
+/* Makes room for all listeners that there are, so that noting them after the post cannot fail. */
+static int owed_reserve(struct ipcheap_broadcast *b) {
+    size_t room = 2 * (listeners_used(&b->poster.bus) + (size_t)FIRST_LISTENERS);
+    if (b->room >= room) return 0;
+    struct owed *more = os_reallocate(b->owed, room * sizeof *more);
+    if (!more) return IPCHEAP_NO_MEMORY;
+    b->owed = more;
+    b->room = room;
+    return 0;
+}
+
+/* True for a listener to which what was posted up to `end` is owed. */
+static bool is_owed(const struct bus *bus, const struct bus_listener *l, uint64_t end) {
+    uint64_t joined = get_acquire(&l->side.bus.joined); /* pairs with listener_take() */
+    return listener_is_open(l) && !listener_is_lossy(bus, l) && joined < end;
+}
+
+/* True if a listener was noted already; they are noted in the order of their numbers. */
+static bool is_noted(const struct ipcheap_broadcast *b, size_t count, size_t *at,
+                     const struct owed *owed) {
+    while (*at < count && b->owed[*at].number < owed->number) ++*at;
+    return *at < count && b->owed[*at].number == owed->number &&
+           b->owed[*at].holder == owed->holder && b->owed[*at].joined == owed->joined;
+}
+
+/*
+ * Notes to whom what is below `end` is owed, beside those that are noted. It is called before the post,
+ * for one that releases and closes immediately, and after it, for one that has come meanwhile.
+ */
+static void broadcast_owe(struct ipcheap_broadcast *b, uint64_t end) {
+    struct bus *bus = &b->poster.bus;
+    struct listener_walk walk = {0};
+    size_t noted = b->count, at = 0;
+    while (listener_step(bus, &walk) && b->count < b->room) {
+        const struct bus_listener *l = walk.listener;
+        uint64_t holder = get_acquire(&l->seat.holder); /* pairs with listener_take() */
+        if (!is_owed(bus, l, end)) continue;
+        if (participant_owns(b->poster.me, holder)) continue; /* it could not release it now */
+        struct owed owed = {
+            .number = walk.number,
+            .debt = OWED,
+            .holder = holder,
+            .joined = get(&l->side.bus.joined),
+            .lost = get(&l->side.bus.lost),
+        };
+        if (!is_noted(b, noted, &at, &owed)) b->owed[b->count++] = owed;
+    }
+}
+
+/* The turn ------------------------------------------------------------------------------------- */
+
+static uint64_t turn_holder(uint64_t turn) { return tag_owner(turn); }
+
+/* True if everybody has released the message of the turn, of those that one can know to owe it. */
+static bool is_released(struct bus *bus, uint64_t turn, uint64_t position) {
+    struct listener_walk walk = {0};
+    while (listener_step(bus, &walk)) {
+        struct bus_listener *l = walk.listener;
+        uint64_t holder = get_acquire(&l->seat.holder); /* pairs with listener_take() */
+        if (!is_owed(bus, l, position + 1)) continue;
+        if (tag_slot(holder) == tag_slot(turn)) continue; /* its caller's own */
+        struct owed owed = {.number = walk.number,
+                            .holder = holder,
+                            .joined = get(&l->side.bus.joined),
+                            .lost = get(&l->side.bus.lost)};
+        enum debt debt = debt_now(bus, &owed, position, position + 1);
+        bool lives = debt != OWED ||
+                     participant_alive(bus->heap, tag_slot(holder), tag_generation(holder));
+        if (debt == OWED && lives) return false;
+    }
+    return true;
+}
+
+/* True if a turn is over, although its holder has not given it back. */
+static bool turn_is_over(struct bus *bus, uint64_t turn) {
+    ipcheap_heap *heap = bus->heap;
+    uint64_t holder = turn_holder(turn);
+    if (!participant_alive(heap, tag_slot(holder), tag_generation(holder))) return true;
+    const struct participant_slot *record = participant_record(heap, holder);
+    if (!record || !(turn & TURN_POSTED)) return !record;
+    uint64_t until = get(&record->until), position = get(&record->broadcast);
+    /* Of this turn, if the word is still the same. Pairs with turn_posted(). */
+    if (get_acquire(&bus->root->turn) != turn) return false;
+    if ((uint64_t)clock_now(heap) >= until) return true;
+    return position && is_released(bus, turn, position - 1);
+}
+
+static void turn_notify(struct bus *bus) {
+    if (!put_exchange(&bus->root->turn_waiters, 0)) return;
+    put_add(&bus->root->turn_wake, 1);
+    os_futex_wake(&bus->root->turn_wake, INT32_MAX);
+}
+
+/* Takes the turn, if nobody has it any more. Inside. */
+static bool turn_take(struct ipcheap_broadcast *b) {
+    struct bus *bus = &b->poster.bus;
+    static _Thread_local uint64_t turns __attribute__((tls_model("initial-exec")));
+    uint64_t seen = get_acquire(&bus->root->turn); /* pairs with turn_end() */
+    if (seen && !turn_is_over(bus, seen)) return false;
+    uint64_t mine = b->poster.me->tag | (++turns & TURN_COUNT_MASK) << TURN_COUNT_SHIFT;
+    if (!put_if(&bus->root->turn, &seen, mine)) return false;
+    b->turn = mine;
+    return true;
+}
+
+/* Says which message the turn is about, and when it ends at the latest. */
+static void turn_posted(struct ipcheap_broadcast *b, uint64_t position, int64_t timeout_ns) {
+    struct participant_slot *record = b->poster.me->record;
+    int64_t now = clock_now(b->poster.me->heap), until;
+    if (timeout_ns < 0 || __builtin_add_overflow(now, timeout_ns, &until)) until = INT64_MAX;
+    put(&record->broadcast, position + 1);
+    put(&record->until, (uint64_t)until);
+    uint64_t seen = b->turn;
+    /* Release: pairs with turn_is_over(). */
+    if (put_if(&b->poster.bus.root->turn, &seen, seen | TURN_POSTED)) b->turn = seen | TURN_POSTED;
+}
+
+static void turn_end(struct ipcheap_broadcast *b) {
+    uint64_t seen = b->turn;
+    if (!seen || bus_enter(b->poster.me, &b->poster.bus, b->poster.incarnation)) return;
+    b->turn = 0;
+    if (put_if(&b->poster.bus.root->turn, &seen, 0)) turn_notify(&b->poster.bus);
+    bus_leave(b->poster.me);
+}
+
+/* Posting -------------------------------------------------------------------------------------- */
+
+int ipcheap_broadcast_begin(ipcheap_heap *heap, const ipcheap_channel *channel,
+                            ipcheap_broadcast **result) {
+    struct poster poster;
+    int error = poster_find(heap, channel, &poster);
+    if (error) return error;
+    ipcheap_broadcast *b = os_allocate_zeroed(1, sizeof *b);
+    if (!b) return IPCHEAP_NO_MEMORY;
+    b->poster = poster;
+    b->channel = *channel;
+    b->position = UINT64_MAX;
+    *result = b;
+    return 0;
+}
+
+/* Returns 0 if the turn is ours; room was there just now. */
+static int turn_for_post(struct ipcheap_broadcast *b) {
+    struct poster *p = &b->poster;
+    int error = bus_enter(p->me, &p->bus, p->incarnation);
+    if (error) return error;
+    bool taken = bus_has_room(p) && turn_take(b);
+    b->count = 0;
+    if (taken) broadcast_owe(b, bus_end(&p->bus) + 1);
+    bus_leave(p->me);
+    return taken ? 0 : IPCHEAP_WOULD_BLOCK;
+}
+
+/* Posts in the turn that was taken. */
+static int broadcast_post(struct ipcheap_broadcast *b, const void *data, uint64_t nbytes,
+                          ipcheap_record *record, int64_t timeout_ns) {
+    struct poster *p = &b->poster;
+    uint64_t position;
+    int error = record ? post_record(p, record, &position) : post_bytes(p, data, nbytes, &position);
+    if (error) {
+        turn_end(b);
+        return error;
+    }
+    b->position = position;
+    b->end = position + 1;
+    error = bus_enter(p->me, &p->bus, p->incarnation);
+    if (error) return 0; /* removed meanwhile: ipcheap_await_releases() says so */
+    turn_posted(b, position, timeout_ns);
+    broadcast_owe(b, b->end);
+    bus_leave(p->me);
+    return 0;
+}
+
+static int try_broadcast(ipcheap_broadcast *b, const void *data, uint64_t nbytes,
+                         ipcheap_record *record, int64_t timeout_ns) {
+    int error = owed_reserve(b);
+    if (!error) error = turn_for_post(b);
+    return error ? error : broadcast_post(b, data, nbytes, record, timeout_ns);
+}
+
+int ipcheap_try_broadcast(ipcheap_broadcast *b, const void *data, uint64_t nbytes,
+                          int64_t timeout_ns) {
+    return try_broadcast(b, data, nbytes, NULL, timeout_ns);
+}
+
+int ipcheap_try_broadcast_record(ipcheap_broadcast *b, ipcheap_record *record, int64_t timeout_ns) {
+    return try_broadcast(b, NULL, 0, record, timeout_ns);
+}
+
+int ipcheap_drain_begin(ipcheap_broadcast *b) {
+    struct poster *p = &b->poster;
+    int error = owed_reserve(b);
+    if (!error) error = bus_enter(p->me, &p->bus, p->incarnation);
+    if (error) return error;
+    b->drains = true;
+    b->end = bus_end(&p->bus);
+    b->position = b->end ? b->end - 1 : UINT64_MAX;
+    broadcast_owe(b, b->end);
+    bus_leave(p->me);
+    return 0;
+}
+
+/* Waiting -------------------------------------------------------------------------------------- */
+
+static bool there_is_room(void *context) { return bus_has_room(context); }
+
+/* Sleeps once for room: 0 to look again. */
+static int sleep_for_room(struct poster *p, int64_t deadline, bool indefinitely, int64_t *nap,
+                          const _Atomic bool *cancelled) {
+    const struct bus_listener *l = listener_at(&p->bus, p->blocker);
+    bool own = l && participant_owns(p->me, get_acquire(&l->seat.holder)); /* listener_take() */
+    if (own && indefinitely && p->bus.patience == PATIENCE_UNLIMITED) return IPCHEAP_OWN_LISTENER;
+    struct waiting w = {p->blocker, WAITS_FOR_ROOM, there_is_room, p, cancelled};
+    return writer_sleep(p, &w, deadline, nap);
+}
+
+int ipcheap_wait_room(ipcheap_heap *heap, const ipcheap_channel *channel, int64_t timeout_ns) {
+    struct poster p;
+    int64_t deadline = os_deadline(timeout_ns), nap = FIRST_NAP;
+    int error = poster_find(heap, channel, &p);
+    if (error) return error;
+    struct waiting w = {0, WAITS_FOR_ROOM, there_is_room, &p, NULL};
+    error = bus_enter(p.me, &p.bus, p.incarnation);
+    if (error) return error;
+    bool room = timeout_ns ? writer_spin(&p, &w) : bus_has_room(&p);
+    bus_leave(p.me);
+    while (!room && !error) {
+        error = bus_check_room(&p);
+        room = error == 0;
+        if (error == IPCHEAP_WOULD_BLOCK)
+            error = sleep_for_room(&p, deadline, timeout_ns < 0, &nap, NULL);
+    }
+    return error;
+}
+
+/* Sleeps once for the turn: 0 to look again. */
+static int sleep_for_turn(struct ipcheap_broadcast *b, int64_t deadline, int64_t *nap) {
+    struct poster *p = &b->poster;
+    struct bus_root *root = p->bus.root;
+    int error = bus_enter(p->me, &p->bus, p->incarnation);
+    if (error) return error;
+    uint32_t seen = get_acquire(&root->turn_wake); /* pairs with turn_notify() */
+    put_exchange(&root->turn_waiters, 1);
+    uint64_t turn = get_acquire(&root->turn); /* pairs with turn_end() */
+    bool over = !turn || turn_is_over(&p->bus, turn);
+    bus_leave(p->me);
+    if (over) return 0;
+    int64_t left = os_remaining(deadline);
+    if (left == 0) return IPCHEAP_TIMED_OUT;
+    if (b->cancelled) return IPCHEAP_INTERRUPTED;
+    int64_t span = (int64_t)least((uint64_t)left, (uint64_t)*nap);
+    int result = os_futex_wait(&root->turn_wake, seen, span);
+    if (result == IPCHEAP_TIMED_OUT) *nap = (int64_t)least(2 * (uint64_t)*nap, LONGEST_NAP);
+    return result == IPCHEAP_INTERRUPTED ? result : 0;
+}
+
+int ipcheap_wait_turn(ipcheap_broadcast *b, int64_t timeout_ns) {
+    struct poster *p = &b->poster;
+    int64_t deadline = os_deadline(timeout_ns), nap = FIRST_NAP;
+    for (;;) {
+        int room = bus_check_room(p);
+        if (room && room != IPCHEAP_WOULD_BLOCK) return room;
+        int error = bus_enter(p->me, &p->bus, p->incarnation);
+        if (error) return error;
+        uint64_t turn = get_acquire(&p->bus.root->turn); /* pairs with turn_end() */
+        bool ours = !turn || turn_is_over(&p->bus, turn);
+        bus_leave(p->me);
+        if (!room && ours) return 0;
+        error = room ? sleep_for_room(p, deadline, timeout_ns < 0, &nap, &b->cancelled)
+                     : sleep_for_turn(b, deadline, &nap);
+        if (error) return error;
+    }
+}
+
+/* A listener that is waited for. */
+struct awaited_listener {
+    struct ipcheap_broadcast *b;
+    struct owed *owed;
+};
+
+static bool has_released(void *context) {
+    struct awaited_listener *a = context;
+    return is_settled(a->b, a->owed);
+}
+
+/* Waits for one listener: 0 or why not. */
+static int await_one(struct ipcheap_broadcast *b, struct poster *p, struct owed *owed,
+                     int64_t deadline) {
+    struct awaited_listener context = {b, owed};
+    struct waiting w = {owed->number, WAITS_FOR_RELEASE, has_released, &context, &b->cancelled};
+    int64_t nap = FIRST_NAP;
+    int error = bus_enter(p->me, &p->bus, p->incarnation);
+    if (error) return error;
+    bool over = has_released(&context) || (deadline && writer_spin(p, &w));
+    bus_leave(p->me);
+    while (!over) {
+        error = writer_sleep(p, &w, deadline, &nap);
+        if (!error || error == IPCHEAP_TIMED_OUT) over = owed->debt != OWED;
+        if (!over && error) return error;
+        /* Dead, and not recovered yet, because the heap lock is taken. */
+        bool lives = participant_alive(p->me->heap, tag_slot(owed->holder),
+                                       tag_generation(owed->holder));
+        if (!over && !lives) {
+            owed->debt = GONE;
+            over = true;
+        }
+    }
+    return 0;
+}
+
+int ipcheap_await_releases(ipcheap_broadcast *b, int64_t timeout_ns) {
+    struct poster p = b->poster;
+    int64_t deadline = os_deadline(timeout_ns);
+    /* It may be another thread that waits. */
+    int error = participant_current(p.me->heap, &p.me);
+    for (size_t i = 0; i < b->count && !error; i++)
+        if (b->owed[i].debt == OWED) error = await_one(b, &p, &b->owed[i], deadline);
+    if (error) return error;
+    error = bus_enter(p.me, &p.bus, p.incarnation);
+    if (!error) bus_leave(p.me);
+    return error;
+}
+
+void ipcheap_broadcast_cancel(ipcheap_broadcast *b) { b->cancelled = true; }
+
+void ipcheap_broadcast_describe(const ipcheap_broadcast *b, ipcheap_broadcast_report *report) {
+    *report = (ipcheap_broadcast_report){.position = b->position, .listeners = b->count};
+    for (size_t i = 0; i < b->count; i++) {
+        enum debt debt = b->owed[i].debt;
+        report->released += debt == RELEASED;
+        report->gone += debt == GONE;
+        report->slow += debt == SLOW || debt == OWED;
+    }
+}
+
+int ipcheap_next_slow(const ipcheap_broadcast *b, uint64_t *cursor, ipcheap_holder *holder) {
+    while (*cursor < b->count) {
+        const struct owed *owed = &b->owed[(*cursor)++];
+        if (owed->debt != SLOW && owed->debt != OWED) continue;
+        participant_describe(b->poster.me->heap, tag_slot(owed->holder), holder);
+        return 1;
+    }
+    return 0;
+}
+
+void ipcheap_broadcast_end(ipcheap_broadcast *b) {
+    if (!b) return;
+    if (b->turn) turn_end(b);
+    free(b->owed);
+    free(b);
+}
+
+/* In one call ---------------------------------------------------------------------------------- */
+
+/* Takes the phases before the post: 0, or why it was not posted. */
+static int post_in_turn(ipcheap_broadcast *b, const void *data, uint64_t nbytes, int64_t deadline,
+                        bool nowait) {
+    bool forever = deadline == INT64_MAX;
+    for (;;) {
+        int64_t left = forever ? -1 : os_remaining(deadline);
+        int error = ipcheap_try_broadcast(b, data, nbytes, left);
+        if (error != IPCHEAP_WOULD_BLOCK) return error;
+        if (nowait) return IPCHEAP_CHANNEL_BUSY;
+        error = ipcheap_wait_turn(b, left);
+        if (error) return error;
+    }
+}
+
+int ipcheap_broadcast_bytes(ipcheap_heap *heap, const ipcheap_channel *bus, const void *data,
+                            uint64_t nbytes, int64_t timeout_ns, int nowait,
+                            ipcheap_broadcast_report *report) {
+    ipcheap_broadcast *b;
+    int64_t deadline = os_deadline(timeout_ns);
+    *report = (ipcheap_broadcast_report){.position = UINT64_MAX};
+    int error = ipcheap_broadcast_begin(heap, bus, &b);
+    if (error) return error;
+    error = post_in_turn(b, data, nbytes, deadline, nowait != 0);
+    if (!error) {
+        int64_t left = deadline == INT64_MAX ? -1 : os_remaining(deadline);
+        error = ipcheap_await_releases(b, left);
+        if (error == IPCHEAP_TIMED_OUT) error = 0;
+    }
+    ipcheap_broadcast_describe(b, report);
+    ipcheap_broadcast_end(b);
+    return error;
+}
+
+int ipcheap_drain(ipcheap_heap *heap, const ipcheap_channel *bus, int64_t timeout_ns,
+                  ipcheap_broadcast_report *report) {
+    ipcheap_broadcast *b;
+    *report = (ipcheap_broadcast_report){.position = UINT64_MAX};
+    int error = ipcheap_broadcast_begin(heap, bus, &b);
+    if (error) return error;
+    error = ipcheap_drain_begin(b);
+    if (!error) error = ipcheap_await_releases(b, timeout_ns);
+    if (error == IPCHEAP_TIMED_OUT) error = 0;
+    ipcheap_broadcast_describe(b, report);
+    ipcheap_broadcast_end(b);
+    return error;
+}
+
+int ipcheap_bus_blocker(ipcheap_heap *heap, const ipcheap_channel *bus, int broadcast,
+                        ipcheap_holder *holder) {
+    struct poster p;
+    int result = 0, error = poster_find(heap, bus, &p);
+    if (!error) error = bus_enter(p.me, &p.bus, p.incarnation);
+    if (error) return error;
+    if (!bus_has_room(&p)) {
+        const struct bus_listener *l = listener_at(&p.bus, p.blocker);
+        if (l) participant_describe(heap, tag_slot(get(&l->seat.holder)), holder);
+        result = l != NULL;
+    } else if (broadcast) {
+        uint64_t turn = get_acquire(&p.bus.root->turn); /* pairs with turn_end() */
+        if (turn && !turn_is_over(&p.bus, turn)) {
+            participant_describe(heap, tag_slot(turn), holder);
+            result = 2;
+        }
+    }
+    bus_leave(p.me);
+    return result;
+}
+
+/* Posting, and waiting for room. */
+int ipcheap_post(ipcheap_heap *heap, const ipcheap_channel *bus, const void *data, uint64_t nbytes,
+                 int64_t timeout_ns, uint64_t *position) {
+    int64_t deadline = os_deadline(timeout_ns);
+    for (;;) {
+        int error = ipcheap_try_post(heap, bus, data, nbytes, position);
+        if (LIKELY(error != IPCHEAP_WOULD_BLOCK)) return error;
+        error = ipcheap_wait_room(heap, bus, timeout_ns < 0 ? -1 : os_remaining(deadline));
+        if (error) return error;
+    }
+}
+
+int ipcheap_post_record(ipcheap_heap *heap, const ipcheap_channel *bus, ipcheap_record *record,
+                        int64_t timeout_ns, uint64_t *position) {
+    int64_t deadline = os_deadline(timeout_ns);
+    for (;;) {
+        int error = ipcheap_try_post_record(heap, bus, record, position);
+        if (error != IPCHEAP_WOULD_BLOCK) return error;
+        error = ipcheap_wait_room(heap, bus, timeout_ns < 0 ? -1 : os_remaining(deadline));
+        if (error) return error;
+    }
+}

@@ -1,0 +1,109 @@
+#include "bus/wake.h"
+
+#include <limits.h>
+
+#include "base/timing.h"
+#include "channel/side.h"
+#include "endpoint/bell.h"
+#include "endpoint/park.h"
+
+static void wake_polled(struct bus *bus) {
+    uint32_t used = listeners_used(bus);
+    for (uint32_t i = 0; i * 64 < used; i++) {
+        uint64_t bits = get_acquire(
+            &bus->root->polled[i]); /* pairs with listener_before_waiting() */
+        for (; bits; bits &= bits - 1) {
+            struct bus_listener *l = listener_at(bus, i * 64 + (uint32_t)__builtin_ctzll(bits));
+            if (l) unpark(bus->heap, &l->seat, NULL);
+        }
+    }
+}
+
+void bus_wake_sleepers(struct bus *bus) {
+    shared32 *sleepers = &bus->root->sleepers, *wake = &bus->root->wake;
+    uint32_t seen = get_acquire(sleepers); /* pairs with arm() */
+    while (seen & (SLEEPERS_HERE | SLEEPERS_OTHERS)) {
+        if (seen & SLEEPERS_HERE) {
+            put_add(wake, 1);
+            os_futex_wake(wake, INT_MAX);
+        }
+        if (seen & SLEEPERS_OTHERS) wake_polled(bus);
+        if (put_if(sleepers, &seen, seen & ~(SLEEPERS_HERE | SLEEPERS_OTHERS))) return;
+    }
+}
+
+void bus_wake_all(struct bus *bus) {
+    put_add(&bus->root->wake, 1);
+    os_futex_wake(&bus->root->wake, INT_MAX);
+    wake_polled(bus);
+    put_add(&bus->root->turn_wake, 1);
+    os_futex_wake(&bus->root->turn_wake, INT_MAX);
+    struct listener_walk walk = {0};
+    while (listener_step(bus, &walk)) {
+        unpark(bus->heap, &walk.listener->seat, NULL);
+        listener_wake_writers(walk.listener);
+    }
+}
+
+uint32_t listener_expect(const struct bus *bus, struct bus_listener *l, uint32_t what) {
+    uint32_t seen = get_acquire(&l->turns); /* pairs with listener_wake_writers() */
+    put_or(&l->waiters, what);
+    if (!os_membarrier()) put(&bus->heap->header->fences, 1);
+    full_fence();
+    return seen;
+}
+
+/* Asks writers to wake this one; locked, so that one of the two sees what the other has stored. */
+static void arm(struct bus *bus, uint32_t how) {
+    uint32_t seen = get(&bus->root->sleepers);
+    while (!put_if(&bus->root->sleepers, &seen, (seen + SLEEPERS_ARMING) | how)) {}
+    full_fence();
+}
+
+void listener_before_waiting(ipcheap_endpoint *endpoint) {
+    struct listener *e = listener_of(endpoint);
+    if (get(&endpoint->seat->parked) == AWAKE) return;
+    uint64_t bit = UINT64_C(1) << (e->number & 63);
+    shared64 *polled = &e->bus.root->polled[e->number / 64];
+    if (!(get(polled) & bit)) put_or(polled, bit); /* it stays: looking at one awake is a load */
+    arm(&e->bus, SLEEPERS_OTHERS);
+}
+
+/*
+ * Sleeps once on the bus's word, and on the seat, through which a thread that closes the endpoint wakes
+ * it.
+ */
+static int sleep_once(struct listener *e, uint32_t seen, int64_t left) {
+    ipcheap_endpoint *base = &e->base;
+    struct side *side = own_side(base);
+    struct awaited words[2] = {{&e->bus.root->wake, seen}, {&base->seat->parked, PARKED_HERE}};
+    put(&side->parks, get(&side->parks) + 1);
+    side_sleeps(base->heap, side);
+    put(&base->me->record->core, os_only_core()); /* it may have been confined meanwhile */
+    int64_t span = (int64_t)least((uint64_t)left, LOOK_AFTER_PEER);
+    int result = os_futex_wait_any(words, 2, span);
+    side_wakes(side);
+    return result;
+}
+
+int listener_park(ipcheap_endpoint *endpoint, int64_t deadline) {
+    struct listener *e = listener_of(endpoint);
+    const struct kind *kind = endpoint->kind;
+    if (kind->ready(endpoint)) return 0;
+    shared32 *word = &endpoint->seat->parked;
+    bell_disarm(endpoint);
+    for (;;) {
+        uint32_t seen = get_acquire(&e->bus.root->wake); /* pairs with bus_wake_sleepers() */
+        put(word, PARKED_HERE);
+        arm(&e->bus, SLEEPERS_HERE);
+        int64_t left = os_remaining(deadline);
+        int result = 0;
+        if (!kind->ready(endpoint) && !endpoint_is_closing(endpoint) && left > 0)
+            result = sleep_once(e, seen, left);
+        put(word, AWAKE);
+        if (kind->ready(endpoint)) return 0;
+        if (endpoint_is_closing(endpoint)) return IPCHEAP_ENDPOINT_CLOSED;
+        if (result == IPCHEAP_INTERRUPTED) return result;
+        if (os_remaining(deadline) == 0) return kind->ready(endpoint) ? 0 : IPCHEAP_TIMED_OUT;
+    }
+}
