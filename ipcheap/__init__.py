@@ -30,12 +30,14 @@ except ModuleNotFoundError as _error:
     ) from _error
 
 from ._native import __version__
+from .bus import Bus
 from .channel import Channel
 from .chunk import Chunk
 from .consumer import Consumer
 from .errors import (
     ChannelBusy,
     ChannelClosed,
+    ChannelExists,
     ChannelNotFound,
     ChannelTypeError,
     CorruptHeap,
@@ -47,6 +49,7 @@ from .errors import (
     HeapExists,
     HeapFull,
     HeapNotFound,
+    MessagesLost,
     PeerDied,
     RecordError,
     WindowError,
@@ -68,11 +71,17 @@ if TYPE_CHECKING:
     from ._outside import heaps
     from ._sealed import Sealed, sealed
     from .codec import Codec
+    from .listener import Listener
+    from .message import Message
     from .results import (
+        BroadcastReport,
+        BusStatistics,
         EndpointStatistics,
         HeapInfo,
         HeapStatistics,
         Hold,
+        ListenerInfo,
+        ListenerStatistics,
         Participant,
         RecoveryReport,
         StoreReaderInfo,
@@ -88,9 +97,13 @@ __all__ = [
     "Atomic",
     "Barrier",
     "BarrierTimeout",
+    "BroadcastReport",
+    "Bus",
+    "BusStatistics",
     "Channel",
     "ChannelBusy",
     "ChannelClosed",
+    "ChannelExists",
     "ChannelNotFound",
     "ChannelTypeError",
     "Chunk",
@@ -111,7 +124,12 @@ __all__ = [
     "HeapNotFound",
     "HeapStatistics",
     "Hold",
+    "Listener",
+    "ListenerInfo",
+    "ListenerStatistics",
     "Lock",
+    "Message",
+    "MessagesLost",
     "Participant",
     "PeerDied",
     "Producer",
@@ -146,13 +164,19 @@ __all__ = [
 _LATER = {
     "Barrier": "sync",
     "BarrierTimeout": "sync",
+    "BroadcastReport": "results",
+    "BusStatistics": "results",
     "Codec": "codec",
     "EndpointStatistics": "results",
     "Event": "sync",
     "HeapInfo": "results",
     "HeapStatistics": "results",
     "Hold": "results",
+    "Listener": "listener",
+    "ListenerInfo": "results",
+    "ListenerStatistics": "results",
     "Lock": "sync",
+    "Message": "message",
     "Participant": "results",
     "RecoveryReport": "results",
     "Sealed": "_sealed",

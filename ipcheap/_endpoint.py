@@ -107,16 +107,6 @@ class Endpoint:
             raise self._error(descriptor)
         return int(descriptor)
 
-    def wait_peer(self, timeout: float | None = None) -> None:
-        """Wait until a living participant holds the other side.
-
-        TimeoutError after `timeout` seconds; None waits indefinitely.
-        """
-        deadline = _timing.deadline_of(timeout)
-        code = _timing.sleep(lambda step: int(lib.py_wait_peer(self._pointer, step)), deadline)
-        if code:
-            raise self._error(code, doing="no participant claimed the other side")
-
     def __enter__(self) -> Self:
         return self
 
@@ -233,7 +223,21 @@ class Endpoint:
         return _timing.sleep(lambda step: int(lib.py_wait(self._pointer, step)), deadline)
 
 
-class RecordEndpoint(Endpoint):
+class SidedEndpoint(Endpoint):
+    """One of the two sides of a channel."""
+
+    def wait_peer(self, timeout: float | None = None) -> None:
+        """Wait until a living participant holds the other side.
+
+        TimeoutError after `timeout` seconds; None waits indefinitely.
+        """
+        deadline = _timing.deadline_of(timeout)
+        code = _timing.sleep(lambda step: int(lib.py_wait_peer(self._pointer, step)), deadline)
+        if code:
+            raise self._error(code, doing="no participant claimed the other side")
+
+
+class RecordEndpoint(SidedEndpoint):
     """One side of a record channel."""
 
     @property

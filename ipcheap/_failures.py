@@ -138,6 +138,10 @@ _PLAIN: dict[int, tuple[type[Exception], str]] = {
         "there is no {it}; `heap.channels` lists those that exist",
     ),
     lib.IPCHEAP_CHANNEL_TYPE: (errors.ChannelTypeError, "{it} is {holder}"),
+    lib.IPCHEAP_CHANNEL_EXISTS: (
+        errors.ChannelExists,
+        "{it} already exists; without exclusive=True it is taken as it is",
+    ),
     lib.IPCHEAP_CHANNEL_BUSY: (errors.ChannelBusy, "{it}: {holder}"),
     lib.IPCHEAP_CHANNEL_CLOSED: (errors.ChannelClosed, "{it}: the {peer} has closed"),
     lib.IPCHEAP_PEER_DIED: (
@@ -162,6 +166,14 @@ _PLAIN: dict[int, tuple[type[Exception], str]] = {
         (
             "{it}: this {side} holds as many chunks as it may ({doing}); release some, or add the "
             "store with a larger hold"
+        ),
+    ),
+    lib.IPCHEAP_MESSAGES_LOST: (errors.MessagesLost, "{it}: {doing}"),
+    lib.IPCHEAP_OWN_LISTENER: (
+        errors.RecordError,
+        (
+            "{it} has no room, because a listener of this thread is a whole log behind, and the "
+            "call would wait for it indefinitely; receive first, or give a timeout"
         ),
     ),
     lib.IPCHEAP_TRANSACTION: (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import _arguments
 from ._core import ffi, lib
-from ._endpoint import Endpoint
+from ._endpoint import SidedEndpoint
 from ._store_limits import Limited
 
 TYPE_CHECKING = False
@@ -22,7 +22,7 @@ LAST = 2**64 - 1
 _LONGEST_KEY = lib.IPCHEAP_STORE_KEY_MAX
 
 
-class StoreEndpoint(Limited, Endpoint):
+class StoreEndpoint(Limited, SidedEndpoint):
     """What a writer and a reader of a store have in common."""
 
     def __init__(self, handle: Handle, channel: ChannelId, pointer: CData, store: Store) -> None:

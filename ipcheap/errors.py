@@ -60,6 +60,12 @@ class ChannelNotFound(Error, KeyError):
         return Exception.__str__(self)  # KeyError's would quote the text
 
 
+class ChannelExists(Error, FileExistsError):
+    """There is a channel of that ID already."""
+
+    errno: int | None = _errno.EEXIST
+
+
 class ChannelTypeError(Error, TypeError):
     """The channel exists, but has another kind or shape."""
 
@@ -78,6 +84,23 @@ class PeerDied(Error, ConnectionResetError):
     """The other side died without closing, and there is nothing left to receive."""
 
     errno: int | None = _errno.ECONNRESET
+
+
+class MessagesLost(Error, BufferError):
+    """A listener of a bus was in the way for too long, and was passed.
+
+    `count` is how many messages it did not get. The next receive goes on with the oldest message
+    that is there.
+    """
+
+    count: int
+
+    def __init__(self, text: str, count: int = 0) -> None:
+        super().__init__(text)
+        self.count = count
+
+    def __reduce__(self) -> tuple[type[MessagesLost], tuple[str, int]]:
+        return type(self), (str(self), self.count)
 
 
 class RecordError(Error, ValueError):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from . import _arguments, _kernel, _segments, _timing
 from ._core import ffi, lib
 from ._directory import KINDS, Directory, id_of
-from ._failures import holder_state
 from ._handle import Handle
 from ._native import SEM_KINDS, SHM_KINDS, text_of
+from ._participants import participant_of
+from .bus import BusMethods
 from .errors import HeapNotFound
 from .record_channel import RecordMethods
 from .static import StaticMethods
@@ -26,12 +27,10 @@ if TYPE_CHECKING:
     from .record import Record
     from .results import HeapStatistics, Participant, RecoveryReport
 
-_LONG_COPY = 16 << 10  # bytes: shorter copies go through the caches
-
 _MOST_WITNESSED = 4096  # how many dead participants and channels a report of recovery has room for
 
 
-class Heap(RecordMethods, StaticMethods, StreamMethods, StoreMethods):
+class Heap(RecordMethods, StaticMethods, StreamMethods, StoreMethods, BusMethods):
     """A named shared-memory segment: an allocator for many processes, and their channels.
 
     `create`, `attach` or `open` return one. It is a context manager that closes the heap and does
@@ -304,7 +303,7 @@ class Heap(RecordMethods, StaticMethods, StreamMethods, StoreMethods):
             blocks=int(report.blocks),
             bytes=int(report.bytes),
             redelivered=int(report.redelivered),
-            dead=tuple(_participant(dead[n]) for n in range(witness.dead_count)),
+            dead=tuple(participant_of(dead[n]) for n in range(witness.dead_count)),
             channels=again,
         )
 
@@ -314,7 +313,7 @@ class Heap(RecordMethods, StaticMethods, StreamMethods, StoreMethods):
         cursor, holder = ffi.new("uint32_t *"), ffi.new("ipcheap_holder *")
         found: list[Participant] = []
         while lib.ipcheap_next_participant(handle.pointer, cursor, holder) == 1:
-            found.append(_participant(holder))
+            found.append(participant_of(holder))
         return found
 
     # Records and channels ---------------------------------------------------------------------
@@ -352,21 +351,6 @@ class Heap(RecordMethods, StaticMethods, StreamMethods, StoreMethods):
         its last user is gone. ChannelNotFound if there is no channel of that ID.
         """
         self._directory.remove(id, force)
-
-
-def _participant(holder: CData) -> Participant:
-    from .results import Participant
-
-    return Participant(
-        name=text_of(holder.name),
-        pid=int(holder.pid),
-        thread=int(holder.tid),
-        state=holder_state(holder),
-        elsewhere=bool(holder.elsewhere),
-        since=holder.since_ns / 1e9,
-        extents="in-turn" if holder.in_turn else "lowest",
-        copies_past=tuple(_LONG_COPY << n for n in range(31) if holder.copies_past >> n & 1),
-    )
 
 
 def _attach_same(kind: type[Heap], name: str, identity: int) -> Heap:

@@ -81,7 +81,7 @@ class Producer(RecordEndpoint, ProducerCore):
         None indefinitely, and raises as `send_record` does. An array that was not sent is freed;
         one that was sent becomes read-only.
         """
-        return _Loan(self, (shape, dtype, order), timeout)
+        return Loan(self._handle, (shape, dtype, order), lambda r: self.send_record(r, timeout))
 
     async def asend_record(self, record: Record) -> None:
         """Send a record as soon as there is room: `send_record()` for asyncio.
@@ -207,55 +207,62 @@ class Producer(RecordEndpoint, ProducerCore):
         return self._error(code)
 
     def _refusal(self, code: int, data: BytesLike) -> Exception:
-        if code == lib.PY_OBJECTS:
-            name = type(data).__name__
-            return TypeError(
-                f"the {name} holds Python objects, whose addresses mean nothing to another "
-                "process: try send_object()"
-            )
-        if code != lib.PY_NOT_BYTES:
-            asked = memoryview(data).nbytes if code in _ABOUT_SIZE else None
-            return self._error(code, asked=asked)
-        try:
-            memoryview(data)
-        except TypeError:
-            name = type(data).__name__
-            return TypeError(f"this call sends bytes-like objects, not {name}: try send_object()")
-        return ValueError(f"the bytes of a {type(data).__name__} are not in one piece: send a copy")
+        refused = no_bytes(code, data, "send")
+        if refused is not None:
+            return refused
+        asked = memoryview(data).nbytes if code in _ABOUT_SIZE else None
+        return self._error(code, asked=asked)
 
 
-class _Loan:
-    """An array that a producer sends when a block ends; see `Producer.loan`."""
+class Loan:
+    """An array that is sent when a block ends; see `Producer.loan` and `Bus.loan`."""
 
-    __slots__ = ("_array", "_producer", "_record", "_timeout", "_what")
+    __slots__ = ("_array", "_handle", "_record", "_send", "_what")
 
     _array: numpy.typing.NDArray[Any]
     _record: Record
 
     def __init__(
         self,
-        producer: Producer,
+        handle: Handle,
         what: tuple[Shape, numpy.typing.DTypeLike, str],
-        timeout: float | None,
+        send: Callable[[Record], object],
     ) -> None:
-        self._producer = producer
+        self._handle = handle
         self._what = what
-        self._timeout = timeout
+        self._send = send
 
     def __enter__(self) -> numpy.typing.NDArray[Any]:
         shape, dtype, order = self._what
-        self._record = record = allocate_array(self._producer._handle, shape, dtype, order)
+        self._record = record = allocate_array(self._handle, shape, dtype, order)
         self._array = record._lend()
         return self._array
 
     def __exit__(self, kind: object, *_: object) -> None:
         try:
             if kind is None:
-                self._producer.send_record(self._record, self._timeout)
+                self._send(self._record)
                 self._array.flags.writeable = False
         finally:
             del self._array
             self._record._done_with()
+
+
+def no_bytes(code: int, data: BytesLike, verb: str) -> Exception | None:
+    """Return why an object's bytes cannot be sent; None if the code is about something else."""
+    name = type(data).__name__
+    if code == lib.PY_OBJECTS:
+        return TypeError(
+            f"the {name} holds Python objects, whose addresses mean nothing to another "
+            f"process: try {verb}_object()"
+        )
+    if code != lib.PY_NOT_BYTES:
+        return None
+    try:
+        memoryview(data)
+    except TypeError:
+        return TypeError(f"this call {verb}s bytes-like objects, not {name}: try {verb}_object()")
+    return ValueError(f"the bytes of a {name} are not in one piece: {verb} a copy")
 
 
 _ABOUT_SIZE = (lib.IPCHEAP_HEAP_FULL, lib.IPCHEAP_MEMORY_FULL, lib.IPCHEAP_NO_MEMORY)

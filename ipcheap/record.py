@@ -16,6 +16,7 @@ from .objects import decode, pieces_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, NoReturn, Protocol
 
     import numpy
@@ -43,7 +44,9 @@ _ARRAY = lib.IPCHEAP_ARRAY
 
 # Report what is legal but usually a mistake. Programs that do not ask for it pay nothing.
 DEBUG = os.environ.get("IPCHEAP_DEBUG", "") not in ("", "0")
-_alive: weakref.WeakSet[_DebugRecord] = weakref.WeakSet()
+_state = {"debugging": DEBUG}
+also_debugged: list[Callable[[bool], None]] = []  # for the classes of other modules
+_alive: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 class Record(RecordCore):
@@ -98,7 +101,7 @@ class Record(RecordCore):
 
     def __repr__(self) -> str:
         of = self._where()
-        if self._fate in _ENDED:
+        if self._fate in ENDED:
             return f"<Record of {of}, {self._fate}>"
         return f"<Record of {of}, {self.nbytes} bytes>"
 
@@ -147,7 +150,7 @@ class Record(RecordCore):
         return RecordError(f"the record of {where} has been {self._fate} and cannot be {asked}")
 
 
-_ENDED = ("freed", "sent")
+ENDED = ("freed", "sent")
 # What only the record itself explains, by _refusal(), if it cannot be sent.
 OF_THE_RECORD = (lib.PY_ENDED, lib.PY_VIEWED, lib.PY_FILLING)
 
@@ -223,7 +226,7 @@ class _DebugRecord(Record):
     _reported: bool
 
     def __del__(self) -> None:
-        _report(self)
+        report(self)
 
 
 def made_at(record: Record) -> str:
@@ -231,14 +234,15 @@ def made_at(record: Record) -> str:
     return getattr(record, "_made", "elsewhere")
 
 
-def _note(record: _DebugRecord) -> None:
+def _note(record: Any) -> None:
     record._reported = False
     record._made = _caller()
     _alive.add(record)
 
 
-def _report(record: _DebugRecord) -> None:
-    if record._fate not in _ENDED and not record._reported:
+def report(record: Any) -> None:
+    """Warn of a record that was never freed."""
+    if record._fate not in ENDED and not record._reported:
         import warnings
 
         record._reported = True
@@ -248,12 +252,20 @@ def _report(record: _DebugRecord) -> None:
 
 def _report_at_exit() -> None:
     for record in list(_alive):
-        _report(record)
+        report(record)
+
+
+def debugging() -> bool:
+    """Whether likely mistakes are reported."""
+    return _state["debugging"]
 
 
 def debug(on: bool) -> None:
     """Turn the reports of likely mistakes on or off, for records made from now on."""
+    _state["debugging"] = on
     use_records(_DebugRecord if on else Record, _note if on else None)
+    for use in also_debugged:
+        use(on)
 
 
 debug(DEBUG)

@@ -233,3 +233,76 @@ class StoreWriterStatistics:
 
     version: int
     committed: int
+
+
+@dataclass(frozen=True)
+class BroadcastReport:
+    """What became of a broadcast, or a drain.
+
+    `position` is that of the message; of a drain the last one posted before, -1 if there is none.
+    It was owed to `listeners`: those registered when it was posted, except lossy ones and those of
+    the calling thread. Of these, `released` have released or kept it, and `gone` have closed or
+    died before. `slow` are the others: they had not in time, or were passed.
+    `listeners` = `released` + `gone` + len(`slow`).
+    """
+
+    position: int
+    listeners: int
+    released: int
+    gone: int
+    slow: tuple[Participant, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether no listener is slow."""
+        return not self.slow
+
+
+@dataclass(frozen=True)
+class ListenerInfo:
+    """A listener of a bus, as anybody can see it.
+
+    It is owed what was posted from the position `joined` on. `pending` counts what it can still
+    receive, `held` what it has received and not freed, and `lost` what it did not get. `lossy` is
+    true if it never makes a writer wait.
+    """
+
+    participant: Participant
+    joined: int
+    pending: int
+    held: int
+    lossy: bool
+    lost: int
+
+
+@dataclass(frozen=True)
+class BusStatistics:
+    """The traffic of a bus.
+
+    `posted` counts its messages so far, and `waiting` those that some listener has not received
+    yet. `listeners` are registered now; `passed` counts how often one was passed. A listener may be
+    `capacity` messages behind, and the last `history` are kept for later ones.
+    """
+
+    capacity: int
+    history: int
+    posted: int
+    waiting: int
+    listeners: int
+    passed: int
+
+
+@dataclass(frozen=True)
+class ListenerStatistics:
+    """What a listener has heard.
+
+    `received` counts messages, and `lost` those that it did not get because it is lossy or was
+    passed. `held` are received and not freed, kept ones included, and `pending` can still be
+    received. `parks` counts how often it went to sleep.
+    """
+
+    received: int
+    lost: int
+    held: int
+    pending: int
+    parks: int

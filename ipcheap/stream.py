@@ -7,7 +7,7 @@ import sys
 from . import _arguments, _timing
 from ._core import ffi, lib
 from ._directory import key_of
-from ._endpoint import FAIR, Endpoint
+from ._endpoint import FAIR, SidedEndpoint
 from ._failures import error
 from ._native import address
 from ._types import BlocksCore, ReaderCore, WriterCore
@@ -293,7 +293,7 @@ def _in_items(value: Size, what: str, itemsize: int, least: int) -> int:
     return _arguments.count(value, what, least=least)
 
 
-class StreamEndpoint(Shaped, Endpoint):
+class StreamEndpoint(Shaped, SidedEndpoint):
     """What a writer and a reader of a stream have in common."""
 
     _new_window: Any

@@ -8,7 +8,8 @@ static struct pool blocks = {.size = sizeof(py_block)};
 
 static int block_get_buffer(PyObject *self, Py_buffer *view, int flags) {
     py_block *from = (py_block *)self;
-    int read_only = !from->armed; /* it was sent: nobody may make its arrays writable again */
+    /* If it was sent, nobody may make its arrays writable again. */
+    int read_only = !from->armed || from->readonly;
     return PyBuffer_FillInfo(view, self, from->core.data, (Py_ssize_t)from->core.nbytes, read_only,
                              flags);
 }
@@ -82,7 +83,8 @@ static PyObject *block_type(void) {
     return make_type(&type, &spec);
 }
 
-PyObject *block_new(const ipcheap_record *core, ipcheap_heap *heap, PyObject *source) {
+PyObject *block_new(const ipcheap_record *core, ipcheap_heap *heap, PyObject *source,
+                    int readonly) {
     if (!blocks.type && !(blocks.type = (PyTypeObject *)block_type())) return NULL;
     PyObject *made = pool_take(&blocks, blocks.type);
     if (!made) return NULL;
@@ -92,5 +94,6 @@ PyObject *block_new(const ipcheap_record *core, ipcheap_heap *heap, PyObject *so
     of->forks = ipcheap_forks();
     of->source = Py_NewRef(source);
     of->armed = 1;
+    of->readonly = readonly;
     return made;
 }

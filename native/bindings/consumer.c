@@ -2,10 +2,13 @@
 #include "endpoint.h"
 #include "gil.h"
 
+#include <structmember.h>
+
 typedef struct py_consumer {
     py_endpoint side;
     ipcheap_record waiting; /* received, but Python had no memory to pass it on: the next one */
     _Atomic int waits;      /* there is such a record; any thread may look */
+    int hears;              /* it is a listener: what it receives are messages */
 } py_consumer;
 
 static const char *const timeout_only[] = {"timeout", NULL};
@@ -82,7 +85,8 @@ static PyObject *receive_into(PyObject *self, PyObject *arguments, filler *fill)
 static PyObject *receive(py_consumer *self, int spinning, int *error) {
     *error = self->side.endpoint ? 0 : IPCHEAP_ENDPOINT_CLOSED;
     if (*error) return NULL;
-    PyObject *made = record_new(self->side.heap, self->side.source);
+    PyObject *made = self->hears ? message_new(self->side.heap, self->side.source)
+                                 : record_new(self->side.heap, self->side.source);
     if (!made) return NULL;
     ipcheap_record *core = &((py_record *)made)->core;
     *error = receive_core(self, core, spinning);
@@ -138,9 +142,16 @@ static PyObject *consumer_receive_form(PyObject *object, PyObject *number) {
     if (!error && next != (uint32_t)form) error = PY_OTHER_FORM;
     if (!error) error = received(self, &core);
     if (error) return PyLong_FromLong(error);
-    PyObject *made = block_new(&core, self->side.heap, self->side.source);
+    PyObject *made = block_new(&core, self->side.heap, self->side.source, self->hears);
     if (!made) take_back(self, &core);
     return made;
+}
+
+/* Returns an error, or 0 if there are items to return first; then what was lost is told next. */
+static int error_beside(const py_consumer *self, PyObject *list, int error) {
+    if (PyList_Size(list) == 0) return error;
+    if (error == IPCHEAP_MESSAGES_LOST) ipcheap_listener_tell_again(self->side.endpoint);
+    return 0;
 }
 
 static int receive_records(PyObject *self, PyObject **into, Py_ssize_t limit) {
@@ -149,7 +160,7 @@ static int receive_records(PyObject *self, PyObject **into, Py_ssize_t limit) {
     PyObject *list = *into;
     while (PyList_Size(list) < limit) {
         PyObject *next = receive((py_consumer *)self, 0, &error);
-        if (!next && error) return PyList_Size(list) ? 0 : error;
+        if (!next && error) return error_beside((py_consumer *)self, list, error);
         if (!next) return what_there_is(list);
         if (PyList_Append(list, next) != 0) {
             take_back((py_consumer *)self, &((py_record *)next)->core);
@@ -310,7 +321,7 @@ static int receive_many(PyObject *object, PyObject **list, Py_ssize_t limit) {
     }
     *list = into.list;
     if (got == PY_RAISED) return what_there_is(into.list);
-    if (length_of(&into)) return 0;
+    if (length_of(&into)) return error_beside(self, into.list, (int)got);
     return got ? (int)got : IPCHEAP_WOULD_BLOCK;
 }
 
@@ -381,10 +392,15 @@ PyObject *consumer_type(void) {
         {"_left_over", consumer_left_over, NULL, NULL, NULL},
         {NULL, NULL, NULL, NULL, NULL},
     };
+    static PyMemberDef members[] = {
+        {"_hears", T_INT, offsetof(py_consumer, hears), 0, NULL},
+        {NULL, 0, 0, 0, NULL},
+    };
     static PyType_Slot slots[] = {
         {Py_tp_dealloc, (void *)endpoint_dealloc},
         {Py_tp_methods, methods},
         {Py_tp_getset, properties},
+        {Py_tp_members, members},
         {0, NULL},
     };
     static PyType_Spec spec = {

@@ -74,6 +74,35 @@ RELEASING(int, lock_acquire, (ipcheap_heap *heap, void *lock, int64_t timeout_ns
 
 RELEASING(int, stream_wait, (ipcheap_endpoint *endpoint, uint64_t items, int64_t timeout_ns),
           (endpoint, items, timeout_ns))
+RELEASING(int, add_bus,
+          (ipcheap_heap *heap, const ipcheap_key *key, const ipcheap_bus_options *options,
+           ipcheap_channel *channel),
+          (heap, key, options, channel))
+RELEASING(int, listen,
+          (ipcheap_heap *heap, const ipcheap_channel *bus, const ipcheap_listen_options *options,
+           ipcheap_endpoint **listener),
+          (heap, bus, options, listener))
+RELEASING(int, wait_room, (ipcheap_heap *heap, const ipcheap_channel *bus, int64_t timeout_ns),
+          (heap, bus, timeout_ns))
+RELEASING(int, own_listener, (ipcheap_heap *heap, const ipcheap_channel *bus), (heap, bus))
+RELEASING(int, broadcast_begin,
+          (ipcheap_heap *heap, const ipcheap_channel *bus, ipcheap_broadcast **broadcast),
+          (heap, bus, broadcast))
+RELEASING(int, wait_turn, (ipcheap_broadcast *broadcast, int64_t timeout_ns),
+          (broadcast, timeout_ns))
+RELEASING(int, drain_begin, (ipcheap_broadcast *broadcast), (broadcast))
+RELEASING(int, await_releases, (ipcheap_broadcast *broadcast, int64_t timeout_ns),
+          (broadcast, timeout_ns))
+RELEASING(int, bus_blocker,
+          (ipcheap_heap *heap, const ipcheap_channel *bus, int broadcast, ipcheap_holder *holder),
+          (heap, bus, broadcast, holder))
+RELEASING(int, bus_describe,
+          (ipcheap_heap *heap, const ipcheap_channel *bus, ipcheap_bus_statistics *statistics),
+          (heap, bus, statistics))
+RELEASING(int, next_listener,
+          (ipcheap_heap *heap, const ipcheap_channel *bus, uint32_t *cursor,
+           ipcheap_listener_info *info),
+          (heap, bus, cursor, info))
 RELEASING(int, add_store,
           (ipcheap_heap *heap, const ipcheap_key *key, const ipcheap_store_options *options,
            ipcheap_channel *channel),
@@ -199,6 +228,12 @@ static int py_close(ipcheap_heap *heap) {
 static void py_release(ipcheap_heap *heap) {
     PyThreadState *state = PyEval_SaveThread();
     ipcheap_release(heap);
+    PyEval_RestoreThread(state);
+}
+
+static void py_broadcast_end(ipcheap_broadcast *broadcast) {
+    PyThreadState *state = PyEval_SaveThread();
+    ipcheap_broadcast_end(broadcast);
     PyEval_RestoreThread(state);
 }
 

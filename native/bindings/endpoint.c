@@ -66,3 +66,13 @@ int sort_arguments(PyObject *const *given, Py_ssize_t count, PyObject *given_nam
     }
     return 0;
 }
+
+PyObject *fail_with_done(Py_ssize_t sent) {
+    PyObject *type, *exception, *traceback, *done = PyLong_FromSsize_t(sent);
+    PyErr_Fetch(&type, &exception, &traceback);
+    PyErr_NormalizeException(&type, &exception, &traceback);
+    if (!done || PyObject_SetAttrString(exception, "done", done) != 0) PyErr_Clear();
+    Py_XDECREF(done);
+    PyErr_Restore(type, exception, traceback);
+    return NULL;
+}

@@ -42,6 +42,9 @@ static inline int arguments_of(PyObject *const *given, Py_ssize_t count, PyObjec
     return 0;
 }
 
+/* Gives the exception that is set an attribute `done`: how many of a list were sent. Returns NULL. */
+PyObject *fail_with_done(Py_ssize_t sent);
+
 static inline PyObject *or_none(PyObject *object) { return object ? object : Py_None; }
 
 #endif

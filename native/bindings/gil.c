@@ -109,6 +109,23 @@ ipcheap_view *holding_stream_view(ipcheap_endpoint *endpoint) {
     return view;
 }
 
+/* Buses ---------------------------------------------------------------------------------- */
+
+KEEPING(int, try_post,
+        (ipcheap_heap *heap, const ipcheap_channel *bus, const void *data, uint64_t nbytes,
+         uint64_t *position),
+        (heap, bus, data, nbytes, position), NULL, NULL)
+KEEPING(int, try_post_record,
+        (ipcheap_heap *heap, const ipcheap_channel *bus, ipcheap_record *record,
+         uint64_t *position),
+        (heap, bus, record, position), NULL, record)
+KEEPING(int, try_broadcast,
+        (ipcheap_broadcast *broadcast, const void *data, uint64_t nbytes, int64_t timeout_ns),
+        (broadcast, data, nbytes, timeout_ns), NULL, NULL)
+KEEPING(int, try_broadcast_record,
+        (ipcheap_broadcast *broadcast, ipcheap_record *record, int64_t timeout_ns),
+        (broadcast, record, timeout_ns), NULL, record)
+
 /* Stores --------------------------------------------------------------------------------- */
 
 KEEPING(int, store_put,

@@ -192,6 +192,16 @@ int64_t releasing_stream_read(ipcheap_endpoint *reader, void *items, uint64_t fe
 int releasing_stream_reset(ipcheap_endpoint *endpoint);
 int releasing_stream_pin(ipcheap_endpoint *endpoint);
 
+/* Buses. */
+int keeping_try_post(ipcheap_heap *heap, const ipcheap_channel *bus, const void *data,
+                     uint64_t nbytes, uint64_t *position);
+int keeping_try_post_record(ipcheap_heap *heap, const ipcheap_channel *bus, ipcheap_record *record,
+                            uint64_t *position);
+int keeping_try_broadcast(ipcheap_broadcast *broadcast, const void *data, uint64_t nbytes,
+                          int64_t timeout_ns);
+int keeping_try_broadcast_record(ipcheap_broadcast *broadcast, ipcheap_record *record,
+                                 int64_t timeout_ns);
+
 /* Stores. */
 int keeping_store_put(ipcheap_endpoint *writer, const ipcheap_store_key *key, const void *data,
                       uint64_t nbytes, int64_t ttl_ns, uint64_t *version);

@@ -40,6 +40,13 @@ static PyObject *use_records(PyObject *module, PyObject *arguments) {
     Py_RETURN_NONE;
 }
 
+/* use_messages(subclass): sets the class of all messages of buses. */
+static PyObject *use_messages(PyObject *module, PyObject *subclass) {
+    (void)module;
+    message_use_class(subclass);
+    Py_RETURN_NONE;
+}
+
 /* use_chunks(subclass): sets the class of all chunks of stores. */
 static PyObject *use_chunks(PyObject *module, PyObject *subclass) {
     (void)module;
@@ -57,6 +64,7 @@ PyMODINIT_FUNC PyInit__core(void) {
         {"use_records", use_records, METH_VARARGS,
          "use_records($module, subclass, made, /)\n--\n\n"},
         {"use_chunks", use_chunks, METH_O, "use_chunks($module, subclass, /)\n--\n\n"},
+        {"use_messages", use_messages, METH_O, "use_messages($module, subclass, /)\n--\n\n"},
         {"require_main", require_main, METH_NOARGS, "require_main($module, /)\n--\n\n"},
         {NULL, NULL, 0, NULL},
     };
@@ -69,7 +77,8 @@ PyMODINIT_FUNC PyInit__core(void) {
         add(module, "ReaderCore", reader_type()) || add(module, "BlocksCore", blocks_type()) ||
         add(module, "StoreWriterCore", store_writer_type()) ||
         add(module, "StoreReaderCore", store_reader_type()) ||
-        add(module, "FollowCore", follow_type()) || add(module, "ChunkCore", chunk_type()))
+        add(module, "FollowCore", follow_type()) || add(module, "ChunkCore", chunk_type()) ||
+        add(module, "BusCore", bus_type()))
         Py_CLEAR(module);
 #ifdef Py_GIL_DISABLED
     if (module) PyUnstable_Module_SetGIL(module, Py_MOD_GIL_NOT_USED); /* gil.h says why */

@@ -10,17 +10,6 @@ static const char *const buffers_and_timeout[] = {"buffers", "timeout", NULL};
 /* Sends some of a list from `first` on; returns how many, 0 if there was no room, or an error. */
 typedef int64_t sender(py_endpoint *self, PyObject *list, Py_ssize_t first);
 
-/* Gives the exception that is set an attribute `done`: how many of a list were sent. */
-static PyObject *fail_with_done(Py_ssize_t sent) {
-    PyObject *type, *exception, *traceback, *done = PyLong_FromSsize_t(sent);
-    PyErr_Fetch(&type, &exception, &traceback);
-    PyErr_NormalizeException(&type, &exception, &traceback);
-    if (!done || PyObject_SetAttrString(exception, "done", done) != 0) PyErr_Clear();
-    Py_XDECREF(done);
-    PyErr_Restore(type, exception, traceback);
-    return NULL;
-}
-
 /* What there is to send, as a list that nobody else has. */
 static PyObject *list_of(PyObject *iterable) {
     PyObject *list = PySequence_List(iterable);

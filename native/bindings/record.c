@@ -14,7 +14,10 @@
 static PyTypeObject *_Atomic record_class;
 static PyObject *_Atomic record_made;
 
+static PyTypeObject *_Atomic message_class;
+
 static struct pool records = {.size = sizeof(py_record)};
+static struct pool messages = {.size = sizeof(py_record)};
 
 /* Records -------------------------------------------------------------------------------- */
 
@@ -77,7 +80,7 @@ static PyObject *record_block(PyObject *object, PyObject *unused) {
     LOCK(object);
     error = unusable(self);
     if (!error && !self->block)
-        self->block = (py_block *)block_new(&self->core, self->heap, self->source);
+        self->block = (py_block *)block_new(&self->core, self->heap, self->source, self->readonly);
     if (!error) block = Py_XNewRef((PyObject *)self->block);
     UNLOCK();
     return error ? refuse(self, error, "used") : block;
@@ -190,6 +193,10 @@ static void add_fills(py_record *self, int count) {
 }
 
 static int record_set_item(PyObject *object, PyObject *key, PyObject *value) {
+    if (((py_record *)object)->readonly) {
+        PyErr_SetString(PyExc_TypeError, "a message is read-only: others hear it, too");
+        return -1;
+    }
     int set = value ? set_slice((py_record *)object, key, value) : 0;
     if (set) return set > 0 ? 0 : -1;
     int error = -1;
@@ -212,7 +219,7 @@ static PyObject *record_iterate(PyObject *self) {
 
 static int keep(py_record *self) {
     int error = keeping_keep(self->heap, &self->core);
-    if (!error && self->block) self->block->core.consumer = NULL;
+    if (!error && self->block) self->block->core.consumer = self->core.consumer;
     return error;
 }
 
@@ -321,11 +328,18 @@ static void record_dealloc(PyObject *object) {
         keeping_free(self->heap, &self->core);
     Py_XDECREF(self->source);
     Py_XDECREF(self->layout);
-    pool_return(&records, object);
+    pool_return(self->readonly ? &messages : &records, object);
 }
 
 PyDoc_STRVAR(nbytes_text, "Its size in bytes, as it was asked for.");
-PyDoc_STRVAR(view_text, "A writable memoryview of its bytes; not initialised after allocation.");
+static PyObject *record_address(PyObject *object, void *unused) {
+    (void)unused;
+    return PyLong_FromVoidPtr(&((py_record *)object)->core);
+}
+
+PyDoc_STRVAR(view_text,
+             "A memoryview of its bytes: writable, and not initialised after allocation; read-only "
+             "of a message.");
 PyDoc_STRVAR(free_text,
              "free($self, /)\n--\n\n"
              "Free the record, and acknowledge it if it was received. RecordError the second "
@@ -350,6 +364,7 @@ PyObject *record_type(void) {
         {"nbytes", record_nbytes, NULL, nbytes_text, NULL},
         {"view", record_view, NULL, view_text, NULL},
         {"_fate", record_fate, NULL, NULL, NULL},
+        {"_address", record_address, NULL, NULL, NULL},
         {NULL, NULL, NULL, NULL, NULL},
     };
     static PyMemberDef members[] = {
@@ -357,6 +372,7 @@ PyObject *record_type(void) {
         {"_source", T_OBJECT_EX, offsetof(py_record, source), READONLY, NULL},
         {"_layout", T_OBJECT, offsetof(py_record, layout), READONLY, NULL},
         {"_lent", T_INT, offsetof(py_record, lent), 0, NULL},
+        {"_position", T_ULONGLONG, offsetof(py_record, core.position), READONLY, NULL},
         {NULL, 0, 0, 0, NULL},
     };
     static PyType_Slot slots[] = {
@@ -393,14 +409,28 @@ void record_use_class(PyObject *subclass, PyObject *made) {
     if (!records.type && !record_made) records.type = (PyTypeObject *)Py_NewRef(subclass);
 }
 
-PyObject *record_new(ipcheap_heap *heap, PyObject *source) {
-    PyObject *object = pool_take(&records, record_class);
+void message_use_class(PyObject *subclass) {
+    message_class = (PyTypeObject *)Py_NewRef(subclass);
+    if (!messages.type && !record_made) messages.type = (PyTypeObject *)Py_NewRef(subclass);
+}
+
+static PyObject *prepared(PyObject *object, ipcheap_heap *heap, PyObject *source) {
     if (!object) return NULL;
     py_record *self = (py_record *)object;
     self->heap = heap;
     self->source = Py_NewRef(source);
     self->forks = ipcheap_forks();
     return object;
+}
+
+PyObject *record_new(ipcheap_heap *heap, PyObject *source) {
+    return prepared(pool_take(&records, record_class), heap, source);
+}
+
+PyObject *message_new(ipcheap_heap *heap, PyObject *source) {
+    PyObject *made = prepared(pool_take(&messages, message_class), heap, source);
+    if (made) ((py_record *)made)->readonly = 1;
+    return made;
 }
 
 void record_drop(PyObject *object) {

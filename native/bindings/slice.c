@@ -21,10 +21,15 @@ static int slice_get_buffer(PyObject *self, Py_buffer *view, int flags) {
         PyErr_SetString(PyExc_BufferError, "a slice with a step is not contiguous");
         return -1;
     }
+    if (of->record->readonly && flags & PyBUF_WRITABLE) {
+        PyErr_SetString(PyExc_BufferError, "a message is read-only: others hear it, too");
+        return -1;
+    }
     *view = (Py_buffer){
         .buf = of->first,
         .obj = Py_NewRef(self),
         .len = of->length,
+        .readonly = of->record->readonly,
         .itemsize = 1,
         .ndim = 1,
         .format = flags & PyBUF_FORMAT ? (char *)"B" : NULL,

@@ -9,6 +9,7 @@
  *   ReaderCore     the reading side                        ipcheap.StreamReader
  *   StoreWriterCore, StoreReaderCore   the sides of a store    ipcheap.StoreWriter, StoreReader
  *   ChunkCore      what a reader of a store holds          ipcheap.Chunk
+ *   BusCore        a bus, to which any thread posts        ipcheap.Bus
  *   BlocksCore     its windows, one after the other        ipcheap.stream.Blocks
  *
  * A Python class is built on each. What has to be fast is here: one call for each message,
@@ -66,6 +67,7 @@ typedef struct py_record {
     int fills;              /* assignments that are writing to it: it cannot be sent meanwhile */
     int lingers;            /* the record is freed, the memory will be with the last slice */
     int lent;               /* arrays that a loan has given out */
+    int readonly;           /* a message of a bus, which others hear, too */
     const PyObject *listed; /* a list that is being checked, in which it was met */
     enum fate before;       /* while a transaction of a store has it */
 } py_record;
@@ -81,12 +83,16 @@ typedef struct py_block {
     PyObject *source;
     uint32_t forks; /* as for a record */
     int armed;      /* it frees the memory */
+    int readonly;   /* as for a record */
 } py_block;
 
 /* record.c */
 PyObject *record_type(void);
 void record_use_class(PyObject *subclass, PyObject *made);
 PyObject *record_new(ipcheap_heap *heap, PyObject *source); /* the caller fills in its core */
+/* The same for what listeners of a bus receive: instances of another class, and read-only. */
+void message_use_class(PyObject *subclass);
+PyObject *message_new(ipcheap_heap *heap, PyObject *source);
 void record_drop(PyObject *object);    /* drops a record that does not own its core */
 int record_announce(PyObject *object); /* once its core is filled in; -1 with an exception */
 void record_unview(py_record *record); /* a slice of the record, which is locked, goes */
@@ -106,7 +112,8 @@ int record_begin_sending(PyObject *object, ipcheap_heap *heap, enum fate *before
 void record_end_sending(PyObject *object, int sent, enum fate before);
 
 /* block.c */
-PyObject *block_new(const ipcheap_record *core, ipcheap_heap *heap, PyObject *source);
+PyObject *block_new(const ipcheap_record *core, ipcheap_heap *heap, PyObject *source,
+                    int readonly);
 /* Returns the description of a record's array, as bytes, or the core's error as a number. */
 PyObject *description_of(ipcheap_heap *heap, const ipcheap_record *record, uint32_t forks);
 /* Exports the array that the `_typed()` of an array record, or chunk, returns. */
@@ -145,6 +152,9 @@ int pack(ipcheap_heap *heap, PyObject *pieces, ipcheap_record *record);
 /* producer.c, consumer.c */
 PyObject *producer_type(void);
 PyObject *consumer_type(void);
+
+/* bus.c */
+PyObject *bus_type(void);
 
 /* stream.c */
 PyObject *writer_type(void);

@@ -1166,6 +1166,8 @@ IPCHEAP_API int ipcheap_try_post_record(ipcheap_heap *heap, const ipcheap_channe
  */
 IPCHEAP_API int ipcheap_wait_room(ipcheap_heap *heap, const ipcheap_channel *bus,
                                   int64_t timeout_ns);
+/* Returns OWN_LISTENER if that would be so now, otherwise 0. */
+IPCHEAP_API int ipcheap_own_listener(ipcheap_heap *heap, const ipcheap_channel *bus);
 /* Does what ipcheap_try_post() does, and waits for room. */
 IPCHEAP_API int ipcheap_post(ipcheap_heap *heap, const ipcheap_channel *bus, const void *data,
                              uint64_t nbytes, int64_t timeout_ns, uint64_t *position);
@@ -1262,6 +1264,8 @@ IPCHEAP_API int ipcheap_listen(ipcheap_heap *heap, const ipcheap_channel *bus,
                                const ipcheap_listen_options *options, ipcheap_endpoint **listener);
 /* Returns what the last MESSAGES_LOST of a listener was about. */
 IPCHEAP_API uint64_t ipcheap_listener_lost(const ipcheap_endpoint *listener);
+/* For callers that could not pass the last MESSAGES_LOST on: the next call returns it again. */
+IPCHEAP_API void ipcheap_listener_tell_again(ipcheap_endpoint *listener);
 
 typedef struct ipcheap_listener_statistics {
     uint64_t received;

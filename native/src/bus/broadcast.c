@@ -264,14 +264,26 @@ int ipcheap_drain_begin(ipcheap_broadcast *b) {
 
 /* Waiting -------------------------------------------------------------------------------------- */
 
+/* True if nothing but a listener of the calling thread, which is in the way, can make room. */
+static bool is_own_fault(struct poster *p) {
+    const struct bus_listener *l = listener_at(&p->bus, p->blocker);
+    return p->bus.patience == PATIENCE_UNLIMITED && l &&
+           participant_owns(p->me, get_acquire(&l->seat.holder)); /* with listener_take() */
+}
+
+int ipcheap_own_listener(ipcheap_heap *heap, const ipcheap_channel *channel) {
+    struct poster p;
+    int error = poster_find(heap, channel, &p);
+    if (!error) error = bus_check_room(&p);
+    return error == IPCHEAP_WOULD_BLOCK ? is_own_fault(&p) ? IPCHEAP_OWN_LISTENER : 0 : error;
+}
+
 static bool there_is_room(void *context) { return bus_has_room(context); }
 
 /* Sleeps once for room: 0 to look again. */
 static int sleep_for_room(struct poster *p, int64_t deadline, bool indefinitely, int64_t *nap,
                           const _Atomic bool *cancelled) {
-    const struct bus_listener *l = listener_at(&p->bus, p->blocker);
-    bool own = l && participant_owns(p->me, get_acquire(&l->seat.holder)); /* listener_take() */
-    if (own && indefinitely && p->bus.patience == PATIENCE_UNLIMITED) return IPCHEAP_OWN_LISTENER;
+    if (indefinitely && is_own_fault(p)) return IPCHEAP_OWN_LISTENER;
     struct waiting w = {p->blocker, WAITS_FOR_ROOM, there_is_room, p, cancelled};
     return writer_sleep(p, &w, deadline, nap);
 }
@@ -296,8 +308,8 @@ int ipcheap_wait_room(ipcheap_heap *heap, const ipcheap_channel *channel, int64_
 }
 
 /* Sleeps once for the turn: 0 to look again. */
-static int sleep_for_turn(struct ipcheap_broadcast *b, int64_t deadline, int64_t *nap) {
-    struct poster *p = &b->poster;
+static int sleep_for_turn(struct poster *p, int64_t deadline, int64_t *nap,
+                          const _Atomic bool *cancelled) {
     struct bus_root *root = p->bus.root;
     int error = bus_enter(p->me, &p->bus, p->incarnation);
     if (error) return error;
@@ -309,7 +321,7 @@ static int sleep_for_turn(struct ipcheap_broadcast *b, int64_t deadline, int64_t
     if (over) return 0;
     int64_t left = os_remaining(deadline);
     if (left == 0) return IPCHEAP_TIMED_OUT;
-    if (b->cancelled) return IPCHEAP_INTERRUPTED;
+    if (*cancelled) return IPCHEAP_INTERRUPTED;
     int64_t span = (int64_t)least((uint64_t)left, (uint64_t)*nap);
     int result = os_futex_wait(&root->turn_wake, seen, span);
     if (result == IPCHEAP_TIMED_OUT) *nap = (int64_t)least(2 * (uint64_t)*nap, LONGEST_NAP);
@@ -317,21 +329,22 @@ static int sleep_for_turn(struct ipcheap_broadcast *b, int64_t deadline, int64_t
 }
 
 int ipcheap_wait_turn(ipcheap_broadcast *b, int64_t timeout_ns) {
-    struct poster *p = &b->poster;
+    struct poster p = b->poster;
     int64_t deadline = os_deadline(timeout_ns), nap = FIRST_NAP;
-    for (;;) {
-        int room = bus_check_room(p);
+    int error = participant_current(p.me->heap, &p.me); /* it may be another thread that waits */
+    while (!error) {
+        int room = bus_check_room(&p);
         if (room && room != IPCHEAP_WOULD_BLOCK) return room;
-        int error = bus_enter(p->me, &p->bus, p->incarnation);
+        error = bus_enter(p.me, &p.bus, p.incarnation);
         if (error) return error;
-        uint64_t turn = get_acquire(&p->bus.root->turn); /* pairs with turn_end() */
-        bool ours = !turn || turn_is_over(&p->bus, turn);
-        bus_leave(p->me);
+        uint64_t turn = get_acquire(&p.bus.root->turn); /* pairs with turn_end() */
+        bool ours = !turn || turn_is_over(&p.bus, turn);
+        bus_leave(p.me);
         if (!room && ours) return 0;
-        error = room ? sleep_for_room(p, deadline, timeout_ns < 0, &nap, &b->cancelled)
-                     : sleep_for_turn(b, deadline, &nap);
-        if (error) return error;
+        error = room ? sleep_for_room(&p, deadline, timeout_ns < 0, &nap, &b->cancelled)
+                     : sleep_for_turn(&p, deadline, &nap, &b->cancelled);
     }
+    return error;
 }
 
 /* A listener that is waited for. */

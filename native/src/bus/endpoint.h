@@ -18,7 +18,8 @@ struct listener {
     uint64_t position; /* the next to receive */
     uint64_t received;
     uint64_t lost;      /* in all; */
-    uint64_t lost_last; /* what the last MESSAGES_LOST was about */
+    uint64_t lost_news; /* those that no MESSAGES_LOST has told of yet; */
+    uint64_t lost_last; /* what the last one was about */
     ipcheap_listen_options wanted;
     ipcheap_listener_statistics last; /* as it closed */
     /* Hold words: see holds.h. */

@@ -17,7 +17,7 @@ bool listener_can_go_on(const ipcheap_endpoint *endpoint) {
     const struct listener *e = (const struct listener *)endpoint;
     uint64_t word = get_acquire(bus_slot(&e->bus, e->position)); /* pairs with post_once() */
     return slot_laps_past(&e->bus, e->position, word) >= 0 ||
-           get(&e->bus.root->floor) > e->position;
+           get(&e->bus.root->floor) > e->position || e->lost_news;
 }
 
 /* Goes on where the floor is: writers have gone on without it. Returns how many messages are lost. */
@@ -45,6 +45,7 @@ static uint64_t skip_lost(struct listener *e) {
  */
 static int hold_next(struct listener *e, uint32_t number, struct message *m) {
     for (;;) {
+        if (UNLIKELY(e->lost_news != 0)) return IPCHEAP_MESSAGES_LOST;
         uint64_t word = get_acquire(bus_slot(&e->bus, e->position)); /* pairs with post_once() */
         int64_t past = slot_laps_past(&e->bus, e->position, word);
         if (past < 0 && LIKELY(get(&e->bus.root->floor) <= e->position))
@@ -62,10 +63,22 @@ static int hold_next(struct listener *e, uint32_t number, struct message *m) {
         }
         if (endpoint_is_over(&e->base)) return endpoint_why_not(&e->base);
         uint64_t lost = skip_lost(e);
-        if (!lost || e->lossy) continue;
-        e->lost_last = lost;
-        return IPCHEAP_MESSAGES_LOST;
+        if (!e->lossy) e->lost_news += lost;
     }
+}
+
+/* Returns what a call returns to its caller, who is told of what was lost. */
+static int64_t told(struct listener *e, int64_t result) {
+    if (LIKELY(result != IPCHEAP_MESSAGES_LOST)) return result;
+    e->lost_last = e->lost_news;
+    e->lost_news = 0;
+    return result;
+}
+
+void ipcheap_listener_tell_again(ipcheap_endpoint *endpoint) {
+    if (endpoint->role >> 1 != IPCHEAP_BUS) return;
+    struct listener *e = listener_of(endpoint);
+    e->lost_news += e->lost_last;
 }
 
 /* Moves past a message that is held, or returns why the bus has come to its end. */
@@ -139,7 +152,20 @@ static int try_receive(ipcheap_endpoint *endpoint, ipcheap_record *record) {
     do error = receive_one(e, record);
     while (UNLIKELY(endpoint->bell != NULL) && bell_settle(endpoint) &&
            error == IPCHEAP_WOULD_BLOCK);
-    return error;
+    return (int)told(e, error);
+}
+
+static int64_t receive_many(ipcheap_endpoint *endpoint, ipcheap_record *records, size_t limit) {
+    struct listener *e = listener_of(endpoint);
+    int error = listener_check(endpoint);
+    if (UNLIKELY(error)) return error;
+    size_t done = 0;
+    while (!error && done < limit) {
+        error = receive_one(e, &records[done]);
+        done += !error;
+    }
+    bell_settle(endpoint);
+    return done || error == IPCHEAP_WOULD_BLOCK ? (int64_t)done : told(e, error);
 }
 
 /* Looks at the next message as receiving it would, and gives it back. */
@@ -158,7 +184,7 @@ static int peek(ipcheap_endpoint *endpoint, uint64_t *nbytes, uint32_t *form) {
         hold_end(endpoint->me, &e->bus, hold_at(e, word), &m);
     }
     word_return(e, word, true);
-    if (error) return error;
+    if (error) return (int)told(e, error);
     *nbytes = record.nbytes;
     *form = record.form;
     return 0;
@@ -195,7 +221,7 @@ static int64_t receive_copies(ipcheap_endpoint *endpoint, ipcheap_taker *take, v
     }
     word_return(e, word, true);
     bell_settle(endpoint);
-    return done || got == IPCHEAP_WOULD_BLOCK ? (int64_t)done : got;
+    return done || got == IPCHEAP_WOULD_BLOCK ? (int64_t)done : told(e, got);
 }
 
 /* Returns how many messages are there for it. */
@@ -381,6 +407,7 @@ void message_taken(ipcheap_record *record) {
 
 const struct receiving listener_receiving = {
     .receive = try_receive,
+    .receive_many = receive_many,
     .peek = peek,
     .receive_copies = receive_copies,
     .pending = pending,

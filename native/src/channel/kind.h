@@ -43,6 +43,7 @@ static inline bool owned_by_dead(const struct recovery *r, uint64_t tag) {
 struct receiving {
     /* The calls of that name: ipcheap_try_receive() and so on. */
     int (*receive)(ipcheap_endpoint *e, ipcheap_record *record);
+    int64_t (*receive_many)(ipcheap_endpoint *e, ipcheap_record *records, size_t limit);
     int (*peek)(ipcheap_endpoint *e, uint64_t *nbytes, uint32_t *form);
     int64_t (*receive_copies)(ipcheap_endpoint *e, ipcheap_taker *take, void *context,
                               size_t limit);

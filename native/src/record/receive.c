@@ -113,17 +113,15 @@ int ipcheap_peek(ipcheap_endpoint *endpoint, uint64_t *nbytes, uint32_t *form) {
 int64_t ipcheap_try_receive_many(ipcheap_endpoint *endpoint, ipcheap_record *records,
                                  size_t limit) {
     struct record_endpoint *e = record_endpoint(endpoint);
-    const struct receiving *foreign = endpoint->kind->receiving;
-    int error = foreign ? 0 : receiver_check(e);
+    if (UNLIKELY(endpoint->kind->receiving != NULL))
+        return endpoint->kind->receiving->receive_many(endpoint, records, limit);
+    int error = receiver_check(e);
     if (UNLIKELY(error)) return error;
     size_t done = 0;
     while (!error && done < limit) {
-        error = UNLIKELY(foreign != NULL) ? foreign->receive(endpoint, &records[done])
-                                          : receive_one(e, &records[done]);
+        error = receive_one(e, &records[done]);
         done += !error;
     }
-    if (UNLIKELY(foreign != NULL))
-        return done || error == IPCHEAP_WOULD_BLOCK ? (int64_t)done : error;
     bell_settle(&e->base);
     if (!done && error == IPCHEAP_WOULD_BLOCK) make_way(e);
     if (done || error == IPCHEAP_WOULD_BLOCK) return (int64_t)done;

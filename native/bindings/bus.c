@@ -1,0 +1,302 @@
+/* bus.c - the Python type of buses, to which any thread posts. */
+#include "gil.h"
+#include "types.h"
+
+#include "endpoint.h"
+
+/* How long a broadcast waits before Python does the waiting: it runs signal handlers between. */
+#define FIRST_LOOK (INT64_C(500) * 1000 * 1000)
+
+typedef struct py_bus {
+    PyObject_HEAD
+    PyObject *memory; /* the heap's MemoryCore; NULL until _bind() */
+    ipcheap_channel channel;
+} py_bus;
+
+static const char *const data_and_timeout[] = {"data", "timeout", NULL};
+static const char *const record_and_timeout[] = {"record", "timeout", NULL};
+static const char *const buffers_and_timeout[] = {"buffers", "timeout", NULL};
+
+static ipcheap_heap *heap_of(const py_bus *self) {
+    return self->memory ? ((py_memory *)self->memory)->heap : NULL;
+}
+
+/* _bind(memory, index, incarnation, kind, shape): says which bus it is. */
+static PyObject *bus_bind(PyObject *object, PyObject *arguments) {
+    py_bus *self = (py_bus *)object;
+    PyObject *memory;
+    unsigned long long shape;
+    ipcheap_channel channel;
+    if (!PyArg_ParseTuple(arguments, "OIIIK", &memory, &channel.index, &channel.incarnation,
+                          &channel.kind, &shape))
+        return NULL;
+    if (!PyObject_TypeCheck(memory, (PyTypeObject *)memory_type())) {
+        PyErr_SetString(PyExc_TypeError, "not a MemoryCore");
+        return NULL;
+    }
+    channel.shape = shape;
+    PyObject *before = self->memory;
+    self->channel = channel;
+    self->memory = Py_NewRef(memory);
+    Py_XDECREF(before);
+    Py_RETURN_NONE;
+}
+
+/* Bytes ---------------------------------------------------------------------------------- */
+
+/* Posts a copy, in a broadcast or by itself: 0 or an error. A long copy is made without the GIL. */
+static int post_plain(const py_bus *self, ipcheap_broadcast *broadcast, const ipcheap_bytes *plain,
+                      int64_t timeout_ns, uint64_t *position) {
+    ipcheap_heap *heap = heap_of(self);
+    int error, is_long = plain->nbytes >= LONG_COPY;
+    if (!heap) return IPCHEAP_HEAP_CLOSED;
+    if (!is_long)
+        return broadcast
+                   ? keeping_try_broadcast(broadcast, plain->data, plain->nbytes, timeout_ns)
+                   : keeping_try_post(heap, &self->channel, plain->data, plain->nbytes, position);
+    ipcheap_channel channel = self->channel;
+    PyThreadState *state = PyEval_SaveThread();
+    if (broadcast)
+        error = ipcheap_try_broadcast(broadcast, plain->data, plain->nbytes, timeout_ns);
+    else
+        error = ipcheap_try_post(heap, &channel, plain->data, plain->nbytes, position);
+    if (error == IPCHEAP_SYSTEM) note_errno();
+    PyEval_RestoreThread(state);
+    return error;
+}
+
+static int post_bytes(const py_bus *self, ipcheap_broadcast *broadcast, PyObject *data,
+                      int64_t timeout_ns, uint64_t *position) {
+    py_bytes bytes;
+    int error = bytes_open(&bytes, data);
+    if (error) return error;
+    error = post_plain(self, broadcast, &bytes.plain, timeout_ns, position);
+    bytes_close(&bytes);
+    return error;
+}
+
+static PyObject *position_or_error(uint64_t position, int error) {
+    return error ? PyLong_FromLong(error) : PyLong_FromUnsignedLongLong(position);
+}
+
+static PyObject *bus_post(PyObject *self, PyObject *const *given, Py_ssize_t count,
+                          PyObject *names) {
+    PyObject *arguments[2];
+    uint64_t position;
+    if (arguments_of(given, count, names, data_and_timeout, 1, arguments)) return NULL;
+    int error = post_bytes((py_bus *)self, NULL, arguments[0], 0, &position);
+    if (!error) return PyLong_FromUnsignedLongLong(position);
+    return PyObject_CallMethod(self, "_post_later", "iOO", error, arguments[0],
+                               or_none(arguments[1]));
+}
+
+/* For callers that do their own waiting: the position, or the error, which is negative. */
+static PyObject *bus_attempt_bytes(PyObject *self, PyObject *data) {
+    uint64_t position;
+    int error = post_bytes((py_bus *)self, NULL, data, 0, &position);
+    return position_or_error(position, error);
+}
+
+/*
+ * Posts copies of all objects of an iterable. When one does not go, `_await_room()` waits for room and
+ * returns the deadline, or raises.
+ */
+static PyObject *post_all(py_bus *self, PyObject *list, PyObject *timeout, Py_ssize_t *done) {
+    Py_ssize_t total = PyList_Size(list);
+    PyObject *deadline = Py_NewRef(Py_None);
+    uint64_t position;
+    while (deadline && *done < total) {
+        PyObject *data = PyList_GetItem(list, *done);
+        int error = post_bytes(self, NULL, data, 0, &position);
+        if (!error) {
+            if (++*done % PY_BATCH == 0 && PyErr_CheckSignals() != 0) Py_CLEAR(deadline);
+            continue;
+        }
+        PyObject *next = PyObject_CallMethod((PyObject *)self, "_await_room", "iOOO", error, data,
+                                             timeout, deadline);
+        Py_DECREF(deadline);
+        deadline = next;
+    }
+    return deadline;
+}
+
+static PyObject *bus_post_many(PyObject *self, PyObject *const *given, Py_ssize_t count,
+                               PyObject *names) {
+    PyObject *arguments[2];
+    Py_ssize_t done = 0;
+    if (arguments_of(given, count, names, buffers_and_timeout, 1, arguments)) return NULL;
+    PyObject *list = PySequence_List(arguments[0]);
+    PyObject *ended = list ? post_all((py_bus *)self, list, or_none(arguments[1]), &done) : NULL;
+    Py_XDECREF(list);
+    if (!ended) return fail_with_done(done);
+    Py_DECREF(ended);
+    return PyLong_FromSsize_t(done);
+}
+
+/* Records -------------------------------------------------------------------------------- */
+
+static int post_core(const py_bus *self, ipcheap_broadcast *broadcast, ipcheap_record *record,
+                     int64_t timeout_ns, uint64_t *position) {
+    if (broadcast) return keeping_try_broadcast_record(broadcast, record, timeout_ns);
+    return keeping_try_post_record(heap_of(self), &self->channel, record, position);
+}
+
+/* Posts a record; after an error it is one of its own handle, which its views and arrays use. */
+static int post_record(const py_bus *self, ipcheap_broadcast *broadcast, PyObject *object,
+                       int64_t timeout_ns, uint64_t *position) {
+    enum fate before;
+    ipcheap_heap *heap = heap_of(self);
+    if (!heap) return IPCHEAP_HEAP_CLOSED;
+    int error = record_begin_sending(object, heap, &before);
+    if (error) return error;
+    py_record *record = (py_record *)object;
+    int other = record->heap != heap;
+    if (other) error = keeping_adopt(heap, record->heap, &record->core);
+    if (!error) error = post_core(self, broadcast, &record->core, timeout_ns, position);
+    if (other && error) keeping_adopt(record->heap, heap, &record->core);
+    record_end_sending(object, !error, before);
+    return error;
+}
+
+static PyObject *bus_post_record(PyObject *self, PyObject *const *given, Py_ssize_t count,
+                                 PyObject *names) {
+    PyObject *arguments[2];
+    uint64_t position;
+    if (arguments_of(given, count, names, record_and_timeout, 1, arguments)) return NULL;
+    int error = post_record((py_bus *)self, NULL, arguments[0], 0, &position);
+    if (!error) return PyLong_FromUnsignedLongLong(position);
+    return PyObject_CallMethod(self, "_post_record_later", "iOO", error, arguments[0],
+                               or_none(arguments[1]));
+}
+
+static PyObject *bus_attempt(PyObject *self, PyObject *record) {
+    uint64_t position;
+    int error = post_record((py_bus *)self, NULL, record, 0, &position);
+    return position_or_error(position, error);
+}
+
+/* Broadcasts ----------------------------------------------------------------------------- */
+
+/* Posts bytes, or a record, in a broadcast: 0 or an error. */
+static int try_broadcast(const py_bus *self, ipcheap_broadcast *broadcast, PyObject *object,
+                         int is_record, int64_t timeout_ns) {
+    return is_record ? post_record(self, broadcast, object, timeout_ns, NULL)
+                     : post_bytes(self, broadcast, object, timeout_ns, NULL);
+}
+
+/* _try_broadcast(address, object, is_record, timeout_ns): for callers that do their own waiting. */
+static PyObject *bus_try_broadcast(PyObject *self, PyObject *arguments) {
+    PyObject *address, *object;
+    int is_record;
+    long long timeout_ns;
+    if (!PyArg_ParseTuple(arguments, "OOpL", &address, &object, &is_record, &timeout_ns))
+        return NULL;
+    ipcheap_broadcast *broadcast = PyLong_AsVoidPtr(address);
+    if (PyErr_Occurred()) return NULL;
+    return PyLong_FromLong(
+        try_broadcast((py_bus *)self, broadcast, object, is_record, timeout_ns));
+}
+
+/*
+ * _broadcast_now(object, is_record): the short way of a broadcast without a timeout. Returns its position
+ * and to how many it was owed if all of these have released it within a moment; otherwise the address of
+ * the broadcast, which has posted, or the error of one that has not.
+ */
+static PyObject *bus_broadcast_now(PyObject *object, PyObject *arguments) {
+    py_bus *self = (py_bus *)object;
+    PyObject *what;
+    int is_record;
+    ipcheap_broadcast *broadcast;
+    ipcheap_broadcast_report report;
+    if (!PyArg_ParseTuple(arguments, "Op", &what, &is_record)) return NULL;
+    int error = heap_of(self) ? ipcheap_broadcast_begin(heap_of(self), &self->channel, &broadcast)
+                              : IPCHEAP_HEAP_CLOSED;
+    if (error) return PyLong_FromLong(error);
+    error = try_broadcast(self, broadcast, what, is_record, -1);
+    if (error) {
+        ipcheap_broadcast_end(broadcast);
+        return PyLong_FromLong(error);
+    }
+    PyThreadState *state = PyEval_SaveThread();
+    error = ipcheap_await_releases(broadcast, FIRST_LOOK);
+    PyEval_RestoreThread(state);
+    ipcheap_broadcast_describe(broadcast, &report);
+    if (error || report.released != report.listeners) return PyLong_FromVoidPtr(broadcast);
+    ipcheap_broadcast_end(broadcast);
+    return Py_BuildValue("(KK)", (unsigned long long)report.position,
+                         (unsigned long long)report.listeners);
+}
+
+/* The type ------------------------------------------------------------------------------- */
+
+static PyObject *bus_allocate(PyObject *self, PyObject *const *given, Py_ssize_t count,
+                              PyObject *names) {
+    static const char *const nbytes_only[] = {"nbytes", NULL};
+    PyObject *nbytes;
+    if (arguments_of(given, count, names, nbytes_only, 1, &nbytes)) return NULL;
+    PyObject *memory = ((py_bus *)self)->memory;
+    if (memory) return memory_allocate(memory, nbytes);
+    PyErr_SetString(PyExc_TypeError, "a bus is made by Heap.add_bus()");
+    return NULL;
+}
+
+static void bus_dealloc(PyObject *object) {
+    Py_XDECREF(((py_bus *)object)->memory);
+    give_back(object);
+}
+
+PyDoc_STRVAR(allocate_text,
+             "allocate_record($self, /, nbytes)\n--\n\n"
+             "Return a record of `nbytes` bytes, not initialised; HeapFull if there is no room.");
+PyDoc_STRVAR(post_text,
+             "post($self, /, data, timeout=None)\n--\n\n"
+             "Post a copy of a bytes-like object; return its position, which counts from 0.\n\n"
+             "It is published when the call returns. Waits `timeout` seconds for room in the log,\n"
+             "None indefinitely; then TimeoutError names the listener that is in the way. HeapFull\n"
+             "if there is no room for the copy, TypeError for what has no buffer. RecordError if "
+             "the\n"
+             "listener in the way is one of this thread's, and there is no timeout or patience.");
+PyDoc_STRVAR(post_record_text,
+             "post_record($self, /, record, timeout=None)\n--\n\n"
+             "Post a record, not a copy, and return its position; it is then dead.\n\n"
+             "It may have been allocated or received on any channel of this heap. Waits and\n"
+             "raises as `post` does; RecordError for one that was freed or sent, or is of another\n"
+             "heap. After an exception the record is still the caller's.");
+PyDoc_STRVAR(post_many_text,
+             "post_many($self, /, buffers, timeout=None)\n--\n\n"
+             "Post copies of all of these bytes-like objects, in order, and return how many they "
+             "were.\n\n"
+             "Waits `timeout` seconds for room for all of them, None indefinitely. Otherwise it\n"
+             "raises as `post` does; the exception has an attribute `done`: how many were posted,\n"
+             "in order. Messages of other writers may stand between them.");
+
+PyObject *bus_type(void) {
+    static PyObject *_Atomic type;
+    static PyMethodDef methods[] = {
+        {"allocate_record", NAMED(bus_allocate), allocate_text},
+        {"post", NAMED(bus_post), post_text},
+        {"post_record", NAMED(bus_post_record), post_record_text},
+        {"post_many", NAMED(bus_post_many), post_many_text},
+        {"_bind", bus_bind, METH_VARARGS,
+         SIGNATURE("_bind($self, memory, index, incarnation, kind, shape, /)")},
+        {"_attempt", bus_attempt, METH_O, SIGNATURE("_attempt($self, record, /)")},
+        {"_attempt_bytes", bus_attempt_bytes, METH_O, SIGNATURE("_attempt_bytes($self, data, /)")},
+        {"_try_broadcast", bus_try_broadcast, METH_VARARGS,
+         SIGNATURE("_try_broadcast($self, address, what, is_record, timeout_ns, /)")},
+        {"_broadcast_now", bus_broadcast_now, METH_VARARGS,
+         SIGNATURE("_broadcast_now($self, what, is_record, /)")},
+        {NULL, NULL, 0, NULL},
+    };
+    static PyType_Slot slots[] = {
+        {Py_tp_dealloc, (void *)bus_dealloc},
+        {Py_tp_methods, methods},
+        {0, NULL},
+    };
+    static PyType_Spec spec = {
+        .name = "ipcheap._core.BusCore",
+        .basicsize = sizeof(py_bus),
+        .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+        .slots = slots,
+    };
+    return make_type(&type, &spec);
+}
