@@ -115,7 +115,9 @@ typedef struct ipcheap_sysv {
     int32_t id;
     int32_t key;
     uint32_t uid;     /* the user ID of the owner */
+    uint32_t gid;     /* the ID of its group */
     uint32_t creator; /* the user ID of the creator */
+    uint32_t mode;    /* permission bits */
     uint64_t bytes;   /* of a segment; of a semaphore set: how many semaphores it has */
 } ipcheap_sysv;
 
@@ -143,6 +145,17 @@ IPCHEAP_API int ipcheap_unlock_creation(int fd);
  * not 0, otherwise by its id. SYSTEM with errno if there is none, or none that may be read.
  */
 IPCHEAP_API int ipcheap_find_sysv(int semaphore, int by_key, int number, ipcheap_sysv *found);
+/*
+ * Gives the System V object `wanted->id` the owner, group and mode of `wanted`. SYSTEM with errno if
+ * the caller is neither its owner, nor its creator, nor root.
+ */
+IPCHEAP_API int ipcheap_permit_sysv(int semaphore, const ipcheap_sysv *wanted);
+/*
+ * Lets those processes ring the pipe of a descriptor that may open the heap's file. If the user
+ * `from` owns the pipe, the pipe is given to the owner of the file. `pipe` may be opened with O_PATH.
+ * SYSTEM with errno if the caller is neither the owner of the pipe nor root.
+ */
+IPCHEAP_API int ipcheap_permit_pipe(int pipe, int file, uint32_t from);
 /*
  * Writes what the file of a POSIX semaphore contains whose value is 0, and returns its length in
  * bytes; BAD_VALUE if there is no room for so many.

@@ -333,8 +333,19 @@ int os_sysv_find(bool semaphore, bool by_key, int number, struct os_sysv *found)
     }
     const struct ipc_perm *of = semaphore ? &set.sem_perm : &segment.shm_perm;
     *found = (struct os_sysv){.id = id, .key = of->__key, .uid = of->uid, .creator = of->cuid};
+    found->gid = of->gid;
+    found->mode = of->mode & 0777;
     found->bytes = semaphore ? set.sem_nsems : segment.shm_segsz;
     return 0;
+}
+
+int os_sysv_permit(bool semaphore, int id, uint32_t uid, uint32_t gid, uint32_t mode) {
+    struct ipc_perm wanted = {.uid = uid, .gid = gid, .mode = (mode_t)mode};
+    struct shmid_ds segment = {.shm_perm = wanted}; /* nothing else is taken from these two */
+    struct semid_ds set = {.sem_perm = wanted};
+    int error = semaphore ? semctl(id, 0, IPC_SET, (union semctl_argument){.set = &set})
+                          : shmctl(id, IPC_SET, &segment);
+    return error ? IPCHEAP_SYSTEM : 0;
 }
 
 /* The segment */

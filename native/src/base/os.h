@@ -110,11 +110,13 @@ int os_sysv_post(int id);
 /* A System V object; `key` is of the process's IPC namespace, the user IDs of its user namespace. */
 struct os_sysv {
     int id, key;
-    uint32_t uid, creator;
+    uint32_t uid, gid, creator, mode;
     uint64_t bytes; /* of a segment; of a semaphore set: how many it has */
 };
 /* Looks for a segment or a semaphore set, by its key or by its id, and attaches to nothing. */
 int os_sysv_find(bool semaphore, bool by_key, int number, struct os_sysv *found);
+/* Gives a segment or a semaphore set that owner, group and mode: for its owner, creator and root. */
+int os_sysv_permit(bool semaphore, int id, uint32_t uid, uint32_t gid, uint32_t mode);
 
 /* The segment ------------------------------------------------------------------------ */
 void os_close(int fd);

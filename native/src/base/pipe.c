@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/posix_acl.h>
+#include <linux/posix_acl_xattr.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,13 +12,14 @@
 #include <sys/inotify.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "base/descriptor.h"
 #include "base/fault.h"
 #include "base/os.h"
 
-enum { DUE_MS = 1 };
+enum { DUE_MS = 1, MOST_CHANGES = 8 };
 
 /* Computes the path of a pipe beside that file; returns false if the file has no path any more. */
 static bool path_beside(int file, uint64_t suffix, char path[PATH_MAX]) {
@@ -37,17 +40,71 @@ static int open_again(int fd) {
     return FAULT(EMFILE) ? -1 : above_standard(open(link, O_RDWR | O_NONBLOCK | O_CLOEXEC));
 }
 
+/* Rights ---------------------------------------------------------------------------------- */
+
+#define ACCESS_LIST "system.posix_acl_access"
+#define NO_ID UINT32_MAX
+
+static bool are_same_rights(const struct stat *a, const struct stat *b) {
+    return ((a->st_mode ^ b->st_mode) & 0666) == 0 && a->st_uid == b->st_uid &&
+           a->st_gid == b->st_gid;
+}
+
+/* Sets a list of access: the pipe's owner, and those whom the file lets in. False if it cannot. */
+static bool set_list(const char *link, const struct stat *file) {
+    uint16_t owner = (uint16_t)(file->st_mode >> 6 & 6);
+    uint16_t group = (uint16_t)(file->st_mode >> 3 & 6);
+    uint16_t others = (uint16_t)(file->st_mode & 6);
+    struct {
+        struct posix_acl_xattr_header header;
+        struct posix_acl_xattr_entry entries[6]; /* the order is the kernel's */
+    } list = {
+        {POSIX_ACL_XATTR_VERSION},
+        {{ACL_USER_OBJ, 6, NO_ID},
+         {ACL_USER, owner, file->st_uid},
+         {ACL_GROUP_OBJ, others, NO_ID},
+         {ACL_GROUP, group, file->st_gid},
+         {ACL_MASK, 6, NO_ID},
+         {ACL_OTHER, others, NO_ID}},
+    };
+    return setxattr(link, ACCESS_LIST, &list, sizeof list, 0) == 0;
+}
+
+int os_pipe_permit(int pipe, int file, uint32_t from) {
+    char link[64];
+    struct stat now, wanted;
+    if (fstat(pipe, &now) || fstat(file, &wanted)) return IPCHEAP_SYSTEM;
+    if (are_same_rights(&now, &wanted)) return 0;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", pipe); /* `pipe` may be no way to change it */
+    /* The mode before the owner: afterwards we may not be allowed to. */
+    removexattr(link, ACCESS_LIST);
+    if (chmod(link, wanted.st_mode & 0666)) return IPCHEAP_SYSTEM;
+    bool gives = now.st_uid == from && now.st_uid != wanted.st_uid;
+    if (chown(link, (uid_t)-1, wanted.st_gid) == 0) now.st_gid = wanted.st_gid;
+    if (gives && chown(link, wanted.st_uid, (gid_t)-1) == 0) now.st_uid = wanted.st_uid;
+    bool belongs = now.st_uid == wanted.st_uid && now.st_gid == wanted.st_gid;
+    return belongs || set_list(link, &wanted) ? 0 : IPCHEAP_SYSTEM;
+}
+
+/* What changes the file's rights later sees the pipe, and changes those of the pipe. */
+static void permit(int fd, int file) {
+    struct stat before = {0}, after;
+    for (int i = 0; i < MOST_CHANGES && fstat(file, &after) == 0; i++) {
+        if (are_same_rights(&before, &after)) return;
+        before = after;
+        os_pipe_permit(fd, file, (uint32_t)geteuid());
+    }
+}
+
+/* Making ---------------------------------------------------------------------------------- */
+
 static int make_named(int file, const char *path) {
-    struct stat status;
-    if (fstat(file, &status)) return -1;
-    mode_t mode = status.st_mode & 0666;
     remove_pipe(path);
-    if (FAULT(ENOSPC) || mkfifo(path, mode)) return -1;
+    if (FAULT(ENOSPC) || mkfifo(path, 0600)) return -1;
     int flags = O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW;
     int fd = FAULT(EMFILE) ? -1 : above_standard(open(path, flags));
     if (fd >= 0) {
-        /* A process that may open the heap may ring; by its group only if we are in that group. */
-        if (fchown(fd, (uid_t)-1, status.st_gid) || fchmod(fd, mode)) {}
+        permit(fd, file);
         return fd;
     }
     int error = errno;

@@ -17,6 +17,12 @@ int os_pipe_make(int file, uint64_t suffix, uint64_t *inode);
 /* Opens a pipe that process `pid` made and has open as descriptor `fd`. */
 int os_pipe_open(int file, uint64_t suffix, uint32_t pid, int fd, uint64_t inode);
 void os_pipe_remove(int file, uint64_t suffix);
+/*
+ * Lets those processes open a pipe that may open the file. The pipe gets the file's mode, its group,
+ * and its owner if it belongs to `from`, as far as this process may give it away. The rest is done by
+ * a list of access (ACL). `pipe` may be a descriptor that is only a path.
+ */
+int os_pipe_permit(int pipe, int file, uint32_t from);
 /* Makes the pipe readable. */
 void os_pipe_ring(int fd);
 /* Empties the pipe; returns true if it was not empty. */

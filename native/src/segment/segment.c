@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/pipe.h"
 #include "base/timing.h"
 #include "segment/clock.h"
 #include "segment/file.h"
@@ -85,10 +86,20 @@ int ipcheap_find_sysv(int semaphore, int by_key, int number, ipcheap_sysv *found
         .id = seen.id,
         .key = seen.key,
         .uid = seen.uid,
+        .gid = seen.gid,
         .creator = seen.creator,
+        .mode = seen.mode,
         .bytes = seen.bytes,
     };
     return 0;
+}
+
+int ipcheap_permit_sysv(int semaphore, const ipcheap_sysv *wanted) {
+    return os_sysv_permit(semaphore != 0, wanted->id, wanted->uid, wanted->gid, wanted->mode);
+}
+
+int ipcheap_permit_pipe(int pipe, int file, uint32_t from) {
+    return os_pipe_permit(pipe, file, from);
 }
 
 int ipcheap_semaphore_bytes(void *bytes, size_t room) {
