@@ -186,6 +186,7 @@ def _describe(name: str, *, copies: bool) -> HeapInfo | None:
         committed=info.committed,
         mode=stat.S_IMODE(status.st_mode),
         uid=status.st_uid,
+        gid=status.st_gid,
         participants=info.participants,
         open=bool(info.open),
         stale=abandoned,

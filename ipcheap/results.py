@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 class HeapInfo:
     """What can be seen of a heap from outside, without becoming a participant.
 
-    Sizes are in bytes. `participants` counts the threads that use it. `open` is true if a process
-    sees its memory, perhaps without a participant: one that inherited it by fork, or has closed it
-    and still has views of static segments. `stale` is true if none does. `created` is in seconds
-    since the epoch. `capacity` and `created` are 0 for a heap that is not ready.
+    Sizes are in bytes. `mode`, `uid` and `gid` are those of its file. `participants` counts the
+    threads that use it. `open` is true if a process sees its memory, perhaps without a participant:
+    one that inherited it by fork, or has closed it and still has views of static segments. `stale`
+    is true if none does. `created` is in seconds since the epoch. `capacity` and `created` are 0
+    for a heap that is not ready.
     """
 
     name: str
@@ -33,6 +34,7 @@ class HeapInfo:
     committed: int
     mode: int
     uid: int
+    gid: int
     participants: int
     open: bool
     stale: bool

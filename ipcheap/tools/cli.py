@@ -127,7 +127,7 @@ def list_heaps(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps([_facts(heap) for heap in heaps], indent=2))
         return 0
-    heads = ("name", "shm", "sem", "capacity", "committed", "used by", "mode", "age", "")
+    heads = ("name", "shm", "sem", "capacity", "committed", "used by", "mode", "owner", "age", "")
     rows = [
         (
             heap.name,
@@ -137,13 +137,14 @@ def list_heaps(arguments: argparse.Namespace) -> int:
             sizes.show(heap.committed),
             "inherited" if heap.open and not heap.participants else str(heap.participants),
             f"{stat.S_IMODE(heap.mode):04o}",
+            doctor.owner_of(heap),
             human_age(time.time() - heap.created),
             "stale" if heap.stale else "",
         )
         for heap in heaps
     ]
     if rows:
-        print_table(heads, rows, "lllrrrlrl")
+        print_table(heads, rows, "lllrrrllrl")
     elif sys.stdout.isatty():
         print("no heaps")
     return 0

@@ -9,7 +9,10 @@ taking it from a dead owner rebuilds the indices. Nothing else changes.
 
 from __future__ import annotations
 
+import contextlib
+import grp
 import os
+import pwd
 import stat
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -147,6 +150,7 @@ def _look_inside(seen: Examination, *, repair: bool) -> Iterator[Finding]:
             "capacity": info.capacity,
             "committed": info.committed,
             "mode": f"{stat.S_IMODE(info.mode):04o}",
+            "owner": owner_of(info),
             "created": info.created,
         }
         if seen.facts["state"] == "copy":
@@ -261,6 +265,16 @@ def as_json(seen: Examination) -> dict[str, Any]:
         "findings": [asdict(finding) for finding in seen.findings],
         "recovery": asdict(seen.recovery) if seen.recovery else None,
     }
+
+
+def owner_of(info: ipcheap.HeapInfo) -> str:
+    """Return the owner and the group of a heap, by name where they have one: "alice:video"."""
+    user, group = str(info.uid), str(info.gid)
+    with contextlib.suppress(KeyError):
+        user = pwd.getpwuid(info.uid).pw_name
+    with contextlib.suppress(KeyError):
+        group = grp.getgrgid(info.gid).gr_name
+    return f"{user}:{group}"
 
 
 def who(participant: Participant) -> str:
