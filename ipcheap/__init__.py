@@ -69,6 +69,7 @@ from .stream import Stream, StreamReader, StreamWriter
 TYPE_CHECKING = False  # type checkers know this name; importing typing takes longer than all this
 if TYPE_CHECKING:
     from ._outside import heaps
+    from ._permissions import chmod, chown
     from ._sealed import Sealed, sealed
     from .codec import Codec
     from .listener import Listener
@@ -154,6 +155,8 @@ __all__ = [
     "WrongProcess",
     "WrongThread",
     "__version__",
+    "chmod",
+    "chown",
     "heaps",
     "sealed",
     "unlink",
@@ -185,6 +188,8 @@ _LATER = {
     "StoreStatistics": "results",
     "StoreWriterStatistics": "results",
     "StreamStatistics": "results",
+    "chmod": "_permissions",
+    "chown": "_permissions",
     "cli": "tools.cli",  # a module itself, which was here before
     "heaps": "_outside",
     "sealed": "_sealed",

@@ -215,15 +215,23 @@ def make_file(path: str, name: str) -> int:
 
 def remove_pipes(name: str) -> None:
     """Remove the pipes beside the file of a heap: native/src/base/pipe.h."""
+    for path, _ in pipes(name):
+        _remove_pipe(path)
+
+
+def pipes(name: str) -> list[tuple[str, int]]:
+    """Return what may be pipes beside the file of a heap: their paths and the suffixes of these."""
     folder, file = os.path.split(path_of(name))
     try:
         files = os.listdir(folder or ".")
     except FileNotFoundError:
-        return
+        return []
+    found = []
     for entry in files:
         stem, _, suffix = entry.rpartition("~")
         if stem == file and suffix and _HEX.issuperset(suffix):
-            _remove_pipe(os.path.join(folder, entry))
+            found.append((os.path.join(folder, entry), int(suffix, 16)))
+    return found
 
 
 def _remove_pipe(path: str) -> None:
@@ -276,15 +284,34 @@ def _remove_sysv(what: str, path: str, inode: int, owner: int, **number: int) ->
         return
     if found is None or found.key == 0:
         return  # removed: it has lost its key, and is there only for those who are attached
-    it = f"the System V {what} with key {found.key:#x} and id {found.id}"
-    if owner not in (found.uid, found.creator):
-        leave(it, f"it belongs to user {found.uid}, and {path}, which names it, to user {owner}")
-    elif found.key >> 16 != _hash_of(inode):
-        leave(it, f"it was not made for {path}, which names it")
-    elif what == "segment" and not _is_segment_of(found.id, inode):
-        leave(it, f"it contains something else than the heap of {path}, which names it")
+    why = why_not_sysv(what, found, path, inode, owner)
+    if why:
+        leave(label_of_sysv(what, found), why)
     else:
         _remove_sysv_by_id(what, int(found.id), path)
+
+
+def label_of_sysv(what: str, found: CData) -> str:
+    """Return the words by which messages name a System V object."""
+    return f"the System V {what} with key {found.key:#x} and id {found.id}"
+
+
+def why_not_sysv(what: str, found: CData, path: str, inode: int, *owners: int) -> str:
+    """Return why a System V object is not that of the heap whose file has that inode; "" if it is.
+
+    `owners` are the users that it may belong to: the first is the owner of the file.
+    """
+    if not {found.uid, found.creator}.intersection(owners):
+        return _not_owned(found.uid, path, owners[0])
+    if found.key >> 16 != _hash_of(inode):
+        return f"it was not made for {path}, which names it"
+    if what == "segment" and not _is_segment_of(found.id, inode):
+        return f"it contains something else than the heap of {path}, which names it"
+    return ""
+
+
+def _not_owned(uid: int, path: str, owner: int) -> str:
+    return f"it belongs to user {uid}, and {path}, which names it, to user {owner}"
 
 
 def _is_segment_of(shmid: int, inode: int) -> bool:
@@ -373,13 +400,14 @@ def has_sysv_semaphore(semaphore: int, inode: int) -> bool:
     return found is not None and found.key >> 16 == _hash_of(inode)
 
 
-def _semaphore_path(name: str) -> str:
+def semaphore_path(name: str) -> str:
+    """Return the path of the file of a POSIX semaphore."""
     return f"{SHM_FOLDER}/sem.{name[1:]}"
 
 
 def has_posix_semaphore(name: str) -> bool:
     """Whether there is a POSIX semaphore of that name."""
-    return os.path.lexists(_semaphore_path(name))
+    return os.path.lexists(semaphore_path(name))
 
 
 def _make_posix_semaphore(name: str, mode: int) -> None:
@@ -392,7 +420,7 @@ def _make_posix_semaphore(name: str, mode: int) -> None:
 
     content = ffi.new("char[]", _SEMAPHORE_ROOM)
     length = lib.ipcheap_semaphore_bytes(content, _SEMAPHORE_ROOM)
-    path = _semaphore_path(name)
+    path = semaphore_path(name)
     fd = make_file(path, name)
     try:
         _write_all(fd, bytes(ffi.buffer(content, length)), path)
@@ -407,21 +435,30 @@ def remove_posix_semaphore(name: str, status: os.stat_result, path: str) -> None
 
 
 def _remove_posix_semaphore(name: str, path: str, inode: int, owner: int) -> None:
-    it = f"the POSIX semaphore {name!r}"
-    if not _is_bound_name(name, inode):
-        leave(it, f"it was not made for {path}, which names it")
-        return
     try:
-        found = os.lstat(_semaphore_path(name))
+        why = why_not_posix_semaphore(name, path, inode, owner)
     except FileNotFoundError:
         return
-    if not stat.S_ISREG(found.st_mode) or found.st_uid != owner:
-        leave(it, f"it belongs to user {found.st_uid}, and {path}, which names it, to user {owner}")
+    if why:
+        leave(f"the POSIX semaphore {name!r}", why)
         return
     import posix_ipc
 
     with _IfThere(posix_ipc, path):
         posix_ipc.unlink_semaphore(name)
+
+
+def why_not_posix_semaphore(name: str, path: str, inode: int, *owners: int) -> str:
+    """Return why a POSIX semaphore is not that of the heap whose file has that inode; "" if it is.
+
+    `owners` are the users that it may belong to: the first is the owner of the file.
+    """
+    if not _is_bound_name(name, inode):
+        return f"it was not made for {path}, which names it"
+    found = os.lstat(semaphore_path(name))
+    if not stat.S_ISREG(found.st_mode) or found.st_uid not in owners:
+        return _not_owned(found.st_uid, path, owners[0])
+    return ""
 
 
 def _write_all(fd: int, content: bytes, path: str) -> None:

@@ -173,6 +173,28 @@ class Heap(RecordMethods, StaticMethods, StreamMethods, StoreMethods, BusMethods
             _segments.remove_rest(path, self._file, self._shmid, self._info)
             raise
 
+    def chmod(self, mode: int) -> None:
+        """Give all kernel objects of this heap that mode; its participants keep their access.
+
+        `mode` is what `create` takes. PermissionError for all except the owner of the heap and
+        root. HeapNotFound if the name is gone, or belongs to another heap. See `ipcheap.chmod`.
+        """
+        from . import _permissions  # most programs never need it
+
+        _permissions.chmod_open(self._name, self._file, self._handle.file(), self._info, mode)
+
+    def chown(self, user: int | str | None = None, group: int | str | None = None) -> None:
+        """Give all kernel objects of this heap to a user, a group or both, by name or number.
+
+        None leaves one as it is. Only root may change the user. The owner may change the group to
+        one that it belongs to. HeapNotFound if the name is gone, or belongs to another heap. See
+        `ipcheap.chown`.
+        """
+        from . import _permissions
+
+        fd = self._handle.file()
+        self._file = _permissions.chown_open(self._name, self._file, fd, self._info, user, group)
+
     def __enter__(self) -> Self:
         self._handle.opened()
         return self

@@ -268,6 +268,21 @@ def use_large_pages(sem: str, pages: int) -> dict[str, object]:
     return seen
 
 
+def permit_on_large_pages(sem: str) -> list[list[object]]:
+    """Change mode and owner of a heap on hugetlbfs; return those of its file and of its pipe."""
+    subprocess.run(["mount", "-t", "hugetlbfs", "hugetlbfs", PLACE], check=True)
+    with ipcheap.Heap.create(f"{PLACE}/large", "1MiB", shm="file", sem=sem) as heap:
+        heap.add_record_channel("c", 4)
+        with heap.consumer("c") as consumer:
+            consumer.fileno()
+            heap.chmod(0o640)
+            heap.chown(61001, 61002)
+            ipcheap.chmod(f"{PLACE}/large", 0o660)
+            found = [os.stat(f"{PLACE}/{name}") for name in _files_in(PLACE)]
+        heap.unlink()
+    return [[oct(file.st_mode), file.st_uid, file.st_gid] for file in found]
+
+
 def kill_a_creator_on_large_pages(sem: str) -> list[list[str]]:
     """Kill the creator of a heap after its note; return the files then, and after the next one."""
     subprocess.run(["mount", "-t", "hugetlbfs", "hugetlbfs", PLACE], check=True)

@@ -118,6 +118,13 @@ def test_too_few_large_pages_are_an_error_that_says_so() -> None:
     assert seen["check"] == []
 
 
+@pytest.mark.parametrize("sem", ["futex", "posix", "sysv"])
+def test_mode_and_owner_of_a_heap_on_hugetlbfs_can_be_changed(sem: str) -> None:
+    with large_pages(16):
+        found = kinds.call_apart(places.permit_on_large_pages, sem)
+    assert sorted(found) == [["0o100660", 61001, 61002], ["0o10660", 61001, 61002]]
+
+
 @pytest.mark.parametrize("sem", ["futex", "posix"])
 def test_a_creator_killed_on_hugetlbfs_leaves_what_the_next_one_removes(sem: str) -> None:
     with large_pages(16):

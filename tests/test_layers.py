@@ -85,7 +85,7 @@ PYTHON_LAYERS: tuple[tuple[str, ...], ...] = (
     ("_limits",),
     ("_timing", "_failures", "sizes", "_sealed"),
     ("_handle", "_segments", "record", "_store_limits"),
-    ("_directory", "_outside", "_endpoint", "chunk"),
+    ("_directory", "_outside", "_permissions", "_endpoint", "chunk"),
     ("channel", "producer", "consumer", "_store_endpoint"),
     ("store_reader", "store_writer"),
     ("_channels", "record_channel", "static", "store", "stream"),

@@ -150,6 +150,14 @@ def segments(heap: ipcheap.Heap) -> None:
     ipcheap.Barrier(segment, 128)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
+def permissions(heap: ipcheap.Heap) -> None:
+    assert_type(heap.chmod(0o660), None)
+    assert_type(heap.chown("user", group=1000), None)
+    ipcheap.chmod("name", 0o660)
+    ipcheap.chown("name", 1000, "group")
+    ipcheap.chmod("name", "0660")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
 def errors() -> None:
     try:
         ipcheap.unlink("name")
