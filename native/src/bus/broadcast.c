@@ -23,16 +23,25 @@ static bool has_unreleased(struct bus *bus, uint32_t number, struct bus_listener
     return false;
 }
 
-/* True if it lost something of that since the message was posted. */
-static bool lost_it(const struct owed *owed, const struct bus_listener *l, uint64_t from,
-                    uint64_t end) {
-    const struct bus_side *side = &l->side.bus;
-    uint64_t lost = get(&side->lost);
-    if (lost == owed->lost) return false;
-    uint64_t first = get(&side->lost_from), last = get(&side->lost_to);
-    if (first < end && last > from) return true;
+/* What a listener has lost so far, and the last of it. */
+struct loss {
+    uint64_t count, from, to;
+};
+
+/* Reads it in one piece; false while the listener is writing it. Pairs with skip_lost(). */
+static bool loss_read(const struct bus_side *side, struct loss *loss) {
+    loss->from = get_acquire(&side->lost_from);   /* with skip_lost() */
+    loss->to = get_acquire(&side->lost_to);       /* with skip_lost() */
+    loss->count = get_acquire(&side->lost);       /* with skip_lost() */
+    return loss->from != LOSING && get_acquire(&side->lost_from) == loss->from; /* with skip_lost() */
+}
+
+/* True if it lost something of what is waited for since the message was posted. */
+static bool lost_it(const struct owed *owed, const struct loss *loss, uint64_t from, uint64_t end) {
+    if (loss->count == owed->lost) return false;
+    if (loss->from < end && loss->to > from) return true;
     /* Only the last loss is on record. One before that may have been of what is waited for. */
-    return lost - owed->lost != last - first;
+    return loss->count - owed->lost != loss->to - loss->from;
 }
 
 /* How it is with a listener now; [from, end) is what it owes. */
@@ -44,7 +53,9 @@ static enum debt debt_now(struct bus *bus, const struct owed *owed, uint64_t fro
     if (get(&l->flags) & LISTENER_CLOSED) return GONE;
     uint64_t cursor = get_acquire(&l->side.position); /* pairs with move_past() and skip_lost() */
     if (cursor < end) return get(&l->passed) == cursor + 1 ? SLOW : OWED;
-    if (lost_it(owed, l, from, end)) return SLOW;
+    struct loss loss;
+    if (!loss_read(&l->side.bus, &loss)) return OWED;
+    if (lost_it(owed, &loss, from, end)) return SLOW;
     return has_unreleased(bus, owed->number, l, from, end) ? OWED : RELEASED;
 }
 
@@ -138,13 +149,12 @@ static bool turn_is_over(struct bus *bus, uint64_t turn) {
     ipcheap_heap *heap = bus->heap;
     uint64_t holder = turn_holder(turn);
     if (!participant_alive(heap, tag_slot(holder), tag_generation(holder))) return true;
-    const struct participant_slot *record = participant_record(heap, holder);
-    if (!record || !(turn & TURN_POSTED)) return !record;
-    uint64_t until = get(&record->until), position = get(&record->broadcast);
-    /* Of this turn, if the word is still the same. Pairs with turn_posted(). */
-    if (get_acquire(&bus->root->turn) != turn) return false;
-    if ((uint64_t)clock_now(heap) >= until) return true;
-    return position && is_released(bus, turn, position - 1);
+    if (!(turn & TURN_POSTED)) return false;
+    /* Of this turn, if the word is still the same afterwards. All pair with turn_posted(). */
+    uint64_t until = get_acquire(&bus->root->turn_until);
+    uint64_t position = get_acquire(&bus->root->turn_position); /* with turn_posted() */
+    if (get_acquire(&bus->root->turn) != turn) return false;    /* with turn_take() */
+    return (uint64_t)clock_now(heap) >= until || is_released(bus, turn, position);
 }
 
 static void turn_notify(struct bus *bus) {
@@ -167,14 +177,14 @@ static bool turn_take(struct ipcheap_broadcast *b) {
 
 /* Says which message the turn is about, and when it ends at the latest. */
 static void turn_posted(struct ipcheap_broadcast *b, uint64_t position, int64_t timeout_ns) {
-    struct participant_slot *record = b->poster.me->record;
+    struct bus_root *root = b->poster.bus.root;
     int64_t now = clock_now(b->poster.me->heap), until;
     if (timeout_ns < 0 || __builtin_add_overflow(now, timeout_ns, &until)) until = INT64_MAX;
-    put(&record->broadcast, position + 1);
-    put(&record->until, (uint64_t)until);
+    put(&root->turn_position, position);
+    put(&root->turn_until, (uint64_t)until);
     uint64_t seen = b->turn;
     /* Release: pairs with turn_is_over(). */
-    if (put_if(&b->poster.bus.root->turn, &seen, seen | TURN_POSTED)) b->turn = seen | TURN_POSTED;
+    if (put_if(&root->turn, &seen, seen | TURN_POSTED)) b->turn = seen | TURN_POSTED;
 }
 
 static void turn_end(struct ipcheap_broadcast *b) {
@@ -358,42 +368,61 @@ static bool has_released(void *context) {
     return is_settled(a->b, a->owed);
 }
 
-/* Waits for one listener: 0 or why not. */
+/* True if a listener is dead, and not recovered yet, perhaps because the heap lock is taken. */
+static bool is_dead(const struct poster *p, const struct owed *owed) {
+    return !participant_alive(p->me->heap, tag_slot(owed->holder), tag_generation(owed->holder));
+}
+
+/* Looks once: true if the listener owes nothing any more. */
+static bool await_look(struct poster *p, struct awaited_listener *a, int *error) {
+    *error = bus_enter(p->me, &p->bus, p->incarnation);
+    if (*error) return false;
+    bool over = has_released(a);
+    bus_leave(p->me);
+    return over;
+}
+
+/* Waits for one listener: 0, TIMED_OUT if it still owes a release, or why not. */
 static int await_one(struct ipcheap_broadcast *b, struct poster *p, struct owed *owed,
                      int64_t deadline) {
     struct awaited_listener context = {b, owed};
     struct waiting w = {owed->number, WAITS_FOR_RELEASE, has_released, &context, &b->cancelled};
     int64_t nap = FIRST_NAP;
-    int error = bus_enter(p->me, &p->bus, p->incarnation);
+    int error;
+    if (await_look(p, &context, &error)) return 0;
     if (error) return error;
-    bool over = has_released(&context) || (deadline && writer_spin(p, &w));
-    bus_leave(p->me);
-    while (!over) {
-        error = writer_sleep(p, &w, deadline, &nap);
-        if (!error || error == IPCHEAP_TIMED_OUT) over = owed->debt != OWED;
-        if (!over && error) return error;
-        /* Dead, and not recovered yet, because the heap lock is taken. */
-        bool lives = participant_alive(p->me->heap, tag_slot(owed->holder),
-                                       tag_generation(owed->holder));
-        if (!over && !lives) {
-            owed->debt = GONE;
-            over = true;
-        }
+    if (os_remaining(deadline)) {
+        error = bus_enter(p->me, &p->bus, p->incarnation);
+        if (error) return error;
+        bool over = writer_spin(p, &w);
+        bus_leave(p->me);
+        if (over) return 0;
     }
-    return 0;
+    for (;;) {
+        error = os_remaining(deadline) ? writer_sleep(p, &w, deadline, &nap) : IPCHEAP_TIMED_OUT;
+        if (owed->debt != OWED) return 0;
+        if (is_dead(p, owed)) owed->debt = GONE;
+        if (owed->debt != OWED) return 0;
+        if (error) return error;
+    }
 }
 
 int ipcheap_await_releases(ipcheap_broadcast *b, int64_t timeout_ns) {
     struct poster p = b->poster;
     int64_t deadline = os_deadline(timeout_ns);
+    bool late = false;
     /* It may be another thread that waits. */
     int error = participant_current(p.me->heap, &p.me);
-    for (size_t i = 0; i < b->count && !error; i++)
+    for (size_t i = 0; i < b->count && !error; i++) {
         if (b->owed[i].debt == OWED) error = await_one(b, &p, &b->owed[i], deadline);
+        if (error != IPCHEAP_TIMED_OUT) continue;
+        late = true; /* and how is it with the others? */
+        error = 0;
+    }
+    if (!error) error = bus_enter(p.me, &p.bus, p.incarnation);
     if (error) return error;
-    error = bus_enter(p.me, &p.bus, p.incarnation);
-    if (!error) bus_leave(p.me);
-    return error;
+    bus_leave(p.me);
+    return late ? IPCHEAP_TIMED_OUT : 0;
 }
 
 void ipcheap_broadcast_cancel(ipcheap_broadcast *b) { b->cancelled = true; }

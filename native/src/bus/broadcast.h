@@ -4,8 +4,8 @@
  *   turn   0 -> TAKEN(tag) -> POSTED(tag) -> 0
  *
  * The turn is taken with room in sight, and given back if that is gone; so its holder never waits without
- * having posted. When it has, `broadcast` and `until` of its participant's slot say which message it is and
- * when the turn ends at the latest. Anybody takes the turn from a holder who is dead, or whose time is up,
+ * having posted. When it has, `turn_position` and `turn_until` say which message it is and when the turn ends
+ * at the latest. Only the holder of a turn that is not POSTED writes them. Anybody takes the turn from a holder who is dead, or whose time is up,
  * or whose message everybody has released; the holder finds another word there and leaves it alone.
  */
 #ifndef IPCHEAP_BUS_BROADCAST_H

@@ -126,15 +126,26 @@ struct envelope *message_envelope(ipcheap_heap *heap, const struct message *m, s
 
 /* Enters a bus: 0, CHANNEL_NOT_FOUND if it is removed, CORRUPT. The caller does not sleep inside. */
 int bus_enter(struct participant *me, const struct bus *bus, uint32_t incarnation);
-/* The same for a participant whose listener keeps the memory there. */
-static inline void bus_stay(struct participant *me, const struct bus *bus) {
-    put(&me->record->bus, (uint64_t)tag_generation(me->tag) << 32 | (bus->index + 1));
-    compiler_fence(); /* pairs with the membarrier in bus_is_occupied() */
-}
 static inline void bus_leave(struct participant *me) {
     put_release(&me->record->bus, 0); /* pairs with bus_is_occupied() */
 }
-/* True if a participant other than the caller may be inside. Under the lock. */
+/*
+ * Enters a bus whose memory is kept there by something else, which may end meanwhile. Returns where the
+ * caller was before, for bus_return(): pairs may be nested.
+ */
+static inline uint64_t bus_stay(struct participant *me, const struct bus *bus) {
+    uint64_t before = get(&me->record->bus);
+    put(&me->record->bus, (uint64_t)tag_generation(me->tag) << 32 | (bus->index + 1));
+    compiler_fence(); /* pairs with the membarrier in bus_is_occupied() */
+    return before;
+}
+static inline void bus_return(struct participant *me, uint64_t before) {
+    put_release(&me->record->bus, before); /* pairs with bus_is_occupied() */
+}
+/*
+ * True if a participant other than the caller may be inside, or was when it died and has not been
+ * recovered. Under the lock.
+ */
 bool bus_is_occupied(struct participant *me, uint32_t index);
 
 #endif

@@ -139,6 +139,7 @@ static int find_seat(ipcheap_endpoint *endpoint) {
     error = listener_take(endpoint->me, &e->bus, e->wanted.history, flags, &e->number);
     if (error) return error;
     e->shared = listener_at(&e->bus, e->number);
+    e->incarnation = get(&endpoint->channel->incarnation);
     e->lossy = listener_is_lossy(&e->bus, e->shared);
     e->position = get(&e->shared->side.position);
     endpoint->seat = &e->shared->seat;
@@ -149,14 +150,15 @@ static int find_seat(ipcheap_endpoint *endpoint) {
 static void leave_seat(ipcheap_endpoint *endpoint) {
     struct listener *e = listener_of(endpoint);
     struct participant *me;
+    bool inside = participant_current(endpoint->heap, &me) == 0;
+    uint64_t before = inside ? bus_stay(me, &e->bus) : 0;
     /* Not by the record: if its last message was freed meanwhile, it may be another listener's. */
     if (!e->lingers) listener_free(&e->bus, e->number, SIDE_CLOSED);
     directory_notify(endpoint->heap);
+    if (!inside) return;
     /* What it had still to receive may be nobody's now. */
-    if (participant_current(endpoint->heap, &me)) return;
-    bus_stay(me, &e->bus);
     if (!(get(&endpoint->channel->flags) & CHANNEL_GONE)) bus_tidy(me, &e->bus);
-    bus_leave(me);
+    bus_return(me, before);
 }
 
 /* Endpoints ------------------------------------------------------------------------------------ */

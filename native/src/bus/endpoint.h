@@ -14,6 +14,7 @@ struct listener {
     struct bus bus;
     struct bus_listener *shared; /* its record */
     uint32_t number;
+    uint32_t incarnation; /* of the bus */
     bool lossy;
     uint64_t position; /* the next to receive */
     uint64_t received;

@@ -137,13 +137,15 @@ int listener_take(struct participant *me, struct bus *bus, uint64_t history, uin
     put(&l->passed, 0);
     put(&l->stalled, 0);
     put(&l->flags, flags);
-    put(&l->side.position, bus_end(bus));
+    /* Where it may begin at the earliest, so that writers who see it stay below that. */
+    uint64_t end = bus_end(bus);
+    put(&l->side.position, end > history ? end - history : 0);
     /* From here on recovery knows whose it is; then writers see it. */
     put_release(&l->seat.holder, me->tag); /* pairs with listener_is_open() */
     put_or(&bus->root->active[*number / 64], UINT64_C(1) << (*number & 63));
     full_fence(); /* what a writer that missed the bit reclaims is below what we see now */
-    uint64_t end = bus_end(bus),
-             begin = greatest(bus_history_from(bus, end), get(&bus->root->floor));
+    end = bus_end(bus);
+    uint64_t begin = greatest(bus_history_from(bus, end), get(&bus->root->floor));
     if (end - begin > history) begin = end - history;
     put(&l->side.position, least(begin, end));
     put_release(&l->side.bus.joined, end); /* pairs with broadcast_owe() */

@@ -29,9 +29,11 @@ static uint64_t skip_lost(struct listener *e) {
     if (!e->received) from = greatest(from, least(get(&side->bus.joined), to));
     if (to > from) {
         e->lost += to - from;
-        put(&side->bus.lost, e->lost);
-        put(&side->bus.lost_from, from);
-        put(&side->bus.lost_to, to);
+        /* In one piece for loss_read(), and before the position. */
+        put_exchange(&side->bus.lost_from, LOSING);
+        put_release(&side->bus.lost_to, to);
+        put_release(&side->bus.lost, e->lost);
+        put_release(&side->bus.lost_from, from);
     }
     e->position = to;
     put_release(&side->position, to); /* after the loss; pairs with debt_now() */
@@ -280,12 +282,14 @@ static bool is_own(const ipcheap_endpoint *e) {
 }
 
 /* Frees what is left of a closed listener, if that was its last message. Not under the mutex. */
-static void clean_up(struct participant *me, struct bus bus, uint32_t number) {
+static void clean_up(struct participant *me, uint32_t index, uint32_t incarnation) {
+    struct bus bus;
     if (!heap_try_lock(me)) return; /* somebody else does it later */
-    struct bus_listener *l = listener_at(&bus, number);
-    if (l && get(&l->flags) & LISTENER_CLOSED && listener_holds_nothing(&bus, number))
-        listener_free(&bus, number, SIDE_CLOSED);
-    channel_drop_if_done(me, bus.index);
+    const struct channel *channel = channel_at(me->heap, index);
+    bool same = channel && get(&channel->incarnation) == incarnation &&
+                get(&channel->state) >> 62 != CHANNEL_FREE;
+    if (same && bus_view(me->heap, index, &bus)) listeners_tidy(&bus);
+    if (same) channel_drop_if_done(me, index);
     heap_unlock(me);
 }
 
@@ -299,7 +303,8 @@ static void listener_destroy(struct listener *e) {
 static int free_elsewhere(struct participant *me, struct listener *e, ipcheap_record *record) {
     struct bus bus = e->bus;
     struct message m;
-    uint32_t number = e->number;
+    uint32_t incarnation = e->incarnation;
+    uint64_t before = bus_stay(me, &bus); /* without the hold, its memory may go */
     pthread_mutex_lock(&bus.heap->mutex);
     shared64 *hold = held_by(record, &m);
     int error = hold ? hold_end(me, &bus, hold, &m) : IPCHEAP_RECORD;
@@ -311,7 +316,8 @@ static int free_elsewhere(struct participant *me, struct listener *e, ipcheap_re
         if (e->orphaned && !listener_holds(e)) listener_destroy(e);
     }
     pthread_mutex_unlock(&bus.heap->mutex);
-    if (!error && closed) clean_up(me, bus, number);
+    bus_return(me, before);
+    if (!error && closed) clean_up(me, bus.index, incarnation);
     return error;
 }
 
@@ -396,6 +402,7 @@ void message_taken(ipcheap_record *record) {
     bool own = is_own(&e->base), closed = e->base.closed;
     struct participant *me = e->base.me;
     if (!own && participant_current(e->base.heap, &me)) me = e->base.me;
+    uint64_t before = bus_stay(me, &e->bus); /* without the hold, its memory may go */
     /* The payload went elsewhere: what is left of the message is the envelope of one that was apart. */
     if (m.apart) message_let_go(me, &e->bus, &m);
     put_release(hold, 0); /* pairs with held_step() */
@@ -403,6 +410,7 @@ void message_taken(ipcheap_record *record) {
     word_return(e, record->place, own);
     if (closed) participant_holds(me, e->base.me, -1);
     if (e->orphaned && !listener_holds(e)) listener_destroy(e);
+    bus_return(me, before);
 }
 
 const struct receiving listener_receiving = {

@@ -42,6 +42,17 @@ void bus_settle(struct bus *bus) {
     full_fence();
 }
 
+/* Makes sure that each message below the floor that was received shows in a hold. */
+static void settle_floor(struct bus *bus) {
+    struct bus_root *root = bus->root;
+    uint64_t to = get(&root->floor);
+    uint64_t seen = get_acquire(&root->settled); /* pairs with the swap below */
+    if (LIKELY(seen >= to)) return;
+    /* Whoever registers after this look sees the floor that it came after. */
+    if (bus_has_listeners(bus)) bus_settle(bus);
+    while (seen < to && !put_if(&root->settled, &seen, to)) {}
+}
+
 /* Orders what a listener stored before what it loads: by the membarrier of others, or here. */
 static inline void holder_fence(const struct bus *bus) {
     compiler_fence(); /* pairs with the membarrier in bus_settle() */
@@ -143,12 +154,7 @@ int bus_sweep(struct participant *me, struct bus *bus) {
     int error = deferred_reserve(me, 2 * BATCH);
     if (error) return error;
     if (to - from > bus->mask + 1) from = to - bus->mask - 1;
-    if (get_acquire(&root->settled) < to) { /* pairs with the put_if() below */
-        /* Whoever registers after this look sees the floor that it came after. */
-        if (bus_has_listeners(bus)) bus_settle(bus);
-        uint64_t seen = get(&root->settled);
-        while (seen < to && !put_if(&root->settled, &seen, to)) {}
-    }
+    settle_floor(bus); /* the floor that `to` is, or a later one */
     while (from < to) {
         uint64_t count = least(to - from, BATCH);
         sweep_batch(me, bus, from, count);
@@ -229,20 +235,23 @@ bool hold_message(const struct bus *bus, uint64_t hold, struct message *m) {
 int hold_end(struct participant *me, struct bus *bus, shared64 *hold, const struct message *m) {
     int error = deferred_reserve(me, 2);
     if (UNLIKELY(error)) return error;
+    bool small = LIKELY(!m->apart && m->block % PAGE);
     put(hold, hold_of(HOLD_RELEASING, m));
     holder_fence(bus);
-    if (LIKELY(get(&bus->root->floor) <= m->position)) {
+    if (LIKELY(small && get(&bus->root->floor) <= m->position)) {
         put_release(hold, 0); /* our use is over; pairs with held_step() */
-        if (LIKELY(!m->apart && m->block % PAGE)) return 0;
-        bus_stay(me, bus);
-        extent_let_go(me, bus, m);
-        bus_leave(me);
         return 0;
     }
-    full_fence(); /* of two that release at the same time, one sees that both are */
-    bus_stay(me, bus);
-    if (!message_is_held(bus, m, hold)) message_let_go(me, bus, m);
-    bus_leave(me);
-    put_release(hold, 0); /* pairs with held_step() */
+    uint64_t before = bus_stay(me, bus); /* without the hold, the memory of the bus may go */
+    if (get(&bus->root->floor) <= m->position) {
+        put_release(hold, 0); /* pairs with held_step() */
+        extent_let_go(me, bus, m);
+    } else {
+        full_fence(); /* of two that release at the same time, one sees that both are */
+        settle_floor(bus);
+        if (!message_is_held(bus, m, hold)) message_let_go(me, bus, m);
+        put_release(hold, 0); /* pairs with held_step() */
+    }
+    bus_return(me, before);
     return 0;
 }

@@ -53,7 +53,7 @@ int hold_end(struct participant *me, struct bus *bus, shared64 *hold, const stru
 bool hold_message(const struct bus *bus, uint64_t hold, struct message *m);
 /* Frees a message that is an extent if nobody needs it any more. Inside, or in a listener's seat. */
 void extent_let_go(struct participant *me, struct bus *bus, const struct message *m);
-/* True if a participant other than the one with this hold word holds the message. */
+/* True if a hold word other than this one keeps the message. */
 bool message_is_held(struct bus *bus, const struct message *m, const shared64 *but);
 /* Orders this thread's stores before its loads, and the same in all listeners. */
 void bus_settle(struct bus *bus);

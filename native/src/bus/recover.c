@@ -2,6 +2,7 @@
 
 #include "bus/reclaim.h"
 #include "bus/wake.h"
+#include "memory/deferred.h"
 
 /* What was not posted -------------------------------------------------------------------------- */
 
@@ -11,6 +12,18 @@ static bool is_wanted_back(ipcheap_heap *heap, uint64_t from, uint64_t offset) {
     if (tag_kind(from) != TAG_SENT || !channel) return false;
     const struct kind *kind = kind_of(heap, channel);
     return kind && kind->holds && kind->holds(heap, from, offset);
+}
+
+/* True if a hold names the message, in whatever state. */
+static bool is_named(struct bus *bus, const struct message *m) {
+    uint64_t names = hold_names(hold_of(HOLD_HELD, m));
+    struct listener_walk walk = {0};
+    while (listener_step(bus, &walk)) {
+        struct held_walk holds = held_walk_of(walk.listener);
+        while (held_step(bus, walk.number, walk.listener, &holds))
+            if (hold_names(holds.hold) == names) return true;
+    }
+    return false;
 }
 
 /*
@@ -26,7 +39,7 @@ static bool is_unposted(struct bus *bus, uint64_t intent, const struct place *pl
     int64_t past = slot_laps_past(bus, m.position, word);
     if (past < 0) return true;
     if (past == 0) return ring_offset(word) != m.block;
-    return !message_is_held(bus, &m, NULL); /* posted, and its slot used again: then it is held */
+    return !is_named(bus, &m); /* posted, and its slot used again: then a hold names it */
 }
 
 /* Gives the payload of an envelope the tag that it had, or frees it. */
@@ -49,14 +62,25 @@ static void payload_undo(const struct recovery *r, struct bus *bus, uint64_t blo
 static void undo_intent(const struct recovery *r, struct bus *bus, uint64_t intent, uint64_t from) {
     struct place place;
     uint64_t block = (intent & OFFSET_UNITS) << 6;
+    bool apart = intent >> 61 & 1;
     if (!place_find(bus->heap, block, &place) || !is_unposted(bus, intent, &place)) return;
     uint64_t tag = get(place.tag);
-    if (tag_kind(tag) == TAG_OWN && !names_dead(r, tag)) return; /* it is somebody else's by now */
-    if (intent >> 61 & 1) payload_undo(r, bus, block, from);
-    if (tag_kind(tag) == TAG_OWN) return; /* with all that the dead participant owned */
-    r->report->blocks++;
-    r->report->bytes += place_bytes(bus->heap, &place);
-    if (place_is(&place, tag)) block_free(r->me, &place);
+    if (tag_kind(tag) == TAG_OWN) {
+        /* The block goes with all that the dead participant owned, unless it is somebody else's. */
+        if (apart && names_dead(r, tag)) payload_undo(r, bus, block, from);
+        return;
+    }
+    if (deferred_reserve(r->me, 1)) return;
+    /* Whoever wins the tag frees: a listener may be letting go of it, if it was posted after all. */
+    if (apart) put(&r->me->record->letting, block);
+    if (put_if(place.tag, &tag, my_tag(r->me))) {
+        if (apart) payload_undo(r, bus, block, from);
+        r->report->blocks++;
+        r->report->bytes += place_bytes(bus->heap, &place);
+        r->me->held++;
+        block_drop(r->me, block);
+    }
+    if (apart) put(&r->me->record->letting, 0);
 }
 
 /* The dead participant was freeing a message whose payload is apart. */
@@ -141,9 +165,9 @@ static void recover_listeners_of_dead(const struct recovery *r, struct bus *bus)
         freed = true;
     }
     if (!freed) return;
-    bus_stay(r->me, bus);
+    uint64_t before = bus_stay(r->me, bus);
     bus_tidy(r->me, bus);
-    bus_leave(r->me);
+    bus_return(r->me, before);
     directory_notify(r->heap);
 }
 
@@ -201,22 +225,22 @@ bool bus_holds(ipcheap_heap *heap, uint64_t tag, uint64_t offset) {
 void bus_reclaim(struct participant *me, uint32_t index) {
     struct bus bus;
     if (!bus_view(me->heap, index, &bus)) return;
-    bus_stay(me, &bus);
+    uint64_t before = bus_stay(me, &bus);
     uint64_t end = bus_end(&bus); /* before the cursors */
     struct survey s = bus_survey(&bus);
     /* What only lossy listeners still have to receive is given up. */
     floor_raise(&bus, least(least(s.counted, s.passed), least(end, bus_history_from(&bus, end))));
     bus_sweep(me, &bus);
-    bus_leave(me);
+    bus_return(me, before);
 }
 
 void bus_withdraw(struct participant *me, uint32_t index) {
     struct bus bus;
     if (!bus_view(me->heap, index, &bus)) return;
-    bus_stay(me, &bus);
+    uint64_t before = bus_stay(me, &bus);
     floor_raise(&bus, bus_end(&bus));
     bus_sweep(me, &bus);
-    bus_leave(me);
+    bus_return(me, before);
 }
 
 void bus_drain(struct participant *me, uint32_t index) {

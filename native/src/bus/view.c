@@ -74,11 +74,7 @@ bool bus_is_occupied(struct participant *me, uint32_t index) {
     for (uint32_t slot = 0; slot < used; slot++) {
         const struct participant_slot *record = slot_at(heap, slot);
         uint64_t inside = get_acquire(&record->bus); /* pairs with bus_leave() */
-        if ((uint32_t)inside != index + 1 || record == me->record) continue;
-        uint32_t latest, generation = (uint32_t)(inside >> 32);
-        if (participant_latest(heap, slot, &latest) && latest == generation &&
-            participant_alive(heap, slot, generation))
-            return true;
+        if ((uint32_t)inside == index + 1 && record != me->record) return true;
     }
     return false;
 }

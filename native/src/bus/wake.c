@@ -14,7 +14,7 @@ static void wake_polled(struct bus *bus) {
             &bus->root->polled[i]); /* pairs with listener_before_waiting() */
         for (; bits; bits &= bits - 1) {
             struct bus_listener *l = listener_at(bus, i * 64 + (uint32_t)__builtin_ctzll(bits));
-            if (l) unpark(bus->heap, &l->seat, NULL);
+            if (l) wake_parked(bus->heap, &l->seat);
         }
     }
 }

@@ -27,6 +27,21 @@ bool unpark(ipcheap_heap *heap, struct seat *seat, struct bell_pull *pull) {
     return true;
 }
 
+void wake_parked(ipcheap_heap *heap, struct seat *seat) {
+    switch ((enum parked_state)get_acquire(&seat->parked)) { /* with the sleeper's fence */
+    case AWAKE:
+        break;
+    case PARKED_BELL:
+        bell_ring(heap, seat, NULL);
+        break;
+    case PARKED_AMONG:
+        knock(heap, get_acquire(&seat->holder)); /* with claim() */
+        break;
+    default:
+        os_futex_wake(&seat->parked, 1); /* PARKED_HERE, or a corrupt word */
+    }
+}
+
 void bell_let_go(struct bell_pull *pull) {
     if (pull->inode) descriptor_close(&pull->pipe);
     *pull = (struct bell_pull){0};

@@ -39,6 +39,12 @@ void bell_let_go(struct bell_pull *pull);
  */
 bool unpark(ipcheap_heap *heap, struct seat *seat, struct bell_pull *pull);
 
+/*
+ * Wakes the holder of a seat and leaves its word, so that another waker wakes it as well if this one is
+ * stopped on its way. For kinds that ask a word of their own before they look at seats.
+ */
+void wake_parked(ipcheap_heap *heap, struct seat *seat);
+
 /* Orders a sleeper's store of `parked` before its second look, and the same for every waker. */
 static inline void sleeper_fence(ipcheap_heap *heap) {
     /* It can be refused although registering worked: a sandbox has installed a filter since. */
