@@ -97,23 +97,53 @@ static PyObject *bus_attempt_bytes(PyObject *self, PyObject *data) {
     return position_or_error(position, error);
 }
 
+/* Posts copies of at most a batch of a list's objects, from `first` on: how many, or an error. */
+static int64_t post_some(const py_bus *self, PyObject *list, Py_ssize_t first) {
+    ipcheap_bytes plain[PY_BATCH];
+    py_bytes open[PY_BATCH];
+    Py_ssize_t most = PyList_Size(list) - first, n = 0;
+    ipcheap_heap *heap = heap_of(self);
+    int error = heap ? 0 : IPCHEAP_HEAP_CLOSED;
+    if (error) return error;
+    for (; n < most && n < PY_BATCH; n++) {
+        error = bytes_open(&open[n], PyList_GetItem(list, first + n));
+        if (error) break;
+        plain[n] = open[n].plain;
+        if (plain[n].nbytes >= LONG_COPY) {
+            if (n > 0) bytes_close(&open[n]);
+            break;
+        }
+    }
+    int64_t went = error;
+    if (n > 0) {
+        went = keeping_try_post_many(heap, &self->channel, plain, (size_t)n);
+    } else if (!error) { /* one that is long comes alone */
+        uint64_t position;
+        error = post_plain(self, NULL, &open[0].plain, 0, &position);
+        went = error == IPCHEAP_WOULD_BLOCK ? 0 : error ? error : 1;
+        n = 1;
+    }
+    while (n > 0) bytes_close(&open[--n]);
+    return went;
+}
+
 /*
- * Posts copies of all objects of an iterable. When one does not go, `_await_room()` waits for room and
- * returns the deadline, or raises.
+ * Posts copies of all objects of a list, a batch at a time. When one does not go, `_await_room()` waits
+ * for room and returns the deadline, or raises.
  */
 static PyObject *post_all(py_bus *self, PyObject *list, PyObject *timeout, Py_ssize_t *done) {
     Py_ssize_t total = PyList_Size(list);
     PyObject *deadline = Py_NewRef(Py_None);
-    uint64_t position;
     while (deadline && *done < total) {
-        PyObject *data = PyList_GetItem(list, *done);
-        int error = post_bytes(self, NULL, data, 0, &position);
-        if (!error) {
-            if (++*done % PY_BATCH == 0 && PyErr_CheckSignals() != 0) Py_CLEAR(deadline);
+        int64_t went = post_some(self, list, *done);
+        if (went > 0) {
+            *done += (Py_ssize_t)went;
+            if (*done < total && PyErr_CheckSignals() != 0) Py_CLEAR(deadline);
             continue;
         }
-        PyObject *next = PyObject_CallMethod((PyObject *)self, "_await_room", "iOOO", error, data,
-                                             timeout, deadline);
+        int error = went ? (int)went : IPCHEAP_WOULD_BLOCK;
+        PyObject *next = PyObject_CallMethod((PyObject *)self, "_await_room", "iOOO", error,
+                                             PyList_GetItem(list, *done), timeout, deadline);
         Py_DECREF(deadline);
         deadline = next;
     }

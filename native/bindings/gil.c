@@ -115,6 +115,10 @@ KEEPING(int, try_post,
         (ipcheap_heap *heap, const ipcheap_channel *bus, const void *data, uint64_t nbytes,
          uint64_t *position),
         (heap, bus, data, nbytes, position), NULL, NULL)
+KEEPING(int64_t, try_post_many,
+        (ipcheap_heap *heap, const ipcheap_channel *bus, const ipcheap_bytes *copied,
+         size_t count),
+        (heap, bus, copied, count), NULL, NULL)
 KEEPING(int, try_post_record,
         (ipcheap_heap *heap, const ipcheap_channel *bus, ipcheap_record *record,
          uint64_t *position),

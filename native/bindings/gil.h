@@ -195,6 +195,8 @@ int releasing_stream_pin(ipcheap_endpoint *endpoint);
 /* Buses. */
 int keeping_try_post(ipcheap_heap *heap, const ipcheap_channel *bus, const void *data,
                      uint64_t nbytes, uint64_t *position);
+int64_t keeping_try_post_many(ipcheap_heap *heap, const ipcheap_channel *bus,
+                              const ipcheap_bytes *copied, size_t count);
 int keeping_try_post_record(ipcheap_heap *heap, const ipcheap_channel *bus, ipcheap_record *record,
                             uint64_t *position);
 int keeping_try_broadcast(ipcheap_broadcast *broadcast, const void *data, uint64_t nbytes,

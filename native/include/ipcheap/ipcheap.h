@@ -1167,6 +1167,12 @@ IPCHEAP_API int ipcheap_bus_options_of(const ipcheap_channel *channel,
 IPCHEAP_API int ipcheap_try_post(ipcheap_heap *heap, const ipcheap_channel *bus, const void *data,
                                  uint64_t nbytes, uint64_t *position);
 /*
+ * Posts copies of bytes in order, as many as there is room for, and wakes listeners once. Returns how many
+ * went, 0 if there was no room, or an error if not one went.
+ */
+IPCHEAP_API int64_t ipcheap_try_post_many(ipcheap_heap *heap, const ipcheap_channel *bus,
+                                          const ipcheap_bytes *copied, size_t count);
+/*
  * Posts a record, allocated or received on any channel of the heap; afterwards the handle is dead. It is
  * not copied, unless it is a message that others still need. After an error the record is the caller's as
  * before. RECORD as ipcheap_try_send().

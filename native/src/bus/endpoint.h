@@ -21,6 +21,15 @@ struct listener {
     uint64_t lost;      /* in all; */
     uint64_t lost_news; /* those that no MESSAGES_LOST has told of yet; */
     uint64_t lost_last; /* what the last one was about */
+    /* The slab that the last message was in, and how to tell that it is still that. */
+    struct {
+        uint64_t first, bytes; /* where it begins; how long it is: 0: none */
+        const struct page *page;
+        const struct slab *slab;
+        uint64_t word;     /* of the page */
+        uint64_t reciprocal; /* 2^32 / units of a block, rounded up */
+        uint32_t size_class, block_bytes;
+    } memo;
     ipcheap_listen_options wanted;
     ipcheap_listener_statistics last; /* as it closed */
     /* Hold words: see holds.h. */

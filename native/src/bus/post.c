@@ -15,8 +15,7 @@
 /* The bus that this thread has posted to last. A handle's serial number is never used again. */
 static _Thread_local struct {
     uint64_t serial;
-    uint32_t incarnation;
-    struct bus bus;
+    struct poster poster;
 } last __attribute__((tls_model("initial-exec")));
 
 static int find_anew(struct poster *p, const ipcheap_channel *handle) {
@@ -34,66 +33,79 @@ static int find_anew(struct poster *p, const ipcheap_channel *handle) {
     return error;
 }
 
-int poster_find(ipcheap_heap *heap, const ipcheap_channel *handle, struct poster *p) {
-    if (UNLIKELY(heap->closed)) return IPCHEAP_HEAP_CLOSED;
-    int error = participant_current(heap, &p->me);
-    if (UNLIKELY(error)) return error;
-    p->incarnation = handle->incarnation;
-    if (LIKELY(last.serial == heap->serial && last.bus.index == handle->index &&
-               last.incarnation == handle->incarnation && handle->kind == IPCHEAP_BUS)) {
-        p->bus = last.bus;
+int poster_here(ipcheap_heap *heap, const ipcheap_channel *handle, struct poster **result) {
+    struct poster *p = *result = &last.poster;
+    if (LIKELY(last.serial == heap->serial && p->bus.index == handle->index &&
+               p->incarnation == handle->incarnation && handle->kind == IPCHEAP_BUS &&
+               !heap->closed))
         return 0;
-    }
-    error = find_anew(p, handle);
+    if (heap->closed) return IPCHEAP_HEAP_CLOSED;
+    last.serial = 0;
+    int error = participant_current(heap, &p->me);
+    if (!error) error = find_anew(p, handle);
     if (error) return error;
+    const struct participant_slot *record = p->me->record;
+    p->incarnation = handle->incarnation;
+    p->ids = (uint64_t)get(&record->tid) << 32 | get(&record->pid);
+    p->namespace = get(&record->namespace);
     last.serial = heap->serial;
-    last.incarnation = handle->incarnation;
-    last.bus = p->bus;
     return 0;
+}
+
+int poster_find(ipcheap_heap *heap, const ipcheap_channel *handle, struct poster *poster) {
+    struct poster *here;
+    int error = poster_here(heap, handle, &here);
+    if (!error) *poster = *here;
+    return error;
 }
 
 /* Letters -------------------------------------------------------------------------------------- */
 
-static void envelope_fill(const struct poster *p, struct envelope *envelope, uint64_t payload,
-                          uint64_t size) {
-    const struct participant_slot *record = p->me->record;
+static inline void envelope_fill(const struct poster *p, struct envelope *envelope,
+                                 uint64_t payload, uint64_t size) {
     put(&envelope->payload, payload);
     put(&envelope->size, size);
     put(&envelope->sender, p->me->tag);
-    put(&envelope->pid, get(&record->pid));
-    put(&envelope->tid, get(&record->tid));
-    put(&envelope->namespace, get(&record->namespace));
+    put(&envelope->ids, p->ids);
+    put(&envelope->namespace, p->namespace);
 }
 
-/* Allocates a block of the caller's, and finds its envelope. */
-static int take_block(struct poster *p, uint64_t nbytes, struct letter *letter,
-                      struct envelope **envelope) {
+/* Allocates where no current slab has a block. */
+static int __attribute__((noinline)) take_elsewhere(struct poster *p, uint64_t nbytes,
+                                                    struct letter *letter,
+                                                    struct envelope **envelope) {
     struct participant *me = p->me;
     struct message *m = &letter->message;
-    uint32_t size_class = size_class_of(nbytes);
-    int error = deferred_reserve(me, 1);
-    if (UNLIKELY(error)) return error;
-    m->block = LIKELY(size_class < me->heap->geometry.classes) ? slab_take(me, size_class) : 0;
-    if (LIKELY(m->block))
-        me->held++;
-    else
-        error = block_allocate(me, nbytes, &m->block);
-    if (UNLIKELY(error)) return error;
     struct place place;
+    int error = deferred_reserve(me, 1); /* for letter_drop() */
+    if (!error) error = block_allocate(me, nbytes, &m->block);
+    if (error) return error;
     letter->tag = slab_my_tag(me, m->block, &letter->slab);
-    if (LIKELY(letter->tag)) {
-        uint64_t end = m->apart ? m->block : m->block + letter->slab->bytes - sizeof **envelope;
-        *envelope = at_offset(me->heap, end);
-        return 0;
-    }
     *envelope = message_envelope(me->heap, m, &place);
-    letter->slab = NULL;
-    letter->tag = place.tag;
+    if (!letter->tag) letter->tag = place.tag;
     /* A heap of 16 TiB has blocks that no part number reaches. */
     bool numbered = tag_position(payload_tag(&p->bus, m->block)) >= PART_OF_ENVELOPE;
     if (*envelope && (numbered || !m->apart)) return 0;
     block_drop(me, m->block);
     return *envelope ? IPCHEAP_HEAP_FULL : IPCHEAP_CORRUPT;
+}
+
+/* Allocates a block of the caller's, and finds its envelope. */
+static inline int take_block(struct poster *p, uint64_t nbytes, struct letter *letter,
+                             struct envelope **envelope) {
+    struct participant *me = p->me;
+    struct message *m = &letter->message;
+    uint32_t size_class = size_class_of(nbytes);
+    m->block = LIKELY(size_class < me->heap->geometry.classes) ? slab_take(me, size_class) : 0;
+    if (UNLIKELY(!m->block)) return take_elsewhere(p, nbytes, letter, envelope);
+    me->held++;
+    /* As slab_take() has just left it. */
+    const struct slab_cache *cache = &me->memory->slabs;
+    letter->slab = cache->last_slab;
+    letter->tag = &letter->slab->shared->tags[cache->last_index];
+    uint64_t at = m->apart ? m->block : m->block + letter->slab->bytes - sizeof **envelope;
+    *envelope = at_offset(me->heap, at);
+    return 0;
 }
 
 int letter_copy(struct poster *p, const void *data, uint64_t nbytes, struct letter *letter) {
@@ -256,36 +268,53 @@ static int post_once(struct poster *p, struct letter *letter) {
     return 0;
 }
 
-/* After a post: what it pushes out of the history, or what nobody listens to, is not needed any more. */
-static void tidy_after(struct poster *p, uint64_t q) {
+/* After a post: what it pushes out of the history, or what nobody is going to receive, goes. */
+static void __attribute__((noinline)) tidy_slowly(struct poster *p, const struct message *m) {
     struct bus *bus = &p->bus;
-    if (UNLIKELY(!bus_has_listeners(bus))) {
+    if (!bus_has_listeners(bus)) {
         bus_tidy(p->me, bus);
-    } else if (UNLIKELY(bus->history && q >= bus->history)) {
-        uint64_t leaves = q - bus->history,
-                 word = get_acquire(bus_slot(bus, leaves)); /* post_once() */
-        if (slot_laps_past(bus, leaves, word) != 0) return;
-        struct message m = slot_says(leaves, word);
-        if (get(&bus->root->floor) <= leaves) extent_let_go(p->me, bus, &m);
+        return;
     }
+    struct message leaves = *m;
+    if (bus->history) {
+        if (m->position < bus->history) return;
+        leaves.position -= bus->history;
+        uint64_t word = get_acquire(bus_slot(bus, leaves.position)); /* pairs with post_once() */
+        if (slot_laps_past(bus, leaves.position, word) != 0) return;
+        leaves = slot_says(leaves.position, word);
+    }
+    if (get(&bus->root->floor) <= leaves.position) extent_let_go(p->me, bus, &leaves);
+}
+
+static inline void tidy_after(struct poster *p, const struct message *m) {
+    const struct bus *bus = &p->bus;
+    bool small = !m->apart && m->block % PAGE;
+    if (UNLIKELY(!small || bus->history || !get(&bus->root->active[0]))) tidy_slowly(p, m);
 }
 
 int letter_post(struct poster *p, struct letter *letter) {
-    int posted, error = bus_enter(p->me, &p->bus, p->incarnation);
-    if (UNLIKELY(error)) return error;
+    int posted;
     do posted = post_once(p, letter);
     while (UNLIKELY(posted == 0));
     if (LIKELY(posted > 0)) {
-        bus_tell(&p->bus);
+        put(&p->me->record->intent, 0);
         letter_sent(p, letter);
-        put(&p->me->record->intent, 0);
-        tidy_after(p, letter->message.position);
-    } else {
-        payload_return(letter);
-        put(&p->me->record->intent, 0);
+        tidy_after(p, &letter->message);
+        return 0;
     }
+    payload_return(letter);
+    put(&p->me->record->intent, 0);
+    return posted;
+}
+
+/* Does the same from outside, and wakes listeners. */
+static int post_and_tell(struct poster *p, struct letter *letter) {
+    int error = bus_enter(p->me, &p->bus, p->incarnation);
+    if (UNLIKELY(error)) return error;
+    error = letter_post(p, letter);
+    if (LIKELY(!error)) bus_tell(&p->bus);
     bus_leave(p->me);
-    return posted > 0 ? 0 : posted;
+    return error;
 }
 
 int bus_check_room(struct poster *p) {
@@ -308,7 +337,7 @@ int post_bytes(struct poster *p, const void *data, uint64_t nbytes, uint64_t *po
     int error = nbytes < PAGE ? 0 : bus_check_room(p); /* before a long copy */
     if (LIKELY(!error)) error = letter_copy(p, data, nbytes, &letter);
     if (UNLIKELY(error)) return error;
-    error = letter_post(p, &letter);
+    error = post_and_tell(p, &letter);
     if (UNLIKELY(error)) {
         letter_drop(p, &letter);
         return error;
@@ -322,7 +351,7 @@ static int post_enclosed(struct poster *p, ipcheap_record *record, uint64_t *pos
     struct letter letter;
     int error = letter_enclose(p, record, &letter);
     if (error) return error;
-    error = letter_post(p, &letter);
+    error = post_and_tell(p, &letter);
     if (error) {
         letter_drop(p, &letter);
         return error;
@@ -354,12 +383,39 @@ int post_record(struct poster *p, ipcheap_record *record, uint64_t *position) {
 
 int ipcheap_try_post(ipcheap_heap *heap, const ipcheap_channel *handle, const void *data,
                      uint64_t nbytes, uint64_t *position) {
-    struct poster p;
-    int error = poster_find(heap, handle, &p);
+    struct poster *p;
+    int error = poster_here(heap, handle, &p);
     if (UNLIKELY(error)) return error;
-    do error = post_bytes(&p, data, nbytes, position);
-    while (UNLIKELY(error == IPCHEAP_WOULD_BLOCK) && bus_check_room(&p) == 0);
+    do error = post_bytes(p, data, nbytes, position);
+    while (UNLIKELY(error == IPCHEAP_WOULD_BLOCK) && bus_check_room(p) == 0);
     return error;
+}
+
+int64_t ipcheap_try_post_many(ipcheap_heap *heap, const ipcheap_channel *handle,
+                              const ipcheap_bytes *copied, size_t count) {
+    struct poster *p;
+    struct letter letter;
+    size_t done = 0;
+    int error = poster_here(heap, handle, &p);
+    while (!error && done < count) {
+        error = letter_copy(p, copied[done].data, copied[done].nbytes, &letter);
+        if (UNLIKELY(error)) break;
+        error = bus_enter(p->me, &p->bus, p->incarnation);
+        if (LIKELY(!error)) {
+            error = letter_post(p, &letter);
+            bus_leave(p->me);
+        }
+        if (LIKELY(!error))
+            done++;
+        else
+            letter_drop(p, &letter);
+    }
+    if (done) {
+        uint64_t before = bus_stay(p->me, &p->bus);
+        if (!(get(&p->bus.channel->flags) & CHANNEL_GONE)) bus_tell(&p->bus);
+        bus_return(p->me, before);
+    }
+    return done || error == IPCHEAP_WOULD_BLOCK ? (int64_t)done : error;
 }
 
 int ipcheap_try_post_record(ipcheap_heap *heap, const ipcheap_channel *handle,

@@ -23,9 +23,16 @@ struct poster {
     struct bus bus;
     uint32_t incarnation;
     uint32_t blocker; /* the number of a listener that was in the way of the last post */
+    uint64_t ids;     /* pid and tid, as envelopes have them */
+    uint64_t namespace;
 };
 
-/* Fills in a poster for the calling thread, and makes the memory of the bus if it has none. */
+/*
+ * Finds the calling thread's poster of a bus, and makes the memory of the bus if it has none. It is the
+ * thread's own until it asks for another one.
+ */
+int poster_here(ipcheap_heap *heap, const ipcheap_channel *handle, struct poster **poster);
+/* The same, as a copy of the caller's. */
 int poster_find(ipcheap_heap *heap, const ipcheap_channel *handle, struct poster *poster);
 
 /* A message that is ready to be posted, and not posted yet. */
@@ -42,7 +49,10 @@ struct letter {
 int letter_copy(struct poster *p, const void *data, uint64_t nbytes, struct letter *letter);
 /* Makes a letter of a record, which must stay where it is; under the heap's mutex. */
 int letter_enclose(struct poster *p, ipcheap_record *record, struct letter *letter);
-/* Posts: 0 and its position in the letter, or WOULD_BLOCK or an error, and it is as before. */
+/*
+ * Posts, inside and without waking anybody: 0 and its position in the letter, or WOULD_BLOCK or an error,
+ * and it is as before.
+ */
 int letter_post(struct poster *p, struct letter *letter);
 /* Frees what a letter that was not posted has allocated; the record is the caller's as before. */
 void letter_drop(struct poster *p, struct letter *letter);

@@ -45,7 +45,7 @@ static uint64_t skip_lost(struct listener *e) {
  * Finds the next message, and holds it with a word: 0, or why there is none. The cursor has not moved
  * past it.
  */
-static int hold_next(struct listener *e, uint32_t number, struct message *m) {
+static inline int hold_next(struct listener *e, uint32_t number, struct message *m) {
     for (;;) {
         if (UNLIKELY(e->lost_news != 0)) return IPCHEAP_MESSAGES_LOST;
         uint64_t word = get_acquire(bus_slot(&e->bus, e->position)); /* pairs with post_once() */
@@ -84,7 +84,7 @@ void ipcheap_listener_tell_again(ipcheap_endpoint *endpoint) {
 }
 
 /* Moves past a message that is held, or returns why the bus has come to its end. */
-static int move_past(struct listener *e, const struct message *m) {
+static inline int move_past(struct listener *e, const struct message *m) {
     struct side *side = own_side(&e->base);
     uint32_t flags = get(&e->base.channel->flags);
     if (UNLIKELY(flags & (CHANNEL_GONE | CHANNEL_POISONED)))
@@ -97,30 +97,75 @@ static int move_past(struct listener *e, const struct message *m) {
     return 0;
 }
 
-/* Fills in the handle of a message that is held; CORRUPT if there cannot be one. */
-static int describe(struct listener *e, const struct message *m, ipcheap_record *record) {
+/* Remembers the slab that a block is in. */
+static void memo_note(struct listener *e, const struct place *place) {
+    const ipcheap_heap *heap = e->base.heap;
+    e->memo.bytes = 0;
+    if (!place->in_slab) return;
+    uint64_t page = page_of_granule(heap, place->block.granule);
+    e->memo.first = page_offset(heap, page);
+    e->memo.page = &heap->pages[page];
+    e->memo.slab = place->block.slab;
+    e->memo.word = get(&heap->pages[page].word);
+    e->memo.size_class = get(&place->block.slab->size_class);
+    e->memo.block_bytes = place->block.bytes;
+    e->memo.reciprocal = (UINT64_C(1) << 32) / (place->block.bytes / BLOCK_ALIGN) + 1;
+    if (word_state(e->memo.word) != PAGE_USED || word_kind(e->memo.word) != KIND_SLAB) return;
+    if (e->memo.size_class != size_class_of(place->block.bytes)) return;
+    /* What is left over at the end of a slab is no block. */
+    e->memo.bytes = (uint64_t)slab_blocks(heap, e->memo.size_class) * place->block.bytes;
+}
+
+/* True if there is a block of that slab, which has not become another one. The message is held. */
+static inline bool memo_has(const struct listener *e, uint64_t block) {
+    uint64_t into = block - e->memo.first;
+    if (UNLIKELY(into >= e->memo.bytes)) return false;
+    uint64_t index = into / BLOCK_ALIGN * e->memo.reciprocal >> 32;
+    return LIKELY(index * e->memo.block_bytes == into && get(&e->memo.page->word) == e->memo.word &&
+                  get(&e->memo.slab->size_class) == e->memo.size_class);
+}
+
+static inline void record_fill(struct listener *e, const struct message *m, uint64_t offset,
+                               uint64_t size, ipcheap_record *record) {
+    record->data = at_offset(e->base.heap, offset);
+    record->nbytes = size_bytes(size);
+    record->offset = offset;
+    record->position = m->position;
+    record->consumer = &e->base;
+    record->form = size_form(size);
+}
+
+/* Does what describe() does for any message. */
+static int __attribute__((noinline)) describe_any(struct listener *e, const struct message *m,
+                                                  ipcheap_record *record) {
     struct place place;
     ipcheap_heap *heap = e->base.heap;
     const struct envelope *envelope = message_envelope(heap, m, &place);
-    if (UNLIKELY(!envelope)) return channel_poison(heap, e->base.channel);
+    if (!envelope) return channel_poison(heap, e->base.channel);
     uint64_t offset = m->block, size = get(&envelope->size);
     uint64_t room = place_bytes(heap, &place) - sizeof *envelope;
-    if (UNLIKELY(m->apart)) {
+    if (m->apart) {
         offset = get(&envelope->payload);
         bool there = place_find(heap, offset, &place) &&
                      get(place.tag) == payload_tag(&e->bus, m->block);
         if (!there) return channel_poison(heap, e->base.channel);
         room = place_bytes(heap, &place);
+    } else {
+        memo_note(e, &place);
     }
-    if (UNLIKELY(size_bytes(size) > room)) return channel_poison(heap, e->base.channel);
-    *record = (ipcheap_record){
-        .data = at_offset(heap, offset),
-        .nbytes = size_bytes(size),
-        .offset = offset,
-        .position = m->position,
-        .consumer = &e->base,
-        .form = size_form(size),
-    };
+    if (size_bytes(size) > room) return channel_poison(heap, e->base.channel);
+    record_fill(e, m, offset, size, record);
+    return 0;
+}
+
+/* Fills in the handle of a message that is held; CORRUPT if there cannot be one. */
+static inline int describe(struct listener *e, const struct message *m, ipcheap_record *record) {
+    if (UNLIKELY(m->apart || !memo_has(e, m->block))) return describe_any(e, m, record);
+    uint64_t room = e->memo.block_bytes - sizeof(struct envelope);
+    const struct envelope *envelope = at_offset(e->base.heap, m->block + room);
+    uint64_t size = get(&envelope->size);
+    if (UNLIKELY(size_bytes(size) > room)) return channel_poison(e->base.heap, e->base.channel);
+    record_fill(e, m, m->block, size, record);
     return 0;
 }
 
@@ -192,36 +237,95 @@ static int peek(ipcheap_endpoint *endpoint, uint64_t *nbytes, uint32_t *form) {
     return 0;
 }
 
-/* Receives a copy of one message: 1, or why not, and it is still the next. */
-static int64_t receive_copy(struct listener *e, uint32_t word, ipcheap_taker *take, void *context) {
+enum { GROUP = 64, GROUP_BYTES = 64 << 10 }; /* at most; a single message may be longer */
+
+/* Messages that are copied out while they are held, and released together. */
+struct group {
+    struct message messages[GROUP];
+    ipcheap_bytes bytes[GROUP];
+    uint32_t words[GROUP];
+    size_t count, room;
+};
+
+/* Holds the message behind those of the group if it is there, and fits; false otherwise. */
+static bool group_add(struct listener *e, struct group *g, uint64_t *nbytes) {
+    uint64_t position = e->position + g->count;
+    uint64_t word = get_acquire(bus_slot(&e->bus, position)); /* pairs with post_once() */
+    if (slot_laps_past(&e->bus, position, word) != 0) return false;
+    struct message *m = &g->messages[g->count];
+    shared64 *hold = hold_at(e, g->words[g->count]);
     ipcheap_record record;
-    struct message m;
-    int error = hold_next(e, word, &m);
+    *m = slot_says(position, word);
+    put(hold, hold_of(HOLD_HELD, m));
+    compiler_fence(); /* pairs with the membarrier in bus_settle() */
+    if (UNLIKELY(get(&e->bus.heap->header->fences))) full_fence();
+    bool there = get(&e->bus.root->floor) <= position && !describe(e, m, &record);
+    *nbytes += there ? record.nbytes : 0;
+    if (there && *nbytes <= GROUP_BYTES) {
+        g->bytes[g->count++] = (ipcheap_bytes){record.data, record.nbytes};
+        return true;
+    }
+    hold_end(e->base.me, &e->bus, hold, m); /* the next call will see what it is */
+    return false;
+}
+
+/* Holds the next messages: 0, or why there is none. */
+static int group_find(struct listener *e, struct group *g) {
+    ipcheap_record record;
+    g->count = 0;
+    int error = hold_next(e, g->words[0], &g->messages[0]);
     if (UNLIKELY(error)) return error;
-    error = describe(e, &m, &record);
-    ipcheap_bytes bytes = {record.data, record.nbytes};
-    if (LIKELY(!error)) error = take(context, &bytes, 1);
+    error = describe(e, &g->messages[0], &record);
+    if (UNLIKELY(error)) {
+        hold_end(e->base.me, &e->bus, hold_at(e, g->words[0]), &g->messages[0]);
+        return error;
+    }
+    g->bytes[g->count++] = (ipcheap_bytes){record.data, record.nbytes};
+    uint64_t nbytes = record.nbytes;
+    while (g->count < g->room && nbytes < GROUP_BYTES && group_add(e, g, &nbytes)) {}
+    return 0;
+}
+
+/* Receives copies of a group: how many, or why none, and they are still the next. */
+static int64_t receive_group(struct listener *e, struct group *g, ipcheap_taker *take,
+                             void *context) {
+    int error = group_find(e, g);
+    if (UNLIKELY(error)) return error;
+    error = take(context, g->bytes, g->count);
     if (error > 0) error = IPCHEAP_BAD_VALUE;
-    if (LIKELY(!error)) error = move_past(e, &m);
-    int ended = hold_end(e->base.me, &e->bus, hold_at(e, word), &m);
-    return error ? error : ended ? ended : 1;
+    if (LIKELY(!error)) error = move_past(e, &g->messages[g->count - 1]);
+    if (LIKELY(!error)) e->received += g->count - 1;
+    for (size_t i = 0; i < g->count; i++) {
+        int ended = hold_end(e->base.me, &e->bus, hold_at(e, g->words[i]), &g->messages[i]);
+        if (!error) error = ended;
+    }
+    if (UNLIKELY(error)) return error;
+    listener_tell(&e->bus, e->shared, WAITS_FOR_RELEASE);
+    return (int64_t)g->count;
 }
 
 static int64_t receive_copies(ipcheap_endpoint *endpoint, ipcheap_taker *take, void *context,
                               size_t limit) {
     struct listener *e = listener_of(endpoint);
-    uint32_t word;
+    struct group g;
     int error = listener_check(endpoint);
     if (UNLIKELY(error)) return error;
-    error = word_take(e, &word);
-    if (UNLIKELY(error)) return error;
+    if (UNLIKELY(!listener_can_go_on(endpoint))) {
+        error = endpoint_why_not(endpoint);
+        return error == IPCHEAP_WOULD_BLOCK ? 0 : error;
+    }
     size_t done = 0;
     int64_t got = 1;
-    while (done < limit && (got = receive_copy(e, word, take, context)) > 0) {
-        done++;
-        listener_tell(&e->bus, e->shared, WAITS_FOR_RELEASE);
+    for (g.room = 0; g.room < least(limit, GROUP) && !error; g.room += !error)
+        error = word_take(e, &g.words[g.room]);
+    size_t words = g.room;
+    if (!words) return error;
+    while (done < limit && got > 0) {
+        g.room = least(words, limit - done);
+        got = receive_group(e, &g, take, context);
+        if (got > 0) done += (size_t)got;
     }
-    word_return(e, word, true);
+    while (words) word_return(e, g.words[--words], true);
     bell_settle(endpoint);
     return done || got == IPCHEAP_WOULD_BLOCK ? (int64_t)done : told(e, got);
 }
@@ -368,8 +472,8 @@ int ipcheap_message_sender(ipcheap_heap *heap, const ipcheap_record *record,
     if (participant_latest(heap, slot, &latest) && latest == generation)
         participant_describe(heap, slot, sender);
     uint64_t here = os_process_namespace(), there = get(&envelope->namespace);
-    sender->pid = get(&envelope->pid);
-    sender->tid = get(&envelope->tid);
+    sender->pid = (uint32_t)get(&envelope->ids);
+    sender->tid = (uint32_t)(get(&envelope->ids) >> 32);
     sender->elsewhere = here && there && here != there;
     return 0;
 }

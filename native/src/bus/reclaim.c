@@ -2,6 +2,7 @@
 
 #include "base/timing.h"
 #include "memory/deferred.h"
+#include "memory/participant_memory.h"
 #include "memory/slab_local.h"
 
 #define BATCH 256 /* positions that one look at the holds is for */
@@ -119,8 +120,16 @@ static void free_taken(struct participant *me, uint64_t offset) {
 
 void message_let_go(struct participant *me, struct bus *bus, const struct message *m) {
     struct place place;
-    const struct envelope *envelope = message_envelope(bus->heap, m, &place);
+    struct local_slab *slab;
     uint64_t tag = message_tag(bus, m->position);
+    shared64 *mine = m->apart ? NULL : slab_my_tag(me, m->block, &slab);
+    if (LIKELY(mine != NULL)) {
+        /* Acquire: pairs with put_release() of the tag in post_once(). */
+        if (LIKELY(put_if(mine, &tag, my_tag(me))))
+            free_mine(me, slab, (uint32_t)(mine - slab->shared->tags), m->block);
+        return;
+    }
+    const struct envelope *envelope = message_envelope(bus->heap, m, &place);
     if (!envelope || get(place.tag) != tag) return;
     if (m->apart) put(&me->record->letting, m->block);
     /* Acquire: pairs with put_release() of the tag in post_once(). */
@@ -233,8 +242,11 @@ bool hold_message(const struct bus *bus, uint64_t hold, struct message *m) {
 }
 
 int hold_end(struct participant *me, struct bus *bus, shared64 *hold, const struct message *m) {
-    int error = deferred_reserve(me, 2);
-    if (UNLIKELY(error)) return error;
+    const struct deferred *deferred = me->memory ? &me->memory->deferred : NULL;
+    if (UNLIKELY(!deferred || deferred->room - deferred->count < 2)) {
+        int error = deferred_reserve(me, 2); /* before anything is done */
+        if (error) return error;
+    }
     bool small = LIKELY(!m->apart && m->block % PAGE);
     put(hold, hold_of(HOLD_RELEASING, m));
     holder_fence(bus);

@@ -493,8 +493,8 @@ struct envelope {
     shared64 payload; /* offset of the bytes */
     shared64 size;    /* as of a ring's slot */
     shared64 sender;  /* tag of the participant that posts it */
-    shared32 pid, tid;
-    shared64 namespace; /* of its process id */
+    shared64 ids;       /* its thread id 32 | process id 32 */
+    shared64 namespace; /* of these */
     shared64 unused[3];
 };
 static_assert(sizeof(struct envelope) == 64, "a line");
