@@ -90,7 +90,7 @@ class Bus(Channel, BusCore, kind=lib.IPCHEAP_BUS):
     def allocate_array(
         self, shape: Shape, dtype: numpy.typing.DTypeLike, *, order: str = "C"
     ) -> Record:
-        """Return a new record whose `array()` has this shape and dtype, also for its receivers.
+        """Return a new record whose `array()` has this `shape` and dtype, also for its receivers.
 
         The items are not initialised. `order` is "C" or "F". Raises as `Producer.allocate_array`.
         """
@@ -151,9 +151,9 @@ class Bus(Channel, BusCore, kind=lib.IPCHEAP_BUS):
     def broadcast_record(
         self, record: Record, timeout: float | None = None, *, nowait: bool = False
     ) -> BroadcastReport:
-        """Broadcast a record, not a copy; afterwards it is dead. `timeout` as for `broadcast`.
+        """Broadcast a record, not a copy; afterwards it is dead.
 
-        After an exception before it was posted, the record is still the caller's.
+        `timeout`, in seconds, and `nowait` are as for `broadcast`. After an exception before it was posted, the record is still the caller's.
         """
         return self._broadcast(record, True, timeout, nowait)
 
@@ -165,7 +165,10 @@ class Bus(Channel, BusCore, kind=lib.IPCHEAP_BUS):
         nowait: bool = False,
         codec: Codec = PICKLE,
     ) -> BroadcastReport:
-        """Broadcast an object, encoded by `codec`. `timeout` and `nowait` as for `broadcast`."""
+        """Broadcast an object, encoded by `codec`.
+
+        `timeout`, in seconds, and `nowait` are as for `broadcast`.
+        """
         record = self._encoded(obj, codec)
         try:
             return self._broadcast(record, True, timeout, nowait)

@@ -289,8 +289,8 @@ PyDoc_STRVAR(post_text,
 PyDoc_STRVAR(post_record_text,
              "post_record($self, /, record, timeout=None)\n--\n\n"
              "Post a record, not a copy, and return its position; it is then dead.\n\n"
-             "It may have been allocated or received on any channel of this heap. Waits and\n"
-             "raises as `post` does; RecordError for one that was freed or sent, or is of another\n"
+             "It may have been allocated or received on any channel of this heap. Waits `timeout`\n"
+             "seconds for room, None indefinitely, and raises as `post` does; RecordError for one that was freed or sent, or is of another\n"
              "heap. After an exception the record is still the caller's.");
 PyDoc_STRVAR(post_many_text,
              "post_many($self, /, buffers, timeout=None)\n--\n\n"

@@ -1297,7 +1297,7 @@ typedef struct ipcheap_listener_statistics {
 IPCHEAP_API int ipcheap_listener_describe(ipcheap_endpoint *listener,
                                           ipcheap_listener_statistics *statistics);
 
-/* Who posted a message that is held. RECORD if it was freed. */
+/* Describes the participant that posted a message. RECORD if that was freed. */
 IPCHEAP_API int ipcheap_message_sender(ipcheap_heap *heap, const ipcheap_record *message,
                                        ipcheap_holder *sender);
 

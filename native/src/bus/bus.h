@@ -120,7 +120,7 @@ struct envelope *message_envelope(ipcheap_heap *heap, const struct message *m, s
 /* Being inside --------------------------------------------------------------------------------- */
 /*
  * A writer has no seat, so its participant's slot says which bus it is inside of. A bus that is removed
- * keeps its memory until nobody is: whoever removes it sets CHANNEL_GONE, runs os_membarrier() and looks
+ * keeps its memory until nobody is: its remover sets CHANNEL_GONE, runs os_membarrier() and looks
  * at all slots.
  */
 

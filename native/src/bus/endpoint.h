@@ -19,7 +19,7 @@ struct listener {
     uint64_t position; /* the next to receive */
     uint64_t received;
     uint64_t lost;      /* in all; */
-    uint64_t lost_news; /* those that no MESSAGES_LOST has told of yet; */
+    uint64_t lost_news; /* those of which no MESSAGES_LOST was returned yet; */
     uint64_t lost_last; /* what the last one was about */
     /* The slab that the last message was in, and how to tell that it is still that. */
     struct {

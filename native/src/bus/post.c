@@ -119,7 +119,7 @@ int letter_copy(struct poster *p, const void *data, uint64_t nbytes, struct lett
     if (UNLIKELY(error)) return error;
     uint64_t block = letter->message.block;
     memory_copy(p->me, at_offset(p->me->heap, block), data, (size_t)nbytes);
-    envelope_fill(p, envelope, block, ring_size(nbytes, IPCHEAP_PLAIN));
+    envelope_fill(p, envelope, block, size_word(nbytes, IPCHEAP_PLAIN));
     return 0;
 }
 

@@ -2,7 +2,7 @@
  * post.h - layer bus: posting one message.
  *
  *   block, filled in                     tag OWN(me)
- *   q = the first position not posted; room; what stood in its slot is let go of
+ *   q = the first position not posted; room; what stood in its slot is reclaimed
  *   intent = q, block                    in the participant's slot
  *   tag = SENT(bus, q)                   of a payload that is apart: PART, and `from` is its tag before
  *   slot: compare-and-swap -> q, block   <- posted

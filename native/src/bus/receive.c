@@ -59,7 +59,7 @@ static inline int hold_next(struct listener *e, uint32_t number, struct message 
             compiler_fence(); /* pairs with the membarrier in bus_settle() */
             if (UNLIKELY(get(&e->bus.heap->header->fences))) full_fence();
             if (LIKELY(get(&e->bus.root->floor) <= m->position)) return 0;
-            /* It is lost; and whoever let go of it may have left it to this hold. */
+            /* It is lost; and its reclaimer may have left it to this hold. */
             int error = hold_end(e->base.me, &e->bus, hold, m);
             if (error) return error;
         }
@@ -69,7 +69,7 @@ static inline int hold_next(struct listener *e, uint32_t number, struct message 
     }
 }
 
-/* Returns what a call returns to its caller, who is told of what was lost. */
+/* Returns what a call returns; if that is MESSAGES_LOST, it has been told. */
 static int64_t told(struct listener *e, int64_t result) {
     if (LIKELY(result != IPCHEAP_MESSAGES_LOST)) return result;
     e->lost_last = e->lost_news;

@@ -49,7 +49,7 @@ static void settle_floor(struct bus *bus) {
     uint64_t to = get(&root->floor);
     uint64_t seen = get_acquire(&root->settled); /* pairs with the swap below */
     if (LIKELY(seen >= to)) return;
-    /* Whoever registers after this look sees the floor that it came after. */
+    /* A listener that registers after this look sees the floor. */
     if (bus_has_listeners(bus)) bus_settle(bus);
     while (seen < to && !put_if(&root->settled, &seen, to)) {}
 }
@@ -140,7 +140,7 @@ void message_let_go(struct participant *me, struct bus *bus, const struct messag
     if (m->apart) put(&me->record->letting, 0);
 }
 
-/* Lets go of what stands at these positions and is not held; they are settled. */
+/* Reclaims what stands at these positions and is not held; they are settled. */
 static void sweep_batch(struct participant *me, struct bus *bus, uint64_t from, uint64_t count) {
     uint64_t held[BATCH / 64];
     look_at_holds(bus, from, count, held);
@@ -148,7 +148,7 @@ static void sweep_batch(struct participant *me, struct bus *bus, uint64_t from, 
         uint64_t position = from + i;
         if (UNLIKELY(held[i / 64] >> (i & 63) & 1)) continue;
         uint64_t word = get_acquire(bus_slot(bus, position)); /* pairs with post_once() */
-        /* Whoever has posted there since has let go of it. */
+        /* A writer that has posted there since has reclaimed it. */
         if (UNLIKELY(slot_laps_past(bus, position, word) != 0)) continue;
         struct message m = slot_says(position, word);
         message_let_go(me, bus, &m);

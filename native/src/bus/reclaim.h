@@ -1,7 +1,7 @@
 /*
- * reclaim.h - layer bus: letting go of messages, exactly once and without a lock.
+ * reclaim.h - layer bus: reclaiming messages, exactly once and without a lock.
  *
- *   receiver                          whoever lets go of p
+ *   receiver                          reclaimer of p
  *     hold = HELD(p, block)             floor > p
  *     compiler barrier                  membarrier
  *     floor <= p: it may be used        a hold names it: left to that holder
@@ -9,9 +9,9 @@
  *   holder
  *     hold = RELEASING
  *     compiler barrier
- *     floor <= p: hold = 0; otherwise full fence, lets go of p as above, hold = 0
+ *     floor <= p: hold = 0; otherwise full fence, reclaims p as above, hold = 0
  *
- * Any participant raises the floor and lets go of what is below it. Whoever wins the tag frees the
+ * Any participant raises the floor and reclaims what is below it. The one that wins the tag frees the
  * message, and is its owner at every instant until then. While a payload that is apart is freed,
  * `letting` in the participant's slot names its envelope, so that recovery completes it.
  */
@@ -37,12 +37,12 @@ static inline uint64_t survey_all(const struct survey *s) {
 
 /* Raises the floor to a position, unless it is there already. */
 void floor_raise(const struct bus *bus, uint64_t to);
-/* Lets go of all messages below the floor that nobody holds. Inside, or in a listener's seat. */
+/* Reclaims all messages below the floor that nobody holds. Inside, or in a listener's seat. */
 int bus_sweep(struct participant *me, struct bus *bus);
 /* Raises the floor as far as no listener and no history loses anything by it, and sweeps. */
 int bus_tidy(struct participant *me, struct bus *bus);
 
-/* Lets go of one message that is below the floor, unless somebody holds it; settled already. */
+/* Reclaims one message that is below the floor, unless somebody holds it; settled already. */
 void message_let_go(struct participant *me, struct bus *bus, const struct message *m);
 /*
  * Ends the hold of a message: the caller's process's, or a dead listener's. An extent that nobody else

@@ -71,7 +71,7 @@ static void undo_intent(const struct recovery *r, struct bus *bus, uint64_t inte
         return;
     }
     if (deferred_reserve(r->me, 1)) return;
-    /* Whoever wins the tag frees: a listener may be letting go of it, if it was posted after all. */
+    /* The winner of the tag frees: a listener may be reclaiming it, if it was posted after all. */
     if (apart) put(&r->me->record->letting, block);
     if (put_if(place.tag, &tag, my_tag(r->me))) {
         if (apart) payload_undo(r, bus, block, from);

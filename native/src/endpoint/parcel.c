@@ -39,7 +39,7 @@ int parcel_judge(struct participant *me, ipcheap_record *record, struct parcel *
     if (record->data != at_offset(me->heap, record->offset)) return IPCHEAP_RECORD;
     *parcel = (struct parcel){
         .offset = record->offset,
-        .size = ring_size(record->nbytes, record->form),
+        .size = size_word(record->nbytes, record->form),
         .record = record,
     };
     int error = record_lender(record) ? judge_received(me, record, parcel)

@@ -11,7 +11,7 @@
 #include "memory/slab_local.h"
 
 struct parcel {
-    uint64_t offset, size;     /* size: as of a ring's slot */
+    uint64_t offset, size;     /* size: in bytes, and the form */
     ipcheap_record *record;    /* NULL: nobody's, a copy that was made for it */
     struct participant *owner; /* NULL: it occupies a place in a channel */
     struct local_slab *slab;   /* if the caller owns the block and its slab */

@@ -114,7 +114,7 @@ static void fill_slot(struct record_endpoint *e, const ipcheap_record *record, s
     put(&side->record.intent, record->offset);
     put_release(tag, my_sent_tag(e, e->position)); /* after the intent that explains it */
     /* Adjacent stores: a consumer that polls this line should lose it only once. */
-    put(&slot->size, ring_size(record->nbytes, record->form));
+    put(&slot->size, size_word(record->nbytes, record->form));
     /* Release: pairs with find_record() and group_find(). Publishes what the user wrote. */
     put_release(&slot->word, ring_word(lap_of(e, e->position), SLOT_FULL, record->offset));
     put(&side->record.intent, 0);
@@ -249,7 +249,7 @@ static bool refill_slot(struct record_endpoint *e, uint64_t position, uint64_t w
                 (size_t)copied->nbytes);
     /* The block is garbage until the slot is FULL, by either tag: see ring_collect(). */
     put(tag, my_sent_tag(e, position));
-    uint64_t size = ring_size(copied->nbytes, IPCHEAP_PLAIN);
+    uint64_t size = size_word(copied->nbytes, IPCHEAP_PLAIN);
     if (UNLIKELY(get(&slot->size) != size)) put(&slot->size, size);
     return true;
 }

@@ -221,7 +221,7 @@ static_assert(sizeof(struct ring_slot) == 16, "four slots a cache line");
 
 #define SIZE_BITS 56
 
-static inline uint64_t ring_size(uint64_t nbytes, uint32_t form) {
+static inline uint64_t size_word(uint64_t nbytes, uint32_t form) {
     return (uint64_t)form << SIZE_BITS | nbytes;
 }
 
@@ -563,7 +563,7 @@ struct bus_root {
     shared32 sleepers, wake;
     shared64 unused_sleepers[15];
     /* What a broadcast writes. */
-    shared64 turn;                    /* of whoever has it: bus/broadcast.h; 0: nobody */
+    shared64 turn;                    /* of the participant that has it: bus/broadcast.h; 0 */
     shared32 turn_wake, turn_waiters; /* the word that others sleep on for it; whether any does */
     shared64 turn_position;           /* of its message, once it is posted */
     shared64 turn_until;              /* boot-time ns, when it ends at the latest */

@@ -288,7 +288,7 @@ static inline void fill_spare(struct store_slot *slot, uint64_t offset, uint64_t
                               const struct chunk_key *key, uint32_t older, int64_t now,
                               uint64_t expires, uint64_t version) {
     put(&slot->offset, offset);
-    put(&slot->size, ring_size(nbytes, IPCHEAP_PLAIN));
+    put(&slot->size, size_word(nbytes, IPCHEAP_PLAIN));
     put(&slot->expires, expires);
     put(&slot->time, (uint64_t)now);
     put(&slot->hash, key->hash);
