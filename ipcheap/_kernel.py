@@ -226,7 +226,7 @@ def pipes(name: str) -> list[tuple[str, int]]:
         files = os.listdir(folder or ".")
     except FileNotFoundError:
         return []
-    found = []
+    found: list[tuple[str, int]] = []
     for entry in files:
         stem, _, suffix = entry.rpartition("~")
         if stem == file and suffix and _HEX.issuperset(suffix):

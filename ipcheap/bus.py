@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .heap import Heap
     from .listener import Listener
     from .producer import BytesLike
-    from .results import BroadcastReport, BusStatistics, ListenerInfo
+    from .results import BroadcastReport, BusStatistics, ListenerInfo, Participant
 
 _WOULD_BLOCK = lib.IPCHEAP_WOULD_BLOCK
 _FOREVER = math.inf
@@ -153,7 +153,8 @@ class Bus(Channel, BusCore, kind=lib.IPCHEAP_BUS):
     ) -> BroadcastReport:
         """Broadcast a record, not a copy; afterwards it is dead.
 
-        `timeout`, in seconds, and `nowait` are as for `broadcast`. After an exception before it was posted, the record is still the caller's.
+        `timeout`, in seconds, and `nowait` are as for `broadcast`. After an exception before it
+        was posted, the record is still the caller's.
         """
         return self._broadcast(record, True, timeout, nowait)
 
@@ -373,7 +374,7 @@ class Bus(Channel, BusCore, kind=lib.IPCHEAP_BUS):
         if deadline != _FOREVER:
             return 0
         code = int(lib.py_own_listener(self._handle().pointer, self._entry))
-        return code if code < 0 else 0
+        return min(code, 0)
 
     def _post_later(self, code: int, data: BytesLike, timeout: float | None) -> int:
         return self._insist(code, lambda: self._try_bytes(data), data, timeout)
@@ -598,7 +599,7 @@ def _report(handle: Handle, broadcast: CData) -> BroadcastReport:
     numbers = ffi.new("ipcheap_broadcast_report *")
     lib.ipcheap_broadcast_describe(broadcast, numbers)
     cursor, holder = ffi.new("uint64_t *"), ffi.new("ipcheap_holder *")
-    slow = []
+    slow: list[Participant] = []
     while lib.ipcheap_next_slow(broadcast, cursor, holder) == 1:
         slow.append(participant_of(holder))
     del handle

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     from ._arguments import ChannelId, Size
-    from ._core import CData
     from ._segments import Segment
     from .channel import Channel
     from .record import Record

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ._core import ffi, lib
 from ._failures import error
 from ._receiver import Receiver
-from .message import Message
+from .message import Message  # noqa: TC001  # the core makes instances of it
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,14 +35,27 @@ class Listener(Receiver):
     _side: ClassVar[str] = "listener"
     _stalled: ClassVar[str] = "nothing was posted"
 
-    if TYPE_CHECKING:
+    if TYPE_CHECKING:  # what it receives are messages
 
-        def recv_record(self, timeout: float | None = None) -> Message: ...
-        def try_recv_record(self) -> Message | None: ...
-        def recv_records(self, limit: int, timeout: float | None = None) -> list[Message]: ...  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+        def recv_record(self, timeout: float | None = None) -> Message:
+            """Return the next message."""
+            ...
+
+        def try_recv_record(self) -> Message | None:
+            """Return the next message, or None."""
+            ...
+
+        def recv_records(  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+            self, limit: int, timeout: float | None = None
+        ) -> list[Message]:
+            """Return up to `limit` messages."""
+            ...
+
         def __iter__(self) -> Iterator[Message]: ...
         def __aiter__(self) -> AsyncIterator[Message]: ...
-        async def arecv_record(self) -> Message: ...
+        async def arecv_record(self) -> Message:
+            """Return the next message."""
+            ...
 
     def __init__(self, handle: Handle, channel: ChannelId, pointer: CData) -> None:
         super().__init__(handle, channel, pointer)

@@ -104,6 +104,7 @@ def test_types_keep_it_unless_they_sleep() -> None:
         "stream.c",
         "chunk.c",
         "store.c",
+        "bus.c",
     ):
         text = (BINDINGS / source).read_text()
         called |= set(re.findall(r"\bkeeping_(\w+)\(", text))
@@ -115,6 +116,14 @@ def test_types_keep_it_unless_they_sleep() -> None:
             "ipcheap_wait(self->endpoint, 0)",
             "ipcheap_copy(heap, to, from, nbytes)",
             "ipcheap_forks()",
+            "ipcheap_listener_tell_again(self->side.endpoint)",
+            "ipcheap_broadcast_begin(heap_of(self)",
+            "ipcheap_broadcast_describe(broadcast, &report)",
+            "ipcheap_broadcast_end(broadcast)",
+            # Without the GIL, as counted below.
+            "ipcheap_await_releases(broadcast, FIRST_LOOK)",
+            "ipcheap_try_broadcast(broadcast, plain->data, plain->nbytes, timeout_ns)",
+            "ipcheap_try_post(heap, &channel, plain->data, plain->nbytes, position)",
             "ipcheap_same(self->heap, heap)",
             "ipcheap_stream_lay_out(self->side.endpoint, &self->layout)",
             "ipcheap_view_drop(pane->view)",
@@ -127,7 +136,8 @@ def test_types_keep_it_unless_they_sleep() -> None:
             "ipcheap_store_key_of(key, IPCHEAP_KEY_TEXT, text, (size_t)",
             "ipcheap_store_key_of(key, IPCHEAP_KEY_BYTES, PyBytes_AsString(object)",
         }
-        assert text.count(RELEASE) == (1 if source == "bytes.c" else 0), source
+        # Copies that are long; and a broadcast waits.
+        assert text.count(RELEASE) == {"bytes.c": 1, "bus.c": 2}.get(source, 0), source
     assert called == keeping() - {"endpoint_descriptor"}
     assert {name for name in holding if not name.startswith(("stream_", "window_", "store_"))} == {
         "try_receive_copies"  # its callback makes Python objects

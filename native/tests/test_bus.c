@@ -173,7 +173,7 @@ static void history_is_there_for_later_ones(ipcheap_heap *heap) {
     close_bus(heap, 5);
 }
 
-static void extents_go_back_at_once(ipcheap_heap *heap) {
+static void extents_go_back_immediately(ipcheap_heap *heap) {
     ipcheap_channel bus = plain_bus(heap, 6, 16);
     ipcheap_endpoint *a = listen_to(heap, &bus), *b = listen_to(heap, &bus);
     size_t nbytes = 3 * MIB;
@@ -417,7 +417,7 @@ int main(void) {
         a_lossy_one_never_does,
         patience_ends,
         history_is_there_for_later_ones,
-        extents_go_back_at_once,
+        extents_go_back_immediately,
         records_are_posted_and_handed_on,
         any_number_may_be_held,
         a_broadcast_waits_for_all,

@@ -18,7 +18,7 @@ int word_take(struct listener *e, uint32_t *word);
 void word_return(struct listener *e, uint32_t word, bool own);
 
 /* Returns a hold word; NULL if there is no such word. */
-static inline shared64 *hold_at(const struct listener *e, uint32_t word) {
+static inline shared64 *word_at(const struct listener *e, uint32_t word) {
     if (LIKELY(word < NEAR_HOLDS)) return &e->shared->holds[word];
     uint32_t within, table = hold_table_of(word, &within);
     return table < HOLD_TABLES && e->tables[table] ? e->tables[table] + within : NULL;

@@ -202,7 +202,7 @@ int listener_make_table(struct participant *me, struct bus *bus, uint32_t number
 }
 
 struct held_walk held_walk_of(const struct bus_listener *l) {
-    return (struct held_walk){.used = get_acquire(&l->used)}; /* pairs with hold_at() */
+    return (struct held_walk){.used = get_acquire(&l->used)}; /* pairs with word_at() */
 }
 
 bool held_step(const struct bus *bus, uint32_t number, struct bus_listener *l,

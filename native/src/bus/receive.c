@@ -53,7 +53,7 @@ static inline int hold_next(struct listener *e, uint32_t number, struct message 
         if (past < 0 && LIKELY(get(&e->bus.root->floor) <= e->position))
             return endpoint_why_not(&e->base);
         if (LIKELY(past == 0)) {
-            shared64 *hold = hold_at(e, number);
+            shared64 *hold = word_at(e, number);
             *m = slot_says(e->position, word);
             put(hold, hold_of(HOLD_HELD, m));
             compiler_fence(); /* pairs with the membarrier in bus_settle() */
@@ -186,7 +186,7 @@ static int receive_one(struct listener *e, ipcheap_record *record) {
             __builtin_prefetch(record->data); /* the user will look at it next */
             return 0;
         }
-        hold_end(e->base.me, &e->bus, hold_at(e, word), &m);
+        hold_end(e->base.me, &e->bus, word_at(e, word), &m);
     }
     word_return(e, word, true);
     return error;
@@ -228,7 +228,7 @@ static int peek(ipcheap_endpoint *endpoint, uint64_t *nbytes, uint32_t *form) {
     error = hold_next(e, word, &m);
     if (!error) {
         error = describe(e, &m, &record);
-        hold_end(endpoint->me, &e->bus, hold_at(e, word), &m);
+        hold_end(endpoint->me, &e->bus, word_at(e, word), &m);
     }
     word_return(e, word, true);
     if (error) return (int)told(e, error);
@@ -253,7 +253,7 @@ static bool group_add(struct listener *e, struct group *g, uint64_t *nbytes) {
     uint64_t word = get_acquire(bus_slot(&e->bus, position)); /* pairs with post_once() */
     if (slot_laps_past(&e->bus, position, word) != 0) return false;
     struct message *m = &g->messages[g->count];
-    shared64 *hold = hold_at(e, g->words[g->count]);
+    shared64 *hold = word_at(e, g->words[g->count]);
     ipcheap_record record;
     *m = slot_says(position, word);
     put(hold, hold_of(HOLD_HELD, m));
@@ -277,7 +277,7 @@ static int group_find(struct listener *e, struct group *g) {
     if (UNLIKELY(error)) return error;
     error = describe(e, &g->messages[0], &record);
     if (UNLIKELY(error)) {
-        hold_end(e->base.me, &e->bus, hold_at(e, g->words[0]), &g->messages[0]);
+        hold_end(e->base.me, &e->bus, word_at(e, g->words[0]), &g->messages[0]);
         return error;
     }
     g->bytes[g->count++] = (ipcheap_bytes){record.data, record.nbytes};
@@ -296,7 +296,7 @@ static int64_t receive_group(struct listener *e, struct group *g, ipcheap_taker 
     if (LIKELY(!error)) error = move_past(e, &g->messages[g->count - 1]);
     if (LIKELY(!error)) e->received += g->count - 1;
     for (size_t i = 0; i < g->count; i++) {
-        int ended = hold_end(e->base.me, &e->bus, hold_at(e, g->words[i]), &g->messages[i]);
+        int ended = hold_end(e->base.me, &e->bus, word_at(e, g->words[i]), &g->messages[i]);
         if (!error) error = ended;
     }
     if (UNLIKELY(error)) return error;
@@ -372,7 +372,7 @@ uint64_t ipcheap_listener_lost(const ipcheap_endpoint *endpoint) {
 /* Finds the hold of a message: NULL if that was freed. */
 static shared64 *held_by(const ipcheap_record *record, struct message *m) {
     const struct listener *e = (const struct listener *)record->consumer;
-    shared64 *hold = hold_at(e, record->place);
+    shared64 *hold = word_at(e, record->place);
     uint64_t word = hold ? get(hold) : 0;
     *m = (struct message){record->position, (word & OFFSET_UNITS) << 6, word >> 61 & 1};
     bool same = hold_uses(word) &&
