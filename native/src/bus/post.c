@@ -203,8 +203,8 @@ static bool pass_all(struct bus *bus, uint64_t need, uint32_t *blocker) {
 /* Returns how far the floor may be raised for a post at q; less than `need` if it may not. */
 static uint64_t floor_for(struct bus *bus, uint64_t q, uint64_t need) {
     struct survey s = bus_survey(bus);
-    /* The message at q itself is still to be received, even if nobody listens yet. */
-    uint64_t most = least(bus_history_from(bus, q + 1), q), all = least(survey_all(&s), most);
+    /* The history as it is now, unless its oldest message stands in the place of the post. */
+    uint64_t most = greatest(bus_history_from(bus, q), need), all = least(survey_all(&s), most);
     if (all >= need) return all;
     if (s.counted < need) return 0;
     /* Some lose messages: one that was passed no more than it must, lossy ones few at a time. */
