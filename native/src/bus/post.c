@@ -369,7 +369,8 @@ static int post_shared(struct poster *p, ipcheap_record *record, uint64_t *posit
     if (error) return error;
     error = post_enclosed(p, &copy, position);
     if (error) block_drop(p->me, copy.offset);
-    return error ? error : record->consumer->kind->receiving->free(p->me->heap, record);
+    if (!error) parcel_copied(p->me, record);
+    return error;
 }
 
 int post_record(struct poster *p, ipcheap_record *record, uint64_t *position) {

@@ -36,8 +36,10 @@ enum { PARCEL_SHARED = 1 };
  * heap's mutex, because another thread's endpoint may have received it, and may be closing.
  */
 int parcel_judge(struct participant *me, ipcheap_record *record, struct parcel *parcel);
-/* Makes a copy of a record, in its form, which the caller owns. */
+/* Makes a copy of a record, in its form, which the caller owns, and room for parcel_copied(). */
 int parcel_copy(struct participant *me, const ipcheap_record *record, ipcheap_record *copy);
+/* After the copy was committed: frees the record, and makes its handle dead. Not under the mutex. */
+void parcel_copied(struct participant *me, ipcheap_record *record);
 /* Notes that the owner does not hold the record any more; its block has another tag. */
 void parcel_sent(struct participant *me, const struct parcel *parcel);
 /* After the commit: gives the record's place back, and makes the handle dead. Under the mutex. */

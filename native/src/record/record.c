@@ -176,8 +176,12 @@ int ipcheap_same(const ipcheap_heap *heap, const ipcheap_heap *other) {
 static int adopt_copy(struct participant *me, ipcheap_heap *from, ipcheap_record *record) {
     ipcheap_record copy;
     int error = parcel_copy(me, record, &copy);
-    if (!error) error = ipcheap_free(from, record);
-    if (!error) *record = copy;
+    if (error) return error;
+    error = ipcheap_free(from, record);
+    if (error)
+        block_drop(me, copy.offset);
+    else
+        *record = copy;
     return error;
 }
 
