@@ -77,10 +77,8 @@ void listeners_recover(struct participant *me, struct bus *bus) {
     struct listener_walk walk = {0};
     while (listener_step(bus, &walk)) {
         if (listener_is_alive(bus, walk.listener)) continue;
-        uint64_t holder = get(&walk.listener->seat.holder);
-        int error = recover_if_dead(me, holder);
         /* A holder that never existed cannot be recovered, and will never close its seat. */
-        if (error == IPCHEAP_CORRUPT || side_state(holder) != SIDE_OPEN)
+        if (recover_if_dead(me, listener_holder(walk.listener)) == IPCHEAP_CORRUPT)
             listener_free(bus, walk.number, SIDE_DIED);
     }
 }

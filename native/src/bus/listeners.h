@@ -33,6 +33,14 @@ int listener_take(struct participant *me, struct bus *bus, uint64_t history, uin
 void listener_free(struct bus *bus, uint32_t number, enum side_state how);
 /* True if all hold words are 0; of a closed listener they stay so. */
 bool listener_holds_nothing(struct bus *bus, uint32_t number);
+/*
+ * Returns whose a record is, as an OWN tag: also while a registration is ending, when the seat already says
+ * how it ends. Whoever is killed then leaves the rest to the recovery of that participant.
+ */
+static inline uint64_t listener_holder(const struct bus_listener *l) {
+    uint64_t holder = get_acquire(&l->seat.holder); /* pairs with listener_take() */
+    return (uint64_t)SIDE_OPEN << 62 | (holder & ~(UINT64_C(3) << 62));
+}
 /* True if the holder is alive, as an endpoint or only for its messages. */
 bool listener_is_alive(const struct bus *bus, const struct bus_listener *l);
 /* Recovers dead listeners. Under the lock. */

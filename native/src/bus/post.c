@@ -323,12 +323,11 @@ int bus_check_room(struct poster *p) {
         if (error) return error;
         bool room = bus_has_room(p);
         const struct bus_listener *l = room ? NULL : listener_at(&p->bus, p->blocker);
-        uint64_t holder = l ? get_acquire(&l->seat.holder) : 0; /* with listener_take() */
+        uint64_t holder = l ? listener_holder(l) : 0;
         bus_leave(p->me);
         if (room) return 0;
         bool dead = !participant_alive(p->me->heap, tag_slot(holder), tag_generation(holder));
-        if (!dead || side_state(holder) != SIDE_OPEN || recover_if_dead(p->me, holder))
-            return IPCHEAP_WOULD_BLOCK;
+        if (!l || !dead || recover_if_dead(p->me, holder)) return IPCHEAP_WOULD_BLOCK;
     }
 }
 

@@ -155,29 +155,33 @@ static void recover_listeners_of_dead(const struct recovery *r, struct bus *bus)
     bool freed = false;
     while (listener_step(bus, &walk)) {
         struct bus_listener *l = walk.listener;
-        uint64_t holder = get(&l->seat.holder);
-        if (side_state(holder) != SIDE_OPEN) continue;
+        uint64_t holder = listener_holder(l);
         bool closed = get(&l->flags) & LISTENER_CLOSED;
         if (closed ? !owned_by_dead(r, holder) : !names_dead(r, holder)) continue;
+        r->report->endpoints += listener_is_open(l);
         end_holds(r, bus, walk.number, l);
         listener_free(bus, walk.number, SIDE_DIED);
-        r->report->endpoints += !closed;
         freed = true;
     }
-    if (!freed) return;
+    listeners_tidy(bus); /* it may have been freeing one that was closed */
+    if (freed) directory_notify(r->heap);
+}
+
+/* Frees what the dead participant was about to free, and what only it still had to receive. */
+static void free_what_is_left(const struct recovery *r, struct bus *bus) {
     uint64_t before = bus_stay(r->me, bus);
     bus_tidy(r->me, bus);
     bus_return(r->me, before);
-    directory_notify(r->heap);
 }
 
 void bus_recover(const struct recovery *r, uint32_t index, int pass) {
     struct bus bus;
     if (!bus_view(r->heap, index, &bus)) return;
-    if (pass == RECOVER_WRITERS)
-        recover_writer(r, &bus);
-    else
+    if (pass == RECOVER_WRITERS) recover_writer(r, &bus);
+    if (pass == RECOVER_READERS) {
         recover_listeners_of_dead(r, &bus);
+        free_what_is_left(r, &bus);
+    }
 }
 
 /* Memory --------------------------------------------------------------------------------------- */

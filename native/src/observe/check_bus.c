@@ -99,8 +99,8 @@ static void check_log(const struct bus *bus, uint64_t end, struct look *look) {
 
 static void check_listener(const struct bus *bus, uint32_t which, struct bus_listener *l,
                            uint64_t end, struct look *look) {
-    uint64_t holder = get_acquire(&l->seat.holder); /* pairs with listener_take() */
-    uint64_t cursor = get_acquire(&l->side.position), floor = get(&bus->root->floor);
+    uint64_t holder = listener_holder(l), floor = get(&bus->root->floor);
+    uint64_t cursor = get_acquire(&l->side.position); /* pairs with move_past() */
     bool closed = get(&l->flags) & LISTENER_CLOSED, lossy = listener_is_lossy(bus, l);
     if (get(&l->flags) & ~(uint32_t)(LISTENER_LOSSY | LISTENER_CLOSED))
         note_fault(look, "listener", which, "has flags that do not exist");
