@@ -19,11 +19,11 @@ void channel_drop_if_done(struct participant *me, uint32_t index) {
     directory_drop(me, index);
 }
 
-/* Removes a channel, whether or not a side is open. Under the lock. */
-static void remove_channel(struct participant *me, struct channel *channel, uint32_t index) {
+void channel_end(struct participant *me, uint32_t index) {
     ipcheap_heap *heap = me->heap;
+    struct channel *channel = channel_at(heap, index);
+    if (!channel || get(&channel->state) >> 62 != CHANNEL_REMOVED) return;
     const struct kind *kind = kind_of(heap, channel);
-    directory_remove(me, index);
     put_or(&channel->flags, CHANNEL_GONE);
     full_fence(); /* pairs with sleeper_fence() */
     unpark(heap, &channel->seats[0], NULL);
@@ -31,6 +31,12 @@ static void remove_channel(struct participant *me, struct channel *channel, uint
     if (kind && kind->wake_all) kind->wake_all(heap, index);
     if (kind && kind->withdraw) kind->withdraw(me, index);
     channel_drop_if_done(me, index);
+}
+
+/* Removes a channel, whether or not a side is open. Under the lock. */
+static void remove_channel(struct participant *me, uint32_t index) {
+    directory_remove(me, index);
+    channel_end(me, index);
 }
 
 int ipcheap_remove_channel(ipcheap_heap *heap, const ipcheap_key *key, int force) {
@@ -49,7 +55,7 @@ int ipcheap_remove_channel(ipcheap_heap *heap, const ipcheap_key *key, int force
         if ((taken || users_elsewhere(heap, handle.index)) && !force)
             error = IPCHEAP_CHANNEL_BUSY;
         else
-            remove_channel(me, channel, handle.index);
+            remove_channel(me, handle.index);
     }
     heap_unlock(me);
     extents_trim_if_due(me);

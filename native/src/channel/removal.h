@@ -12,5 +12,10 @@
 
 /* Frees a removed channel if no side is open and no process uses its memory. Under the lock. */
 void channel_drop_if_done(struct participant *me, uint32_t index);
+/*
+ * Tells all users of a removed channel that it is gone, and frees what is nobody's any more; may be
+ * repeated, because whoever removes it may be killed. Under the lock.
+ */
+void channel_end(struct participant *me, uint32_t index);
 
 #endif

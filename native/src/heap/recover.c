@@ -31,6 +31,7 @@ static void recover_channels(const struct recovery *r, int pass) {
         const struct kind *kind = kind_of(r->heap, channel);
         if (kind) kind->recover(r, index, pass);
         if (pass == RECOVER_READERS) end_sides(r, channel);
+        if (pass == RECOVER_READERS) channel_end(r->me, index);
         channel_drop_if_done(r->me, index);
     }
 }
