@@ -15,7 +15,7 @@
 #include "segment/handle.h"
 #include "segment/size_class.h"
 
-enum { SLOTS = 4, MOST = 64, OWN = 4 };
+enum { SLOTS = 4, MOST = 64, OWN = 4, TEXTS = 250 };
 enum { A = 1, B = 2, C = 3, X = 9 }; /* ids: victim to survivor, back, forwarded, the scenario's */
 
 /* What became of a record of channel B in the victim's hands. */
@@ -29,6 +29,8 @@ struct told {
     uint64_t sending, sent; /* on A */
     enum fate fate[MOST];   /* of the records that came on B */
     int progress;           /* for the scenario's own use */
+    uint64_t posting, posted; /* on a bus */
+    uint8_t text[TEXTS];      /* the number that a message there has, by its position */
 };
 
 struct world {
@@ -58,7 +60,8 @@ struct scenario {
 
 /* Each array ends with a scenario without a name. */
 extern const struct scenario memory_scenarios[], directory_scenarios[], static_scenarios[],
-    channel_scenarios[], stream_scenarios[], store_scenarios[], upkeep_scenarios[];
+    channel_scenarios[], stream_scenarios[], store_scenarios[], upkeep_scenarios[],
+    bus_scenarios[];
 /* All of these arrays by name, and one without a name at the end. */
 struct crash_area {
     const char *name;

@@ -161,5 +161,6 @@ const struct crash_area crash_areas[] = {
     {"memory", memory_scenarios}, {"directory", directory_scenarios},
     {"static", static_scenarios}, {"channel", channel_scenarios},
     {"stream", stream_scenarios}, {"store", store_scenarios},
-    {"upkeep", upkeep_scenarios}, {NULL, NULL},
+    {"upkeep", upkeep_scenarios}, {"bus", bus_scenarios},
+    {NULL, NULL},
 };
