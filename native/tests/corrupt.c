@@ -18,7 +18,11 @@ static struct edit edit_at(const unsigned char *bytes, size_t size, size_t at) {
     uint8_t region = byte_at(bytes, size, at);
     struct edit e = {.region = region, .how = byte_at(bytes, size, at + 1)};
     if (region & 1 && byte_at(bytes, size, 3) & 4) {
-        e.store = true;
+        e.at = AT_STORE;
+        e.region = region / 2;
+    }
+    if (region & 1 && byte_at(bytes, size, 3) & 8) {
+        e.at = AT_BUS;
         e.region = region / 2;
     }
     for (size_t i = 0; i < 2; i++)
@@ -33,7 +37,8 @@ size_t corrupt_random(uint64_t seed, unsigned char bytes[CASE_MOST]) {
     size_t edits = 1 + next_random(&state) % (next_random(&state) % 4 ? 6 : 64);
     size_t size = CASE_HEADER + edits * CASE_EDIT;
     for (size_t i = 0; i < size; i++) bytes[i] = (unsigned char)(next_random(&state) >> 24);
-    bytes[3] = (next_random(&state) % 8 == 0) | (seed & 1) << 1 | (seed % 4 == 3 ? 4 : 0);
+    bytes[3] = (next_random(&state) % 8 == 0) | (seed & 1) << 1 | (seed % 4 == 3 ? 4 : 0) |
+               (seed % 4 == 1 ? 8 : 0);
     bytes[2] = (unsigned char)(next_random(&state) % 3 ? bytes[2] % (edits + 1) : edits);
     return size;
 }
@@ -53,12 +58,14 @@ struct user {
     ipcheap_endpoint *stores[2 * STORES]; /* writers, then readers */
     ipcheap_chunk chunks[HELD];
     ipcheap_record lent[4]; /* to a store's transaction, perhaps */
+    ipcheap_endpoint *ears[2 * BUSES];
+    ipcheap_record messages[HELD]; /* of them */
 };
 
 struct play {
     const struct copy *copy;
     uint64_t random, more; /* `more`: of the further kinds of operations */
-    bool besides, stores;
+    bool besides, stores, buses;
     struct user users[2];
     struct user *touching; /* the user whose turn it is */
     struct corrupt_result result;
@@ -548,6 +555,159 @@ static int64_t use_store(struct play *p, struct user *u) {
     return which < STORES ? write_store(p, u, *end, pick / 64) : read_store(p, u, *end, pick / 64);
 }
 
+/* Buses ------------------------------------------------------------------------------------- */
+
+static int find_bus(const struct user *u, uint64_t which, ipcheap_channel *bus) {
+    ipcheap_key key;
+    ipcheap_key_int(&key, FIRST_BUS + which % BUSES);
+    return ipcheap_find_channel(u->heap, &key, bus);
+}
+
+static void forget(struct user *u, ipcheap_record *message) {
+    if (message->data) ipcheap_free(u->heap, message);
+    message->data = NULL;
+}
+
+/* Before an endpoint goes, what it lent. */
+static void drop_ear(struct user *u, uint64_t which) {
+    for (int i = 0; i < HELD; i++)
+        if (u->messages[i].data && u->messages[i].consumer == u->ears[which])
+            forget(u, &u->messages[i]);
+    ipcheap_endpoint_release(u->ears[which]);
+    u->ears[which] = NULL;
+}
+
+static int64_t post_something(struct user *u, const ipcheap_channel *bus, uint64_t pick) {
+    static const char bytes[50000];
+    ipcheap_broadcast_report report;
+    uint64_t nbytes = pick / 8 % 12 ? pick / 96 % 600 : sizeof bytes;
+    switch (pick % 8) {
+    case 0:
+        return ipcheap_broadcast_bytes(u->heap, bus, bytes, nbytes, 20000, 0, &report);
+    case 1:
+        return ipcheap_post(u->heap, bus, bytes, nbytes, 10000, NULL);
+    case 2:
+    case 3: {
+        if (!u->count) return 0;
+        int r = (int)(pick / 8 % (uint64_t)u->count);
+        int error = ipcheap_try_post_record(u->heap, bus, &u->held[r], NULL);
+        if (!error) drop(u, r);
+        return error;
+    }
+    case 4:
+        return ipcheap_drain(u->heap, bus, 10000, &report);
+    default:
+        return ipcheap_try_post(u->heap, bus, bytes, nbytes, NULL);
+    }
+}
+
+/* Does something with a message that is held. */
+static int64_t use_message(struct play *p, struct user *u, ipcheap_record *message,
+                           const ipcheap_channel *bus, uint64_t pick) {
+    ipcheap_holder sender;
+    int error;
+    if (!message->data) return 0;
+    look(p, message);
+    switch (pick % 8) {
+    case 0:
+        return ipcheap_keep(u->heap, message);
+    case 1:
+        return ipcheap_message_sender(u->heap, message, &sender);
+    case 2:
+        error = ipcheap_try_post_record(u->heap, bus, message, NULL);
+        break;
+    case 3: {
+        int i = pick_end(p, u, IPCHEAP_PRODUCER);
+        error = i < 0 ? IPCHEAP_WOULD_BLOCK : ipcheap_try_send(u->ends[i], message);
+        break;
+    }
+    default:
+        error = ipcheap_free(u->heap, message);
+    }
+    if (!error) message->data = NULL;
+    return error;
+}
+
+static int take_bytes(void *context, const ipcheap_bytes *records, size_t count) {
+    (void)context;
+    (void)records;
+    return count > 3 ? -77 : 0;
+}
+
+static int64_t hear_something(struct play *p, struct user *u, ipcheap_endpoint *ear,
+                              uint64_t pick) {
+    uint64_t nbytes;
+    uint32_t form;
+    ipcheap_listener_statistics statistics;
+    ipcheap_record *place = &u->messages[pick / 16 % HELD];
+    switch (pick % 16) {
+    case 0:
+        return ipcheap_peek(ear, &nbytes, &form);
+    case 1:
+        return ipcheap_try_receive_copies(ear, take_bytes, NULL, 4);
+    case 2:
+        return ipcheap_listener_describe(ear, &statistics);
+    case 3:
+        return ipcheap_pending(ear);
+    case 4:
+        return pick & 16 ? ipcheap_wait(ear, 10000) : ipcheap_endpoint_descriptor(ear);
+    case 5:
+        return pick / 64 % 4 ? 0 : ipcheap_endpoint_close(ear);
+    default:
+        forget(u, place);
+        int error = ipcheap_try_receive(ear, place);
+        if (error)
+            place->data = NULL;
+        else
+            look(p, place);
+        return error;
+    }
+}
+
+static int64_t look_at_bus(const struct user *u, const ipcheap_channel *bus, uint64_t pick) {
+    ipcheap_bus_statistics statistics;
+    ipcheap_listener_info info;
+    ipcheap_holder holder;
+    ipcheap_key key;
+    uint32_t cursor = 0;
+    int64_t error, found = 0;
+    switch (pick % 5) {
+    case 0:
+        return ipcheap_bus_describe(u->heap, bus, &statistics);
+    case 1:
+        return ipcheap_bus_blocker(u->heap, bus, 1, &holder);
+    case 2:
+        return ipcheap_wait_room(u->heap, bus, 10000);
+    case 3:
+        ipcheap_key_int(&key, FIRST_BUS + pick / 5 % BUSES);
+        return pick / 16 % 16 ? 0 : ipcheap_remove_channel(u->heap, &key, pick >> 8 & 1);
+    default:
+        while ((error = ipcheap_next_listener(u->heap, bus, &cursor, &info)) == 1) found++;
+        return error ? error : found;
+    }
+}
+
+static int64_t use_bus(struct play *p, struct user *u) {
+    uint64_t pick = next_random(&p->more) >> 4, which = pick % (2 * BUSES);
+    ipcheap_endpoint **ear = &u->ears[which];
+    ipcheap_channel bus;
+    if (memory_is_short()) return 0; /* it writes where a bit may lie */
+    pick /= 2 * BUSES;
+    int error = find_bus(u, which, &bus);
+    if (error) return error;
+    if (!*ear && pick % 8 == 0) {
+        ipcheap_listen_options options = {pick / 8 % 3, pick / 32 % 2 ? IPCHEAP_LOSSY : 0};
+        error = ipcheap_listen(u->heap, &bus, &options, ear);
+        if (error) *ear = NULL;
+        return error;
+    }
+    if (pick % 64 == 1 && *ear) drop_ear(u, which);
+    if (pick % 16 == 2) return look_at_bus(u, &bus, pick / 16);
+    if (pick % 4 == 3) return use_message(p, u, &u->messages[pick / 4 % HELD], &bus, pick / 256);
+    if (pick % 2 || !*ear) return post_something(u, &bus, pick / 2);
+    return hear_something(p, u, *ear, pick / 2);
+}
+
 /* Has its own generator, so that the other operations are the same with it and without it. */
 static int64_t operate_besides(struct play *p, struct user *u) {
     uint64_t pick = next_random(&p->more), nbytes;
@@ -583,8 +743,12 @@ static void user_leave(struct user *u) {
         if (u->flows[i]) ipcheap_endpoint_release(u->flows[i]);
     for (int i = 0; i < 2 * STORES; i++)
         if (u->stores[i]) ipcheap_endpoint_release(u->stores[i]);
-    for (int i = 0; i < HELD; i++)
+    for (int i = 0; i < HELD; i++) {
         if (u->chunks[i].data) ipcheap_chunk_release(&u->chunks[i]);
+        if (i % 2) forget(u, &u->messages[i]);
+    }
+    for (uint64_t i = 0; i < 2 * BUSES; i++)
+        if (u->ears[i]) drop_ear(u, i);
     ipcheap_release(u->heap);
     *u = (struct user){0};
 }
@@ -630,6 +794,7 @@ static void operate(struct play *p, struct user *u) {
     note(p, code);
     if (p->besides && u->heap && next_random(&p->more) % 4 == 0) note(p, operate_besides(p, u));
     if (p->stores && u->heap && next_random(&p->more) % 2 == 0) note(p, use_store(p, u));
+    if (p->buses && u->heap && next_random(&p->more) % 2 == 0) note(p, use_bus(p, u));
     if (draw(p, 500) == 0) user_leave(u);
 }
 
@@ -705,6 +870,7 @@ struct corrupt_result corrupt_run(const unsigned char *bytes, size_t size) {
     call.play.more = ~seed;
     call.play.besides = byte_at(bytes, size, 3) & 2;
     call.play.stores = byte_at(bytes, size, 3) & 4;
+    call.play.buses = byte_at(bytes, size, 3) & 8;
     /* Runs in a new thread, so that the library's state of a thread ends with the case. */
     pthread_t thread;
     EXPECT_EQ(pthread_create(&thread, NULL, call_play, &call), 0);

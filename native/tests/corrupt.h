@@ -7,11 +7,11 @@
  *   edits of 12 bytes each:  region 1 | how 1 | where 2 | value 8
  *
  * The heap has participants, some of them dead, slabs, extents, orphans, channels with
- * records in every state, static segments, streams and stores. The first edits happen before any user attaches,
+ * records in every state, static segments, streams, stores and buses. The first edits happen before any user attaches,
  * the rest between the operations, as if a peer scribbled over the segment. If `beside` is odd, a
  * thread repeats the rest all the time, which no seed reproduces exactly. Its second bit adds
  * further kinds of operations: arrays, descriptors, peeking, waiting for any of many. Its third bit
- * adds operations on stores, and aims edits of an odd region at them.
+ * adds operations on stores, and aims edits of an odd region at them; its fourth bit does the same for buses.
  */
 #ifndef IPCHEAP_TESTS_CORRUPT_H
 #define IPCHEAP_TESTS_CORRUPT_H

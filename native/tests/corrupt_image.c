@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 
+#include "bus/listeners.h"
 #include "record/ring.h"
 #include "store/tables.h"
 #include "testing.h"
@@ -12,14 +13,16 @@ enum { WORKERS = 4 };
 
 static struct image images[IMAGES];
 static const char *folder; /* a tmpfs to fill up */
-static const uint64_t capacities[IMAGES] = {MIB, 24 * MIB};
+static const uint64_t capacities[IMAGES] = {2 * MIB, 24 * MIB};
 
 struct worker {
     ipcheap_heap *heap;
     ipcheap_record records[48];
     ipcheap_endpoint *ends[24];
     ipcheap_chunk chunks[32];
-    int count, end_count, chunk_count;
+    ipcheap_record messages[128];
+    ipcheap_broadcast *broadcast;
+    int count, end_count, chunk_count, message_count;
 };
 
 static ipcheap_endpoint *take_side(struct worker *w, const ipcheap_channel *channel, int side) {
@@ -118,6 +121,73 @@ static void populate_stores(struct worker w[WORKERS]) {
     }
 }
 
+static void listen_as(struct worker *w, const ipcheap_channel *bus, uint64_t history,
+                      uint32_t flags) {
+    ipcheap_listen_options options = {history, flags};
+    EXPECT_EQ(ipcheap_listen(w->heap, bus, &options, &w->ends[w->end_count++]), 0);
+}
+
+/* Receives some messages, and holds all but every third, or none. */
+static void hear_some(struct worker *w, int count, bool holds) {
+    ipcheap_endpoint *in = w->ends[w->end_count - 1];
+    for (int i = 0; i < count; i++) {
+        ipcheap_record *message = &w->messages[w->message_count];
+        int error = ipcheap_try_receive(in, message);
+        if (error == IPCHEAP_WOULD_BLOCK) return;
+        if (error == IPCHEAP_MESSAGES_LOST) continue;
+        EXPECT_EQ(error, 0);
+        if (i % 5 == 4) EXPECT_EQ(ipcheap_keep(w->heap, message), 0);
+        if (!holds || i % 3 == 2)
+            EXPECT_EQ(ipcheap_free(w->heap, message), 0);
+        else
+            w->message_count++;
+    }
+}
+
+static void post_some(struct worker *w, const ipcheap_channel *bus, int count, bool large) {
+    static const char bytes[40000];
+    for (int i = 0; i < count; i++) {
+        ipcheap_record record;
+        uint64_t nbytes = large && i == 3 ? sizeof bytes : 30 + 90 * (uint64_t)(i % 5);
+        if (i % 2 == 0) {
+            EXPECT_EQ(ipcheap_post(w->heap, bus, bytes, nbytes, 100000000, NULL), 0);
+            continue;
+        }
+        EXPECT_EQ(ipcheap_allocate(w->heap, nbytes, &record), 0);
+        EXPECT_EQ(ipcheap_post_record(w->heap, bus, &record, 100000000, NULL), 0);
+    }
+}
+
+/*
+ * A bus with a listener that holds more than its record has words for; one with a history, a broadcast and
+ * a closed listener that holds; and one that passes listeners, with a lossy one.
+ */
+static void populate_buses(struct worker w[WORKERS]) {
+    for (uint64_t i = 0; i < BUSES; i++) {
+        ipcheap_bus_options options = {.given = IPCHEAP_BUS_ALL,
+                                       .capacity = UINT64_C(16) >> (i == 2),
+                                       .history = i == 1 ? 6 : 0,
+                                       .patience_ns = i == 2 ? 1000000 : -1};
+        ipcheap_key key;
+        ipcheap_channel bus;
+        ipcheap_key_int(&key, FIRST_BUS + i);
+        EXPECT_EQ(ipcheap_add_bus(w[0].heap, &key, &options, &bus), 0);
+        listen_as(&w[1], &bus, 0, 0);
+        listen_as(&w[2], &bus, 0, i == 2 ? IPCHEAP_LOSSY : 0);
+        listen_as(&w[3], &bus, 0, 0);
+        for (int round = i ? 11 : 0; round < 14; round++) {
+            post_some(&w[round % 3], &bus, 8, round == 11);
+            for (int k = 1; k < 4; k++)
+                hear_some(&w[k], round < 13 ? 8 : 4 + k, k == 3 || round == 11);
+        }
+        post_some(&w[0], &bus, 3, false);
+        if (i != 1) continue;
+        EXPECT_EQ(ipcheap_endpoint_close(w[2].ends[w[2].end_count - 1]), 0);
+        EXPECT_EQ(ipcheap_broadcast_begin(w[0].heap, &bus, &w[0].broadcast), 0);
+        EXPECT_EQ(ipcheap_try_broadcast(w[0].broadcast, "turn", 4, -1), 0);
+    }
+}
+
 static void populate_directory(struct worker *w) {
     ipcheap_key key;
     ipcheap_channel channel;
@@ -150,6 +220,33 @@ static void populate_memory(struct worker w[WORKERS]) {
     /* One worker leaves while its records are in use: its slabs become orphans. */
     for (int i = 0; i < 20; i++) allocate(&w[3], 64 + 64 * (unsigned)i);
     for (int i = 0; i < 20; i += 2) EXPECT_EQ(ipcheap_free(w[3].heap, &w[3].records[i]), 0);
+}
+
+static void note_bus(struct image *image, ipcheap_heap *heap, uint64_t i) {
+    ipcheap_key key;
+    ipcheap_channel channel;
+    struct bus bus;
+    ipcheap_key_int(&key, FIRST_BUS + i);
+    EXPECT_EQ(ipcheap_find_channel(heap, &key, &channel), 0);
+    EXPECT(bus_view(heap, channel.index, &bus));
+    image->buses[i].index = channel.index;
+    image->buses[i].root = offset_of(heap, bus.root);
+    image->buses[i].slots = offset_of(heap, bus_slot(&bus, 0));
+    image->buses[i].log = bus.mask + 1;
+    struct bus_listener *many = listener_at(&bus, 2);
+    image->buses[i].listeners = offset_of(heap, listener_at(&bus, 0));
+    image->buses[i].more = i ? image->buses[i].listeners : get(&many->more[0]);
+    image->buses[i].last = bus_end(&bus);
+    EXPECT(image->buses[i].more);
+    for (uint64_t k = 0; k < MESSAGES; k++) {
+        uint64_t position = image->buses[i].last - 1 - k % (bus.mask + 1);
+        struct message m = slot_says(position, get(bus_slot(&bus, position)));
+        struct place place;
+        const struct envelope *envelope = message_envelope(heap, &m, &place);
+        EXPECT(envelope);
+        image->buses[i].envelopes[k] = offset_of(heap, envelope);
+        image->buses[i].tags[k] = offset_of(heap, place.tag);
+    }
 }
 
 /* Copies what the file holds, and notes where things are. */
@@ -193,6 +290,7 @@ static void snapshot(struct image *image, int fd, ipcheap_heap *heap) {
         image->stores[i].readers = offset_of(heap, store_reader_at(&store, 0));
         image->stores[i].holds = offset_of(heap, store_holds_at(&store, 0));
     }
+    for (uint64_t i = 0; i < BUSES; i++) note_bus(image, heap, i);
     for (int zone = 0; zone < ZONES; zone++) {
         uint64_t end = g->zone_first[zone] + g->zone_pages[zone];
         for (uint64_t page = g->zone_first[zone]; page < end;) {
@@ -216,6 +314,7 @@ void images_prepare(void) {
         populate_channels(w);
         populate_streams(w);
         populate_stores(w);
+        populate_buses(w);
         populate_directory(&w[0]);
         populate_memory(w);
         expect_sound(w[0].heap);
@@ -224,6 +323,9 @@ void images_prepare(void) {
         for (int i = 0; i < WORKERS; i++) {
             while (w[i].chunk_count)
                 EXPECT_EQ(ipcheap_chunk_release(&w[i].chunks[--w[i].chunk_count]), 0);
+            while (w[i].message_count)
+                ipcheap_free(w[i].heap, &w[i].messages[--w[i].message_count]);
+            ipcheap_broadcast_end(w[i].broadcast);
             while (w[i].end_count) ipcheap_endpoint_release(w[i].ends[--w[i].end_count]);
             ipcheap_release(w[i].heap);
         }
@@ -271,6 +373,42 @@ enum store_region {
     STORE_REGIONS
 };
 
+enum bus_region {
+    BUS_ROOT,
+    BUS_SLOT,
+    BUS_LISTENER,
+    BUS_HOLD,
+    BUS_MORE,
+    BUS_ENVELOPE,
+    BUS_TAG,
+    BUS_UNDER_WAY,
+    BUS_REGIONS
+};
+
+static uint64_t target_in_bus(const struct image *image, const struct edit *e) {
+    uint64_t which = e->where % BUSES, n = e->where / BUSES;
+    uint64_t listener = image->buses[which].listeners + n % 3 * sizeof(struct bus_listener);
+    switch (e->region % BUS_REGIONS) {
+    case BUS_SLOT:
+        return image->buses[which].slots + n % (2 * image->buses[which].log) * 4;
+    case BUS_LISTENER:
+        return listener + n / 3 % (offsetof(struct bus_listener, holds) / 4) * 4;
+    case BUS_HOLD:
+        return listener + offsetof(struct bus_listener, holds) + n / 3 % NEAR_HOLDS * 8;
+    case BUS_MORE:
+        return image->buses[which].more + n % 32 * 4;
+    case BUS_ENVELOPE:
+        return image->buses[which].envelopes[n % MESSAGES] + n / MESSAGES % 16 * 4;
+    case BUS_TAG:
+        return image->buses[which].tags[n % MESSAGES] + n / MESSAGES % 2 * 4;
+    case BUS_UNDER_WAY:
+        return image->geometry.participants_at + n % 8 * sizeof(struct participant_slot) +
+               offsetof(struct participant_slot, bus) + n / 8 % 8 * 4;
+    default:
+        return image->buses[which].root + n % (sizeof(struct bus_root) / 4) * 4;
+    }
+}
+
 static uint64_t target_in_store(const struct image *image, const struct edit *e) {
     uint64_t which = e->where % STORES, n = e->where / STORES;
     switch (e->region % STORE_REGIONS) {
@@ -294,7 +432,8 @@ static uint64_t target_in_store(const struct image *image, const struct edit *e)
 /* A multiple of four inside the segment. */
 static uint64_t target(const struct image *image, const struct edit *e) {
     const struct geometry *g = &image->geometry;
-    if (e->store) return target_in_store(image, e);
+    if (e->at == AT_STORE) return target_in_store(image, e);
+    if (e->at == AT_BUS) return target_in_bus(image, e);
     uint64_t n = e->where, page = image->runs[n % image->run_count], more = n / 64;
     uint64_t slab = g->slabs_at + image->slabs[n % image->slab_count] * g->slab_stride;
     uint64_t ring = n % RECORD_CHANNELS;
@@ -350,6 +489,31 @@ static uint64_t target(const struct image *image, const struct edit *e) {
 #undef AT
 }
 
+/* Words of slots and holds, tags, positions, and what a participant has under way. */
+static uint64_t plausible_in_bus(const struct image *image, const struct edit *e, uint64_t small,
+                                 uint64_t n) {
+    uint64_t which = n % BUSES, position = image->buses[which].last + small % 9 - 5;
+    uint64_t k = n / BUSES % MESSAGES, block = image->buses[which].envelopes[k] & ~UINT64_C(63);
+    switch (e->value / 4 % 7) {
+    case 0:
+        return ring_word(position / image->buses[which].log, (enum slot_state)(n >> 8 & 3), block);
+    case 1:
+        return (n >> 8 & 3) << 62 | (n >> 10 & 1) << 61 | (position & HOLD_POSITION_MASK) << 40 |
+               block >> 6;
+    case 2:
+        return sent_tag(image->buses[which].index, position);
+    case 3:
+        return part_tag(image->buses[which].index,
+                        PART_OF_ENVELOPE + (block - image->geometry.data_at) / BLOCK_ALIGN);
+    case 4:
+        return position;
+    case 5:
+        return (n >> 8 & 7) << 32 | (image->buses[which].index + 1);
+    default:
+        return block;
+    }
+}
+
 /* A value for a word that is nearly right. */
 static uint64_t plausible(const struct image *image, const struct edit *e, uint64_t at) {
     const struct geometry *g = &image->geometry;
@@ -358,7 +522,8 @@ static uint64_t plausible(const struct image *image, const struct edit *e, uint6
     uint32_t generation = image->generation[slot % 64] + (uint32_t)(n >> 8) % 3 - 1;
     uint64_t page = image->runs[(n >> 4) % image->run_count];
     uint64_t own = own_tag(slot, generation);
-    if (e->store && e->value % 4 == 0) { /* states, versions and links of a store */
+    if (e->at == AT_BUS && e->value % 4 == 0) return plausible_in_bus(image, e, small, n);
+    if (e->at == AT_STORE && e->value % 4 == 0) { /* states, versions and links of a store */
         if (n & 1) return chunk_word((enum chunk_state)(small % 6), (n >> 1) % 48);
         return (n & 2 ? small % 48 << 32 : n << 32) | (n >> 2) % 70;
     }

@@ -15,6 +15,7 @@
 #include "segment/layout.h"
 
 enum { IMAGES = 2, RECORD_CHANNELS = 8, STORES = 3, FIRST_STORE = 610, RUNS = 64 };
+enum { BUSES = 3, FIRST_BUS = 620, MESSAGES = 16 };
 
 struct image {
     uint64_t bytes;
@@ -29,6 +30,11 @@ struct image {
     struct {
         uint64_t root, slots, cells, log, readers, holds;
     } stores[STORES];
+    struct {
+        uint32_t index;
+        uint64_t root, slots, log, listeners, more, last;
+        uint64_t envelopes[MESSAGES], tags[MESSAGES]; /* of the messages before `last` */
+    } buses[BUSES];
     uint64_t runs[RUNS], run_count;   /* pages of heads */
     uint64_t slabs[RUNS], slab_count; /* granules */
     uint32_t slots_used;
@@ -45,7 +51,7 @@ struct copy {
 
 /* One store of a peer that runs wild. */
 struct edit {
-    bool store; /* the region is one of a store */
+    enum { AT_HEAP, AT_STORE, AT_BUS } at; /* what the region is one of */
     uint8_t region, how;
     uint16_t where;
     uint64_t value;

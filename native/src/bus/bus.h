@@ -52,15 +52,28 @@ static inline int64_t slot_laps_past(const struct bus *bus, uint64_t position, u
     return past <= LAP_MASK / 2 ? (int64_t)past : -1;
 }
 
-/* Returns the first position that is not posted. */
-static inline uint64_t bus_end(const struct bus *bus) {
+/*
+ * Finds the first position that is not posted. False if there seems to be none: the laps of the slots, of
+ * which each is ahead of the one before, run in a circle. No writer is ever followed for so long.
+ */
+#define LONGEST_CHASE (UINT64_C(1) << 16)
+static inline bool bus_find_end(const struct bus *bus, uint64_t *end) {
     uint64_t position = get_acquire(&bus->root->head); /* pairs with post_once() */
-    for (;;) {
+    for (uint64_t most = 2 * (bus->mask + 1) + LONGEST_CHASE; most; most--) {
         uint64_t word = get_acquire(bus_slot(bus, position)); /* pairs with post_once() */
         int64_t past = slot_laps_past(bus, position, word);
-        if (past < 0) return position;
+        *end = position;
+        if (past < 0) return true;
         position += ((uint64_t)past << bus->shift) + 1;
     }
+    return false;
+}
+
+/* Returns the first position that is not posted; of a corrupt log one that is. */
+static inline uint64_t bus_end(const struct bus *bus) {
+    uint64_t end;
+    bus_find_end(bus, &end);
+    return end;
 }
 
 /* Returns the first position that the history keeps if the log ends there. */

@@ -238,7 +238,8 @@ static int post_once(struct poster *p, struct letter *letter) {
     struct bus *bus = &p->bus;
     struct bus_root *root = bus->root;
     struct participant_slot *record = p->me->record;
-    uint64_t q = bus_end(bus);
+    uint64_t q;
+    if (UNLIKELY(!bus_find_end(bus, &q))) return channel_poison(bus->heap, bus->channel);
     if (UNLIKELY(!room_at(p, q))) return IPCHEAP_WOULD_BLOCK;
     shared64 *slot = bus_slot(bus, q);
     uint64_t seen = get_acquire(slot); /* pairs with the swap below */

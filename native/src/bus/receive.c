@@ -21,10 +21,9 @@ bool listener_can_go_on(const ipcheap_endpoint *endpoint) {
 }
 
 /* Goes on where the floor is: writers have gone on without it. Returns how many messages are lost. */
-static uint64_t skip_lost(struct listener *e) {
+static uint64_t skip_lost(struct listener *e, uint64_t to) {
     struct side *side = own_side(&e->base);
-    uint64_t from = e->position,
-             to = get_acquire(&e->bus.root->floor); /* pairs with floor_raise() */
+    uint64_t from = e->position;
     /* What was there before it was registered is a history, of which it gets what there is. */
     if (!e->received) from = greatest(from, least(get(&side->bus.joined), to));
     if (to > from) {
@@ -64,7 +63,11 @@ static inline int hold_next(struct listener *e, uint32_t number, struct message 
             if (error) return error;
         }
         if (endpoint_is_over(&e->base)) return endpoint_why_not(&e->base);
-        uint64_t lost = skip_lost(e);
+        uint64_t floor = get_acquire(&e->bus.root->floor); /* pairs with floor_raise() */
+        /* Nobody takes a slot, or goes on without a listener, before the floor says so. */
+        if (floor <= e->position || floor > bus_end(&e->bus))
+            return channel_poison(e->base.heap, e->base.channel);
+        uint64_t lost = skip_lost(e, floor);
         if (!e->lossy) e->lost_news += lost;
     }
 }
