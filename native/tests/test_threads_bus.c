@@ -498,6 +498,7 @@ static void a_bus_is_removed(void) {
         await_count(&scene, 2);
         for (int i = 2; i < 4; i++)
             threads[i] = start(i == 2 ? post_until_removed : hear_until_removed, &scene);
+        await_count(&scene, 3);
         while (atomic_load(&scene.turn) < 2) usleep(100);
         EXPECT_EQ(remove_bus(scene.heap, BUS, 1), 0);
         for (int i = 0; i < 4; i++) pthread_join(threads[i], NULL);

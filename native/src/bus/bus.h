@@ -91,7 +91,7 @@ struct message {
 };
 
 static inline struct message slot_says(uint64_t position, uint64_t word) {
-    return (struct message){position, ring_offset(word), slot_message(word) == MESSAGE_APART};
+    return (struct message){position, ring_offset(word), slot_message(word) >= MESSAGE_APART};
 }
 
 static inline uint64_t hold_of(enum hold_state state, const struct message *m) {

@@ -120,6 +120,7 @@ int letter_copy(struct poster *p, const void *data, uint64_t nbytes, struct lett
     uint64_t block = letter->message.block;
     memory_copy(p->me, at_offset(p->me->heap, block), data, (size_t)nbytes);
     envelope_fill(p, envelope, block, size_word(nbytes, IPCHEAP_PLAIN));
+    letter->large = UNLIKELY(block % PAGE == 0) && offset_is_extent(p->me->heap, block);
     return 0;
 }
 
@@ -132,6 +133,7 @@ int letter_enclose(struct poster *p, ipcheap_record *record, struct letter *lett
     error = take_block(p, sizeof *envelope, letter, &envelope);
     if (error) return error;
     envelope_fill(p, envelope, letter->parcel.offset, letter->parcel.size);
+    letter->large = offset_is_extent(p->me->heap, letter->parcel.offset);
     return 0;
 }
 
@@ -257,9 +259,10 @@ static int post_once(struct poster *p, struct letter *letter) {
         put_release(letter->parcel.tag, payload_tag(bus, m->block)); /* after what explains it */
     }
     put_release(letter->tag, message_tag(bus, q)); /* after the intent; pairs with place_is() */
-    uint64_t word = ring_word(
-        bus_lap(bus, q), m->apart ? (enum slot_state)MESSAGE_APART : (enum slot_state)MESSAGE_WHOLE,
-        m->block);
+    enum message_kind kind = LIKELY(!m->apart) ? MESSAGE_WHOLE
+                             : letter->large  ? MESSAGE_LARGE
+                                              : MESSAGE_APART;
+    uint64_t word = ring_word(bus_lap(bus, q), (enum slot_state)kind, m->block);
     /* Posted; pairs with move_past(), and publishes what the user wrote. */
     if (LIKELY(put_if(slot, &seen, word))) {
         put_release(&root->head, q + 1); /* pairs with bus_end() */
@@ -270,8 +273,10 @@ static int post_once(struct poster *p, struct letter *letter) {
 }
 
 /* After a post: what it pushes out of the history, or what nobody is going to receive, goes. */
-static void __attribute__((noinline)) tidy_slowly(struct poster *p, const struct message *m) {
+static void __attribute__((noinline)) tidy_slowly(struct poster *p, const struct letter *letter) {
     struct bus *bus = &p->bus;
+    const struct message *m = &letter->message;
+    bool large = letter->large;
     if (!bus_has_listeners(bus)) {
         bus_tidy(p->me, bus);
         return;
@@ -283,14 +288,17 @@ static void __attribute__((noinline)) tidy_slowly(struct poster *p, const struct
         uint64_t word = get_acquire(bus_slot(bus, leaves.position)); /* pairs with post_once() */
         if (slot_laps_past(bus, leaves.position, word) != 0) return;
         leaves = slot_says(leaves.position, word);
+        /* Not by its envelope: another participant may be freeing that. */
+        large = slot_message(word) == MESSAGE_LARGE ||
+                (!leaves.apart && offset_is_extent(bus->heap, leaves.block));
     }
-    if (get(&bus->root->floor) <= leaves.position) extent_let_go(p->me, bus, &leaves);
+    if (large && get(&bus->root->floor) <= leaves.position) extent_let_go(p->me, bus, &leaves);
 }
 
-static inline void tidy_after(struct poster *p, const struct message *m) {
+static inline void tidy_after(struct poster *p, const struct letter *letter) {
     const struct bus *bus = &p->bus;
-    bool small = !m->apart && m->block % PAGE;
-    if (UNLIKELY(!small || bus->history || !get(&bus->root->active[0]))) tidy_slowly(p, m);
+    if (UNLIKELY(letter->large || bus->history || !get(&bus->root->active[0])))
+        tidy_slowly(p, letter);
 }
 
 int letter_post(struct poster *p, struct letter *letter) {
@@ -300,7 +308,7 @@ int letter_post(struct poster *p, struct letter *letter) {
     if (LIKELY(posted > 0)) {
         put(&p->me->record->intent, 0);
         letter_sent(p, letter);
-        tidy_after(p, &letter->message);
+        tidy_after(p, letter);
         return 0;
     }
     payload_return(letter);

@@ -41,6 +41,7 @@ struct letter {
     shared64 *tag;          /* of its block */
     struct local_slab *slab;
     struct parcel parcel; /* of a payload that is apart */
+    bool large;           /* an extent goes with it, which is worth freeing immediately */
     uint64_t size;        /* as of a ring's slot */
     uint64_t from;        /* the payload's tag before it was a part; 0: it is still that */
 };

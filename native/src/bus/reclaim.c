@@ -183,17 +183,11 @@ int bus_tidy(struct participant *me, struct bus *bus) {
     return bus_sweep(me, bus);
 }
 
-/* True if the block is an extent: it is worth freeing immediately. */
-static bool is_extent(const struct bus *bus, const struct message *m) {
-    return m->block % PAGE == 0 && !slab_covers(bus->heap, m->block);
-}
-
-/* True if a payload that is apart is an extent. */
+/* True if a message that the caller holds is an extent, or has one. */
 static bool has_extent(const struct bus *bus, const struct message *m) {
-    if (!m->apart) return is_extent(bus, m);
+    if (!m->apart) return offset_is_extent(bus->heap, m->block);
     const struct envelope *envelope = message_envelope(bus->heap, m, NULL);
-    struct message payload = {.block = envelope ? get(&envelope->payload) : 1};
-    return is_extent(bus, &payload);
+    return envelope && offset_is_extent(bus->heap, get(&envelope->payload));
 }
 
 /* True if a listener still has to receive or to release a message. */
@@ -224,7 +218,6 @@ static bool any_is_behind(struct bus *bus, const struct message *m) {
 }
 
 void extent_let_go(struct participant *me, struct bus *bus, const struct message *m) {
-    if (LIKELY(!m->apart && m->block % PAGE) || !has_extent(bus, m)) return;
     full_fence(); /* of two that release at the same time, one sees that both have */
     if (bus->history && bus_history_from(bus, bus_end(bus)) <= m->position) return;
     if (any_is_behind(bus, m)) return;
@@ -247,7 +240,9 @@ int hold_end(struct participant *me, struct bus *bus, shared64 *hold, const stru
         int error = deferred_reserve(me, 2); /* before anything is done */
         if (error) return error;
     }
-    bool small = LIKELY(!m->apart && m->block % PAGE);
+    /* While it is held; one that is below the floor already may be gone. */
+    bool small = LIKELY(!m->apart && m->block % PAGE) ||
+                 get(&bus->root->floor) > m->position || !has_extent(bus, m);
     put(hold, hold_of(HOLD_RELEASING, m));
     holder_fence(bus);
     if (LIKELY(small && get(&bus->root->floor) <= m->position)) {

@@ -51,8 +51,15 @@ void message_let_go(struct participant *me, struct bus *bus, const struct messag
 int hold_end(struct participant *me, struct bus *bus, shared64 *hold, const struct message *m);
 /* Finds out what a hold word names; false if that is no message of the bus any more. */
 bool hold_message(const struct bus *bus, uint64_t hold, struct message *m);
-/* Frees a message that is an extent if nobody needs it any more. Inside, or in a listener's seat. */
+/*
+ * Frees a message that is an extent, or that has one, if nobody needs it any more. Nothing of the message
+ * is looked at, so another may have freed it already. Inside, or in a listener's seat.
+ */
 void extent_let_go(struct participant *me, struct bus *bus, const struct message *m);
+/* True if what is there is an extent: it is worth freeing immediately. */
+static inline bool offset_is_extent(ipcheap_heap *heap, uint64_t offset) {
+    return offset % PAGE == 0 && !slab_covers(heap, offset);
+}
 /* True if a hold word other than this one keeps the message. */
 bool message_is_held(struct bus *bus, const struct message *m, const shared64 *but);
 /* Orders this thread's stores before its loads, and the same in all listeners. */

@@ -487,6 +487,7 @@ enum message_kind {
     MESSAGE_NEVER = 0, /* the slot has never had a message */
     MESSAGE_WHOLE = 1, /* the payload is the beginning of the block, the envelope its end */
     MESSAGE_APART = 2, /* the block is the envelope; the payload is a block of its own, a PART */
+    MESSAGE_LARGE = 3, /* the same, and the payload is an extent */
 };
 
 struct envelope {
