@@ -489,7 +489,8 @@ static void broadcast_one(struct world *w, int64_t timeout_ns, int expected, uin
     if (expected) EXPECT_EQ(report.position, UINT64_MAX);
     if (!expected) posted(w);
     EXPECT_EQ(report.listeners, report.released + report.gone + report.slow);
-    EXPECT_EQ(report.slow, slow);
+    /* One whose death cannot be known counts as alive. */
+    EXPECT(report.slow == slow || (memory_fails && report.slow <= slow + report.gone + 1));
 }
 
 static void broadcast_record(struct world *w) {
@@ -613,7 +614,16 @@ static int recover_one(ipcheap_heap *heap) {
 
 static void recover_somebody(struct world *w) { EXPECT_EQ(CALL(recover_one(w->heap)), 1); }
 
-static void post_past_the_dead(struct world *w) { post_some(w, 4); }
+/* Returns CHANNEL_BUSY if the dead listener is in the way, as when the kernel cannot tell that it is. */
+static int post_past_one(struct world *w) {
+    int error = ipcheap_wait_room(w->heap, &x.channel, 0);
+    return error == IPCHEAP_TIMED_OUT ? IPCHEAP_CHANNEL_BUSY : error;
+}
+
+static void post_past_the_dead(struct world *w) {
+    EXPECT_EQ(CALL(post_past_one(w)), 0);
+    post_some(w, 4);
+}
 
 static void turn_of_the_dead(struct world *w) {
     broadcast_one(w, 0, 0, 1); /* one is gone */

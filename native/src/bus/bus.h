@@ -58,7 +58,7 @@ static inline int64_t slot_laps_past(const struct bus *bus, uint64_t position, u
  */
 #define LONGEST_CHASE (UINT64_C(1) << 16)
 static inline bool bus_find_end(const struct bus *bus, uint64_t *end) {
-    uint64_t position = get_acquire(&bus->root->head); /* pairs with post_once() */
+    uint64_t position = *end = get_acquire(&bus->root->head); /* pairs with post_once() */
     for (uint64_t most = 2 * (bus->mask + 1) + LONGEST_CHASE; most; most--) {
         uint64_t word = get_acquire(bus_slot(bus, position)); /* pairs with post_once() */
         int64_t past = slot_laps_past(bus, position, word);

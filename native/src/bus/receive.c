@@ -248,6 +248,7 @@ struct group {
     ipcheap_bytes bytes[GROUP];
     uint32_t words[GROUP];
     size_t count, room;
+    bool stuck; /* a word still holds: its message could not be given up */
 };
 
 /* Holds the message behind those of the group if it is there, and fits; false otherwise. */
@@ -299,8 +300,8 @@ static int64_t receive_group(struct listener *e, struct group *g, ipcheap_taker 
     if (LIKELY(!error)) error = move_past(e, &g->messages[g->count - 1]);
     if (LIKELY(!error)) e->received += g->count - 1;
     for (size_t i = 0; i < g->count; i++) {
-        int ended = hold_end(e->base.me, &e->bus, word_at(e, g->words[i]), &g->messages[i]);
-        if (!error) error = ended;
+        shared64 *hold = word_at(e, g->words[i]);
+        g->stuck |= hold_end(e->base.me, &e->bus, hold, &g->messages[i]) != 0;
     }
     if (UNLIKELY(error)) return error;
     listener_tell(&e->bus, e->shared, WAITS_FOR_RELEASE);
@@ -314,6 +315,7 @@ static int64_t receive_copies(ipcheap_endpoint *endpoint, ipcheap_taker *take, v
     int error = listener_check(endpoint);
     if (UNLIKELY(error)) return error;
     if (UNLIKELY(!listener_can_go_on(endpoint))) {
+        bell_settle(endpoint);
         error = endpoint_why_not(endpoint);
         return error == IPCHEAP_WOULD_BLOCK ? 0 : error;
     }
@@ -323,7 +325,7 @@ static int64_t receive_copies(ipcheap_endpoint *endpoint, ipcheap_taker *take, v
         error = word_take(e, &g.words[g.room]);
     size_t words = g.room;
     if (!words) return error;
-    while (done < limit && got > 0) {
+    for (g.stuck = false; done < limit && got > 0 && !g.stuck;) {
         g.room = least(words, limit - done);
         got = receive_group(e, &g, take, context);
         if (got > 0) done += (size_t)got;

@@ -4,6 +4,7 @@
 #include "memory/deferred.h"
 #include "memory/participant_memory.h"
 #include "memory/slab_local.h"
+#include "segment/lock.h"
 
 #define BATCH 256 /* positions that one look at the holds is for */
 /* How long after a membarrier was refused every listener has seen header->fences. */
@@ -140,6 +141,21 @@ void message_let_go(struct participant *me, struct bus *bus, const struct messag
     if (m->apart) put(&me->record->letting, 0);
 }
 
+/*
+ * Makes sure that what is freed next is freed, or put off: there is room for that in private memory, or the
+ * caller has the heap lock, under which nothing is put off. *locked is true if it was taken for that.
+ */
+static int freeing_begin(struct participant *me, size_t count, bool *locked) {
+    *locked = false;
+    if (me->lock_depth || deferred_reserve(me, count) == 0) return 0;
+    *locked = heap_try_lock(me);
+    return *locked ? 0 : IPCHEAP_NO_MEMORY;
+}
+
+static void freeing_end(struct participant *me, bool locked) {
+    if (locked) heap_unlock(me);
+}
+
 /* Reclaims what stands at these positions and is not held; they are settled. */
 static void sweep_batch(struct participant *me, struct bus *bus, uint64_t from, uint64_t count) {
     uint64_t held[BATCH / 64];
@@ -159,17 +175,16 @@ int bus_sweep(struct participant *me, struct bus *bus) {
     struct bus_root *root = bus->root;
     uint64_t from = get_acquire(&root->swept), to = get(&root->floor); /* pairs with itself */
     if (from >= to) return 0;
-    /* Room for the payloads and blocks of a batch that cannot be freed now. */
-    int error = deferred_reserve(me, 2 * BATCH);
-    if (error) return error;
     if (to - from > bus->mask + 1) from = to - bus->mask - 1;
     settle_floor(bus); /* the floor that `to` is, or a later one */
     while (from < to) {
         uint64_t count = least(to - from, BATCH);
-        sweep_batch(me, bus, from, count);
-        from += count;
-        error = deferred_reserve(me, 2 * BATCH);
+        bool locked;
+        int error = freeing_begin(me, 2 * count, &locked); /* payloads and blocks */
         if (error) return error;
+        sweep_batch(me, bus, from, count);
+        freeing_end(me, locked);
+        from += count;
     }
     uint64_t seen = get(&root->swept);
     while (seen < to && !put_if(&root->swept, &seen, to)) {} /* pairs with the acquire above */
@@ -236,8 +251,9 @@ bool hold_message(const struct bus *bus, uint64_t hold, struct message *m) {
 
 int hold_end(struct participant *me, struct bus *bus, shared64 *hold, const struct message *m) {
     const struct deferred *deferred = me->memory ? &me->memory->deferred : NULL;
+    bool locked = false;
     if (UNLIKELY(!deferred || deferred->room - deferred->count < 2)) {
-        int error = deferred_reserve(me, 2); /* before anything is done */
+        int error = freeing_begin(me, 2, &locked); /* before anything is done */
         if (error) return error;
     }
     /* While it is held; one that is below the floor already may be gone. */
@@ -247,6 +263,7 @@ int hold_end(struct participant *me, struct bus *bus, shared64 *hold, const stru
     holder_fence(bus);
     if (LIKELY(small && get(&bus->root->floor) <= m->position)) {
         put_release(hold, 0); /* our use is over; pairs with held_step() */
+        freeing_end(me, locked);
         return 0;
     }
     uint64_t before = bus_stay(me, bus); /* without the hold, the memory of the bus may go */
@@ -260,5 +277,6 @@ int hold_end(struct participant *me, struct bus *bus, shared64 *hold, const stru
         put_release(hold, 0); /* pairs with held_step() */
     }
     bus_return(me, before);
+    freeing_end(me, locked);
     return 0;
 }
