@@ -62,7 +62,7 @@ void side_recover(const struct recovery *r, struct channel *channel, int side) {
 
 int channel_poison(ipcheap_heap *heap, struct channel *channel) {
     /* What lies in a channel is freed on its removal, so it looks broken and is only removed. */
-    if (get_acquire(&channel->flags) & CHANNEL_GONE) /* pairs with remove_channel() */
+    if (get_acquire(&channel->flags) & CHANNEL_GONE) /* pairs with channel_end() */
         return IPCHEAP_ENDPOINT_CLOSED;
     put_or(&channel->flags, CHANNEL_POISONED);
     full_fence(); /* pairs with sleeper_fence() */
