@@ -326,6 +326,20 @@ static int post_and_tell(struct poster *p, struct letter *letter) {
     return error;
 }
 
+/* Ends the registration of a blocker that is dead, or that never was; false if it is still in the way. */
+static bool end_blocker(struct poster *p) {
+    bool ended = false;
+    if (heap_lock(p->me)) return false;
+    if (bus_enter(p->me, &p->bus, p->incarnation) == 0) {
+        listeners_recover(p->me, &p->bus);
+        const struct bus_listener *l = listener_at(&p->bus, p->blocker);
+        ended = !l || !listener_is_open(l);
+        bus_leave(p->me);
+    }
+    heap_unlock(p->me);
+    return ended;
+}
+
 int bus_check_room(struct poster *p) {
     for (;;) {
         int error = bus_enter(p->me, &p->bus, p->incarnation);
@@ -336,7 +350,7 @@ int bus_check_room(struct poster *p) {
         bus_leave(p->me);
         if (room) return 0;
         bool dead = !participant_alive(p->me->heap, tag_slot(holder), tag_generation(holder));
-        if (!l || !dead || recover_if_dead(p->me, holder)) return IPCHEAP_WOULD_BLOCK;
+        if (!l || !dead || !end_blocker(p)) return IPCHEAP_WOULD_BLOCK;
     }
 }
 
