@@ -25,10 +25,10 @@ enum fate { UNTOUCHED, GIVING, GIVEN, FORWARDING, FORWARDED };
 struct told {
     const char *file;
     int line;
-    int done;               /* it reached the end */
-    uint64_t sending, sent; /* on A */
-    enum fate fate[MOST];   /* of the records that came on B */
-    int progress;           /* for the scenario's own use */
+    int done;                 /* it reached the end */
+    uint64_t sending, sent;   /* on A */
+    enum fate fate[MOST];     /* of the records that came on B */
+    int progress;             /* for the scenario's own use */
     uint64_t posting, posted; /* on a bus */
     uint8_t text[TEXTS];      /* the number that a message there has, by its position */
 };
@@ -60,8 +60,8 @@ struct scenario {
 
 /* Each array ends with a scenario without a name. */
 extern const struct scenario memory_scenarios[], directory_scenarios[], static_scenarios[],
-    channel_scenarios[], stream_scenarios[], store_scenarios[], upkeep_scenarios[],
-    bus_scenarios[];
+    channel_scenarios[], stream_scenarios[], store_scenarios[], upkeep_scenarios[], bus_scenarios[],
+    listener_scenarios[];
 /* All of these arrays by name, and one without a name at the end. */
 struct crash_area {
     const char *name;

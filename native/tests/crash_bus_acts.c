@@ -625,9 +625,7 @@ static void post_past_the_dead(struct world *w) {
     post_some(w, 4);
 }
 
-static void turn_of_the_dead(struct world *w) {
-    broadcast_one(w, 0, 0, 1); /* one is gone */
-}
+static void turn_of_the_dead(struct world *w) { broadcast_one(w, 0, 0, 1); /* one is gone */ }
 
 /* Reclaiming and removing -------------------------------------------------------------------- */
 
@@ -700,7 +698,8 @@ const struct scenario bus_scenarios[] = {
     ACT("post for a history", remembered, post_and_look_back, bus_after),
     ACT("post to a lossy one", lossy, post_over_the_end, bus_after_loss),
     ACT("pass", too_slow, lose_patience, bus_after_passing),
-    LISTENING("post what came on a ring", ring_before, claim_warm, NULL, forward_from_ring, bus_after),
+    LISTENING("post what came on a ring", ring_before, claim_warm, NULL, forward_from_ring,
+              bus_after),
     LISTENING("post what came on a later ring", bus_before, claim_warm, NULL, forward_from_ring,
               bus_after),
     LISTENING("post what came on a bus", two_buses, listen_to_y, tell_y, forward_from_bus,
@@ -711,6 +710,12 @@ const struct scenario bus_scenarios[] = {
               bus_after),
     LISTENING("send what came on a bus", bus_and_ring, listen_and_claim, tell_y, forward_to_ring,
               ring_after),
+    ACT("broadcast", listened_to, broadcast_some, bus_after),
+    ACT("reclaim a bus", littered, trim_it, bus_after_giving_up),
+    {0},
+};
+
+const struct scenario listener_scenarios[] = {
     LISTENING("receive messages", told_before, listen_only, NULL, receive_in_every_way, bus_after),
     LISTENING("release messages", told_before, hold_history, NULL, release_in_hand, bus_after),
     LISTENING("release the last of messages", told_before, hold_history, tell_more, release_in_hand,
@@ -726,7 +731,6 @@ const struct scenario bus_scenarios[] = {
      .meanwhile = tell_more, .act = leave_holding, .verify = bus_after, .leaves = true},
     LISTENING("wait for messages", told_before, listen_anew, NULL, wait_in_vain, bus_after),
     ACT("listen", crowded, listen_and_close, bus_after_crowd),
-    ACT("broadcast", listened_to, broadcast_some, bus_after),
     LISTENING("hear a broadcast", listened_to, listen_anew, broadcast_begun, hear_broadcast,
               bus_after_broadcast),
     LISTENING("broadcast out of turn", listened_to, listen_anew, broadcast_begun,
@@ -734,7 +738,6 @@ const struct scenario bus_scenarios[] = {
     ACT("recover a bus", somebody_died, recover_somebody, bus_after),
     ACT("post past the dead", dead_in_the_way, post_past_the_dead, bus_after),
     ACT("take the turn of the dead", somebody_died, turn_of_the_dead, bus_after),
-    ACT("reclaim a bus", littered, trim_it, bus_after_giving_up),
     LISTENING("remove a bus", told_before, hold_history, tell_some, remove_bus, bus_removed),
     {0},
 };

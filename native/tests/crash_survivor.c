@@ -158,9 +158,9 @@ void world_meanwhile(struct world *w, const struct scenario *s) {
 }
 
 const struct crash_area crash_areas[] = {
-    {"memory", memory_scenarios}, {"directory", directory_scenarios},
-    {"static", static_scenarios}, {"channel", channel_scenarios},
-    {"stream", stream_scenarios}, {"store", store_scenarios},
-    {"upkeep", upkeep_scenarios}, {"bus", bus_scenarios},
-    {NULL, NULL},
+    {"memory", memory_scenarios},      {"directory", directory_scenarios},
+    {"static", static_scenarios},      {"channel", channel_scenarios},
+    {"stream", stream_scenarios},      {"store", store_scenarios},
+    {"upkeep", upkeep_scenarios},      {"bus", bus_scenarios},
+    {"listeners", listener_scenarios}, {NULL, NULL},
 };

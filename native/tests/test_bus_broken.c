@@ -281,8 +281,7 @@ static int lie;           /* which of them it is about */
 static void lie_and_die(ipcheap_heap *heap) {
     struct participant *me;
     EXPECT_EQ(participant_current(heap, &me), 0);
-    put(&me->record->bus,
-        (uint64_t)tag_generation(me->tag) << 32 | (theirs->channel.index + 1));
+    put(&me->record->bus, (uint64_t)tag_generation(me->tag) << 32 | (theirs->channel.index + 1));
     struct message m = {.position = POSTED, .block = named[lie], .apart = lie % 2};
     put(&me->record->intent, hold_of(HOLD_HELD, &m));
     put(&me->record->letting, named[(lie + 1) % 4]);

@@ -277,9 +277,9 @@ static void *free_or_keep_what_is_handed(void *argument) {
         EXPECT_EQ(read_letter(scene->handed.data, scene->handed.nbytes, &writer), i);
         if (i % 4 == 1) EXPECT_EQ(ipcheap_keep(scene->heap, &scene->handed), 0);
         if (i % 4 == 2)
-            EXPECT_EQ(ipcheap_post_record(scene->heap, &scene->second, &scene->handed, long_enough,
-                                          NULL),
-                      0);
+            EXPECT_EQ(
+                ipcheap_post_record(scene->heap, &scene->second, &scene->handed, long_enough, NULL),
+                0);
         else if (i % 4 == 3)
             EXPECT_EQ(ipcheap_send(out, &scene->handed, long_enough), 0);
         else
@@ -379,9 +379,9 @@ static void *broadcast_all(void *argument) {
     struct scene *scene = argument;
     for (int i = 0; i < BROADCASTS; i++) {
         ipcheap_broadcast_report report;
-        EXPECT_EQ(ipcheap_broadcast_bytes(scene->heap, &scene->first, "b", 1, long_enough, 0,
-                                          &report),
-                  0);
+        EXPECT_EQ(
+            ipcheap_broadcast_bytes(scene->heap, &scene->first, "b", 1, long_enough, 0, &report),
+            0);
         EXPECT_EQ(report.listeners, CROWD);
         EXPECT_EQ(report.released + report.gone, CROWD); /* after the last one they close */
         if (i < BROADCASTS / 2) EXPECT_EQ(report.gone, 0);
@@ -565,14 +565,13 @@ static void another_thread_closes(void) {
 }
 
 int main(void) {
-    static const ipcheap_bus_options plain, remembering = {.given = IPCHEAP_BUS_CAPACITY |
-                                                                    IPCHEAP_BUS_HISTORY,
-                                                           .capacity = 64,
-                                                           .history = 8},
-                                            patient = {.given = IPCHEAP_BUS_CAPACITY |
-                                                                IPCHEAP_BUS_PATIENCE,
-                                                       .capacity = 32,
-                                                       .patience_ns = 1000000};
+    static const ipcheap_bus_options plain,
+        remembering = {.given = IPCHEAP_BUS_CAPACITY | IPCHEAP_BUS_HISTORY,
+                       .capacity = 64,
+                       .history = 8},
+        patient = {.given = IPCHEAP_BUS_CAPACITY | IPCHEAP_BUS_PATIENCE,
+                   .capacity = 32,
+                   .patience_ns = 1000000};
     beside_writers((void *(*[])(void *)){hear_and_hold, hear_copies, NULL}, look_around, &plain);
     beside_writers((void *(*[])(void *)){hear_and_hold, hear_some, NULL}, come_and_go,
                    &remembering);

@@ -30,10 +30,11 @@ struct loss {
 
 /* Reads it in one piece; false while the listener is writing it. Pairs with skip_lost(). */
 static bool loss_read(const struct bus_side *side, struct loss *loss) {
-    loss->from = get_acquire(&side->lost_from);   /* with skip_lost() */
-    loss->to = get_acquire(&side->lost_to);       /* with skip_lost() */
-    loss->count = get_acquire(&side->lost);       /* with skip_lost() */
-    return loss->from != LOSING && get_acquire(&side->lost_from) == loss->from; /* with skip_lost() */
+    loss->from = get_acquire(&side->lost_from); /* with skip_lost() */
+    loss->to = get_acquire(&side->lost_to);     /* with skip_lost() */
+    loss->count = get_acquire(&side->lost);     /* with skip_lost() */
+    return loss->from != LOSING &&
+           get_acquire(&side->lost_from) == loss->from; /* with skip_lost() */
 }
 
 /* True if it lost something of what is waited for since the message was posted. */

@@ -26,7 +26,7 @@ struct listener {
         uint64_t first, bytes; /* where it begins; how long it is: 0: none */
         const struct page *page;
         const struct slab *slab;
-        uint64_t word;     /* of the page */
+        uint64_t word;       /* of the page */
         uint64_t reciprocal; /* 2^32 / units of a block, rounded up */
         uint32_t size_class, block_bytes;
     } memo;

@@ -260,8 +260,8 @@ static int post_once(struct poster *p, struct letter *letter) {
     }
     put_release(letter->tag, message_tag(bus, q)); /* after the intent; pairs with place_is() */
     enum message_kind kind = LIKELY(!m->apart) ? MESSAGE_WHOLE
-                             : letter->large  ? MESSAGE_LARGE
-                                              : MESSAGE_APART;
+                             : letter->large   ? MESSAGE_LARGE
+                                               : MESSAGE_APART;
     uint64_t word = ring_word(bus_lap(bus, q), (enum slot_state)kind, m->block);
     /* Posted; pairs with move_past(), and publishes what the user wrote. */
     if (LIKELY(put_if(slot, &seen, word))) {

@@ -257,8 +257,8 @@ int hold_end(struct participant *me, struct bus *bus, shared64 *hold, const stru
         if (error) return error;
     }
     /* While it is held; one that is below the floor already may be gone. */
-    bool small = LIKELY(!m->apart && m->block % PAGE) ||
-                 get(&bus->root->floor) > m->position || !has_extent(bus, m);
+    bool small = LIKELY(!m->apart && m->block % PAGE) || get(&bus->root->floor) > m->position ||
+                 !has_extent(bus, m);
     put_release(hold, hold_of(HOLD_RELEASING, m)); /* our use is over; pairs with held_step() */
     holder_fence(bus);
     if (LIKELY(small && get(&bus->root->floor) <= m->position)) {
