@@ -42,6 +42,18 @@ void bus_settle(struct bus *bus) {
     full_fence();
 }
 
+/*
+ * From here on each message below `to`, which the floor has reached, shows in a hold if it was received.
+ * Whoever registers after the look at listeners sees the floor that it came after.
+ */
+static void settle_below(struct bus *bus, uint64_t to) {
+    shared64 *settled = &bus->root->settled;
+    uint64_t seen = get_acquire(settled); /* pairs with the put_if() below */
+    if (LIKELY(seen >= to)) return;
+    if (bus_has_listeners(bus)) bus_settle(bus);
+    while (seen < to && !put_if(settled, &seen, to)) {}
+}
+
 /* Orders what a listener stored before what it loads: by the membarrier of others, or here. */
 static inline void holder_fence(const struct bus *bus) {
     compiler_fence(); /* pairs with the membarrier in bus_settle() */
@@ -135,25 +147,27 @@ static void sweep_batch(struct participant *me, struct bus *bus, uint64_t from, 
     }
 }
 
+/* Makes room for payloads and blocks that cannot be freed now; under the lock all can. */
+static int reserve(struct participant *me, size_t messages) {
+    return me->lock_depth ? 0 : deferred_reserve(me, 2 * messages);
+}
+
+int hold_reserve_slowly(struct participant *me) { return reserve(me, 1); }
+
 int bus_sweep(struct participant *me, struct bus *bus) {
     struct bus_root *root = bus->root;
-    uint64_t from = get_acquire(&root->swept), to = get(&root->floor); /* pairs with itself */
+    /* Pair with put_if() below, and with floor_raise(): listeners are looked at after that. */
+    uint64_t from = get_acquire(&root->swept), to = get_acquire(&root->floor);
     if (from >= to) return 0;
-    /* Room for the payloads and blocks of a batch that cannot be freed now. */
-    int error = deferred_reserve(me, 2 * BATCH);
+    int error = reserve(me, BATCH);
     if (error) return error;
     if (to - from > bus->mask + 1) from = to - bus->mask - 1;
-    if (get_acquire(&root->settled) < to) { /* pairs with the put_if() below */
-        /* Whoever registers after this look sees the floor that it came after. */
-        if (bus_has_listeners(bus)) bus_settle(bus);
-        uint64_t seen = get(&root->settled);
-        while (seen < to && !put_if(&root->settled, &seen, to)) {}
-    }
+    settle_below(bus, to);
     while (from < to) {
         uint64_t count = least(to - from, BATCH);
         sweep_batch(me, bus, from, count);
         from += count;
-        error = deferred_reserve(me, 2 * BATCH);
+        error = reserve(me, BATCH);
         if (error) return error;
     }
     uint64_t seen = get(&root->swept);
@@ -208,12 +222,17 @@ static bool any_is_behind(struct bus *bus, const struct message *m) {
     return false;
 }
 
-void extent_let_go(struct participant *me, struct bus *bus, const struct message *m) {
-    if (LIKELY(!m->apart && m->block % PAGE) || !has_extent(bus, m)) return;
+/* Frees an extent if no listener and no history needs the message any more. */
+static void let_go_if_last(struct participant *me, struct bus *bus, const struct message *m) {
     full_fence(); /* of two that release at the same time, one sees that both have */
     if (bus->history && bus_history_from(bus, bus_end(bus)) <= m->position) return;
     if (any_is_behind(bus, m)) return;
     bus_tidy(me, bus); /* without memory for it, the next one that makes room does it */
+}
+
+void extent_let_go(struct participant *me, struct bus *bus, const struct message *m) {
+    if (LIKELY(!m->apart && m->block % PAGE) || !has_extent(bus, m)) return;
+    let_go_if_last(me, bus, m);
 }
 
 bool hold_message(const struct bus *bus, uint64_t hold, struct message *m) {
@@ -227,22 +246,28 @@ bool hold_message(const struct bus *bus, uint64_t hold, struct message *m) {
 }
 
 int hold_end(struct participant *me, struct bus *bus, shared64 *hold, const struct message *m) {
-    int error = deferred_reserve(me, 2);
+    int error = hold_reserve(me);
     if (UNLIKELY(error)) return error;
     put(hold, hold_of(HOLD_RELEASING, m));
     holder_fence(bus);
-    if (LIKELY(get(&bus->root->floor) <= m->position)) {
-        put_release(hold, 0); /* our use is over; pairs with held_step() */
-        if (LIKELY(!m->apart && m->block % PAGE)) return 0;
-        bus_stay(me, bus);
-        extent_let_go(me, bus, m);
+    uint64_t floor = get_acquire(&bus->root->floor); /* pairs with floor_raise() */
+    if (LIKELY(floor <= m->position)) {
+        if (LIKELY(!m->apart && m->block % PAGE)) {
+            put_release(hold, 0); /* our use is over; pairs with held_step() */
+            return 0;
+        }
+        bool extent = has_extent(bus, m); /* while it is there */
+        bus_stay(me, bus);                /* before nothing else keeps the memory of the bus */
+        put_release(hold, 0);             /* pairs with held_step() */
+        if (extent) let_go_if_last(me, bus, m);
         bus_leave(me);
         return 0;
     }
-    full_fence(); /* of two that release at the same time, one sees that both are */
+    settle_below(bus, floor); /* what a lossy listener or one that was passed has just received */
+    full_fence();             /* of two that release at the same time, one sees that both are */
     bus_stay(me, bus);
     if (!message_is_held(bus, m, hold)) message_let_go(me, bus, m);
-    bus_leave(me);
     put_release(hold, 0); /* pairs with held_step() */
+    bus_leave(me);
     return 0;
 }
