@@ -149,14 +149,14 @@ static int find_seat(ipcheap_endpoint *endpoint) {
 static void leave_seat(ipcheap_endpoint *endpoint) {
     struct listener *e = listener_of(endpoint);
     struct participant *me;
+    bool here = participant_current(endpoint->heap, &me) == 0;
+    if (here) bus_stay(me, &e->bus); /* while the record still keeps the memory of the bus */
     /* Not by the record: if its last message was freed meanwhile, it may be another listener's. */
     if (!e->lingers) listener_free(&e->bus, e->number, SIDE_CLOSED);
-    directory_notify(endpoint->heap);
     /* What it had still to receive may be nobody's now. */
-    if (participant_current(endpoint->heap, &me)) return;
-    bus_stay(me, &e->bus);
-    if (!(get(&endpoint->channel->flags) & CHANNEL_GONE)) bus_tidy(me, &e->bus);
-    bus_leave(me);
+    if (here && !(get(&endpoint->channel->flags) & CHANNEL_GONE)) bus_tidy(me, &e->bus);
+    if (here) bus_leave(me);
+    directory_notify(endpoint->heap);
 }
 
 /* Endpoints ------------------------------------------------------------------------------------ */

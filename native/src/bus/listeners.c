@@ -74,14 +74,15 @@ bool listener_is_alive(const struct bus *bus, const struct bus_listener *l) {
 }
 
 void listeners_recover(struct participant *me, struct bus *bus) {
-    struct listener_walk walk = {0};
-    while (listener_step(bus, &walk)) {
-        if (listener_is_alive(bus, walk.listener)) continue;
-        uint64_t holder = get(&walk.listener->seat.holder);
-        int error = recover_if_dead(me, holder);
+    uint32_t used = listeners_used(bus);
+    for (uint32_t number = 0; number < used; number++) {
+        struct bus_listener *l = listener_at(bus, number);
+        if (!l || listener_is_alive(bus, l)) continue;
+        uint64_t holder = get(&l->seat.holder);
+        bool open = side_state(holder) == SIDE_OPEN;
         /* A holder that never existed cannot be recovered, and will never close its seat. */
-        if (error == IPCHEAP_CORRUPT || side_state(holder) != SIDE_OPEN)
-            listener_free(bus, walk.number, SIDE_DIED);
+        if (open ? recover_if_dead(me, holder) == IPCHEAP_CORRUPT : is_active(bus, number))
+            listener_free(bus, number, SIDE_DIED);
     }
 }
 
@@ -98,10 +99,17 @@ bool listeners_tidy(struct bus *bus) {
     return left;
 }
 
-/* Returns a record that is not registered; MOST_LISTENERS if there is none below `used`. */
-static uint32_t find_free(const struct bus *bus, uint32_t used) {
-    for (uint32_t number = 0; number < used; number++)
-        if (!is_active(bus, number)) return number;
+/*
+ * Returns a record that nobody holds; MOST_LISTENERS if there is none below `used`. Not by its bit, which
+ * goes before its holder does: listener_free().
+ */
+static uint32_t find_free(struct bus *bus, uint32_t used) {
+    for (uint32_t number = 0; number < used; number++) {
+        const struct bus_listener *l = listener_at(bus, number);
+        if (l && side_state(get_acquire(&l->seat.holder)) != SIDE_OPEN && /* with listener_free() */
+            !is_active(bus, number))
+            return number;
+    }
     return MOST_LISTENERS;
 }
 
@@ -162,9 +170,10 @@ void listener_free(struct bus *bus, uint32_t number, enum side_state how) {
     put(&l->seat.parked, AWAKE);
     bell_recover(bus->heap, &l->seat);
     put_and(&bus->root->polled[number / 64], ~(UINT64_C(1) << (number & 63)));
-    uint64_t holder = get(&l->seat.holder) & ~(UINT64_C(3) << 62);
-    put_release(&l->seat.holder, (uint64_t)how << 62 | holder); /* with listener_is_open() */
     put_and(&bus->root->active[number / 64], ~(UINT64_C(1) << (number & 63)));
+    uint64_t holder = get(&l->seat.holder) & ~(UINT64_C(3) << 62);
+    /* Last: from here on the record may be another's. Pairs with listener_is_open(). */
+    put_release(&l->seat.holder, (uint64_t)how << 62 | holder);
     listener_wake_writers(l);
 }
 

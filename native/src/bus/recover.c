@@ -127,16 +127,17 @@ static void end_holds(const struct recovery *r, struct bus *bus, uint32_t number
 }
 
 static void recover_listeners_of_dead(const struct recovery *r, struct bus *bus) {
-    struct listener_walk walk = {0};
+    uint32_t used = listeners_used(bus);
     bool freed = false;
-    while (listener_step(bus, &walk)) {
-        struct bus_listener *l = walk.listener;
-        uint64_t holder = get(&l->seat.holder);
+    /* Also those whose bit is not set: they were killed while they came or went. */
+    for (uint32_t number = 0; number < used; number++) {
+        struct bus_listener *l = listener_at(bus, number);
+        uint64_t holder = l ? get(&l->seat.holder) : 0;
         if (side_state(holder) != SIDE_OPEN) continue;
         bool closed = get(&l->flags) & LISTENER_CLOSED;
         if (closed ? !owned_by_dead(r, holder) : !names_dead(r, holder)) continue;
-        end_holds(r, bus, walk.number, l);
-        listener_free(bus, walk.number, SIDE_DIED);
+        end_holds(r, bus, number, l);
+        listener_free(bus, number, SIDE_DIED);
         r->report->endpoints += !closed;
         freed = true;
     }
