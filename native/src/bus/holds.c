@@ -62,7 +62,6 @@ int word_take(struct listener *e, uint32_t *word) {
 }
 
 void word_return(struct listener *e, uint32_t word, bool own) {
-    if (UNLIKELY(get(hold_at(e, word)) != 0)) return; /* without memory it could not be ended */
     if (UNLIKELY(!own)) {
         e->returned[e->returned_count++] = word;
         return;

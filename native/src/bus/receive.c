@@ -52,14 +52,15 @@ static int hold_next(struct listener *e, uint32_t number, struct message *m) {
             return endpoint_why_not(&e->base);
         if (LIKELY(past == 0)) {
             shared64 *hold = hold_at(e, number);
+            int error = hold_reserve(e->base.me); /* what is held now may have to be given back */
+            if (UNLIKELY(error)) return error;
             *m = slot_says(e->position, word);
             put(hold, hold_of(HOLD_HELD, m));
             compiler_fence(); /* pairs with the membarrier in bus_settle() */
             if (UNLIKELY(get(&e->bus.heap->header->fences))) full_fence();
             if (LIKELY(get(&e->bus.root->floor) <= m->position)) return 0;
             /* It is lost; and whoever let go of it may have left it to this hold. */
-            int error = hold_end(e->base.me, &e->bus, hold, m);
-            if (error) return error;
+            hold_end(e->base.me, &e->bus, hold, m);
         }
         if (endpoint_is_over(&e->base)) return endpoint_why_not(&e->base);
         uint64_t lost = skip_lost(e);
@@ -201,8 +202,8 @@ static int64_t receive_copy(struct listener *e, uint32_t word, ipcheap_taker *ta
     if (LIKELY(!error)) error = take(context, &bytes, 1);
     if (error > 0) error = IPCHEAP_BAD_VALUE;
     if (LIKELY(!error)) error = move_past(e, &m);
-    int ended = hold_end(e->base.me, &e->bus, hold_at(e, word), &m);
-    return error ? error : ended ? ended : 1;
+    hold_end(e->base.me, &e->bus, hold_at(e, word), &m);
+    return error ? error : 1;
 }
 
 static int64_t receive_copies(ipcheap_endpoint *endpoint, ipcheap_taker *take, void *context,
@@ -279,13 +280,13 @@ static bool is_own(const ipcheap_endpoint *e) {
     return e->me->thread == thread_marker() && !endpoint_is_closing(e) && !e->closed;
 }
 
-/* Frees what is left of a closed listener, if that was its last message. Not under the mutex. */
-static void clean_up(struct participant *me, struct bus bus, uint32_t number) {
+/* Frees what is left of a closed listener, if that was its last message. */
+static void clean_up(struct participant *me, uint32_t index) {
+    struct bus bus;
     if (!heap_try_lock(me)) return; /* somebody else does it later */
-    struct bus_listener *l = listener_at(&bus, number);
-    if (l && get(&l->flags) & LISTENER_CLOSED && listener_holds_nothing(&bus, number))
-        listener_free(&bus, number, SIDE_CLOSED);
-    channel_drop_if_done(me, bus.index);
+    /* As it is now: somebody else may have done it already, and all of it may be gone. */
+    if (bus_view(me->heap, index, &bus)) listeners_tidy(&bus);
+    channel_drop_if_done(me, index);
     heap_unlock(me);
 }
 
@@ -299,19 +300,18 @@ static void listener_destroy(struct listener *e) {
 static int free_elsewhere(struct participant *me, struct listener *e, ipcheap_record *record) {
     struct bus bus = e->bus;
     struct message m;
-    uint32_t number = e->number;
     pthread_mutex_lock(&bus.heap->mutex);
     shared64 *hold = held_by(record, &m);
     int error = hold ? hold_end(me, &bus, hold, &m) : IPCHEAP_RECORD;
-    bool closed = e->base.closed;
+    bool closed = e->base.closed; /* then all is acknowledged, and its record may be another's now */
     if (!error) {
-        listener_tell(&bus, e->shared, WAITS_FOR_RELEASE);
+        if (!closed) listener_tell(&bus, e->shared, WAITS_FOR_RELEASE);
         word_return(e, record->place, false);
         if (closed) participant_holds(me, e->base.me, -1);
         if (e->orphaned && !listener_holds(e)) listener_destroy(e);
     }
     pthread_mutex_unlock(&bus.heap->mutex);
-    if (!error && closed) clean_up(me, bus, number);
+    if (!error && closed) clean_up(me, bus.index);
     return error;
 }
 
@@ -375,6 +375,10 @@ int message_lends(const ipcheap_record *record, uint64_t *tag) {
     struct bus *bus = &e->bus;
     struct message m;
     if (e->base.me->abandoned) return participant_refuses(e->base.me);
+    struct participant *me;
+    int error = participant_current(e->base.heap, &me);
+    if (!error) error = hold_reserve(me); /* for message_taken() */
+    if (error) return error;
     shared64 *hold = held_by(record, &m);
     if (!hold) return IPCHEAP_RECORD;
     *tag = m.apart ? payload_tag(bus, m.block) : message_tag(bus, m.position);
@@ -397,12 +401,18 @@ void message_taken(ipcheap_record *record) {
     struct participant *me = e->base.me;
     if (!own && participant_current(e->base.heap, &me)) me = e->base.me;
     /* The payload went elsewhere: what is left of the message is the envelope of one that was apart. */
-    if (m.apart) message_let_go(me, &e->bus, &m);
+    if (m.apart) {
+        bus_stay(me, &e->bus);
+        message_let_go(me, &e->bus, &m);
+        bus_leave(me);
+    }
     put_release(hold, 0); /* pairs with held_step() */
-    listener_tell(&e->bus, e->shared, WAITS_FOR_RELEASE);
+    if (!closed) listener_tell(&e->bus, e->shared, WAITS_FOR_RELEASE); /* as in free_elsewhere() */
     word_return(e, record->place, own);
     if (closed) participant_holds(me, e->base.me, -1);
+    uint32_t index = e->bus.index;
     if (e->orphaned && !listener_holds(e)) listener_destroy(e);
+    if (closed) clean_up(me, index);
 }
 
 const struct receiving listener_receiving = {
