@@ -96,6 +96,10 @@ static int take_block(struct poster *p, uint64_t nbytes, struct letter *letter,
     return *envelope ? IPCHEAP_HEAP_FULL : IPCHEAP_CORRUPT;
 }
 
+void letter_drop(struct poster *p, struct letter *letter) {
+    block_drop(p->me, letter->message.block);
+}
+
 int letter_copy(struct poster *p, const void *data, uint64_t nbytes, struct letter *letter) {
     struct envelope *envelope;
     if (UNLIKELY(nbytes >> SIZE_BITS)) return IPCHEAP_BAD_VALUE;
@@ -113,12 +117,16 @@ int letter_copy(struct poster *p, const void *data, uint64_t nbytes, struct lett
 
 int letter_enclose(struct poster *p, ipcheap_record *record, struct letter *letter) {
     struct envelope *envelope;
-    int error = parcel_judge(p->me, record, &letter->parcel);
-    if (error) return error;
     letter->message.apart = true;
     letter->from = 0;
-    error = take_block(p, sizeof *envelope, letter, &envelope);
+    int error = take_block(p, sizeof *envelope, letter, &envelope);
     if (error) return error;
+    /* Afterwards: allocating forgets slabs that others have taken, and the parcel's may be one. */
+    error = parcel_judge(p->me, record, &letter->parcel);
+    if (error) {
+        letter_drop(p, letter);
+        return error;
+    }
     envelope_fill(p, envelope, letter->parcel.offset, letter->parcel.size);
     return 0;
 }
@@ -128,10 +136,6 @@ static void payload_return(struct letter *letter) {
     if (!letter->from) return;
     put_release(letter->parcel.tag, letter->from); /* pairs with place_is() */
     letter->from = 0;
-}
-
-void letter_drop(struct poster *p, struct letter *letter) {
-    block_drop(p->me, letter->message.block);
 }
 
 /* Notes that the caller does not hold the blocks any more, before it frees others of the same slab. */
@@ -340,7 +344,7 @@ static int post_shared(struct poster *p, ipcheap_record *record, uint64_t *posit
     if (error) return error;
     error = post_enclosed(p, &copy, position);
     if (error) block_drop(p->me, copy.offset);
-    return error ? error : record->consumer->kind->receiving->free(p->me->heap, record);
+    return error ? error : parcel_release(p->me, record);
 }
 
 int post_record(struct poster *p, ipcheap_record *record, uint64_t *position) {

@@ -54,7 +54,7 @@ int parcel_copy(struct participant *me, const ipcheap_record *record, ipcheap_re
     if (!place_find(me->heap, record->offset, &place)) return IPCHEAP_RECORD;
     /* The description of an array stands behind it. */
     if (record->form == IPCHEAP_ARRAY) bytes = place_bytes(me->heap, &place);
-    int error = deferred_reserve(me, 1);
+    int error = deferred_reserve(me, 3); /* for the copy, and for parcel_release() */
     if (!error) error = block_allocate(me, bytes, &offset);
     if (error) return error;
     *copy = (ipcheap_record){
@@ -65,6 +65,13 @@ int parcel_copy(struct participant *me, const ipcheap_record *record, ipcheap_re
     };
     memory_copy(me, copy->data, record->data, (size_t)bytes);
     return 0;
+}
+
+int parcel_release(struct participant *me, ipcheap_record *record) {
+    int error = record->consumer->kind->receiving->free(me->heap, record);
+    record->consumer = NULL;
+    record->data = NULL;
+    return error;
 }
 
 void parcel_sent(struct participant *me, const struct parcel *parcel) {

@@ -38,6 +38,8 @@ enum { PARCEL_SHARED = 1 };
 int parcel_judge(struct participant *me, ipcheap_record *record, struct parcel *parcel);
 /* Makes a copy of a record, in its form, which the caller owns. */
 int parcel_copy(struct participant *me, const ipcheap_record *record, ipcheap_record *copy);
+/* Frees a record of which a copy went on: its handle is dead. */
+int parcel_release(struct participant *me, ipcheap_record *record);
 /* Notes that the owner does not hold the record any more; its block has another tag. */
 void parcel_sent(struct participant *me, const struct parcel *parcel);
 /* After the commit: gives the record's place back, and makes the handle dead. Under the mutex. */

@@ -166,7 +166,7 @@ static int send_shared(struct record_endpoint *e, ipcheap_record *record) {
     ipcheap_record copy;
     int error = parcel_copy(e->base.me, record, &copy);
     if (!error && (error = send_one(e, &copy))) block_drop(e->base.me, copy.offset);
-    return error ? error : record->consumer->kind->receiving->free(e->base.heap, record);
+    return error ? error : parcel_release(e->base.me, record);
 }
 
 /* Sends one record, which another thread's consumer may hold: see for_another(). */
