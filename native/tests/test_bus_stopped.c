@@ -1,0 +1,193 @@
+/*
+ * Buses: participants that are stopped or killed before each of their stores, and what the others may do
+ * meanwhile and afterwards.
+ */
+#include <signal.h>
+#include <time.h>
+
+#include "base/shared.h"
+#include "segment/handle.h"
+#include "testing.h"
+
+#ifndef IPCHEAP_STEPS
+int main(void) { return 77; }
+#else
+
+enum { BUS = 1, CAPACITY = 4 };
+
+static const int64_t SOON = 3000000000; /* ns: what must not wait is done by then */
+
+/* What the victim does, and what the others do while it is stopped and after it has ended. */
+struct story {
+    const char *name;
+    uint64_t capacity, history;
+    void (*begin)(ipcheap_heap *heap); /* survivor: before the victim comes */
+    void (*prepare)(ipcheap_heap *heap);
+    void (*act)(ipcheap_heap *heap);       /* victim: stopped or killed in here */
+    void (*meanwhile)(ipcheap_heap *heap); /* survivor: while it is stopped, or after it was killed */
+    void (*finish)(ipcheap_heap *heap);    /* survivor: afterwards */
+    int only;                              /* SIGSTOP or SIGKILL; 0: both */
+};
+
+/* Steps ---------------------------------------------------------------------------------------- */
+
+static int steps_left, sign;
+
+static void count_step(const char *file, int line) {
+    (void)file;
+    (void)line;
+    if (steps_left-- == 0) kill(getpid(), sign);
+}
+
+static ipcheap_channel the_bus(ipcheap_heap *heap) {
+    ipcheap_key key;
+    ipcheap_channel channel;
+    EXPECT_EQ(ipcheap_key_int(&key, BUS), 0);
+    EXPECT_EQ(ipcheap_add_bus(heap, &key, NULL, &channel), 0);
+    return channel;
+}
+
+static void run(const struct story *s, int how) {
+    for (int step = 0;; step++) {
+        int fd = new_segment(4 * MIB), status;
+        ipcheap_heap *heap = attach(fd);
+        ipcheap_key key;
+        ipcheap_channel bus;
+        ipcheap_bus_options options = {.given = IPCHEAP_BUS_CAPACITY | IPCHEAP_BUS_HISTORY,
+                                       .capacity = s->capacity ? s->capacity : CAPACITY,
+                                       .history = s->history};
+        EXPECT_EQ(ipcheap_key_int(&key, BUS), 0);
+        EXPECT_EQ(ipcheap_add_bus(heap, &key, &options, &bus), 0);
+        if (s->begin) s->begin(heap);
+        pid_t victim = fork_child();
+        if (!victim) {
+            ipcheap_heap *own = attach(fd);
+            if (s->prepare) s->prepare(own);
+            steps_left = step;
+            sign = how;
+            ipcheap_step_hook = count_step;
+            s->act(own);
+            ipcheap_step_hook = NULL;
+            _exit(steps_left < 0 ? 0 : 7); /* 7: it did all without coming to that step */
+        }
+        EXPECT_EQ(waitpid(victim, &status, WUNTRACED), victim);
+        bool ended = WIFEXITED(status);
+        if (ended) EXPECT_EQ(WEXITSTATUS(status), 7);
+        ipcheap_holder owner;
+        bool waits = WIFSTOPPED(status), locked = waits && ipcheap_lock_holder(heap, &owner);
+        /* With the heap lock, it keeps others waiting. */
+        if (!locked && s->meanwhile) s->meanwhile(heap);
+        if (waits) {
+            kill(victim, SIGCONT);
+            expect_success(victim);
+        }
+        if (locked && s->meanwhile) s->meanwhile(heap);
+        if (s->finish) s->finish(heap);
+        ipcheap_recovery report;
+        EXPECT_EQ(ipcheap_recover(heap, &report), 0);
+        expect_sound(heap);
+        EXPECT_EQ(ipcheap_remove_channel(heap, &key, 1), 0);
+        ipcheap_release(heap);
+        heap = attach(fd);
+        expect_sound(heap);
+        EXPECT_EQ(statistics(heap).in_use, 0);
+        ipcheap_release(heap);
+        close(fd);
+        if (ended) {
+            fprintf(stderr, "%s, %s: %d steps\n", s->name, how == SIGKILL ? "killed" : "stopped", step);
+            return;
+        }
+    }
+}
+
+/* What they do --------------------------------------------------------------------------------- */
+
+static ipcheap_endpoint *listener; /* the victim's, or the survivor's */
+static ipcheap_record message;
+
+static void post(ipcheap_heap *heap, uint64_t n) {
+    ipcheap_channel bus = the_bus(heap);
+    EXPECT_EQ(ipcheap_post(heap, &bus, &n, sizeof n, SOON, NULL), 0);
+}
+
+static void listen(ipcheap_heap *heap) {
+    ipcheap_channel bus = the_bus(heap);
+    EXPECT_EQ(ipcheap_listen(heap, &bus, NULL, &listener), 0);
+}
+
+static void expect_next(ipcheap_heap *heap, uint64_t n) {
+    EXPECT_EQ(ipcheap_try_receive(listener, &message), 0);
+    EXPECT_EQ(*(const uint64_t *)message.data, n);
+    EXPECT_EQ(ipcheap_free(heap, &message), 0);
+}
+
+static void listen_and_be_behind(ipcheap_heap *heap) {
+    listen(heap);
+    post(heap, 0);
+}
+
+static void close_it(ipcheap_heap *heap) {
+    (void)heap;
+    EXPECT_EQ(ipcheap_endpoint_close(listener), 0);
+}
+
+/* Nobody is in the way, or only a dead one. */
+static void post_many(ipcheap_heap *heap) {
+    for (uint64_t n = 0; n < 3 * CAPACITY; n++) post(heap, n);
+}
+
+/* A new listener, perhaps with the record of the one that is closing, hears all. */
+static void listen_anew(ipcheap_heap *heap) {
+    listen(heap);
+    post(heap, 1);
+}
+
+static void hear(ipcheap_heap *heap) {
+    post(heap, 2);
+    expect_next(heap, 1);
+    expect_next(heap, 2);
+    ipcheap_endpoint_release(listener);
+}
+
+static void hold_one(ipcheap_heap *heap) {
+    listen(heap);
+    post(heap, 0);
+    EXPECT_EQ(ipcheap_try_receive(listener, &message), 0);
+}
+
+static void close_and_free(ipcheap_heap *heap) {
+    EXPECT_EQ(ipcheap_endpoint_close(listener), 0);
+    EXPECT_EQ(ipcheap_free(heap, &message), 0);
+}
+
+static const struct story stories[] = {
+    {.name = "a listener that closes is in nobody's way",
+     .prepare = listen_and_be_behind,
+     .act = close_it,
+     .meanwhile = post_many,
+     .only = SIGKILL},
+    {.name = "a listener that closes leaves the next one alone",
+     .prepare = listen_and_be_behind,
+     .act = close_it,
+     .meanwhile = listen_anew,
+     .finish = hear},
+    {.name = "a listener that comes is in nobody's way",
+     .prepare = NULL,
+     .act = listen_and_be_behind,
+     .meanwhile = post_many,
+     .only = SIGKILL},
+    {.name = "a closed listener's last message",
+     .prepare = hold_one,
+     .act = close_and_free,
+     .meanwhile = listen_anew,
+     .finish = hear},
+};
+
+int main(void) {
+    for (size_t i = 0; i < sizeof stories / sizeof *stories; i++) {
+        if (stories[i].only != SIGSTOP) run(&stories[i], SIGKILL);
+        if (stories[i].only != SIGKILL) run(&stories[i], SIGSTOP);
+    }
+    return 0;
+}
+#endif
