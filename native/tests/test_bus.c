@@ -319,6 +319,54 @@ static void a_broadcast_waits_for_all(ipcheap_heap *heap) {
     close_bus(heap, 11);
 }
 
+struct deaf {
+    ipcheap_heap *heap;
+    ipcheap_channel bus;
+    pthread_barrier_t *meet;
+    bool releases;
+};
+
+/* Receives one message, and releases it or not; two meetings later the listener ends. */
+static void *hear_one(void *context) {
+    struct deaf *deaf = context;
+    ipcheap_endpoint *listener = listen_to(deaf->heap, &deaf->bus);
+    ipcheap_record message;
+    pthread_barrier_wait(deaf->meet);
+    EXPECT_EQ(ipcheap_receive(listener, &message, -1), 0);
+    if (deaf->releases) EXPECT_EQ(ipcheap_free(deaf->heap, &message), 0);
+    pthread_barrier_wait(deaf->meet);
+    if (!deaf->releases) EXPECT_EQ(ipcheap_free(deaf->heap, &message), 0);
+    ipcheap_endpoint_release(listener);
+    return NULL;
+}
+
+static void the_slow_ones_are_named(ipcheap_heap *heap) {
+    enum { PEERS = 4 };
+    ipcheap_channel bus = plain_bus(heap, 15, 16);
+    for (int slow = 0; slow < PEERS; slow++) {
+        pthread_barrier_t meet[PEERS];
+        struct deaf deaf[PEERS];
+        pthread_t threads[PEERS];
+        ipcheap_broadcast_report report;
+        /* One after the other, so that the slow one has that place among them. */
+        for (int i = 0; i < PEERS; i++) {
+            pthread_barrier_init(&meet[i], NULL, 2);
+            deaf[i] = (struct deaf){heap, bus, &meet[i], i != slow};
+            pthread_create(&threads[i], NULL, hear_one, &deaf[i]);
+            pthread_barrier_wait(&meet[i]);
+        }
+        EXPECT_EQ(ipcheap_broadcast_bytes(heap, &bus, "", 0, 50000000, 0, &report), 0);
+        EXPECT_EQ(report.listeners, PEERS);
+        EXPECT_EQ(report.slow, 1);
+        EXPECT_EQ(report.released, PEERS - 1);
+        EXPECT_EQ(ipcheap_drain(heap, &bus, 0, &report), 0);
+        EXPECT_EQ(report.slow, 1);
+        for (int i = 0; i < PEERS; i++) pthread_barrier_wait(&meet[i]);
+        for (int i = 0; i < PEERS; i++) pthread_join(threads[i], NULL);
+    }
+    close_bus(heap, 15);
+}
+
 static void a_removed_bus_ends_everything(ipcheap_heap *heap) {
     ipcheap_channel bus = plain_bus(heap, 12, 16);
     ipcheap_endpoint *a = listen_to(heap, &bus);
@@ -421,6 +469,7 @@ int main(void) {
         records_are_posted_and_handed_on,
         any_number_may_be_held,
         a_broadcast_waits_for_all,
+        the_slow_ones_are_named,
         a_removed_bus_ends_everything,
         every_length,
         writers_find_one_order,

@@ -383,17 +383,34 @@ static int await_one(struct ipcheap_broadcast *b, struct poster *p, struct owed 
     return 0;
 }
 
+/* Looks at all a last time: those behind the one that was waited for may be done. True if one is not. */
+static bool any_owes(struct ipcheap_broadcast *b) {
+    bool any = false;
+    for (size_t i = 0; i < b->count; i++) {
+        struct owed *owed = &b->owed[i];
+        if (is_settled(b, owed)) continue;
+        bool lives = participant_alive(b->poster.bus.heap, tag_slot(owed->holder),
+                                       tag_generation(owed->holder));
+        if (!lives) owed->debt = GONE;
+        any |= lives;
+    }
+    return any;
+}
+
 int ipcheap_await_releases(ipcheap_broadcast *b, int64_t timeout_ns) {
     struct poster p = b->poster;
     int64_t deadline = os_deadline(timeout_ns);
     /* It may be another thread that waits. */
-    int error = participant_current(p.me->heap, &p.me);
+    int error = participant_current(p.bus.heap, &p.me);
     for (size_t i = 0; i < b->count && !error; i++)
         if (b->owed[i].debt == OWED) error = await_one(b, &p, &b->owed[i], deadline);
-    if (error) return error;
+    if (error && error != IPCHEAP_TIMED_OUT) return error;
+    bool late = error;
     error = bus_enter(p.me, &p.bus, p.incarnation);
-    if (!error) bus_leave(p.me);
-    return error;
+    if (error) return error;
+    late = late && any_owes(b);
+    bus_leave(p.me);
+    return late ? IPCHEAP_TIMED_OUT : 0;
 }
 
 void ipcheap_broadcast_cancel(ipcheap_broadcast *b) { b->cancelled = true; }
