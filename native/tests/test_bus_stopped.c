@@ -86,7 +86,8 @@ static void run(const struct story *s, int how) {
         ipcheap_recovery report;
         EXPECT_EQ(ipcheap_recover(heap, &report), 0);
         expect_sound(heap);
-        EXPECT_EQ(ipcheap_remove_channel(heap, &key, 1), 0);
+        int removed = ipcheap_remove_channel(heap, &key, 1);
+        EXPECT(!removed || removed == IPCHEAP_CHANNEL_NOT_FOUND);
         ipcheap_release(heap);
         heap = attach(fd);
         expect_sound(heap);
@@ -160,6 +161,35 @@ static void close_and_free(ipcheap_heap *heap) {
     EXPECT_EQ(ipcheap_free(heap, &message), 0);
 }
 
+static void remove_it(ipcheap_heap *heap) {
+    ipcheap_key key;
+    EXPECT_EQ(ipcheap_key_int(&key, BUS), 0);
+    EXPECT_EQ(ipcheap_remove_channel(heap, &key, 1), 0);
+}
+
+static ipcheap_record mine;
+static ipcheap_channel the;
+
+/* With slabs for what a post allocates. */
+static void prepare_record(ipcheap_heap *heap) {
+    for (uint64_t nbytes = 64; nbytes < 1000; nbytes += 64) {
+        EXPECT_EQ(ipcheap_allocate(heap, nbytes, &mine), 0);
+        EXPECT_EQ(ipcheap_free(heap, &mine), 0);
+    }
+    EXPECT_EQ(ipcheap_allocate(heap, 1000, &mine), 0);
+    the = the_bus(heap);
+}
+
+static void post_it(ipcheap_heap *heap) {
+    int error = ipcheap_try_post_record(heap, &the, &mine, NULL);
+    EXPECT(!error || error == IPCHEAP_CHANNEL_NOT_FOUND);
+}
+
+static void post_copy(ipcheap_heap *heap) {
+    int error = ipcheap_try_post(heap, &the, "copy", 4, NULL);
+    EXPECT(!error || error == IPCHEAP_CHANNEL_NOT_FOUND);
+}
+
 static const struct story stories[] = {
     {.name = "a listener that closes is in nobody's way",
      .prepare = listen_and_be_behind,
@@ -181,9 +211,82 @@ static const struct story stories[] = {
      .act = close_and_free,
      .meanwhile = listen_anew,
      .finish = hear},
+    {.name = "a record on a bus that is removed",
+     .begin = listen,
+     .prepare = prepare_record,
+     .act = post_it,
+     .meanwhile = remove_it},
+    {.name = "a copy on a bus that is removed",
+     .begin = listen,
+     .prepare = prepare_record,
+     .act = post_copy,
+     .meanwhile = remove_it},
 };
 
+/* A writer is killed in its post, and recovered while the last holder of the message lets go of it. */
+static void a_late_recovery(int post_step) {
+    bool more = true;
+    for (int free_step = 0; more; free_step++) {
+        int fd = new_segment(4 * MIB), status, result;
+        ipcheap_heap *heap = attach(fd);
+        ipcheap_key key;
+        ipcheap_channel bus;
+        ipcheap_bus_options options = {.given = IPCHEAP_BUS_CAPACITY, .capacity = 1};
+        EXPECT_EQ(ipcheap_key_int(&key, BUS), 0);
+        EXPECT_EQ(ipcheap_add_bus(heap, &key, &options, &bus), 0);
+        pid_t holder = fork_child();
+        if (!holder) {
+            ipcheap_heap *own = attach(fd);
+            listen(own);
+            raise(SIGSTOP);
+            if (ipcheap_try_receive(listener, &message)) _exit(8);
+            raise(SIGSTOP);
+            steps_left = free_step;
+            sign = SIGSTOP;
+            ipcheap_step_hook = count_step;
+            EXPECT_EQ(ipcheap_free(own, &message), 0);
+            ipcheap_step_hook = NULL;
+            _exit(0);
+        }
+        EXPECT_EQ(waitpid(holder, &status, WUNTRACED), holder);
+        pid_t writer = fork_child();
+        if (!writer) {
+            ipcheap_heap *own = attach(fd);
+            prepare_record(own);
+            steps_left = post_step;
+            sign = SIGKILL;
+            ipcheap_step_hook = count_step;
+            post_it(own);
+            _exit(0);
+        }
+        EXPECT_EQ(waitpid(writer, &result, 0), writer);
+        kill(holder, SIGCONT);
+        EXPECT_EQ(waitpid(holder, &status, WUNTRACED), holder);
+        bool posted = WIFSTOPPED(status);
+        if (posted) {
+            post(heap, 1);
+            kill(holder, SIGCONT);
+            EXPECT_EQ(waitpid(holder, &status, WUNTRACED), holder);
+        }
+        ipcheap_recovery report;
+        EXPECT_EQ(ipcheap_recover(heap, &report), 0);
+        more = WIFSTOPPED(status); /* in the middle of letting go, which is its business */
+        if (posted && more) EXPECT_EQ(report.blocks, 0);
+        if (more) {
+            kill(holder, SIGCONT);
+            EXPECT_EQ(waitpid(holder, &result, 0), holder);
+        }
+        EXPECT_EQ(ipcheap_recover(heap, &report), 0);
+        expect_sound(heap);
+        EXPECT_EQ(ipcheap_remove_channel(heap, &key, 1), 0);
+        EXPECT_EQ(statistics(heap).in_use, 0);
+        ipcheap_release(heap);
+        close(fd);
+    }
+}
+
 int main(void) {
+    for (int step = 0; step < 20; step++) a_late_recovery(step);
     for (size_t i = 0; i < sizeof stories / sizeof *stories; i++) {
         if (stories[i].only != SIGSTOP) run(&stories[i], SIGKILL);
         if (stories[i].only != SIGKILL) run(&stories[i], SIGSTOP);

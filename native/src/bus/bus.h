@@ -134,7 +134,7 @@ static inline void bus_stay(struct participant *me, const struct bus *bus) {
 static inline void bus_leave(struct participant *me) {
     put_release(&me->record->bus, 0); /* pairs with bus_is_occupied() */
 }
-/* True if a participant other than the caller may be inside. Under the lock. */
+/* True if a participant other than the caller may be inside, or died there. Under the lock. */
 bool bus_is_occupied(struct participant *me, uint32_t index);
 
 #endif

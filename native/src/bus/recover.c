@@ -13,6 +13,18 @@ static bool is_wanted_back(ipcheap_heap *heap, uint64_t from, uint64_t offset) {
     return kind && kind->holds && kind->holds(heap, from, offset);
 }
 
+/* True if a hold names the message, also if its holder is about to let go of it. */
+static bool is_named(struct bus *bus, const struct message *m) {
+    uint64_t names = hold_names(hold_of(HOLD_HELD, m));
+    struct listener_walk walk = {0};
+    while (listener_step(bus, &walk)) {
+        struct held_walk holds = held_walk_of(walk.listener);
+        while (held_step(bus, walk.number, walk.listener, &holds))
+            if (hold_names(holds.hold) == names) return true;
+    }
+    return false;
+}
+
 /*
  * True if the message of an intent was not posted. Its block has the tag of the intent's position then,
  * or its former one.
@@ -26,7 +38,8 @@ static bool is_unposted(struct bus *bus, uint64_t intent, const struct place *pl
     int64_t past = slot_laps_past(bus, m.position, word);
     if (past < 0) return true;
     if (past == 0) return ring_offset(word) != m.block;
-    return !message_is_held(bus, &m, NULL); /* posted, and its slot used again: then it is held */
+    /* Its slot is used again. If it was posted, a hold names it until after its tag was taken. */
+    return !is_named(bus, &m) && get_acquire(place->tag) == tag; /* with message_let_go() */
 }
 
 /* Gives the payload of an envelope the tag that it had, or frees it. */

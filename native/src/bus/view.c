@@ -65,20 +65,17 @@ int bus_enter(struct participant *me, const struct bus *bus, uint32_t incarnatio
 
 bool bus_is_occupied(struct participant *me, uint32_t index) {
     ipcheap_heap *heap = me->heap;
-    if (!os_membarrier()) {
+    if (!os_membarrier() && !get(&heap->header->fences)) {
         put(&heap->header->fences, 1);
-        full_fence();
-        return true; /* a later look will do */
+        return true; /* a later look will do, when all have seen that */
     }
+    full_fence(); /* after the flag of the removed bus */
     uint32_t used = (uint32_t)least(get(&heap->header->slots_used), PARTICIPANTS);
     for (uint32_t slot = 0; slot < used; slot++) {
         const struct participant_slot *record = slot_at(heap, slot);
-        uint64_t inside = get_acquire(&record->bus); /* pairs with bus_leave() */
-        if ((uint32_t)inside != index + 1 || record == me->record) continue;
-        uint32_t latest, generation = (uint32_t)(inside >> 32);
-        if (participant_latest(heap, slot, &latest) && latest == generation &&
-            participant_alive(heap, slot, generation))
-            return true;
+        /* Pairs with bus_leave(). A dead one is inside until what it had under way was undone. */
+        uint64_t inside = get_acquire(&record->bus);
+        if ((uint32_t)inside == index + 1 && record != me->record) return true;
     }
     return false;
 }

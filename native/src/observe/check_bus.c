@@ -107,7 +107,8 @@ static void check_listener(const struct bus *bus, uint32_t which, struct bus_lis
     if (closed ? !may_own(bus->heap, holder) : !may_hold(bus->heap, holder))
         note_fault(look, "listener", which, "is held by nobody");
     if (cursor > end) note_fault(look, "listener", which, "is beyond the end of the log");
-    bool passed = get(&l->passed) != 0;
+    /* A bus that is removed passes everybody. */
+    bool passed = get(&l->passed) != 0 || get(&bus->channel->flags) & CHANNEL_GONE;
     if (cursor < floor && !lossy && !passed && !closed && get(&l->side.bus.joined) != JOINING &&
         cursor >= get(&l->side.bus.joined))
         note_fault(look, "listener", which, "lost messages and was not passed");
