@@ -367,6 +367,44 @@ static void the_slow_ones_are_named(ipcheap_heap *heap) {
     close_bus(heap, 15);
 }
 
+/* Returns a process's view of a bus, to store what only a writer would. */
+static struct bus view_of(ipcheap_heap *heap, const ipcheap_channel *channel) {
+    struct bus bus;
+    EXPECT(bus_view(heap, channel->index, &bus));
+    return bus;
+}
+
+static void an_old_hint_misleads_nobody(ipcheap_heap *heap) {
+    ipcheap_channel channel = plain_bus(heap, 16, 1);
+    uint64_t count = (LAP_MASK >> 1) + 10;
+    for (uint64_t n = 0; n < count; n++) post_number(heap, &channel, n);
+    /* A writer that was stopped after its first post goes on. */
+    struct bus bus = view_of(heap, &channel);
+    put_release(&bus.root->head, 1);
+    EXPECT_EQ(bus_end(&bus), count);
+    EXPECT_EQ(post_number(heap, &channel, 0), count);
+    put_release(&bus.root->head, UINT64_MAX); /* corrupt */
+    EXPECT_EQ(post_number(heap, &channel, 0), count + 1);
+    close_bus(heap, 16);
+}
+
+/* Laps that follow each other in a circle. */
+static void a_corrupt_log_ends(ipcheap_heap *heap) {
+    ipcheap_channel channel = plain_bus(heap, 17, 4);
+    ipcheap_key key;
+    ipcheap_endpoint *a = listen_as(heap, &channel, 0, IPCHEAP_LOSSY);
+    uint64_t n = 0;
+    for (; n < 10; n++) post_number(heap, &channel, n);
+    struct bus bus = view_of(heap, &channel);
+    for (uint64_t i = 0; i < 4; i++)
+        put(&bus.root->slots[i],
+            ring_word(i * (LAP_MASK / 4 + 1), (enum slot_state)MESSAGE_WHOLE, 64));
+    EXPECT_EQ(ipcheap_try_post(heap, &channel, &n, sizeof n, NULL), IPCHEAP_CORRUPT);
+    ipcheap_endpoint_release(a);
+    EXPECT_EQ(ipcheap_key_int(&key, 17), 0);
+    EXPECT_EQ(ipcheap_remove_channel(heap, &key, 0), 0);
+}
+
 static void a_removed_bus_ends_everything(ipcheap_heap *heap) {
     ipcheap_channel bus = plain_bus(heap, 12, 16);
     ipcheap_endpoint *a = listen_to(heap, &bus);
@@ -470,6 +508,8 @@ int main(void) {
         any_number_may_be_held,
         a_broadcast_waits_for_all,
         the_slow_ones_are_named,
+        an_old_hint_misleads_nobody,
+        a_corrupt_log_ends,
         a_removed_bus_ends_everything,
         every_length,
         writers_find_one_order,

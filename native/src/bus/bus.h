@@ -52,14 +52,24 @@ static inline int64_t slot_laps_past(const struct bus *bus, uint64_t position, u
     return past <= LAP_MASK / 2 ? (int64_t)past : -1;
 }
 
-/* Returns the first position that is not posted. */
+/*
+ * Returns the first position that is not posted. The hint may be of any age, because the writer that
+ * stored it may have been stopped before; and a slot's lap says something only within half of all laps. So
+ * it counts only if the floor is not beyond it, before and after.
+ */
 static inline uint64_t bus_end(const struct bus *bus) {
-    uint64_t position = get_acquire(&bus->root->head); /* pairs with post_once() */
     for (;;) {
-        uint64_t word = get_acquire(bus_slot(bus, position)); /* pairs with post_once() */
-        int64_t past = slot_laps_past(bus, position, word);
-        if (past < 0) return position;
-        position += ((uint64_t)past << bus->shift) + 1;
+        uint64_t head = get_acquire(&bus->root->head);   /* pairs with post_once() */
+        uint64_t floor = get_acquire(&bus->root->floor); /* pairs with floor_raise() */
+        uint64_t position = LIKELY(head - floor <= bus->mask + 1) ? head : floor;
+        /* More steps are for others to have posted a whole log meanwhile, or for a log that is corrupt. */
+        for (uint64_t steps = 0; steps <= 2 * bus->mask + 2; steps++) {
+            uint64_t word = get_acquire(bus_slot(bus, position)); /* pairs with post_once() */
+            int64_t past = slot_laps_past(bus, position, word);
+            if (past < 0) break;
+            position += ((uint64_t)past << bus->shift) + 1;
+        }
+        if (LIKELY(get_acquire(&bus->root->floor) <= position)) return position; /* floor_raise() */
     }
 }
 

@@ -71,6 +71,7 @@ static int take_block(struct poster *p, uint64_t nbytes, struct letter *letter,
     struct participant *me = p->me;
     struct message *m = &letter->message;
     uint32_t size_class = size_class_of(nbytes);
+    m->position = UINT64_MAX;
     int error = deferred_reserve(me, 1);
     if (UNLIKELY(error)) return error;
     m->block = LIKELY(size_class < me->heap->geometry.classes) ? slab_take(me, size_class) : 0;
@@ -230,16 +231,24 @@ static int post_once(struct poster *p, struct letter *letter) {
     struct bus *bus = &p->bus;
     struct bus_root *root = bus->root;
     struct participant_slot *record = p->me->record;
-    uint64_t q = bus_end(bus);
+    uint64_t q = bus_end(bus), above = q - get_acquire(&root->floor); /* with floor_raise() */
+    if (UNLIKELY(above > bus->mask + 1)) /* others have posted a whole log meanwhile, or q is none */
+        return (int64_t)above < 0 ? 0 : channel_poison(bus->heap, bus->channel);
     if (UNLIKELY(!room_at(p, q))) return IPCHEAP_WOULD_BLOCK;
     shared64 *slot = bus_slot(bus, q);
     uint64_t seen = get_acquire(slot); /* pairs with the swap below */
-    if (UNLIKELY(slot_laps_past(bus, q, seen) >= 0)) return 0;
+    struct message *m = &letter->message;
+    /* It was q's turn at a time when the floor was not beyond it: slot_laps_past() is right then. */
+    if (UNLIKELY(get_acquire(&root->floor) > q)) return 0; /* pairs with floor_raise() */
+    if (UNLIKELY(slot_laps_past(bus, q, seen) >= 0)) {
+        if (m->position == q) return channel_poison(bus->heap, bus->channel); /* it is for ever */
+        m->position = q;
+        return 0;
+    }
     if (UNLIKELY(q > bus->mask && get_acquire(&root->swept) < q - bus->mask)) { /* bus_sweep() */
         int error = bus_sweep(p->me, bus);
         if (error) return error;
     }
-    struct message *m = &letter->message;
     m->position = q;
     put(&record->intent, hold_of(HOLD_HELD, m));
     if (m->apart && !letter->from) {
