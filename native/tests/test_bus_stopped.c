@@ -2,9 +2,11 @@
  * Buses: participants that are stopped or killed before each of their stores, and what the others may do
  * meanwhile and afterwards.
  */
+#include <poll.h>
 #include <signal.h>
 #include <time.h>
 
+#include "base/fault.h"
 #include "base/shared.h"
 #include "segment/handle.h"
 #include "testing.h"
@@ -190,6 +192,39 @@ static void post_copy(ipcheap_heap *heap) {
     EXPECT(!error || error == IPCHEAP_CHANNEL_NOT_FOUND);
 }
 
+static int descriptor;
+
+static bool is_readable(int ms) {
+    struct pollfd polled = {.fd = descriptor, .events = POLLIN};
+    return poll(&polled, 1, ms) == 1;
+}
+
+static void listen_by_descriptor(ipcheap_heap *heap) {
+    listen(heap);
+    descriptor = ipcheap_endpoint_descriptor(listener);
+    EXPECT(descriptor >= 0);
+}
+
+/* Whatever the other writer is about, a post is noticed. */
+static void post_and_see(ipcheap_heap *heap) {
+    post(heap, 1);
+    EXPECT(is_readable(300));
+}
+
+static void hear_them(ipcheap_heap *heap) {
+    int heard = 0;
+    while (ipcheap_try_receive(listener, &message) == 0) {
+        EXPECT_EQ(ipcheap_free(heap, &message), 0);
+        heard++;
+    }
+    EXPECT(heard == 1 || heard == 2);
+    EXPECT_EQ(ipcheap_wait(listener, 0), IPCHEAP_TIMED_OUT); /* settles */
+    EXPECT(!is_readable(0));
+    post(heap, 2);
+    EXPECT(is_readable(300));
+    ipcheap_endpoint_release(listener);
+}
+
 static const struct story stories[] = {
     {.name = "a listener that closes is in nobody's way",
      .prepare = listen_and_be_behind,
@@ -221,6 +256,12 @@ static const struct story stories[] = {
      .prepare = prepare_record,
      .act = post_copy,
      .meanwhile = remove_it},
+    {.name = "a post to one that polls",
+     .begin = listen_by_descriptor,
+     .prepare = prepare_record,
+     .act = post_copy,
+     .meanwhile = post_and_see,
+     .finish = hear_them},
 };
 
 /* A writer is killed in its post, and recovered while the last holder of the message lets go of it. */
@@ -285,7 +326,41 @@ static void a_late_recovery(int post_step) {
     }
 }
 
+static bool fails(int number, const char *file, int line) {
+    (void)file;
+    (void)line;
+    return number == EMFILE;
+}
+
+/* A writer that could not ring, because it is out of descriptors, leaves it to the next one. */
+static void a_bell_that_does_not_ring(void) {
+    int fd = new_segment(4 * MIB);
+    ipcheap_heap *heap = attach(fd);
+    ipcheap_key key;
+    ipcheap_channel bus;
+    ipcheap_bus_options options = {0};
+    EXPECT_EQ(ipcheap_key_int(&key, BUS), 0);
+    EXPECT_EQ(ipcheap_add_bus(heap, &key, &options, &bus), 0);
+    listen_by_descriptor(heap);
+    pid_t writer = fork_child();
+    if (!writer) {
+        ipcheap_heap *own = attach(fd);
+        ipcheap_fault_hook = fails;
+        post(own, 0);
+        ipcheap_fault_hook = NULL;
+        post(own, 1);
+        for (;;) pause(); /* its end would be noticed, too */
+    }
+    EXPECT(is_readable(3000));
+    kill(writer, SIGKILL);
+    EXPECT_EQ(waitpid(writer, NULL, 0), writer);
+    ipcheap_endpoint_release(listener);
+    ipcheap_release(heap);
+    close(fd);
+}
+
 int main(void) {
+    a_bell_that_does_not_ring();
     for (int step = 0; step < 20; step++) a_late_recovery(step);
     for (size_t i = 0; i < sizeof stories / sizeof *stories; i++) {
         if (stories[i].only != SIGSTOP) run(&stories[i], SIGKILL);

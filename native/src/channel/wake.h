@@ -39,6 +39,12 @@ void bell_let_go(struct bell_pull *pull);
  */
 bool unpark(ipcheap_heap *heap, struct seat *seat, struct bell_pull *pull);
 
+/*
+ * Wakes the holder of a seat that waits by its bell or among others, and leaves its word as it is. So
+ * wakers that come later do the same, if this one is stopped before it rings. False if it could not ring.
+ */
+bool seat_rouse(ipcheap_heap *heap, struct seat *seat);
+
 /* Orders a sleeper's store of `parked` before its second look, and the same for every waker. */
 static inline void sleeper_fence(ipcheap_heap *heap) {
     /* It can be refused although registering worked: a sandbox has installed a filter since. */
