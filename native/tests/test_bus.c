@@ -367,6 +367,73 @@ static void the_slow_ones_are_named(ipcheap_heap *heap) {
     close_bus(heap, 15);
 }
 
+/* Tries to broadcast. */
+static void *try_it(void *context) {
+    struct peer *peer = context;
+    ipcheap_broadcast *b;
+    EXPECT_EQ(ipcheap_broadcast_begin(peer->heap, &peer->bus, &b), 0);
+    int error = ipcheap_try_broadcast(b, "", 0, 0);
+    ipcheap_broadcast_end(b);
+    return (void *)(intptr_t)error;
+}
+
+static intptr_t try_elsewhere(struct peer *peer) {
+    pthread_t thread;
+    void *result;
+    pthread_create(&thread, NULL, try_it, peer);
+    pthread_join(thread, &result);
+    return (intptr_t)result;
+}
+
+static void *hear_and_hold(void *context) {
+    struct peer *peer = context;
+    ipcheap_endpoint *listener = listen_to(peer->heap, &peer->bus);
+    ipcheap_record message;
+    pthread_barrier_wait(peer->ready);
+    EXPECT_EQ(ipcheap_receive(listener, &message, -1), 0);
+    pthread_barrier_wait(peer->ready);
+    pthread_barrier_wait(peer->ready);
+    EXPECT_EQ(ipcheap_free(peer->heap, &message), 0);
+    ipcheap_endpoint_release(listener);
+    return NULL;
+}
+
+/* A thread may have a turn on each of several buses. */
+static void turns_are_of_one_bus(ipcheap_heap *heap) {
+    ipcheap_channel one = plain_bus(heap, 18, 16), two = plain_bus(heap, 19, 16);
+    pthread_barrier_t ready;
+    pthread_barrier_init(&ready, NULL, 2);
+    struct peer peer = {heap, one, 1, &ready, 0};
+    ipcheap_broadcast *a, *b;
+    pthread_t thread;
+    pthread_create(&thread, NULL, hear_and_hold, &peer);
+    pthread_barrier_wait(&ready);
+    EXPECT_EQ(ipcheap_broadcast_begin(heap, &one, &a), 0);
+    EXPECT_EQ(ipcheap_broadcast_begin(heap, &two, &b), 0);
+    EXPECT_EQ(ipcheap_try_broadcast(a, "one", 3, -1), 0);
+    pthread_barrier_wait(&ready);
+    EXPECT_EQ(ipcheap_try_broadcast(b, "two", 3, 1000), 0);
+    struct timespec a_while = {.tv_nsec = 20000000};
+    nanosleep(&a_while, NULL);
+    EXPECT_EQ(try_elsewhere(&peer), IPCHEAP_WOULD_BLOCK);
+    /* Nor does a forked child end its parent's turn. */
+    pid_t pid = fork_child();
+    if (!pid) {
+        ipcheap_broadcast_end(a);
+        _exit(0);
+    }
+    expect_success(pid);
+    EXPECT_EQ(try_elsewhere(&peer), IPCHEAP_WOULD_BLOCK);
+    pthread_barrier_wait(&ready);
+    EXPECT_EQ(ipcheap_await_releases(a, -1), 0);
+    EXPECT_EQ(try_elsewhere(&peer), 0); /* all have released it */
+    ipcheap_broadcast_end(a);
+    ipcheap_broadcast_end(b);
+    pthread_join(thread, NULL);
+    close_bus(heap, 18);
+    close_bus(heap, 19);
+}
+
 /* Returns a process's view of a bus, to store what only a writer would. */
 static struct bus view_of(ipcheap_heap *heap, const ipcheap_channel *channel) {
     struct bus bus;
@@ -508,6 +575,7 @@ int main(void) {
         any_number_may_be_held,
         a_broadcast_waits_for_all,
         the_slow_ones_are_named,
+        turns_are_of_one_bus,
         an_old_hint_misleads_nobody,
         a_corrupt_log_ends,
         a_removed_bus_ends_everything,

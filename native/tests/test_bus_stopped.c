@@ -225,6 +225,20 @@ static void hear_them(ipcheap_heap *heap) {
     ipcheap_endpoint_release(listener);
 }
 
+static void broadcast_briefly(ipcheap_heap *heap) {
+    ipcheap_broadcast_report report;
+    int error = ipcheap_broadcast_bytes(heap, &the, "brief", 5, 50000000, 0, &report);
+    EXPECT(!error || error == IPCHEAP_TIMED_OUT);
+}
+
+/* The turn of one that is stopped ends with its time. */
+static void broadcast_in_turn(ipcheap_heap *heap) {
+    ipcheap_channel bus = the_bus(heap);
+    ipcheap_broadcast_report report;
+    EXPECT_EQ(ipcheap_broadcast_bytes(heap, &bus, "next", 4, SOON, 0, &report), 0);
+    EXPECT_EQ(report.listeners, 0);
+}
+
 static const struct story stories[] = {
     {.name = "a listener that closes is in nobody's way",
      .prepare = listen_and_be_behind,
@@ -262,6 +276,11 @@ static const struct story stories[] = {
      .act = post_copy,
      .meanwhile = post_and_see,
      .finish = hear_them},
+    {.name = "a broadcast, and another one",
+     .begin = listen,
+     .prepare = prepare_record,
+     .act = broadcast_briefly,
+     .meanwhile = broadcast_in_turn},
 };
 
 /* A writer is killed in its post, and recovered while the last holder of the message lets go of it. */

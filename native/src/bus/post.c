@@ -39,6 +39,7 @@ int poster_find(ipcheap_heap *heap, const ipcheap_channel *handle, struct poster
     int error = participant_current(heap, &p->me);
     if (UNLIKELY(error)) return error;
     p->incarnation = handle->incarnation;
+    p->errand = NULL;
     if (LIKELY(last.serial == heap->serial && last.bus.index == handle->index &&
                last.incarnation == handle->incarnation && handle->kind == IPCHEAP_BUS)) {
         p->bus = last.bus;
@@ -284,11 +285,13 @@ static void tidy_after(struct poster *p, uint64_t q) {
 }
 
 int letter_post(struct poster *p, struct letter *letter) {
+    const struct errand *errand = p->errand;
     int posted, error = bus_enter(p->me, &p->bus, p->incarnation);
     if (UNLIKELY(error)) return error;
-    do posted = post_once(p, letter);
-    while (UNLIKELY(posted == 0));
+    posted = UNLIKELY(errand != NULL) ? errand->before(p) : 0;
+    while (LIKELY(posted == 0)) posted = post_once(p, letter);
     if (LIKELY(posted > 0)) {
+        if (UNLIKELY(errand != NULL)) errand->after(p, letter->message.position);
         bus_tell(&p->bus);
         letter_sent(p, letter);
         put(&p->me->record->intent, 0);

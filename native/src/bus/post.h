@@ -17,12 +17,21 @@
 #include "bus/wake.h"
 #include "endpoint/parcel.h"
 
+struct poster;
+
+/* What belongs to a post, with the poster that is passed; inside. */
+struct errand {
+    int (*before)(struct poster *p); /* 0, or why it is not to be posted */
+    void (*after)(struct poster *p, uint64_t position);
+};
+
 /* Which bus a call is about. */
 struct poster {
     struct participant *me;
     struct bus bus;
     uint32_t incarnation;
     uint32_t blocker; /* the number of a listener that was in the way of the last post */
+    const struct errand *errand; /* NULL: a post and nothing else */
 };
 
 /* Fills in a poster for the calling thread, and makes the memory of the bus if it has none. */

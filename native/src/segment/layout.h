@@ -190,11 +190,10 @@ struct participant_slot {
     shared64 unused;
     /* The rest is written by the occupant only, and often. */
     shared64 busy; /* 1 while the occupant is inside a slab or a ring that others could revoke */
-    /* What the occupant has under way on a bus: bus/post.h, bus/reclaim.h, bus/broadcast.h. */
+    /* What the occupant has under way on a bus: bus/post.h, bus/reclaim.h. */
     shared64 bus; /* generation 32 | index of the channel + 1, while it is inside; otherwise 0 */
     shared64 intent, from, letting;
-    shared64 broadcast, until; /* position + 1, 0 before it is posted; boot-time ns */
-    shared64 unused_tail[9];
+    shared64 unused_tail[11];
 };
 static_assert(offsetof(struct participant_slot, busy) == 128, "apart from what others look at");
 static_assert(sizeof(struct participant_slot) == 256, "one a pair of pairs of lines");
@@ -563,9 +562,11 @@ struct bus_root {
     shared32 sleepers, wake;
     shared64 unused_sleepers[15];
     /* What a broadcast writes. */
-    shared64 turn;                    /* turn_word() of whoever has the turn; 0: nobody */
+    shared64 turn;                    /* of whoever has the turn: bus/broadcast.h; 0: nobody */
     shared32 turn_wake, turn_waiters; /* the word that others sleep on for it; whether any does */
-    shared64 unused_turn[14];
+    shared64 turn_until;              /* when it ends at the latest */
+    shared64 turn_message;            /* the position that it is about, once it is posted */
+    shared64 unused_turn[12];
     /* What listening writes. */
     shared32 listeners, unused_listeners; /* records from this one on were never used */
     shared64 group[LISTENER_GROUPS];      /* offsets */
