@@ -4,6 +4,7 @@
 
 #include "base/timing.h"
 #include "bus/await.h"
+#include "bus/reclaim.h"
 #include "channel/side.h"
 #include "memory/deferred.h"
 #include "segment/clock.h"
@@ -15,10 +16,15 @@
 static bool has_unreleased(struct bus *bus, uint32_t number, struct bus_listener *l, uint64_t from,
                            uint64_t end) {
     struct held_walk walk = held_walk_of(l);
+    struct message m;
     while (held_step(bus, number, l, &walk)) {
         if (hold_state(walk.hold) != HOLD_HELD) continue;
+        /* A hold has the last bits of its position; its block's tag has all. */
         uint64_t after = ((walk.hold >> 40) - from) & HOLD_POSITION_MASK;
-        if (after < end - from) return true;
+        if (end - from <= HOLD_POSITION_MASK && after >= end - from) continue;
+        bool known = hold_message(bus, walk.hold, &m);
+        /* Otherwise it is being released or handed on. */
+        if (known ? m.position >= from && m.position < end : get(walk.at) == walk.hold) return true;
     }
     return false;
 }
@@ -49,9 +55,7 @@ static enum debt debt_now(struct bus *bus, const struct owed *owed, uint64_t fro
 }
 
 static uint64_t first_owed(const struct ipcheap_broadcast *b, const struct owed *owed) {
-    uint64_t from = b->drains ? 0 : b->position;
-    if (b->end - from > HOLD_POSITION_MASK / 2) from = b->end - HOLD_POSITION_MASK / 2;
-    return greatest(from, b->drains ? 0 : owed->joined);
+    return b->drains ? 0 : greatest(b->position, owed->joined);
 }
 
 static bool is_settled(struct ipcheap_broadcast *b, struct owed *owed) {
@@ -210,7 +214,8 @@ int ipcheap_broadcast_begin(ipcheap_heap *heap, const ipcheap_channel *channel,
 static struct ipcheap_broadcast *broadcast_of(struct poster *p) {
     return (struct ipcheap_broadcast *)(void *)p;
 }
-static_assert(offsetof(struct ipcheap_broadcast, poster) == 0, "a broadcast begins with its poster");
+static_assert(offsetof(struct ipcheap_broadcast, poster) == 0,
+              "a broadcast begins with its poster");
 
 /* Before the post: 0 if the turn is ours; room was there just now. */
 static int turn_for_post(struct poster *p) {
