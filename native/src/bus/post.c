@@ -172,26 +172,32 @@ static bool is_passed(const struct bus *bus, struct bus_listener *l, uint64_t cu
         put_if(&l->stalled, &since, now);
         return false;
     }
-    if (now - since < bus->patience) return false;
-    put(&l->passed, cursor + 1);
-    put_add(&bus->root->passes, 1);
+    if (now - since <= bus->patience) return false; /* both are rounded down */
+    if (put_exchange(&l->passed, cursor + 1) != cursor + 1) put_add(&bus->root->passes, 1);
     return true;
 }
 
-/* Passes those that are below a position and may be passed; false if another one is in the way. */
-static bool pass_all(struct bus *bus, uint64_t need, uint32_t *blocker) {
+/*
+ * Passes those that are below a position and may be passed; false if another one is in the way. Of several
+ * the blocker is one of the caller's own, which only the caller could move, or the one that is most behind.
+ */
+static bool pass_all(struct poster *p, uint64_t need) {
+    struct bus *bus = &p->bus;
     struct listener_walk walk = {0};
-    uint64_t least_cursor = UINT64_MAX;
+    uint64_t least_rank = UINT64_MAX;
     while (listener_step(bus, &walk)) {
         struct bus_listener *l = walk.listener;
         uint64_t cursor = get_acquire(&l->side.position); /* pairs with move_past() */
         if (cursor >= need || get(&l->flags) & LISTENER_CLOSED || listener_is_lossy(bus, l))
             continue;
-        if (is_passed(bus, l, cursor) || cursor >= least_cursor) continue;
-        least_cursor = cursor;
-        *blocker = walk.number;
+        if (is_passed(bus, l, cursor)) continue;
+        bool own = participant_owns(p->me, get_acquire(&l->seat.holder)); /* listener_take() */
+        uint64_t rank = own ? 0 : cursor + 1;
+        if (rank >= least_rank) continue;
+        least_rank = rank;
+        p->blocker = walk.number;
     }
-    return least_cursor == UINT64_MAX;
+    return least_rank == UINT64_MAX;
 }
 
 /* Returns how far the floor may be raised for a post at q; less than `need` if it may not. */
@@ -211,7 +217,7 @@ static bool make_room(struct poster *p, uint64_t q) {
     struct bus *bus = &p->bus;
     uint64_t need = q - bus->mask, to = floor_for(bus, q, need);
     if (to < need) {
-        if (!pass_all(bus, need, &p->blocker)) return false;
+        if (!pass_all(p, need)) return false;
         to = need;
     }
     floor_raise(bus, to);
@@ -233,7 +239,8 @@ static int post_once(struct poster *p, struct letter *letter) {
     struct bus_root *root = bus->root;
     struct participant_slot *record = p->me->record;
     uint64_t q = bus_end(bus), above = q - get_acquire(&root->floor); /* with floor_raise() */
-    if (UNLIKELY(above > bus->mask + 1)) /* others have posted a whole log meanwhile, or q is none */
+    if (UNLIKELY(above >
+                 bus->mask + 1)) /* others have posted a whole log meanwhile, or q is none */
         return (int64_t)above < 0 ? 0 : channel_poison(bus->heap, bus->channel);
     if (UNLIKELY(!room_at(p, q))) return IPCHEAP_WOULD_BLOCK;
     shared64 *slot = bus_slot(bus, q);
@@ -304,6 +311,15 @@ int letter_post(struct poster *p, struct letter *letter) {
     return posted > 0 ? 0 : posted;
 }
 
+bool recover_soon(struct participant *me, uint64_t holder) {
+    ipcheap_heap *heap = me->heap;
+    if (side_state(holder) != SIDE_OPEN) return false;
+    if (participant_alive(heap, tag_slot(holder), tag_generation(holder))) return false;
+    uint32_t lock = get(&heap->header->lock);
+    bool taken = lock && lock != me->lock_word && lock_owner_alive(heap, lock);
+    return !taken && recover_if_dead(me, holder) == 0;
+}
+
 int bus_check_room(struct poster *p) {
     for (;;) {
         int error = bus_enter(p->me, &p->bus, p->incarnation);
@@ -313,9 +329,7 @@ int bus_check_room(struct poster *p) {
         uint64_t holder = l ? get_acquire(&l->seat.holder) : 0; /* with listener_take() */
         bus_leave(p->me);
         if (room) return 0;
-        bool dead = !participant_alive(p->me->heap, tag_slot(holder), tag_generation(holder));
-        if (!dead || side_state(holder) != SIDE_OPEN || recover_if_dead(p->me, holder))
-            return IPCHEAP_WOULD_BLOCK;
+        if (!recover_soon(p->me, holder)) return IPCHEAP_WOULD_BLOCK;
     }
 }
 

@@ -30,7 +30,7 @@ struct poster {
     struct participant *me;
     struct bus bus;
     uint32_t incarnation;
-    uint32_t blocker; /* the number of a listener that was in the way of the last post */
+    uint32_t blocker;            /* the number of a listener that was in the way of the last post */
     const struct errand *errand; /* NULL: a post and nothing else */
 };
 
@@ -62,6 +62,11 @@ void letter_gone(struct letter *letter);
 int post_bytes(struct poster *p, const void *data, uint64_t nbytes, uint64_t *position);
 int post_record(struct poster *p, ipcheap_record *record, uint64_t *position);
 
+/*
+ * Recovers a holder that is dead; false if it is not, or if that would mean to wait for a living owner of
+ * the heap lock, beyond the caller's deadline: then whoever looks next does it.
+ */
+bool recover_soon(struct participant *me, uint64_t holder);
 /* True if there is room for a post; makes it. Otherwise p->blocker is in the way. Inside. */
 bool bus_has_room(struct poster *p);
 /* The same outside: 0, WOULD_BLOCK or an error. Recovers a dead listener that is in the way. */
