@@ -129,6 +129,12 @@ static int find_record(struct participant *me, struct bus *bus, uint32_t *number
     return error;
 }
 
+/* Returns where a listener begins that wants so much history if the log ends there. */
+static uint64_t beginning(const struct bus *bus, uint64_t end, uint64_t history) {
+    uint64_t kept = greatest(bus_history_from(bus, end), get(&bus->root->floor));
+    return end - least(history, end - least(kept, end));
+}
+
 int listener_take(struct participant *me, struct bus *bus, uint64_t history, uint32_t flags,
                   uint32_t *number) {
     int error = find_record(me, bus, number);
@@ -145,15 +151,14 @@ int listener_take(struct participant *me, struct bus *bus, uint64_t history, uin
     put(&l->passed, 0);
     put(&l->stalled, 0);
     put(&l->flags, flags);
-    put(&l->side.position, bus_end(bus));
+    /* The least at which it may begin: writers that see the bit leave all from there on. */
+    put(&l->side.position, beginning(bus, bus_end(bus), history));
     /* From here on recovery knows whose it is; then writers see it. */
     put_release(&l->seat.holder, me->tag); /* pairs with listener_is_open() */
     put_or(&bus->root->active[*number / 64], UINT64_C(1) << (*number & 63));
     full_fence(); /* what a writer that missed the bit reclaims is below what we see now */
-    uint64_t end = bus_end(bus),
-             begin = greatest(bus_history_from(bus, end), get(&bus->root->floor));
-    if (end - begin > history) begin = end - history;
-    put(&l->side.position, least(begin, end));
+    uint64_t end = bus_end(bus);
+    put(&l->side.position, beginning(bus, end, history));
     put_release(&l->side.bus.joined, end); /* pairs with broadcast_owe() */
     return 0;
 }

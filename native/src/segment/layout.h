@@ -549,12 +549,13 @@ static_assert(sizeof(struct bus_listener) == 768, "whole pairs of lines");
 /* The memory of a bus; made when it is first used. The slots of its log follow. */
 struct bus_root {
     /* What making room writes. */
-    shared64 floor;   /* no position below it may be received any more; only grows */
-    shared64 settled; /* below it, each message that was received shows in a hold */
-    shared64 swept;   /* below it, each message is freed, or left to its holders */
-    shared64 passes;  /* how often a listener was passed */
-    shared64 laggard; /* a listener that had not released an extent: a hint */
-    shared64 unused[11];
+    shared64 floor;        /* no position below it may be received any more; only grows */
+    shared64 settled;      /* below it, each message that was received shows in a hold */
+    shared64 swept;        /* below it, each message is freed, or left to its holders */
+    shared64 passes;       /* how often a listener was passed */
+    shared64 laggard;      /* a listener that had not released an extent: a hint */
+    shared64 fences_since; /* when a membarrier was refused first, boot-time ns; 0: never */
+    shared64 unused[10];
     /* What each post writes. */
     shared64 head; /* the first position that is not posted: a hint */
     shared64 unused_head[15];
