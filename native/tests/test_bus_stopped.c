@@ -25,10 +25,11 @@ struct story {
     uint64_t capacity, history;
     void (*begin)(ipcheap_heap *heap); /* survivor: before the victim comes */
     void (*prepare)(ipcheap_heap *heap);
-    void (*act)(ipcheap_heap *heap);       /* victim: stopped or killed in here */
-    void (*meanwhile)(ipcheap_heap *heap); /* survivor: while it is stopped, or after it was killed */
-    void (*finish)(ipcheap_heap *heap);    /* survivor: afterwards */
-    int only;                              /* SIGSTOP or SIGKILL; 0: both */
+    void (*act)(ipcheap_heap *heap); /* victim: stopped or killed in here */
+    void (*meanwhile)(
+        ipcheap_heap *heap);            /* survivor: while it is stopped, or after it was killed */
+    void (*finish)(ipcheap_heap *heap); /* survivor: afterwards */
+    int only;                           /* SIGSTOP or SIGKILL; 0: both */
 };
 
 /* Steps ---------------------------------------------------------------------------------------- */
@@ -97,7 +98,8 @@ static void run(const struct story *s, int how) {
         ipcheap_release(heap);
         close(fd);
         if (ended) {
-            fprintf(stderr, "%s, %s: %d steps\n", s->name, how == SIGKILL ? "killed" : "stopped", step);
+            fprintf(stderr, "%s, %s: %d steps\n", s->name, how == SIGKILL ? "killed" : "stopped",
+                    step);
             return;
         }
     }
@@ -378,7 +380,64 @@ static void a_bell_that_does_not_ring(void) {
     close(fd);
 }
 
+static void add_another(ipcheap_heap *heap) {
+    ipcheap_key key;
+    ipcheap_channel channel;
+    ipcheap_bus_options options = {0};
+    EXPECT_EQ(ipcheap_key_int(&key, BUS + 1), 0);
+    EXPECT_EQ(ipcheap_add_bus(heap, &key, &options, &channel), 0);
+}
+
+/* Nobody can recover a dead listener while a stopped process has the heap lock; calls end all the same. */
+static void a_lock_that_is_kept(void) {
+    int fd = new_segment(4 * MIB), status;
+    ipcheap_heap *heap = attach(fd);
+    ipcheap_key key;
+    ipcheap_channel bus;
+    ipcheap_holder owner;
+    ipcheap_broadcast_report report;
+    ipcheap_bus_options options = {.given = IPCHEAP_BUS_CAPACITY, .capacity = CAPACITY};
+    EXPECT_EQ(ipcheap_key_int(&key, BUS), 0);
+    EXPECT_EQ(ipcheap_add_bus(heap, &key, &options, &bus), 0);
+    pid_t dead = fork_child();
+    if (!dead) {
+        listen(attach(fd));
+        raise(SIGSTOP);
+    }
+    EXPECT_EQ(waitpid(dead, &status, WUNTRACED), dead);
+    for (uint64_t n = 0; n < CAPACITY - 1; n++) post(heap, n);
+    EXPECT_EQ(ipcheap_broadcast_bytes(heap, &bus, "", 0, 0, 0, &report), 0);
+    EXPECT_EQ(report.slow, 1);
+    pid_t stopped = fork_child();
+    if (!stopped) {
+        ipcheap_heap *own = attach(fd);
+        steps_left = 1; /* the first one takes the lock */
+        sign = SIGSTOP;
+        ipcheap_step_hook = count_step;
+        add_another(own);
+        _exit(0);
+    }
+    EXPECT_EQ(waitpid(stopped, &status, WUNTRACED), stopped);
+    EXPECT_EQ(ipcheap_lock_holder(heap, &owner), 1);
+    kill(dead, SIGKILL);
+    EXPECT_EQ(waitpid(dead, &status, 0), dead);
+    struct timespec begin, end;
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    EXPECT_EQ(ipcheap_try_post(heap, &bus, "", 0, NULL), IPCHEAP_WOULD_BLOCK);
+    EXPECT_EQ(ipcheap_post(heap, &bus, "", 0, 200000000, NULL), IPCHEAP_TIMED_OUT);
+    EXPECT_EQ(ipcheap_drain(heap, &bus, 200000000, &report), 0);
+    EXPECT_EQ(report.gone, 1);
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    EXPECT(end.tv_sec - begin.tv_sec < 3);
+    kill(stopped, SIGCONT);
+    expect_success(stopped);
+    post(heap, 5);
+    ipcheap_release(heap);
+    close(fd);
+}
+
 int main(void) {
+    a_lock_that_is_kept();
     a_bell_that_does_not_ring();
     for (int step = 0; step < 20; step++) a_late_recovery(step);
     for (size_t i = 0; i < sizeof stories / sizeof *stories; i++) {

@@ -303,7 +303,8 @@ static int free_elsewhere(struct participant *me, struct listener *e, ipcheap_re
     pthread_mutex_lock(&bus.heap->mutex);
     shared64 *hold = held_by(record, &m);
     int error = hold ? hold_end(me, &bus, hold, &m) : IPCHEAP_RECORD;
-    bool closed = e->base.closed; /* then all is acknowledged, and its record may be another's now */
+    bool closed =
+        e->base.closed; /* then all is acknowledged, and its record may be another's now */
     if (!error) {
         if (!closed) listener_tell(&bus, e->shared, WAITS_FOR_RELEASE);
         word_return(e, record->place, false);
@@ -406,7 +407,7 @@ void message_taken(ipcheap_record *record) {
         message_let_go(me, &e->bus, &m);
         bus_leave(me);
     }
-    put_release(hold, 0); /* pairs with held_step() */
+    put_release(hold, 0);                                              /* pairs with held_step() */
     if (!closed) listener_tell(&e->bus, e->shared, WAITS_FOR_RELEASE); /* as in free_elsewhere() */
     word_return(e, record->place, own);
     if (closed) participant_holds(me, e->base.me, -1);
