@@ -7,6 +7,13 @@
 #include "segment/handle.h"
 #include "testing.h"
 
+/* Sanitizers would take minutes over two million posts. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define IS_SLOW true
+#else
+#define IS_SLOW false
+#endif
+
 /* Small things --------------------------------------------------------------------------------- */
 
 static ipcheap_channel bus_of(ipcheap_heap *heap, uint64_t id, ipcheap_bus_options options) {
@@ -319,6 +326,220 @@ static void a_broadcast_waits_for_all(ipcheap_heap *heap) {
     close_bus(heap, 11);
 }
 
+struct deaf {
+    ipcheap_heap *heap;
+    ipcheap_channel bus;
+    pthread_barrier_t *meet;
+    bool releases;
+};
+
+/* Receives one message, and releases it or not; two meetings later the listener ends. */
+static void *hear_one(void *context) {
+    struct deaf *deaf = context;
+    ipcheap_endpoint *listener = listen_to(deaf->heap, &deaf->bus);
+    ipcheap_record message;
+    pthread_barrier_wait(deaf->meet);
+    EXPECT_EQ(ipcheap_receive(listener, &message, -1), 0);
+    if (deaf->releases) EXPECT_EQ(ipcheap_free(deaf->heap, &message), 0);
+    pthread_barrier_wait(deaf->meet);
+    if (!deaf->releases) EXPECT_EQ(ipcheap_free(deaf->heap, &message), 0);
+    ipcheap_endpoint_release(listener);
+    return NULL;
+}
+
+static void the_slow_ones_are_named(ipcheap_heap *heap) {
+    enum { PEERS = 4 };
+    ipcheap_channel bus = plain_bus(heap, 15, 16);
+    for (int slow = 0; slow < PEERS; slow++) {
+        pthread_barrier_t meet[PEERS];
+        struct deaf deaf[PEERS];
+        pthread_t threads[PEERS];
+        ipcheap_broadcast_report report;
+        /* One after the other, so that the slow one has that place among them. */
+        for (int i = 0; i < PEERS; i++) {
+            pthread_barrier_init(&meet[i], NULL, 2);
+            deaf[i] = (struct deaf){heap, bus, &meet[i], i != slow};
+            pthread_create(&threads[i], NULL, hear_one, &deaf[i]);
+            pthread_barrier_wait(&meet[i]);
+        }
+        EXPECT_EQ(ipcheap_broadcast_bytes(heap, &bus, "", 0, 50000000, 0, &report), 0);
+        EXPECT_EQ(report.listeners, PEERS);
+        EXPECT_EQ(report.slow, 1);
+        EXPECT_EQ(report.released, PEERS - 1);
+        EXPECT_EQ(ipcheap_drain(heap, &bus, 0, &report), 0);
+        EXPECT_EQ(report.slow, 1);
+        for (int i = 0; i < PEERS; i++) pthread_barrier_wait(&meet[i]);
+        for (int i = 0; i < PEERS; i++) pthread_join(threads[i], NULL);
+    }
+    close_bus(heap, 15);
+}
+
+/* Tries to broadcast. */
+static void *try_it(void *context) {
+    struct peer *peer = context;
+    ipcheap_broadcast *b;
+    EXPECT_EQ(ipcheap_broadcast_begin(peer->heap, &peer->bus, &b), 0);
+    int error = ipcheap_try_broadcast(b, "", 0, 0);
+    ipcheap_broadcast_end(b);
+    return (void *)(intptr_t)error;
+}
+
+static intptr_t try_elsewhere(struct peer *peer) {
+    pthread_t thread;
+    void *result;
+    pthread_create(&thread, NULL, try_it, peer);
+    pthread_join(thread, &result);
+    return (intptr_t)result;
+}
+
+static void *hear_and_hold(void *context) {
+    struct peer *peer = context;
+    ipcheap_endpoint *listener = listen_to(peer->heap, &peer->bus);
+    ipcheap_record message;
+    pthread_barrier_wait(peer->ready);
+    EXPECT_EQ(ipcheap_receive(listener, &message, -1), 0);
+    pthread_barrier_wait(peer->ready);
+    pthread_barrier_wait(peer->ready);
+    EXPECT_EQ(ipcheap_free(peer->heap, &message), 0);
+    ipcheap_endpoint_release(listener);
+    return NULL;
+}
+
+/* A thread may have a turn on each of several buses. */
+static void turns_are_of_one_bus(ipcheap_heap *heap) {
+    ipcheap_channel one = plain_bus(heap, 18, 16), two = plain_bus(heap, 19, 16);
+    pthread_barrier_t ready;
+    pthread_barrier_init(&ready, NULL, 2);
+    struct peer peer = {heap, one, 1, &ready, 0};
+    ipcheap_broadcast *a, *b;
+    pthread_t thread;
+    pthread_create(&thread, NULL, hear_and_hold, &peer);
+    pthread_barrier_wait(&ready);
+    EXPECT_EQ(ipcheap_broadcast_begin(heap, &one, &a), 0);
+    EXPECT_EQ(ipcheap_broadcast_begin(heap, &two, &b), 0);
+    EXPECT_EQ(ipcheap_try_broadcast(a, "one", 3, -1), 0);
+    pthread_barrier_wait(&ready);
+    EXPECT_EQ(ipcheap_try_broadcast(b, "two", 3, 1000), 0);
+    struct timespec a_while = {.tv_nsec = 20000000};
+    nanosleep(&a_while, NULL);
+    EXPECT_EQ(try_elsewhere(&peer), IPCHEAP_WOULD_BLOCK);
+    /* Nor does a forked child end its parent's turn. */
+    pid_t pid = fork_child();
+    if (!pid) {
+        ipcheap_broadcast_end(a);
+        _exit(0);
+    }
+    expect_success(pid);
+    EXPECT_EQ(try_elsewhere(&peer), IPCHEAP_WOULD_BLOCK);
+    pthread_barrier_wait(&ready);
+    EXPECT_EQ(ipcheap_await_releases(a, -1), 0);
+    EXPECT_EQ(try_elsewhere(&peer), 0); /* all have released it */
+    ipcheap_broadcast_end(a);
+    ipcheap_broadcast_end(b);
+    pthread_join(thread, NULL);
+    close_bus(heap, 18);
+    close_bus(heap, 19);
+}
+
+/* Holds the first message for so long that the last bits of its position come again. */
+static void *hold_for_long(void *context) {
+    struct peer *peer = context;
+    ipcheap_endpoint *listener = listen_to(peer->heap, &peer->bus);
+    ipcheap_record held, message;
+    pthread_barrier_wait(peer->ready);
+    EXPECT_EQ(ipcheap_receive(listener, &held, -1), 0);
+    for (uint64_t n = 0; n < peer->count; n++) {
+        EXPECT_EQ(ipcheap_receive(listener, &message, -1), 0);
+        EXPECT_EQ(ipcheap_free(peer->heap, &message), 0);
+    }
+    pthread_barrier_wait(peer->ready);
+    pthread_barrier_wait(peer->ready);
+    EXPECT_EQ(ipcheap_free(peer->heap, &held), 0);
+    ipcheap_endpoint_release(listener);
+    return NULL;
+}
+
+static void positions_are_whole(ipcheap_heap *heap) {
+    if (IS_SLOW) return;
+    ipcheap_channel bus = plain_bus(heap, 20, 1024);
+    pthread_barrier_t ready;
+    pthread_barrier_init(&ready, NULL, 2);
+    struct peer peer = {heap, bus, HOLD_POSITION_MASK + 1, &ready, 0};
+    ipcheap_broadcast_report report;
+    pthread_t thread;
+    pthread_create(&thread, NULL, hold_for_long, &peer);
+    pthread_barrier_wait(&ready);
+    for (uint64_t n = 0; n <= HOLD_POSITION_MASK; n++)
+        EXPECT_EQ(ipcheap_post(heap, &bus, &n, sizeof n, -1, NULL), 0);
+    EXPECT_EQ(ipcheap_broadcast_bytes(heap, &bus, "", 0, 2000000000, 0, &report), 0);
+    EXPECT_EQ(report.position, HOLD_POSITION_MASK + 1);
+    EXPECT_EQ(report.released, 1);
+    pthread_barrier_wait(&ready);
+    EXPECT_EQ(ipcheap_drain(heap, &bus, 0, &report), 0);
+    EXPECT_EQ(report.slow, 1); /* the first one is not released */
+    pthread_barrier_wait(&ready);
+    pthread_join(thread, NULL);
+    close_bus(heap, 20);
+}
+
+static void the_own_listener_is_noticed(ipcheap_heap *heap) {
+    ipcheap_channel bus = plain_bus(heap, 21, 4);
+    pthread_barrier_t ready;
+    pthread_barrier_init(&ready, NULL, 2);
+    struct peer peer = {heap, bus, 4, &ready, 0};
+    pthread_t thread;
+    pthread_create(&thread, NULL, hear_and_hold, &peer);
+    /* Before it hears anything: both are equally far behind, and the other one came first. */
+    ipcheap_bus_statistics s = {0};
+    while (!s.listeners) EXPECT_EQ(ipcheap_bus_describe(heap, &bus, &s), 0);
+    ipcheap_endpoint *own = listen_to(heap, &bus);
+    for (uint64_t n = 0; n < 4; n++) post_number(heap, &bus, n);
+    EXPECT_EQ(ipcheap_post(heap, &bus, "", 0, -1, NULL), IPCHEAP_OWN_LISTENER);
+    ipcheap_endpoint_release(own);
+    for (int i = 0; i < 3; i++) pthread_barrier_wait(&ready);
+    pthread_join(thread, NULL);
+    close_bus(heap, 21);
+}
+
+/* Returns a process's view of a bus, to store what only a writer would. */
+static struct bus view_of(ipcheap_heap *heap, const ipcheap_channel *channel) {
+    struct bus bus;
+    EXPECT(bus_view(heap, channel->index, &bus));
+    return bus;
+}
+
+static void an_old_hint_misleads_nobody(ipcheap_heap *heap) {
+    if (IS_SLOW) return;
+    ipcheap_channel channel = plain_bus(heap, 16, 1);
+    uint64_t count = (LAP_MASK >> 1) + 10;
+    for (uint64_t n = 0; n < count; n++) post_number(heap, &channel, n);
+    /* A writer that was stopped after its first post goes on. */
+    struct bus bus = view_of(heap, &channel);
+    put_release(&bus.root->head, 1);
+    EXPECT_EQ(bus_end(&bus), count);
+    EXPECT_EQ(post_number(heap, &channel, 0), count);
+    put_release(&bus.root->head, UINT64_MAX); /* corrupt */
+    EXPECT_EQ(post_number(heap, &channel, 0), count + 1);
+    close_bus(heap, 16);
+}
+
+/* Laps that follow each other in a circle. */
+static void a_corrupt_log_ends(ipcheap_heap *heap) {
+    ipcheap_channel channel = plain_bus(heap, 17, 4);
+    ipcheap_key key;
+    ipcheap_endpoint *a = listen_as(heap, &channel, 0, IPCHEAP_LOSSY);
+    uint64_t n = 0;
+    for (; n < 10; n++) post_number(heap, &channel, n);
+    struct bus bus = view_of(heap, &channel);
+    for (uint64_t i = 0; i < 4; i++)
+        put(&bus.root->slots[i],
+            ring_word(i * (LAP_MASK / 4 + 1), (enum slot_state)MESSAGE_WHOLE, 64));
+    EXPECT_EQ(ipcheap_try_post(heap, &channel, &n, sizeof n, NULL), IPCHEAP_CORRUPT);
+    ipcheap_endpoint_release(a);
+    EXPECT_EQ(ipcheap_key_int(&key, 17), 0);
+    EXPECT_EQ(ipcheap_remove_channel(heap, &key, 0), 0);
+}
+
 static void a_removed_bus_ends_everything(ipcheap_heap *heap) {
     ipcheap_channel bus = plain_bus(heap, 12, 16);
     ipcheap_endpoint *a = listen_to(heap, &bus);
@@ -421,6 +642,12 @@ int main(void) {
         records_are_posted_and_handed_on,
         any_number_may_be_held,
         a_broadcast_waits_for_all,
+        the_slow_ones_are_named,
+        turns_are_of_one_bus,
+        positions_are_whole,
+        the_own_listener_is_noticed,
+        an_old_hint_misleads_nobody,
+        a_corrupt_log_ends,
         a_removed_bus_ends_everything,
         every_length,
         writers_find_one_order,

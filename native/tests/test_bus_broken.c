@@ -136,7 +136,7 @@ static void turn_of_nobody(struct scene *s) { put(&s->bus.root->turn, UINT64_MAX
 static void turn_without_end(struct scene *s) {
     put(&s->bus.root->turn, s->in->me->tag | UINT64_C(1) << 61);
     put(&s->bus.root->turn_until, UINT64_MAX);
-    put(&s->bus.root->turn_position, UINT64_MAX);
+    put(&s->bus.root->turn_message, UINT64_MAX);
 }
 static void root_elsewhere(struct scene *s) {
     put(&s->bus.channel->parts[0], get(&s->bus.channel->parts[0]) + PAGE);

@@ -4,6 +4,7 @@
 
 #include "base/timing.h"
 #include "bus/await.h"
+#include "bus/reclaim.h"
 #include "channel/side.h"
 #include "memory/deferred.h"
 #include "segment/clock.h"
@@ -15,10 +16,15 @@
 static bool has_unreleased(struct bus *bus, uint32_t number, struct bus_listener *l, uint64_t from,
                            uint64_t end) {
     struct held_walk walk = held_walk_of(l);
+    struct message m;
     while (held_step(bus, number, l, &walk)) {
         if (hold_state(walk.hold) != HOLD_HELD) continue;
+        /* A hold has the last bits of its position; its block's tag has all. */
         uint64_t after = ((walk.hold >> 40) - from) & HOLD_POSITION_MASK;
-        if (after < end - from) return true;
+        if (end - from <= HOLD_POSITION_MASK && after >= end - from) continue;
+        bool known = hold_message(bus, walk.hold, &m);
+        /* Otherwise it is being released or handed on. */
+        if (known ? m.position >= from && m.position < end : get(walk.at) == walk.hold) return true;
     }
     return false;
 }
@@ -61,9 +67,7 @@ static enum debt debt_now(struct bus *bus, const struct owed *owed, uint64_t fro
 }
 
 static uint64_t first_owed(const struct ipcheap_broadcast *b, const struct owed *owed) {
-    uint64_t from = b->drains ? 0 : b->position;
-    if (b->end - from > HOLD_POSITION_MASK / 2) from = b->end - HOLD_POSITION_MASK / 2;
-    return greatest(from, b->drains ? 0 : owed->joined);
+    return b->drains ? 0 : greatest(b->position, owed->joined);
 }
 
 static bool is_settled(struct ipcheap_broadcast *b, struct owed *owed) {
@@ -148,14 +152,17 @@ static bool is_released(struct bus *bus, uint64_t turn, uint64_t position) {
 /* True if a turn is over, although its holder has not given it back. */
 static bool turn_is_over(struct bus *bus, uint64_t turn) {
     ipcheap_heap *heap = bus->heap;
-    uint64_t holder = turn_holder(turn);
+    uint64_t holder = turn_holder(turn), count = turn_count(turn);
     if (!participant_alive(heap, tag_slot(holder), tag_generation(holder))) return true;
-    if (!(turn & TURN_POSTED)) return false;
-    /* Of this turn, if the word is still the same afterwards. All pair with turn_posted(). */
+    /* Pair with turn_take() and turn_note(). */
     uint64_t until = get_acquire(&bus->root->turn_until);
-    uint64_t position = get_acquire(&bus->root->turn_position); /* with turn_posted() */
-    if (get_acquire(&bus->root->turn) != turn) return false;    /* with turn_take() */
-    return (uint64_t)clock_now(heap) >= until || is_released(bus, turn, position);
+    uint64_t message = get_acquire(&bus->root->turn_message);
+    /* They are of this turn if they have its count, and the word is still the same. */
+    if (get_acquire(&bus->root->turn) != turn) return false; /* pairs with turn_end() */
+    uint64_t now = (uint64_t)(clock_now(heap) / MILLISECOND);
+    if ((until & TURN_COUNT) == count && now >= until >> TURN_COUNT_BITS) return true;
+    if ((message & TURN_COUNT) != count || message == turn_word(turn, 0)) return false;
+    return is_released(bus, turn, (message >> TURN_COUNT_BITS) - 1);
 }
 
 static void turn_notify(struct bus *bus) {
@@ -164,36 +171,40 @@ static void turn_notify(struct bus *bus) {
     os_futex_wake(&bus->root->turn_wake, INT32_MAX);
 }
 
+/* Says when a turn ends at the latest, and that its message is not posted yet. */
+static void turn_describe(struct bus_root *root, uint64_t turn, uint64_t until) {
+    put_release(&root->turn_message, turn_word(turn, 0)); /* with turn_is_over() */
+    put_release(&root->turn_until, turn_word(turn, until));
+}
+
 /* Takes the turn, if nobody has it any more. Inside. */
 static bool turn_take(struct ipcheap_broadcast *b) {
-    struct bus *bus = &b->poster.bus;
+    struct bus_root *root = b->poster.bus.root;
     static _Thread_local uint64_t turns __attribute__((tls_model("initial-exec")));
-    uint64_t seen = get_acquire(&bus->root->turn); /* pairs with turn_end() */
-    if (seen && !turn_is_over(bus, seen)) return false;
-    uint64_t mine = b->poster.me->tag | (++turns & TURN_COUNT_MASK) << TURN_COUNT_SHIFT;
-    if (!put_if(&bus->root->turn, &seen, mine)) return false;
+    uint64_t seen = get_acquire(&root->turn); /* pairs with turn_end() */
+    if (seen && !turn_is_over(&b->poster.bus, seen)) return false;
+    if (!turns) turns = (uint64_t)tag_slot(b->poster.me->tag) << 8; /* rarely like another's */
+    uint64_t mine = b->poster.me->tag | (++turns & TURN_COUNT) << STAMP_SHIFT;
+    /* Before, so that nobody stopped in here has a turn without an end; after, because of others in here. */
+    turn_describe(root, mine, b->until);
+    if (!put_if(&root->turn, &seen, mine)) return false;
     b->turn = mine;
+    turn_describe(root, mine, b->until);
     return true;
 }
 
-/* Says which message the turn is about, and when it ends at the latest. */
-static void turn_posted(struct ipcheap_broadcast *b, uint64_t position, int64_t timeout_ns) {
-    struct bus_root *root = b->poster.bus.root;
-    int64_t now = clock_now(b->poster.me->heap), until;
-    if (timeout_ns < 0 || __builtin_add_overflow(now, timeout_ns, &until)) until = INT64_MAX;
-    put(&root->turn_position, position);
-    put(&root->turn_until, (uint64_t)until);
-    uint64_t seen = b->turn;
-    /* Release: pairs with turn_is_over(). */
-    if (put_if(&root->turn, &seen, seen | TURN_POSTED)) b->turn = seen | TURN_POSTED;
-}
-
 static void turn_end(struct ipcheap_broadcast *b) {
+    struct bus *bus = &b->poster.bus;
     uint64_t seen = b->turn;
-    if (!seen || bus_enter(b->poster.me, &b->poster.bus, b->poster.incarnation)) return;
+    struct participant *me;
     b->turn = 0;
-    if (put_if(&b->poster.bus.root->turn, &seen, 0)) turn_notify(&b->poster.bus);
-    bus_leave(b->poster.me);
+    if (!seen || bus->heap->closed || participant_current(bus->heap, &me)) return;
+    /* A forked child has a copy of its parent's broadcast. */
+    const struct participant *holder = bus->heap->by_slot[tag_slot(seen)];
+    if (!holder || !participant_owns(holder, turn_holder(seen))) return;
+    if (bus_enter(me, bus, b->poster.incarnation)) return;
+    if (put_if(&bus->root->turn, &seen, 0)) turn_notify(bus);
+    bus_leave(me);
 }
 
 /* Posting -------------------------------------------------------------------------------------- */
@@ -212,43 +223,65 @@ int ipcheap_broadcast_begin(ipcheap_heap *heap, const ipcheap_channel *channel,
     return 0;
 }
 
-/* Returns 0 if the turn is ours; room was there just now. */
-static int turn_for_post(struct ipcheap_broadcast *b) {
+static struct ipcheap_broadcast *broadcast_of(struct poster *p) {
+    return (struct ipcheap_broadcast *)(void *)p;
+}
+static_assert(offsetof(struct ipcheap_broadcast, poster) == 0,
+              "a broadcast begins with its poster");
+
+/* Before the post: 0 if the turn is ours; room was there just now. */
+static int turn_for_post(struct poster *p) {
+    struct ipcheap_broadcast *b = broadcast_of(p);
+    if (!bus_has_room(p) || !turn_take(b)) return IPCHEAP_WOULD_BLOCK;
+    b->count = 0;
+    broadcast_owe(b, bus_end(&p->bus) + 1);
+    return 0;
+}
+
+/* After the post: says which message the turn is about. */
+static void turn_note(struct poster *p, uint64_t position) {
+    struct ipcheap_broadcast *b = broadcast_of(p);
+    b->position = position;
+    b->end = position + 1;
+    /* Otherwise its time was up before the post, and it was taken. */
+    if (get(&p->bus.root->turn) == b->turn) /* Release: pairs with turn_is_over(). */
+        put_release(&p->bus.root->turn_message, turn_word(b->turn, position + 1));
+    broadcast_owe(b, b->end);
+}
+
+static const struct errand broadcast_errand = {turn_for_post, turn_note};
+
+/* Before a letter is made that could not be posted: 0, WOULD_BLOCK or an error. */
+static int turn_seems_free(struct ipcheap_broadcast *b) {
     struct poster *p = &b->poster;
     int error = bus_enter(p->me, &p->bus, p->incarnation);
     if (error) return error;
-    bool taken = bus_has_room(p) && turn_take(b);
-    b->count = 0;
-    if (taken) broadcast_owe(b, bus_end(&p->bus) + 1);
+    uint64_t turn = get_acquire(&p->bus.root->turn); /* pairs with turn_end() */
+    bool ours = bus_has_room(p) && (!turn || turn_is_over(&p->bus, turn));
     bus_leave(p->me);
-    return taken ? 0 : IPCHEAP_WOULD_BLOCK;
+    return ours ? 0 : IPCHEAP_WOULD_BLOCK;
 }
 
-/* Posts in the turn that was taken. */
-static int broadcast_post(struct ipcheap_broadcast *b, const void *data, uint64_t nbytes,
-                          ipcheap_record *record, int64_t timeout_ns) {
-    struct poster *p = &b->poster;
-    uint64_t position;
-    int error = record ? post_record(p, record, &position) : post_bytes(p, data, nbytes, &position);
-    if (error) {
-        turn_end(b);
-        return error;
-    }
-    b->position = position;
-    b->end = position + 1;
-    error = bus_enter(p->me, &p->bus, p->incarnation);
-    if (error) return 0; /* removed meanwhile: ipcheap_await_releases() says so */
-    turn_posted(b, position, timeout_ns);
-    broadcast_owe(b, b->end);
-    bus_leave(p->me);
-    return 0;
+/* Returns in ms of the heap's clock when a turn ends that may last so long from now on. */
+static uint64_t turn_until(const ipcheap_heap *heap, int64_t timeout_ns) {
+    int64_t until;
+    if (timeout_ns < 0 || __builtin_add_overflow(clock_now(heap), timeout_ns, &until))
+        return TURN_MOST;
+    return ((uint64_t)until + MILLISECOND - 1) / MILLISECOND;
 }
 
 static int try_broadcast(ipcheap_broadcast *b, const void *data, uint64_t nbytes,
                          ipcheap_record *record, int64_t timeout_ns) {
-    int error = owed_reserve(b);
-    if (!error) error = turn_for_post(b);
-    return error ? error : broadcast_post(b, data, nbytes, record, timeout_ns);
+    struct poster *p = &b->poster;
+    int error = participant_current(p->bus.heap, &p->me);
+    if (!error) error = owed_reserve(b);
+    if (!error) error = turn_seems_free(b);
+    if (error) return error;
+    b->until = turn_until(p->bus.heap, timeout_ns);
+    p->errand = &broadcast_errand;
+    error = record ? post_record(p, record, NULL) : post_bytes(p, data, nbytes, NULL);
+    if (error) turn_end(b);
+    return error;
 }
 
 int ipcheap_try_broadcast(ipcheap_broadcast *b, const void *data, uint64_t nbytes,
@@ -262,7 +295,8 @@ int ipcheap_try_broadcast_record(ipcheap_broadcast *b, ipcheap_record *record, i
 
 int ipcheap_drain_begin(ipcheap_broadcast *b) {
     struct poster *p = &b->poster;
-    int error = owed_reserve(b);
+    int error = participant_current(p->bus.heap, &p->me);
+    if (!error) error = owed_reserve(b);
     if (!error) error = bus_enter(p->me, &p->bus, p->incarnation);
     if (error) return error;
     b->drains = true;
@@ -342,7 +376,7 @@ static int sleep_for_turn(struct poster *p, int64_t deadline, int64_t *nap,
 int ipcheap_wait_turn(ipcheap_broadcast *b, int64_t timeout_ns) {
     struct poster p = b->poster;
     int64_t deadline = os_deadline(timeout_ns), nap = FIRST_NAP;
-    int error = participant_current(p.me->heap, &p.me); /* it may be another thread that waits */
+    int error = participant_current(p.bus.heap, &p.me); /* it may be another thread that waits */
     while (!error) {
         int room = bus_check_room(&p);
         if (room && room != IPCHEAP_WOULD_BLOCK) return room;
@@ -408,20 +442,32 @@ static int await_one(struct ipcheap_broadcast *b, struct poster *p, struct owed 
     }
 }
 
+/* Looks at all a last time: those behind the one that was waited for may be done. True if one is not. */
+static bool any_owes(struct ipcheap_broadcast *b) {
+    bool any = false;
+    for (size_t i = 0; i < b->count; i++) {
+        struct owed *owed = &b->owed[i];
+        if (is_settled(b, owed)) continue;
+        bool lives = participant_alive(b->poster.bus.heap, tag_slot(owed->holder),
+                                       tag_generation(owed->holder));
+        if (!lives) owed->debt = GONE;
+        any |= lives;
+    }
+    return any;
+}
+
 int ipcheap_await_releases(ipcheap_broadcast *b, int64_t timeout_ns) {
     struct poster p = b->poster;
     int64_t deadline = os_deadline(timeout_ns);
-    bool late = false;
     /* It may be another thread that waits. */
-    int error = participant_current(p.me->heap, &p.me);
-    for (size_t i = 0; i < b->count && !error; i++) {
+    int error = participant_current(p.bus.heap, &p.me);
+    for (size_t i = 0; i < b->count && !error; i++)
         if (b->owed[i].debt == OWED) error = await_one(b, &p, &b->owed[i], deadline);
-        if (error != IPCHEAP_TIMED_OUT) continue;
-        late = true; /* and how is it with the others? */
-        error = 0;
-    }
-    if (!error) error = bus_enter(p.me, &p.bus, p.incarnation);
+    if (error && error != IPCHEAP_TIMED_OUT) return error;
+    bool late = error;
+    error = bus_enter(p.me, &p.bus, p.incarnation);
     if (error) return error;
+    late = late && any_owes(b);
     bus_leave(p.me);
     return late ? IPCHEAP_TIMED_OUT : 0;
 }
@@ -442,7 +488,7 @@ int ipcheap_next_slow(const ipcheap_broadcast *b, uint64_t *cursor, ipcheap_hold
     while (*cursor < b->count) {
         const struct owed *owed = &b->owed[(*cursor)++];
         if (owed->debt != SLOW && owed->debt != OWED) continue;
-        participant_describe(b->poster.me->heap, tag_slot(owed->holder), holder);
+        participant_describe(b->poster.bus.heap, tag_slot(owed->holder), holder);
         return 1;
     }
     return 0;

@@ -1,22 +1,28 @@
 /*
  * broadcast.h - layer bus: posting in turn, and waiting for everybody to whom the message is owed.
  *
- *   turn   0 -> TAKEN(tag) -> POSTED(tag) -> 0
+ *   turn      OWN tag, whose stamp is a count 18        0: nobody has it
+ *   until     boot-time ms 46 | count 18                when it ends at the latest
+ *   message   position + 1 in 46 | count 18             once it is posted
  *
- * The turn is taken with room in sight, and given back if that is gone; so its holder never waits without
- * having posted. When it has, `turn_position` and `turn_until` say which message it is and when the turn ends
- * at the latest. Only the holder of a turn that is not POSTED writes them. Anybody takes the turn from a holder who is dead, or whose time is up,
- * or whose message everybody has released; the holder finds another word there and leaves it alone.
+ * The turn is taken with room in sight and the letter sealed, and given back if the room is gone; so its
+ * holder never waits without having posted. Anybody takes it from a holder who is dead, or whose time is
+ * up, or whose message everybody has released; the holder finds another word there and leaves it alone. The
+ * other two words count if they have the count of the turn.
  */
 #ifndef IPCHEAP_BUS_BROADCAST_H
 #define IPCHEAP_BUS_BROADCAST_H
 
 #include "bus/post.h"
 
-/* A turn word: an OWN tag, whose stamp is: POSTED 1 | count 17. The count tells turns of one thread apart. */
-#define TURN_POSTED (UINT64_C(1) << 61)
-#define TURN_COUNT_SHIFT STAMP_SHIFT
-#define TURN_COUNT_MASK ((UINT64_C(1) << 17) - 1)
+#define TURN_COUNT_BITS 18
+#define TURN_COUNT ((UINT64_C(1) << TURN_COUNT_BITS) - 1)
+static inline uint64_t turn_count(uint64_t turn) { return turn >> STAMP_SHIFT & TURN_COUNT; }
+/* Returns a word about a turn. */
+static inline uint64_t turn_word(uint64_t turn, uint64_t value) {
+    return value << TURN_COUNT_BITS | turn_count(turn);
+}
+#define TURN_MOST (UINT64_MAX >> TURN_COUNT_BITS) /* the latest that a turn ends: never */
 
 /* How it is with a listener and what is waited for. */
 enum debt { OWED, RELEASED, GONE, SLOW };
@@ -34,7 +40,8 @@ struct ipcheap_broadcast {
     uint64_t position; /* UINT64_MAX: nothing was posted */
     uint64_t end;      /* what is below it is to be released */
     bool drains;
-    uint64_t turn; /* our word; 0: we do not have the turn */
+    uint64_t turn;  /* our word; 0: we do not have the turn */
+    uint64_t until; /* in ms: when it ends at the latest */
     struct owed *owed;
     size_t count, room;
     _Atomic bool cancelled;

@@ -53,20 +53,36 @@ static inline int64_t slot_laps_past(const struct bus *bus, uint64_t position, u
 }
 
 /*
- * Finds the first position that is not posted. False if there seems to be none: the laps of the slots, of
- * which each is ahead of the one before, run in a circle. No writer is ever followed for so long.
+ * Finds the first position that is not posted. The hint may be of any age, because the writer that stored
+ * it may have been stopped before; and a slot's lap says something only within half of all laps. So it
+ * counts only if the floor is not beyond it, before and after. False if there seems to be no such position:
+ * the laps of the slots run in a circle, or the floor lies. No writer is ever followed for so long.
  */
 #define LONGEST_CHASE (UINT64_C(1) << 16)
 static inline bool bus_find_end(const struct bus *bus, uint64_t *end) {
-    uint64_t position = *end = get_acquire(&bus->root->head); /* pairs with post_once() */
-    for (uint64_t most = 2 * (bus->mask + 1) + LONGEST_CHASE; most; most--) {
-        uint64_t word = get_acquire(bus_slot(bus, position)); /* pairs with post_once() */
-        int64_t past = slot_laps_past(bus, position, word);
-        *end = position;
-        if (past < 0) return true;
-        position += ((uint64_t)past << bus->shift) + 1;
+    uint64_t most = 2 * (bus->mask + 1) + LONGEST_CHASE;
+    for (;;) {
+        uint64_t head = get_acquire(&bus->root->head);   /* pairs with post_once() */
+        uint64_t floor = get_acquire(&bus->root->floor); /* pairs with floor_raise() */
+        uint64_t position = head;
+        if (UNLIKELY(head - floor > bus->mask + 1)) {
+            position = *end = floor;
+            /* What is below the floor was posted. */
+            uint64_t below = floor ? get(bus_slot(bus, floor - 1)) : 0;
+            if (floor && slot_laps_past(bus, floor - 1, below) < 0) return false;
+        }
+        for (;; most--) {
+            uint64_t word = get_acquire(bus_slot(bus, position)); /* pairs with post_once() */
+            int64_t past = slot_laps_past(bus, position, word);
+            *end = position;
+            if (past < 0) break;
+            if (UNLIKELY(most == 0)) return false;
+            position += ((uint64_t)past << bus->shift) + 1;
+        }
+        /* Pairs with floor_raise(). */
+        if (LIKELY(get_acquire(&bus->root->floor) <= position)) return true;
+        if (UNLIKELY(most-- == 0)) return false;
     }
-    return false;
 }
 
 /* Returns the first position that is not posted; of a corrupt log one that is. */

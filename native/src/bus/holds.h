@@ -14,7 +14,7 @@
 
 /* Takes a free word: 0 and its number, or why there is none: HEAP_FULL, HEAP_BUSY, NO_MEMORY. */
 int word_take(struct listener *e, uint32_t *word);
-/* Puts a word back, unless it still holds; its own thread, or under the mutex. */
+/* Puts a word back that holds nothing; its own thread, or under the mutex. */
 void word_return(struct listener *e, uint32_t word, bool own);
 
 /* Returns a hold word; NULL if there is no such word. */

@@ -74,12 +74,15 @@ bool listener_is_alive(const struct bus *bus, const struct bus_listener *l) {
 }
 
 void listeners_recover(struct participant *me, struct bus *bus) {
-    struct listener_walk walk = {0};
-    while (listener_step(bus, &walk)) {
-        if (listener_is_alive(bus, walk.listener)) continue;
+    uint32_t used = listeners_used(bus);
+    for (uint32_t number = 0; number < used; number++) {
+        struct bus_listener *l = listener_at(bus, number);
+        if (!l || listener_is_alive(bus, l)) continue;
+        uint64_t holder = get(&l->seat.holder);
+        bool open = side_state(holder) == SIDE_OPEN;
         /* A holder that never existed cannot be recovered, and will never close its seat. */
-        if (recover_if_dead(me, listener_holder(walk.listener)) == IPCHEAP_CORRUPT)
-            listener_free(bus, walk.number, SIDE_DIED);
+        if (open ? recover_if_dead(me, holder) == IPCHEAP_CORRUPT : is_active(bus, number))
+            listener_free(bus, number, SIDE_DIED);
     }
 }
 
@@ -96,10 +99,17 @@ bool listeners_tidy(struct bus *bus) {
     return left;
 }
 
-/* Returns a record that is not registered; MOST_LISTENERS if there is none below `used`. */
-static uint32_t find_free(const struct bus *bus, uint32_t used) {
-    for (uint32_t number = 0; number < used; number++)
-        if (!is_active(bus, number)) return number;
+/*
+ * Returns a record that nobody holds; MOST_LISTENERS if there is none below `used`. Not by its bit, which
+ * goes before its holder does: listener_free().
+ */
+static uint32_t find_free(struct bus *bus, uint32_t used) {
+    for (uint32_t number = 0; number < used; number++) {
+        const struct bus_listener *l = listener_at(bus, number);
+        if (l && side_state(get_acquire(&l->seat.holder)) != SIDE_OPEN && /* with listener_free() */
+            !is_active(bus, number))
+            return number;
+    }
     return MOST_LISTENERS;
 }
 
@@ -119,6 +129,12 @@ static int find_record(struct participant *me, struct bus *bus, uint32_t *number
     return error;
 }
 
+/* Returns where a listener begins that wants so much history if the log ends there. */
+static uint64_t beginning(const struct bus *bus, uint64_t end, uint64_t history) {
+    uint64_t kept = greatest(bus_history_from(bus, end), get(&bus->root->floor));
+    return end - least(history, end - least(kept, end));
+}
+
 int listener_take(struct participant *me, struct bus *bus, uint64_t history, uint32_t flags,
                   uint32_t *number) {
     int error = find_record(me, bus, number);
@@ -135,17 +151,14 @@ int listener_take(struct participant *me, struct bus *bus, uint64_t history, uin
     put(&l->passed, 0);
     put(&l->stalled, 0);
     put(&l->flags, flags);
-    /* Where it may begin at the earliest, so that writers who see it stay below that. */
-    uint64_t end = bus_end(bus);
-    put(&l->side.position, end > history ? end - history : 0);
+    /* The least at which it may begin: writers that see the bit leave all from there on. */
+    put(&l->side.position, beginning(bus, bus_end(bus), history));
     /* From here on recovery knows whose it is; then writers see it. */
     put_release(&l->seat.holder, me->tag); /* pairs with listener_is_open() */
     put_or(&bus->root->active[*number / 64], UINT64_C(1) << (*number & 63));
     full_fence(); /* what a writer that missed the bit reclaims is below what we see now */
-    end = bus_end(bus);
-    uint64_t begin = greatest(bus_history_from(bus, end), get(&bus->root->floor));
-    if (end - begin > history) begin = end - history;
-    put(&l->side.position, least(begin, end));
+    uint64_t end = bus_end(bus);
+    put(&l->side.position, beginning(bus, end, history));
     put_release(&l->side.bus.joined, end); /* pairs with broadcast_owe() */
     return 0;
 }
@@ -162,9 +175,10 @@ void listener_free(struct bus *bus, uint32_t number, enum side_state how) {
     put(&l->seat.parked, AWAKE);
     bell_recover(bus->heap, &l->seat);
     put_and(&bus->root->polled[number / 64], ~(UINT64_C(1) << (number & 63)));
-    uint64_t holder = get(&l->seat.holder) & ~(UINT64_C(3) << 62);
-    put_release(&l->seat.holder, (uint64_t)how << 62 | holder); /* with listener_is_open() */
     put_and(&bus->root->active[number / 64], ~(UINT64_C(1) << (number & 63)));
+    uint64_t holder = get(&l->seat.holder) & ~(UINT64_C(3) << 62);
+    /* Last: from here on the record may be another's. Pairs with listener_is_open(). */
+    put_release(&l->seat.holder, (uint64_t)how << 62 | holder);
     listener_wake_writers(l);
 }
 

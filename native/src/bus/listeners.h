@@ -5,7 +5,7 @@
  *   tables   | hold | hold | ...                    512 further hold words, then 2048, ...
  *
  * A record is claimed and recovered under the heap lock, and freed by its holder or under it. Its bit in
- * `active` is set while it is registered. The holder's process writes the hold words. A listener that
+ * `active` is set while it is registered: after its holder, and cleared before that. The holder's process writes the hold words. A listener that
  * closes while it holds messages leaves its record registered, with LISTENER_CLOSED: it receives nothing
  * and is in nobody's way.
  */

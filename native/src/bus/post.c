@@ -108,10 +108,14 @@ static inline int take_block(struct poster *p, uint64_t nbytes, struct letter *l
     return 0;
 }
 
+void letter_drop(struct poster *p, struct letter *letter) {
+    block_drop(p->me, letter->message.block);
+}
+
 int letter_copy(struct poster *p, const void *data, uint64_t nbytes, struct letter *letter) {
     struct envelope *envelope;
     if (UNLIKELY(nbytes >> SIZE_BITS)) return IPCHEAP_BAD_VALUE;
-    letter->message.apart = false;
+    letter->message = (struct message){.position = UINT64_MAX};
     letter->parcel.record = NULL;
     letter->from = 0;
     uint64_t whole = round_up(greatest(nbytes, 1), BLOCK_ALIGN) + sizeof *envelope;
@@ -126,12 +130,16 @@ int letter_copy(struct poster *p, const void *data, uint64_t nbytes, struct lett
 
 int letter_enclose(struct poster *p, ipcheap_record *record, struct letter *letter) {
     struct envelope *envelope;
-    int error = parcel_judge(p->me, record, &letter->parcel);
-    if (error) return error;
-    letter->message.apart = true;
+    letter->message = (struct message){.position = UINT64_MAX, .apart = true};
     letter->from = 0;
-    error = take_block(p, sizeof *envelope, letter, &envelope);
+    int error = take_block(p, sizeof *envelope, letter, &envelope);
     if (error) return error;
+    /* Afterwards: allocating forgets slabs that others have taken, and the parcel's may be one. */
+    error = parcel_judge(p->me, record, &letter->parcel);
+    if (error) {
+        letter_drop(p, letter);
+        return error;
+    }
     envelope_fill(p, envelope, letter->parcel.offset, letter->parcel.size);
     letter->large = offset_is_extent(p->me->heap, letter->parcel.offset);
     return 0;
@@ -142,10 +150,6 @@ static void payload_return(struct letter *letter) {
     if (!letter->from) return;
     put_release(letter->parcel.tag, letter->from); /* pairs with place_is() */
     letter->from = 0;
-}
-
-void letter_drop(struct poster *p, struct letter *letter) {
-    block_drop(p->me, letter->message.block);
 }
 
 /* Notes that the caller does not hold the blocks any more, before it frees others of the same slab. */
@@ -180,26 +184,32 @@ static bool is_passed(const struct bus *bus, struct bus_listener *l, uint64_t cu
         put_if(&l->stalled, &since, now);
         return false;
     }
-    if (now - since < bus->patience) return false;
-    put(&l->passed, cursor + 1);
-    put_add(&bus->root->passes, 1);
+    if (now - since <= bus->patience) return false; /* both are rounded down */
+    if (put_exchange(&l->passed, cursor + 1) != cursor + 1) put_add(&bus->root->passes, 1);
     return true;
 }
 
-/* Passes those that are below a position and may be passed; false if another one is in the way. */
-static bool pass_all(struct bus *bus, uint64_t need, uint32_t *blocker) {
+/*
+ * Passes those that are below a position and may be passed; false if another one is in the way. Of several
+ * the blocker is one of the caller's own, which only the caller could move, or the one that is most behind.
+ */
+static bool pass_all(struct poster *p, uint64_t need) {
+    struct bus *bus = &p->bus;
     struct listener_walk walk = {0};
-    uint64_t least_cursor = UINT64_MAX;
+    uint64_t least_rank = UINT64_MAX;
     while (listener_step(bus, &walk)) {
         struct bus_listener *l = walk.listener;
         uint64_t cursor = get_acquire(&l->side.position); /* pairs with move_past() */
         if (cursor >= need || get(&l->flags) & LISTENER_CLOSED || listener_is_lossy(bus, l))
             continue;
-        if (is_passed(bus, l, cursor) || cursor >= least_cursor) continue;
-        least_cursor = cursor;
-        *blocker = walk.number;
+        if (is_passed(bus, l, cursor)) continue;
+        bool own = participant_owns(p->me, get_acquire(&l->seat.holder)); /* listener_take() */
+        uint64_t rank = own ? 0 : cursor + 1;
+        if (rank >= least_rank) continue;
+        least_rank = rank;
+        p->blocker = walk.number;
     }
-    return least_cursor == UINT64_MAX;
+    return least_rank == UINT64_MAX;
 }
 
 /* Returns how far the floor may be raised for a post at q; less than `need` if it may not. */
@@ -219,7 +229,7 @@ static bool make_room(struct poster *p, uint64_t q) {
     struct bus *bus = &p->bus;
     uint64_t need = q - bus->mask, to = floor_for(bus, q, need);
     if (to < need) {
-        if (!pass_all(bus, need, &p->blocker)) return false;
+        if (!pass_all(p, need)) return false;
         to = need;
     }
     floor_raise(bus, to);
@@ -245,12 +255,18 @@ static int post_once(struct poster *p, struct letter *letter) {
     if (UNLIKELY(!room_at(p, q))) return IPCHEAP_WOULD_BLOCK;
     shared64 *slot = bus_slot(bus, q);
     uint64_t seen = get_acquire(slot); /* pairs with the swap below */
-    if (UNLIKELY(slot_laps_past(bus, q, seen) >= 0)) return 0;
+    struct message *m = &letter->message;
+    /* It was q's turn at a time when the floor was not beyond it: slot_laps_past() is right then. */
+    if (UNLIKELY(get_acquire(&root->floor) > q)) return 0; /* pairs with floor_raise() */
+    if (UNLIKELY(slot_laps_past(bus, q, seen) >= 0)) {
+        if (m->position == q) return channel_poison(bus->heap, bus->channel); /* it is for ever */
+        m->position = q;
+        return 0;
+    }
     if (UNLIKELY(q > bus->mask && get_acquire(&root->swept) < q - bus->mask)) { /* bus_sweep() */
         int error = bus_sweep(p->me, bus);
         if (error) return error;
     }
-    struct message *m = &letter->message;
     m->position = q;
     put(&record->intent, hold_of(HOLD_HELD, m));
     if (m->apart && !letter->from) {
@@ -320,7 +336,10 @@ int letter_post(struct poster *p, struct letter *letter) {
 static int post_and_tell(struct poster *p, struct letter *letter) {
     int error = bus_enter(p->me, &p->bus, p->incarnation);
     if (UNLIKELY(error)) return error;
-    error = letter_post(p, letter);
+    const struct errand *errand = p->errand;
+    if (UNLIKELY(errand != NULL)) error = errand->before(p);
+    if (LIKELY(!error)) error = letter_post(p, letter);
+    if (UNLIKELY(errand != NULL) && !error) errand->after(p, letter->message.position);
     if (LIKELY(!error)) bus_tell(&p->bus);
     bus_leave(p->me);
     return error;
@@ -340,6 +359,18 @@ static bool end_blocker(struct poster *p) {
     return ended;
 }
 
+/* True if the caller would have to wait for a living owner of the heap lock. */
+static bool lock_is_taken(const struct participant *me) {
+    uint32_t lock = get(&me->heap->header->lock);
+    return lock && lock != me->lock_word && lock_owner_alive(me->heap, lock);
+}
+
+bool recover_soon(struct participant *me, uint64_t holder) {
+    if (side_state(holder) != SIDE_OPEN) return false;
+    if (participant_alive(me->heap, tag_slot(holder), tag_generation(holder))) return false;
+    return !lock_is_taken(me) && recover_if_dead(me, holder) == 0;
+}
+
 int bus_check_room(struct poster *p) {
     for (;;) {
         int error = bus_enter(p->me, &p->bus, p->incarnation);
@@ -350,7 +381,7 @@ int bus_check_room(struct poster *p) {
         bus_leave(p->me);
         if (room) return 0;
         bool dead = !participant_alive(p->me->heap, tag_slot(holder), tag_generation(holder));
-        if (!l || !dead || !end_blocker(p)) return IPCHEAP_WOULD_BLOCK;
+        if (!l || !dead || lock_is_taken(p->me) || !end_blocker(p)) return IPCHEAP_WOULD_BLOCK;
     }
 }
 

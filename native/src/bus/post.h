@@ -17,6 +17,14 @@
 #include "bus/wake.h"
 #include "endpoint/parcel.h"
 
+struct poster;
+
+/* What belongs to a post, with the poster that is passed; inside. */
+struct errand {
+    int (*before)(struct poster *p); /* 0, or why it is not to be posted */
+    void (*after)(struct poster *p, uint64_t position);
+};
+
 /* Which bus a call is about. */
 struct poster {
     struct participant *me;
@@ -25,6 +33,7 @@ struct poster {
     uint32_t blocker; /* the number of a listener that was in the way of the last post */
     uint64_t ids;     /* pid and tid, as envelopes have them */
     uint64_t namespace;
+    const struct errand *errand; /* NULL: a post and nothing else */
 };
 
 /*
@@ -64,6 +73,11 @@ void letter_gone(struct letter *letter);
 int post_bytes(struct poster *p, const void *data, uint64_t nbytes, uint64_t *position);
 int post_record(struct poster *p, ipcheap_record *record, uint64_t *position);
 
+/*
+ * Recovers a holder that is dead; false if it is not, or if that would mean to wait for a living owner of
+ * the heap lock, beyond the caller's deadline: then the next caller that looks does it.
+ */
+bool recover_soon(struct participant *me, uint64_t holder);
 /* True if there is room for a post; makes it. Otherwise p->blocker is in the way. Inside. */
 bool bus_has_room(struct poster *p);
 /* The same outside: 0, WOULD_BLOCK or an error. Recovers a dead listener that is in the way. */

@@ -417,9 +417,10 @@ static int free_elsewhere(struct participant *me, struct listener *e, ipcheap_re
     pthread_mutex_lock(&bus.heap->mutex);
     shared64 *hold = held_by(record, &m);
     int error = hold ? hold_end(me, &bus, hold, &m) : IPCHEAP_RECORD;
-    bool closed = e->base.closed;
+    bool closed =
+        e->base.closed; /* then all is acknowledged, and its record may be another's now */
     if (!error) {
-        listener_tell(&bus, e->shared, WAITS_FOR_RELEASE);
+        if (!closed) listener_tell(&bus, e->shared, WAITS_FOR_RELEASE);
         word_return(e, record->place, false);
         if (closed) participant_holds(me, e->base.me, -1);
         if (e->orphaned && !listener_holds(e)) listener_destroy(e);
@@ -490,6 +491,10 @@ int message_lends(const ipcheap_record *record, uint64_t *tag) {
     struct bus *bus = &e->bus;
     struct message m;
     if (e->base.me->abandoned) return participant_refuses(e->base.me);
+    struct participant *me;
+    int error = participant_current(e->base.heap, &me);
+    if (!error) error = hold_reserve(me); /* for message_taken() */
+    if (error) return error;
     shared64 *hold = held_by(record, &m);
     if (!hold) return IPCHEAP_RECORD;
     *tag = m.apart ? payload_tag(bus, m.block) : message_tag(bus, m.position);
@@ -514,12 +519,14 @@ void message_taken(ipcheap_record *record) {
     uint64_t before = bus_stay(me, &e->bus); /* without the hold, its memory may go */
     /* The payload went elsewhere: what is left of the message is the envelope of one that was apart. */
     if (m.apart) message_let_go(me, &e->bus, &m);
-    put_release(hold, 0); /* pairs with held_step() */
-    listener_tell(&e->bus, e->shared, WAITS_FOR_RELEASE);
+    put_release(hold, 0);                                              /* pairs with held_step() */
+    if (!closed) listener_tell(&e->bus, e->shared, WAITS_FOR_RELEASE); /* as in free_elsewhere() */
     word_return(e, record->place, own);
     if (closed) participant_holds(me, e->base.me, -1);
+    uint32_t index = e->bus.index, incarnation = e->incarnation;
     if (e->orphaned && !listener_holds(e)) listener_destroy(e);
     bus_return(me, before);
+    if (closed) clean_up(me, index, incarnation);
 }
 
 const struct receiving listener_receiving = {

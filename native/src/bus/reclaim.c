@@ -4,6 +4,7 @@
 #include "memory/deferred.h"
 #include "memory/participant_memory.h"
 #include "memory/slab_local.h"
+#include "segment/clock.h"
 #include "segment/lock.h"
 
 #define BATCH 256 /* positions that one look at the holds is for */
@@ -40,7 +41,11 @@ void bus_settle(struct bus *bus) {
     if (LIKELY(os_membarrier())) return;
     put(&bus->heap->header->fences, 1);
     full_fence();
-    os_nap(FENCES_SEEN); /* once in the life of a participant that a sandbox forbids it to */
+    uint64_t now = (uint64_t)clock_now(bus->heap), since = get(&bus->root->fences_since);
+    if (!since) put(&bus->root->fences_since, since = now);
+    uint64_t passed = now - since;
+    /* Once in the life of a bus: a sandbox forbids it to a participant. */
+    if (passed < (uint64_t)FENCES_SEEN) os_nap(FENCES_SEEN - (int64_t)passed);
     full_fence();
 }
 
@@ -171,9 +176,14 @@ static void sweep_batch(struct participant *me, struct bus *bus, uint64_t from, 
     }
 }
 
+int hold_reserve_slowly(struct participant *me) {
+    return me->lock_depth ? 0 : deferred_reserve(me, 2);
+}
+
 int bus_sweep(struct participant *me, struct bus *bus) {
     struct bus_root *root = bus->root;
-    uint64_t from = get_acquire(&root->swept), to = get(&root->floor); /* pairs with itself */
+    /* Pair with put_if() below, and with floor_raise(): listeners are looked at after that. */
+    uint64_t from = get_acquire(&root->swept), to = get_acquire(&root->floor);
     if (from >= to) return 0;
     if (to - from > bus->mask + 1) from = to - bus->mask - 1;
     settle_floor(bus); /* the floor that `to` is, or a later one */

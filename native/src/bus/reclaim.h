@@ -19,6 +19,7 @@
 #define IPCHEAP_BUS_RECLAIM_H
 
 #include "bus/listeners.h"
+#include "memory/participant_memory.h"
 
 /* Which positions the registered listeners still have to receive. */
 struct survey {
@@ -44,6 +45,13 @@ int bus_tidy(struct participant *me, struct bus *bus);
 
 /* Reclaims one message that is below the floor, unless somebody holds it; settled already. */
 void message_let_go(struct participant *me, struct bus *bus, const struct message *m);
+/* Makes sure that one hold can be ended whatever happens: 0 or NO_MEMORY. */
+int hold_reserve_slowly(struct participant *me);
+static inline int hold_reserve(struct participant *me) {
+    const struct participant_memory *memory = me->memory;
+    if (LIKELY(memory && memory->deferred.room - memory->deferred.count >= 2)) return 0;
+    return hold_reserve_slowly(me);
+}
 /*
  * Ends the hold of a message: the caller's process's, or a dead listener's. An extent that nobody else
  * needs is freed immediately. NO_MEMORY has changed nothing.

@@ -39,7 +39,8 @@ static bool is_unposted(struct bus *bus, uint64_t intent, const struct place *pl
     int64_t past = slot_laps_past(bus, m.position, word);
     if (past < 0) return true;
     if (past == 0) return ring_offset(word) != m.block;
-    return !is_named(bus, &m); /* posted, and its slot used again: then a hold names it */
+    /* Its slot is used again. If it was posted, a hold names it until after its tag was taken. */
+    return !is_named(bus, &m) && get_acquire(place->tag) == tag; /* with message_let_go() */
 }
 
 /* Gives the payload of an envelope the tag that it had, or frees it. */
@@ -151,16 +152,18 @@ static void end_holds(const struct recovery *r, struct bus *bus, uint32_t number
 }
 
 static void recover_listeners_of_dead(const struct recovery *r, struct bus *bus) {
-    struct listener_walk walk = {0};
+    uint32_t used = listeners_used(bus);
     bool freed = false;
-    while (listener_step(bus, &walk)) {
-        struct bus_listener *l = walk.listener;
-        uint64_t holder = listener_holder(l);
+    /* Also those whose bit is not set: they were killed while they came or went. */
+    for (uint32_t number = 0; number < used; number++) {
+        struct bus_listener *l = listener_at(bus, number);
+        uint64_t holder = l ? get(&l->seat.holder) : 0;
+        if (side_state(holder) != SIDE_OPEN) continue;
         bool closed = get(&l->flags) & LISTENER_CLOSED;
         if (closed ? !owned_by_dead(r, holder) : !names_dead(r, holder)) continue;
-        r->report->endpoints += listener_is_open(l);
-        end_holds(r, bus, walk.number, l);
-        listener_free(bus, walk.number, SIDE_DIED);
+        end_holds(r, bus, number, l);
+        listener_free(bus, number, SIDE_DIED);
+        r->report->endpoints += !closed;
         freed = true;
     }
     listeners_tidy(bus); /* it may have been freeing one that was closed */

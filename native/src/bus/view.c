@@ -65,11 +65,11 @@ int bus_enter(struct participant *me, const struct bus *bus, uint32_t incarnatio
 
 bool bus_is_occupied(struct participant *me, uint32_t index) {
     ipcheap_heap *heap = me->heap;
-    if (!os_membarrier()) {
+    if (!os_membarrier() && !get(&heap->header->fences)) {
         put(&heap->header->fences, 1);
-        full_fence();
-        return true; /* a later look will do */
+        return true; /* a later look will do, when all have seen that */
     }
+    full_fence(); /* after the flag of the removed bus */
     uint32_t used = (uint32_t)least(get(&heap->header->slots_used), PARTICIPANTS);
     for (uint32_t slot = 0; slot < used; slot++) {
         const struct participant_slot *record = slot_at(heap, slot);

@@ -7,28 +7,33 @@
 #include "endpoint/bell.h"
 #include "endpoint/park.h"
 
-static void wake_polled(struct bus *bus) {
+/* Wakes those that wait by a descriptor, or for several things; false if one could not be told. */
+static bool wake_polled(struct bus *bus) {
     uint32_t used = listeners_used(bus);
+    bool all = true;
     for (uint32_t i = 0; i * 64 < used; i++) {
         uint64_t bits = get_acquire(
             &bus->root->polled[i]); /* pairs with listener_before_waiting() */
         for (; bits; bits &= bits - 1) {
             struct bus_listener *l = listener_at(bus, i * 64 + (uint32_t)__builtin_ctzll(bits));
-            if (l) wake_parked(bus->heap, &l->seat);
+            if (l) all &= seat_rouse(bus->heap, &l->seat);
         }
     }
+    return all;
 }
 
 void bus_wake_sleepers(struct bus *bus) {
     shared32 *sleepers = &bus->root->sleepers, *wake = &bus->root->wake;
     uint32_t seen = get_acquire(sleepers); /* pairs with arm() */
     while (seen & (SLEEPERS_HERE | SLEEPERS_OTHERS)) {
+        uint32_t told = SLEEPERS_HERE | SLEEPERS_OTHERS;
         if (seen & SLEEPERS_HERE) {
             put_add(wake, 1);
             os_futex_wake(wake, INT_MAX);
         }
-        if (seen & SLEEPERS_OTHERS) wake_polled(bus);
-        if (put_if(sleepers, &seen, seen & ~(SLEEPERS_HERE | SLEEPERS_OTHERS))) return;
+        /* Otherwise the next writer tries again. */
+        if (seen & SLEEPERS_OTHERS && !wake_polled(bus)) told = SLEEPERS_HERE;
+        if (put_if(sleepers, &seen, seen & ~told)) return;
     }
 }
 

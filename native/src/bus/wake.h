@@ -7,7 +7,7 @@
  *                                                  sleepers: flags off, unless somebody has armed since
  *
  * OTHERS stands for listeners that wait by a descriptor, or for several things: the writer goes through
- * those whose bit is set in `polled`, and wakes them by their seats.
+ * those whose bit is set in `polled`, and wakes them by their seats, whose words it leaves alone.
  *
  *   writer                                       listener
  *     waiters |= RELEASE or ROOM                   hold, cursor

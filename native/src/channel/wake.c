@@ -27,21 +27,6 @@ bool unpark(ipcheap_heap *heap, struct seat *seat, struct bell_pull *pull) {
     return true;
 }
 
-void wake_parked(ipcheap_heap *heap, struct seat *seat) {
-    switch ((enum parked_state)get_acquire(&seat->parked)) { /* with the sleeper's fence */
-    case AWAKE:
-        break;
-    case PARKED_BELL:
-        bell_ring(heap, seat, NULL);
-        break;
-    case PARKED_AMONG:
-        knock(heap, get_acquire(&seat->holder)); /* with claim() */
-        break;
-    default:
-        os_futex_wake(&seat->parked, 1); /* PARKED_HERE, or a corrupt word */
-    }
-}
-
 void bell_let_go(struct bell_pull *pull) {
     if (pull->inode) descriptor_close(&pull->pipe);
     *pull = (struct bell_pull){0};
@@ -63,18 +48,33 @@ static bool take_hold(ipcheap_heap *heap, struct seat *seat, uint64_t inode,
     return true;
 }
 
-void bell_ring(ipcheap_heap *heap, struct seat *seat, struct bell_pull *pull) {
+/* False if the pipe cannot be opened now: out of descriptors, or the holder is gone. */
+static bool ring(ipcheap_heap *heap, struct seat *seat, struct bell_pull *pull) {
     struct bell_pull once = {0};
     if (!pull) pull = &once;
     uint64_t inode = get_acquire(&seat->bell.inode); /* pairs with bell_make() */
-    if (!take_hold(heap, seat, inode, pull)) {
-        /* Out of descriptors, or the holder is gone: the next waker retries. */
-        uint32_t awake = AWAKE;
-        put_if(&seat->parked, &awake, PARKED_BELL);
-        return;
-    }
+    if (!take_hold(heap, seat, inode, pull)) return false;
     if (pull->inode) os_pipe_ring(pull->pipe.fd);
     bell_let_go(&once);
+    return true;
+}
+
+void bell_ring(ipcheap_heap *heap, struct seat *seat, struct bell_pull *pull) {
+    uint32_t awake = AWAKE;
+    /* Otherwise the next waker retries. */
+    if (!ring(heap, seat, pull)) put_if(&seat->parked, &awake, PARKED_BELL);
+}
+
+bool seat_rouse(ipcheap_heap *heap, struct seat *seat) {
+    switch ((enum parked_state)get(&seat->parked)) {
+    case PARKED_BELL:
+        return ring(heap, seat, NULL);
+    case PARKED_AMONG:
+        knock(heap, get_acquire(&seat->holder)); /* with claim() */
+        return true;
+    default:
+        return true;
+    }
 }
 
 void bell_recover(ipcheap_heap *heap, struct seat *seat) {

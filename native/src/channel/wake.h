@@ -40,10 +40,10 @@ void bell_let_go(struct bell_pull *pull);
 bool unpark(ipcheap_heap *heap, struct seat *seat, struct bell_pull *pull);
 
 /*
- * Wakes the holder of a seat and leaves its word, so that another waker wakes it as well if this one is
- * stopped on its way. For kinds that ask a word of their own before they look at seats.
+ * Wakes the holder of a seat that waits by its bell or among others, and leaves its word as it is. So
+ * wakers that come later do the same, if this one is stopped before it rings. False if it could not ring.
  */
-void wake_parked(ipcheap_heap *heap, struct seat *seat);
+bool seat_rouse(ipcheap_heap *heap, struct seat *seat);
 
 /* Orders a sleeper's store of `parked` before its second look, and the same for every waker. */
 static inline void sleeper_fence(ipcheap_heap *heap) {

@@ -491,9 +491,9 @@ enum message_kind {
 };
 
 struct envelope {
-    shared64 payload; /* offset of the bytes */
-    shared64 size;    /* as of a ring's slot */
-    shared64 sender;  /* tag of the participant that posts it */
+    shared64 payload;   /* offset of the bytes */
+    shared64 size;      /* as of a ring's slot */
+    shared64 sender;    /* tag of the participant that posts it */
     shared64 ids;       /* its thread id 32 | process id 32 */
     shared64 namespace; /* of these */
     shared64 unused[3];
@@ -551,12 +551,13 @@ static_assert(sizeof(struct bus_listener) == 768, "whole pairs of lines");
 /* The memory of a bus; made when it is first used. The slots of its log follow. */
 struct bus_root {
     /* What making room writes. */
-    shared64 floor;   /* no position below it may be received any more; only grows */
-    shared64 settled; /* below it, each message that was received shows in a hold */
-    shared64 swept;   /* below it, each message is freed, or left to its holders */
-    shared64 passes;  /* how often a listener was passed */
-    shared64 laggard; /* a listener that had not released an extent: a hint */
-    shared64 unused[11];
+    shared64 floor;        /* no position below it may be received any more; only grows */
+    shared64 settled;      /* below it, each message that was received shows in a hold */
+    shared64 swept;        /* below it, each message is freed, or left to its holders */
+    shared64 passes;       /* how often a listener was passed */
+    shared64 laggard;      /* a listener that had not released an extent: a hint */
+    shared64 fences_since; /* when a membarrier was refused first, boot-time ns; 0: never */
+    shared64 unused[10];
     /* What each post writes. */
     shared64 head; /* the first position that is not posted: a hint */
     shared64 unused_head[15];
@@ -566,8 +567,8 @@ struct bus_root {
     /* What a broadcast writes. */
     shared64 turn;                    /* of the participant that has it: bus/broadcast.h; 0 */
     shared32 turn_wake, turn_waiters; /* the word that others sleep on for it; whether any does */
-    shared64 turn_position;           /* of its message, once it is posted */
-    shared64 turn_until;              /* boot-time ns, when it ends at the latest */
+    shared64 turn_until;              /* when it ends at the latest */
+    shared64 turn_message;            /* the position that it is about, once it is posted */
     shared64 unused_turn[12];
     /* What listening writes. */
     shared32 listeners, unused_listeners; /* records from this one on were never used */

@@ -106,7 +106,8 @@ static int add_shared(struct store_endpoint *e, const struct chunk_key *key, ipc
     if (error) return error;
     error = add_own(e, key, &copy, ttl);
     if (error) block_drop(e->base.me, copy.offset);
-    return error ? error : record->consumer->kind->receiving->free(e->base.heap, record);
+    if (!error) parcel_copied(e->base.me, record);
+    return error;
 }
 
 /* Adds a change that is a copy of bytes. */
