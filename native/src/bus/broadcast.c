@@ -156,7 +156,7 @@ static bool turn_is_over(struct bus *bus, uint64_t turn) {
     if (!participant_alive(heap, tag_slot(holder), tag_generation(holder))) return true;
     /* Pair with turn_take() and turn_note(). */
     uint64_t until = get_acquire(&bus->root->turn_until);
-    uint64_t message = get_acquire(&bus->root->turn_message);
+    uint64_t message = get_acquire(&bus->root->turn_message); /* with turn_note() */
     /* They are of this turn if they have its count, and the word is still the same. */
     if (get_acquire(&bus->root->turn) != turn) return false; /* pairs with turn_end() */
     uint64_t now = (uint64_t)(clock_now(heap) / MILLISECOND);

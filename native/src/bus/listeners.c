@@ -40,7 +40,8 @@ static int group_prepare(struct participant *me, struct bus *bus, uint32_t numbe
 }
 
 static bool is_active(const struct bus *bus, uint32_t number) {
-    return get_acquire(&bus->root->active[number / 64]) >> (number & 63) & 1; /* listener_free() */
+    return get_acquire(&bus->root->active[number / 64]) >> (number & 63) &
+           1; /* with listener_free() */
 }
 
 bool listener_step(struct bus *bus, struct listener_walk *walk) {
@@ -214,7 +215,7 @@ int listener_make_table(struct participant *me, struct bus *bus, uint32_t number
 }
 
 struct held_walk held_walk_of(const struct bus_listener *l) {
-    return (struct held_walk){.used = get_acquire(&l->used)}; /* pairs with word_at() */
+    return (struct held_walk){.used = get_acquire(&l->used)}; /* pairs with word_take() */
 }
 
 bool held_step(const struct bus *bus, uint32_t number, struct bus_listener *l,

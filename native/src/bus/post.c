@@ -203,7 +203,7 @@ static bool pass_all(struct poster *p, uint64_t need) {
         if (cursor >= need || get(&l->flags) & LISTENER_CLOSED || listener_is_lossy(bus, l))
             continue;
         if (is_passed(bus, l, cursor)) continue;
-        bool own = participant_owns(p->me, get_acquire(&l->seat.holder)); /* listener_take() */
+        bool own = participant_owns(p->me, get_acquire(&l->seat.holder)); /* with listener_take() */
         uint64_t rank = own ? 0 : cursor + 1;
         if (rank >= least_rank) continue;
         least_rank = rank;
@@ -254,7 +254,7 @@ static int post_once(struct poster *p, struct letter *letter) {
     if (UNLIKELY(!bus_find_end(bus, &q))) return channel_poison(bus->heap, bus->channel);
     if (UNLIKELY(!room_at(p, q))) return IPCHEAP_WOULD_BLOCK;
     shared64 *slot = bus_slot(bus, q);
-    uint64_t seen = get_acquire(slot); /* pairs with the swap below */
+    uint64_t seen = get_acquire(slot); /* pairs with post_once() itself */
     struct message *m = &letter->message;
     /* It was q's turn at a time when the floor was not beyond it: slot_laps_past() is right then. */
     if (UNLIKELY(get_acquire(&root->floor) > q)) return 0; /* pairs with floor_raise() */
@@ -263,7 +263,8 @@ static int post_once(struct poster *p, struct letter *letter) {
         m->position = q;
         return 0;
     }
-    if (UNLIKELY(q > bus->mask && get_acquire(&root->swept) < q - bus->mask)) { /* bus_sweep() */
+    /* Pairs with bus_sweep(). */
+    if (UNLIKELY(q > bus->mask && get_acquire(&root->swept) < q - bus->mask)) {
         int error = bus_sweep(p->me, bus);
         if (error) return error;
     }

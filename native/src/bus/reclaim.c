@@ -53,7 +53,7 @@ void bus_settle(struct bus *bus) {
 static void settle_floor(struct bus *bus) {
     struct bus_root *root = bus->root;
     uint64_t to = get(&root->floor);
-    uint64_t seen = get_acquire(&root->settled); /* pairs with the swap below */
+    uint64_t seen = get_acquire(&root->settled); /* pairs with settle_floor() */
     if (LIKELY(seen >= to)) return;
     /* A listener that registers after this look sees the floor. */
     if (bus_has_listeners(bus)) bus_settle(bus);
@@ -182,7 +182,7 @@ int hold_reserve_slowly(struct participant *me) {
 
 int bus_sweep(struct participant *me, struct bus *bus) {
     struct bus_root *root = bus->root;
-    /* Pair with put_if() below, and with floor_raise(): listeners are looked at after that. */
+    /* Pair with bus_sweep() itself, and with floor_raise(): listeners are looked at after that. */
     uint64_t from = get_acquire(&root->swept), to = get_acquire(&root->floor);
     if (from >= to) return 0;
     if (to - from > bus->mask + 1) from = to - bus->mask - 1;
