@@ -177,7 +177,8 @@ def look_up(key):
         peer = peers.load(key)
     except ImportError as error:
         return {"title": key, "version": None, "missing": str(error)}
-    return {"title": peer.title, "version": machine.version(peer.package), "missing": None}
+    version = peer.version or machine.version(peer.package)
+    return {"title": peer.title, "version": version, "missing": None}
 
 
 def describe(workload):

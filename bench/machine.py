@@ -86,39 +86,39 @@ class Watch:
         }
 
 
+def build(name, sources, options):
+    """Compile the C files of the sources, once; return the path and None, or None and why not."""
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None:
+        return None, "no C compiler"
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / f"ipcheap-bench-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    built = folder / f"{name}-{digest}"
+    if not built.exists():
+        fresh = folder / f"{name}-{os.getpid()}"
+        files = [source for source in sources if source.suffix == ".c"]
+        done = subprocess.run(
+            [compiler, *options, "-o", fresh, *files], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            return None, f"the compiler failed: {done.stderr[:200]}"
+        fresh.replace(built)
+    return built, None
+
+
 class CacheLine:
     """The cache-line probe, compiled on first use; without a compiler it returns None."""
 
     def __init__(self):
         self.program = None
         self.why = None
-        compiler = shutil.which(os.environ.get("CC", "cc"))
-        if compiler is None:
-            self.why = "no C compiler"
-        elif len(os.sched_getaffinity(0)) < 2:
+        if len(os.sched_getaffinity(0)) < 2:
             self.why = "only one core"
         else:
-            self._compile(compiler)
-
-    def _compile(self, compiler):
-        source = FOLDER / "cache_line.c"
-        digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
-        folder = Path(tempfile.gettempdir()) / f"ipcheap-bench-{os.getuid()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        program = folder / f"cache_line-{digest}"
-        if not program.exists():
-            fresh = folder / f"cache_line-{os.getpid()}"
-            done = subprocess.run(
-                [compiler, "-O2", "-pthread", "-o", fresh, source],
-                capture_output=True,
-                text=True,
-                check=False,
+            self.program, self.why = build(
+                "cache_line", (FOLDER / "cache_line.c",), ("-O2", "-pthread")
             )
-            if done.returncode:
-                self.why = f"the compiler failed: {done.stderr[:200]}"
-                return
-            fresh.replace(program)
-        self.program = program
 
     def __call__(self):
         """Return the round trip in nanoseconds, None if it cannot be measured."""

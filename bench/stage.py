@@ -2,7 +2,8 @@
 
 Each process is new: it is forked from an interpreter that has only imported the peer. The
 producing process is pinned to the first available core. Consuming processes and all their
-threads are pinned to the second. This is the same for all peers.
+threads are pinned to the second. This is the same for all peers. On one core, all processes have a
+real-time priority where that is allowed, so that each runs until it waits.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ PATIENCE = 60.0  # seconds; compare.py ends the run earlier
 class Stage:
     """What the processes of one run share. Part 0 produces, the other parts consume."""
 
-    def __init__(self, peer, consumers, threads):
+    def __init__(self, peer, consumers, threads, *, one_core=False):
         self.context = multiprocessing.get_context("fork")
         self.peer = peer
         self.consumers = consumers
         self.threads = threads  # whether the consumers are threads of one process
+        self.one_core = one_core
         self.barrier = self.context.Barrier(1 + consumers)
         self.count = self.context.RawValue(ctypes.c_int64, 0)
         self.ended = self.context.RawArray(ctypes.c_int64, 1 + consumers)
@@ -43,12 +45,15 @@ class Stage:
         parts = [(cores[0], [lambda: produce(self)])]
         others = [lambda part=part: consume(self, part) for part in range(1, 1 + self.consumers)]
         groups = [others] if self.threads else [[each] for each in others]
-        parts += [(cores[min(1, len(cores) - 1)], group) for group in groups]
+        other = cores[0 if self.one_core else min(1, len(cores) - 1)]
+        parts += [(other, group) for group in groups]
         processes, pipes = [], []
         try:
             for core, group in parts:
                 mine, theirs = self.context.Pipe(duplex=False)
-                process = self.context.Process(target=_act, args=(theirs, core, group))
+                process = self.context.Process(
+                    target=_act, args=(theirs, core, group, self.one_core)
+                )
                 process.start()
                 theirs.close()
                 processes.append(process)
@@ -97,10 +102,17 @@ class Stage:
         return 0
 
 
-def _act(pipe, core, group):
+def realtime():
+    """Let the calling process run until it waits; PermissionError if it may not ask for that."""
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+
+
+def _act(pipe, core, group, one_core):
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # ends the process wherever it is
     with contextlib.suppress(OSError):
         os.sched_setaffinity(0, {core})
+        if one_core:
+            realtime()
     outcome = []
 
     def one(work):

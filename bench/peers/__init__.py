@@ -1,8 +1,8 @@
 """The peers: one module per library, one class per way of using it.
 
-To add a peer, write a module here with a class derived from `peer.Peer`, `streams.Streams` or
-`stores.Stores`. Add a line to `MESSAGES`, `STREAMS` or `STORES`, and a line to the table of
-docs/benchmarks.md that says how the peer is driven and why.
+To add a peer, write a module here with a class derived from `peer.Peer`, `streams.Streams`,
+`stores.Stores` or `buses.Buses`. Add a line to `MESSAGES`, `STREAMS`, `STORES` or `BUSES`, and a
+line to the table of docs/benchmarks.md that says how the peer is driven and why.
 """
 
 from __future__ import annotations
@@ -46,8 +46,20 @@ STORES = {
     "redis": "peers.redis_store:Redis",
     "manager-dict": "peers.manager_dict:ManagerDict",
 }
-KINDS = (MESSAGES, STREAMS, STORES)
-KNOWN = tuple(MESSAGES | STREAMS | STORES)
+BUSES = {
+    "ipcheap": "peers.ipcheap_buses:IpcheapBuses",
+    "ipcheap-channels": "peers.ipcheap_buses:IpcheapChannels",
+    "maandree-bus": "peers.maandree_bus:MaandreeBus",
+    "n-pipes": "peers.pipe_buses:Pipes",
+    "mp-barrier": "peers.mp_barrier:MpBarrier",
+    "iceoryx2-pub": "peers.iceoryx2_buses:Iceoryx2Pub",
+    "pyzmq-pub": "peers.pyzmq_buses:PyzmqPub",
+    "pynng-pub": "peers.pynng_buses:PynngPub",
+    "redis-publish": "peers.redis_buses:RedisPublish",
+    "dbus": "peers.dbus_buses:Dbus",
+}
+KINDS = (MESSAGES, STREAMS, STORES, BUSES)
+KNOWN = tuple(MESSAGES | STREAMS | STORES | BUSES)
 
 
 def load(key, carries=None):

@@ -174,6 +174,7 @@ class Peer:
 
     title = ""  # in tables and plots
     package = None  # the distribution whose version is reported; None for the standard library
+    version = None  # what is reported instead, if it is no distribution
     largest = None  # bytes of the largest possible message, None without a limit
     blocks = True  # whether recv() sleeps; peers that can only poll are omitted from such workloads
     spins = True  # whether there is a try_recv() or spin()

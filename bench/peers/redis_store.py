@@ -26,14 +26,10 @@ class RedisEnd(Writer, Reader):
         self.put(key, array.data)
 
 
-class Redis(Stores):
-    """One server, with one connection per process."""
+class Server:
+    """A server of its own in a folder of its own."""
 
-    title = "Redis"
-    package = "redis"
-    together = True
-
-    def __init__(self, keys, nbytes, readers):
+    def __init__(self):
         self.folder = tempfile.mkdtemp(prefix="bench.")
         self.path = f"{self.folder}/socket"
         options = {"port": "0", "unixsocket": self.path, "save": "", "appendonly": "no"}
@@ -41,7 +37,7 @@ class Redis(Stores):
             SERVER,
             *(word for key, value in options.items() for word in (f"--{key}", value)),
         ]
-        self.server = subprocess.Popen(command, cwd=self.folder, stdout=subprocess.DEVNULL)
+        self.process = subprocess.Popen(command, cwd=self.folder, stdout=subprocess.DEVNULL)
         self._until_ready()
 
     def _until_ready(self):
@@ -58,13 +54,28 @@ class Redis(Stores):
                 else:
                     return
 
+    def close(self):
+        """End it and remove its folder."""
+        self.process.terminate()
+        self.process.wait()
+        shutil.rmtree(self.folder)
+
+
+class Redis(Stores):
+    """One server, with one connection per process."""
+
+    title = "Redis"
+    package = "redis"
+    together = True
+
+    def __init__(self, keys, nbytes, readers):
+        self.server = Server()
+
     def writer(self):
-        return RedisEnd(self.path)
+        return RedisEnd(self.server.path)
 
     def reader(self):
-        return RedisEnd(self.path)
+        return RedisEnd(self.server.path)
 
     def close(self):
-        self.server.terminate()
-        self.server.wait()
-        shutil.rmtree(self.folder)
+        self.server.close()

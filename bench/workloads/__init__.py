@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from workloads import (
+    bus,
     churn,
     cold_start,
     event_loop,
@@ -40,6 +41,7 @@ ALL = {
         stream_own,
         store,
         store_own,
+        bus,
     )
     for workload in module.WORKLOADS
 }

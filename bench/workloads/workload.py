@@ -58,7 +58,28 @@ class Workload:
         raise NotImplementedError
 
 
-class Flow(Workload):
+class Counted(Workload):
+    """Work whose number of messages is found by a pilot and a rehearsal in the same processes."""
+
+    grain = 64  # counts are multiples of this
+    most = 1 << 24
+
+    def timed(self, work, seconds):
+        """Call `work` with counts until one took about `seconds`; return that count and the ns."""
+        count = self.grain
+        while (ns := work(count)) < seconds * 1e8 and count < self.most:
+            faster = min(16.0, max(2.0, seconds * 1.5e8 / max(ns, 1)))
+            count = self._even(count * faster)
+        for part in (0.5, 1.0):  # a rehearsal, and the measurement
+            count = self._even(count * part * seconds * 1e9 / ns)
+            ns = work(count)
+        return count, ns
+
+    def _even(self, count):
+        return max(self.grain, min(int(count), self.most) // self.grain * self.grain)
+
+
+class Flow(Counted):
     """A stream of messages from one producing process to one or more consumers.
 
     A pilot and a rehearsal half as long in the same processes determine the count. They also
@@ -72,8 +93,6 @@ class Flow(Workload):
     links = 1  # from the producer to each consumer
     threads = False
     replies = False  # whether each consumer has a link back
-    grain = 64  # counts are multiples of this
-    most = 1 << 24
 
     def unsuited(self, key, peer):
         if peer.largest is not None and self.nbytes > peer.largest:
@@ -129,13 +148,7 @@ class Flow(Workload):
             begin = stage.phase(0, lambda count: self.transmit(senders, receivers, count))
             return max(stage.ended) - begin
 
-        count = self.grain
-        while (ns := timed(count)) < seconds * 1e8 and count < self.most:
-            faster = min(16.0, max(2.0, seconds * 1.5e8 / max(ns, 1)))
-            count = self._even(count * faster)
-        for part in (0.5, 1.0):  # a rehearsal, and the measurement
-            count = self._even(count * part * seconds * 1e9 / ns)
-            ns = timed(count)
+        count, ns = self.timed(timed, seconds)
         figures = self.report(count, ns, sum(stage.cpu))
         stage.count.value = 0
         stage.phase(0, None)
@@ -162,9 +175,6 @@ class Flow(Workload):
             for end in (*senders, *receivers):
                 end.close()
             stage.meet()
-
-    def _even(self, count):
-        return max(self.grain, min(int(count), self.most) // self.grain * self.grain)
 
 
 def _until_ready(senders):
