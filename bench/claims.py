@@ -12,6 +12,7 @@ from wording import number
 
 OURS = "ipcheap"
 MORE, LESS = (operator.ge, "≥"), (operator.le, "≤")
+COUNTS = ("instructions", "ns")  # the kinds of figures of what a call costs, the best one first
 CLOSE = 0.05  # to its bound: two runs of the same build differ by as much
 
 
@@ -68,6 +69,36 @@ def beside(title, workload, key, other, bound):
             return None
         doubtful = medians.doubtful(workload, OURS)
         return ours / theirs, f"{bound:g} × {medians.heading(workload, other)}", "×", doubtful
+
+    return title, judge, LESS, bound
+
+
+def grown(title, workload, many, few, bound):
+    """Hold what a call costs at a large number to a multiple of what it costs at a small one.
+
+    What counts are instructions where they can be counted, and time elsewhere.
+    """
+    looks = [beside(title, workload, kind + many, kind + few, bound)[1] for kind in COUNTS]
+
+    def judge(medians, native):
+        found = (look(medians, native) for look in looks)
+        return next((each for each in found if each is not None), None)
+
+    return title, judge, LESS, bound
+
+
+def slope(title, workload, key, peer, bound):
+    """Hold what our figure grows by from 1 to 8 listeners to a multiple of what a peer's does."""
+
+    def judge(medians, _native):
+        ours, theirs = (
+            [medians.of(workload, each, f"{key}_{n}") for n in (1, 8)] for each in (OURS, peer)
+        )
+        if None in ours or None in theirs:
+            return None
+        doubtful = medians.doubtful(workload, OURS) or medians.doubtful(workload, peer)
+        ratio = (ours[1] - ours[0]) / (theirs[1] - theirs[0])
+        return ratio, f"{bound:g} × {medians.title(peer)}", "×", doubtful
 
     return title, judge, LESS, bound
 
@@ -158,6 +189,7 @@ def all_claims():
         yield native_ratio(title, name, floor, 0.95, more=True)
     yield from of_streams()
     yield from of_stores()
+    yield from of_buses()
 
 
 def of_streams():
@@ -236,6 +268,48 @@ def of_stores():
             title = f"store, {few} to {many} {scale}, {put}"
             keys = f"{put}_us_{many}", f"{put}_us_{few}"
             yield beside(title, f"store-growth-{scale}", *keys, 1.5)
+
+
+def of_buses():
+    """Return the claims about buses."""
+    core, idle, spin = "bus-round-core", "bus-round-idle", "bus-round"
+    for n in ("1", "2", "4", "8"):
+        trip = f"bus, round to {n}, one core, p50"
+        yield against(trip, core, f"p50_us_{n}", "n-pipes", 1.1, times=False)
+        yield against(trip, core, f"p50_us_{n}", "maandree-bus", 0.8, times=False)
+    yield slope("bus, round, one core, slope a listener", core, "p50_us", "n-pipes", 1.0)
+    for n in ("1", "2", "4", "8", "64"):
+        waits = f"bus, round to {n} after 2 ms of rest, waits of the writer"
+        yield figure(waits, idle, f"waits_{n}", "per round", 1.2)
+    channels = "ipcheap-channels"
+    yield against("bus, round to 1, p50", spin, "p50_us_1", channels, 1.2, times=False)
+    for way, title in {"bus-flow": "one at a time", "bus-flow-batch": "in batches"}.items():
+        yield against(f"bus, 64 B to 1, {title}", way, "per_second_1", channels, 0.6)
+    for peer, times in {channels: 3, "iceoryx2-pub": 5}.items():
+        yield against("bus, 64 B to 8, one at a time", "bus-flow", "per_second_8", peer, times)
+    for peer, times in {"iceoryx2-pub": 3, "pyzmq-pub": 5}.items():
+        yield faster("bus, post of 64 B to 4, speed", "bus-post", "post_us_4", peer, times)
+        passed = "bus, 64 B to 4 until all have received it, speed"
+        yield faster(passed, "bus-post", "received_us_4", peer, times)
+    for n in ("1", "2", "4", "8"):
+        frames = f"bus, 1080p frames to {n}"
+        yield against(frames, "bus-frames", f"per_second_{n}", "iceoryx2-pub", 1.0)
+    for few, many, bound in (("1", "64", 1.1), ("1", "4096", 2.0)):
+        title = f"bus, post, {few} to {int(many):,} registered listeners"
+        yield grown(title, "bus-cost", f"_{many}", f"_{few}", bound)
+    for n in ("1", "64", "4096"):
+        title = f"bus, post, beside {int(n):,} idle lossy listeners"
+        yield grown(title, "bus-cost", f"_lossy_{n}", "_0", 1.1)
+    for n in ("8", "1000"):
+        title = f"bus, memory of 1 MiB that {int(n):,} listeners hold"
+        yield figure(title, "bus-memory", f"mib_{n}", "MiB", 1.01)
+    copy = "bus, post of 1 MiB to 8 listeners"
+    yield beside(copy, "bus-memory", "post_us_8", "post_us_1", 1.1)
+    yield figure("bus, a killed listener is passed, p99", "bus-killed", "p99_ms", "ms", 100)
+    yield figure("bus, 1,000 idle listeners", "bus-idle", "core", "% of a core", 1)
+    yield figure("ipcheap bus broadcast, whole", "bus-cold-start", "over_ms", "ms", 25)
+    what = "bus, 64 B, post, receive, release"
+    yield native_ratio(f"C: {what}", what, "floor: record channel, 64 B, send, receive, free", 2)
 
 
 def close_calls(medians):

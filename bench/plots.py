@@ -1,6 +1,7 @@
 """The plots: one per workload with one bar per peer, ours in colour.
 
-Streams are drawn by their portions, and stores by what the other side does meanwhile.
+Streams are drawn by their portions, stores by what the other side does meanwhile, and buses by
+their listeners.
 """
 
 from __future__ import annotations
@@ -19,6 +20,15 @@ STORES = (  # the figures of a store's values, in two plots side by side
     ("get_us", "get_paced_us", "get_busy_us"),
     ("put_us", "put_busy_us"),
 )
+BUSES = {  # the figure of a workload that is drawn by the number of listeners
+    "bus-round": "p50_us",
+    "bus-round-idle": "p50_us",
+    "bus-round-core": "p50_us",
+    "bus-flow": "per_second",
+    "bus-flow-batch": "per_second",
+    "bus-frames": "per_second",
+}
+COSTS = {"ns_": ("listeners that receive", OURS), "ns_lossy_": ("idle lossy listeners", OTHERS)}
 IN_C = {  # what the native benchmarks call it, and what the report calls it
     "stream, {}, write + read": "ipcheap, from C",
     "floor: ring, {}, mapped once": "bare ring, in C",
@@ -41,6 +51,10 @@ def draw(medians, folder):
         for workload, about in medians.document["workloads"].items():
             if workload == "churn":
                 drawn[workload] = over_time(pyplot, medians)
+            elif workload in BUSES:
+                drawn[workload] = over_listeners(pyplot, medians, workload, about)
+            elif workload == "bus-cost":
+                drawn[workload] = over_registered(pyplot, medians, workload, about)
             elif STORES[0][0] in [each["key"] for each in about["figures"]]:
                 drawn[workload] = gets_and_puts(pyplot, medians, workload, about)
             else:
@@ -104,6 +118,83 @@ def gets_and_puts(pyplot, medians, workload, about):
         axes.spines[["top", "right"]].set_visible(False)
         downwards = "\n".join(titles[key] for key in keys)
         axes.set_xlabel(f"{downwards}\n(from above: less is better)")
+    return figure
+
+
+def steps(about, prefix):
+    """Return the numbers of listeners for which a workload has this figure, and the figures."""
+    found = {}
+    for each in about["figures"]:
+        number_of = each["key"].removeprefix(prefix)
+        if each["key"].startswith(prefix) and number_of.isdecimal():
+            found[int(number_of)] = each
+    return found
+
+
+def points(medians, workload, peer, figures):
+    """Return (number of listeners, median) where it was measured."""
+    values = {n: medians.of(workload, peer, each["key"]) for n, each in figures.items()}
+    return [(n, value) for n, value in values.items() if value is not None]
+
+
+def over_listeners(pyplot, medians, workload, about):
+    """Draw a figure of each peer by the number of listeners."""
+    figures = steps(about, f"{BUSES[workload]}_")
+    lines = {peer: points(medians, workload, peer, figures) for peer in medians.document["peers"]}
+    lines = {peer: line for peer, line in lines.items() if line}
+    if len(lines) < 2:
+        return None
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    ends = []
+    for peer, line in lines.items():
+        colour = OURS if peer == "ipcheap" else OTHERS
+        axes.plot(*zip(*line, strict=True), marker=".", color=colour)
+        ends.append((line[-1], medians.title(peer)))
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    apart(axes, ends)
+    axes.set_xlim(right=max(figures) * max(figures) ** 0.8)  # room for the names
+    axes.set_xticks(list(figures), list(map(str, figures)))
+    axes.minorticks_off()
+    axes.yaxis.set_major_formatter(lambda value, _: number(value))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("listeners")
+    first = next(iter(figures.values()))
+    better = "more" if first["more"] else "less"
+    axes.set_ylabel(f"{heading(first).replace(', 1 listener', '')}: {better} is better")
+    return figure
+
+
+def apart(axes, ends):
+    """Write names beside the ends of lines, moved upwards where they would overlap."""
+    low, high = axes.get_ylim()
+    step = (high / low) ** 0.045  # the height of a name on a logarithmic axis
+    least = 0.0
+    for (x, y), title in sorted(ends, key=lambda each: each[0][1]):
+        least = max(y, least * step)
+        axes.annotate(f"  {title}", (x, least), va="center", fontsize=7)
+
+
+def over_registered(pyplot, medians, workload, about):
+    """Draw what a post costs by the number of registered listeners."""
+    figure, axes = pyplot.subplots(figsize=(7, 2.6), layout="constrained")
+    every = set()
+    for prefix, (title, colour) in COSTS.items():
+        line = points(medians, workload, "ipcheap", steps(about, prefix))
+        if line:
+            axes.plot(*zip(*line, strict=True), marker=".", color=colour, label=title)
+            every.update(n for n, _ in line)
+    if not every:
+        pyplot.close(figure)
+        return None
+    axes.set_xscale("symlog", base=2)
+    axes.set_xticks(sorted(every), list(map(str, sorted(every))))
+    axes.minorticks_off()
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("registered listeners")
+    axes.set_ylabel("ns per post: less is better")
+    axes.legend(frameon=False, loc="lower right")
+    axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 

@@ -49,8 +49,9 @@ class Medians:
         return good, len(clean) < len(good)
 
     def values(self, workload, peer, figure):
-        """Return the values of a figure, one per run that counts."""
-        return [run["figures"][figure] for run in self.counted(workload, peer)[0]]
+        """Return the values of a figure, one per run that counts and has it."""
+        runs, _ = self.counted(workload, peer)
+        return [run["figures"][figure] for run in runs if figure in run["figures"]]
 
     def of(self, workload, peer, figure):
         """Return the median of a figure, None if it was not measured."""

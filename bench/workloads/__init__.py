@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from workloads import (
     bus,
+    bus_own,
     churn,
     cold_start,
     event_loop,
@@ -42,6 +43,7 @@ ALL = {
         store,
         store_own,
         bus,
+        bus_own,
     )
     for workload in module.WORKLOADS
 }

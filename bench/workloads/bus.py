@@ -24,7 +24,7 @@ MESSAGE = bytes(range(1, 65))  # without a NUL, which would end the message of m
 
 def counted(listeners):
     """Return how many listeners that is."""
-    return "1 listener" if listeners == 1 else f"{listeners} listeners"
+    return "1 listener" if listeners == 1 else f"{listeners:,} listeners"
 
 
 def each(scale, key, title, unit, *, more):
