@@ -153,7 +153,7 @@ def over_listeners(pyplot, medians, workload, about):
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     apart(axes, ends)
-    axes.set_xlim(right=max(figures) * max(figures) ** 0.8)  # room for the names
+    axes.set_xlim(right=max(figures) * max(figures) ** 0.5)  # room for the names
     axes.set_xticks(list(figures), list(map(str, figures)))
     axes.minorticks_off()
     axes.yaxis.set_major_formatter(lambda value, _: number(value))

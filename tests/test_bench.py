@@ -51,6 +51,22 @@ STORES = {  # the same for stores; not all of these peers are installed everywhe
     "store-growth-readers": ("ipcheap",),
     "store-growth-held": ("ipcheap",),
 }
+ROUNDERS = ("ipcheap", "ipcheap-channels", "n-pipes", "mp-barrier", "iceoryx2-pub", "pyzmq-pub")
+SENDERS = tuple(peer for peer in ROUNDERS if peer != "mp-barrier")
+BUSES = {  # the same for buses
+    "bus-round": ROUNDERS,
+    "bus-round-core": ROUNDERS,
+    "bus-flow": SENDERS,
+    "bus-flow-batch": tuple(peer for peer in SENDERS if peer != "iceoryx2-pub"),
+    "bus-frames": ("ipcheap", "ipcheap-channels", "iceoryx2-pub"),
+    "bus-post": SENDERS,
+    "bus-memory": ("ipcheap",),
+    "bus-cost": ("ipcheap",),
+    "bus-killed": ("ipcheap",),
+    "bus-idle": ("ipcheap",),
+    "bus-cold-start": ("ipcheap",),
+}
+COUNTED = "instructions_"  # figures that need a processor and a kernel that count them
 
 MANY_RUNS = 400  # seconds, for one that is about thirty seconds on an idle machine
 
@@ -131,6 +147,23 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = compare(
         f"--peers={','.join(STORES['store-1m'])}",
         f"--only={','.join(STORES)}",
+        "--seconds=0.005",
+        "--quick",
+        "--no-native",
+        f"--output={output}",
+        seconds=MANY_RUNS,
+    )
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+@pytest.fixture(scope="module")
+def buses(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of results for the workloads of buses."""
+    output = tmp_path_factory.mktemp("buses")
+    done = compare(
+        f"--peers={','.join(ROUNDERS)}",
+        f"--only={','.join(BUSES)}",
         "--seconds=0.005",
         "--quick",
         "--no-native",
@@ -253,6 +286,127 @@ def test_every_claim_about_stores_that_was_measured_has_a_verdict(stores: Path) 
     }
     if not document["peers"]["lmdb"]["missing"]:
         assert {"≥ 3 × LMDB", "≥ 20 × LMDB", "≥ 10 × LMDB", "≥ 1 × LMDB, buffers"} <= claims
+
+
+@pytest.mark.timeout(MANY_RUNS + 60)
+def test_every_workload_of_buses_is_done_by_the_peers_that_can(buses: Path) -> None:
+    document = json.loads((buses / "results.json").read_text())
+    here = {peer for peer, about in document["peers"].items() if not about["missing"]}
+    assert here >= {"ipcheap", "ipcheap-channels", "n-pipes", "mp-barrier"}
+    done: dict[str, set[str]] = {}
+    for run in document["runs"]:
+        assert "error" not in run, run
+        if "figures" in run:
+            done.setdefault(run["workload"], set()).add(run["peer"])
+            for figure in document["workloads"][run["workload"]]["figures"]:
+                if figure["key"] == "over_ms" or figure["key"].startswith(COUNTED):
+                    continue
+                assert run["figures"][figure["key"]] >= 0, run
+    assert done == {workload: here & {*peers} for workload, peers in BUSES.items()}
+
+
+@pytest.mark.timeout(MANY_RUNS + 60)
+def test_buses_are_drawn_by_their_listeners(buses: Path) -> None:
+    text = (buses / "results.md").read_text()
+    for workload in ("bus-round", "bus-round-core", "bus-flow", "bus-flow-batch", "bus-cost"):
+        assert f"({workload}.svg)" in text
+        assert "listeners" in (buses / f"{workload}.svg").read_text()
+    assert "p50, µs: less is better" in (buses / "bus-round.svg").read_text()
+    assert "n os.pipe, one back" in (buses / "bus-round.svg").read_text()
+    assert "idle lossy listeners" in (buses / "bus-cost.svg").read_text()
+
+
+@pytest.mark.timeout(MANY_RUNS + 60)
+def test_every_claim_about_buses_that_was_measured_has_a_verdict(buses: Path) -> None:
+    document = json.loads((buses / "results.json").read_text())
+    found = {claim["bound"] for claim in document["claims"] if claim["holds"] is not None}
+    assert found >= {
+        "≤ 1.1 × n os.pipe, one back",
+        "≤ 1 × n os.pipe, one back",
+        "≤ 1.2 × ipcheap, n record channels",
+        "≥ 3 × ipcheap, n record channels",
+        "≤ 1.01 MiB",
+        "≤ 1.1 × post, 1 listener",
+        "≤ 100 ms",
+        "≤ 25 ms",
+    }
+
+
+def test_a_writer_that_counts_waits_for_the_slowest_listener() -> None:
+    script = """
+import json
+from peers.buses import Credit, Debt
+log, answers = [], iter([[0], [0], [1], [1], [0, 1]])
+def collect():
+    found = next(answers)
+    log.append(found)
+    return found
+credit, debt = Credit(2, 8, collect), Debt(8)
+for _ in range(17):
+    before = len(log)
+    credit.use()
+    log.append(len(log) - before)
+print(json.dumps([log, [debt.due() for _ in range(8)]]))
+"""
+    log, due = in_bench(script)
+    assert log == [*[0] * 8, [0], [0], [1], 3, 0, 0, 0, [1], 1, 0, 0, 0, [0, 1], 1]
+    assert due == [False, False, False, True] * 2
+
+
+def test_maandree_bus_is_built_where_its_sources_are(tmp_path: Path) -> None:
+    script = """
+import json, os, sys
+import compare
+os.environ.pop("MAANDREE_BUS", None)
+found = [compare.look_up("maandree-bus")["missing"]]
+os.environ["MAANDREE_BUS"] = sys.argv[1]
+found.append(compare.look_up("maandree-bus")["missing"])
+print(json.dumps(found))
+"""
+    assert in_bench(script, str(tmp_path)) == [
+        "the variable MAANDREE_BUS does not name its source tree",
+        f"there is no libbus.c in {tmp_path}, which MAANDREE_BUS names",
+    ]
+
+
+def test_a_cost_that_grows_is_judged_by_instructions_where_they_are_counted() -> None:
+    script = """
+import json
+import claims, report
+workloads = {"bus-cost": {"figures": [
+    {"key": f"{kind}_{n}", "title": f"{kind}, {n}", "more": False}
+    for kind in ("ns", "instructions") for n in ("1", "64")]}}
+def found(**figures):
+    runs = [{"workload": "bus-cost", "peer": "ipcheap", "figures": figures, "disturbed": []}]
+    medians = report.Medians({"runs": runs, "peers": {}, "workloads": workloads})
+    claim, = [each for each in claims.judge(medians, {}) if each["holds"] is not None]
+    return [claim["found"], claim["bound"], claim["holds"]]
+print(json.dumps([found(ns_1=100, ns_64=150),
+                  found(ns_1=100, ns_64=150, instructions_1=1000, instructions_64=1050)]))
+"""
+    assert in_bench(script) == [
+        [1.5, "≤ 1.1 × ns, 1", False],
+        [1.05, "≤ 1.1 × instructions, 1", True],
+    ]
+
+
+def test_what_a_further_listener_costs_is_held_to_that_of_a_peer() -> None:
+    script = """
+import json
+import claims, report
+costs = {"ipcheap": (10, 45), "n-pipes": (8, 78)}
+runs = [{"workload": "bus-round-core", "peer": peer, "disturbed": [],
+         "figures": {"p50_us_1": one, "p50_us_8": eight}} for peer, (one, eight) in costs.items()]
+peers = {peer: {"title": peer} for peer in costs}
+medians = report.Medians({"runs": runs, "peers": peers, "workloads": {}})
+found = [each for each in claims.judge(medians, {}) if each["holds"] is not None]
+print(json.dumps({each["claim"]: [each["found"], each["holds"]] for each in found}))
+"""
+    assert in_bench(script) == {
+        "bus, round to 1, one core, p50": [1.25, False],
+        "bus, round to 8, one core, p50": [45 / 78, True],
+        "bus, round, one core, slope a listener": [0.5, True],
+    }
 
 
 def test_our_speed_is_held_to_a_multiple_of_that_of_a_peer() -> None:
