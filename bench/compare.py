@@ -1,7 +1,7 @@
 """Compare ipcheap with its alternatives: the same work, in one run, in one report.
 
-    python bench/compare.py                        # everything: about forty-five minutes
-    python bench/compare.py --quick                # one short repetition each: four minutes
+    python bench/compare.py                        # everything: about an hour
+    python bench/compare.py --quick                # one short repetition each: six minutes
     python bench/compare.py --only records-64,frames --peers ipcheap,os-pipe
     python bench/compare.py --only 'stream-*'
 
