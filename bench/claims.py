@@ -123,7 +123,8 @@ def native_ratio(title, what, floor, bound, *, more=False):
         lines = native.get("lines", {})
         if what not in lines or floor not in lines:
             return None
-        ratio = lines[what]["ns"] / lines[floor]["ns"]
+        unit = "ns" if "ns" in lines[what] else "instructions"
+        ratio = lines[what][unit] / lines[floor][unit]
         beside = f"{bound:g} × {floor.removeprefix('floor: ')}"
         return 1 / ratio if more else ratio, beside, "×", bool(native["disturbed"])
 
@@ -308,8 +309,15 @@ def of_buses():
     yield figure("bus, a killed listener is passed, p99", "bus-killed", "p99_ms", "ms", 100)
     yield figure("bus, 1,000 idle listeners", "bus-idle", "core", "% of a core", 1)
     yield figure("ipcheap bus broadcast, whole", "bus-cold-start", "over_ms", "ms", 25)
-    what = "bus, 64 B, post, receive, release"
-    yield native_ratio(f"C: {what}", what, "floor: record channel, 64 B, send, receive, free", 2)
+    what = "bus, 64 B, post ... release"
+    yield native_ratio(f"C: {what}", what, "floor: record channel, 64 B, send ... free", 2)
+    post = "bus, counted post, {} listeners: {}".format
+    for few, many, bound in (("1", "64", 1.1), ("1", "4,096", 2.0)):
+        what, floor = post("registered", many), post("registered", few)
+        yield native_ratio(f"C: {what}", what, floor, bound)
+    for many in ("1", "64", "4,096"):
+        what, floor = post("idle lossy", many), post("idle lossy", "0")
+        yield native_ratio(f"C: {what}", what, floor, 1.1)
 
 
 def close_calls(medians):

@@ -8,12 +8,18 @@ import subprocess
 import machine
 
 # "what it is      12.3 ns   1.05 x of what"; a line without a name continues the line before.
-LINE = re.compile(r"^(?P<what>.*?)\s+(?P<ns>[\d.]+) ns(?:\s+(?P<ratio>[\d.]+) x (?P<of>.+))?$")
-PROGRAMS = ("bench_records", "bench_heap", "bench_streams", "bench_store")
+LINE = re.compile(
+    r"^(?P<what>.*?)\s+(?P<value>[\d.]+) (?P<unit>ns|instructions)"
+    r"(?:\s+(?P<ratio>[\d.]+) x (?P<of>.+))?$"
+)
+PROGRAMS = ("bench_records", "bench_heap", "bench_streams", "bench_store", "bench_bus")
 
 
 def run(folder, quick):
-    """Return the lines {name: {"ns": …, "ratios": {floor: …}}}, what is missing, and the load."""
+    """Return the lines {name: {"ns": …, "ratios": {floor: …}}}, what is missing, and the load.
+
+    A line has "instructions" instead of "ns" if these were counted.
+    """
     lines, missing = {}, []
     watch = machine.Watch()
     limit = 60 if quick else 600  # seconds
@@ -45,7 +51,7 @@ def run(folder, quick):
 
 
 def read(text):
-    """Return the figures of a program's output by name, in nanoseconds."""
+    """Return the figures of a program's output by name."""
     lines = {}
     last = None
     for line in text.splitlines():
@@ -53,7 +59,8 @@ def read(text):
         if match is None:
             continue
         if match["what"]:
-            last = lines.setdefault(match["what"], {"ns": float(match["ns"]), "ratios": {}})
+            figure = {match["unit"]: float(match["value"])}
+            last = lines.setdefault(match["what"], figure | {"ratios": {}})
         if match["ratio"] and last is not None:
             last["ratios"][match["of"]] = float(match["ratio"])
     return lines

@@ -295,11 +295,13 @@ def native(found):
     if found["lines"]:
         yield f"{found['created']}; medians. Figures and their floors alternate."
         yield grid(
-            ("what", "ns", "ratio"),
+            ("what", "ns, or instructions", "ratio"),
             [
                 (
                     name,
-                    number(line["ns"]),
+                    number(line["ns"])
+                    if "ns" in line
+                    else f"{number(line['instructions'])} instr.",
                     ", ".join(f"{ratio:.2f} × {of}" for of, ratio in line["ratios"].items()),
                 )
                 for name, line in found["lines"].items()

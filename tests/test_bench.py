@@ -518,7 +518,7 @@ def test_the_native_benchmarks_are_measured_again(results: Path, tmp_path: Path)
     assert again.returncode == 0, again.stderr
     after = json.loads((tmp_path / "results.json").read_text())
     assert after["runs"] == json.loads(before)["runs"]
-    programs = ("bench_records", "bench_heap", "bench_streams", "bench_store")
+    programs = ("bench_records", "bench_heap", "bench_streams", "bench_store", "bench_bus")
     assert after["native"]["missing"] == [f"{program}: not built" for program in programs]
     assert "bench_heap: not built" in (tmp_path / "results.md").read_text()
 
@@ -650,6 +650,7 @@ import json, native
 print(json.dumps(native.read("""floor: bare ring                  15.9 ns
 64 B record, allocate ... free    20.0 ns    1.26 x the bare ring
                                   20.0 ns    0.50 x something else
+counted                         1064.1 instructions    1.25 x that of 1
 nothing
 """)))
 '''
@@ -659,6 +660,7 @@ nothing
             "ns": 20.0,
             "ratios": {"the bare ring": 1.26, "something else": 0.5},
         },
+        "counted": {"instructions": 1064.1, "ratios": {"that of 1": 1.25}},
     }
 
 

@@ -39,10 +39,18 @@ double median(double *values, int count) {
     return values[count / 2];
 }
 
-void row(const char *what, double ns, double floor, const char *of) {
-    printf("%-46s %9.1f ns", what, ns);
-    if (of) printf("   %5.2f x %s", ns / floor, of);
+static void row_of(const char *what, double value, const char *unit, double floor, const char *of) {
+    printf("%-46s %9.1f %s", what, value, unit);
+    if (of) printf("   %5.2f x %s", value / floor, of);
     printf("\n");
+}
+
+void row(const char *what, double ns, double floor, const char *of) {
+    row_of(what, ns, "ns", floor, of);
+}
+
+void row_of_instructions(const char *what, double count, double floor, const char *of) {
+    row_of(what, count, "instructions", floor, of);
 }
 
 /* Two processes ---------------------------------------------------------------------------- */
@@ -99,6 +107,39 @@ double cache_line(void) {
     in_two_processes(line_there, line_back, &result);
     return result;
 }
+
+/* Instructions ----------------------------------------------------------------------------- */
+
+#if defined(__x86_64__)
+
+enum { TRAP_FLAG = 1 << 8 }; /* of the processor: a trap after each instruction */
+
+static volatile sig_atomic_t steps;
+
+static void step(int number) {
+    (void)number;
+    steps++;
+}
+
+double instructions(void (*work)(void)) {
+    struct sigaction counting = {.sa_handler = step}, before;
+    sigaction(SIGTRAP, &counting, &before);
+    steps = 0;
+    __builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() | TRAP_FLAG);
+    work();
+    __builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() & ~(uint64_t)TRAP_FLAG);
+    sigaction(SIGTRAP, &before, NULL);
+    return steps;
+}
+
+#else
+
+double instructions(void (*work)(void)) {
+    (void)work;
+    return -1;
+}
+
+#endif
 
 /* A heap ----------------------------------------------------------------------------------- */
 

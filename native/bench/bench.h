@@ -45,6 +45,8 @@ double median(double *values, int count);
 
 /* A name, or "" for another ratio of the line before; a floor, or NULL for none. */
 void row(const char *what, double ns, double floor, const char *of);
+/* The same for a number of instructions. */
+void row_of_instructions(const char *what, double count, double floor, const char *of);
 
 /* Two processes ---------------------------------------------------------------------------- */
 
@@ -68,6 +70,14 @@ static inline void both_start(void) { both_arrive(1); }
 
 /* Nanoseconds for a cache line to the other processor and back. */
 double cache_line(void);
+
+/* Instructions ----------------------------------------------------------------------------- */
+
+/*
+ * Returns how many instructions `work` takes, without those of the kernel. A trap after each of them is
+ * counted, because many virtual machines have no counter. -1 where that is not known.
+ */
+double instructions(void (*work)(void));
 
 /* A heap ----------------------------------------------------------------------------------- */
 
