@@ -142,7 +142,7 @@ void hear(struct world *w, struct known *bus) {
     while (receive_next(w, bus, &message)) give_back(w, &message);
 }
 
-static void let_go(struct world *w, struct known *bus) {
+static void release_held(struct world *w, struct known *bus) {
     while (bus->held_count) {
         ipcheap_record *message = &bus->held[--bus->held_count];
         expect_text(message, text_at(w, bus, message->position));
@@ -262,7 +262,7 @@ void use_bus(struct world *w) {
         EXPECT_EQ(late.heard, w->told->posted);
     }
     expect_sound(w->heap);
-    let_go(w, &x);
+    release_held(w, &x);
     ipcheap_endpoint_release(late.in);
     ipcheap_endpoint_release(x.in);
     expect_sound(w->heap);
@@ -276,7 +276,7 @@ uint64_t bus_after(struct world *w) {
     if (y.in) {
         hear(w, &y);
         EXPECT_EQ(y.heard, described(w, &y).posted);
-        let_go(w, &y);
+        release_held(w, &y);
         ipcheap_endpoint_release(y.in);
     }
     remove_id(w, Y, 0);

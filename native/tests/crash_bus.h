@@ -4,7 +4,7 @@
  *            X: numbers, by `told`           Y: numbers FROM_Y, FROM_Y + 1, ...
  *   victim ------------------> survivor     survivor ------------------> victim, and perhaps survivor
  *
- * Whoever posts to X notes first which number the message at that position has, so a survivor that was
+ * A writer notes which number the next message of X has before it posts that. So a survivor that was
  * registered before finds the messages that were noted as posted, or one more, each once and in order.
  */
 #ifndef IPCHEAP_TESTS_CRASH_BUS_H

@@ -418,7 +418,7 @@ static void hold_more(struct world *w) {
     for (int i = NEAR_HOLDS - 2; i < count; i++) give_back(w, &in_hand[i]);
 }
 
-static void wait_in_vain(struct world *w) {
+static void wait_without_messages(struct world *w) {
     ipcheap_record message;
     (void)w;
     EXPECT_EQ(CALL(ipcheap_receive(ear, &message, 100000)), IPCHEAP_TIMED_OUT);
@@ -729,7 +729,8 @@ const struct scenario listener_scenarios[] = {
     LISTENING("close unheard", told_before, listen_only, NULL, close_unheard, bus_after),
     {"leave with messages", 2 * MIB, .before = told_before, .prepare = hold_history,
      .meanwhile = tell_more, .act = leave_holding, .verify = bus_after, .leaves = true},
-    LISTENING("wait for messages", told_before, listen_anew, NULL, wait_in_vain, bus_after),
+    LISTENING("wait for messages", told_before, listen_anew, NULL, wait_without_messages,
+              bus_after),
     ACT("listen", crowded, listen_and_close, bus_after_crowd),
     LISTENING("hear a broadcast", listened_to, listen_anew, broadcast_begun, hear_broadcast,
               bus_after_broadcast),

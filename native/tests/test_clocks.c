@@ -85,6 +85,30 @@ static void a_wait_for_a_record_ends_in_time(void) {
     ipcheap_release(heap);
 }
 
+/* A listener without messages, writers without room, and a broadcast that is not released. */
+static void waits_on_a_bus_end_in_time(void) {
+    ipcheap_heap *heap = heap_of(IPCHEAP_SEM_FUTEX, 0);
+    ipcheap_bus_options options = {.given = IPCHEAP_BUS_CAPACITY, .capacity = 2};
+    ipcheap_key key;
+    ipcheap_channel bus;
+    ipcheap_endpoint *listener;
+    ipcheap_record message;
+    ipcheap_broadcast_report report;
+    EXPECT_EQ(ipcheap_key_int(&key, 1), 0);
+    EXPECT_EQ(ipcheap_add_bus(heap, &key, &options, &bus), 0);
+    EXPECT_EQ(ipcheap_listen(heap, &bus, NULL, &listener), 0);
+    int64_t start = now_ns();
+    EXPECT_EQ(ipcheap_receive(listener, &message, SECOND_NS / 8), IPCHEAP_TIMED_OUT);
+    for (int i = 0; i < 2; i++) EXPECT_EQ(ipcheap_try_post(heap, &bus, "", 0, NULL), 0);
+    EXPECT_EQ(ipcheap_post(heap, &bus, "", 0, SECOND_NS / 8, NULL), IPCHEAP_TIMED_OUT);
+    EXPECT_EQ(ipcheap_broadcast_bytes(heap, &bus, "", 0, SECOND_NS / 8, 0, &report),
+              IPCHEAP_TIMED_OUT);
+    EXPECT(now_ns() - start > SECOND_NS / 4);
+    EXPECT(now_ns() - start < 20 * SECOND_NS);
+    ipcheap_endpoint_release(listener);
+    ipcheap_release(heap);
+}
+
 #ifdef IPCHEAP_STEPS
 /* As on a system whose C library has no sem_clockwait(). */
 static bool lacks_clockwait(int number, const char *file, int line) {
@@ -103,6 +127,7 @@ int main(void) {
     a_wait_for_the_heap_lock_ends_in_time(IPCHEAP_SEM_SYSV, semaphore);
     semctl(semaphore, 0, IPC_RMID);
     a_wait_for_a_record_ends_in_time();
+    waits_on_a_bus_end_in_time();
 #ifdef IPCHEAP_STEPS
     ipcheap_fault_hook = lacks_clockwait;
     a_wait_for_the_heap_lock_ends_in_time(IPCHEAP_SEM_POSIX, 0);

@@ -109,6 +109,55 @@ static void slabs_come_and_go(void) {
     expect_nothing_left(&scene);
 }
 
+/* The same call again, if it would have had to sleep: then it has done nothing. */
+static int post_record(struct scene *scene, const ipcheap_channel *bus, ipcheap_record *record) {
+    ipcheap_allow_sleep(0);
+    int error = ipcheap_try_post_record(scene->heap, bus, record, NULL);
+    ipcheap_allow_sleep(1);
+    scene->refusals += error == IPCHEAP_WOULD_SLEEP;
+    return error == IPCHEAP_WOULD_SLEEP ? ipcheap_try_post_record(scene->heap, bus, record, NULL)
+                                        : error;
+}
+
+static int post_copy(struct scene *scene, const ipcheap_channel *bus, uint64_t nbytes) {
+    static const char bytes[EXTENT];
+    ipcheap_allow_sleep(0);
+    int error = ipcheap_try_post(scene->heap, bus, bytes, nbytes, NULL);
+    ipcheap_allow_sleep(1);
+    scene->refusals += error == IPCHEAP_WOULD_SLEEP;
+    return error == IPCHEAP_WOULD_SLEEP ? ipcheap_try_post(scene->heap, bus, bytes, nbytes, NULL)
+                                        : error;
+}
+
+/* Two listeners: the last one that frees an extent gives it back, without the lock or later. */
+static void messages_come_and_go(void) {
+    struct scene scene = new_scene();
+    ipcheap_key key;
+    ipcheap_channel bus;
+    ipcheap_endpoint *in[2];
+    static const ipcheap_bus_options plain;
+    EXPECT_EQ(ipcheap_key_int(&key, 1), 0);
+    EXPECT_EQ(ipcheap_add_bus(scene.heap, &key, &plain, &bus), 0);
+    for (int k = 0; k < 2; k++) EXPECT_EQ(ipcheap_listen(scene.heap, &bus, NULL, &in[k]), 0);
+    for (int round = 0; round < ROUNDS; round++) {
+        for (int i = 0; i < 2; i++) {
+            ipcheap_record record;
+            allocate(&scene, i ? 100 : EXTENT, &record);
+            EXPECT_EQ(post_record(&scene, &bus, &record), 0);
+            EXPECT_EQ(post_copy(&scene, &bus, i ? EXTENT : 100), 0);
+        }
+        for (int i = 0; i < 8; i++) {
+            ipcheap_allow_sleep(0);
+            EXPECT_EQ(ipcheap_try_receive(in[i / 2 % 2], &scene.records[0]), 0);
+            ipcheap_allow_sleep(1);
+            give_back(&scene, &scene.records[0]);
+        }
+    }
+    for (int k = 0; k < 2; k++) ipcheap_endpoint_release(in[k]);
+    EXPECT_EQ(ipcheap_remove_channel(scene.heap, &key, 0), 0);
+    expect_nothing_left(&scene);
+}
+
 #if IPCHEAP_STEPS
 
 /* What is not done without sleeping --------------------------------------------------------- */
@@ -288,6 +337,7 @@ int main(void) {
     memory_is_trimmed();
     another_thread_frees_extents();
     slabs_come_and_go();
+    messages_come_and_go();
     a_predecessor_is_recovered_later();
     return 0;
 }

@@ -517,8 +517,8 @@ static void *hear_until_closed(void *argument) {
     atomic_store(&scene->turn, 1);
     for (uint64_t n = 0;; n++) {
         ipcheap_record *place = &held[n % 4];
-        if (place->data) EXPECT_EQ(ipcheap_free(scene->heap, place), 0);
         if (ipcheap_endpoint_enter(in)) break;
+        if (place->data) EXPECT_EQ(ipcheap_free(scene->heap, place), 0);
         int error = ipcheap_receive(in, place, long_enough);
         if (error) EXPECT(error == IPCHEAP_ENDPOINT_CLOSED || error == IPCHEAP_HEAP_CLOSED);
         if (n == 10) atomic_store(&scene->turn, 2);

@@ -40,8 +40,8 @@ static int group_prepare(struct participant *me, struct bus *bus, uint32_t numbe
 }
 
 static bool is_active(const struct bus *bus, uint32_t number) {
-    /* Pairs with listener_free(). */
-    return get_acquire(&bus->root->active[number / 64]) >> (number & 63) & 1;
+    uint64_t bits = get_acquire(&bus->root->active[number / 64]); /* with listener_free() */
+    return bits >> (number & 63) & 1;
 }
 
 bool listener_step(struct bus *bus, struct listener_walk *walk) {

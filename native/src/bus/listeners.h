@@ -35,7 +35,7 @@ void listener_free(struct bus *bus, uint32_t number, enum side_state how);
 bool listener_holds_nothing(struct bus *bus, uint32_t number);
 /*
  * Returns whose a record is, as an OWN tag: also while a registration is ending, when the seat already says
- * how it ends. Whoever is killed then leaves the rest to the recovery of that participant.
+ * how it ends. The recovery of that participant does the rest if the one that was ending it is killed.
  */
 static inline uint64_t listener_holder(const struct bus_listener *l) {
     uint64_t holder = get_acquire(&l->seat.holder); /* pairs with listener_take() */

@@ -12,8 +12,7 @@ static bool wake_polled(struct bus *bus) {
     uint32_t used = listeners_used(bus);
     bool all = true;
     for (uint32_t i = 0; i * 64 < used; i++) {
-        /* Pairs with listener_before_waiting(). */
-        uint64_t bits = get_acquire(&bus->root->polled[i]);
+        uint64_t bits = get_acquire(&bus->root->polled[i]); /* with listener_before_waiting() */
         for (; bits; bits &= bits - 1) {
             struct bus_listener *l = listener_at(bus, i * 64 + (uint32_t)__builtin_ctzll(bits));
             if (l) all &= seat_rouse(bus->heap, &l->seat);

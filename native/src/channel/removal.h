@@ -14,7 +14,7 @@
 void channel_drop_if_done(struct participant *me, uint32_t index);
 /*
  * Tells all users of a removed channel that it is gone, and frees what is nobody's any more; may be
- * repeated, because whoever removes it may be killed. Under the lock.
+ * repeated, because the participant that removes it may be killed. Under the lock.
  */
 void channel_end(struct participant *me, uint32_t index);
 
