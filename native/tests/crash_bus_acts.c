@@ -265,6 +265,38 @@ static void forward_from_bus(struct world *w) {
     }
 }
 
+/* The listener has closed; what it held goes on, or to another handle of this process. */
+static void forward_after_closing(struct world *w) {
+    ipcheap_record messages[6];
+    for (uint64_t i = 0; i < 6; i++) EXPECT_EQ(CALL(ipcheap_try_receive(ear, &messages[i])), 0);
+    EXPECT_EQ(CALL(ipcheap_endpoint_close(ear)), 0);
+    for (int i = 0; i < 6; i += 2) {
+        posting(w, (uint64_t)(FROM_Y + i));
+        EXPECT_EQ(CALL(ipcheap_try_post_record(w->heap, &x.channel, &messages[i], NULL)), 0);
+        posted(w);
+        give_back(w, &messages[i + 1]);
+    }
+    ipcheap_endpoint_release(ear);
+}
+
+static ipcheap_heap *other_handle;
+
+static void listen_and_attach_again(struct world *w) {
+    listen_to_y(w);
+    other_handle = attach(w->fd);
+}
+
+static void adopt_messages(struct world *w) {
+    ipcheap_record messages[3];
+    for (uint64_t i = 0; i < 3; i++) {
+        EXPECT_EQ(CALL(ipcheap_try_receive(ear, &messages[i])), 0);
+        EXPECT_EQ(CALL(ipcheap_adopt(other_handle, w->heap, &messages[i])), 0);
+        expect_text(&messages[i], FROM_Y + i);
+    }
+    for (int i = 0; i < 3; i++) EXPECT_EQ(CALL(ipcheap_free(other_handle, &messages[i])), 0);
+    ipcheap_release(other_handle);
+}
+
 static void bus_and_ring(struct world *w) {
     two_buses(w);
     ipcheap_channel ring = add_channel(w, R, PLACES);
@@ -707,6 +739,10 @@ const struct scenario bus_scenarios[] = {
     LISTENING("post what came on an earlier bus", two_buses_backwards, listen_to_y, tell_y,
               forward_from_bus, bus_after),
     LISTENING("post what others hold", shared_buses, listen_to_y, tell_y, forward_from_bus,
+              bus_after),
+    LISTENING("post what a closed one held", two_buses, listen_to_y, tell_y, forward_after_closing,
+              bus_after),
+    LISTENING("adopt messages", two_buses, listen_and_attach_again, tell_y, adopt_messages,
               bus_after),
     LISTENING("send what came on a bus", bus_and_ring, listen_and_claim, tell_y, forward_to_ring,
               ring_after),
