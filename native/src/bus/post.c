@@ -254,7 +254,7 @@ static int post_once(struct poster *p, struct letter *letter) {
     if (UNLIKELY(!bus_find_end(bus, &q))) return channel_poison(bus->heap, bus->channel);
     if (UNLIKELY(!room_at(p, q))) return IPCHEAP_WOULD_BLOCK;
     shared64 *slot = bus_slot(bus, q);
-    uint64_t seen = get_acquire(slot); /* pairs with post_once() itself */
+    uint64_t seen = get_acquire(slot); /* pairs with post_once() */
     struct message *m = &letter->message;
     /* It was q's turn at a time when the floor was not beyond it: slot_laps_past() is right then. */
     if (UNLIKELY(get_acquire(&root->floor) > q)) return 0; /* pairs with floor_raise() */

@@ -182,7 +182,7 @@ int hold_reserve_slowly(struct participant *me) {
 
 int bus_sweep(struct participant *me, struct bus *bus) {
     struct bus_root *root = bus->root;
-    /* Pair with bus_sweep() itself, and with floor_raise(): listeners are looked at after that. */
+    /* Pair with bus_sweep() and with floor_raise(): listeners are looked at after that. */
     uint64_t from = get_acquire(&root->swept), to = get_acquire(&root->floor);
     if (from >= to) return 0;
     if (to - from > bus->mask + 1) from = to - bus->mask - 1;
