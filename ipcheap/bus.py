@@ -278,7 +278,7 @@ class Bus(Channel, BusCore, kind=lib.IPCHEAP_BUS):
                 lossy=bool(info.lossy),
                 lost=int(info.lost),
             )
-            for info in _each_listener(self._handle(), self._entry)
+            for info in _each_listener(self._handle(), self._entry, self._id)
             if not info.closed
         ]
 
@@ -474,11 +474,10 @@ class Bus(Channel, BusCore, kind=lib.IPCHEAP_BUS):
             code = self._broadcast_now(what, is_record)
             if isinstance(code, tuple):
                 return _all_released(*code)
-            if code > 0:  # its address: it has posted, and not all have released
-                handle = self._handle()
+            if code > 0:  # its address: it has posted, and the wait is over
                 broadcast = ffi.cast("ipcheap_broadcast *", code)
                 try:
-                    return self._await(handle, broadcast, _FOREVER)
+                    return self._await(self._handle(), broadcast, _FOREVER)
                 finally:
                     lib.py_broadcast_end(broadcast)
             if code != _WOULD_BLOCK:
@@ -613,14 +612,14 @@ def _report(handle: Handle, broadcast: CData) -> BroadcastReport:
     )
 
 
-def _each_listener(handle: Handle, entry: CData) -> list[CData]:
+def _each_listener(handle: Handle, entry: CData, channel: ChannelId | None = None) -> list[CData]:
     cursor = ffi.new("uint32_t *")
     found: list[CData] = []
     while True:
         info = ffi.new("ipcheap_listener_info *")
         code = lib.py_next_listener(handle.pointer, entry, cursor, info)
         if code < 0:
-            handle.check(code)
+            raise error(code, handle, channel)
         if code != 1:
             return found
         found.append(info)

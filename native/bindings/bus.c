@@ -4,8 +4,8 @@
 
 #include "endpoint.h"
 
-/* How long a broadcast waits before Python does the waiting: it runs signal handlers between. */
-#define FIRST_LOOK (INT64_C(500) * 1000 * 1000)
+/* How long a broadcast waits at a time: signal handlers run in between. */
+#define LONGEST_LOOK (INT64_C(500) * 1000 * 1000)
 
 typedef struct py_bus {
     PyObject_HEAD
@@ -223,14 +223,28 @@ static PyObject *bus_try_broadcast(PyObject *self, PyObject *arguments) {
         return NULL;
     ipcheap_broadcast *broadcast = PyLong_AsVoidPtr(address);
     if (PyErr_Occurred()) return NULL;
-    return PyLong_FromLong(
-        try_broadcast((py_bus *)self, broadcast, object, is_record, timeout_ns));
+    return PyLong_FromLong(try_broadcast((py_bus *)self, broadcast, object, is_record, timeout_ns));
+}
+
+/*
+ * Waits until all have released what was posted: 0, or -1 with the exception of a signal handler. If an
+ * error ends the wait, Python's next wait for the same finds it.
+ */
+static int await_all(ipcheap_broadcast *broadcast) {
+    int error;
+    do {
+        PyThreadState *state = PyEval_SaveThread();
+        error = ipcheap_await_releases(broadcast, LONGEST_LOOK);
+        PyEval_RestoreThread(state);
+        if (PyErr_CheckSignals() != 0) return -1;
+    } while (error == IPCHEAP_TIMED_OUT || error == IPCHEAP_INTERRUPTED);
+    return 0;
 }
 
 /*
  * _broadcast_now(object, is_record): the short way of a broadcast without a timeout. Returns its position
- * and to how many it was owed if all of these have released it within a moment; otherwise the address of
- * the broadcast, which has posted, or the error of one that has not.
+ * and to how many it was owed if all of these have released it; otherwise the address of the broadcast,
+ * which has posted and need not wait, or the error of one that has not posted.
  */
 static PyObject *bus_broadcast_now(PyObject *object, PyObject *arguments) {
     py_bus *self = (py_bus *)object;
@@ -247,11 +261,12 @@ static PyObject *bus_broadcast_now(PyObject *object, PyObject *arguments) {
         ipcheap_broadcast_end(broadcast);
         return PyLong_FromLong(error);
     }
-    PyThreadState *state = PyEval_SaveThread();
-    error = ipcheap_await_releases(broadcast, FIRST_LOOK);
-    PyEval_RestoreThread(state);
+    if (await_all(broadcast) != 0) {
+        ipcheap_broadcast_end(broadcast);
+        return NULL;
+    }
     ipcheap_broadcast_describe(broadcast, &report);
-    if (error || report.released != report.listeners) return PyLong_FromVoidPtr(broadcast);
+    if (report.released != report.listeners) return PyLong_FromVoidPtr(broadcast);
     ipcheap_broadcast_end(broadcast);
     return Py_BuildValue("(KK)", (unsigned long long)report.position,
                          (unsigned long long)report.listeners);
