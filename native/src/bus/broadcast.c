@@ -376,6 +376,7 @@ static int sleep_for_turn(struct poster *p, int64_t deadline, int64_t *nap,
 int ipcheap_wait_turn(ipcheap_broadcast *b, int64_t timeout_ns) {
     struct poster p = b->poster;
     int64_t deadline = os_deadline(timeout_ns), nap = FIRST_NAP;
+    if (p.bus.heap->closed) return IPCHEAP_HEAP_CLOSED;
     int error = participant_current(p.bus.heap, &p.me); /* it may be another thread that waits */
     while (!error) {
         int room = bus_check_room(&p);
@@ -459,6 +460,7 @@ static bool any_owes(struct ipcheap_broadcast *b) {
 int ipcheap_await_releases(ipcheap_broadcast *b, int64_t timeout_ns) {
     struct poster p = b->poster;
     int64_t deadline = os_deadline(timeout_ns);
+    if (p.bus.heap->closed) return IPCHEAP_HEAP_CLOSED;
     /* It may be another thread that waits. */
     int error = participant_current(p.bus.heap, &p.me);
     for (size_t i = 0; i < b->count && !error; i++)
