@@ -5,6 +5,7 @@ from __future__ import annotations
 from ._core import ffi, lib
 from ._failures import error
 from ._receiver import Receiver
+from .errors import ChannelClosed
 from .message import Message  # noqa: TC001  # the core makes instances of it
 
 TYPE_CHECKING = False
@@ -96,6 +97,6 @@ class Listener(Receiver):
             lost = error(code, self._handle, self._channel, doing=doing)
             lost.count = count  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
             return lost
-        if code == lib.IPCHEAP_ENDPOINT_CLOSED and not self.closed:  # the bus was removed
-            code = lib.IPCHEAP_CHANNEL_CLOSED
+        if code == lib.IPCHEAP_ENDPOINT_CLOSED and not self.closed:
+            return ChannelClosed(f"channel {self._channel!r} of {self._handle}: it was removed")
         return super()._error(code, doing, asked)
