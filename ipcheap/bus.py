@@ -426,7 +426,7 @@ class Bus(Channel, BusCore, kind=lib.IPCHEAP_BUS):
                     f"{what!r} cannot be posted in another heap, {self._handle()}: post its bytes"
                 )
             if code not in (lib.PY_NOT_BYTES, lib.PY_OBJECTS):
-                return self._error(code)
+                return error(code, self._handle(), self._id)
         if code == lib.PY_NOT_A_RECORD:
             return TypeError(f"this call posts a Record, not {type(what).__name__}")
         refused = no_bytes(code, what, "post")
