@@ -43,16 +43,17 @@ int ipcheap_bus_describe(ipcheap_heap *heap, const ipcheap_channel *handle,
 
 static void listener_fill(struct bus *bus, uint32_t number, struct bus_listener *l,
                           ipcheap_listener_info *info) {
-    uint64_t holder = get_acquire(&l->seat.holder);              /* pairs with listener_take() */
-    uint64_t position = greatest(get_acquire(&l->side.position), /* with move_past() */
-                                 get(&bus->root->floor));
-    uint64_t end = bus_end(bus);
+    uint64_t holder = get_acquire(&l->seat.holder);   /* pairs with listener_take() */
+    uint64_t cursor = get_acquire(&l->side.position); /* pairs with move_past() and skip_lost() */
+    uint64_t floor = get(&bus->root->floor), joined = get(&l->side.bus.joined);
+    uint64_t end = bus_end(bus), position = greatest(cursor, floor),
+             from = greatest(cursor, joined);
     bool closed = get(&l->flags) & LISTENER_CLOSED;
     struct held_walk walk = held_walk_of(l);
     *info = (ipcheap_listener_info){
-        .joined = get(&l->side.bus.joined),
+        .joined = joined,
         .pending = !closed && end > position ? end - position : 0,
-        .lost = get(&l->side.bus.lost),
+        .lost = get(&l->side.bus.lost) + (floor > from ? floor - from : 0), /* not noticed yet */
         .lossy = listener_is_lossy(bus, l),
         .closed = closed,
         .state = get(&l->seat.parked),

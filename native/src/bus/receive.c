@@ -20,12 +20,17 @@ bool listener_can_go_on(const ipcheap_endpoint *endpoint) {
            get(&e->bus.root->floor) > e->position || e->lost_news;
 }
 
+/* The first of what it has lost if writers have gone on without it, up to `to`. */
+static uint64_t first_lost(const struct listener *e, uint64_t to) {
+    /* What was there before it was registered is a history, of which it gets what there is. */
+    uint64_t joined = e->received ? 0 : get(&e->shared->side.bus.joined);
+    return greatest(e->position, least(joined, to));
+}
+
 /* Goes on where the floor is: writers have gone on without it. Returns how many messages are lost. */
 static uint64_t skip_lost(struct listener *e, uint64_t to) {
     struct side *side = own_side(&e->base);
-    uint64_t from = e->position;
-    /* What was there before it was registered is a history, of which it gets what there is. */
-    if (!e->received) from = greatest(from, least(get(&side->bus.joined), to));
+    uint64_t from = first_lost(e, to);
     if (to > from) {
         e->lost += to - from;
         /* In one piece for loss_read(), and before the position. */
@@ -348,6 +353,12 @@ static int64_t pending(ipcheap_endpoint *endpoint) {
     return (int64_t)count_pending(e);
 }
 
+/* What it has lost in all, also what the next receive is going to notice. */
+static uint64_t count_lost(const struct listener *e) {
+    uint64_t to = get(&e->bus.root->floor), from = first_lost(e, to);
+    return e->lost + (to > from && !endpoint_is_over(&e->base) ? to - from : 0);
+}
+
 int ipcheap_listener_describe(ipcheap_endpoint *endpoint, ipcheap_listener_statistics *statistics) {
     struct listener *e = listener_of(endpoint);
     if (endpoint->role >> 1 != IPCHEAP_BUS) return IPCHEAP_BAD_VALUE;
@@ -360,7 +371,7 @@ int ipcheap_listener_describe(ipcheap_endpoint *endpoint, ipcheap_listener_stati
     while (held_step(&e->bus, e->number, e->shared, &walk)) held += hold_uses(walk.hold);
     *statistics = (ipcheap_listener_statistics){
         .received = e->received,
-        .lost = e->lost,
+        .lost = count_lost(e),
         .held = held,
         .pending = (uint64_t)pending(endpoint),
         .parks = get(&e->shared->side.parks),
