@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from _thread import get_ident
+
 from ._core import ffi, lib
 from ._failures import error
 from ._receiver import Receiver
@@ -97,6 +99,7 @@ class Listener(Receiver):
             lost = error(code, self._handle, self._channel, doing=doing)
             lost.count = count  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
             return lost
-        if code == lib.IPCHEAP_ENDPOINT_CLOSED and not self.closed:
+        ended = self._thread != get_ident()  # and has closed what it had
+        if code == lib.IPCHEAP_ENDPOINT_CLOSED and not self.closed and not ended:
             return ChannelClosed(f"channel {self._channel!r} of {self._handle}: it was removed")
         return super()._error(code, doing, asked)
