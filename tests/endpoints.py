@@ -1,12 +1,13 @@
 """Every kind of endpoint, described alike for test_endpoints.py, and what other processes do.
 
-A new kind is one entry in `ROLES` for each of its endpoints.
+A new kind is one entry in `ROLES` for each of its endpoints. `SIDES` has also what stands in for
+another side that has no endpoint.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import peers
 
@@ -33,7 +34,10 @@ class Role:
     side: str = ""  # as errors call it; "" for the name
     shared: bool = False  # whether any number of them may be claimed
     waits: bool = True  # whether calls may have to wait for the other side
-    size: str = "capacity"  # the attribute of channel and endpoint that is 2
+    size: str = "capacity"  # the attribute of the channel that is 2
+    sized: bool = True  # whether the endpoint has it, too
+    has_peer: bool = True  # whether the other side is claimed
+    removed: type[ipcheap.Error] = ipcheap.EndpointClosed  # what its calls raise after removal
 
     @property
     def text(self) -> str:
@@ -48,7 +52,7 @@ class Role:
     @property
     def counted(self) -> dict[str, int]:
         """What its statistics say at any time."""
-        return {"capacity": 2} if self.size == "capacity" else {}
+        return {"capacity": 2} if self.size == "capacity" and self.sized else {}
 
     def stall(self, endpoint: Any) -> None:
         """Act until the next call would have to wait."""
@@ -56,7 +60,7 @@ class Role:
             pass
 
 
-def _attempt_record(consumer: ipcheap.Consumer) -> bool:
+def _attempt_record(consumer: ipcheap.Consumer | ipcheap.Listener) -> bool:
     record = consumer.try_recv_record()
     if record is not None:
         record.free()
@@ -85,6 +89,27 @@ def _add_stream(heap: ipcheap.Heap, id: Any) -> ipcheap.Stream:
 
 def _add_store(heap: ipcheap.Heap, id: Any) -> ipcheap.Store:
     return heap.add_store(id, depth=2)
+
+
+def _add_bus(heap: ipcheap.Heap, id: Any) -> ipcheap.Bus:
+    return heap.add_bus(id, 2, history=2)
+
+
+class Poster:
+    """What posts on a bus: nothing that is claimed."""
+
+    def __init__(self, bus: ipcheap.Bus) -> None:
+        self.post = bus.post
+        self.apost = bus.apost
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Do nothing."""
 
 
 async def _put_in_a_coroutine(writer: ipcheap.StoreWriter) -> int:
@@ -162,6 +187,34 @@ ROLES = {
             shared=True,
             size="depth",
         ),
+        Role(
+            name="listener",
+            other="poster",
+            add=_add_bus,
+            of_heap=lambda heap, id, timeout=0.0: heap.bus(id, timeout).listen(),
+            of_channel=lambda bus, _=0.0: bus.listen(history=1),
+            act=lambda listener, timeout: listener.recv(timeout),
+            attempt=_attempt_record,
+            coroutine=lambda listener: listener.arecv(),
+            shared=True,
+            sized=False,
+            has_peer=False,
+            removed=ipcheap.ChannelClosed,
+        ),
+    )
+}
+
+SIDES = ROLES | {
+    "poster": Role(
+        name="poster",
+        other="listener",
+        add=_add_bus,
+        of_heap=lambda heap, id, timeout=0.0: Poster(heap.bus(id, timeout)),
+        of_channel=lambda bus, _=0.0: Poster(bus),
+        act=lambda poster, timeout: poster.post(b"x", timeout),
+        attempt=lambda poster: poster.post(b"x", 0) >= 0,
+        coroutine=lambda poster: poster.apost(b"x"),
+        waits=False,
     )
 }
 
@@ -171,7 +224,7 @@ ROLES = {
 
 def hold(heap: ipcheap.Heap, name: str) -> None:
     """Claim an endpoint of channel "c"; act and close it when asked to."""
-    role = ROLES[name]
+    role = SIDES[name]
     with heap, role.of_heap(heap, "c", peers.PATIENCE) as endpoint:
         peers.say("claimed")
         while True:

@@ -205,12 +205,11 @@ def test_who_comes_later_is_not_owed_the_history(heap: ipcheap.Heap) -> None:
 
         def later() -> None:
             assert early.hear() == b"x"
-            with bus.listen(history=2) as listener:
-                with listener.recv_record(0) as message:
-                    late.append(bytes(message))
-                    do(early, "free")
-                    time.sleep(SHORT)
-                    late.append(bytes(message))
+            with bus.listen(history=2) as listener, listener.recv_record(0) as message:
+                late.append(bytes(message))
+                do(early, "free")
+                time.sleep(SHORT)
+                late.append(bytes(message))
 
         with threads.run(later):
             report = bus.broadcast(b"x", peers.PATIENCE)

@@ -54,10 +54,13 @@ def fill(bus: ipcheap.Bus, first: int = 0) -> int:
 
 def pass_all(bus: ipcheap.Bus, number: int) -> None:
     """Post a number for which those in the way have to be passed."""
-    with pytest.raises(TimeoutError):
-        bus.post(b"%d" % number, timeout=0)
-    time.sleep(1.2 * PATIENCE)
-    bus.post(b"%d" % number, timeout=0)
+    end = time.monotonic() + peers.PATIENCE
+    while time.monotonic() < end:
+        with contextlib.suppress(TimeoutError):
+            bus.post(b"%d" % number, timeout=0)
+            return
+        time.sleep(PATIENCE / 5)
+    raise AssertionError("nobody was passed")
 
 
 # Reliable ----------------------------------------------------------------------------------
@@ -371,30 +374,31 @@ def test_a_loss_in_the_middle_of_a_batch_is_told_after_what_came_before(
         assert listener.recv_many() == numbered(3, 4, 5, 6)
 
 
-def test_patience_counts_across_writers_and_calls(impatient: ipcheap.Bus) -> None:
-    with impatient.listen() as listener:
-        fill(impatient)
+def test_patience_counts_across_writers_and_calls(heap: ipcheap.Heap) -> None:
+    bus = heap.add_bus("half a second", 4, patience=0.5)
+    with bus.listen() as listener:
+        bus.post_many(numbered(0, 1, 2, 3))
         began = time.monotonic()
         attempts = 0
         while True:
             attempts += 1
             with contextlib.suppress(TimeoutError):  # each from another participant
-                threads.call(lambda: impatient.post(b"4", timeout=0))
+                threads.call(lambda: bus.post(b"4", timeout=0))
                 break
             time.sleep(0.002)
-        assert attempts > 2
-        assert PATIENCE * 0.9 <= time.monotonic() - began < PATIENCE + 1
+        assert attempts > 1
+        assert 0.49 <= time.monotonic() - began < 5
         with pytest.raises(ipcheap.MessagesLost):
             listener.recv()
 
 
 def test_patience_begins_anew_when_something_is_received(heap: ipcheap.Heap) -> None:
-    bus = heap.add_bus("half a second", 4, patience=0.5)
+    bus = heap.add_bus("two seconds", 4, patience=2)
     with bus.listen() as listener:
         number = fill(bus)
-        for _ in range(4):
+        for _ in range(5):
             with pytest.raises(TimeoutError):
-                bus.post(b"x", timeout=0.2)
+                bus.post(b"x", timeout=0.45)
             listener.recv(0)
             number = fill(bus, number)
         assert listener.lost == 0
@@ -415,7 +419,7 @@ def test_a_post_that_waits_longer_than_patience_passes_the_listener(
 ) -> None:
     with peers.run(bus_workers.obey, impatient) as peer:
         assert peer.hear() == "ready"
-        fill(impatient)
+        impatient.post_many(numbered(0, 1, 2, 3))
         began = time.monotonic()
         assert impatient.post(b"in time", timeout) == 4
         assert PATIENCE * 0.9 <= time.monotonic() - began < PATIENCE + 1

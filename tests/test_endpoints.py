@@ -17,7 +17,7 @@ import endpoints
 import peers
 import pytest
 import threads
-from endpoints import ROLES, Role
+from endpoints import ROLES, SIDES, Role
 
 import ipcheap
 
@@ -39,6 +39,8 @@ shared = some(lambda role: role.shared)
 waiting = some(lambda role: role.waits)
 never_waiting = some(lambda role: not role.waits)
 sending = some(lambda role: role.send_many)
+with_a_peer = some(lambda role: role.has_peer)
+waiting_for_a_peer = some(lambda role: role.waits and role.has_peer)
 
 
 @pytest.fixture(params=ROLES.values(), ids=lambda role: role.name)
@@ -62,19 +64,21 @@ def mine(heap: ipcheap.Heap, role: Role) -> Iterator[Any]:
 
 
 def other(heap: ipcheap.Heap, role: Role) -> Any:
-    return ROLES[role.other].of_heap(heap, "c")
+    return SIDES[role.other].of_heap(heap, "c")
 
 
 def calls(role: Role, endpoint: Any) -> dict[str, Callable[[], Any]]:
     """Return calls that only the thread may make that claimed the endpoint."""
-    return {
+    found = {
         "act": lambda: role.act(endpoint, 0),
         "attempt": lambda: role.attempt(endpoint),
         "fileno": endpoint.fileno,
-        "wait_peer": lambda: endpoint.wait_peer(0),
         "wait": lambda: ipcheap.wait([endpoint], 0),
         "coroutine": lambda: asyncio.run(role.coroutine(endpoint)),
     }
+    if role.has_peer:
+        found["wait_peer"] = lambda: endpoint.wait_peer(0)
+    return found
 
 
 def errors(role: Role, endpoint: Any) -> dict[str, str]:
@@ -90,8 +94,9 @@ def errors(role: Role, endpoint: Any) -> dict[str, str]:
     return found
 
 
-def all_raise(error: str) -> dict[str, str]:
-    return dict.fromkeys(("act", "attempt", "fileno", "wait_peer", "wait", "coroutine"), error)
+def all_raise(role: Role, error: str) -> dict[str, str]:
+    names = ["act", "attempt", "fileno", "wait", "coroutine", *["wait_peer"] * role.has_peer]
+    return dict.fromkeys(names, error)
 
 
 # Claims -------------------------------------------------------------------------------------
@@ -121,7 +126,7 @@ def test_a_side_may_have_any_number_of_holders(heap: ipcheap.Heap, role: Role, m
     with role.of_heap(heap, "c") as another, peers.run(endpoints.hold, heap, role.name) as peer:
         assert peer.hear() == "claimed"
         with other(heap, role) as sender:
-            ROLES[role.other].act(sender, 0)
+            SIDES[role.other].act(sender, 0)
             peer.tell("act")
             assert peer.hear() == "done"
             role.act(another, peers.PATIENCE)
@@ -176,7 +181,7 @@ def test_its_channel_pickles_and_the_endpoint_does_not(
         pickle.dumps(mine)
     if not role.sends:
         with other(heap, role) as sender:
-            ROLES[role.other].act(sender, 0)
+            SIDES[role.other].act(sender, 0)
     mine.close()
     assert getattr(channel, role.size) == 2
     assert peers.call(endpoints.use_channel, channel, role.name) == ("c", 2)
@@ -194,7 +199,7 @@ def test_close_is_idempotent_and_final(role: Role, mine: Any) -> None:
     mine.close()
     assert mine.closed
     assert "closed" in repr(mine)
-    assert errors(role, mine) == all_raise("EndpointClosed")
+    assert errors(role, mine) == all_raise(role, "EndpointClosed")
     with pytest.raises(ValueError, match="closed"):
         role.act(mine, 0)
     expect_counted(role, mine.statistics())
@@ -207,7 +212,7 @@ def test_a_closed_heap_has_closed_it(heap: ipcheap.Heap, heap_name: str, role: R
         mine = role.of_heap(attached, "c")
         attached.close()
         assert mine.closed
-        assert errors(role, mine) == all_raise("HeapClosed")
+        assert errors(role, mine) == all_raise(role, "HeapClosed")
         mine.close()
     expect_the_end(heap, role)
 
@@ -221,12 +226,13 @@ def stalled_act(role: Role, endpoint: Any) -> None:
 def expect_the_end(heap: ipcheap.Heap, role: Role) -> None:
     """Expect that the other side finds this one closed, as soon as it would have to wait for it."""
     with other(heap, role) as peer:
-        if ROLES[role.other].waits:
+        if SIDES[role.other].waits:
             with pytest.raises(ipcheap.ChannelClosed):
-                stalled_act(ROLES[role.other], peer)
+                stalled_act(SIDES[role.other], peer)
         if role.shared:
-            store: Any = heap.channel("c")
-            peers.until(lambda: store.readers() == [])
+            channel: Any = heap.channel("c")
+            there = channel.listeners if role.name == "listener" else channel.readers
+            peers.until(lambda: there() == [])
 
 
 def expect_counted(role: Role, statistics: Any) -> None:
@@ -259,7 +265,7 @@ def test_a_normal_end_of_the_process_closes_it(heap: ipcheap.Heap, role: Role) -
 
 
 def test_only_the_thread_that_claimed_it_may_use_it(role: Role, mine: Any) -> None:
-    assert threads.call(lambda: errors(role, mine)) == all_raise("WrongThread")
+    assert threads.call(lambda: errors(role, mine)) == all_raise(role, "WrongThread")
     with pytest.raises(ipcheap.WrongThread, match="MainThread"):
         threads.call(lambda: role.act(mine, 0))
     with pytest.raises(RuntimeError):
@@ -269,7 +275,7 @@ def test_only_the_thread_that_claimed_it_may_use_it(role: Role, mine: Any) -> No
 
 
 def test_a_forked_child_may_not_use_it(heap: ipcheap.Heap, role: Role, mine: Any) -> None:
-    expected = all_raise("WrongProcess")
+    expected = all_raise(role, "WrongProcess")
     child = os.fork()
     if child == 0:
         code = 1
@@ -286,13 +292,14 @@ def test_a_forked_child_may_not_use_it(heap: ipcheap.Heap, role: Role, mine: Any
     with other(heap, role) as peer:  # and nothing was closed here
         with contextlib.suppress(TimeoutError):
             role.act(mine, 0)
-        ROLES[role.other].attempt(peer)
+        SIDES[role.other].attempt(peer)
         assert not mine.closed
 
 
 # The other side -------------------------------------------------------------------------------
 
 
+@with_a_peer
 def test_wait_peer_waits_for_a_living_other_side(heap: ipcheap.Heap, role: Role, mine: Any) -> None:
     began = time.monotonic()
     with pytest.raises(TimeoutError, match="other side"):
@@ -307,7 +314,7 @@ def test_wait_peer_waits_for_a_living_other_side(heap: ipcheap.Heap, role: Role,
         mine.wait_peer(timeout=SHORT)
 
 
-@waiting
+@waiting_for_a_peer
 @pytest.mark.parametrize("kill", [False, True], ids=["closed", "died"])
 def test_the_end_of_the_other_side_ends_a_wait(
     heap: ipcheap.Heap, role: Role, mine: Any, kill: bool
@@ -317,7 +324,7 @@ def test_the_end_of_the_other_side_ends_a_wait(
         role.stall(mine)
         threading.Timer(0.2, peer.kill if kill else lambda: peer.tell("close")).start()
         error = ipcheap.PeerDied if kill else ipcheap.ChannelClosed
-        with pytest.raises(error, match=f"'c'.*{ROLES[role.other].text}"):
+        with pytest.raises(error, match=f"'c'.*{SIDES[role.other].text}"):
             role.act(mine, peers.PATIENCE)
         with pytest.raises(error):
             role.attempt(mine)
@@ -353,11 +360,11 @@ def test_a_channel_in_use_is_removed_with_force_only(
         threading.Timer(0.1, lambda: heap.remove_channel("c", force=True)).start()
     else:
         heap.remove_channel("c", force=True)
-    with pytest.raises(ipcheap.EndpointClosed, match="'c'"):
+    with pytest.raises(role.removed, match="'c'"):
         role.act(mine, peers.PATIENCE)
     # Pollers and wait() find it ready, so that its user learns of the end.
     ready = {"fileno": "nothing", "wait": "nothing"}
-    assert errors(role, mine) == all_raise("EndpointClosed") | ready
+    assert errors(role, mine) == all_raise(role, role.removed.__name__) | ready
     assert ipcheap.wait([mine], 0) == [mine]
     assert select.select([mine], [], [], 0)[0] == [mine]
     mine.close()
@@ -408,14 +415,14 @@ def test_the_descriptor_says_whether_there_is_something_to_do(
             began = time.monotonic()
             assert ipcheap.wait([mine], SHORT) == []
             assert time.monotonic() - began >= SHORT
-            ROLES[role.other].act(peer, 0)
+            SIDES[role.other].act(peer, 0)
             assert readable()
             assert readable()  # level-triggered
             assert ipcheap.wait([mine, mine], peers.PATIENCE) == [mine, mine]
             role.act(mine, 0)
         role.stall(mine)
         peer.close()
-        assert readable()
+        assert readable() == role.has_peer
 
 
 @never_waiting
@@ -484,7 +491,9 @@ def test_an_exception_of_a_signal_handler_ends_a_wait_and_changes_nothing(
         threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGUSR1]).start()
         wait()
 
-    waits: list[Callable[[], Any]] = [lambda: mine.wait_peer(peers.PATIENCE)]
+    waits: list[Callable[[], Any]] = []
+    if role.has_peer:
+        waits.append(lambda: mine.wait_peer(peers.PATIENCE))
     if role.waits:
         role.stall(mine)
         waits.append(lambda: role.act(mine, peers.PATIENCE))
@@ -499,7 +508,7 @@ def test_an_exception_of_a_signal_handler_ends_a_wait_and_changes_nothing(
     with other(heap, role) as peer:
         if role.waits:
             assert not role.attempt(mine)
-            ROLES[role.other].act(peer, 0)
+            SIDES[role.other].act(peer, 0)
         role.act(mine, 0)
 
 
@@ -517,7 +526,7 @@ def test_what_is_cancelled_has_done_nothing(heap: ipcheap.Heap, role: Role, mine
                 await task
         task = asyncio.create_task(role.coroutine(mine))
         await asyncio.sleep(0.01)
-        ROLES[role.other].act(peer, 0)
+        SIDES[role.other].act(peer, 0)
         await asyncio.wait_for(task, peers.PATIENCE)
 
     role.stall(mine)
@@ -528,14 +537,16 @@ def test_what_is_cancelled_has_done_nothing(heap: ipcheap.Heap, role: Role, mine
 
 def test_closing_the_heap_ends_every_wait(heap: ipcheap.Heap, role: Role) -> None:
     def waits(mine: Any) -> list[Callable[[], Any]]:
-        return [
-            lambda: mine.wait_peer(peers.PATIENCE),
-            lambda: role.act(mine, peers.PATIENCE),
-            lambda: ipcheap.wait([mine], peers.PATIENCE),
-            lambda: asyncio.run(role.coroutine(mine)),
-        ]
+        found: list[Callable[[], Any]] = []
+        if role.has_peer:
+            found.append(lambda: mine.wait_peer(peers.PATIENCE))
+        if role.waits:
+            found.append(lambda: role.act(mine, peers.PATIENCE))
+            found.append(lambda: ipcheap.wait([mine], peers.PATIENCE))
+            found.append(lambda: asyncio.run(role.coroutine(mine)))
+        return found
 
-    for which in range(4 if role.waits else 1):
+    for which in range(3 * role.waits + role.has_peer):
         attached = ipcheap.Heap.attach(heap.name or "")
         with role.of_heap(attached, "c") as mine:
             if role.waits:
@@ -576,9 +587,9 @@ def test_a_task_that_never_has_to_wait_lets_others_run(
         for _ in range(300):
             if role.sends:
                 await role.coroutine(mine)
-                ROLES[role.other].act(peer, 0)
+                SIDES[role.other].act(peer, 0)
             else:
-                ROLES[role.other].act(peer, 0)
+                SIDES[role.other].act(peer, 0)
                 await role.coroutine(mine)
         ticker.cancel()
 
@@ -596,7 +607,8 @@ def test_statistics_are_frozen_and_count(heap: ipcheap.Heap, role: Role, mine: A
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(statistics, dataclasses.fields(statistics)[0].name, 1)
     assert pickle.loads(pickle.dumps(statistics)) == statistics
-    assert getattr(mine, role.size) == 2
+    if role.sized:
+        assert getattr(mine, role.size) == 2
     expect_counted(role, statistics)
     if not role.waits:
         role.act(mine, 0)
