@@ -14,7 +14,7 @@ from .record import Record, array_of, object_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
-    from typing import Any, NoReturn, Self, TypeVar
+    from typing import Any, ClassVar, NoReturn, Self, TypeVar
 
     import numpy.typing
 
@@ -95,6 +95,8 @@ class _Records:
 
 class Receiver(Endpoint, ConsumerCore):
     """An endpoint that receives records."""
+
+    _sends_objects: ClassVar[str] = "send_object"  # the method of the other side
 
     def __init__(self, handle: Handle, channel: ChannelId, pointer: CData) -> None:
         super().__init__(handle, channel, pointer)
@@ -248,6 +250,6 @@ class Receiver(Endpoint, ConsumerCore):
             return RecordError(
                 f"the next record of channel {self._channel!r} of {self._handle} is of another "
                 "kind: recv_array() takes records of allocate_array() and loan(), recv_object() "
-                "those of send_object(), recv_record() any"
+                f"those of {self._sends_objects}(), recv_record() any"
             )
         return super()._error(code, doing, asked)

@@ -37,6 +37,7 @@ class Listener(Receiver):
 
     _side: ClassVar[str] = "listener"
     _stalled: ClassVar[str] = "nothing was posted"
+    _sends_objects: ClassVar[str] = "post_object"
 
     if TYPE_CHECKING:  # what it receives are messages
 
