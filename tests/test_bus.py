@@ -526,7 +526,7 @@ def test_a_message_to_which_nobody_listens_is_freed_immediately(
     assert bus.statistics().posted == 1000
 
 
-# Who listens ---------------------------------------------------------------------------------
+# Listeners ---------------------------------------------------------------------------------
 
 
 def test_listeners_are_listed(bus: ipcheap.Bus) -> None:

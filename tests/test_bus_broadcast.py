@@ -180,7 +180,7 @@ def test_listeners_of_the_calling_thread_are_not_waited_for(bus: ipcheap.Bus) ->
         assert sorted(each.pid for each in report.slow) == sorted([os.getpid()] * 2 + [peer.pid])
 
 
-def test_who_comes_later_is_not_waited_for(bus: ipcheap.Bus) -> None:
+def test_a_listener_that_comes_later_is_not_waited_for(bus: ipcheap.Bus) -> None:
     with listening(bus) as (early,):
         early.tell("hold")
         with threads.run(lambda: [early.hear(), later(), do(early, "free")]):
@@ -197,7 +197,7 @@ def test_who_comes_later_is_not_waited_for(bus: ipcheap.Bus) -> None:
         assert came == [0]
 
 
-def test_who_comes_later_is_not_owed_the_history(heap: ipcheap.Heap) -> None:
+def test_a_listener_that_comes_later_is_not_owed_the_history(heap: ipcheap.Heap) -> None:
     bus = heap.add_bus("kept", 4, history=2)
     with listening(bus) as (early,):
         early.tell("hold")
@@ -538,7 +538,7 @@ def test_drain_does_not_wait_for_this_threads_own(bus: ipcheap.Bus) -> None:
         assert mine.recv(0) == b"0"
 
 
-# Who is passed -----------------------------------------------------------------------------
+# Passed -----------------------------------------------------------------------------
 
 
 def test_a_listener_that_is_passed_before_it_received_is_slow(heap: ipcheap.Heap) -> None:

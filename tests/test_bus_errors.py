@@ -132,7 +132,7 @@ CALLS: dict[str, tuple[Callable[[Any], object], type[Exception], str]] = {
             "name: post its bytes"
         ),
     ),
-    # Who is in the way
+    # What is in the way
     "no room": (
         lambda s: s.fill() or s.bus.post(b"x", timeout=0),
         TimeoutError,

@@ -334,7 +334,7 @@ def test_what_a_dead_holder_held_comes_back(heap: ipcheap.Heap, bus: ipcheap.Bus
         assert heap.statistics().in_use == 0
 
 
-def test_the_memory_of_messages_comes_back_whoever_frees_last(
+def test_the_memory_of_messages_comes_back_with_the_last_of_its_holders(
     heap: ipcheap.Heap, bus: ipcheap.Bus
 ) -> None:
     for size in (64, 4000, 33_000, 2_000_000):

@@ -139,8 +139,11 @@ def test_a_writer_that_is_killed_at_any_time_does_not_lock_the_bus(bus: ipcheap.
 
 # An interrupted write gives up in the middle; the listeners wait for its other half.
 def test_an_interrupted_broadcast_leaves_the_bus_as_it_should_be(bus: ipcheap.Bus) -> None:
+    armed = False
+
     def handle(*_: object) -> None:
-        raise InterruptedError
+        if armed:
+            raise InterruptedError
 
     before = signal.signal(signal.SIGUSR1, handle)
     try:
@@ -149,8 +152,10 @@ def test_an_interrupted_broadcast_leaves_the_bus_as_it_should_be(bus: ipcheap.Bu
                 timer = threading.Timer(turn * 0.0005, os.kill, [os.getpid(), signal.SIGUSR1])
                 timer.start()
                 with contextlib.suppress(InterruptedError):
-                    while True:
+                    armed = True
+                    while timer.is_alive():
                         bus.broadcast(b"x")
+                armed = False
                 timer.join()
             report = bus.broadcast(b"last", peers.PATIENCE)
             assert (report.listeners, report.released) == (2, 2)

@@ -329,7 +329,7 @@ RECEIVES: dict[str, Callable[[ipcheap.Listener], object]] = {
 
 
 @pytest.mark.parametrize("how", RECEIVES)
-def test_every_way_to_receive_tells_of_a_loss(impatient: ipcheap.Bus, how: str) -> None:
+def test_every_way_to_receive_raises_a_loss(impatient: ipcheap.Bus, how: str) -> None:
     with impatient.listen() as listener:
         fill(impatient)
         pass_all(impatient, 4)

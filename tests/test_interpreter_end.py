@@ -21,7 +21,15 @@ def everything():
     producer.send(b"x")
     record = consumer.recv_record()
     segment = heap.add_static_segment("s", 64)
-    return [heap, producer, consumer, record, record.view, segment, segment.atomic(0)]
+    bus = heap.add_bus("b")
+    listener = bus.listen()
+    bus.post_many([b"x", b"y", b"z"])
+    message, kept = listener.recv_records(2)
+    kept.keep()
+    return [
+        heap, producer, consumer, record, record.view, segment, segment.atomic(0), bus, listener,
+        message, message.view, kept, kept.view,
+    ]
 
 class Cycle:
     pass

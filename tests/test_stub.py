@@ -159,7 +159,7 @@ def built_members(built: type) -> dict[str, tuple[str, ...] | None]:
 
 
 CORES = ["MemoryCore", "RecordCore", "ProducerCore", "ConsumerCore"]
-CORES += ["ChunkCore", "StoreWriterCore", "StoreReaderCore", "FollowCore"]
+CORES += ["ChunkCore", "StoreWriterCore", "StoreReaderCore", "FollowCore", "BusCore"]
 
 
 @pytest.mark.parametrize("name", CORES)
