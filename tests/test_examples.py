@@ -180,6 +180,65 @@ def test_an_asyncio_service_answers_all_its_clients(loop: list[str]) -> None:
     assert output == "served 150 requests of 3 clients, 0 failed\n"
 
 
+def test_writers_that_do_not_wait_find_the_bus_busy() -> None:
+    lines = run_example("bus/nonblocking.py", "--pause", "0.3")
+    said = sorted(re.sub(r"\d+: ", "", line) for line in lines[:3])
+    posted = sum(line.startswith("message 3 released it in ") for line in said)
+    assert posted >= 1
+    assert said.count("message busy") == 3 - posted
+    heard = [re.fullmatch(r"poller: (\d) heard, \d+ looks for nothing", each) for each in lines[3:]]
+    assert [found and int(found[1]) for found in heard] == [posted] * 3
+
+
+def test_a_report_names_the_slow_listener_and_a_text_the_broadcast_before() -> None:
+    lines = run_example("bus/timed.py", "--unit", "0.5")
+    found = dict(line.split(": ", 1) for line in lines if not line.startswith(("reader", "fast")))
+    assert re.fullmatch(
+        r"not posted, it is still the turn of a broadcast of 'python\S*' \(pid \d+, thread \d+\)",
+        found["second"],
+    )
+    slow = next(line.partition(":")[0] for line in lines if line.startswith("slow, "))
+    assert found["first"] == f"to 3 listeners, slow: {slow.removeprefix('slow, ')}"
+    assert re.fullmatch(r"to [23] listeners, slow: none", found["third"])
+    assert all(" 2 messages, " in line for line in lines if line.startswith(("slow, ", "fast, ")))
+
+
+def test_displays_end_with_the_newest_volume() -> None:
+    lines = run_example("bus/volume.py", "--steps", "150")
+    found = [[*map(int, re.findall(r"\d+", line))] for line in lines]
+    assert [(nap, shown) for nap, _, _, shown in found] == [(0, 48), (50, 48)]
+    assert all(changes + lost == 150 for _, changes, lost, _ in found)
+    assert found[1][2] > 0
+
+
+def test_the_music_stops_for_calls_and_goes_on_after_a_kill() -> None:
+    assert run_example("bus/telephony.py") == [
+        "music",
+        "silence",
+        *["a phone is in a call"] * 2,
+        "a phone hangs up",
+        "a phone was killed",
+        "music",
+    ]
+
+
+def test_daemons_wait_for_what_they_require() -> None:
+    lines = run_example("bus/daemons.py", "backup")
+    ready = [line.removesuffix(" is ready") for line in lines if line.endswith(" is ready")]
+    assert ready[0] == "network"
+    assert {*ready[1:3]} == {"ntp", "ssh"}
+    assert ready[3:] == ["backup"]
+    assert sorted(line for line in lines if line.startswith("starting ")) == [
+        f"starting {name}" for name in ("backup", "network", "ntp", "ssh")
+    ]
+
+
+def test_steps_are_done_by_all_although_workers_come_and_go() -> None:
+    *changes, last = run_example("bus/barrier.py", "--steps", "60")
+    assert [line.split(": ")[1] for line in changes] == [f"{n} took part" for n in (2, 1, 2)]
+    assert last == "60 steps, each done by all before the next: True"
+
+
 @pytest.fixture(scope="module")
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return where the C library is installed."""
@@ -243,12 +302,27 @@ def test_a_c_reader_looks_at_the_frames_of_a_python_writer(prefix: Path, tmp_pat
 
 @needs_compiler
 @pytest.mark.timeout(280)
+def test_a_c_listener_hears_all_of_a_python_writer(prefix: Path, tmp_path: Path) -> None:
+    output = run(
+        *("sh", EXAMPLES / "c_listener" / "run.sh", prefix, tmp_path / "build"),
+        PATH=with_tools(),
+        PYTHON=sys.executable,
+    )
+    assert "writer: posted 500 frames to 1 listeners, 0 slow\n" in output
+    assert "listener: 500 frames, 500 in order, the last with mean 499.0\n" in output
+    assert "listener: the first frame is as it was: yes\n" in output
+    assert testing.heaps_left("frames-") == []
+
+
+@needs_compiler
+@pytest.mark.timeout(280)
 @pytest.mark.parametrize(
     ("example", "given", "other", "says"),
     [
         ("c_producer/producer", ["50"], ["consumer.py"], "consumer: received 50 readings"),
         ("c_writer/writer", ["50"], ["reader.py"], "reader: 50 samples of 0.005 s in 1 blocks"),
         ("c_reader/reader", [], ["writer.py", "--frames=50"], "of version 50 with mean 49.0"),
+        ("c_listener/listener", [], ["writer.py", "--frames=50"], "the last with mean 49.0"),
     ],
 )
 def test_the_one_line_of_the_readme_builds_the_program(

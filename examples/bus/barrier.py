@@ -17,7 +17,7 @@ def work(steps: ipcheap.Bus, stays: int | None, killed: bool = False) -> None:
     with steps.listen() as listener:
         while taken != stays:
             with listener.recv_record() as message:  # the end of the block ends the step
-                if message[:] == b"end":
+                if bytes(message) == b"end":
                     return
                 done.fetch_add(1)
             taken += 1

@@ -33,19 +33,19 @@ class Player:
                         self._end(key.data, "was killed")
                     elif message := listener.try_recv_record():
                         with message:  # the phone waits until this block ends
-                            if message[:] == b"stop":
+                            if bytes(message) == b"stop":
                                 return
                             self._handle(message)
 
     def _handle(self, message: ipcheap.Message) -> None:
         phone = message.sender.pid
-        if message[:] == b"call":
+        if bytes(message) == b"call":
             if not self._phones:
                 print("silence", flush=True)
             self._phones[phone] = os.pidfd_open(phone)
             self._selector.register(self._phones[phone], selectors.EVENT_READ, phone)
             print("a phone is in a call", flush=True)
-        elif message[:] == b"hang up" and phone in self._phones:
+        elif bytes(message) == b"hang up" and phone in self._phones:
             self._end(phone, "hangs up")
 
     def _end(self, phone: int, how: str) -> None:

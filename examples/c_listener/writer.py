@@ -10,7 +10,7 @@ SHAPE = (480, 640)
 
 
 def main() -> None:
-    """Create the heap, post frames to all that listen, wait until they are done, remove the heap."""
+    """Create the heap, post frames to all that listen, wait for them, and remove the heap."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("heap")
     parser.add_argument("--frames", type=int, default=500)
