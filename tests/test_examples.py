@@ -191,7 +191,7 @@ def test_writers_that_do_not_wait_find_the_bus_busy() -> None:
 
 
 def test_a_report_names_the_slow_listener_and_a_text_the_broadcast_before() -> None:
-    lines = run_example("bus/timed.py", "--unit", "0.5")
+    lines = run_example("bus/timed.py", "--unit", "0.8")
     found = dict(line.split(": ", 1) for line in lines if not line.startswith(("reader", "fast")))
     assert re.fullmatch(
         r"not posted, it is still the turn of a broadcast of 'python\S*' \(pid \d+, thread \d+\)",

@@ -36,10 +36,10 @@ def write(bus: ipcheap.Bus, start: Barrier, text: bytes) -> None:
     try:
         report = bus.broadcast(text, nowait=True)
     except ipcheap.ChannelBusy:
-        print(f"{text.decode()}: busy", flush=True)
+        result = "busy"
     else:
-        seconds = time.monotonic() - began
-        print(f"{text.decode()}: {report.released} released it in {seconds:.1f} s", flush=True)
+        result = f"{report.released} released it in {time.monotonic() - began:.1f} s"
+    print(f"{text.decode()}: {result}\n", end="", flush=True)  # one write
 
 
 def main() -> None:

@@ -28,10 +28,10 @@ def poll(bus: ipcheap.Bus, unit: float, nap: float) -> str:
 
 
 def read(bus: ipcheap.Bus, seconds: float) -> str:
-    """Take what comes within a time, and leave: nobody waits for a listener that has closed."""
-    deadline = time.monotonic() + seconds
-    handled = 0
+    """Take what comes within a time from the first on, and leave: then nobody waits for it."""
     with bus.listen() as listener:
+        listener.recv()
+        handled, deadline = 1, time.monotonic() + seconds
         while True:
             try:
                 listener.recv(timeout=max(0, deadline - time.monotonic()))
@@ -45,10 +45,11 @@ def write(bus: ipcheap.Bus, text: bytes, seconds: float) -> None:
     try:
         report = bus.broadcast(text, timeout=seconds)
     except TimeoutError as error:
-        print(f"{text.decode()}: not posted, {str(error).rpartition('because ')[2]}", flush=True)
+        result = f"not posted, {str(error).rpartition('because ')[2]}"
     else:
         slow = ", ".join(f"process {listener.pid}" for listener in report.slow) or "none"
-        print(f"{text.decode()}: to {report.listeners} listeners, slow: {slow}", flush=True)
+        result = f"to {report.listeners} listeners, slow: {slow}"
+    print(f"{text.decode()}: {result}\n", end="", flush=True)  # one write
 
 
 def main() -> None:
@@ -62,7 +63,7 @@ def main() -> None:
         bus = heap.add_bus("news")
         fast = pool.apply_async(poll, (bus, unit / 10, 0))
         slow = pool.apply_async(poll, (bus, unit / 10, 2 * unit))
-        reader = pool.apply_async(read, (bus, 10 * unit))
+        reader = pool.apply_async(read, (bus, 5 * unit))
         bus.wait_listeners(3, timeout=60)
 
         first = context.Process(target=write, args=(bus, b"first", unit))
