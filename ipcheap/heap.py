@@ -272,7 +272,7 @@ class Heap(RecordMethods, StaticMethods, StreamMethods, StoreMethods, BusMethods
         from .results import HeapStatistics
 
         return HeapStatistics(
-            **{name: int(getattr(numbers, name)) for name in HeapStatistics.__dataclass_fields__}
+            **{name: int(getattr(numbers, name)) for name in HeapStatistics.__match_args__}
         )
 
     def trim(self, keep: Size = 0) -> int:

@@ -1,18 +1,18 @@
 """Results about heaps, channels and participants: frozen dataclasses.
 
-Imported on first use, because importing `dataclasses` and making the classes would take longer than
-importing the rest of the package.
+Imported on first use, because a first message needs none of them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from dataclasses import dataclass, field
 
     from ._arguments import ChannelId
+else:
+    from ._frozen import dataclass, field
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ class Store(Limited, Channel, kind=lib.IPCHEAP_STORE):
         handle, numbers = self._handle(), ffi.new("ipcheap_store_statistics *")
         self._checked(lib.py_store_describe(handle.pointer, self._entry, numbers))
         return StoreStatistics(
-            **{name: int(getattr(numbers, name)) for name in StoreStatistics.__dataclass_fields__}
+            **{name: int(getattr(numbers, name)) for name in StoreStatistics.__match_args__}
         )
 
     def readers(self) -> list[StoreReaderInfo]:

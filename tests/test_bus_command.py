@@ -22,7 +22,7 @@ import psutil
 import pytest
 
 import ipcheap
-from ipcheap.tools import bus_arguments
+from ipcheap.tools import bus_arguments, commands
 from ipcheap.tools.bus_arguments import Mode, Usage, parse
 
 if TYPE_CHECKING:
@@ -1129,6 +1129,15 @@ def test_other_shells_have_completion_too(shell_name: str) -> None:
         assert verb in script
     if shutil.which(shell_name):
         subprocess.run([shell_name, "-n"], input=script, text=True, check=True, timeout=LIMIT)
+
+
+def test_without_shtab_completion_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    with pytest.raises(SystemExit, match="1"):
+        commands.parser().parse_args(["--print-completion", "bash"])
+    assert "ipcheap[cli]" in capsys.readouterr().err
 
 
 # Start-up ---------------------------------------------------------------------------------

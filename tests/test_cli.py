@@ -387,7 +387,7 @@ def test_the_command_is_installed() -> None:
     command = Path(sys.executable).with_name("ipcheap")
     result = subprocess.run([command, "--help"], capture_output=True, text=True, timeout=LIMIT)
     assert result.returncode == 0
-    for name in ("demo", "ls", "rm"):
+    for name in ("demo", "ls", "rm", "bus"):
         assert name in result.stdout
 
 

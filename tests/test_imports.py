@@ -120,8 +120,15 @@ def test_a_first_message_imports_nothing_heavy(heap_name: str) -> None:
     assert found & {f"ipcheap.{module}" for module in LATER.values()} == set()
 
 
+def test_results_import_nothing_heavy(heap_name: str) -> None:
+    found = imported(heap_name, more="ipcheap.HeapInfo, ipcheap.Participant")
+    assert "ipcheap.results" in found
+    assert found & HEAVY == set()
+
+
 def test_a_heavy_import_would_be_seen(heap_name: str) -> None:
-    assert {"dataclasses", "typing"} < imported(heap_name, more="ipcheap.HeapInfo") & HEAVY
+    more = "import dataclasses; dataclasses.fields(ipcheap.HeapInfo)"
+    assert {"dataclasses", "inspect"} < imported(heap_name, more) & HEAVY
     assert "collections" in imported(heap_name, more="heap.channels")
 
 
