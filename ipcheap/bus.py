@@ -289,7 +289,7 @@ class Bus(Channel, BusCore, kind=lib.IPCHEAP_BUS):
         numbers = ffi.new("ipcheap_bus_statistics *")
         self._checked(lib.py_bus_describe(self._handle().pointer, self._entry, numbers))
         return BusStatistics(
-            **{name: int(getattr(numbers, name)) for name in BusStatistics.__dataclass_fields__}
+            **{name: int(getattr(numbers, name)) for name in BusStatistics.__match_args__}
         )
 
     def __repr__(self) -> str:
