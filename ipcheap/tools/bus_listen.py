@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import ipcheap
 from ipcheap.tools import notify
@@ -20,16 +20,6 @@ LONGEST_VARIABLE = 64 << 10  # bytes of a message that `$msg` can have
 FAILED = 1
 
 
-class Handler(Protocol):
-    """Does something with each message and releases it."""
-
-    def handle(self, message: ipcheap.Message) -> int:
-        """Handle a message; return 0, or another exit code if that has failed."""
-
-    def finish(self) -> None:
-        """Wait for what is still under way."""
-
-
 def listen(arguments: Arguments) -> int:
     """Handle every message, or only as many as are wanted; return the exit code."""
     with ipcheap.Heap.attach(arguments.heap) as heap:
@@ -42,7 +32,7 @@ def listen(arguments: Arguments) -> int:
     return code
 
 
-def _handler(arguments: Arguments) -> Handler:
+def _handler(arguments: Arguments) -> Commands | Printer:
     if arguments.command is not None:
         return Commands(arguments)
     return Printer(as_json=arguments.json, end=b"\0" if arguments.null else b"\n")
@@ -60,7 +50,9 @@ def _announce(arguments: Arguments) -> None:
         _spawn(["sh", "-c", arguments.ready], environment, nothing)
 
 
-def _handle_all(arguments: Arguments, listener: ipcheap.Listener, handler: Handler) -> int:
+def _handle_all(
+    arguments: Arguments, listener: ipcheap.Listener, handler: Commands | Printer
+) -> int:
     wanted = 1 if arguments.verb == "wait" else arguments.count
     matches = _matcher(arguments.match)
     lost = handled = code = 0
