@@ -322,7 +322,7 @@ def test_a_c_listener_hears_all_of_a_python_writer(prefix: Path, tmp_path: Path)
         ("c_producer/producer", ["50"], ["consumer.py"], "consumer: received 50 readings"),
         ("c_writer/writer", ["50"], ["reader.py"], "reader: 50 samples of 0.005 s in 1 blocks"),
         ("c_reader/reader", [], ["writer.py", "--frames=50"], "of version 50 with mean 49.0"),
-        ("c_listener/listener", [], ["writer.py", "--frames=50"], "the last with mean 49.0"),
+        ("c_listener/listener", [], ["poster.py", "--frames=50"], "the last with mean 49.0"),
     ],
 )
 def test_the_one_line_of_the_readme_builds_the_program(

@@ -12,7 +12,7 @@ heap=frames-$$
 cmake -S "$here" -B "$build" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_BUILD_TYPE=Release
 cmake --build "$build"
 
-"${PYTHON:-python3}" "$here/writer.py" "$heap" &
+"${PYTHON:-python3}" "$here/poster.py" "$heap" &
 writer=$!
 if ! "$build/listener" "$heap"; then
     kill "$writer"

@@ -88,10 +88,10 @@ RELEASING(int, own_listener, (ipcheap_heap *heap, const ipcheap_channel *bus), (
 RELEASING(int, broadcast_begin,
           (ipcheap_heap *heap, const ipcheap_channel *bus, ipcheap_broadcast **broadcast),
           (heap, bus, broadcast))
-RELEASING(int, wait_turn, (ipcheap_broadcast *broadcast, int64_t timeout_ns),
+RELEASING(int, wait_turn, (ipcheap_broadcast * broadcast, int64_t timeout_ns),
           (broadcast, timeout_ns))
-RELEASING(int, drain_begin, (ipcheap_broadcast *broadcast), (broadcast))
-RELEASING(int, await_releases, (ipcheap_broadcast *broadcast, int64_t timeout_ns),
+RELEASING(int, drain_begin, (ipcheap_broadcast * broadcast), (broadcast))
+RELEASING(int, await_releases, (ipcheap_broadcast * broadcast, int64_t timeout_ns),
           (broadcast, timeout_ns))
 RELEASING(int, bus_blocker,
           (ipcheap_heap *heap, const ipcheap_channel *bus, int broadcast, ipcheap_holder *holder),

@@ -116,18 +116,17 @@ KEEPING(int, try_post,
          uint64_t *position),
         (heap, bus, data, nbytes, position), NULL, NULL)
 KEEPING(int64_t, try_post_many,
-        (ipcheap_heap *heap, const ipcheap_channel *bus, const ipcheap_bytes *copied,
-         size_t count),
+        (ipcheap_heap *heap, const ipcheap_channel *bus, const ipcheap_bytes *copied, size_t count),
         (heap, bus, copied, count), NULL, NULL)
 KEEPING(int, try_post_record,
         (ipcheap_heap *heap, const ipcheap_channel *bus, ipcheap_record *record,
          uint64_t *position),
         (heap, bus, record, position), NULL, record)
 KEEPING(int, try_broadcast,
-        (ipcheap_broadcast *broadcast, const void *data, uint64_t nbytes, int64_t timeout_ns),
+        (ipcheap_broadcast * broadcast, const void *data, uint64_t nbytes, int64_t timeout_ns),
         (broadcast, data, nbytes, timeout_ns), NULL, NULL)
 KEEPING(int, try_broadcast_record,
-        (ipcheap_broadcast *broadcast, ipcheap_record *record, int64_t timeout_ns),
+        (ipcheap_broadcast * broadcast, ipcheap_record *record, int64_t timeout_ns),
         (broadcast, record, timeout_ns), NULL, record)
 
 /* Stores --------------------------------------------------------------------------------- */

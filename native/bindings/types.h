@@ -112,8 +112,7 @@ int record_begin_sending(PyObject *object, ipcheap_heap *heap, enum fate *before
 void record_end_sending(PyObject *object, int sent, enum fate before);
 
 /* block.c */
-PyObject *block_new(const ipcheap_record *core, ipcheap_heap *heap, PyObject *source,
-                    int readonly);
+PyObject *block_new(const ipcheap_record *core, ipcheap_heap *heap, PyObject *source, int readonly);
 /* Returns the description of a record's array, as bytes, or the core's error as a number. */
 PyObject *description_of(ipcheap_heap *heap, const ipcheap_record *record, uint32_t forks);
 /* Exports the array that the `_typed()` of an array record, or chunk, returns. */

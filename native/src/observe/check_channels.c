@@ -40,10 +40,8 @@ static void check_marks(struct check *c, uint32_t index, const struct side *side
 }
 
 static const struct kind_check *const kind_checks[KINDS] = {
-    [IPCHEAP_RECORD_CHANNEL] = &record_check,
-    [IPCHEAP_STATIC_SEGMENT] = &static_check,
-    [IPCHEAP_STREAM] = &stream_kind_check,
-    [IPCHEAP_STORE] = &store_kind_check,
+    [IPCHEAP_RECORD_CHANNEL] = &record_check, [IPCHEAP_STATIC_SEGMENT] = &static_check,
+    [IPCHEAP_STREAM] = &stream_kind_check,    [IPCHEAP_STORE] = &store_kind_check,
     [IPCHEAP_BUS] = &bus_kind_check,
 };
 
