@@ -32,6 +32,9 @@ struct story {
     int only;                           /* SIGSTOP or SIGKILL; 0: both */
 };
 
+static ipcheap_endpoint *listener; /* the victim's, or the survivor's */
+static ipcheap_record message;
+
 /* Steps ---------------------------------------------------------------------------------------- */
 
 static int steps_left, sign;
@@ -86,6 +89,8 @@ static void run(const struct story *s, int how) {
         }
         if (locked && s->meanwhile) s->meanwhile(heap);
         if (s->finish) s->finish(heap);
+        if (listener) ipcheap_endpoint_release(listener);
+        listener = NULL;
         ipcheap_recovery report;
         EXPECT_EQ(ipcheap_recover(heap, &report), 0);
         expect_sound(heap);
@@ -106,9 +111,6 @@ static void run(const struct story *s, int how) {
 }
 
 /* What they do --------------------------------------------------------------------------------- */
-
-static ipcheap_endpoint *listener; /* the victim's, or the survivor's */
-static ipcheap_record message;
 
 static void post(ipcheap_heap *heap, uint64_t n) {
     ipcheap_channel bus = the_bus(heap);
@@ -152,6 +154,7 @@ static void hear(ipcheap_heap *heap) {
     expect_next(heap, 1);
     expect_next(heap, 2);
     ipcheap_endpoint_release(listener);
+    listener = NULL;
 }
 
 static void hold_one(ipcheap_heap *heap) {
@@ -225,6 +228,7 @@ static void hear_them(ipcheap_heap *heap) {
     post(heap, 2);
     EXPECT(is_readable(300));
     ipcheap_endpoint_release(listener);
+    listener = NULL;
 }
 
 static void broadcast_briefly(ipcheap_heap *heap) {
@@ -376,6 +380,7 @@ static void a_bell_that_does_not_ring(void) {
     kill(writer, SIGKILL);
     EXPECT_EQ(waitpid(writer, NULL, 0), writer);
     ipcheap_endpoint_release(listener);
+    listener = NULL;
     ipcheap_release(heap);
     close(fd);
 }

@@ -465,10 +465,10 @@ int64_t ipcheap_try_post_many(ipcheap_heap *heap, const ipcheap_channel *handle,
         else
             letter_drop(p, &letter);
     }
-    if (done) {
-        uint64_t before = bus_stay(p->me, &p->bus);
-        if (!(get(&p->bus.channel->flags) & CHANNEL_GONE)) bus_tell(&p->bus);
-        bus_return(p->me, before);
+    if (done &&
+        bus_enter(p->me, &p->bus, p->incarnation) == 0) { /* unless it is removed meanwhile */
+        bus_tell(&p->bus);
+        bus_leave(p->me);
     }
     return done || error == IPCHEAP_WOULD_BLOCK ? (int64_t)done : error;
 }

@@ -2,7 +2,6 @@
 
 #include "bus/reclaim.h"
 #include "bus/wake.h"
-#include "memory/deferred.h"
 
 /* What was not posted -------------------------------------------------------------------------- */
 
@@ -27,14 +26,13 @@ static bool is_named(struct bus *bus, const struct message *m) {
 }
 
 /*
- * True if the message of an intent was not posted. Its block has the tag of the intent's position then,
- * or its former one.
+ * True if the message of an intent was not posted. Its block has this tag: that of the intent's position,
+ * or its former one. The former stays until then, and nobody else takes it.
  */
-static bool is_unposted(struct bus *bus, uint64_t intent, const struct place *place) {
-    uint64_t tag = get(place->tag);
+static bool is_unposted(struct bus *bus, uint64_t intent, const struct place *place, uint64_t tag) {
     struct message m;
     if (tag_kind(tag) == TAG_OWN) return true;
-    if (!hold_message(bus, intent, &m)) return false;
+    if (!hold_message(bus, intent, &m) || tag != message_tag(bus, m.position)) return false;
     uint64_t word = get_acquire(bus_slot(bus, m.position)); /* pairs with post_once() */
     int64_t past = slot_laps_past(bus, m.position, word);
     if (past < 0) return true;
@@ -64,24 +62,19 @@ static void undo_intent(const struct recovery *r, struct bus *bus, uint64_t inte
     struct place place;
     uint64_t block = (intent & OFFSET_UNITS) << 6;
     bool apart = intent >> 61 & 1;
-    if (!place_find(bus->heap, block, &place) || !is_unposted(bus, intent, &place)) return;
-    uint64_t tag = get(place.tag);
-    if (tag_kind(tag) == TAG_OWN) {
-        /* The block goes with all that the dead participant owned, unless it is somebody else's. */
-        if (apart && names_dead(r, tag)) payload_undo(r, bus, block, from);
-        return;
-    }
-    if (deferred_reserve(r->me, 1)) return;
-    /* The winner of the tag frees: a listener may be reclaiming it, if it was posted after all. */
-    if (apart) put(&r->me->record->letting, block);
-    if (put_if(place.tag, &tag, my_tag(r->me))) {
-        if (apart) payload_undo(r, bus, block, from);
-        r->report->blocks++;
-        r->report->bytes += place_bytes(bus->heap, &place);
-        r->me->held++;
-        block_drop(r->me, block);
-    }
-    if (apart) put(&r->me->record->letting, 0);
+    if (!place_find(bus->heap, block, &place)) return;
+    /* Read once: what is somebody else's by now may be posted, and even freed, at any moment. */
+    uint64_t tag = get_acquire(place.tag); /* with message_let_go() */
+    if (tag_kind(tag) == TAG_OWN && !names_dead(r, tag)) return;
+    if (!is_unposted(bus, intent, &place, tag)) return;
+    /* The payload first: if this process is killed in between, the intent still explains it. */
+    if (apart) payload_undo(r, bus, block, from);
+    if (tag_kind(tag) == TAG_OWN) return; /* with all that the dead participant owned */
+    if (!put_if(place.tag, &tag, my_tag(r->me))) return;
+    r->report->blocks++;
+    r->report->bytes += place_bytes(bus->heap, &place);
+    r->me->held++;
+    block_drop(r->me, block); /* now: the lock is ours */
 }
 
 /* The dead participant was freeing a message whose payload is apart. */
@@ -134,7 +127,7 @@ bool bus_undoes(const struct recovery *r, uint64_t tag, uint64_t offset, uint64_
         if ((intent & OFFSET_UNITS) << 6 != m.block || !(intent >> 61 & 1)) continue;
         if ((uint32_t)inside != bus.index + 1 || get(&record->from) != from) continue;
         bool dead = slot == r->slot || !participant_alive(r->heap, slot, (uint32_t)(inside >> 32));
-        return dead && is_unposted(&bus, intent, &place);
+        return dead && is_unposted(&bus, intent, &place, get(place.tag));
     }
     return false;
 }

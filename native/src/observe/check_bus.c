@@ -78,7 +78,10 @@ static void note_fault(struct look *look, const char *what, uint64_t which, cons
 
 static void check_log(const struct bus *bus, uint64_t end, struct look *look) {
     uint64_t floor = get(&bus->root->floor);
+    uint64_t head = get(&bus->root->head);
     if (floor > end) note_fault(look, "floor", floor, "is beyond the end of the log");
+    /* A stopped writer may set it back, and nobody sets it beyond. */
+    if (head > end) note_fault(look, "head", head, "is beyond the end of the log");
     if (get(&bus->root->settled) > floor)
         note_fault(look, "settled", get(&bus->root->settled), "is above the floor");
     if (get(&bus->root->swept) > floor)
