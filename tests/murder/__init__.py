@@ -1,6 +1,6 @@
 """Kill participants of a heap at random, for any length of time; then account for every record.
 
-    cd tests && python -m murder --seconds 10 --seed 7
+    cd tests && python -m murder --seconds 10 --seed 7 --part channels
 
 Producers, consumers, forwarders and idle participants, a process each, work on one heap:
 
@@ -37,6 +37,17 @@ of a channel on a shelf,
 one by one or by transactions. What a killed forwarder was putting is on the shelf, or it must be
 redelivered; never both. A reader of the shelf finds each record once, in order, and keeps some of
 them. Idle participants remove stores whose chunks they hold.
+
+There are three buses: on one nothing may be lost, one has a history and passes slow listeners, and
+one is removed and added all the time. Writers post in all ways, also what they have received, and
+broadcast. Listeners come and go, may be lossy, and hold, keep and hand to other threads what they
+get. A message's name is its writer and its number. All that see a position write down the name
+there, so two that disagree show. The positions of a listener have no gap, except for what it is
+told that it lost. A writer knows of each listener what it has begun to release, so a broadcast that
+returns too early shows. So does one that comes during the turn of another. A clerk, which is
+stopped at times but never killed, receives everything: in the end each writer's numbers are on the
+bus once and in order. No call may return much later than its deadline, although some of the others
+are stopped for longer than that.
 
 The exit code is 0 if all of that holds. The program's choices follow from the seed, but not the
 kernel's scheduling, so a failure may take several runs to recur.

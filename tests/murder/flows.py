@@ -9,8 +9,8 @@ import numpy as np
 
 import ipcheap
 
-from .notes import insist
 from .victims import PATIENCE, Worker
+from .words import insist
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,15 +12,15 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import ipcheap
 
-from . import flows, shelves
-from .notes import AUDITORS, GONE, RINGS, SOURCES, Notes, Wrong, insist
+from . import bus_notes, buses, flows, shelves
+from .notes import AUDITORS, GONE, RINGS, SOURCES, Notes
 from .victims import (
     CAPACITY,
     GUARDED,
@@ -34,9 +34,12 @@ from .victims import (
     idle,
     produce,
 )
+from .words import Wrong, insist
 
 STALLED = 30.0  # seconds without progress after which something is stuck
+LONG_STOP = 3.0  # seconds; longer than any call may take after its deadline
 RESIGNED = 3  # exit code of a child with work left to do
+PARTS = ("channels", "buses")
 
 Work = Callable[[Worker], bool]
 
@@ -47,10 +50,20 @@ class Role:
 
     name: str
     works: tuple[Work, ...]
+    spared: bool = False  # it is stopped only, and ends last
 
 
-def roles() -> list[Role]:
+def roles(parts: Sequence[str]) -> list[Role]:
     """Return the children that run at any time."""
+    return [
+        *(channel_roles() if "channels" in parts else ()),
+        *(bus_roles() if "buses" in parts else ()),
+        *(Role("idler", (idle,)) for _ in range(3)),
+        Role("cleaner", (clean,)),
+    ]
+
+
+def channel_roles() -> list[Role]:
     return [
         Role("producer", (partial(produce, channel=0),)),
         Role("consumer and producer", (partial(consume, channel=0), partial(produce, channel=1))),
@@ -70,22 +83,47 @@ def roles() -> list[Role]:
         Role("scribe", (shelves.keep,)),
         Role("auditor", (partial(shelves.audit, number=0),)),
         Role("two auditors", tuple(partial(shelves.audit, number=n) for n in range(1, AUDITORS))),
-        *(Role("idler", (idle,)) for _ in range(3)),
-        Role("cleaner", (clean,)),
+    ]
+
+
+def bus_roles() -> list[Role]:
+    def posts(line: int, part: int = 0) -> Work:
+        return partial(buses.post, part=part, line=line)
+
+    def listens(line: int, part: int = 0, **how: Any) -> Work:
+        return partial(buses.listen, part=part, line=line, **how)
+
+    whole, limited = bus_notes.WHOLE, bus_notes.LIMITED
+    clerks = [partial(buses.record_all, part=line, line=line) for line in (whole, limited)]
+    return [
+        Role("clerk", tuple(clerks), spared=True),
+        Role("poster", (posts(whole),)),
+        Role("two posters", (posts(whole), posts(limited, 1))),
+        Role("poster", (posts(limited),)),
+        Role("listener", (listens(whole, ear=0),)),
+        Role("two listeners", (listens(whole, ear=1), listens(limited, 1, ear=2))),
+        Role("poster and listener", (posts(whole), listens(whole, 1, ear=3))),
+        Role("listener", (listens(limited, ear=4),)),
+        Role("two lossy ones", tuple(listens(line, line, lossy=True) for line in (whole, limited))),
+        Role("talker", (partial(buses.talk, part=0, line=whole),)),
+        Role("repeater", (partial(buses.forward, part=0, ear=5),)),
+        *(Role("remover", (partial(buses.remove, part=0),)) for _ in range(2)),
     ]
 
 
 class Killer:
     """Starts all children, kills and replaces them, and checks the result."""
 
-    def __init__(self, seconds: float, seed: int) -> None:
+    def __init__(self, seconds: float, seed: int, parts: Sequence[str] = PARTS) -> None:
         self.seconds = seconds
+        self.parts = parts
         self.seed = seed
         self.dice = random.Random(seed)
         self.notes = Notes(seconds)
         self.name = f"murder.{os.getpid()}.{secrets.token_hex(4)}"
         self.counts: Counter[str] = Counter()
         self.children: dict[int, Role] = {}
+        self.numbers: dict[int, int] = {}  # of the children, by pid
         self.missing: list[tuple[float, Role]] = []  # to be started, and when
         self.stopped: dict[int, float] = {}  # to be continued, and when
         self.killed: set[int] = set()
@@ -104,8 +142,12 @@ class Killer:
             if flow.resets:  # which the writer may do before there is a reader
                 notes.releasing = 1 << 62
         before = self.heap.statistics()
-        shelves.add(self.heap)
-        self.missing = [(0.0, role) for role in roles()]
+        if "channels" in self.parts:
+            shelves.add(self.heap)
+        if "buses" in self.parts:
+            for line in bus_notes.LINES:
+                line.add(self.heap)
+        self.missing = [(0.0, role) for role in roles(self.parts)]
         end = time.monotonic() + self.seconds
         try:
             self.work(lambda: time.monotonic() >= end, murder=True)
@@ -120,6 +162,8 @@ class Killer:
 
     def is_over(self, late: float) -> bool:
         insist(time.monotonic() < late, f"not done after {PATIENCE:.0f} s: {self.left()}")
+        if not self.missing and all(role.spared for role in self.children.values()):
+            self.notes.stop[0] = 2
         return not self.children and not self.missing
 
     def left(self) -> list[str]:
@@ -149,7 +193,13 @@ class Killer:
 
     def progress(self) -> dict[str, int]:
         """Return counts that must increase."""
-        made = {"no record has moved": sum(self.notes.fresh) + sum(self.notes.sent)}
+        made = {}
+        if "buses" in self.parts and not self.notes.stop[0]:
+            for line, heard in zip(bus_notes.LINES, self.notes.buses.heard, strict=False):
+                made[f"nothing was heard on bus {line.id}"] = heard
+        if "channels" not in self.parts:
+            return made
+        made["no record has moved"] = sum(self.notes.fresh) + sum(self.notes.sent)
         for flow, notes in zip(flows.FLOWS, self.notes.flows, strict=False):
             if not notes.done:
                 made[f"nothing was written to stream {flow.id}"] = notes.written
@@ -168,11 +218,13 @@ class Killer:
         pid = os.fork()
         if pid == 0:
             self.be(role, number, anew, guise)
-        self.children[pid] = role
+        self.notes.buses.be_born(number, pid)
+        self.children[pid], self.numbers[pid] = role, number
 
     def be(self, role: Role, number: int, anew: bool, guise: type[Guise]) -> NoReturn:
         """Work, in a child, with a newly attached heap or with the inherited one."""
         faulthandler.enable()
+        self.notes.buses.be_born(number, os.getpid())
         heap = ipcheap.Heap.attach(self.name) if anew else self.heap
         program = guise(self._complaints_in)
         done = []
@@ -193,6 +245,7 @@ class Killer:
             thread.start()
         work(0)
         if not done[0]:
+            self.notes.buses.ended[number] = time.monotonic_ns()
             os._exit(RESIGNED)  # in whatever state the others are
         for thread in others:
             thread.join()
@@ -203,11 +256,16 @@ class Killer:
         if not self.children:
             return
         pid = self.dice.choice(list(self.children))
+        number = self.numbers[pid]
         if self.dice.random() < 0.15:
+            if pid not in self.stopped:
+                self.notes.buses.stops[number] += 1
             os.kill(pid, signal.SIGSTOP)
-            self.stopped[pid] = now + self.dice.random() * 0.5
+            long = LONG_STOP if self.dice.random() < 0.1 else 0.5
+            self.stopped[pid] = now + self.dice.random() * long
             self.counts["stops"] += 1
-        elif pid not in self.killed:
+        elif pid not in self.killed and not self.children[pid].spared:
+            self.notes.buses.ended[number] = time.monotonic_ns()
             os.kill(pid, signal.SIGKILL)
             self.killed.add(pid)
             self.counts["kills"] += 1
@@ -219,6 +277,7 @@ class Killer:
                 del self.stopped[pid]
                 if pid in self.children:
                     os.kill(pid, signal.SIGCONT)
+                    self.notes.buses.stops[self.numbers[pid]] += 1
 
     def reap(self) -> None:
         while self.children:
@@ -226,6 +285,7 @@ class Killer:
             if pid == 0:
                 return
             role = self.children.pop(pid)
+            self.notes.buses.reaped[self.numbers[pid]] = time.monotonic_ns()
             self.stopped.pop(pid, None)
             code = os.waitstatus_to_exitcode(status)
             if pid in self.killed and code == -signal.SIGKILL:
@@ -247,8 +307,37 @@ class Killer:
 
     def account(self, before: ipcheap.HeapStatistics) -> None:
         """Check the state of everything in the end."""
+        self.heap.recover()
+        if "channels" in self.parts:
+            self.account_channels()
+        if "buses" in self.parts:
+            self.account_buses()
+        heap = self.heap
+        for channel_id in list(heap.channels):
+            if isinstance(channel_id, str) and channel_id != GUARDED:
+                heap.remove_channel(channel_id)
+        faults = heap.check()
+        insist(not faults, f"check() says: {faults}")
+        after = heap.statistics()
+        for what in ("in_use", "records", "extents", "channels", "participants"):
+            was, now = getattr(before, what), getattr(after, what)
+            insist(now == was, f"{what} was {was} and is {now}")
+        heap.close()
+        heap.unlink()
+        left = [name for name in os.listdir("/dev/shm") if self.name in name]
+        insist(not left, f"{left} is left in /dev/shm")
+
+    def account_buses(self) -> None:
+        for number, line in enumerate(bus_notes.LINES):
+            bus = line.add(self.heap)
+            figures = bus.statistics()
+            insist(figures.listeners == figures.waiting == 0, f"bus {number} is left as {figures}")
+            if number != bus_notes.PASSING:
+                bus_notes.account(self.notes.buses, number, figures.posted)
+            self.heap.remove_channel(line.id)
+
+    def account_channels(self) -> None:
         notes, heap = self.notes, self.heap
-        heap.recover()
         for channel, source in SOURCES.items():
             sent = notes.sent[source]
             with heap.consumer(channel) as consumer:
@@ -266,19 +355,6 @@ class Killer:
                     f"{reader.position} read",
                 )
         shelves.account(heap, notes)
-        for channel_id in list(heap.channels):
-            if isinstance(channel_id, str) and channel_id != GUARDED:
-                heap.remove_channel(channel_id)
-        faults = heap.check()
-        insist(not faults, f"check() says: {faults}")
-        after = heap.statistics()
-        for what in ("in_use", "records", "extents", "channels", "participants"):
-            was, now = getattr(before, what), getattr(after, what)
-            insist(now == was, f"{what} was {was} and is {now}")
-        heap.close()
-        heap.unlink()
-        left = [name for name in os.listdir("/dev/shm") if self.name in name]
-        insist(not left, f"{left} is left in /dev/shm")
 
     def figures(self) -> str:
         notes = self.notes
@@ -289,17 +365,29 @@ class Killer:
             for what, count in sorted(self.counts.items())
             if what.startswith("kills of a ")
         )
-        return (
+        text = (
             f"seed {self.seed}: {self.seconds:g} s, {self.counts['kills']} kills ({killed}), "
             f"{self.counts['stops']} stops, {self.counts['ends']} ends, "
-            f"{self.counts['Daemon']} daemons, {self.counts['Nobody']} without privileges; "
-            f"{records:,} records sent, "
-            f"{passed:,} received, {sum(notes.again):,} redelivered, "
-            f"{sum(notes.undecided):,} killed while being released; "
-            f"{sum(flow.written for flow in notes.flows):,} items written to streams; "
-            f"{notes.ledger.commits[0]:,} commits to a ledger, {sum(notes.ledger.looks):,} looks, "
-            f"{notes.found[0]:,} chunks found on a shelf"
+            f"{self.counts['Daemon']} daemons, {self.counts['Nobody']} without privileges"
         )
+        if "channels" in self.parts:
+            text += (
+                f"; {records:,} records sent, "
+                f"{passed:,} received, {sum(notes.again):,} redelivered, "
+                f"{sum(notes.undecided):,} killed while being released; "
+                f"{sum(flow.written for flow in notes.flows):,} items written to streams; "
+                f"{notes.ledger.commits[0]:,} commits to a ledger, {sum(notes.ledger.looks):,} "
+                f"looks, {notes.found[0]:,} chunks found on a shelf"
+            )
+        if "buses" in self.parts:
+            on = notes.buses
+            text += (
+                f"; {sum(on.returned):,} messages posted, {sum(on.heard):,} received, "
+                f"{sum(on.lost):,} lost, {on.waits[0]:,} posts that found no room, "
+                f"{on.reports[0]:,} broadcasts complete, {on.reports[1]:,} with a slow listener, "
+                f"{on.reports[2]:,} with one gone; {on.punctuality()}"
+            )
+        return text
 
     def state(self) -> str:
         """Describe the present state, to help find the cause of a failure."""
@@ -314,6 +402,10 @@ class Killer:
             f"{known.released} to {known.releasing}, cut {known.cut}, done {known.done}"
             for flow, known in zip(flows.FLOWS, notes.flows, strict=False)
         ]
+        with contextlib.suppress(Exception):
+            for line in bus_notes.LINES if "buses" in self.parts else ():
+                bus = line.add(self.heap)
+                lines += [f"bus {line.id}: {bus.statistics()}", *map(str, bus.listeners())]
         with contextlib.suppress(Exception):
             lines += [str(self.heap.statistics()), *self.heap.check()]
         return "\n".join([*lines, f"heap {self.name} is left as it is"])

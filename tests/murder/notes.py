@@ -7,6 +7,9 @@ import random
 
 import store_ledger
 
+from .bus_notes import BusNotes
+from .words import Word, words_of
+
 RINGS = (8, 16, 4, 32, 8, 16, 16)  # slots of each channel
 SOURCES = {0: 0, 1: 1, 2: 1, 3: 3, 4: 3, 5: 3, 6: 6}  # where the records of a channel come from
 AUDITORS = 3  # readers of the ledger
@@ -16,23 +19,18 @@ RECORDS_PER_SECOND = 100_000  # on one channel: more than is possible
 NONE, RECEIVED, LEAVING, GONE = range(4)
 
 
-class Wrong(Exception):
-    """A promise that was not kept."""
-
-
-def insist(condition: bool, text: str) -> None:
-    """Fail unless a condition holds."""
-    if not condition:
-        raise Wrong(text)
-
-
 # Records ------------------------------------------------------------------------------------
 
 
 def size_of(source: int, number: int) -> int:
     """Return the size of a record, the same in every process; most are small."""
-    dice = random.Random(source << 48 | number).random()
-    return int(8 * (LARGEST / 8) ** (dice * dice))
+    return size_for(source << 48 | number, LARGEST)
+
+
+def size_for(name: int, largest: int) -> int:
+    """Return a size from 8 bytes on that follows from a name; most are small."""
+    dice = random.Random(name).random()
+    return int(8 * (largest / 8) ** (dice * dice))
 
 
 def content_of(source: int, number: int) -> bytes:
@@ -43,19 +41,6 @@ def content_of(source: int, number: int) -> bytes:
 
 
 # Notes -----------------------------------------------------------------------------------------
-
-
-class Word:
-    """A word of the notes, as an attribute."""
-
-    def __init__(self, at: int) -> None:
-        self.at = at
-
-    def __get__(self, notes: FlowNotes, _: type) -> int:
-        return notes.words[self.at]
-
-    def __set__(self, notes: FlowNotes, value: int) -> None:
-        notes.words[self.at] = value
 
 
 class FlowNotes:
@@ -78,7 +63,7 @@ class Notes:
     def __init__(self, seconds: float) -> None:
         self.room = int((seconds + 10) * RECORDS_PER_SECOND)
         self.records = [memoryview(mmap.mmap(-1, 4 * self.room)).cast("B").cast("I") for _ in RINGS]
-        words = memoryview(mmap.mmap(-1, 4096)).cast("B").cast("Q")
+        words = words_of(512)
         self.stop = words[0:1]
         self.sending = words[8:16]  # by channel: a producer has begun to send all below
         self.sent = words[16:24]  # and has sent all below
@@ -89,8 +74,9 @@ class Notes:
         self.flows = [FlowNotes(words[at : at + 8]) for at in range(64, 128, 8)]
         self.found = words[128:129]  # chunks that were found on the shelf
         self.ledger = store_ledger.Notes(AUDITORS)
+        self.buses = BusNotes(seconds)
         # The version of each record on the shelf, as a reader found it.
-        self.shelved = memoryview(mmap.mmap(-1, 8 * self.room)).cast("B").cast("Q")
+        self.shelved = words_of(self.room)
 
     def state(self, channel: int, number: int) -> int:
         return self.records[channel][number] & 3

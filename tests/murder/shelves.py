@@ -9,8 +9,9 @@ import store_ledger
 
 import ipcheap
 
-from .notes import RINGS, content_of, insist
+from .notes import RINGS, content_of
 from .victims import PATIENCE, Intake, Worker
+from .words import insist
 
 if TYPE_CHECKING:
     from .notes import Notes

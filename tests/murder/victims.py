@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import ipcheap
 
-from .notes import GONE, LEAVING, NONE, RECEIVED, RINGS, SOURCES, Notes, Wrong, content_of, insist
+from .notes import GONE, LEAVING, NONE, RECEIVED, RINGS, SOURCES, Notes, content_of
+from .words import Wrong, insist
 
 if TYPE_CHECKING:
     from collections.abc import Callable
