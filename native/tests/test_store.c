@@ -695,6 +695,30 @@ static void any_thread_may_release(ipcheap_heap *heap) {
     close_shop(&s, 20);
 }
 
+static void what_was_in_use_when_its_store_went_is_freed_by_recovery(ipcheap_heap *heap) {
+    struct shop s = open_shop(heap, 37, NULL);
+    struct participant *me;
+    ipcheap_chunk chunk;
+    ipcheap_recovery report;
+    ipcheap_key key;
+    pthread_t thread;
+    put_text(&s, 1, "x");
+    EXPECT_EQ(get_from(s.reader, 1, &chunk), 1);
+    ipcheap_endpoint_release(s.reader);
+    ipcheap_endpoint_release(s.writer);
+    ipcheap_key_int(&key, 37);
+    EXPECT_EQ(ipcheap_remove_channel(heap, &key, 1), 0);
+    EXPECT_EQ(participant_current(heap, &me), 0);
+    EXPECT_EQ(heap_lock(me), 0);
+    EXPECT_EQ(pthread_create(&thread, NULL, release_it, &chunk), 0);
+    EXPECT_EQ(pthread_join(thread, NULL), 0); /* it does not wait for the lock */
+    heap_unlock(me);
+    EXPECT(statistics(heap).in_use > 0);
+    EXPECT_EQ(ipcheap_recover(heap, &report), 0);
+    EXPECT_EQ(statistics(heap).in_use, 0);
+    expect_sound(heap);
+}
+
 /* A reader in a thread that ends after it has released a chunk of a closed endpoint. */
 struct visitor {
     ipcheap_heap *heap;
@@ -1286,6 +1310,7 @@ int main(void) {
     a_chunk_outlives_reader_and_store(heap);
     what_is_copied_outlives_its_reader(heap);
     any_thread_may_release(heap);
+    what_was_in_use_when_its_store_went_is_freed_by_recovery(heap);
     a_closed_reader_that_nobody_tidied_up_is_none(heap);
     a_deserted_store_is_collected_by_its_readers(heap);
     a_transaction_is_one_commit(heap);

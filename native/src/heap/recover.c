@@ -36,6 +36,12 @@ static void recover_channels(const struct recovery *r, int pass) {
     }
 }
 
+/* Frees removed channels whose last user was alive, but could not have the heap lock. */
+static void drop_removed(struct participant *me) {
+    uint32_t entries = directory_entries(me->heap);
+    for (uint32_t index = 0; index < entries; index++) channel_drop_if_done(me, index);
+}
+
 /* Memory --------------------------------------------------------------------------------- */
 
 /* Frees the dead participant's blocks in a slab, and orphans the slab if it owned that. */
@@ -162,6 +168,7 @@ int ipcheap_recover_witnessed(ipcheap_heap *heap, ipcheap_recovery *report,
     /* The indices that recovery itself uses come first, if they are broken. */
     if (!extents_index_valid(heap) || !directory_valid(heap)) heap->hooks->rebuild(me);
     int undone = recover_every(me, report, witness);
+    drop_removed(me);
     /* Rebuilds the other indices, too: the public header promises it. */
     error = extents_rebuild(heap);
     slabs_rebuild(heap);
