@@ -258,7 +258,10 @@ class Bus(Channel, BusCore, kind=lib.IPCHEAP_BUS):
             there = sum(1 for each in self.listeners() if each.participant.state != "dead")
             return 0 if there >= wanted else _WOULD_BLOCK
 
-        code = self._heap._directory.repeat(attempt, (_WOULD_BLOCK,), deadline)
+        def limited() -> int:
+            return self._limited(deadline, attempt)
+
+        code = self._heap._directory.repeat(limited, (_WOULD_BLOCK,), deadline)
         if code == _WOULD_BLOCK:
             code = lib.IPCHEAP_TIMED_OUT
         if code:
@@ -390,9 +393,18 @@ class Bus(Channel, BusCore, kind=lib.IPCHEAP_BUS):
             raise self._not_posted(code, what)
         while True:
             self._wait_room(deadline)
-            code = attempt()
+            code = self._limited(deadline, attempt)
             if code != _WOULD_BLOCK:
                 return code
+
+    @staticmethod
+    def _limited(deadline: float, attempt: Callable[[], int]) -> int:
+        """Make an attempt that waits for the heap lock until shortly after a deadline at most."""
+        lib.ipcheap_limit_lock(_span(deadline))
+        try:
+            return attempt()
+        finally:
+            lib.ipcheap_limit_lock(-1)
 
     def _await_room(
         self, code: int, data: BytesLike, timeout: float | None, deadline: float | None

@@ -235,6 +235,46 @@ def test_a_stopped_owner_of_the_heap_lock_that_is_killed_loses_it(heap: ipcheap.
         assert heap.recover().participants == 1
 
 
+def test_on_a_bus_nobody_waits_for_a_stopped_owner_of_the_heap_lock(heap: ipcheap.Heap) -> None:
+    bus = heap.add_bus("bus", 4)
+    heap.add_static_segment("checked", 8)
+    large = bytes(1 << 20)  # for which the lock is needed
+    with peers.run(check_for_ever, heap) as peer:
+        peer.hear()
+        with peers.run(listen_and_wait, heap) as listener:
+            assert listener.hear() == "listening"
+            kill(listener)
+        for _ in range(4):
+            bus.post(b"not received", timeout=0)
+        stop_inside_the_lock(heap, peer)
+        try:
+            began = time.monotonic()
+            assert bus.post(b"past the dead", timeout=5) == 4
+            report = bus.broadcast(b"past it, too", timeout=5)
+            assert (report.position, report.gone, report.slow) == (5, report.listeners, ())
+            assert time.monotonic() - began < LEARNS
+            for post in (bus.post, bus.broadcast):
+                began = time.monotonic()
+                with pytest.raises(ipcheap.HeapBusy):
+                    post(large, timeout=0.1)
+                assert time.monotonic() - began < LEARNS
+            began = time.monotonic()
+            with pytest.raises(ipcheap.HeapBusy):
+                bus.wait_listeners(2, timeout=0.1)
+            assert time.monotonic() - began < LEARNS
+        finally:
+            peer.kill(signal.SIGCONT)
+        assert bus.post(large, timeout=peers.PATIENCE) == 6
+        heap.recover()
+        assert bus.statistics().listeners == 0
+
+
+def listen_and_wait(heap: ipcheap.Heap) -> None:
+    with heap.bus("bus").listen():
+        peers.say("listening")
+        peers.listen()
+
+
 def stop_inside_the_lock(heap: ipcheap.Heap, peer: peers.Peer[Any]) -> None:
     """Stop a peer while it holds the lock of the heap; try until it does."""
     holder = ffi.new("ipcheap_holder *")

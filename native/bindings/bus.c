@@ -3,6 +3,7 @@
 #include "types.h"
 
 #include "endpoint.h"
+#include "segment/sleep.h"
 
 /* How long a broadcast waits at a time: signal handlers run in between. */
 #define LONGEST_LOOK (INT64_C(500) * 1000 * 1000)
@@ -40,6 +41,20 @@ static PyObject *bus_bind(PyObject *object, PyObject *arguments) {
     self->memory = Py_NewRef(memory);
     Py_XDECREF(before);
     Py_RETURN_NONE;
+}
+
+/* Bounds how long the thread waits for the heap lock, by a timeout in seconds; None: not at all. */
+static void limit_begin(PyObject *timeout) {
+    if (!timeout || timeout == Py_None) return;
+    double seconds = PyFloat_AsDouble(timeout);
+    if (PyErr_Occurred())
+        PyErr_Clear(); /* the call that waits says so */
+    else if (seconds < 1e9)
+        ipcheap_limit_lock(seconds > 0 ? (int64_t)(seconds * 1e9) : 0);
+}
+
+static void limit_end(PyObject *timeout) {
+    if (timeout && timeout != Py_None) ipcheap_limit_lock(-1);
 }
 
 /* Bytes ---------------------------------------------------------------------------------- */
@@ -84,7 +99,9 @@ static PyObject *bus_post(PyObject *self, PyObject *const *given, Py_ssize_t cou
     PyObject *arguments[2];
     uint64_t position;
     if (arguments_of(given, count, names, data_and_timeout, 1, arguments)) return NULL;
+    limit_begin(arguments[1]);
     int error = post_bytes((py_bus *)self, NULL, arguments[0], 0, &position);
+    limit_end(arguments[1]);
     if (!error) return PyLong_FromUnsignedLongLong(position);
     return PyObject_CallMethod(self, "_post_later", "iOO", error, arguments[0],
                                or_none(arguments[1]));
@@ -135,7 +152,9 @@ static PyObject *post_all(py_bus *self, PyObject *list, PyObject *timeout, Py_ss
     Py_ssize_t total = PyList_Size(list);
     PyObject *deadline = Py_NewRef(Py_None);
     while (deadline && *done < total) {
+        limit_begin(timeout);
         int64_t went = post_some(self, list, *done);
+        limit_end(timeout);
         if (went > 0) {
             *done += (Py_ssize_t)went;
             if (*done < total && PyErr_CheckSignals() != 0) Py_CLEAR(deadline);
@@ -193,7 +212,9 @@ static PyObject *bus_post_record(PyObject *self, PyObject *const *given, Py_ssiz
     PyObject *arguments[2];
     uint64_t position;
     if (arguments_of(given, count, names, record_and_timeout, 1, arguments)) return NULL;
+    limit_begin(arguments[1]);
     int error = post_record((py_bus *)self, NULL, arguments[0], 0, &position);
+    limit_end(arguments[1]);
     if (!error) return PyLong_FromUnsignedLongLong(position);
     return PyObject_CallMethod(self, "_post_record_later", "iOO", error, arguments[0],
                                or_none(arguments[1]));
@@ -210,8 +231,11 @@ static PyObject *bus_attempt(PyObject *self, PyObject *record) {
 /* Posts bytes, or a record, in a broadcast: 0 or an error. */
 static int try_broadcast(const py_bus *self, ipcheap_broadcast *broadcast, PyObject *object,
                          int is_record, int64_t timeout_ns) {
-    return is_record ? post_record(self, broadcast, object, timeout_ns, NULL)
-                     : post_bytes(self, broadcast, object, timeout_ns, NULL);
+    ipcheap_limit_lock(timeout_ns);
+    int error = is_record ? post_record(self, broadcast, object, timeout_ns, NULL)
+                          : post_bytes(self, broadcast, object, timeout_ns, NULL);
+    ipcheap_limit_lock(-1);
+    return error;
 }
 
 /* _try_broadcast(address, object, is_record, timeout_ns): for callers that do their own waiting. */

@@ -43,7 +43,7 @@ int writer_sleep(struct poster *p, const struct waiting *w, int64_t deadline, in
     if (result == IPCHEAP_INTERRUPTED) return result;
     if (result == IPCHEAP_TIMED_OUT) {
         *nap = (int64_t)least(2 * (uint64_t)*nap, LONGEST_NAP);
-        recover_soon(p->me, holder);
+        recover_if_dead_soon(p->me, holder); /* without the lock, the next waiter does it */
     }
     return 0;
 }

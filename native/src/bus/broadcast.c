@@ -9,6 +9,7 @@
 #include "memory/deferred.h"
 #include "segment/clock.h"
 #include "segment/lock.h"
+#include "segment/sleep.h"
 
 /* Debts ---------------------------------------------------------------------------------------- */
 
@@ -70,9 +71,16 @@ static uint64_t first_owed(const struct ipcheap_broadcast *b, const struct owed 
     return b->drains ? 0 : greatest(b->position, owed->joined);
 }
 
+/* True if a listener is dead, and not recovered yet, perhaps because the heap lock is taken. */
+static bool is_dead(const struct poster *p, const struct owed *owed) {
+    return !participant_alive(p->me->heap, tag_slot(owed->holder), tag_generation(owed->holder));
+}
+
 static bool is_settled(struct ipcheap_broadcast *b, struct owed *owed) {
     if (owed->debt == OWED)
         owed->debt = debt_now(&b->poster.bus, owed, first_owed(b, owed), b->end);
+    /* It may have been passed because it is dead. */
+    if (UNLIKELY(owed->debt == SLOW) && is_dead(&b->poster, owed)) owed->debt = GONE;
     return owed->debt != OWED;
 }
 
@@ -404,11 +412,6 @@ static bool has_released(void *context) {
     return is_settled(a->b, a->owed);
 }
 
-/* True if a listener is dead, and not recovered yet, perhaps because the heap lock is taken. */
-static bool is_dead(const struct poster *p, const struct owed *owed) {
-    return !participant_alive(p->me->heap, tag_slot(owed->holder), tag_generation(owed->holder));
-}
-
 /* Looks once: true if the listener owes nothing any more. */
 static bool await_look(struct poster *p, struct awaited_listener *a, int *error) {
     *error = bus_enter(p->me, &p->bus, p->incarnation);
@@ -511,7 +514,9 @@ static int post_in_turn(ipcheap_broadcast *b, const void *data, uint64_t nbytes,
     bool forever = deadline == INT64_MAX;
     for (;;) {
         int64_t left = forever ? -1 : os_remaining(deadline);
+        ipcheap_limit_lock(left);
         int error = ipcheap_try_broadcast(b, data, nbytes, left);
+        ipcheap_limit_lock(-1);
         if (error != IPCHEAP_WOULD_BLOCK) return error;
         if (nowait) return IPCHEAP_CHANNEL_BUSY;
         error = ipcheap_wait_turn(b, left);
@@ -577,8 +582,10 @@ int ipcheap_bus_blocker(ipcheap_heap *heap, const ipcheap_channel *bus, int broa
 int ipcheap_post(ipcheap_heap *heap, const ipcheap_channel *bus, const void *data, uint64_t nbytes,
                  int64_t timeout_ns, uint64_t *position) {
     int64_t deadline = os_deadline(timeout_ns);
-    for (;;) {
+    for (int64_t left = timeout_ns;; left = timeout_ns < 0 ? -1 : os_remaining(deadline)) {
+        ipcheap_limit_lock(left);
         int error = ipcheap_try_post(heap, bus, data, nbytes, position);
+        ipcheap_limit_lock(-1);
         if (LIKELY(error != IPCHEAP_WOULD_BLOCK)) return error;
         error = ipcheap_wait_room(heap, bus, timeout_ns < 0 ? -1 : os_remaining(deadline));
         if (error) return error;
@@ -588,8 +595,10 @@ int ipcheap_post(ipcheap_heap *heap, const ipcheap_channel *bus, const void *dat
 int ipcheap_post_record(ipcheap_heap *heap, const ipcheap_channel *bus, ipcheap_record *record,
                         int64_t timeout_ns, uint64_t *position) {
     int64_t deadline = os_deadline(timeout_ns);
-    for (;;) {
+    for (int64_t left = timeout_ns;; left = timeout_ns < 0 ? -1 : os_remaining(deadline)) {
+        ipcheap_limit_lock(left);
         int error = ipcheap_try_post_record(heap, bus, record, position);
+        ipcheap_limit_lock(-1);
         if (error != IPCHEAP_WOULD_BLOCK) return error;
         error = ipcheap_wait_room(heap, bus, timeout_ns < 0 ? -1 : os_remaining(deadline));
         if (error) return error;

@@ -346,10 +346,22 @@ static int post_and_tell(struct poster *p, struct letter *letter) {
     return error;
 }
 
+/* Passes a blocker whose holder is dead, and which nobody can recover now. */
+static bool pass_dead(struct poster *p, uint64_t holder) {
+    if (bus_enter(p->me, &p->bus, p->incarnation)) return false;
+    struct bus_listener *l = listener_at(&p->bus, p->blocker);
+    uint64_t cursor = get_acquire(&l->side.position); /* pairs with move_past() */
+    bool same = listener_holder(l) == holder;
+    if (same) put(&l->passed, cursor + 1);
+    bus_leave(p->me);
+    return same;
+}
+
 /* Ends the registration of a blocker that is dead, or that never was; false if it is still in the way. */
-static bool end_blocker(struct poster *p) {
+static bool end_blocker(struct poster *p, uint64_t holder) {
     bool ended = false;
-    if (heap_lock(p->me)) return false;
+    /* Somebody may be stopped who has the lock. */
+    if (heap_lock_soon(p->me)) return pass_dead(p, holder);
     if (bus_enter(p->me, &p->bus, p->incarnation) == 0) {
         listeners_recover(p->me, &p->bus);
         const struct bus_listener *l = listener_at(&p->bus, p->blocker);
@@ -358,18 +370,6 @@ static bool end_blocker(struct poster *p) {
     }
     heap_unlock(p->me);
     return ended;
-}
-
-/* True if the caller would have to wait for a living owner of the heap lock. */
-static bool lock_is_taken(const struct participant *me) {
-    uint32_t lock = get(&me->heap->header->lock);
-    return lock && lock != me->lock_word && lock_owner_alive(me->heap, lock);
-}
-
-bool recover_soon(struct participant *me, uint64_t holder) {
-    if (side_state(holder) != SIDE_OPEN) return false;
-    if (participant_alive(me->heap, tag_slot(holder), tag_generation(holder))) return false;
-    return !lock_is_taken(me) && recover_if_dead(me, holder) == 0;
 }
 
 int bus_check_room(struct poster *p) {
@@ -382,7 +382,7 @@ int bus_check_room(struct poster *p) {
         bus_leave(p->me);
         if (room) return 0;
         bool dead = !participant_alive(p->me->heap, tag_slot(holder), tag_generation(holder));
-        if (!l || !dead || lock_is_taken(p->me) || !end_blocker(p)) return IPCHEAP_WOULD_BLOCK;
+        if (!l || !dead || !end_blocker(p, holder)) return IPCHEAP_WOULD_BLOCK;
     }
 }
 

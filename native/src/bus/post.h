@@ -73,11 +73,6 @@ void letter_gone(struct letter *letter);
 int post_bytes(struct poster *p, const void *data, uint64_t nbytes, uint64_t *position);
 int post_record(struct poster *p, ipcheap_record *record, uint64_t *position);
 
-/*
- * Recovers a holder that is dead; false if it is not, or if that would mean to wait for a living owner of
- * the heap lock, beyond the caller's deadline: then the next caller that looks does it.
- */
-bool recover_soon(struct participant *me, uint64_t holder);
 /* True if there is room for a post; makes it. Otherwise p->blocker is in the way. Inside. */
 bool bus_has_room(struct poster *p);
 /* The same outside: 0, WOULD_BLOCK or an error. Recovers a dead listener that is in the way. */

@@ -13,6 +13,15 @@ void ipcheap_allow_sleep(int allow) { must_not_sleep = !allow; }
 
 bool may_sleep(void) { return !must_not_sleep; }
 
+static _Thread_local int64_t limit __attribute__((tls_model("initial-exec"))) = INT64_MAX;
+
+void ipcheap_limit_lock(int64_t timeout_ns) {
+    int64_t grace =
+        LOOK_AFTER_OWNER; /* a dead owner is noticed, and one that is just awake is done */
+    if (timeout_ns > INT64_MAX - grace) timeout_ns = -1;
+    limit = os_deadline(timeout_ns < 0 ? -1 : timeout_ns + grace);
+}
+
 static int sleep_on(ipcheap_heap *heap, uint32_t seen, int64_t span) {
     switch (heap->sem_kind) {
     case IPCHEAP_SEM_POSIX:
@@ -66,6 +75,7 @@ static int lock_slowly(struct participant *me, bool *robbed) {
     ipcheap_heap *heap = me->heap;
     shared32 *lock = &heap->header->lock;
     int64_t deadline = os_deadline(heap->lock_timeout);
+    if (limit < deadline) deadline = limit;
     int64_t look_at = os_deadline(LOOK_AFTER_OWNER);
     for (;;) {
         uint32_t seen = get(lock);
@@ -112,6 +122,14 @@ int heap_lock(struct participant *me) {
     /* What cannot be rebuilt is reported to the calls that need it: the lock itself is sound. */
     if (robbed) heap->hooks->rebuild(me);
     return 0;
+}
+
+int heap_lock_soon(struct participant *me) {
+    int64_t before = limit, soon = os_deadline(LOOK_AFTER_OWNER);
+    if (soon < limit) limit = soon;
+    int error = heap_lock(me);
+    limit = before;
+    return error;
 }
 
 bool heap_try_lock(struct participant *me) {

@@ -24,10 +24,12 @@ static inline uint32_t lock_word_of(uint32_t slot, uint32_t generation) {
 }
 
 /*
- * Takes the lock, or nests. Returns HEAP_BUSY after the heap's lock time-out, and WOULD_SLEEP if
- * the thread would have to sleep and must not.
+ * Takes the lock, or nests. Returns HEAP_BUSY after the heap's lock time-out or the thread's limit,
+ * and WOULD_SLEEP if the thread would have to sleep and must not: segment/sleep.h.
  */
 int heap_lock(struct participant *me);
+/* The same, and HEAP_BUSY after LOOK_AFTER_OWNER at the latest. */
+int heap_lock_soon(struct participant *me);
 void heap_unlock(struct participant *me);
 /* Takes the lock, or nests, if that is possible without waiting. */
 bool heap_try_lock(struct participant *me);

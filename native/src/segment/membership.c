@@ -529,15 +529,24 @@ void keeper_leave(ipcheap_heap *heap, bool owes) {
 
 /* Dead participants ----------------------------------------------------------------------- */
 
-int recover_if_dead(struct participant *me, uint64_t holder) {
+static int recover_with(struct participant *me, uint64_t holder,
+                        int (*lock)(struct participant *)) {
     if (side_state(holder) != SIDE_OPEN) return 0;
     uint32_t slot = tag_slot(holder), generation = tag_generation(holder);
     if (participant_alive(me->heap, slot, generation)) return 0;
     /* Recovering a future occupant would take what belongs to the living. */
     if (!participant_has_been(me->heap, slot, generation)) return IPCHEAP_CORRUPT;
-    int error = heap_lock(me);
+    int error = lock(me);
     if (error) return error;
     error = me->heap->hooks->recover(me, slot, generation);
     heap_unlock(me);
     return error;
+}
+
+int recover_if_dead(struct participant *me, uint64_t holder) {
+    return recover_with(me, holder, heap_lock);
+}
+
+int recover_if_dead_soon(struct participant *me, uint64_t holder) {
+    return recover_with(me, holder, heap_lock_soon);
 }

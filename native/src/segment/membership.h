@@ -64,5 +64,7 @@ void process_list_remove(ipcheap_heap *heap);
  * Returns HEAP_BUSY, or CORRUPT if there never was such a participant.
  */
 int recover_if_dead(struct participant *me, uint64_t holder);
+/* The same, and HEAP_BUSY after 0.1 s at the latest. */
+int recover_if_dead_soon(struct participant *me, uint64_t holder);
 
 #endif
