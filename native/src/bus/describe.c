@@ -9,7 +9,9 @@ static int view_of(ipcheap_heap *heap, const ipcheap_channel *handle, struct bus
     if (error) return error;
     if (handle->kind != IPCHEAP_BUS) return IPCHEAP_CHANNEL_TYPE;
     if (bus_view(heap, handle->index, bus)) return 0;
-    return get(&channel->parts[0]) ? IPCHEAP_CORRUPT : IPCHEAP_WOULD_BLOCK; /* not used yet */
+    if (!get(&channel->parts[0])) return IPCHEAP_WOULD_BLOCK; /* not used yet */
+    /* It may have been made just now. */
+    return bus_view(heap, handle->index, bus) ? 0 : IPCHEAP_CORRUPT;
 }
 
 int ipcheap_bus_describe(ipcheap_heap *heap, const ipcheap_channel *handle,
