@@ -73,7 +73,7 @@ static uint64_t first_owed(const struct ipcheap_broadcast *b, const struct owed 
 
 /* True if a listener is dead, and not recovered yet, perhaps because the heap lock is taken. */
 static bool is_dead(const struct poster *p, const struct owed *owed) {
-    return !participant_alive(p->me->heap, tag_slot(owed->holder), tag_generation(owed->holder));
+    return !participant_alive(p->bus.heap, tag_slot(owed->holder), tag_generation(owed->holder));
 }
 
 static bool is_settled(struct ipcheap_broadcast *b, struct owed *owed) {
