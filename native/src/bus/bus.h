@@ -149,6 +149,11 @@ static inline uint64_t envelope_offset(const ipcheap_heap *heap, uint64_t part) 
  * looked at: *place, unless it is NULL, is for that.
  */
 struct envelope *message_envelope(ipcheap_heap *heap, const struct message *m, struct place *place);
+/*
+ * Returns the payload that an envelope names, for a caller that does not keep the message there. Its block
+ * may be somebody else's by now: the tag says so afterwards.
+ */
+uint64_t payload_glance(const struct envelope *envelope);
 
 /* Being inside --------------------------------------------------------------------------------- */
 /*

@@ -119,7 +119,7 @@ bool bus_undoes(const struct recovery *r, uint64_t tag, uint64_t offset, uint64_
     struct message m = {.block = envelope_offset(r->heap, tag_position(tag)), .apart = true};
     struct place place;
     const struct envelope *envelope = message_envelope(r->heap, &m, &place);
-    if (!envelope || get(&envelope->payload) != offset) return false;
+    if (!envelope || payload_glance(envelope) != offset) return false;
     uint32_t used = (uint32_t)least(get(&r->heap->header->slots_used), PARTICIPANTS);
     for (uint32_t slot = 0; slot < used; slot++) {
         const struct participant_slot *record = slot_at(r->heap, slot);
@@ -215,7 +215,7 @@ bool bus_holds(ipcheap_heap *heap, uint64_t tag, uint64_t offset) {
     if (tag_kind(tag) != TAG_PART || tag_position(tag) < PART_OF_ENVELOPE) return false;
     struct message m = {.block = envelope_offset(heap, tag_position(tag)), .apart = true};
     const struct envelope *envelope = message_envelope(heap, &m, &place);
-    if (!envelope || get(&envelope->payload) != offset) return false;
+    if (!envelope || payload_glance(envelope) != offset) return false;
     uint64_t its = get_acquire(place.tag); /* pairs with post_once() */
     if (tag_kind(its) == TAG_OWN) return is_intended(heap, m.block);
     return tag_kind(its) == TAG_SENT && tag_channel(its) == bus.index &&

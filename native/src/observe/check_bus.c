@@ -53,7 +53,7 @@ static bool accounts_for(ipcheap_heap *heap, uint64_t tag, uint64_t offset) {
         block = envelope_offset(heap, position);
         if (!place_find(heap, block, &place)) return false;
         const struct envelope *envelope = at_offset(heap, block);
-        if (get(&envelope->payload) != offset) return false;
+        if (payload_glance(envelope) != offset) return false;
         uint64_t its = get_acquire(place.tag); /* pairs with post_once() */
         if (tag_kind(its) != TAG_SENT || tag_channel(its) != bus.index)
             return is_under_way(heap, block);
