@@ -267,6 +267,9 @@ static void nobody_is_in_the_way(void) {
     put(&listener_at(&s.bus, 1)->seat.holder, own_tag(4001, 78));
     for (uint64_t n = 0; n < 3 * PLACES; n++)
         EXPECT_EQ(ipcheap_post(s.heap, &s.channel, &n, sizeof n, 2000000000, NULL), 0);
+    EXPECT(is_possible(ipcheap_free(s.heap, &s.held)));
+    ipcheap_endpoint_release(s.in);
+    ipcheap_endpoint_release(s.second);
     ipcheap_release(s.heap);
     close(fd);
 }
