@@ -284,6 +284,8 @@ class Session(User):
             return True
         if not messages:
             self.judge_nothing()
+        if self.lossy and messages:
+            self.judge_losses(messages)
         for message in messages:
             self.judge(message)
         return bool(messages)
@@ -316,15 +318,12 @@ class Session(User):
         position, notes = message.position, self.notes
         name = int.from_bytes(message.view[:8], "little")
         what = f"bus {self.line}: message {name:x} at {position}"
-        lost = self.listener.lost
-        if self.lossy:
-            self.missed, self.lost = lost - self.lost, lost
-            notes.lost[self.line] += self.missed
         if self.next is None:
             self.judge_first(position, what)
         else:
+            due = self.next + self.missed
             insist(
-                position == self.next + self.missed,
+                position >= due if self.lossy else position == due,
                 f"{what} came, not {self.next}, after {self.missed} that are said to be lost",
             )
         self.next, self.missed = position + 1, 0
@@ -340,6 +339,22 @@ class Session(User):
         notes.heard[self.line] += 1
         self.held.append((message, name))
         check(message, name, "before it was received")
+
+    def judge_losses(self, messages: list[ipcheap.Message]) -> None:
+        """Check that what did not come before or between these messages was counted as lost."""
+        lost = self.listener.lost - self.lost
+        self.lost += lost
+        self.notes.lost[self.line] += lost
+        last = messages[-1].position
+        if self.next is None:
+            self.missed = lost - (last - messages[0].position + 1 - len(messages))
+        else:
+            gone = last + 1 - self.next - len(messages)
+            insist(
+                gone == lost,
+                f"bus {self.line}: {len(messages)} came, up to {last}, and {gone} did not since "
+                f"{self.next}, of which {lost} were counted",
+            )
 
     def judge_nothing(self) -> None:
         """Check that all that was posted before the call has been received or lost."""

@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import random
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
@@ -462,6 +463,7 @@ def clean(worker: Worker) -> bool:
     while not worker.stopping and not worker.resigns():
         heap.trim()
         heap.recover()
+        remove_what_is_left(worker)
         faults = heap.check()
         insist(not faults, f"check() says: {faults}")
         for info in ipcheap.heaps():
@@ -469,6 +471,15 @@ def clean(worker: Worker) -> bool:
             insist(info.name != heap.name or not info.stale, "a heap in use is said to be stale")
         time.sleep(worker.dice.random() * 0.1)
     return worker.stopping
+
+
+def remove_what_is_left(worker: Worker) -> None:
+    """Remove channels and stores of children that were killed."""
+    for channel in worker.heap.channels:
+        maker = re.fullmatch(r"(?:own|store) of (\d+)", str(channel))
+        if maker and worker.notes.buses.reaped[int(maker[1])]:
+            with contextlib.suppress(ipcheap.ChannelNotFound):
+                worker.heap.remove_channel(channel, force=True)
 
 
 # What a child may do to itself before it works ----------------------------------------------
