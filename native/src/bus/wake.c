@@ -21,19 +21,19 @@ static bool wake_polled(struct bus *bus) {
     return all;
 }
 
+/* In one pass: whoever arms after `seen` looks once more, and finds what was posted; its flag stays. */
 void bus_wake_sleepers(struct bus *bus) {
     shared32 *sleepers = &bus->root->sleepers, *wake = &bus->root->wake;
     uint32_t seen = get_acquire(sleepers); /* pairs with arm() */
-    while (seen & (SLEEPERS_HERE | SLEEPERS_OTHERS)) {
-        uint32_t told = SLEEPERS_HERE | SLEEPERS_OTHERS;
-        if (seen & SLEEPERS_HERE) {
-            put_add(wake, 1);
-            os_futex_wake(wake, INT_MAX);
-        }
-        /* Otherwise the next writer tries again. */
-        if (seen & SLEEPERS_OTHERS && !wake_polled(bus)) told = SLEEPERS_HERE;
-        if (put_if(sleepers, &seen, seen & ~told)) return;
+    uint32_t told = seen & (SLEEPERS_HERE | SLEEPERS_OTHERS);
+    if (LIKELY(!told)) return;
+    if (told & SLEEPERS_HERE) {
+        put_add(wake, 1);
+        os_futex_wake(wake, INT_MAX);
     }
+    /* Otherwise the next writer tries again. */
+    if (told & SLEEPERS_OTHERS && !wake_polled(bus)) told &= ~SLEEPERS_OTHERS;
+    put_if(sleepers, &seen, seen & ~told);
 }
 
 void bus_wake_all(struct bus *bus) {
