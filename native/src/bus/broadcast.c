@@ -168,8 +168,8 @@ static bool turn_is_over(struct bus *bus, uint64_t turn) {
     /* They are of this turn if they have its count, and the word is still the same. */
     if (get_acquire(&bus->root->turn) != turn) return false; /* pairs with turn_end() */
     uint64_t now = (uint64_t)(clock_now(heap) / MILLISECOND);
-    if ((until & TURN_COUNT) == count && now >= until >> TURN_COUNT_BITS) return true;
-    if ((message & TURN_COUNT) != count || message == turn_word(turn, 0)) return false;
+    if ((until & TURN_COUNT) == count && now >= turn_end_time(until)) return true;
+    if ((message & TURN_COUNT) != count) return false; /* not posted yet */
     return is_released(bus, turn, (message >> TURN_COUNT_BITS) - 1);
 }
 
@@ -179,25 +179,31 @@ static void turn_notify(struct bus *bus) {
     os_futex_wake(&bus->root->turn_wake, INT32_MAX);
 }
 
-/* Says when a turn ends at the latest, and that its message is not posted yet. */
-static void turn_describe(struct bus_root *root, uint64_t turn, uint64_t until) {
-    put_release(&root->turn_message, turn_word(turn, 0)); /* with turn_is_over() */
-    put_release(&root->turn_until, turn_word(turn, until));
+/* Returns the word of a new turn; its count is another one than the last message's. */
+static uint64_t turn_of(const struct participant *me, uint64_t other) {
+    static _Thread_local uint64_t turns __attribute__((tls_model("initial-exec")));
+    if (!turns) turns = (uint64_t)tag_slot(me->tag) << 8; /* rarely like another's */
+    if ((++turns & TURN_COUNT) == other) turns++;
+    return me->tag | (turns & TURN_COUNT) << STAMP_SHIFT;
 }
 
-/* Takes the turn, if nobody has it any more. Inside. */
+/*
+ * Takes the turn, if nobody has it any more. Inside. When it ends is said before it is taken, so that nobody
+ * stopped in here has a turn without an end, and confirmed afterwards, by another word: one who was stopped
+ * in here before cannot replace what is confirmed.
+ */
 static bool turn_take(struct ipcheap_broadcast *b) {
     struct bus_root *root = b->poster.bus.root;
-    static _Thread_local uint64_t turns __attribute__((tls_model("initial-exec")));
-    uint64_t seen = get_acquire(&root->turn); /* pairs with turn_end() */
+    uint64_t until = get_acquire(&root->turn_until); /* with turn_take(); before the turn */
+    uint64_t seen = get_acquire(&root->turn);        /* pairs with turn_end() */
     if (seen && !turn_is_over(&b->poster.bus, seen)) return false;
-    if (!turns) turns = (uint64_t)tag_slot(b->poster.me->tag) << 8; /* rarely like another's */
-    uint64_t mine = b->poster.me->tag | (++turns & TURN_COUNT) << STAMP_SHIFT;
-    /* Before, so that nobody stopped in here has a turn without an end; after, because of others in here. */
-    turn_describe(root, mine, b->until);
+    uint64_t mine = turn_of(b->poster.me, get(&root->turn_message) & TURN_COUNT);
+    if (!put_if(&root->turn_until, &until, turn_end_word(mine, b->until, false))) return false;
     if (!put_if(&root->turn, &seen, mine)) return false;
     b->turn = mine;
-    turn_describe(root, mine, b->until);
+    until = get_acquire(&root->turn_until);    /* with turn_take() */
+    while (get_acquire(&root->turn) == mine && /* with turn_end(): it may be over by now */
+           !put_if(&root->turn_until, &until, turn_end_word(mine, b->until, true))) {}
     return true;
 }
 

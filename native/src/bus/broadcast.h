@@ -2,7 +2,7 @@
  * broadcast.h - layer bus: posting in turn, and waiting for everybody to whom the message is owed.
  *
  *   turn      OWN tag, whose stamp is a count 18        0: nobody has it
- *   until     boot-time ms 46 | count 18                when it ends at the latest
+ *   until     boot-time ms 45 | confirmed | count 18    when it ends at the latest
  *   message   position + 1 in 46 | count 18             once it is posted
  *
  * The turn is taken with room in sight and the letter sealed, and given back if the room is gone; so its
@@ -22,7 +22,12 @@ static inline uint64_t turn_count(uint64_t turn) { return turn >> STAMP_SHIFT & 
 static inline uint64_t turn_word(uint64_t turn, uint64_t value) {
     return value << TURN_COUNT_BITS | turn_count(turn);
 }
-#define TURN_MOST (UINT64_MAX >> TURN_COUNT_BITS) /* the latest that a turn ends: never */
+#define TURN_MOST (UINT64_MAX >> (TURN_COUNT_BITS + 1)) /* the latest that a turn ends: never */
+/* Returns when a turn ends, as its word has it; `confirmed` once the turn is taken. */
+static inline uint64_t turn_end_word(uint64_t turn, uint64_t ms, bool confirmed) {
+    return turn_word(turn, ms << 1 | confirmed);
+}
+static inline uint64_t turn_end_time(uint64_t until) { return until >> (TURN_COUNT_BITS + 1); }
 
 /* How it is with a listener and what is waited for. */
 enum debt { OWED, RELEASED, GONE, SLOW };
