@@ -441,7 +441,7 @@ static void turns_are_of_one_bus(ipcheap_heap *heap) {
     close_bus(heap, 19);
 }
 
-/* Holds the first message for so long that the last bits of its position come again. */
+/* Holds the first message for so long that the last bits of its position recur. */
 static void *hold_for_long(void *context) {
     struct peer *peer = context;
     ipcheap_endpoint *listener = listen_to(peer->heap, &peer->bus);

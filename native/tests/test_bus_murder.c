@@ -92,7 +92,7 @@ static struct ear ears[3];
 static struct holding held[HELD];
 static int held_count;
 
-static void let_go(ipcheap_heap *heap, int i) {
+static void give_back(ipcheap_heap *heap, int i) {
     expect_unspoilt(&held[i].message, held[i].seed);
     EXPECT_EQ(ipcheap_free(heap, &held[i].message), 0);
     held[i] = held[--held_count];
@@ -179,7 +179,7 @@ static void come_or_go(ipcheap_heap *heap) {
     struct ear *ear = &ears[any(3)];
     if (ear->listener) {
         for (int i = held_count; i-- > 0;)
-            if (held[i].message.consumer == ear->listener && any(2)) let_go(heap, i);
+            if (held[i].message.consumer == ear->listener && any(2)) give_back(heap, i);
         ipcheap_endpoint_release(ear->listener);
         ear->listener = NULL;
         return;
@@ -199,7 +199,7 @@ static void work(int fd, uint64_t seed) {
         struct ear *ear = &ears[any(3)];
         uint64_t what = any(100);
         if (held_count == HELD || (held_count && what < 25)) {
-            let_go(heap, (int)any((uint64_t)held_count));
+            give_back(heap, (int)any((uint64_t)held_count));
         } else if (what < 50) {
             post_one(heap);
         } else if (what < 54) {

@@ -289,7 +289,7 @@ static const struct story stories[] = {
      .meanwhile = broadcast_in_turn},
 };
 
-/* A writer is killed in its post, and recovered while the last holder of the message lets go of it. */
+/* A writer is killed in its post, and recovered while the last holder of the message releases it. */
 static void a_late_recovery(int post_step) {
     bool more = true;
     for (int free_step = 0; more; free_step++) {
@@ -336,7 +336,7 @@ static void a_late_recovery(int post_step) {
         }
         ipcheap_recovery report;
         EXPECT_EQ(ipcheap_recover(heap, &report), 0);
-        more = WIFSTOPPED(status); /* in the middle of letting go, which is its business */
+        more = WIFSTOPPED(status); /* in the middle of its release, which is its business */
         if (posted && more) EXPECT_EQ(report.blocks, 0);
         if (more) {
             kill(holder, SIGCONT);

@@ -259,7 +259,7 @@ static int post_once(struct poster *p, struct letter *letter) {
     /* It was q's turn at a time when the floor was not beyond it: slot_laps_past() is right then. */
     if (UNLIKELY(get_acquire(&root->floor) > q)) return 0; /* pairs with floor_raise() */
     if (UNLIKELY(slot_laps_past(bus, q, seen) >= 0)) {
-        if (m->position == q) return channel_poison(bus->heap, bus->channel); /* it is for ever */
+        if (m->position == q) return channel_poison(bus->heap, bus->channel); /* it stays so */
         m->position = q;
         return 0;
     }

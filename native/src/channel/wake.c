@@ -49,7 +49,7 @@ static bool take_hold(ipcheap_heap *heap, struct seat *seat, uint64_t inode,
 }
 
 /* False if the pipe cannot be opened now: out of descriptors, or the holder is gone. */
-static bool ring(ipcheap_heap *heap, struct seat *seat, struct bell_pull *pull) {
+static bool pull_it(ipcheap_heap *heap, struct seat *seat, struct bell_pull *pull) {
     struct bell_pull once = {0};
     if (!pull) pull = &once;
     uint64_t inode = get_acquire(&seat->bell.inode); /* pairs with bell_make() */
@@ -62,13 +62,13 @@ static bool ring(ipcheap_heap *heap, struct seat *seat, struct bell_pull *pull) 
 void bell_ring(ipcheap_heap *heap, struct seat *seat, struct bell_pull *pull) {
     uint32_t awake = AWAKE;
     /* Otherwise the next waker retries. */
-    if (!ring(heap, seat, pull)) put_if(&seat->parked, &awake, PARKED_BELL);
+    if (!pull_it(heap, seat, pull)) put_if(&seat->parked, &awake, PARKED_BELL);
 }
 
 bool seat_rouse(ipcheap_heap *heap, struct seat *seat) {
     switch ((enum parked_state)get(&seat->parked)) {
     case PARKED_BELL:
-        return ring(heap, seat, NULL);
+        return pull_it(heap, seat, NULL);
     case PARKED_AMONG:
         knock(heap, get_acquire(&seat->holder)); /* with claim() */
         return true;
