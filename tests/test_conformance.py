@@ -7,6 +7,7 @@ import stat
 from typing import TYPE_CHECKING
 
 import apart
+import bus_workers
 import kinds
 import peers
 import pytest
@@ -142,6 +143,27 @@ def test_processes_meet_in_a_static_segment(heap: ipcheap.Heap) -> None:
         other.result()
     assert segment.array("u8")[0] == 1000
     assert balance.load() == 0
+
+
+@each_kind
+def test_every_process_hears_every_message_of_a_bus(heap: ipcheap.Heap) -> None:
+    bus = heap.add_bus("news", 16)
+    with (
+        peers.run(bus_workers.receive_all, bus) as one,
+        peers.run(bus_workers.receive_all, bus) as other,
+    ):
+        assert (one.hear(), other.hear()) == ("ready", "ready")
+        sent = [bytes([n % 251]) * (n * n) for n in range(200)]
+        assert bus.post_many(sent[:-1], peers.PATIENCE) == 199
+        report = bus.broadcast(sent[-1], peers.PATIENCE)
+        assert (report.position, report.listeners, report.released) == (199, 2, 2)
+        one.kill()
+        assert bus.broadcast(b"to the other", peers.PATIENCE).complete
+        heap.remove_channel("news", force=True)
+        assert other.result() == [*sent, b"to the other"]
+    heap.recover()
+    assert heap.statistics().in_use == 0
+    assert heap.check() == []
 
 
 @each_kind

@@ -38,7 +38,14 @@ def first_calls(order):
         import asyncio
         asyncio.run(awaited())
 
+    def heard():
+        bus = heap.add_bus(f"{channel} bus")
+        with bus.listen() as listener:
+            bus.broadcast(b"1")
+            listener.recv_record(timeout=5).free()
+
     calls = [
+        heard,
         heap.statistics, heap.participants, heap.recover, ipcheap.heaps, lambda: heap.channels,
         lambda: ipcheap.Lock, lambda: ipcheap.wait([]), lambda: ipcheap.Codec, asynchronous,
         lambda: sent(lambda producer: producer.send_object({"a": 1})),

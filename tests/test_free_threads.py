@@ -264,9 +264,9 @@ class Torture:
         self.heap = heap
         self.seed = seed
         self.shared: list[ipcheap.Record | None] = [None] * 8  # only the first four are sent
-        self.borrowed: list[object] = [None] * 4  # endpoints and windows of other threads
+        self.borrowed: list[object] = [None] * 5  # endpoints and windows of other threads
         self.over = threading.Event()
-        self.counts = [0] * 5 * WORKERS
+        self.counts = [0] * 6 * WORKERS
 
     def produce(self, me: int) -> None:
         dice = random.Random(self.seed + me)
@@ -324,7 +324,8 @@ class Torture:
             for number in itertools.count():
                 at = dice.randrange(8)
                 record, is_sent = self.shared[at], at < 4
-                with contextlib.suppress(ipcheap.RecordError, BufferError):
+                # TypeError: messages of a bus are read-only
+                with contextlib.suppress(ipcheap.RecordError, BufferError, TypeError):
                     if record is None or number % 16 == 0:
                         self.shared[at] = self.heap.allocate_record(dice.choice([64, 4096, LONG]))
                         continue
@@ -384,6 +385,32 @@ class Torture:
                         side.read(items, 0.01)
                 self.counts[4 * WORKERS + me] += 1
 
+    def hear(self, me: int) -> None:
+        """Post on a bus, and listen to it; another thread ends what is heard."""
+        dice = random.Random(self.seed * 5 + me)
+        bus = self.heap.bus("bus", None)
+        with bus.listen(lossy=me % 2 == 1) as listener:
+            self.borrowed[4] = listener
+            for number in itertools.count():
+                with contextlib.suppress(TimeoutError, ipcheap.HeapFull):
+                    data = number.to_bytes(8, "little") * dice.choice([1, 8, 100, LONG // 8 + 1])
+                    way = dice.randrange(4)
+                    if way == 0:
+                        bus.post_many([data, data], 0.01)
+                    elif way == 1:
+                        bus.broadcast(data, 0.01)
+                    else:
+                        bus.post(data, 0)
+                with contextlib.suppress(TimeoutError):
+                    for message in listener.recv_records(8, 0):
+                        found = bytes(message)
+                        assert found == found[:8] * (len(found) // 8)
+                        if dice.random() < 0.1:
+                            self.shared[dice.randrange(8)] = message
+                        elif dice.random() < 0.5:
+                            message.free()
+                self.counts[5 * WORKERS + me] += 1
+
     def misuse(self) -> None:
         """Use what belongs to other threads: each call is refused, or does no harm."""
         dice = random.Random(self.seed * 11)
@@ -391,7 +418,7 @@ class Torture:
         assert isinstance(segment, ipcheap.StaticSegment)
         atomic = segment.atomic(0)
         while not self.over.is_set():
-            producer, consumer, side, window = self.borrowed
+            producer, consumer, side, window, listener = self.borrowed
             atomic.fetch_add(1)
             for call in (
                 lambda producer=producer: producer.try_send_record(self.shared[0]),
@@ -405,6 +432,11 @@ class Torture:
                 lambda window=window: window.__enter__(),
                 lambda window=window: window.__exit__(None, None, None),
                 lambda window=window: window.items,
+                lambda listener=listener: listener.try_recv_record(),
+                lambda listener=listener: listener.statistics(),
+                lambda listener=listener: listener.close(),
+                lambda: self.heap.bus("bus").listeners(),
+                lambda: self.heap.bus("bus").drain(0),
                 self.heap.statistics,
                 self.heap.participants,
             ):
@@ -422,9 +454,11 @@ class Torture:
         for n in range(WORKERS // 2):
             heap.add_stream(f"stream {n}", 100_000, dtype="i8", backlog=0)
         heap.add_static_segment("state", 64)
+        heap.add_bus("bus", 32, history=4)
         work: list[Callable[[], None]] = [self.misuse]
         for n in range(WORKERS):
-            for role in (self.produce, self.consume, self.share, self.drain, self.stream):
+            roles = (self.produce, self.consume, self.share, self.drain, self.stream, self.hear)
+            for role in roles:
                 work.append(lambda role=role, n=n: role(n))  # type: ignore[misc]
 
         def until_closed(call: Callable[[], None]) -> None:
@@ -448,7 +482,7 @@ def torture(name: str, seed: int) -> list[str]:
         one = Torture(ipcheap.Heap.attach(name), seed)
         one.run(1.5)
         counts = one.counts
-        assert all(counts[role * WORKERS] for role in range(3)), counts
+        assert all(counts[role * WORKERS] for role in (0, 1, 2, 5)), counts
         one.heap = keeper
         gc.collect()
         for channel in list(keeper.channels):

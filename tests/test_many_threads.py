@@ -150,6 +150,66 @@ def test_what_ended_threads_left_is_recovered_with_their_process(heap_name: str)
         mine[0].free()
 
 
+def test_many_threads_listen_to_one_bus() -> None:
+    """Each is a participant with a listener of its own, and all get all of what all post."""
+    with ipcheap.Heap.create(None, "64MiB", shm="memfd") as heap:
+        bus = heap.add_bus("news", 64)
+        count, posts = 40, 20
+        all_listen = threading.Barrier(count)
+
+        def talk() -> list[tuple[int, bytes]]:
+            with bus.listen() as listener:
+                all_listen.wait(peers.PATIENCE)
+                name = threading.get_native_id().to_bytes(8, "little")
+                heard: list[tuple[int, bytes]] = []
+
+                def hear(timeout: float) -> None:
+                    with listener.recv_record(timeout) as message:
+                        heard.append((message.position, bytes(message)))
+
+                for _ in range(posts):
+                    while True:
+                        try:
+                            bus.post(name, timeout=0)
+                            break
+                        except TimeoutError:
+                            if listener.pending:
+                                hear(0)
+                while len(heard) < count * posts:
+                    hear(peers.PATIENCE)
+                return heard
+
+        first, *others = threads.call_in(count, talk)
+        assert [position for position, _ in first] == list(range(count * posts))
+        assert all(heard == first for heard in others)
+        heap.recover()
+        assert (heap.statistics().in_use, heap.check()) == (0, [])
+
+
+def test_short_threads_leave_a_listener_each_that_is_recovered() -> None:
+    with ipcheap.Heap.create(None, "64MiB", shm="memfd") as heap:
+        bus = heap.add_bus("news", 4)
+        kept: list[ipcheap.Listener] = []
+        held: list[ipcheap.Message] = []
+
+        def listen() -> None:
+            kept.append(bus.listen())
+            bus.post(b"%d" % len(kept), timeout=peers.PATIENCE)
+            held.append(kept[-1].recv_record(0))
+            bus.post(b"never received", timeout=peers.PATIENCE)
+
+        for _ in range(300):
+            threads.call(listen)
+        assert bus.statistics().listeners == 0
+        assert [bytes(message) for message in held] == [b"%d" % n for n in range(1, 301)]
+        for message in held:
+            message.free()
+        for listener in kept:
+            listener.close()
+        heap.recover()
+        assert (heap.statistics().in_use, heap.check()) == (0, [])
+
+
 def test_the_error_names_the_number_of_participants() -> None:
     error = _failures.error(lib.IPCHEAP_TOO_MANY_PARTICIPANTS, "heap 'x'")
     assert isinstance(error, ipcheap.HeapFull)
