@@ -241,8 +241,10 @@ def test_all_listeners_get_the_same_order_from_many_writers(heap_name: str) -> N
     writers, count = 3, 2000
     with ipcheap.Heap.create(heap_name, "64MiB") as heap, contextlib.ExitStack() as stack:
         bus = heap.add_bus("news", 64)
-        run = [peers.run(bus_workers.hear_all, bus, writers * count) for _ in range(3)]
-        run += [peers.run(bus_workers.post_numbers, bus, w, count) for w in range(writers)]  # type: ignore[misc]
+        run: list[peers.Peer[Any]] = [
+            *(peers.run(bus_workers.hear_all, bus, writers * count) for _ in range(3)),
+            *(peers.run(bus_workers.post_numbers, bus, w, count) for w in range(writers)),
+        ]
         for peer in run:
             stack.enter_context(peer)
             assert peer.hear() == "ready"
@@ -439,7 +441,7 @@ def test_arrays_and_objects_keep_their_form(bus: ipcheap.Bus, listener: ipcheap.
 def test_a_loan_that_raises_posts_nothing(heap: ipcheap.Heap, bus: ipcheap.Bus) -> None:
     with bus.listen() as listener:
         with pytest.raises(ZeroDivisionError), bus.loan(10, "u1") as array:
-            array[0] = 1 / 0  # type: ignore[assignment]
+            array[0] = 1 / 0
         del array
         assert listener.pending == bus.statistics().posted == 0
     assert heap.statistics().in_use == 0
@@ -581,7 +583,7 @@ def test_the_numbers_of_a_listener_and_its_bus(bus: ipcheap.Bus) -> None:
 
 def test_reports_and_numbers_are_frozen(bus: ipcheap.Bus) -> None:
     with bus.listen() as listener:
-        things = [
+        things: list[Any] = [
             bus.broadcast(b"x"),
             bus.listeners()[0],
             bus.statistics(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import threading
@@ -72,11 +73,11 @@ def seconds(least: float, most: float) -> Iterator[None]:
 
 
 def test_without_listeners_it_returns_immediately(heap: ipcheap.Heap, bus: ipcheap.Bus) -> None:
-    for timeout in (None, 0, 10):
+    for position, timeout in enumerate((None, 0, 10)):
         report = bus.broadcast(b"x", timeout)
         assert numbers(report) == (0, 0, 0, [])
         assert report.complete
-    assert report.position == 2
+        assert report.position == position
     assert heap.statistics().in_use == 0
 
 
@@ -119,7 +120,7 @@ def test_keeping_and_closing_release_as_well(bus: ipcheap.Bus, what: str) -> Non
 
 def test_a_listener_that_closes_before_it_received_is_gone(bus: ipcheap.Bus) -> None:
     with listening(bus) as (peer,):
-        with threads.run(lambda: (time.sleep(SHORT), do(peer, "close"))):
+        with threads.later(lambda: do(peer, "close")):
             report = bus.broadcast(b"x", peers.PATIENCE)
         assert numbers(report) == (1, 0, 1, [])
 
@@ -183,15 +184,17 @@ def test_listeners_of_the_calling_thread_are_not_waited_for(bus: ipcheap.Bus) ->
 def test_a_listener_that_comes_later_is_not_waited_for(bus: ipcheap.Bus) -> None:
     with listening(bus) as (early,):
         early.tell("hold")
-        with threads.run(lambda: [early.hear(), later(), do(early, "free")]):
+        came: list[int] = []
 
-            def later() -> None:
-                with bus.listen() as listener:
-                    came.append(listener.pending)
-                    assert bus.post(b"y") == 1
-                    assert listener.recv(0) == b"y"
+        def later() -> None:
+            assert early.hear() == b"x"
+            with bus.listen() as listener:
+                came.append(listener.pending)
+                assert bus.post(b"y") == 1
+                assert listener.recv(0) == b"y"
+            do(early, "free")
 
-            came: list[int] = []
+        with threads.run(later):
             report = bus.broadcast(b"x", peers.PATIENCE)
         assert numbers(report) == (1, 1, 0, [])
         assert came == [0]
@@ -351,12 +354,15 @@ def test_nowait_still_waits_for_the_releases(bus: ipcheap.Bus) -> None:
 
 def test_a_turn_ends_when_its_caller_dies(bus: ipcheap.Bus) -> None:
     with having_the_turn(bus) as peer:
-        with threads.run(lambda: (time.sleep(SHORT), peer.kill())), seconds(0, 2):
+        with threads.later(peer.kill), seconds(0, 2):
             report = bus.broadcast(b"second", peers.PATIENCE)
         assert report.position == 1
 
 
-def test_a_turn_ends_at_its_callers_deadline_even_if_that_is_stopped(bus: ipcheap.Bus) -> None:
+@pytest.mark.parametrize("after", [0, SHORT])
+def test_a_turn_ends_at_its_callers_deadline_even_if_that_is_stopped(
+    bus: ipcheap.Bus, after: float
+) -> None:
     with (
         bus.listen() as listener,
         peers.run(bus_workers.broadcast_when_told, bus, 0.5) as peer,
@@ -364,9 +370,9 @@ def test_a_turn_ends_at_its_callers_deadline_even_if_that_is_stopped(bus: ipchea
         assert peer.hear() == "ready"
         peer.tell(b"first")
         message = listener.recv_record(peers.PATIENCE)
-        time.sleep(SHORT)  # it waits by then
+        time.sleep(after)  # it is about to wait, or waits
         peer.kill(signal.SIGSTOP)
-        with seconds(0.1, 5):
+        with seconds(0.0, 5):
             report = bus.broadcast(b"second", peers.PATIENCE)
         assert report.position == 1
         message.free()
@@ -412,7 +418,7 @@ def test_a_broadcast_is_received_when_the_one_before_is_released(heap_name: str)
 
         with contextlib.ExitStack() as stack:
             for number in range(parties):
-                stack.enter_context(threads.run(lambda number=number: party(number)))
+                stack.enter_context(threads.run(functools.partial(party, number)))
             ready.wait(peers.PATIENCE)
             stack.enter_context(threads.run(lambda: direct(steps)))
             stack.enter_context(threads.run(lambda: direct(steps)))
@@ -451,19 +457,20 @@ def test_time_that_runs_out_before_it_is_posted_posts_nothing(
         in_use = heap.statistics().in_use
         record = bus.allocate_record(10)
         record[:] = b"0123456789"
-        for call in (
+        calls: list[Callable[[], object]] = [
             lambda: bus.broadcast(b"x", SHORT),
             lambda: bus.broadcast(b"x", 0),
             lambda: bus.broadcast_record(record, SHORT),
             lambda: bus.broadcast_object([1], SHORT),
-        ):
+        ]
+        for call in calls:
             with pytest.raises(TimeoutError, match=rf"{peer.pid}.* is 4 messages behind"):
                 call()
         assert bytes(record) == b"0123456789"
         record.free()
         assert heap.statistics().in_use == in_use
         assert bus.statistics().posted == 4
-        with threads.run(lambda: (time.sleep(SHORT), do(peer, "receive"))):
+        with threads.later(lambda: do(peer, "receive")):
             report = bus.broadcast(b"4", 0.5)
         assert (report.position, report.listeners) == (4, 1)
         assert [do(peer, "receive") for _ in range(4)] == [b"1", b"2", b"3", b"4"]
@@ -475,12 +482,13 @@ def test_all_ways_to_broadcast(bus: ipcheap.Bus) -> None:
         record[:] = b"abc"
         array = bus.allocate_array(3, "u1")
         array.array()[:] = 7
-        for call, expected in (
+        calls: list[tuple[Callable[[], ipcheap.BroadcastReport], bytes | None]] = [
             (lambda: bus.broadcast(b"bytes", 5), b"bytes"),
             (lambda: bus.broadcast_record(record), b"abc"),
             (lambda: bus.broadcast_record(array, 5), b"\7\7\7"),
             (lambda: bus.broadcast_object(np.zeros(0)), None),
-        ):
+        ]
+        for call, expected in calls:
             peer.tell("receive")
             assert numbers(call()) == (1, 1, 0, [])
             heard = peer.hear()
@@ -505,13 +513,13 @@ def test_drain_waits_for_all_that_was_posted_before(bus: ipcheap.Bus) -> None:
         assert numbers(report) == (2, 1, 0, [one.pid])
         do(one, "free")
         assert not bus.drain(0).complete
-        with threads.run(lambda: (time.sleep(SHORT), do(one, "free"))):
+        with threads.later(lambda: do(one, "free")):
             assert numbers(bus.drain(peers.PATIENCE)) == (2, 2, 0, [])
         assert numbers(bus.drain(0)) == (2, 2, 0, [])
         # It does not wait for what was posted meanwhile, or after.
         bus.post(b"3")
         do(other, "receive")
-        with threads.run(lambda: [time.sleep(SHORT), bus.post(b"4"), do(one, "receive")]):
+        with threads.later(lambda: bus.post(b"4"), lambda: do(one, "receive")):
             assert numbers(bus.drain(peers.PATIENCE)) == (2, 2, 0, [])
 
 

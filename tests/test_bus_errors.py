@@ -312,11 +312,12 @@ def test_an_exception_of_a_codec_names_the_bus(heap: ipcheap.Heap) -> None:
             with pytest.raises(TypeError, match="not JSON serializable") as raised:
                 call(object(), codec=Codec)
             assert raised.value.__notes__ == [f"The object was to be posted on {bus!r}."]
+            del raised
         bus.post_object({"b": 1}, codec=Codec)
         with pytest.raises(json.JSONDecodeError) as read:
             listener.recv_object(codec=Codec)
         assert read.value.__notes__[-1] == f"The object was received by {listener!r}."
-        del raised, read
+        del read
         assert listener.statistics().held == 0
 
 

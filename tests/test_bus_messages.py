@@ -91,13 +91,12 @@ def test_a_message_is_read_only(bus: ipcheap.Bus, listener: ipcheap.Listener) ->
     for message in listener.recv_records(2):
         assert message.view.readonly
         assert not message.array("u1").flags.writeable
-        for change in (
-            lambda message=message: message.__setitem__(0, 1),
-            lambda message=message: message.view.__setitem__(0, 1),
-            lambda message=message: message.__setitem__(slice(None), b"xyz"),
-        ):
-            with pytest.raises(TypeError):
-                change()
+        with pytest.raises(TypeError):
+            message[0] = 1
+        with pytest.raises(TypeError):
+            message[:] = b"xyz"
+        with pytest.raises(TypeError):
+            message.view[0] = 1
         assert bytes(message) == b"abc"
         message.free()
 

@@ -233,9 +233,9 @@ class BusMachine(RuleBasedStateMachine):
             elif way == "recv_records":
                 messages = listener.recv_records(limit, timeout=0)
             else:
-                message = listener.try_recv_record()
-                assert message is not None
-                messages = [message]
+                tried = listener.try_recv_record()
+                assert tried is not None
+                messages = [tried]
             assert len(messages) == (limit if way == "recv_records" else 1)
             for message in messages:
                 self.check(message, hearer.cursor)

@@ -121,7 +121,7 @@ def test_types_keep_it_unless_they_sleep() -> None:
             "ipcheap_broadcast_describe(broadcast, &report)",
             "ipcheap_broadcast_end(broadcast)",
             # Without the GIL, as counted below.
-            "ipcheap_await_releases(broadcast, FIRST_LOOK)",
+            "ipcheap_await_releases(broadcast, LONGEST_LOOK)",
             "ipcheap_try_broadcast(broadcast, plain->data, plain->nbytes, timeout_ns)",
             "ipcheap_try_post(heap, &channel, plain->data, plain->nbytes, position)",
             "ipcheap_same(self->heap, heap)",

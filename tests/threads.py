@@ -53,6 +53,19 @@ def call_in(count: int, function: Callable[[], T]) -> list[T]:
 
 
 @contextlib.contextmanager
+def later(*calls: Callable[[], object]) -> Iterator[None]:
+    """Make calls in another thread, each some time later, when the block waits."""
+
+    def body() -> None:
+        for call in calls:
+            time.sleep(0.05)
+            call()
+
+    with run(body):
+        yield
+
+
+@contextlib.contextmanager
 def run(function: Callable[[], object]) -> Iterator[None]:
     """Run a function in a thread of its own meanwhile."""
     with ThreadPoolExecutor(1) as pool:

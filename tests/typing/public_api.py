@@ -150,6 +150,56 @@ def segments(heap: ipcheap.Heap) -> None:
     ipcheap.Barrier(segment, 128)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
+def buses(heap: ipcheap.Heap) -> None:
+    bus = heap.add_bus("news", 64, history=3, patience=0.5, exclusive=True)
+    assert_type(bus, ipcheap.Bus)
+    assert_type(heap.bus("news", timeout=None), ipcheap.Bus)
+    assert_type(bus.patience, float)
+    assert_type(bus.post(b"x", timeout=1), int)
+    assert_type(bus.post_record(bus.allocate_record(8)), int)
+    assert_type(bus.post_object({"a": 1}), int)
+    assert_type(bus.post_many([b"x", bytearray(1)]), int)
+    assert_type(bus.broadcast(b"x", 1, nowait=True), ipcheap.BroadcastReport)
+    assert_type(bus.broadcast_record(bus.allocate_array(3, "u1")), ipcheap.BroadcastReport)
+    report = bus.drain(timeout=0)
+    assert_type(report.slow, tuple[ipcheap.Participant, ...])
+    assert_type(report.complete, bool)
+    assert_type(bus.listeners(), list[ipcheap.ListenerInfo])
+    assert_type(bus.statistics(), ipcheap.BusStatistics)
+    assert_type(bus.wait_listeners(2, timeout=1), None)
+    with bus.loan((2, 3), "f4", timeout=1) as array:
+        assert_type(array, npt.NDArray[Any])
+    with bus.listen(history=3, lossy=True) as listener:
+        assert_type(listener, ipcheap.Listener)
+        message = listener.recv_record(timeout=1)
+        assert_type(message, ipcheap.Message)
+        assert_type(message.position, int)
+        assert_type(message.sender, ipcheap.Participant)
+        assert_type(message.view, memoryview)
+        assert_type(listener.try_recv_record(), ipcheap.Message | None)
+        assert_type(listener.recv_records(10), list[ipcheap.Message])
+        assert_type(listener.recv(), bytes)
+        assert_type(listener.recv_array(), npt.NDArray[Any])
+        assert_type(listener.lost, int)
+        assert_type(listener.statistics(), ipcheap.ListenerStatistics)
+        for each in listener:
+            assert_type(each, ipcheap.Message)
+    assert_type(ipcheap.MessagesLost("text").count, int)
+    bus.listen(3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    listener.wait_peer()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+
+
+async def buses_asynchronously(bus: ipcheap.Bus, listener: ipcheap.Listener) -> None:
+    assert_type(await bus.apost(b"x"), int)
+    assert_type(await bus.apost_object(1), int)
+    assert_type(await bus.abroadcast(b"x"), ipcheap.BroadcastReport)
+    assert_type(await bus.adrain(), ipcheap.BroadcastReport)
+    assert_type(await listener.arecv(), bytes)
+    assert_type(await listener.arecv_record(), ipcheap.Message)
+    async for each in listener:
+        assert_type(each, ipcheap.Message)
+
+
 def permissions(heap: ipcheap.Heap) -> None:
     assert_type(heap.chmod(0o660), None)
     assert_type(heap.chown("user", group=1000), None)
