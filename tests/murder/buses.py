@@ -256,6 +256,9 @@ class Session(User):
         self.least, self.history = least, history
         self.next: int | None = None
         self.missed = self.lost = 0  # said to be lost since the last message, and in all
+        # Of those that a lossy one has lost, how many would have come next; and how many of those
+        # that were lost before its second call may be that, too.
+        self.ahead = self.doubt = 0
         self.here = 0  # all below had been posted before the present call
         if self.ear:
             self.ear.releasing, self.ear.bound, self.ear.line = 0, self.most, line
@@ -341,26 +344,37 @@ class Session(User):
         check(message, name, "before it was received")
 
     def judge_losses(self, messages: list[ipcheap.Message]) -> None:
-        """Check that what did not come before or between these messages was counted as lost."""
+        """Check that what did not come before and between these messages is counted as lost.
+
+        `lost` also counts what is gone and would have come next.
+        """
         lost = self.listener.lost - self.lost
         self.lost += lost
         self.notes.lost[self.line] += lost
-        last = messages[-1].position
+        first, last = messages[0].position, messages[-1].position
+        gone = last - first + 1 - len(messages)
         if self.next is None:
-            self.missed = lost - (last - messages[0].position + 1 - len(messages))
+            self.missed = self.doubt = lost - gone
         else:
-            gone = last + 1 - self.next - len(messages)
             insist(
-                gone == lost,
-                f"bus {self.line}: {len(messages)} came, up to {last}, and {gone} did not since "
-                f"{self.next}, of which {lost} were counted",
+                first >= self.next + self.ahead,
+                f"bus {self.line}: {first} came, although {self.ahead} from {self.next} on are "
+                "said to be lost",
             )
+            gone += first - self.next
+            self.ahead += lost - gone
+        insist(
+            self.ahead + self.doubt >= 0 <= self.doubt,
+            f"bus {self.line}: {gone} did not come up to {last}, of which {lost} were counted",
+        )
 
     def judge_nothing(self) -> None:
         """Check that all that was posted before the call has been received or lost."""
         if self.next is None:
             return
-        lost = self.listener.lost - self.lost if self.lossy else self.missed
+        lost = self.missed
+        if self.lossy:
+            lost = self.listener.lost - self.lost + self.ahead + self.doubt
         insist(
             self.next + lost >= self.here,
             f"bus {self.line}: nothing came at {self.next}, {lost} were lost, but {self.here} "
