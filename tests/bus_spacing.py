@@ -89,7 +89,10 @@ def main() -> int:
     parser.add_argument("--listeners", type=int, default=2)
     options = parser.parse_args()
     name = f"spacing.{secrets.token_hex(4)}"
-    print(measure(name, options.messages, options.spacing, options.listeners))
+    try:
+        print(measure(name, options.messages, options.spacing, options.listeners))
+    finally:
+        ipcheap.unlink(name)
     return 0
 
 
