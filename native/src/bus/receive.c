@@ -398,7 +398,9 @@ static shared64 *held_by(const ipcheap_record *record, struct message *m) {
 
 /* True if the caller is the listener's own thread, and no other may be closing it. */
 static bool is_own(const ipcheap_endpoint *e) {
-    return e->me->thread == thread_marker() && !endpoint_is_closing(e) && !e->closed;
+    /* A thread that closes the heap closes it soon: ipcheap_endpoint_enter() has refused then. */
+    return e->me->thread == thread_marker() && !e->heap->closed && !endpoint_is_closing(e) &&
+           !e->closed;
 }
 
 /* Frees what is left of a closed listener, if that was its last message. Not under the mutex. */
