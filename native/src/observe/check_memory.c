@@ -9,14 +9,22 @@ typedef unsigned long long number;
 
 /* Blocks and records --------------------------------------------------------------------- */
 
-/* Checks that a block has an owner. `slab`: where its bit may say that it is free; or NULL. */
+/* True if somebody without the heap lock has just freed a run: anybody may free it for good. */
+static bool is_deferred(const struct page *run) {
+    return word_kind(get(&run->word)) == KIND_FREE_PENDING;
+}
+
+/*
+ * Checks that a block has an owner. `slab`: where its bit may say that it is free; or NULL, and it is
+ * a run of its own.
+ */
 static void check_tag(struct check *c, const shared64 *where, uint64_t offset, uint64_t nbytes,
-                      const struct slab *slab, uint32_t index) {
+                      const struct slab *slab, uint32_t index, const struct page *run) {
     ipcheap_heap *heap = c->heap;
     for (int look = 0; look < LOOKS; look++) {
         if (slab && block_is_remote_free(slab, index)) return;
-        uint64_t tag = get_acquire(where); /* pairs with fill_slot() and collect() */
-        bool right = (tag == TAG_FREE && slab) ||
+        uint64_t tag = get_acquire(where); /* pairs with fill_slot(), collect(), deferred_add() */
+        bool right = (tag == TAG_FREE && (slab || is_deferred(run))) ||
                      (tag_kind(tag) == TAG_OWN && may_own(heap, tag)) ||
                      channel_accounts_for(heap, tag, offset);
         if (right) return;
@@ -63,7 +71,8 @@ static void check_slab(struct check *c, const struct extent_walk *walk) {
         fault(c, "slab %u is owned by nobody (owner %llx)", granule, (number)owner);
     uint64_t bytes = size_class_bytes(size_class);
     for (uint32_t i = 0; i < blocks; i++)
-        check_tag(c, &slab->tags[i], page_offset(heap, walk->first) + i * bytes, bytes, slab, i);
+        check_tag(c, &slab->tags[i], page_offset(heap, walk->first) + i * bytes, bytes, slab, i,
+                  NULL);
     for (uint32_t i = blocks; i < REMOTE_WORDS * 64; i++)
         if (block_is_remote_free(slab, i))
             fault(c, "slab %u has block %u freed, and has only %u", granule, i, blocks);
@@ -124,7 +133,7 @@ static void check_run(struct check *c, const struct extent_walk *walk) {
         if (tag == TAG_FREE) break; /* deferred: anybody may free it */
         /* fall through */
     case KIND_RECORD:
-        check_tag(c, &page->tag, offset, walk->length << PAGE_SHIFT, NULL, 0);
+        check_tag(c, &page->tag, offset, walk->length << PAGE_SHIFT, NULL, 0, page);
         /* Its owner may be waiting for the memory; a record that was sent has it. */
         if (tag_kind(tag) == TAG_SENT) check_committed(c, walk->first, walk->length);
         break;
