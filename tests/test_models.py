@@ -10,7 +10,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from models import FAMILIES, mirror, park, ring, store, stream
+from models import FAMILIES, bus, mirror, park, ring, store, stream
 from models.explorer import Model, Process, explore
 from models.steps import Violation, get, put
 
@@ -195,6 +195,45 @@ def change(source: Path, before: str, after: str) -> None:
             "*there = key_there(e, wait);\n    bool stays = reader_cell",
             "bool stays = cell_",
         ),
+        (
+            bus,
+            "bus/post.c",
+            "    put_release(letter->tag, message_tag(bus, q));",
+            "    put(letter->tag, q);",
+        ),
+        (bus, "bus/post.c", "        put(&record->from, letter->from);\n", ""),
+        (bus, "bus/post.c", "    if (LIKELY(!error)) bus_tell(&p->bus);\n", ""),
+        (
+            bus,
+            "bus/reclaim.c",
+            "        settle_floor(bus);\n        if (!message",
+            "        if (!message",
+        ),
+        (
+            bus,
+            "bus/reclaim.c",
+            "    full_fence(); /* of two that release",
+            "    /* of two that release",
+        ),
+        (bus, "bus/reclaim.c", "    if (m->apart) put(&me->record->letting, m->block);\n", ""),
+        (bus, "bus/receive.c", "put(hold, hold_of(HOLD_HELD, m));", "put_release(hold, 1);"),
+        (bus, "bus/receive.c", "put_release(&side->position, to);", "put(&side->position, to);"),
+        (bus, "bus/listeners.c", "    full_fence(); /* what a writer", "    /* what a writer"),
+        (bus, "bus/recover.c", "if (apart) payload_undo(r, bus, block, from);", ";"),
+        (bus, "bus/recover.c", "    listeners_tidy(bus);", "    ;"),
+        (bus, "bus/wake.c", "put_add(wake, 1);", ""),
+        (bus, "channel/wake.c", "return pull_it(heap, seat, NULL);", "return true;"),
+        (bus, "bus/wake.c", "    if (!os_membarrier()) put(", "    if (bus) put("),
+        (bus, "bus/wake.h", "compiler_fence(); /* pairs with the membarrier in listener", "/*"),
+        (bus, "bus/broadcast.c", "if (!put_if(&root->turn_until, &until,", "if (!other("),
+        (
+            bus,
+            "bus/broadcast.c",
+            "put_exchange(&root->turn_waiters, 1);",
+            "put(&root->turn_waiters, 1);",
+        ),
+        (bus, "bus/view.c", "if (!os_membarrier() &&", "if (!me &&"),
+        (bus, "bus/channel.c", "inside ? bus_stay(me, &e->bus) : 0;", "0;"),
     ],
 )
 def test_a_change_of_the_sources_is_noticed(
