@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..mirror import Mirror
-from ..park.park import bell_ring, knock
+from ..park.park import bell_ring, knock, pull_it
 from ..park.words import AWAKE, PARKED_AMONG, PARKED_BELL, PARKED_HERE
 from ..steps import (
     choose,
@@ -42,16 +42,12 @@ def may_stop(bus: Bus) -> Steps:
         yield when("is stopped", never, rest=True)
 
 
-def pull_it(n: str) -> Steps:
-    yield from bell_ring(X, n)
-
-
 @replaceable
 def seat_rouse(bus: Bus, n: str) -> Steps:
     how = yield get(("parked", X, n))
     yield from may_stop(bus)
     if how == PARKED_BELL:
-        yield from pull_it(n)
+        yield from pull_it(X, n)
     elif how == PARKED_AMONG:
         _, holder = yield get_acquire(("holder", X, n))
         yield from knock(holder)

@@ -50,13 +50,17 @@ def claim(e: Endpoint, side_taken: Any = side_taken) -> Steps:
         yield from bell_ring(e.channel, 1 - e.side)
 
 
-def remove_channel(e: Endpoint) -> Steps:
+def channel_end(e: Endpoint) -> Steps:
     """Under the lock."""
     yield when("removes the channel", tells, e.me)
     yield put_or(("flags", e.channel), GONE)
     yield full_fence()
     yield from unpark(e.channel, PRODUCER)
     yield from unpark(e.channel, CONSUMER)
+
+
+def remove_channel(e: Endpoint) -> Steps:
+    yield from channel_end(e)
 
 
 def ipcheap_remove_channel(e: Endpoint) -> Steps:
@@ -104,6 +108,7 @@ MIRRORS = (
     Mirror("channel/side.c", side_taken, ignored=frozenset({"side_end"})),
     Mirror("record/endpoint.c", take_side),
     Mirror(END, claim),
+    Mirror("channel/removal.c", channel_end),
     Mirror("channel/removal.c", remove_channel),
     Mirror("channel/removal.c", ipcheap_remove_channel, ignored=frozenset({"side_taken"})),
     Mirror(END, start_closing),

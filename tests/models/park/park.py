@@ -55,11 +55,16 @@ def knock(holder: str) -> Steps:
     yield os_futex_wake(("knock", holder))
 
 
-def bell_ring(channel: str, side: Any, pull: str = "") -> Steps:
+def pull_it(channel: str, side: Any, pull: str = "") -> Steps:
     if pull == "none left":
-        yield put_if(("parked", channel, side), AWAKE, PARKED_BELL)
-        return
+        return False
     yield os_pipe_ring(channel, side)
+    return True
+
+
+def bell_ring(channel: str, side: Any, pull: str = "") -> Steps:
+    if not (yield from pull_it(channel, side, pull)):
+        yield put_if(("parked", channel, side), AWAKE, PARKED_BELL)
 
 
 def unpark(channel: str, side: Any, pull: str = "") -> Steps:
@@ -161,6 +166,7 @@ MIRRORS = (
     Mirror("endpoint/park.c", park, aliases=PARKED, ignored=frozenset({"parks", "core"})),
     Mirror("endpoint/endpoint.h", endpoint_is_closing),
     Mirror("endpoint/endpoint.h", endpoint_ready, ignored=frozenset({"ready"})),
+    Mirror(WAKE, pull_it),
     Mirror(WAKE, bell_ring),
     Mirror("endpoint/bell.c", bell_disarm),
     Mirror("channel/side.c", side_end),
