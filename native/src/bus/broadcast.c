@@ -188,9 +188,9 @@ static uint64_t turn_of(const struct participant *me, uint64_t other) {
 }
 
 /*
- * Takes the turn, if nobody has it any more. Inside. When it ends is said before it is taken, so that nobody
- * stopped in here has a turn without an end, and confirmed afterwards, by another word: one who was stopped
- * in here before cannot replace what is confirmed.
+ * Takes the turn, if nobody has it any more. Inside. Its end is stored before it is taken, so that a
+ * participant that is stopped in here has a turn that ends, and confirmed afterwards, which makes it another
+ * word: one that was stopped in here before cannot replace it.
  */
 static bool turn_take(struct ipcheap_broadcast *b) {
     struct bus_root *root = b->poster.bus.root;

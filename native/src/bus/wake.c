@@ -21,7 +21,7 @@ static bool wake_polled(struct bus *bus) {
     return all;
 }
 
-/* In one pass: whoever arms after `seen` looks once more, and finds what was posted; its flag stays. */
+/* In one pass: a listener that arms after `seen` looks once more, and finds what was posted; its flag stays. */
 void bus_wake_sleepers(struct bus *bus) {
     shared32 *sleepers = &bus->root->sleepers, *wake = &bus->root->wake;
     uint32_t seen = get_acquire(sleepers); /* pairs with arm() */
