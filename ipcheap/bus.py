@@ -314,7 +314,8 @@ class Bus(Channel, BusCore, kind=lib.IPCHEAP_BUS):
         if not names:
             return []
         more = f" and {len(names) - _MOST_LISTENERS} more" if len(names) > _MOST_LISTENERS else ""
-        return [f"{', '.join(names[:_MOST_LISTENERS])}{more} listen to it"]
+        verb = "listens" if len(names) == 1 else "listen"
+        return [f"{', '.join(names[:_MOST_LISTENERS])}{more} {verb} to it"]
 
     def _handle(self) -> Handle:
         return self._heap._directory.handle

@@ -657,7 +657,7 @@ def test_a_bus_with_a_living_listener_is_removed_by_force_only(
 ) -> None:
     bus.post(b"1")
     bus.post(bytes(100_000))
-    with pytest.raises(ipcheap.ChannelBusy, match=rf"'news'.*{os.getpid()}.* listen to it"):
+    with pytest.raises(ipcheap.ChannelBusy, match=rf"'news'.*{os.getpid()}.* listens to it"):
         heap.remove_channel("news")
     assert listener.recv() == b"1"
     held = listener.recv_record()

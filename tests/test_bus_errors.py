@@ -203,7 +203,7 @@ CALLS: dict[str, tuple[Callable[[Any], object], type[Exception], str]] = {
     "in use": (
         lambda s: s.heap.remove_channel("news"),
         ipcheap.ChannelBusy,
-        "{it}: {me} listen to it; force=True closes",
+        "{it}: {me} listens to it; force=True closes",
     ),
 }
 
