@@ -28,6 +28,10 @@ static inline uint64_t turn_end_word(uint64_t turn, uint64_t ms, bool confirmed)
     return turn_word(turn, ms << 1 | confirmed);
 }
 static inline uint64_t turn_end_time(uint64_t until) { return until >> (TURN_COUNT_BITS + 1); }
+/* Returns the position after the last message of a turn; 0: none yet. */
+static inline uint64_t last_broadcast(const struct bus_root *root) {
+    return get(&root->turn_message) >> TURN_COUNT_BITS;
+}
 
 /* How it is with a listener and what is waited for. */
 enum debt { OWED, RELEASED, GONE, SLOW };

@@ -3,6 +3,7 @@
 #include <limits.h>
 
 #include "base/timing.h"
+#include "bus/broadcast.h"
 #include "channel/side.h"
 #include "endpoint/bell.h"
 #include "endpoint/park.h"
@@ -66,6 +67,8 @@ static void arm(struct bus *bus, uint32_t how) {
 
 void listener_before_waiting(ipcheap_endpoint *endpoint) {
     struct listener *e = listener_of(endpoint);
+    /* The next broadcast comes when all have released the last one: a nap would set its pace. */
+    if (last_broadcast(e->bus.root) == e->position) endpoint->patience.doze = 0;
     if (get(&endpoint->seat->parked) == AWAKE) return;
     uint64_t bit = UINT64_C(1) << (e->number & 63);
     shared64 *polled = &e->bus.root->polled[e->number / 64];
