@@ -53,6 +53,21 @@ def make_use_and_unlink(shm: str, sem: str, folder: str) -> dict[str, list[str]]
     return seen
 
 
+def make_use_and_remove_a_bus() -> dict[str, list[str]]:
+    """Return the kernel's objects before, during and after the life of a bus and its heap."""
+    before = kinds.kernel_objects()
+    with ipcheap.Heap.create("bus", "1MiB") as heap:
+        bus = heap.add_bus("bus", history=2)
+        with bus.listen() as listener:
+            bus.post_many([b"x"] * 10)
+            meanwhile = kinds.kernel_objects()
+            listener.recv()
+        heap.remove_channel("bus")
+        assert heap.statistics().in_use == 0
+    ipcheap.unlink("bus")
+    return {"before": before, "while": meanwhile, "after": kinds.kernel_objects()}
+
+
 # Killed before each line ------------------------------------------------------------------
 
 

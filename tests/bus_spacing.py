@@ -51,6 +51,8 @@ def hear(heap: ipcheap.Heap, messages: int) -> int:
             with listener.recv_record(STALLED + 60) as message:
                 assert int.from_bytes(message.view, "little") == number == message.position
         assert listener.lost == 0
+        peers.say("heard all")
+        peers.listen()  # one that closes before the writer looks counts as gone
         return listener.statistics().parks
 
 
@@ -72,6 +74,9 @@ def measure(name: str, messages: int, spacing: float, listeners: int) -> Figures
             due += spacing
             time.sleep(max(0.0, due - time.perf_counter()))
         seconds = time.perf_counter() - begin
+        for other in others:
+            assert other.hear() == "heard all"
+            other.tell("end")
         for other in others:
             other.result()
         assert bus.statistics().waiting == 0

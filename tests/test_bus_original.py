@@ -13,6 +13,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+import apart
 import bus_workers
 import kinds
 import peers
@@ -232,19 +233,5 @@ def test_the_sender_is_known_without_a_convention(bus: ipcheap.Bus) -> None:
 
 # Its semaphores and its memory outlive a reboot of its users, and a remove by hand leaks them.
 def test_removing_it_leaves_nothing() -> None:
-    found = kinds.call_apart(make_use_and_remove)
+    found = kinds.call_apart(apart.make_use_and_remove_a_bus)
     assert found["while"] != found["before"] == found["after"] == []
-
-
-def make_use_and_remove() -> dict[str, list[str]]:
-    before = kinds.kernel_objects()
-    with ipcheap.Heap.create("bus", "1MiB") as heap:
-        bus = heap.add_bus("bus", history=2)
-        with bus.listen() as listener:
-            bus.post_many([b"x"] * 10)
-            meanwhile = kinds.kernel_objects()
-            listener.recv()
-        heap.remove_channel("bus")
-        assert heap.statistics().in_use == 0
-    ipcheap.unlink("bus")
-    return {"before": before, "while": meanwhile, "after": kinds.kernel_objects()}
