@@ -18,38 +18,38 @@ class Usage(Exception):
 class Arguments:
     """What the arguments say. An option that is not given has the value that stands here."""
 
-    verb = ""
-    help = False
-    bus = ""  # HEAP[:ID], as it was given
-    heap = ""
+    verb: str = ""
+    help: bool = False
+    bus: str = ""  # HEAP[:ID], as it was given
+    heap: str = ""
     id: int | str = "bus"
-    with_id = False  # the ID was given
+    with_id: bool = False  # the ID was given
     # create
-    exclusive = False
-    size = 64 << 20
+    exclusive: bool = False
+    size: int = 64 << 20
     capacity: int | None = None
     patience: float | None = None
-    mode = 0o600
+    mode: int = 0o600
     # create, listen, wait
     history: int | None = None
     # listen, wait
     count: int | None = None
-    hold = False
-    lossy = False
+    hold: bool = False
+    lossy: bool = False
     match: str | None = None
     ready: str | None = None
-    jobs = 64
-    null = False
+    jobs: int = 64
+    null: bool = False
     command: list[str] | None = None
     # broadcast
-    nowait = False
+    nowait: bool = False
     await_: int | None = None
-    post = False
-    lines = False
+    post: bool = False
+    lines: bool = False
     message: str | None = None
     # several
     timeout: float | None = None
-    json = False
+    json: bool = False
     # chmod, chown, chgrp
     change: Mode | None = None
     owner: int | str | None = None
@@ -108,7 +108,8 @@ class Mode:
     """A change of permissions: `clear` is taken away, then `grant` is added."""
 
     def __init__(self, text: str) -> None:
-        self.clear = self.grant = 0
+        self.clear: int = 0
+        self.grant: int = 0
         if text and not text.strip("01234567"):
             self.clear, self.grant = 0o777, octal(text)
             return
@@ -154,11 +155,11 @@ class Option:
         read: Callable[[str], object] = str,
         name: str = "",
     ) -> None:
-        self.flag = flag
-        self.help = help
-        self.value = value
-        self.read = read
-        self.name = name or flag.strip("-")
+        self.flag: str = flag
+        self.help: str = help
+        self.value: str = value
+        self.read: Callable[[str], object] = read
+        self.name: str = name or flag.strip("-")
 
 
 class Verb:
@@ -167,10 +168,10 @@ class Verb:
     __slots__ = ("help", "least", "operands", "options")
 
     def __init__(self, help: str, operands: tuple[str, ...], least: int, *options: str) -> None:
-        self.help = help
-        self.operands = operands
-        self.least = least
-        self.options = options
+        self.help: str = help
+        self.operands: tuple[str, ...] = operands
+        self.least: int = least
+        self.options: tuple[str, ...] = options
 
 
 OPTIONS = {
