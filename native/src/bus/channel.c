@@ -88,18 +88,6 @@ static int make(struct participant *me, uint32_t index, uint64_t shape, const vo
     return bus_view_made(me, index, &bus);
 }
 
-static bool has_part(ipcheap_heap *heap, uint32_t index, uint64_t part, uint64_t offset) {
-    struct bus bus;
-    if (!bus_view(heap, index, &bus)) return false;
-    if (part >= PART_OF_LISTENERS && part < PART_OF_LISTENERS + LISTENER_GROUPS)
-        return get(&bus.root->group[part - PART_OF_LISTENERS]) == offset;
-    if (part < PART_OF_MORE_HOLDS || part >= PART_OF_MORE_HOLDS + MOST_LISTENERS) return false;
-    const struct bus_listener *l = listener_at(&bus, (uint32_t)(part - PART_OF_MORE_HOLDS));
-    for (uint32_t table = 0; l && table < HOLD_TABLES; table++)
-        if (get(&l->more[table]) == offset) return true;
-    return false;
-}
-
 /* Seats ---------------------------------------------------------------------------------------- */
 
 static bool occupied(struct participant *me, uint32_t index) {
@@ -214,7 +202,7 @@ const struct kind bus_kind = {
     .zone = SYSTEM_ZONE,
     .pages = KIND_SYSTEM,
     .make = make,
-    .has_part = has_part,
+    .has_part = bus_has_part,
     .holds = bus_holds,
     .reclaim = bus_reclaim,
     .withdraw = bus_withdraw,

@@ -183,6 +183,20 @@ void listener_free(struct bus *bus, uint32_t number, enum side_state how) {
     listener_wake_writers(l);
 }
 
+/* Areas ---------------------------------------------------------------------------------------- */
+
+bool bus_has_part(ipcheap_heap *heap, uint32_t index, uint64_t part, uint64_t offset) {
+    struct bus bus;
+    if (!bus_view(heap, index, &bus)) return false;
+    if (part >= PART_OF_LISTENERS && part < PART_OF_LISTENERS + LISTENER_GROUPS)
+        return get(&bus.root->group[part - PART_OF_LISTENERS]) == offset;
+    if (part < PART_OF_MORE_HOLDS || part >= PART_OF_MORE_HOLDS + MOST_LISTENERS) return false;
+    const struct bus_listener *l = listener_at(&bus, (uint32_t)(part - PART_OF_MORE_HOLDS));
+    for (uint32_t table = 0; l && table < HOLD_TABLES; table++)
+        if (get(&l->more[table]) == offset) return true;
+    return false;
+}
+
 /* Holds ---------------------------------------------------------------------------------------- */
 
 uint32_t hold_table_of(uint32_t word, uint32_t *within) {

@@ -93,4 +93,7 @@ static inline bool listener_is_lossy(const struct bus *bus, const struct bus_lis
     return get(&l->flags) & LISTENER_LOSSY || bus->patience == 0;
 }
 
+/* True if the bus leads to that area: kind.has_part. */
+bool bus_has_part(ipcheap_heap *heap, uint32_t index, uint64_t part, uint64_t offset);
+
 #endif

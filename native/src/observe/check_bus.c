@@ -165,20 +165,8 @@ static void check_bus(struct check *c, uint32_t index, struct channel *channel) 
     if (wrong == LOOKS) fault(c, "bus %u: %s", index, look.text);
 }
 
-static bool leads_to(ipcheap_heap *heap, uint32_t index, uint64_t part, uint64_t offset) {
-    struct bus bus;
-    if (!bus_view(heap, index, &bus)) return false;
-    if (part >= PART_OF_LISTENERS && part < PART_OF_LISTENERS + LISTENER_GROUPS)
-        return get(&bus.root->group[part - PART_OF_LISTENERS]) == offset;
-    if (part < PART_OF_MORE_HOLDS || part >= PART_OF_MORE_HOLDS + MOST_LISTENERS) return false;
-    const struct bus_listener *l = listener_at(&bus, (uint32_t)(part - PART_OF_MORE_HOLDS));
-    for (uint32_t table = 0; l && table < HOLD_TABLES; table++)
-        if (get(&l->more[table]) == offset) return true;
-    return false;
-}
-
 const struct kind_check bus_kind_check = {
     .check = check_bus,
     .accounts_for = accounts_for,
-    .leads_to = leads_to,
+    .leads_to = bus_has_part,
 };
