@@ -2,9 +2,7 @@
 
 #include <limits.h>
 
-#include "base/timing.h"
 #include "bus/broadcast.h"
-#include "channel/side.h"
 #include "endpoint/bell.h"
 #include "endpoint/park.h"
 
@@ -76,23 +74,6 @@ void listener_before_waiting(ipcheap_endpoint *endpoint) {
     arm(&e->bus, SLEEPERS_OTHERS);
 }
 
-/*
- * Sleeps once on the bus's word, and on the seat, through which a thread that closes the endpoint wakes
- * it.
- */
-static int sleep_once(struct listener *e, uint32_t seen, int64_t left) {
-    ipcheap_endpoint *base = &e->base;
-    struct side *side = own_side(base);
-    struct awaited words[2] = {{&e->bus.root->wake, seen}, {&base->seat->parked, PARKED_HERE}};
-    put(&side->parks, get(&side->parks) + 1);
-    side_sleeps(base->heap, side);
-    put(&base->me->record->core, os_only_core()); /* it may have been confined meanwhile */
-    int64_t span = (int64_t)least((uint64_t)left, LOOK_AFTER_PEER);
-    int result = os_futex_wait_any(words, 2, span);
-    side_wakes(side);
-    return result;
-}
-
 int listener_park(ipcheap_endpoint *endpoint, int64_t deadline) {
     struct listener *e = listener_of(endpoint);
     const struct kind *kind = endpoint->kind;
@@ -106,7 +87,7 @@ int listener_park(ipcheap_endpoint *endpoint, int64_t deadline) {
         int64_t left = os_remaining(deadline);
         int result = 0;
         if (!kind->ready(endpoint) && !endpoint_is_closing(endpoint) && left > 0)
-            result = sleep_once(e, seen, left);
+            result = sleep_once(endpoint, &e->bus.root->wake, seen, left);
         put(word, AWAKE);
         if (kind->ready(endpoint)) return 0;
         if (endpoint_is_closing(endpoint)) return IPCHEAP_ENDPOINT_CLOSED;

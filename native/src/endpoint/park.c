@@ -41,3 +41,15 @@ int park(ipcheap_endpoint *e, bool (*ready)(const ipcheap_endpoint *), int64_t d
         if (os_remaining(deadline) == 0) return ready(e) ? 0 : IPCHEAP_TIMED_OUT;
     }
 }
+
+int sleep_once(ipcheap_endpoint *e, const shared32 *word, uint32_t seen, int64_t left) {
+    struct side *side = own_side(e);
+    struct awaited words[2] = {{word, seen}, {&e->seat->parked, PARKED_HERE}};
+    put(&side->parks, get(&side->parks) + 1);
+    side_sleeps(e->heap, side);
+    put(&e->me->record->core, os_only_core()); /* it may have been confined meanwhile */
+    int64_t span = (int64_t)least((uint64_t)left, LOOK_AFTER_PEER);
+    int result = os_futex_wait_any(words, 2, span);
+    side_wakes(side);
+    return result;
+}

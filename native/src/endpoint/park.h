@@ -8,5 +8,10 @@
 int look_after_peer(ipcheap_endpoint *e);
 /* Sleeps until `ready` answers true: 0, TIMED_OUT, INTERRUPTED or an error. */
 int park(ipcheap_endpoint *e, bool (*ready)(const ipcheap_endpoint *), int64_t deadline);
+/*
+ * Sleeps once while `word` is as it was seen, for half a second at most, so that the dead are looked after;
+ * and on the seat, through which a thread that closes the endpoint wakes it. The caller has parked.
+ */
+int sleep_once(ipcheap_endpoint *e, const shared32 *word, uint32_t seen, int64_t left);
 
 #endif

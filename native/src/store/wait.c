@@ -3,29 +3,10 @@
 #include "store/wait.h"
 
 #include "base/timing.h"
-#include "channel/side.h"
 #include "endpoint/bell.h"
 #include "endpoint/park.h"
 #include "segment/clock.h"
 #include "store/next.h"
-
-/*
- * Sleeps once on an armed bell word, and on the seat, through which a thread that closes the endpoint
- * wakes it. `parked` is set already.
- */
-static int sleep_once(struct store_endpoint *e, const shared32 *bell, uint32_t armed,
-                      int64_t left) {
-    ipcheap_endpoint *base = &e->base;
-    struct side *side = own_side(base);
-    struct awaited words[2] = {{bell, armed}, {&base->seat->parked, PARKED_HERE}};
-    put(&side->parks, get(&side->parks) + 1);
-    side_sleeps(base->heap, side);
-    put(&base->me->record->core, os_only_core()); /* it may have been confined meanwhile */
-    int64_t span = (int64_t)least((uint64_t)left, LOOK_AFTER_PEER);
-    int result = os_futex_wait_any(words, 2, span);
-    side_wakes(side);
-    return result;
-}
 
 int store_park(ipcheap_endpoint *endpoint, int64_t deadline) {
     struct store_endpoint *e = store_endpoint(endpoint);
@@ -40,7 +21,7 @@ int store_park(ipcheap_endpoint *endpoint, int64_t deadline) {
         int64_t left = os_remaining(deadline);
         int result = 0;
         if (!kind->ready(endpoint) && !endpoint_is_closing(endpoint) && left > 0)
-            result = sleep_once(e, bell, armed, left);
+            result = sleep_once(endpoint, bell, armed, left);
         put(word, AWAKE);
         if (kind->ready(endpoint)) return 0;
         if (endpoint_is_closing(endpoint)) return IPCHEAP_ENDPOINT_CLOSED;
@@ -90,7 +71,8 @@ static int key_sleep(struct store_endpoint *e, const struct key_wait *wait, int6
     sleeper_fence(base->heap); /* pairs with bell_fence() */
     *there = key_there(e, wait);
     bool stays = reader_cell(e, wait->key) == cell;
-    if (!*there && stays && !endpoint_is_closing(base)) result = sleep_once(e, bell, armed, left);
+    if (!*there && stays && !endpoint_is_closing(base))
+        result = sleep_once(base, bell, armed, left);
     put(&base->seat->parked, AWAKE);
     return result;
 }

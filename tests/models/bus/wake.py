@@ -172,7 +172,7 @@ MIRRORS = (
     Mirror(WAKE, arm),
     Mirror(WAKE, listener_before_waiting),
     Mirror(
-        WAKE,
+        "endpoint/park.c",
         sleep_once,
         ignored=frozenset({"parks", "core"}),
         calls=frozenset({"os_futex_wait_any"}),

@@ -224,7 +224,7 @@ MIRRORS = (
     Mirror(STORE, ready),
     Mirror(STORE, before_waiting, calls=frozenset({"sleeper_fence"})),
     Mirror(
-        WAIT,
+        "endpoint/park.c",
         sleep_once,
         ignored=frozenset({"parks", "core"}),
         calls=frozenset({"os_futex_wait_any"}),
