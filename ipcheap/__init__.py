@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from .results import (
         BroadcastReport,
         BusStatistics,
+        ChannelCounts,
         EndpointStatistics,
         HeapInfo,
         HeapStatistics,
@@ -104,6 +105,7 @@ __all__ = [
     "Channel",
     "ChannelBusy",
     "ChannelClosed",
+    "ChannelCounts",
     "ChannelExists",
     "ChannelNotFound",
     "ChannelTypeError",
@@ -169,6 +171,7 @@ _LATER = {
     "BarrierTimeout": "sync",
     "BroadcastReport": "results",
     "BusStatistics": "results",
+    "ChannelCounts": "results",
     "Codec": "codec",
     "EndpointStatistics": "results",
     "Event": "sync",

@@ -12,7 +12,7 @@ from . import _core
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from typing import Any, Self, TypeAlias, TypeVar, overload
+    from typing import Any, Literal, Self, TypeAlias, TypeVar, overload
 
     from .array import Layout
     from .chunk import Chunk
@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
         @property
         def nbytes(self) -> int: ...
+        @property
+        def form(self) -> Literal["bytes", "array", "object"]: ...
         @property
         def view(self) -> memoryview: ...
         @property

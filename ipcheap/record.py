@@ -12,7 +12,7 @@ from ._failures import error
 from ._types import RecordCore
 from .array import as_numpy_asks, describe, make_array, read_description
 from .errors import CorruptHeap, RecordError
-from .objects import decode, pieces_of
+from .objects import PICKLE, decode, pieces_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -87,6 +87,17 @@ class Record(RecordCore):
             array = make_array(block, "u1" if dtype is None else dtype)
         return array if shape is None else array.reshape(shape)
 
+    def object(self, *, codec: Codec = PICKLE) -> Any:
+        """Return the object in it. `codec` must be the one that sent it; unpickling runs code.
+
+        The record stays yours, as it is. Arrays in the object alias it, like its views: `free()`
+        gives its slot back, and its memory returns to the heap when the last of them is gone. Drop
+        them before you send the record on. RecordError if the record is no object.
+        """
+        if self.form != "object":
+            raise self._other_form()
+        return object_of(self._export(), self._source, codec)
+
     def __bytes__(self) -> bytes:
         return bytes(self.view)
 
@@ -122,6 +133,13 @@ class Record(RecordCore):
         except BaseException:
             self._done_with()
             raise
+
+    def _other_form(self) -> RecordError:
+        if self.form == "array":
+            return RecordError(f"{self!r} is an array: array() returns it")
+        return RecordError(
+            f"{self!r} was not made by send_object() or post_object(): bytes() copies what it holds"
+        )
 
     def _where(self) -> str:
         handle, channel = self._source.handle, self._source.channel

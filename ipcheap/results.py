@@ -130,6 +130,36 @@ class EndpointStatistics:
 
 
 @dataclass(frozen=True)
+class ChannelCounts:
+    """What has passed through a record channel, as anybody can see it.
+
+    `capacity` is the number of slots. `sent`, `received` and `freed` count records since the
+    channel was added; kept, forwarded and detached records are `freed`, too. `pending` records were
+    sent and not received, `held` ones received and not freed: `sent` = `received` + `pending`, and
+    `received` = `freed` + `held`. What a dead consumer held becomes `pending` at its recovery, or
+    at the next claim.
+
+    `sent` is exact while the producer is idle or dead, `freed` while the consumer is, whatever the
+    other side does. That holds at every moment of a death, before and after its recovery, and a
+    forwarded record counts on exactly one of the two channels.
+
+    `producer` and `consumer` are "never" (claimed), "open", "closed" or "died". `blocked` is "full"
+    if the producer sleeps because the slot of the next record is taken, "empty" if the consumer
+    sleeps and nothing is pending, and otherwise None.
+    """
+
+    capacity: int
+    sent: int
+    received: int
+    freed: int
+    pending: int
+    held: int
+    producer: str
+    consumer: str
+    blocked: str | None
+
+
+@dataclass(frozen=True)
 class StreamStatistics:
     """What has passed through a stream, as one of its sides sees it.
 

@@ -54,6 +54,29 @@ def owed(bus: ipcheap.Bus) -> int:
 # Shared and unchanging -----------------------------------------------------------------------
 
 
+def test_a_message_says_its_form_and_returns_its_object(bus: ipcheap.Bus) -> None:
+    with bus.listen() as one, bus.listen() as other:
+        bus.post(b"x")
+        bus.post_object({"a": np.arange(1000)})
+        with bus.loan(3, "i4") as array:
+            array[:] = 0
+        for listener in one, other:
+            messages = listener.recv_records(3)
+            assert [message.form for message in messages] == ["bytes", "object", "array"]
+            with pytest.raises(ipcheap.RecordError, match=r"post_object.*bytes"):
+                messages[0].object()
+            with pytest.raises(ipcheap.RecordError, match=r"is an array: array\(\)"):
+                messages[2].object()
+            thing = messages[1].object()
+            assert address(thing["a"]) == address(messages[1].object()["a"])
+            for message in messages:
+                message.free()
+            assert not thing["a"].flags.writeable
+            assert thing["a"].sum() == 499_500
+            with pytest.raises(ipcheap.RecordError, match="freed"):
+                _ = messages[1].form
+
+
 @each_size
 def test_all_listeners_see_the_same_bytes(heap: ipcheap.Heap, bus: ipcheap.Bus, size: int) -> None:
     data = os.urandom(size)

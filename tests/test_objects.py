@@ -338,6 +338,114 @@ class Raw:
         return pieces
 
 
+def test_a_record_says_its_form(heap: ipcheap.Heap) -> None:
+    with heap.producer("a") as producer, heap.consumer("a") as consumer:
+        producer.send(b"x")
+        producer.send_object([1])
+        with producer.loan(3, "i4") as array:
+            array[:] = 0
+        records = consumer.recv_records(3)
+        assert [record.form for record in records] == ["bytes", "object", "array"]
+        records[1].keep()
+        assert records[1].form == "object"
+        producer.send_record(records[1])  # and it travels with the record
+        assert consumer.recv_object() == [1]
+        with pytest.raises(ipcheap.RecordError, match="sent"):
+            _ = records[1].form
+        for record in records[0], records[2]:
+            record.free()
+    with heap.allocate_record(8) as record:
+        assert record.form == "bytes"
+
+
+def test_an_object_of_a_record_leaves_the_record_as_it_is(
+    line: tuple[ipcheap.Producer, ipcheap.Consumer],
+) -> None:
+    producer, consumer = line
+    thing = {"name": "x", "array": np.arange(1000)}
+    producer.send_object(thing)
+    record = consumer.recv_record()
+    view = record.view
+    first, second = record.object(), record.object()
+    assert same(first, thing)
+    assert same(second, thing)
+    assert np.shares_memory(first["array"], second["array"])
+    assert np.shares_memory(first["array"], np.frombuffer(view, "u1"))
+    del first, second, view
+    assert record.nbytes > 8000
+    producer.send_record(record)
+    assert same(consumer.recv_object(), thing)
+
+
+def test_arrays_of_an_object_outlive_its_record_and_not_its_slot(
+    heap: ipcheap.Heap, line: tuple[ipcheap.Producer, ipcheap.Consumer]
+) -> None:
+    producer, consumer = line
+    channel = heap.channel("a")
+    assert isinstance(channel, ipcheap.RecordChannel)
+    for number in range(4):
+        producer.send_object(np.full(1000, number))
+    records = consumer.recv_records(4)
+    arrays = [record.object() for record in records]
+    for record in records:
+        record.free()
+    assert channel.counts().freed == 4
+    for number in range(4, 8):  # the slots are free, and the memory is not
+        producer.send_object(np.full(1000, number))
+    assert [int(array.sum()) for array in arrays] == [0, 1000, 2000, 3000]
+    before = heap.statistics().in_use
+    del arrays, record, records
+    gc.collect()
+    for _ in range(4):
+        consumer.recv_object()
+    assert heap.statistics().in_use < before / 2
+
+
+def test_what_is_no_object_says_how_to_read_it(
+    line: tuple[ipcheap.Producer, ipcheap.Consumer],
+) -> None:
+    producer, consumer = line
+    producer.send(b"x" * 100)
+    with producer.loan(3, "i4") as array:
+        array[:] = 0
+    with (
+        consumer.recv_record() as record,
+        pytest.raises(ipcheap.RecordError, match=r"not made by send_object.*bytes\(\)"),
+    ):
+        record.object()
+    with (
+        consumer.recv_record() as record,
+        pytest.raises(ipcheap.RecordError, match=r"is an array: array\(\)"),
+    ):
+        record.object()
+    producer.send_object([1])
+    record = consumer.recv_record()
+    record.free()
+    with pytest.raises(ipcheap.RecordError, match="freed"):
+        record.object()
+
+
+def test_an_object_that_does_not_unpickle_leaves_the_record(
+    line: tuple[ipcheap.Producer, ipcheap.Consumer],
+) -> None:
+    producer, consumer = line
+    producer.send_object(Explosive())
+    with consumer.recv_record() as record:
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError):
+                record.object()
+        assert record.form == "object"
+
+
+def test_an_object_of_a_record_may_have_any_codec(
+    line: tuple[ipcheap.Producer, ipcheap.Consumer],
+) -> None:
+    producer, consumer = line
+    producer.send_object({"a": 1}, codec=Msgspec(Any))
+    with consumer.recv_record() as record:
+        assert record.object(codec=Msgspec(Any)) == {"a": 1}
+
+
 def test_a_codec_may_keep_its_pieces_and_have_none(
     heap: ipcheap.Heap, line: tuple[ipcheap.Producer, ipcheap.Consumer]
 ) -> None:

@@ -96,6 +96,9 @@ RELEASING(int, await_releases, (ipcheap_broadcast * broadcast, int64_t timeout_n
 RELEASING(int, bus_blocker,
           (ipcheap_heap *heap, const ipcheap_channel *bus, int broadcast, ipcheap_holder *holder),
           (heap, bus, broadcast, holder))
+RELEASING(int, channel_counts,
+          (ipcheap_heap *heap, const ipcheap_channel *channel, ipcheap_counts *counts),
+          (heap, channel, counts))
 RELEASING(int, bus_describe,
           (ipcheap_heap *heap, const ipcheap_channel *bus, ipcheap_bus_statistics *statistics),
           (heap, bus, statistics))

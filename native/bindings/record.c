@@ -93,6 +93,20 @@ static PyObject *record_nbytes(PyObject *self, void *unused) {
     return PyLong_FromUnsignedLongLong(of->core.nbytes);
 }
 
+static PyObject *record_form(PyObject *self, void *unused) {
+    (void)unused;
+    py_record *of = (py_record *)self;
+    if (fate_of(of) >= FREED) return refuse(of, PY_ENDED, "used");
+    switch (of->core.form) {
+    case IPCHEAP_ARRAY:
+        return PyUnicode_InternFromString("array");
+    case IPCHEAP_OBJECT:
+        return PyUnicode_InternFromString("object");
+    default: /* whatever else a peer may have written */
+        return PyUnicode_InternFromString("bytes");
+    }
+}
+
 static Py_ssize_t record_length(PyObject *self) {
     py_record *of = (py_record *)self;
     if (fate_of(of) < FREED) return (Py_ssize_t)of->core.nbytes;
@@ -332,6 +346,9 @@ static void record_dealloc(PyObject *object) {
 }
 
 PyDoc_STRVAR(nbytes_text, "Its size in bytes, as it was asked for.");
+PyDoc_STRVAR(form_text,
+             "What it holds: an \"array\" if allocate_array() or loan() made it, an \"object\" if "
+             "send_object() or post_object() did, otherwise \"bytes\".");
 static PyObject *record_address(PyObject *object, void *unused) {
     (void)unused;
     return PyLong_FromVoidPtr(&((py_record *)object)->core);
@@ -362,6 +379,7 @@ PyObject *record_type(void) {
     };
     static PyGetSetDef properties[] = {
         {"nbytes", record_nbytes, NULL, nbytes_text, NULL},
+        {"form", record_form, NULL, form_text, NULL},
         {"view", record_view, NULL, view_text, NULL},
         {"_fate", record_fate, NULL, NULL, NULL},
         {"_address", record_address, NULL, NULL, NULL},

@@ -40,7 +40,8 @@ struct world {
     ipcheap_channel a, b, c;
     ipcheap_endpoint *a_out, *a_in, *b_out, *b_in, *c_out, *c_in, *x_in, *x_out;
     uint64_t a_received, b_sent;
-    uint64_t b_redelivered; /* which records of B came to the survivor, a bit each */
+    uint64_t b_redelivered;       /* which records of B came to the survivor, a bit each */
+    ipcheap_counts counts[C + 1]; /* of A, B and C right after the death, if there were any */
     ipcheap_record own[OWN], mine[MOST];
     int meet[2]; /* the survivor's end and the victim's */
     int bell;    /* the descriptor of a_in, if requested: armed when the victim acts */
@@ -108,6 +109,9 @@ void world_meanwhile(struct world *w, const struct scenario *s);
 void meet(struct world *w, int end, int times);
 /* Waits only briefly for the lock: a dead owner is noticed when the time is up. */
 int recover_now(ipcheap_heap *heap, ipcheap_recovery *report);
+/* Notes the counts of A, B and C; expects later that nothing has been sent or freed since. */
+void note_counts(struct world *w);
+void expect_counts(struct world *w);
 /* Accounts for everything, and uses the whole heap. */
 void accept_all(struct world *w, const struct scenario *s);
 

@@ -12,25 +12,58 @@ int recover_now(ipcheap_heap *heap, ipcheap_recovery *report) {
     return error;
 }
 
+/* Counts, if the channel exists. */
+static bool count(struct world *w, uint64_t id, ipcheap_counts *counts) {
+    ipcheap_channel channel;
+    *counts = (ipcheap_counts){0};
+    if (!find_id(w, id, &channel) || channel.kind != IPCHEAP_RECORD_CHANNEL) return false;
+    EXPECT_EQ(ipcheap_channel_counts(w->heap, &channel, counts), 0);
+    EXPECT_EQ(counts->sent, counts->received + counts->pending);
+    EXPECT_EQ(counts->received, counts->freed + counts->held);
+    return true;
+}
+
+void note_counts(struct world *w) {
+    for (uint64_t id = A; id <= C; id++) count(w, id, &w->counts[id]);
+}
+
+void expect_counts(struct world *w) {
+    ipcheap_counts now;
+    for (uint64_t id = A; id <= C; id++) {
+        if (!count(w, id, &now)) continue;
+        EXPECT_EQ(now.sent, w->counts[id].sent);
+        EXPECT_EQ(now.freed, w->counts[id].freed);
+    }
+}
+
+/* Expects that the counts noted after the death have been right: of so many, so many had left. */
+static void expect_counted(struct world *w, uint64_t id, uint64_t sent, uint64_t freed) {
+    if (!w->counts[id].capacity) return;
+    EXPECT_EQ(w->counts[id].sent, sent);
+    EXPECT_EQ(w->counts[id].freed, freed);
+}
+
 static uint64_t drain_a(struct world *w) {
-    uint64_t bytes = 0, limit = w->told->sending;
+    uint64_t bytes = 0, limit = w->told->sending, before = w->a_received;
     ipcheap_record records[SLOTS];
-    int count = 0;
-    while (count < SLOTS && ipcheap_try_receive(w->a_in, &records[count]) == 0) {
-        expect_filled(&records[count], w->a_received++);
-        bytes += room_taken(w, &records[count++]);
+    int taken = 0;
+    while (taken < SLOTS && ipcheap_try_receive(w->a_in, &records[taken]) == 0) {
+        expect_filled(&records[taken], w->a_received++);
+        bytes += room_taken(w, &records[taken++]);
     }
     EXPECT(w->a_received >= w->told->sent && w->a_received <= limit);
-    for (int i = 0; i < count; i++) give_back(w, &records[i]);
+    for (int i = 0; i < taken; i++) give_back(w, &records[i]);
+    expect_counted(w, A, w->a_received, before);
     return bytes;
 }
 
 /* Receives what is redelivered on B and what is new on C: no record is on both. */
 static uint64_t drain_b_and_c(struct world *w) {
-    uint64_t bytes = 0, number, last = 0;
+    uint64_t bytes = 0, number, last = 0, on_b = 0, on_c = 0;
     bool seen_b[MOST] = {false}, seen_c[MOST] = {false};
     ipcheap_record record;
     w->b_in = claim(w->heap, &w->b, IPCHEAP_CONSUMER);
+    if (w->counts[B].capacity) expect_counts(w);
     while (ipcheap_try_receive(w->b_in, &record) == 0) {
         memcpy(&number, record.data, sizeof number);
         expect_filled(&record, number);
@@ -54,11 +87,15 @@ static uint64_t drain_b_and_c(struct world *w) {
     for (uint64_t i = 0; i < w->b_sent; i++) {
         enum fate fate = w->told->fate[i];
         EXPECT(!seen_b[i] || !seen_c[i]);
+        on_b += seen_b[i];
+        on_c += seen_c[i];
         if (fate == UNTOUCHED) EXPECT(seen_b[i]);
         if (fate == GIVEN) EXPECT(!seen_b[i] && !seen_c[i]);
         if (fate == FORWARDING) EXPECT(seen_b[i] || seen_c[i]);
         if (fate == FORWARDED) EXPECT(seen_c[i]);
     }
+    expect_counted(w, B, w->b_sent, w->b_sent - on_b);
+    if (w->c_in) expect_counted(w, C, on_c, 0);
     ipcheap_endpoint_release(w->b_in);
     return bytes;
 }
@@ -66,8 +103,13 @@ static uint64_t drain_b_and_c(struct world *w) {
 /* The channel keeps working, with the survivor on both sides. */
 static void use_channel(struct world *w, uint64_t id, ipcheap_endpoint *out, ipcheap_endpoint *in) {
     ipcheap_channel channel = record_channel(w->heap, id, SLOTS);
+    ipcheap_counts before, after;
+    EXPECT(count(w, id, &before));
     if (!out) out = claim(w->heap, &channel, IPCHEAP_PRODUCER);
     if (!in) in = claim(w->heap, &channel, IPCHEAP_CONSUMER);
+    EXPECT(count(w, id, &after));
+    EXPECT(after.sent == before.sent && after.freed == before.freed);
+    EXPECT_EQ(after.sent, after.freed);
     ipcheap_record record;
     for (uint64_t round = 0; round < 3 * SLOTS; round += SLOTS) {
         for (uint64_t i = round; i < round + SLOTS; i++) {
@@ -80,6 +122,8 @@ static void use_channel(struct world *w, uint64_t id, ipcheap_endpoint *out, ipc
             give_back(w, &record);
         }
     }
+    EXPECT(count(w, id, &after));
+    EXPECT(after.sent == before.sent + 3 * SLOTS && after.freed == after.sent);
     ipcheap_endpoint_release(out);
     ipcheap_endpoint_release(in);
     remove_id(w, id, 0);
@@ -101,8 +145,8 @@ void accept_all(struct world *w, const struct scenario *s) {
     EXPECT_EQ(statistics(w->heap).participants, 1);
     expect_sound(w->heap);
     for (int i = 0; i < OWN; i++) bytes += room_of(w, own_bytes[i]);
-    if (w->a_in) bytes += drain_a(w);
     if (w->b.shape) bytes += drain_b_and_c(w);
+    if (w->a_in) bytes += drain_a(w);
     if (s->verify) bytes += s->verify(w);
     EXPECT_EQ(in_use, bytes);
     expect_sound(w->heap);

@@ -98,16 +98,19 @@ static void survive(const struct scenario *s, struct told told[2], long k, long 
     if (pid == 0) be_victim(&w, s, k);
     world_meanwhile(&w, s);
     expect_end(pid, told);
+    note_counts(&w);
     if (w.bell) EXPECT(bell_rings(&w)); /* because of a record, or of the death */
     if (j) {
         pid = fork();
         EXPECT(pid >= 0);
         if (pid == 0) be_second_victim(&w, told + 1, j, times);
         expect_end(pid, told + 1);
+        expect_counts(&w);
     }
     ipcheap_recovery report;
     EXPECT_EQ(recover_now(w.heap, &report), 0);
     EXPECT(report.participants <= 3);
+    expect_counts(&w);
     accept_all(&w, s);
     ipcheap_release(w.heap);
     _exit(0);

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +60,9 @@ def channels(heap: ipcheap.Heap) -> None:
     assert_type(channel.id, int | str)
     assert_type(channel.capacity, int)
     assert_type(channel.producer(), ipcheap.Producer)
+    assert_type(channel.counts(), ipcheap.ChannelCounts)
+    assert_type(channel.counts().freed, int)
+    assert_type(channel.counts().blocked, str | None)
     assert_type(channel.consumer(), ipcheap.Consumer)
     assert_type(heap.channels, Mapping[int | str, ipcheap.Channel])
     found = heap.channel(7, timeout=None)
@@ -96,6 +99,8 @@ def receiving(heap: ipcheap.Heap) -> None:
     with heap.consumer("id") as consumer:
         assert_type(consumer, ipcheap.Consumer)
         assert_type(consumer.recv_record(timeout=1), ipcheap.Record)
+        assert_type(consumer.recv_record().form, Literal["bytes", "array", "object"])
+        assert_type(consumer.recv_record().object(), Any)
         assert_type(consumer.try_recv_record(), ipcheap.Record | None)
         assert_type(consumer.recv_records(10), list[ipcheap.Record])
         assert_type(consumer.recv(), bytes)

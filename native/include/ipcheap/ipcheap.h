@@ -647,6 +647,50 @@ IPCHEAP_API int ipcheap_endpoint_describe(ipcheap_endpoint *endpoint,
 /* Returns how many records were sent and not yet received. Does not check the thread. */
 IPCHEAP_API int64_t ipcheap_pending(ipcheap_endpoint *endpoint);
 
+/* How a side of a channel is: no holder ever; a living one; the last one has closed, or has died. */
+enum {
+    IPCHEAP_SIDE_NEVER = 0,
+    IPCHEAP_SIDE_OPEN = 1,
+    IPCHEAP_SIDE_CLOSED = 2,
+    IPCHEAP_SIDE_DIED = 3
+};
+enum { IPCHEAP_NOT_BLOCKED = 0, IPCHEAP_BLOCKED_FULL = 1, IPCHEAP_BLOCKED_EMPTY = 2 };
+
+/* sent = received + pending; received = freed + held. */
+typedef struct ipcheap_counts {
+    uint64_t capacity; /* slots of the ring */
+    uint64_t sent;     /* records sent since the channel was added */
+    uint64_t received; /* of these, given to a consumer; not those that the next one gets again */
+    uint64_t freed;    /* of these, no longer in the channel: freed, kept, sent on or detached */
+    uint64_t pending;  /* sent and not yet received */
+    uint64_t held;     /* received and not freed */
+    uint32_t producer, consumer; /* IPCHEAP_SIDE_NEVER, ... */
+    uint32_t blocked;            /* IPCHEAP_NOT_BLOCKED, ... */
+} ipcheap_counts;
+
+/*
+ * Counts what has passed through a record channel, without claiming a side and without a lock, in
+ * time proportional to its capacity. Any thread of a process that has attached to the heap may call
+ * it. CHANNEL_TYPE for another kind, CHANNEL_NOT_FOUND if the channel was removed, CORRUPT if its
+ * memory is not its own.
+ *
+ * `sent` is exact if the producer is idle or dead, `freed` if the consumer is, whatever the other side
+ * does meanwhile. Otherwise they are numbers that were right at some moment of the call, or, if the
+ * producer sends more than a ring during the call, a little too low. Neither ever decreases.
+ *
+ * A killed participant need not be recovered before. What counts is what the recovery will find: a
+ * record is sent when its slot is full; freed when its slot is given back, or, if it is kept or
+ * detached, when its block says so; and a record that is sent on leaves its channel at the very store
+ * that sends it on the other one. So it is counted on exactly one of the two. Until the recovery, or
+ * the next claim, what a dead consumer held is `held`; from then on it is `pending` again.
+ *
+ * `blocked` is IPCHEAP_BLOCKED_FULL while the producer sleeps, or a poller watches for it, and the slot
+ * of the next record is taken; IPCHEAP_BLOCKED_EMPTY while the consumer does so, and nothing is
+ * pending. A side that spins, dozes, works or tries again and again is not blocked.
+ */
+IPCHEAP_API int ipcheap_channel_counts(ipcheap_heap *heap, const ipcheap_channel *channel,
+                                       ipcheap_counts *counts);
+
 /* Streams -------------------------------------------------------------------------- */
 /*
  * A ring of items from one writer to one reader. Both work in place, in windows that are one piece

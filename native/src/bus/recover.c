@@ -112,22 +112,22 @@ static void recover_writer(const struct recovery *r, struct bus *bus) {
     put_release(&record->bus, 0); /* pairs with bus_is_occupied() */
 }
 
-bool bus_undoes(const struct recovery *r, uint64_t tag, uint64_t offset, uint64_t from) {
+bool bus_awaits(ipcheap_heap *heap, uint64_t tag, uint64_t offset, uint64_t from, uint64_t *by) {
     struct bus bus;
     if (tag_kind(tag) != TAG_PART || tag_position(tag) < PART_OF_ENVELOPE) return false;
-    if (!bus_view(r->heap, tag_channel(tag), &bus)) return false;
-    struct message m = {.block = envelope_offset(r->heap, tag_position(tag)), .apart = true};
+    if (!bus_view(heap, tag_channel(tag), &bus)) return false;
+    struct message m = {.block = envelope_offset(heap, tag_position(tag)), .apart = true};
     struct place place;
-    const struct envelope *envelope = message_envelope(r->heap, &m, &place);
+    const struct envelope *envelope = message_envelope(heap, &m, &place);
     if (!envelope || payload_glance(envelope) != offset) return false;
-    uint32_t used = (uint32_t)least(get(&r->heap->header->slots_used), PARTICIPANTS);
+    uint32_t used = (uint32_t)least(get(&heap->header->slots_used), PARTICIPANTS);
     for (uint32_t slot = 0; slot < used; slot++) {
-        const struct participant_slot *record = slot_at(r->heap, slot);
+        const struct participant_slot *record = slot_at(heap, slot);
         uint64_t intent = get(&record->intent), inside = get(&record->bus);
         if ((intent & OFFSET_UNITS) << 6 != m.block || !(intent >> 61 & 1)) continue;
         if ((uint32_t)inside != bus.index + 1 || get(&record->from) != from) continue;
-        bool dead = slot == r->slot || !participant_alive(r->heap, slot, (uint32_t)(inside >> 32));
-        return dead && is_unposted(&bus, intent, &place, get(place.tag));
+        *by = own_tag(slot, (uint32_t)(inside >> 32));
+        return is_unposted(&bus, intent, &place, get(place.tag));
     }
     return false;
 }

@@ -14,7 +14,7 @@
 
 /* The answers of that name: channel/kind.h. */
 void bus_recover(const struct recovery *r, uint32_t index, int pass);
-bool bus_undoes(const struct recovery *r, uint64_t tag, uint64_t offset, uint64_t from);
+bool bus_awaits(ipcheap_heap *heap, uint64_t tag, uint64_t offset, uint64_t from, uint64_t *by);
 bool bus_holds(ipcheap_heap *heap, uint64_t tag, uint64_t offset);
 void bus_reclaim(struct participant *me, uint32_t index);
 void bus_withdraw(struct participant *me, uint32_t index);

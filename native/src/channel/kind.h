@@ -89,10 +89,10 @@ struct kind {
     /* Gives that place back: the block has another tag, and is committed elsewhere. */
     void (*taken)(ipcheap_record *record);
     /*
-     * True if a dead participant gave the block this tag, had taken it from the place whose tag is
-     * `from`, and had not committed it. Under the lock.
+     * True if a participant, whose holder word is then *by, gave the block this tag, took it from the
+     * place whose tag is `from`, and has not committed it. Needs no lock.
      */
-    bool (*undoes)(const struct recovery *r, uint64_t tag, uint64_t offset, uint64_t from);
+    bool (*awaits)(ipcheap_heap *heap, uint64_t tag, uint64_t offset, uint64_t from, uint64_t *by);
 
     /* Seats of its own, beside the two of the descriptor. NULL: it has none. Under the lock. */
 

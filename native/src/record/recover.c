@@ -5,35 +5,15 @@
 #include "memory/block.h"
 #include "record/ring.h"
 
-/* True if a side is held by a dead participant. */
-static bool side_is_dead(const struct recovery *r, uint64_t holder) {
-    if (side_state(holder) != SIDE_OPEN) return false;
-    return names_dead(r, holder) ||
-           !participant_alive(r->heap, tag_slot(holder), tag_generation(holder));
-}
-
 /*
- * True if the sender that was forwarding the record died before it had filled the slot of this ring.
- * One process held both sides, so that sender is dead; it may have been recovered already.
+ * True if the record in this slot was being forwarded to another channel, and did not arrive. The
+ * sender was of the same process, so it is dead; it may have been recovered already.
  */
-bool record_undoes(const struct recovery *r, uint64_t tag, uint64_t offset, uint64_t here) {
-    struct ring ring;
-    uint32_t index = tag_channel(tag);
-    if (tag_kind(tag) != TAG_SENT || !ring_of(r->heap, index, &ring)) return false;
-    struct channel *channel = channel_at(r->heap, index);
-    const struct side *side = &channel->sides[IPCHEAP_PRODUCER];
-    return side_is_dead(r, get(&channel->seats[IPCHEAP_PRODUCER].holder)) &&
-           get(&side->record.intent) == offset && get(&side->record.from) == here &&
-           tag == sent_tag(index, ring_sent(r->heap, index));
-}
-
-/* True if the record in this slot was being forwarded to another channel, and did not arrive. */
 static bool is_half_forwarded(const struct recovery *r, uint64_t tag, uint64_t offset,
                               uint64_t here) {
-    const struct channel *channel = channel_at(r->heap, tag_channel(tag));
-    if (!channel || (tag_kind(tag) != TAG_SENT && tag_kind(tag) != TAG_PART)) return false;
-    const struct kind *kind = kind_of(r->heap, channel);
-    return kind && kind->undoes && kind->undoes(r, tag, offset, here);
+    uint64_t by;
+    if (!ring_awaited(r->heap, tag, offset, here, &by)) return false;
+    return names_dead(r, by) || !participant_alive(r->heap, tag_slot(by), tag_generation(by));
 }
 
 static void recover_producer(const struct recovery *r, uint32_t index, struct channel *channel) {
@@ -55,7 +35,7 @@ static void recover_producer(const struct recovery *r, uint32_t index, struct ch
         }
     }
     put(&side->position, sent);
-    put(&side->record.intent, 0);
+    put_release(&side->record.intent, 0); /* after the tag; pairs with ring_awaits() */
     ring_collect(r->me, index);
 }
 

@@ -14,7 +14,5 @@
  * makes what a consumer held ready to be redelivered. `side` is also the number of the pass.
  */
 void record_recover(const struct recovery *r, uint32_t index, int side);
-/* kind.undoes of a record channel. */
-bool record_undoes(const struct recovery *r, uint64_t tag, uint64_t offset, uint64_t here);
 
 #endif

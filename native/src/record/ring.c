@@ -78,6 +78,46 @@ bool ring_holds(ipcheap_heap *heap, uint64_t tag, uint64_t offset) {
     return word == ring_word(lap_at(&ring, position), SLOT_FULL, offset);
 }
 
+bool ring_awaits(ipcheap_heap *heap, uint64_t tag, uint64_t offset, uint64_t here, uint64_t *by) {
+    struct ring ring;
+    uint32_t index = tag_channel(tag);
+    if (tag_kind(tag) != TAG_SENT || !ring_of(heap, index, &ring)) return false;
+    const struct channel *channel = channel_at(heap, index);
+    const struct side *side = &channel->sides[IPCHEAP_PRODUCER];
+    *by = get_acquire(&channel->seats[IPCHEAP_PRODUCER].holder); /* pairs with side_end() */
+    return side_state(*by) == SIDE_OPEN &&
+           get_acquire(&side->record.intent) == offset && /* with recover_producer() */
+           get(&side->record.from) == here && tag == sent_tag(index, ring_sent(heap, index));
+}
+
+bool ring_awaited(ipcheap_heap *heap, uint64_t tag, uint64_t offset, uint64_t here, uint64_t *by) {
+    if (tag_kind(tag) != TAG_SENT && tag_kind(tag) != TAG_PART) return false;
+    const struct channel *channel = channel_at(heap, tag_channel(tag));
+    const struct kind *kind = channel ? kind_of(heap, channel) : NULL;
+    return kind && kind->awaits && kind->awaits(heap, tag, offset, here, by);
+}
+
+#define TRIES 8 /* how often to look again at a block whose tag is changing */
+
+bool ring_has(ipcheap_heap *heap, uint32_t index, const struct ring *ring, uint64_t position) {
+    const struct ring_slot *slot = &ring->slots[position & (ring->count - 1)];
+    uint64_t here = sent_tag(index, position), by;
+    for (int tries = 0; tries < TRIES; tries++) {
+        /* Pairs with fill_slot() and slot_leave(). */
+        uint64_t word = get_acquire(&slot->word), offset = ring_offset(word);
+        struct place place;
+        if (ring_state(word) != SLOT_FULL || ring_lap(word) != lap_at(ring, position)) return false;
+        if (!place_find(heap, offset, &place)) return false;
+        uint64_t tag = get_acquire(place.tag); /* pairs with fill_slot() and recover_producer() */
+        if (tag == here) return true;
+        /* What was on its way may have been freed there, which its remote bit says. */
+        if (ring_awaited(heap, tag, offset, here, &by) && place_is(&place, tag)) return true;
+        /* A recovery that returns a half-forwarded block restores its tag before anything else. */
+        if (get(place.tag) == tag) return false;
+    }
+    return false;
+}
+
 uint64_t ring_collect(struct participant *me, uint32_t index) {
     ipcheap_heap *heap = me->heap;
     struct ring ring;

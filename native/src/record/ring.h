@@ -51,7 +51,7 @@ void ring_reclaim(struct participant *me, uint32_t index);
 void ring_drain(struct participant *me, uint32_t index, uint64_t from);
 /* True if a block with this SENT tag is on its way, false if it is garbage. */
 bool ring_holds(ipcheap_heap *heap, uint64_t tag, uint64_t offset);
-/* Returns the first position that has not been sent, by the hint and the slots. */
+/* Returns the first position that has not been sent, by the hint and the slots. Needs no lock. */
 uint64_t ring_sent(ipcheap_heap *heap, uint32_t index);
 /* Returns the first position before `sent` that is still FULL; `sent` if none is. */
 uint64_t ring_oldest(ipcheap_heap *heap, uint32_t index, uint64_t sent);
@@ -63,6 +63,19 @@ struct ring {
 };
 /* Finds the slots of a record channel; false if it has none, or they are not its own. */
 bool ring_of(ipcheap_heap *heap, uint32_t index, struct ring *ring);
+/*
+ * True if the record with a position that was sent is still in the channel: its slot is FULL with it,
+ * and the block's tag names the slot, or the block is being forwarded and has not arrived. Needs no
+ * lock.
+ */
+bool ring_has(ipcheap_heap *heap, uint32_t index, const struct ring *ring, uint64_t position);
+/*
+ * True if a block with this tag is on its way from the slot whose tag is `here`, and has not arrived;
+ * *by is the holder word of the participant that is forwarding it. Needs no lock.
+ */
+bool ring_awaited(ipcheap_heap *heap, uint64_t tag, uint64_t offset, uint64_t here, uint64_t *by);
+/* kind.awaits of a record channel. */
+bool ring_awaits(ipcheap_heap *heap, uint64_t tag, uint64_t offset, uint64_t here, uint64_t *by);
 /* True if every slot is possible when `sent` is the position to be sent next. */
 bool ring_valid(const struct ring *ring, uint64_t sent);
 

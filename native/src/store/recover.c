@@ -146,16 +146,13 @@ void store_recover(const struct recovery *r, uint32_t index, int pass) {
     }
 }
 
-bool store_undoes(const struct recovery *r, uint64_t tag, uint64_t offset, uint64_t from) {
+bool store_awaits(ipcheap_heap *heap, uint64_t tag, uint64_t offset, uint64_t from, uint64_t *by) {
     struct store s;
     uint64_t part = tag_position(tag);
     if (tag_kind(tag) != TAG_PART || part < PART_OF_CHUNK) return false;
-    if (!store_view(r->heap, tag_channel(tag), &s) || part - PART_OF_CHUNK >= s.slots) return false;
-    uint64_t holder = get(&s.channel->seats[IPCHEAP_WRITER].holder);
-    if (side_state(holder) != SIDE_OPEN) return false;
-    if (!names_dead(r, holder) &&
-        participant_alive(r->heap, tag_slot(holder), tag_generation(holder)))
-        return false;
+    if (!store_view(heap, tag_channel(tag), &s) || part - PART_OF_CHUNK >= s.slots) return false;
+    *by = get_acquire(&s.channel->seats[IPCHEAP_WRITER].holder); /* pairs with side_end() */
+    if (side_state(*by) != SIDE_OPEN) return false;
     const struct store_slot *slot = chunk_slot(&s, (uint32_t)(part - PART_OF_CHUNK));
     uint64_t word = get(&slot->word);
     bool pending = chunk_state(word) == CHUNK_PREPARED ||

@@ -9,9 +9,9 @@
 
 #include "channel/kind.h"
 
-/* kind.recover, undoes, withdraw and drain of a store. */
+/* kind.recover, awaits, withdraw and drain of a store. */
 void store_recover(const struct recovery *r, uint32_t index, int pass);
-bool store_undoes(const struct recovery *r, uint64_t tag, uint64_t offset, uint64_t from);
+bool store_awaits(ipcheap_heap *heap, uint64_t tag, uint64_t offset, uint64_t from, uint64_t *by);
 void store_withdraw(struct participant *me, uint32_t index);
 void store_drain(struct participant *me, uint32_t index);
 
