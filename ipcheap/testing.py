@@ -57,6 +57,7 @@ __all__ = [
     "Peer",
     "call",
     "die",
+    "found_at",
     "heaps_left",
     "listen",
     "no_leaks",
@@ -348,6 +349,18 @@ def _module(name: str, file: str) -> ModuleType:
     return module
 
 
+def found_at(module: str, file: str, name: str) -> Any:
+    """Return what `name` is in a module, which need not be importable by its name here.
+
+    The module is that of `file`: the one that has been imported already, as the main program or
+    under any name, or else a new one.
+    """
+    found: Any = _module(module, file)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
 def _peer_main(
     connection: Connection[Any, Any],
     place: tuple[str, str, str],
@@ -356,11 +369,8 @@ def _peer_main(
 ) -> None:
     global _parent  # noqa: PLW0603
     _parent = connection
-    module, file, name = place
     try:
-        function: Any = _module(module, file)
-        for part in name.split("."):
-            function = getattr(function, part)
+        function = found_at(*place)
         outcome = ("returned", function(*args, **kwargs))
     except Exception as error:
         error.add_note("in a peer:\n" + traceback.format_exc())

@@ -1,0 +1,75 @@
+"""Where a kernel runs: what it can ask about itself."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+from ipcheap import HeapFull
+
+from .board import Board
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ipcheap import Heap, Producer
+
+T = TypeVar("T")
+
+_PATIENCE = 30.0  # seconds that a worker waits for others to free memory
+
+
+class Here:
+    """The worker that asks, as `here()` returns it inside of a kernel.
+
+    `name` is that of the kernel, `worker` the number of this worker, `workers` how many there are,
+    `host` the name of the machine ("" if it is the calling one) and `heap` its heap. `sequence`
+    numbers the calls of the kernel: it is unique to the kernel, and the same if an item is worked
+    on again after a kill. `source` is where the item comes from: "kernel" or "kernel.port".
+    """
+
+    def __init__(self, name: str, worker: int, workers: int, host: str, heap: Heap, board: Board):
+        self.name = name
+        self.worker = worker
+        self.workers = workers
+        self.host = host
+        self.heap = heap
+        self.sequence = worker
+        self.source = ""
+        self._board = board
+        self._allocators: list[Producer] = []
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the graph is asked to end."""
+        return self._board.state != 0
+
+    def __repr__(self) -> str:
+        return f"<worker {self.worker} of kernel {self.name!r}>"
+
+    def _room(self, allocate: Callable[[], T]) -> T:
+        """Return what `allocate` returns; wait for others to free memory if there is none."""
+        deadline = time.monotonic() + _PATIENCE
+        pause = 0.001
+        while True:
+            try:
+                return allocate()
+            except HeapFull:
+                if time.monotonic() > deadline or self._board.is_aborted:
+                    raise
+                time.sleep(pause)
+                pause = min(2 * pause, 0.05)
+
+
+_threads = threading.local()
+
+
+def here() -> Here | None:
+    """Return the worker that this thread is; None outside of a graph."""
+    return getattr(_threads, "here", None)
+
+
+def settle(worker: Here | None) -> None:
+    """Make this thread a worker, or none."""
+    _threads.here = worker

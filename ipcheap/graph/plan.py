@@ -1,0 +1,373 @@
+"""A graph as data: its kernels, its edges, and what each worker keeps in shared memory.
+
+How turns are dealt and what a mark is: docs/design/graph.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from .errors import GraphError
+
+CALLING = ""  # the host of the calling program
+MOST_WORKERS = 4096
+MOST_MERGED = 255
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_ID_BYTES = 48
+
+Ref = tuple[str, str]  # a kernel and one of its outputs, "" for the only one
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What `Graph.add`, `input` and `output` were given, and what follows from it.
+
+    `form` is "source", "function", "generator", "object" or "flow"; "input" and "output" are the
+    calling program. Each of `inputs` lists the outputs that it merges, mostly one.
+    """
+
+    name: str
+    call: Any
+    form: str
+    inputs: tuple[tuple[Ref, ...], ...] = ()
+    merged: tuple[bool, ...] = ()
+    params: Mapping[str, Any] = field(default_factory=dict)
+    processes: int = 1
+    threads: int = 1
+    together: str | None = None
+    cpus: tuple[frozenset[int], ...] = ()
+    on: tuple[str, ...] = ()
+    resources: Mapping[str, float] = field(default_factory=dict)
+    ordered: bool = True
+    key: Callable[[Any], Any] | None = None
+    batch: int = 0
+    slots: int = 16
+    full: str = "wait"
+    window: int = 0
+    hop: int = 0
+    inplace: bool = False
+    outputs: tuple[str, ...] = ()
+    restart: bool | None = None
+    checkpoint: int = 0  # inputs between snapshots; 0: the kernel has no snapshots
+    resumes: bool = False  # a source with a parameter `resume`
+    on_error: str = "stop"
+    options: Mapping[str, Any] = field(default_factory=dict)  # as they were given
+
+    @property
+    def workers(self) -> int:
+        """How many threads run it, in all processes."""
+        return self.processes * self.threads
+
+    @property
+    def is_caller(self) -> bool:
+        """Whether the calling program is its worker."""
+        return self.form in ("input", "output")
+
+    @property
+    def restartable(self) -> bool:
+        """Whether its worker is started again after a kill."""
+        if self.restart is not None:
+            return self.restart
+        if self.form == "source":
+            return self.resumes
+        if self.form == "object":
+            return self.checkpoint > 0
+        return self.form in ("function", "generator") and not self.inplace
+
+
+@dataclass(frozen=True)
+class Edge:
+    """What leads from one output to one input: a channel for each pair of workers.
+
+    `deal` says which worker gets a turn: "order" in rotation, "free" whoever has room, "key" by the
+    key. `turns` says what a turn is on it: "item", one record; "one", one record or a mark, if
+    there is none; "many", any number of records and a mark. In rotation `block` turns in a row go
+    to the same worker.
+    """
+
+    number: int
+    source: str
+    port: str
+    target: str
+    input: int
+    senders: int
+    receivers: int
+    slots: int
+    full: str = "wait"
+    deal: str = "order"
+    turns: str = "item"
+    block: int = 1
+    window: int = 0
+    hop: int = 0
+    is_fed: bool = False  # by the calling program
+
+    def channel(self, sender: int, receiver: int) -> str:
+        """Return the ID of the channel between two workers."""
+        pair = f"{_short(self.number)}:{_short(sender)}.{_short(receiver)}"
+        return f"{self.source}>{self.target}.{pair}"
+
+    def receivers_of(self, sender: int) -> list[int]:
+        """Return the workers that a worker sends to."""
+        if self.deal != "order" or self.senders == 1:
+            return list(range(self.receivers))
+        apart = math.gcd(self.senders, self.receivers)
+        return [v for v in range(self.receivers) if v % apart == sender % apart]
+
+    def senders_of(self, receiver: int) -> list[int]:
+        """Return the workers that a worker receives from."""
+        return [u for u in range(self.senders) if receiver in self.receivers_of(u)]
+
+    def receiver_of(self, sender: int, turn: int) -> int:
+        """Return which worker gets the `turn`-th turn of a worker, in rotation."""
+        return (sender + turn * self.senders) // self.block % self.receivers
+
+    def sender_of(self, receiver: int, turn: int) -> int:
+        """Return which worker makes the `turn`-th turn that a worker gets, in rotation."""
+        block, within = divmod(turn, self.block)
+        return ((block * self.receivers + receiver) * self.block + within) % self.senders
+
+    @property
+    def label(self) -> str:
+        """The origin of its items, as `here().source` names it."""
+        return f"{self.source}.{self.port}" if self.port else self.source
+
+
+def _short(number: int) -> str:
+    """Return a number in base 36: IDs have few bytes."""
+    digits = ""
+    while number >= 36:
+        number, digit = divmod(number, 36)
+        digits = _DIGITS[digit] + digits
+    return _DIGITS[number] + digits
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process of a run: workers, each a thread, as (kernel, worker)."""
+
+    leader: str
+    number: int
+    host: str
+    workers: tuple[tuple[str, int], ...]
+
+
+class Plan:
+    """The kernels and edges of a graph that is about to run, frozen."""
+
+    def __init__(self, name: str | None, capacity: Any, kernels: Mapping[str, Kernel]) -> None:
+        self.name = name
+        self.capacity = capacity
+        self.kernels: dict[str, Kernel] = {}
+        self.edges: list[Edge] = []
+        self.into: dict[str, list[list[Edge]]] = {}  # by kernel: of each input, its edges
+        self.out_of: dict[str, list[Edge]] = {}
+        for kernel in kernels.values():
+            self._add(kernel)
+        self.processes = self._processes()
+        self.areas = self._areas()
+
+    # Edges ------------------------------------------------------------------------------------
+
+    def _add(self, kernel: Kernel) -> None:
+        inputs = list(kernel.inputs)
+        merged = list(kernel.merged)
+        if kernel.workers > 1 and (len(inputs) > 1 or kernel.batch):
+            for n, refs in enumerate(inputs):
+                # Items of several workers: one worker in front counts them, or neither pairs nor
+                # batches would be the same for any number of workers.
+                several = len(refs) > 1 or self.kernels[refs[0][0]].workers > 1
+                in_order = len(inputs) > 1 or (kernel.ordered and not kernel.key and not merged[n])
+                if several and in_order:
+                    counter = self._counter(kernel, n)
+                    self._add(counter)
+                    inputs[n], merged[n] = ((counter.name, ""),), False
+            kernel = replace(kernel, inputs=tuple(inputs), merged=tuple(merged))
+        self.kernels[kernel.name] = kernel
+        self.out_of[kernel.name] = []
+        self.into[kernel.name] = [
+            [self._edge(kernel, n, ref, several=merged[n]) for ref in refs]
+            for n, refs in enumerate(inputs)
+        ]
+
+    def _counter(self, kernel: Kernel, n: int) -> Kernel:
+        name = f"{kernel.name[:14]}-in{n}"
+        if name in self.kernels:
+            raise GraphError(f"the name {name!r} is needed for what counts items: choose another")
+        refs, merged = kernel.inputs[n], kernel.merged[n]
+        return Kernel(
+            name, passed_on, "function", (refs,), (merged,), on=kernel.on[:1], slots=kernel.slots
+        )
+
+    def _edge(self, target: Kernel, n: int, ref: Ref, *, several: bool) -> Edge:
+        source = self.kernels[ref[0]]
+        senders, receivers = source.workers, target.workers
+        if target.key is not None:
+            deal = "key"
+        elif (
+            several
+            or (senders > 1 and self._is_scattered(source))
+            or (not target.ordered and senders * receivers > 1)
+        ):
+            deal = "free"
+        elif target.full == "drop" and senders > 1:
+            deal = "free"  # who waits for a turn would never get one that was dropped
+        else:
+            deal = "order"
+        turns = "item"
+        if senders > 1 and deal == "order":
+            turns = "one" if self.is_even(source.name) else "many"
+        edge = Edge(
+            number=len(self.edges),
+            source=source.name,
+            port=ref[1],
+            target=target.name,
+            input=n,
+            senders=senders,
+            receivers=receivers,
+            slots=target.slots,
+            full=target.full,
+            deal=deal,
+            turns=turns,
+            block=target.batch if deal == "order" and target.batch and receivers > 1 else 1,
+            window=target.window,
+            hop=target.hop,
+            is_fed=source.form == "input",
+        )
+        if len(edge.channel(senders - 1, receivers - 1)) > _ID_BYTES:
+            raise GraphError(f"the edge {edge.label} > {target.name} has too many channels")
+        self.edges.append(edge)
+        self.out_of[source.name].append(edge)
+        return edge
+
+    def _is_scattered(self, kernel: Kernel) -> bool:
+        """Whether the turns of its workers have no common order."""
+        if kernel.form in ("source", "flow"):
+            return kernel.workers > 1
+        return kernel.workers > 1 and any(
+            edge.deal != "order" for edges in self.into[kernel.name] for edge in edges
+        )
+
+    def is_even(self, name: str) -> bool:
+        """Whether the counts of the rings alone tell how far a worker is.
+
+        That is so if each input gives one output at most, and each record of its inputs is one.
+        """
+        kernel = self.kernels[name]
+        if kernel.form != "function" or kernel.batch or kernel.outputs:
+            return False
+        kinds = [edge.turns for edges in self.into[name] for edge in edges]
+        return "many" not in kinds and (len(self.into[name]) == 1 or "one" not in kinds)
+
+    def channels_into(self, name: str, worker: int) -> list[list[tuple[Edge, int]]]:
+        """Return for each input of a worker its channels, as (edge, sender)."""
+        return [
+            [(edge, u) for edge in edges for u in edge.senders_of(worker)]
+            for edges in self.into[name]
+        ]
+
+    # Processes --------------------------------------------------------------------------------
+
+    def _processes(self) -> list[Process]:
+        groups: dict[str, list[Kernel]] = {}
+        for kernel in self.kernels.values():
+            if not kernel.is_caller:
+                leader = kernel.name
+                while (above := self.kernels[leader].together) is not None:
+                    leader = above
+                groups.setdefault(leader, []).append(kernel)
+        found: list[Process] = []
+        for leader, kernels in groups.items():
+            for p in range(self.kernels[leader].processes):
+                workers = tuple(
+                    (kernel.name, p * kernel.threads + t)
+                    for kernel in kernels
+                    for t in range(kernel.threads)
+                )
+                found.append(Process(leader, p, self._host(self.kernels[leader], p), workers))
+        if sum(len(process.workers) for process in found) > MOST_WORKERS - 64:
+            raise GraphError(f"a heap has {MOST_WORKERS} participants, and the graph needs more")
+        return found
+
+    def _host(self, kernel: Kernel, process: int) -> str:
+        if kernel.on:
+            return kernel.on[process % len(kernel.on)]
+        if not kernel.inputs:
+            return CALLING
+        first = self.kernels[kernel.inputs[0][0][0]]
+        return CALLING if first.is_caller else self._host(first, 0)
+
+    def host_of(self, name: str, worker: int) -> str:
+        """Return the host of a worker."""
+        kernel = self.kernels[name]
+        if kernel.is_caller:
+            return CALLING
+        leader, process = kernel, worker // kernel.threads
+        while leader.together is not None:
+            leader = self.kernels[leader.together]
+        return self._host(leader, process)
+
+    @property
+    def hosts(self) -> list[str]:
+        """The hosts that run anything, the calling one first."""
+        return list(dict.fromkeys([CALLING, *(process.host for process in self.processes)]))
+
+    # Shared memory ----------------------------------------------------------------------------
+
+    def _areas(self) -> dict[tuple[str, int], tuple[int, int]]:
+        """Return where in the notes each worker's words begin, and how many there are."""
+        areas: dict[tuple[str, int], tuple[int, int]] = {}
+        at = 0
+        fed = tuple((kernel.name, 0) for kernel in self.kernels.values() if kernel.form == "input")
+        for workers in (fed, *(process.workers for process in self.processes)):
+            for name, worker in workers:
+                length = self.shape(name, worker).words
+                areas[name, worker] = at, length
+                at += length
+        return areas
+
+    def shape(self, name: str, worker: int) -> Shape:
+        """Return what a worker keeps in the notes."""
+        kernel = self.kernels[name]
+        channels = self.channels_into(name, worker)
+        held = max(kernel.checkpoint, 1) + kernel.batch
+        return Shape(
+            edges=len(self.out_of[name]),
+            channels=tuple(len(of) for of in channels),
+            # Which channel was read when, where a next worker could not know it.
+            logs=tuple(
+                1 << held.bit_length() if len(of) > 1 and of[0][0].deal != "order" else 0
+                for of in channels
+            ),
+        )
+
+    @property
+    def notes_words(self) -> int:
+        """How many words the notes have."""
+        return sum(length for _, length in self.areas.values())
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How the words of a worker are laid out; see ledger.py."""
+
+    edges: int
+    channels: tuple[int, ...]
+    logs: tuple[int, ...]
+
+    @property
+    def note(self) -> int:
+        """The words of a note."""
+        return 4 + sum(self.channels) + len(self.channels) + 2 * self.edges
+
+    @property
+    def words(self) -> int:
+        """All words."""
+        return 3 + 3 * self.edges + sum(1 + log for log in self.logs) + 2 * self.note
+
+
+def passed_on(item: Any) -> Any:
+    """Return what it is given: the kernel that counts items in front of another one."""
+    return item

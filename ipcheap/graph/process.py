@@ -1,0 +1,194 @@
+"""A process of a run: its workers, and the watch over the program that started it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pickle
+import select
+import signal
+import sys
+import threading
+import time
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from .board import Board
+from .even import EvenWorker, SourceWorker
+from .place import unpacked
+from .uneven import FlowWorker, UnevenWorker
+from .worker import Aborted, Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from multiprocessing.connection import Connection
+
+    from ipcheap import Heap
+
+    from .plan import Plan
+
+_PR_SET_PDEATHSIG = 1
+_LOOK = 0.02  # seconds between looks whether the graph is aborted, after an error
+
+
+def main(
+    heap: Heap,
+    load: bytes,
+    connection: Connection[Any, Any],
+    caller: int,
+    number: int,
+    again: bool,
+    skip: Sequence[tuple[str, int]],
+) -> None:
+    """Run the workers of process `number`; the main function of the process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes
+    _die_with(caller, connection)
+    report = Reports(connection)
+    try:
+        plan, init, environment = unpacked(load)
+        os.environ.clear()
+        os.environ.update(environment)
+        process = plan.processes[number]
+        _pin(plan, number)
+        if init is not None:
+            init()
+        run_workers(plan, heap, process.workers, report, again=again, skip=skip)
+    except BaseException as error:
+        report.failed(("", 0), error)
+        _wait_for_abort(heap)
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+def run_workers(
+    plan: Plan,
+    heap: Heap,
+    which: Sequence[tuple[str, int]],
+    report: Reports,
+    *,
+    again: bool = False,
+    skip: Sequence[tuple[str, int]] = (),
+) -> None:
+    """Run workers, each in a thread, until all have ended."""
+    board = Board(heap.channel("board"), plan)  # type: ignore[arg-type]
+    notes = heap.channel("notes").view  # type: ignore[attr-defined]
+
+    def work(name: str, number: int) -> None:
+        kernel = plan.kernels[name]
+        kind = _kind(plan, name)
+        worker = kind(
+            plan, kernel, number, heap, board, notes, again=again, skip=(name, number) in skip
+        )
+        try:
+            worker.claim()
+            report.begun((name, number))
+            worker.run()
+            worker.close()
+        except Aborted:
+            pass
+        except BaseException as error:
+            report.failed((name, number), error)
+            # Its endpoints stay open until all channels are removed: no reader sees an end.
+            while not board.is_aborted:
+                time.sleep(_LOOK)
+
+    left = [one for one in which if not board.has_finished(*one)]
+    threads = [
+        threading.Thread(target=work, args=one, name=f"graph/{one[0]}.{one[1]}") for one in left[1:]
+    ]
+    for thread in threads:
+        thread.start()
+    if left:
+        work(*left[0])
+    for thread in threads:
+        thread.join()
+
+
+def _kind(plan: Plan, name: str) -> type[Worker]:
+    form = plan.kernels[name].form
+    if form == "source":
+        return SourceWorker
+    if form == "flow":
+        return FlowWorker
+    return EvenWorker if plan.is_even(name) else UnevenWorker
+
+
+class Reports:
+    """What a process tells the program that started it."""
+
+    def __init__(self, connection: Connection[Any, Any]) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+
+    def begun(self, worker: tuple[str, int]) -> None:
+        """Tell that a worker has claimed its channels."""
+        self._send(("begun", worker, None))
+
+    def failed(self, worker: tuple[str, int], error: BaseException) -> None:
+        """Tell that a worker ends by an error."""
+        name, number = worker
+        what = f"kernel {name!r}, worker {number}" if name else "a process of the graph"
+        trace = "".join(traceback.format_exception(error))
+        error.add_note(f"In {what}, process {os.getpid()}:\n{trace}")
+        self._send(("failed", worker, portable(error, trace)))
+
+    def _send(self, report: tuple[str, tuple[str, int], bytes | None]) -> None:
+        with self._lock:
+            try:
+                self._connection.send(report)
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # the program that started this is gone, and this process goes, too
+
+
+def portable(error: BaseException, trace: str) -> bytes:
+    """Return an exception as bytes; RuntimeError of the same text if it does not pickle."""
+    try:
+        data = pickle.dumps(error, 5)
+        if type(pickle.loads(data)) is type(error):
+            return data
+    except Exception:
+        pass
+    text = RuntimeError(str(error))
+    text.add_note(f"It was a {type(error).__qualname__}, which does not pickle.\n{trace}")
+    for note in getattr(error, "__notes__", [])[:-1]:
+        text.add_note(note)
+    return pickle.dumps(text, 5)
+
+
+def _pin(plan: Plan, number: int) -> None:
+    process = plan.processes[number]
+    sets = plan.kernels[process.leader].cpus
+    if sets:
+        os.sched_setaffinity(0, sets[process.number % len(sets)])
+
+
+def _wait_for_abort(heap: Heap) -> None:
+    board = heap.channel("board").view  # type: ignore[attr-defined]
+    while board[0] != 2:
+        time.sleep(_LOOK)
+
+
+def _die_with(caller: int, connection: Connection[Any, Any]) -> None:
+    """Have this process killed when the calling program has ended."""
+    try:
+        # The kernel does that even while a kernel keeps the GIL, as soon as whoever started this
+        # process has ended: the calling program, or the fork server, which ends with it.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    except (OSError, AttributeError):
+        pass
+    try:
+        pidfd = os.pidfd_open(caller)
+    except ProcessLookupError:
+        os.kill(os.getpid(), signal.SIGKILL)
+    except OSError:
+        return  # an old kernel, or a sandbox
+
+    def watch() -> None:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        poll.register(connection.fileno(), select.POLLHUP)
+        while not poll.poll():
+            pass
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="graph watch", daemon=True).start()

@@ -1,0 +1,151 @@
+"""One input of a worker: its channels, and whose record is next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import ipcheap
+from ipcheap import ChannelClosed, PeerDied
+
+from .items import is_mark
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ipcheap import Consumer, Heap, Record
+
+    from .ledger import Ledger
+    from .plan import Edge
+
+_LOOK = 0.1  # seconds between looks for the end of what the calling program sends
+_DEAD = 0.02  # seconds between looks at a channel whose sender died, while others are waited for
+
+
+class Ended(Exception):
+    """There are no more items."""
+
+
+class Reader:
+    """Receives the records of one input in the order in which the worker takes them.
+
+    `channels` are (edge, sender). `is_closed` tells that the calling program sends no more on an
+    input. `taken` counts the turns that have been received completely.
+    """
+
+    def __init__(
+        self,
+        heap: Heap,
+        channels: list[tuple[Edge, int]],
+        worker: int,
+        is_closed: Callable[[str], bool],
+        ledger: Ledger | None = None,
+        entry: int = 0,
+    ) -> None:
+        edge = channels[0][0]
+        self.channels = channels
+        self.taken = 0
+        self.number = 0  # of the next record; counted if choices are logged
+        self.is_ordered = edge.deal == "order"
+        self.has_marks = edge.turns != "item"
+        self.has_turns = edge.turns == "many"
+        self._edge = edge
+        self._worker = worker
+        self._is_closed = is_closed
+        self._ledger = ledger if ledger is not None and ledger.has_log(entry) else None
+        self._entry = entry
+        self._at = {sender: n for n, (_, sender) in enumerate(channels)}
+        self._patience = [_LOOK if of.is_fed else None for of, _ in channels]
+        self._open = list(range(len(channels)))
+        self._next = 0
+        self._script: list[int] = []
+        self.consumers: list[Consumer] = [
+            heap.channel(of.channel(sender, worker)).consumer(None)  # type: ignore[attr-defined]
+            for of, sender in channels
+        ]
+
+    def close(self) -> None:
+        """Give the channels back; what is pending in them stays."""
+        for consumer in self.consumers:
+            consumer.close()
+
+    def resume(self, taken: int, number: int) -> None:
+        """Go on where the worker before this one was: turns taken, and records done."""
+        self.taken = taken
+        self.number = number
+        if self._ledger is not None:
+            self._script = self._ledger.picks(self._entry, number)
+
+    def next(self) -> tuple[int, Record]:
+        """Return the number of a channel and its next record; Ended if there is none."""
+        if self.is_ordered:
+            channel = 0
+            if len(self._open) > 1:
+                channel = self._at[self._edge.sender_of(self._worker, self.taken)]
+            record = self.receive(channel)
+            if not self.has_turns or is_mark(record):
+                self.taken += 1
+            return channel, record
+        if len(self.consumers) == 1:
+            return 0, self.receive(0)
+        if self._script:
+            channel = self._script.pop(0)
+            record = self.receive(channel)
+        else:
+            channel, record = self._first()
+        if self._ledger is not None:
+            self._ledger.pick(self._entry, self.number, channel)
+        self.number += 1
+        return channel, record
+
+    def receive(self, channel: int) -> Record:
+        """Return the next record of a channel; Ended if there is none."""
+        consumer, patience = self.consumers[channel], self._patience[channel]
+        while True:
+            try:
+                return consumer.recv_record(patience)
+            except ChannelClosed:
+                raise Ended from None
+            except PeerDied:
+                consumer.wait_peer()  # its worker is started again, or the graph is aborted
+            except TimeoutError:
+                if self._is_closed(self.channels[channel][0].source):
+                    record = consumer.try_recv_record()
+                    if record is None:
+                        raise Ended from None
+                    return record
+
+    def _first(self) -> tuple[int, Record]:
+        """Return the number of a channel that has a record, and the record."""
+        while self._open:
+            dead: list[int] = []
+            looking = False
+            for n in range(len(self._open)):
+                at = (self._next + n) % len(self._open)
+                channel = self._open[at]
+                over = self._patience[channel] is not None and self._is_closed(
+                    self.channels[channel][0].source
+                )
+                try:
+                    record = self.consumers[channel].try_recv_record()
+                except PeerDied:
+                    dead.append(channel)
+                except ChannelClosed:
+                    over = True
+                    record = None
+                else:
+                    if record is not None:
+                        self._next = at + 1
+                        return channel, record
+                if over:
+                    del self._open[at]
+                    self._next = at
+                    break
+                looking = looking or self._patience[channel] is not None
+            else:
+                patience = _DEAD if dead else _LOOK if looking else None
+                living = [self.consumers[c] for c in self._open if c not in dead]
+                if living:
+                    ipcheap.wait(living, patience)
+                else:
+                    self.consumers[dead[0]].wait_peer()
+        raise Ended

@@ -1,0 +1,188 @@
+"""What passes the edges of a graph, and where it waits."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ipcheap import ChannelNotFound
+
+from .ledger import Ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ipcheap import Heap
+
+    from .plan import Plan
+
+_FULL = 0.75  # of the room of a kernel's inputs: it may be what slows the graph
+
+
+@dataclass(frozen=True)
+class EdgeStatistics:
+    """An edge: records sent, pending and held by its readers, in all its channels.
+
+    `capacity` is how many records it has room for, and `dropped` how many items found no room.
+    `rate` is in records a second since the statistics before. `blocked` is "full" if a sender waits
+    for room, "empty" if a reader waits for records, and None otherwise.
+    """
+
+    source: str
+    port: str
+    target: str
+    sent: int
+    pending: int
+    held: int
+    capacity: int
+    dropped: int
+    rate: float
+    blocked: str | None
+
+
+@dataclass(frozen=True)
+class KernelStatistics:
+    """A kernel: its workers, and the processes that run them.
+
+    `restarts` counts processes that were started again, `skipped` items that were left out after an
+    error. `waits` has the shares of its workers that wait for input and for room.
+    """
+
+    name: str
+    workers: int
+    host: str
+    pids: tuple[int, ...]
+    restarts: int
+    skipped: int
+    waits: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class GraphStatistics:
+    """A run: how long it has run, its state, and its parts.
+
+    `state` is "running", "draining" or "ended". `bottleneck` is the kernel whose inputs are full
+    while its outputs are not, or None.
+    """
+
+    seconds: float
+    state: str
+    kernels: dict[str, KernelStatistics]
+    edges: tuple[EdgeStatistics, ...]
+    bottleneck: str | None
+
+
+def statistics_of(
+    plan: Plan,
+    heap: Heap,
+    notes: memoryview,
+    *,
+    state: str,
+    seconds: float,
+    pids: Mapping[str, list[int]],
+    restarts: Mapping[str, int],
+    previous: tuple[float, list[int]] | None,
+) -> tuple[GraphStatistics, tuple[float, list[int]]]:
+    """Return the statistics of a run, and what the next ones need to tell rates."""
+    now = time.monotonic()
+    edges: list[EdgeStatistics] = []
+    waits: dict[str, list[int]] = {name: [0, 0] for name in plan.kernels}
+    sents: list[int] = []
+    for number, edge in enumerate(plan.edges):
+        sent = pending = held = capacity = 0
+        hungry: set[int] = set()
+        stuck: set[int] = set()
+        fed: set[int] = set()
+        for u in range(edge.senders):
+            for v in edge.receivers_of(u):
+                try:
+                    counts: Any = heap.channel(edge.channel(u, v)).counts()  # type: ignore[attr-defined]
+                except ChannelNotFound:
+                    continue
+                sent += counts.sent
+                pending += counts.pending
+                held += counts.held
+                capacity += counts.capacity
+                if counts.blocked == "full":
+                    stuck.add(u)
+                elif counts.blocked == "empty":
+                    hungry.add(v)
+                if counts.pending or counts.held:
+                    fed.add(v)
+        hungry -= fed
+        waits[edge.target][0] += len(hungry)
+        waits[edge.source][1] += len(stuck)
+        since, before = previous if previous is not None else (now - seconds, [0] * len(plan.edges))
+        rate = (sent - before[number]) / (now - since) if now > since else 0.0
+        sents.append(sent)
+        edges.append(
+            EdgeStatistics(
+                source=edge.source,
+                port=edge.port,
+                target=edge.target,
+                sent=sent,
+                pending=pending,
+                held=held,
+                capacity=capacity,
+                dropped=_dropped(plan, notes, number),
+                rate=max(rate, 0.0),
+                blocked="full" if stuck else "empty" if hungry else None,
+            )
+        )
+    kernels = {
+        name: KernelStatistics(
+            name=name,
+            workers=kernel.workers,
+            host=plan.host_of(name, 0),
+            pids=tuple(pids.get(name, ())),
+            restarts=restarts.get(name, 0),
+            skipped=sum(
+                _ledger(plan, notes, name, worker).skipped for worker in range(kernel.workers)
+            )
+            if not kernel.is_caller
+            else 0,
+            waits=(
+                min(waits[name][0] / kernel.workers, 1.0),
+                min(waits[name][1] / kernel.workers, 1.0),
+            ),
+        )
+        for name, kernel in plan.kernels.items()
+    }
+    found = GraphStatistics(
+        seconds=seconds,
+        state=state,
+        kernels=kernels,
+        edges=tuple(edges),
+        bottleneck=_bottleneck(plan, edges),
+    )
+    return found, (now, sents)
+
+
+def _ledger(plan: Plan, notes: memoryview, name: str, worker: int) -> Ledger:
+    return Ledger(notes, plan.areas[name, worker][0], plan.shape(name, worker))
+
+
+def _dropped(plan: Plan, notes: memoryview, number: int) -> int:
+    edge = plan.edges[number]
+    if edge.full != "drop":
+        return 0
+    at = plan.out_of[edge.source].index(edge)
+    return sum(
+        _ledger(plan, notes, edge.source, worker).dropped(at) for worker in range(edge.senders)
+    )
+
+
+def _bottleneck(plan: Plan, edges: list[EdgeStatistics]) -> str | None:
+    """Return the kernel whose inputs are full while its outputs are not; the fullest of several."""
+    found, most = None, _FULL
+    for name in plan.kernels:
+        into = [edge for edge in edges if edge.target == name and edge.capacity]
+        out = [edge for edge in edges if edge.source == name and edge.capacity]
+        if not into or plan.kernels[name].is_caller:
+            continue
+        full = max((edge.pending + edge.held) / edge.capacity for edge in into)
+        after = max(((edge.pending + edge.held) / edge.capacity for edge in out), default=0.0)
+        if full >= most and after < _FULL:
+            found, most = name, full
+    return found

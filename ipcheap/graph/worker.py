@@ -1,0 +1,233 @@
+"""A worker: one thread of one process that runs a kernel.
+
+What is stored when, and what the next worker concludes after a kill: docs/design/graph.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from ipcheap import ChannelNotFound, EndpointClosed, HeapClosed, RecordError
+
+from . import kernels as forms
+from .here import Here, settle
+from .ledger import Ledger
+from .reader import Reader
+from .writer import Writer
+
+if TYPE_CHECKING:
+    from ipcheap import Heap, Record
+
+    from .board import Board
+    from .plan import Kernel, Plan
+
+_log = logging.getLogger("ipcheap.graph")
+_READ_ONLY = "read-only"
+
+
+class Aborted(Exception):
+    """The graph ends without working off what is under way."""
+
+
+class Worker:
+    """One worker of a run, in the thread that runs it.
+
+    `again` says that another one ran before it, and `skip` that the item which that one had in work
+    is to be left out.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        kernel: Kernel,
+        worker: int,
+        heap: Heap,
+        board: Board,
+        notes: memoryview,
+        *,
+        again: bool = False,
+        skip: bool = False,
+    ) -> None:
+        self._kernel = kernel
+        self._worker = worker
+        self._heap = heap
+        self._board = board
+        self._again = again
+        self._skip = skip
+        at, _ = plan.areas[kernel.name, worker]
+        self._shape = plan.shape(kernel.name, worker)
+        self._ledger = Ledger(notes, at, self._shape)
+        host = plan.host_of(kernel.name, worker)
+        self._here = Here(kernel.name, worker, kernel.workers, host, heap, board)
+        self._channels = plan.channels_into(kernel.name, worker)
+        self._edges = plan.out_of[kernel.name]
+        self._keys = [plan.kernels[edge.target].key for edge in self._edges]
+        self._readers: list[Reader] = []
+        self._writers: list[Writer] = []
+        self._object: Any = None
+        self._made = False
+        hints = forms.input_hints(kernel.call, len(kernel.inputs))
+        self._wanted = [forms.wanted(hint) for hint in hints]
+
+    # From the beginning to the end --------------------------------------------------------------
+
+    def claim(self) -> None:
+        """Claim the channels; Aborted if the graph has ended."""
+        with aborting(self._board):
+            for entry, channels in enumerate(self._channels):
+                reader = Reader(
+                    self._heap, channels, self._worker, self._board.is_closed, self._ledger, entry
+                )
+                self._readers.append(reader)
+            for number, edge in enumerate(self._edges):
+                key = self._keys[number]
+                self._writers.append(
+                    Writer(self._heap, edge, number, self._worker, self._ledger, self._here, key)
+                )
+        for writer in self._writers:
+            self._here._allocators.extend(writer.producers.values())
+
+    def run(self) -> None:
+        """Work until the input ends; Aborted if the graph does first."""
+        settle(self._here)
+        try:
+            with aborting(self._board), self._explaining():
+                self._work()
+        finally:
+            try:
+                self._tear_down()
+            finally:
+                settle(None)
+
+    def close(self) -> None:
+        """End: readers of this worker get what was sent, then an end."""
+        with contextlib.suppress(EndpointClosed, HeapClosed):
+            self._close()
+        self._board.finish(self._kernel.name, self._worker)
+        self._ledger.close()
+
+    def _close(self) -> None:
+        for writer in self._writers:
+            writer.close()
+        for reader in self._readers:
+            reader.close()
+
+    def _work(self) -> None:
+        raise NotImplementedError
+
+    @contextlib.contextmanager
+    def _explaining(self) -> Iterator[None]:
+        try:
+            yield
+        except ValueError as error:
+            if _READ_ONLY in str(error) and not self._kernel.inplace:
+                error.add_note(
+                    "Items are read-only, because that of a killed worker is delivered again. "
+                    "inplace=True in add() lets a kernel change what it receives."
+                )
+            raise
+
+    def _set_up(self) -> Any:
+        """Return what is called for each item."""
+        kernel = self._kernel
+        if kernel.form != "object":
+            call = kernel.call
+            if not kernel.params:
+                return call
+            params = kernel.params
+            return lambda *items: call(*items, **params)
+        made = kernel.call(**kernel.params) if isinstance(kernel.call, type) else kernel.call
+        self._object = made
+        self._made = True
+        if hasattr(made, "setup"):
+            made.setup()
+        return made.process
+
+    def _tear_down(self) -> None:
+        if self._made and hasattr(self._object, "teardown"):
+            self._object.teardown()
+        self._object = None
+
+    def _freed(self, entry: int) -> list[int]:
+        """Return how many records of each channel of an input are done."""
+        worker = self._worker
+        return [
+            self._heap.channel(edge.channel(sender, worker)).counts().freed  # type: ignore[attr-defined]
+            for edge, sender in self._channels[entry]
+        ]
+
+    # Outputs ----------------------------------------------------------------------------------
+
+    def _by_port(self) -> dict[str, list[int]]:
+        """Return the numbers of the edges of each output, in the order of outputs."""
+        by_port: dict[str, list[int]] = {port: [] for port in self._kernel.outputs or ("",)}
+        for number, edge in enumerate(self._edges):
+            by_port[edge.port].append(number)
+        return by_port
+
+    def _outputs(
+        self, value: Any, by_port: dict[str, list[int]]
+    ) -> Iterator[tuple[int, Any, bool]]:
+        """Yield which edges get what, and whether it is the last one."""
+        if not self._kernel.outputs:
+            numbers = by_port[""]
+            for n, number in enumerate(numbers, 1):
+                yield number, value, n == len(numbers)
+            return
+        if not isinstance(value, dict):
+            raise TypeError(
+                f"kernel {self._kernel.name!r} has several outputs: it gives dicts of them, not "
+                f"{type(value).__name__}"
+            )
+        if unknown := value.keys() - by_port.keys():
+            raise KeyError(f"kernel {self._kernel.name!r} has no output {unknown.pop()!r}")
+        found = [
+            (number, value[port])
+            for port, numbers in by_port.items()
+            if value.get(port) is not None
+            for number in numbers
+        ]
+        for n, (number, one) in enumerate(found, 1):
+            yield number, one, n == len(found)
+
+    # Errors -----------------------------------------------------------------------------------
+
+    def _leave_out(self, error: Exception) -> None:
+        _log.warning(
+            "kernel %r, worker %d: an item is left out after %r",
+            self._kernel.name,
+            self._worker,
+            error,
+            exc_info=error,
+        )
+        self._count_skipped()
+
+    def _is_to_skip(self, unit: int) -> bool:
+        """Whether a call is to be left out."""
+        skip, self._skip = self._skip, False
+        return skip
+
+    def _count_skipped(self) -> None:
+        self._ledger.skip()
+
+
+def acknowledge(record: Record) -> None:
+    """Acknowledge a record; a kernel that takes records may have freed or sent it itself."""
+    try:
+        record.free()
+    except RecordError:
+        pass
+
+
+@contextlib.contextmanager
+def aborting(board: Board) -> Iterator[None]:
+    """Turn the errors of removed channels into Aborted, if the graph was aborted."""
+    try:
+        yield
+    except (EndpointClosed, ChannelNotFound, HeapClosed):
+        if board.is_aborted:
+            raise Aborted from None
+        raise
