@@ -22,10 +22,11 @@ work is worked on again, and what it had already sent is not sent twice.
 """
 
 from .errors import GraphError, GraphStopped, HostLost, KernelDied, PoisonRecord
-from .graph import Graph, Node, Port, map
+from .graph import Graph, Node, Port
 from .here import Here, here
 from .items import empty
 from .kernels import Flow
+from .mapping import map
 from .runner import Run
 from .statistics import EdgeStatistics, GraphStatistics, KernelStatistics
 

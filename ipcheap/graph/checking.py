@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from . import kernels as forms
@@ -38,8 +37,6 @@ def problems_of(graph: Graph, runner: str = "processes") -> list[str]:
         graph._plan()
     except GraphError as error:
         problems.append(str(error))
-    if any(kernel.on for kernel in kernels.values()) and runner == "processes":
-        problems += _hosts(kernels)
     return problems
 
 
@@ -48,12 +45,6 @@ def _pickling(kernel: Kernel) -> list[str]:
         packed((kernel.call, dict(kernel.params), kernel.key))
     except GraphError as error:
         return [f"kernel {kernel.name!r}: {error}"]
-    return []
-
-
-def _hosts(kernels: dict[str, Kernel]) -> list[str]:
-    if importlib.util.find_spec("ray") is None:
-        return []  # check() looks at the wiring; start() says what is missing
     return []
 
 
@@ -81,7 +72,7 @@ def _annotations(kernels: dict[str, Kernel], kernel: Kernel) -> list[str]:
     for refs, hint in zip(kernel.inputs, hints, strict=True):
         for name, _ in refs:
             source = kernels[name]
-            if source.is_caller or source.form not in ("function",) or source.outputs:
+            if source.is_caller or source.form != "function" or source.outputs:
                 continue
             if source.batch:
                 continue

@@ -35,13 +35,12 @@ class SourceWorker(Worker):
                 f"the source {kernel.name!r} returned {type(items).__name__}, which is no iterable"
             )
         by_port = self._by_port()
-        workers, worker = kernel.workers, self._worker
         iterator = iter(items)
         try:
             for value in iterator:
                 if value is None:
                     continue
-                here.sequence = position * workers + worker
+                here._calls = position
                 for number, one, _ in self._outputs(value, by_port):
                     writers[number].put(one, position)
                 position += 1
@@ -60,75 +59,104 @@ class EvenWorker(Worker):
     """
 
     def _work(self) -> None:
-        readers, writers, here = self._readers, self._writers, self._here
-        kernel = self._kernel
         done = self._catch_up() if self._again else 0
         call = self._set_up()
-        worker, workers = self._worker, kernel.workers
-        skips = kernel.on_error == "skip"
-        wanted, inplace = self._wanted, kernel.inplace
-        single = len(readers) == 1 and len(readers[0].channels) == 1
-        reader, want = readers[0], wanted[0]
-        here.source = reader.channels[0][0].label
-        last = len(writers) - 1
+        if len(self._readers) > 1:
+            self._pair(call, done)
+        else:
+            self._map(call, done)
+
+    def _map(self, call: Any, done: int) -> None:
+        """Call the kernel for each item of its only input."""
+        (reader,), (want,), writers = self._readers, self._wanted, self._writers
+        here, inplace, has_marks = self._here, self._kernel.inplace, reader.has_marks
+        skips = self._kernel.on_error == "skip"
+        last = writers.pop() if writers else None
+        next_record = reader.next
         while True:
             try:
-                if single:
-                    channel, record = 0, reader.receive(0)
-                    records = None
-                elif len(readers) == 1:
-                    channel, record = reader.next()
-                    here.source = reader.channels[channel][0].label
-                    records = None
-                else:
-                    records = [one.next()[1] for one in readers]
-                    record = records[0]
+                record = next_record()
             except Ended:
-                return
-            here.sequence = done * workers + worker
-            value: Any = None
-            if self._skip and self._is_to_skip(done):
+                break
+            here._calls = done
+            item = value = None
+            if self._skip and self._is_to_skip():
                 self._count_skipped()
-            elif records is None:
-                if not reader.has_marks or not is_mark(record):
-                    item = item_of(record, want, inplace)
-                    try:
-                        value = call(item)
-                    except Exception as error:
-                        if not skips:
-                            raise
-                        self._leave_out(error)
-            else:
-                items = [item_of(one, wanted[n], inplace) for n, one in enumerate(records)]
-                item = items[0]
+            elif not has_marks or not is_mark(record):
+                item = item_of(record, want, inplace)
                 try:
-                    value = call(*items)
+                    value = call(item)
                 except Exception as error:
                     if not skips:
                         raise
                     self._leave_out(error)
-                for one, its in zip(records, items, strict=True):
-                    if value is its:
-                        record, item = one, its
-            gone: Record | None = None
+            gone = False
             if value is None:
                 for writer in writers:
                     writer.nothing(done)
+                if last is not None:
+                    last.nothing(done)
             else:
-                for number, writer in enumerate(writers):
-                    if number != last or value is not item or not goes_on(value, item):
-                        writer.put(value, done)
-                    elif writer.put(value, done, record):
-                        gone = record
+                for writer in writers:
+                    writer.put(value, done)
+                if last is None:
+                    pass
+                elif value is item and goes_on(value, item):
+                    gone = last.put(value, done, record)
+                else:
+                    last.put(value, done)
             done += 1
-            item = value = items = None
-            if records is None:
-                if gone is None:
-                    acknowledge(record)
+            item = value = None
+            if not gone:
+                acknowledge(record)
+        if last is not None:
+            writers.append(last)
+
+    def _pair(self, call: Any, done: int) -> None:
+        """Call the kernel for one item of each input."""
+        readers, writers, kernel = self._readers, self._writers, self._kernel
+        while True:
+            try:
+                records = [reader.next() for reader in readers]
+            except Ended:
+                break
+            self._here._calls = done
+            value, items = None, []
+            if self._skip and self._is_to_skip():
+                self._count_skipped()
             else:
-                for one in records:
-                    if one is not gone:
-                        acknowledge(one)
+                items = [
+                    item_of(record, want, kernel.inplace)
+                    for record, want in zip(records, self._wanted, strict=True)
+                ]
+                try:
+                    value = call(*items)
+                except Exception as error:
+                    if kernel.on_error != "skip":
+                        raise
+                    self._leave_out(error)
+            gone = None
+            for number, writer in enumerate(writers, 1):
+                if value is None:
+                    writer.nothing(done)
+                    continue
+                one = self._going_on(value, items, records) if number == len(writers) else None
+                if writer.put(value, done, one) and one is not None:
+                    gone = one
+            done += 1
+            value = None
+            items.clear()
+            for record in records:
+                if record is not gone:
+                    acknowledge(record)
+
+    @staticmethod
+    def _going_on(value: Any, items: list[Any], records: list[Record]) -> Record | None:
+        """Return the record of the item that the kernel returned, if it may go on."""
+        for item, record in zip(items, records, strict=True):
+            if goes_on(value, item):
+                return record
+        return None
 
     def _catch_up(self) -> int:
         """Free what the worker before this one had done; return how many turns that are."""
@@ -138,13 +166,13 @@ class EvenWorker(Worker):
             count = sum(counts)
             reader.resume(count, count)
             for _ in range(done - count):
-                reader.next()[1].free()
+                reader.next().free()
         for writer in self._writers:
             writer.resume()
             writer.ahead = max(writer.position - done, 0)
         while self._writers and min(writer.ahead for writer in self._writers) > 0:
             for reader in self._readers:
-                reader.next()[1].free()
+                reader.next().free()
             for writer in self._writers:
                 writer.ahead -= 1
             done += 1

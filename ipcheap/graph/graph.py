@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import kernels as forms
+from . import options as checked
 from .errors import GraphError
+from .names import name_for
 from .plan import MOST_MERGED, MOST_WORKERS, Kernel, Plan, Ref
 
 if TYPE_CHECKING:
     from .runner import Run
     from .statistics import GraphStatistics
-
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,17}")
-_MOST = 18  # characters of a name
-_BATCHES = "at most half of slots"
 
 
 class Port:
@@ -165,9 +162,9 @@ class Graph:
         merged = tuple(not isinstance(entry, Port) for entry in inputs)
         form = forms.form_of(kernel, len(refs), chosen)
         snapshots = form == "object" and forms.has_snapshots(kernel)
-        name = self._name(name, forms.name_of(kernel))
+        name = name_for(name, forms.name_of(kernel), self._kernels)
         what = f"kernel {name!r}"
-        _count(what, processes=processes, threads=threads)
+        checked.check_counts(what, processes=processes, threads=threads)
         if together is not None:
             leader = self._together(what, together)
             if "processes" in options and processes != leader.processes:
@@ -187,8 +184,8 @@ class Graph:
             raise GraphError(f"{what}: batch is for kernels with one input")
         if checkpoint is not None and not snapshots:
             raise GraphError(f"{what}: checkpoint is for objects with snapshot() and restore()")
-        slots, checkpoint = _slots(what, slots, batch, checkpoint if snapshots else 0)
-        _windows(what, refs, window, hop, full)
+        slots, checkpoint = checked.slots_of(what, slots, batch, checkpoint if snapshots else 0)
+        checked.check_windows(what, refs, window, hop, full)
         made = Kernel(
             name=name,
             call=kernel,
@@ -199,7 +196,7 @@ class Graph:
             processes=processes,
             threads=threads,
             together=together.name if isinstance(together, Node) else None,
-            cpus=_cpus(what, cpus),
+            cpus=checked.cpus_of(what, cpus),
             on=(on,) if isinstance(on, str) else tuple(on or ()),
             resources=dict(resources or {}),
             ordered=bool(ordered),
@@ -210,7 +207,7 @@ class Graph:
             window=window or 0,
             hop=hop or window or 0,
             inplace=inplace,
-            outputs=_outputs(what, outputs),
+            outputs=checked.outputs_of(what, outputs),
             restart=restart,
             checkpoint=checkpoint,
             resumes=form == "source" and forms.has_parameter(kernel, "resume"),
@@ -222,16 +219,16 @@ class Graph:
 
     def input(self, name: str = "input", *, slots: int = 16) -> Node:
         """Return a node whose items the calling program sends, by `run.send` or `run.feed`."""
-        _count("an input", slots=slots)
-        name = self._name(name, name)
+        checked.check_counts("an input", slots=slots)
+        name = name_for(name, name, self._kernels)
         self._kernels[name] = Kernel(name, None, "input", slots=slots)
         return Node(self, name)
 
     def output(self, port: Port, *, slots: int = 16) -> Port:
         """Have the calling program receive a port, by `run.results`; return the port."""
-        _count("an output", slots=slots)
+        checked.check_counts("an output", slots=slots)
         (ref,) = self._input(port)
-        name = self._name("results", "results")
+        name = name_for(None, "results", self._kernels)
         self._kernels[name] = Kernel(name, None, "output", ((ref,),), (False,), slots=slots)
         return port
 
@@ -323,13 +320,13 @@ class Graph:
         graph. The arguments are those of `start`.
         """
         run = self._reading(port).start(**how)
-        return _results(run, port)
+        return results_of(run, port)
 
     def collect(self, port: Port, **how: Any) -> list[Any]:
         """Start the graph and return the list of what a port gives; arrays are copies."""
         from .items import copied
 
-        with contextlib.closing(_results(self._reading(port).start(**how), port)) as results:
+        with contextlib.closing(results_of(self._reading(port).start(**how), port)) as results:
             return [copied(item) for item in results]
 
     def _reading(self, port: Port) -> Graph:
@@ -358,21 +355,6 @@ class Graph:
 
         self.name, self.capacity = state["name"], state["capacity"]
         self._kernels = unpacked(state["kernels"])
-
-    def _name(self, name: str | None, otherwise: str) -> str:
-        if name is not None and not _NAME.fullmatch(name):
-            raise GraphError(
-                f"a name has 1 to {_MOST} of A-Z a-z 0-9 _ - and does not begin with a digit or "
-                f"'-': {name!r}"
-            )
-        base = name or re.sub(r"[^A-Za-z0-9_-]", "_", otherwise)[:_MOST]
-        if not _NAME.fullmatch(base):
-            base = f"_{base}"[:_MOST]
-        found, number = base, 1
-        while found in self._kernels:
-            number += 1
-            found = f"{base[: _MOST - len(str(number))]}{number}"
-        return found
 
     def _input(self, entry: object) -> tuple[Ref, ...]:
         if isinstance(entry, Port):
@@ -405,7 +387,8 @@ class Graph:
         return kernel
 
 
-def _results(run: Run, port: Port) -> Iterator[Any]:
+def results_of(run: Run, port: Port) -> Generator[Any]:
+    """Yield what a port of a run gives, and end the run."""
     finished = False
     try:
         yield from run.results(port)
@@ -414,99 +397,3 @@ def _results(run: Run, port: Port) -> Iterator[Any]:
         if not finished:
             run.abort()
         run._leave(finished)
-
-
-def _count(what: str, **counts: int) -> None:
-    for name, count in counts.items():
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-            raise GraphError(f"{what}: {name} must be at least 1, not {count!r}")
-
-
-def _slots(what: str, slots: int | None, batch: int, checkpoint: int | None) -> tuple[int, int]:
-    """Return the slots of a channel and the inputs between snapshots, 0 for none."""
-    for name, count in ("batch", batch), ("checkpoint", checkpoint or 0):
-        if not isinstance(count, int) or count < 0:
-            raise GraphError(f"{what}: {name} must be a number of items, not {count!r}")
-    given = 16 if slots is None else slots
-    _count(what, slots=given)
-    given = 1 << (given - 1).bit_length()
-    most = max(batch, checkpoint or 0)
-    if slots is None:
-        while most > given // 2:
-            given *= 2
-    elif most > max(given // 2, 1):
-        raise GraphError(
-            f"{what}: batch and checkpoint are {_BATCHES}, which is {max(given // 2, 1)}, not {most}"
-        )
-    if checkpoint is None:
-        checkpoint = max(min(given // 2, 64), 1)
-    return given, checkpoint
-
-
-def _cpus(what: str, cpus: set[int] | Sequence[set[int]] | None) -> tuple[frozenset[int], ...]:
-    if cpus is None:
-        return ()
-    sets = [cpus] if isinstance(cpus, set | frozenset) else list(cpus)
-    for one in sets:
-        if not isinstance(one, set | frozenset) or not one:
-            raise GraphError(f"{what}: cpus is a set of numbers or a list of sets, not {cpus!r}")
-    return tuple(frozenset(one) for one in sets)
-
-
-def _outputs(what: str, outputs: Sequence[str] | None) -> tuple[str, ...]:
-    if outputs is None:
-        return ()
-    names = tuple(outputs)
-    if isinstance(outputs, str) or not names or len(set(names)) < len(names):
-        raise GraphError(f"{what}: outputs is a list of different names, not {outputs!r}")
-    for name in names:
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise GraphError(f"{what}: {name!r} is no name of an output")
-    return names
-
-
-def _windows(
-    what: str, refs: tuple[tuple[Ref, ...], ...], window: int | None, hop: int | None, full: str
-) -> None:
-    if hop is not None and window is None:
-        raise GraphError(f"{what}: hop is the distance of windows: say window, too")
-    if window is None and full != "latest":
-        return
-    if len(refs) != 1 or len(refs[0]) != 1:
-        raise GraphError(f"{what}: window and full='latest' are for kernels with one input")
-    if window is not None:
-        if full == "latest":
-            raise GraphError(f"{what}: window does not go with full='latest'")
-        _count(what, window=window, hop=window if hop is None else hop)
-
-
-def map(  # like the built-in
-    function: Callable[..., Any], *iterables: Any, runner: str = "processes", **options: Any
-) -> Iterator[Any]:
-    """Yield `function` of the items of one or several iterables, computed by several processes.
-
-    Like the built-in, in order, and it ends with the first iterable to end. At most `slots` items a
-    worker are under way, and the iterables are not read further. `options` are those of
-    `Graph.add`, as `processes=4`.
-
-        for mean in ipcheap.graph.map(brightness, pictures, processes=4): ...
-    """
-    if not iterables:
-        raise TypeError("map() needs at least one iterable")
-    graph = Graph()
-    slots = options.get("slots", 16)
-    several = len(iterables) > 1
-    fed = graph.input("items", slots=slots)
-    call = forms.Spread(function) if several else function
-    node = graph.add(call, fed, name=forms.name_of(function), **options)
-    graph.output(node, slots=slots)
-    return _mapped(graph, fed, node, iterables, runner)
-
-
-def _mapped(
-    graph: Graph, fed: Node, node: Node, iterables: tuple[Any, ...], runner: str
-) -> Iterator[Any]:
-    run = graph.start(runner=runner)
-    items = zip(*iterables, strict=False) if len(iterables) > 1 else iterables[0]
-    run.feed(fed, items)
-    yield from _results(run, node)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ipcheap import HeapFull
 
-from .board import Board
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ipcheap import Heap, Producer
+
+    from .board import Board
+    from .reader import Reader
 
 T = TypeVar("T")
 
@@ -35,10 +36,20 @@ class Here:
         self.workers = workers
         self.host = host
         self.heap = heap
-        self.sequence = worker
-        self.source = ""
+        self._reader: Reader | None = None  # of the item
+        self._calls = 0  # before this one
         self._board = board
         self._allocators: list[Producer] = []
+
+    @property
+    def source(self) -> str:
+        """Where the item comes from: "kernel" or "kernel.port"; empty in a source."""
+        return "" if self._reader is None else self._reader.source
+
+    @property
+    def sequence(self) -> int:
+        """The number of this call."""
+        return self._calls * self.workers + self.worker
 
     @property
     def stopping(self) -> bool:

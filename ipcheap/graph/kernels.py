@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 import ipcheap
 
 from .errors import GraphError
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
 
 T = TypeVar("T")
 
@@ -76,9 +78,9 @@ def form_of(kernel: Any, inputs: int, params: Mapping[str, Any]) -> str:
             raise GraphError(f"{what} has process(), but no input")
         if isinstance(kernel, type):
             _bind(what, kernel, 0, params)
-            _bind(what, kernel.process, inputs + 1, {})
+            _bind(what, called(kernel), inputs + 1, {})
         elif params:
-            raise GraphError(f"{what} is an object: it takes no parameters such as {[*params][0]}")
+            raise GraphError(f"{what} is an object: it takes no parameters")
         else:
             _bind(what, kernel.process, inputs, {})
         if (callable(getattr(kernel, "snapshot", None))) != (

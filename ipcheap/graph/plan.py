@@ -6,11 +6,13 @@ How turns are dealt and what a mark is: docs/design/graph.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import GraphError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 CALLING = ""  # the host of the calling program
 MOST_WORKERS = 4096

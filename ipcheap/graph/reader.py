@@ -28,7 +28,8 @@ class Ended(Exception):
 class Reader:
     """Receives the records of one input in the order in which the worker takes them.
 
-    `channels` are (edge, sender). `is_closed` tells that the calling program sends no more on an
+    `channels` are (edge, sender), and `channel` the number of the one that was read last.
+    `is_closed` tells that the calling program sends no more on an
     input. `taken` counts the turns that have been received completely.
     """
 
@@ -43,6 +44,7 @@ class Reader:
     ) -> None:
         edge = channels[0][0]
         self.channels = channels
+        self.channel = 0
         self.taken = 0
         self.number = 0  # of the next record; counted if choices are logged
         self.is_ordered = edge.deal == "order"
@@ -62,6 +64,13 @@ class Reader:
             heap.channel(of.channel(sender, worker)).consumer(None)  # type: ignore[attr-defined]
             for of, sender in channels
         ]
+        # Where everything comes from, if nothing needs to be counted.
+        self._only = self.consumers[0].recv_record if len(channels) == 1 else None
+
+    @property
+    def source(self) -> str:
+        """The origin of the last record."""
+        return self.channels[self.channel][0].label
 
     def close(self) -> None:
         """Give the channels back; what is pending in them stays."""
@@ -75,27 +84,30 @@ class Reader:
         if self._ledger is not None:
             self._script = self._ledger.picks(self._entry, number)
 
-    def next(self) -> tuple[int, Record]:
-        """Return the number of a channel and its next record; Ended if there is none."""
+    def next(self) -> Record:
+        """Return the next record; `channel` is where it comes from. Ended if there is none."""
+        only = self._only
+        if only is not None:
+            try:
+                return only(self._patience[0])
+            except (ChannelClosed, PeerDied, TimeoutError):
+                return self.receive(0)
         if self.is_ordered:
-            channel = 0
-            if len(self._open) > 1:
-                channel = self._at[self._edge.sender_of(self._worker, self.taken)]
+            self.channel = channel = self._at[self._edge.sender_of(self._worker, self.taken)]
             record = self.receive(channel)
             if not self.has_turns or is_mark(record):
                 self.taken += 1
-            return channel, record
-        if len(self.consumers) == 1:
-            return 0, self.receive(0)
+            return record
         if self._script:
-            channel = self._script.pop(0)
+            self.channel = channel = self._script.pop(0)
             record = self.receive(channel)
         else:
             channel, record = self._first()
+            self.channel = channel
         if self._ledger is not None:
             self._ledger.pick(self._entry, self.number, channel)
         self.number += 1
-        return channel, record
+        return record
 
     def receive(self, channel: int) -> Record:
         """Return the next record of a channel; Ended if there is none."""

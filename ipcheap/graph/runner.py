@@ -1,64 +1,31 @@
-"""Runs: the processes of a graph, watched and started again, and the calling program's part."""
+"""Runs: graphs at work, and what the calling program does with them."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import multiprocessing
 import multiprocessing.util
-import os
-import pickle
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from multiprocessing import connection as connections
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-import ipcheap
 from ipcheap import ChannelNotFound, EndpointClosed, Heap, HeapClosed, HeapNotFound
 
 from .board import ABORT, DRAIN, GO, Board
-from .errors import GraphError, GraphStopped, KernelDied, PoisonRecord
-from .here import Here
-from .items import is_mark, item_of
-from .ledger import Ledger
-from .place import packed
-from .plan import CALLING, Plan
-from .process import Reports, main, run_workers
-from .reader import Ended, Reader
-from .snapshots import state_channel
-from .statistics import GraphStatistics, statistics_of
-from .writer import Writer
+from .caller import Caller
+from .errors import GraphError, GraphStopped
+from .plan import CALLING
+from .snapshots import STATE_SLOTS, state_channel
+from .statistics import statistics_of
+from .watch import Processes, Threads
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
     from .graph import Graph, Node, Port
-    from .plan import Kernel
+    from .plan import Plan
+    from .statistics import GraphStatistics
 
-_log = logging.getLogger("ipcheap.graph")
-
-_DEATHS = 3  # of a process over the same record: then that is the cause
-_STARTS = 5  # of a process that dies before it has claimed its channels
-_LONGEST_PAUSE = 5.0
-_STATE_SLOTS = 4
 _NAMES = {GO: "running", DRAIN: "draining", ABORT: "draining"}
-
-
-class _Child:
-    """A process of the run, which may have been started several times."""
-
-    def __init__(self, number: int, workers: tuple[tuple[str, int], ...]) -> None:
-        self.number = number
-        self.workers = workers
-        self.process: Any = None
-        self.connection: Any = None
-        self.begun: set[tuple[str, int]] = set()
-        self.restarts = 0
-        self.starts = 0  # in a row, that ended before all channels were claimed
-        self.deaths = 0  # in a row, without progress
-        self.progress: object = None
-        self.due = 0.0  # when it is to be started
-        self.skip: tuple[tuple[str, int], ...] = ()
 
 
 class Run:
@@ -80,31 +47,32 @@ class Run:
     ) -> None:
         self._plan = plan
         self._host = host
-        self._threads = threads
         self._grace = grace
-        self._duration = duration
-        self._init = init
-        self._load = b"" if threads else packed((plan, init, dict(os.environ)))
         self._error: BaseException | None = None
         self._final: GraphStatistics | None = None
         self._previous: Any = None
         self._started = time.monotonic()
         self._done = threading.Event()
         self._lock = threading.Lock()
-        self._writers: dict[str, tuple[int, list[Writer]]] = {}
-        self._unread = {kernel.name for kernel in plan.kernels.values() if kernel.form == "output"}
-        self._children = [
-            _Child(number, process.workers)
-            for number, process in enumerate(plan.processes)
-            if process.host == host
-        ]
-        self._wake_read, self._wake_write = connections.Pipe(duplex=False)
-        self.heap = self._make_heap()
+        self.heap = _heap_of(plan, host)
         self._board = Board(self.heap.channel("board"), plan)  # type: ignore[arg-type]
         self._notes = self.heap.channel("notes").view  # type: ignore[attr-defined]
+        self._caller = Caller(plan, self.heap, self._board, self._notes)
+        self._watch = (Threads if threads else Processes)(
+            plan,
+            self.heap,
+            self._board,
+            self._notes,
+            host,
+            duration=duration,
+            grace=grace,
+            init=init,
+            stop=self.stop,
+            fail=self._fail,
+        )
         # Before multiprocessing waits for its children.
         self._exit = multiprocessing.util.Finalize(None, self._at_exit, exitpriority=20)
-        self._thread = threading.Thread(target=self._watch, name="graph", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="graph", daemon=True)
         self._thread.start()
 
     # What the calling program does --------------------------------------------------------------
@@ -115,34 +83,22 @@ class Run:
         TimeoutError if there was none; nothing was sent then. GraphStopped if the input is closed,
         or the graph is stopped. One thread may use an input.
         """
-        name = self._input(node)
+        name = self._caller.input(node)
         if value is None:
             raise ValueError("None cannot be sent: it means no item")
         with self._explained():
-            if self._board.is_closed(name):
-                self._close_writers(name)
-                raise GraphStopped(f"the input {name!r} is closed")
-            writers = self._claimed(name)
-            deadline = None if timeout is None else time.monotonic() + timeout
-            for writer in writers:
-                left = None if deadline is None else max(deadline - time.monotonic(), 0)
-                if not writer.has_room(value, left):
-                    raise TimeoutError(f"the input {name!r} had no room within {timeout} s")
-            for writer in writers:
-                writer.put(value, -1)
+            self._caller.send(name, value, timeout)
 
     def close_input(self, node: Node) -> None:
         """End an input: the kernels that read it get what was sent, then the end."""
-        name = self._input(node)
-        self._board.close_input(name)
-        self._close_writers(name)
+        self._caller.close_input(self._caller.input(node))
 
     def feed(self, node: Node, iterable: Iterable[Any]) -> None:
         """Send all items of an iterable from a thread, then close the input.
 
         An exception of the iterable fails the graph.
         """
-        self._input(node)
+        self._caller.input(node)
 
         def work() -> None:
             try:
@@ -167,7 +123,7 @@ class Run:
 
         Each item is acknowledged when the next one is requested. Arrays are writable.
         """
-        return self._results(self._output(port))
+        return self._results(self._caller.output(port))
 
     def wait(self, timeout: float | None = None) -> GraphStatistics:
         """Wait until the graph has ended; return its statistics, or raise what went wrong.
@@ -187,7 +143,7 @@ class Run:
                 self._done.wait()
             raise
         self._raise()
-        if not self._unread:
+        if not self._caller.unread:
             self._close()
         assert self._final is not None
         return self._final
@@ -196,7 +152,7 @@ class Run:
         """End the sources and inputs; what is under way is still worked on."""
         with contextlib.suppress(HeapClosed, ValueError):
             self._board.state = DRAIN
-        self._wake()
+        self._watch.wake()
 
     def abort(self) -> None:
         """End the graph immediately; what is under way is dropped, and `wait` raises GraphStopped.
@@ -223,30 +179,18 @@ class Run:
     def _repr_svg_(self) -> str:
         return self.picture("svg")
 
-    def pids(self, node: Node) -> list[int]:
+    def pids(self, node: Port) -> list[int]:
         """Return the ids of the living processes that run a kernel."""
-        if self._threads:
-            return [] if self._done.is_set() else [os.getpid()]
-        return [
-            child.process.pid
-            for child in self._children
-            if any(name == node.name for name, _ in child.workers)
-            and child.process is not None
-            and child.process.exitcode is None
-        ]
+        return self._watch.pids(node.kernel)
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
-                for kernel in self._plan.kernels.values():
-                    if kernel.form == "input":
-                        self._board.close_input(kernel.name)
-                        with contextlib.suppress(ipcheap.WrongThread):
-                            self._close_writers(kernel.name)
-                self._unread.clear()
+                self._caller.close_inputs()
+                self._caller.unread.clear()
                 self.wait()
             else:
                 self.abort()
@@ -258,68 +202,11 @@ class Run:
         state = "ended" if self._done.is_set() else _NAMES[self._board.state]
         return f"<Run of {', '.join(self._plan.kernels)}, {state}>"
 
-    # The calling program's endpoints --------------------------------------------------------------
-
-    def _input(self, node: Node) -> str:
-        kernel = self._plan.kernels.get(getattr(node, "kernel", ""))
-        if kernel is None or kernel.form != "input":
-            raise GraphError(f"{node!r} is no input of this graph")
-        return kernel.name
-
-    def _output(self, port: Port) -> str:
-        ref = getattr(port, "kernel", ""), getattr(port, "port", "")
-        for kernel in self._plan.kernels.values():
-            if kernel.form == "output" and kernel.inputs[0][0] == ref:
-                return kernel.name
-        raise GraphError(f"{port!r} is no output of this graph: declare it by output() before")
-
-    def _claimed(self, name: str) -> list[Writer]:
-        """Return the writers of an input, which the first thread that sends claims."""
-        thread = threading.get_ident()
-        owner, writers = self._writers.get(name, (thread, []))
-        if owner != thread:
-            raise ipcheap.WrongThread(
-                f"the input {name!r} belongs to another thread, which uses it"
-            )
-        if name not in self._writers:
-            plan, kernel = self._plan, self._plan.kernels[name]
-            at, _ = plan.areas[name, 0]
-            ledger = Ledger(self._notes, at, plan.shape(name, 0))
-            here = Here(name, 0, 1, self._host, self.heap, self._board)
-            writers = [
-                Writer(self.heap, edge, number, 0, ledger, here, plan.kernels[edge.target].key)
-                for number, edge in enumerate(plan.out_of[kernel.name])
-            ]
-            self._writers[name] = thread, writers
-        return writers
-
-    def _close_writers(self, name: str) -> None:
-        owner, writers = self._writers.get(name, (0, []))
-        if owner == threading.get_ident():
-            with contextlib.suppress(EndpointClosed, HeapClosed):
-                for writer in writers:
-                    writer.close()
+    # Inside -----------------------------------------------------------------------------------
 
     def _results(self, name: str) -> Iterator[Any]:
         with self._explained():
-            channels = self._plan.channels_into(name, 0)[0]
-            reader = Reader(self.heap, channels, 0, lambda _: False)
-        try:
-            while True:
-                with self._explained():
-                    try:
-                        record = reader.next()[1]
-                    except Ended:
-                        break
-                with record:
-                    if not reader.has_marks or not is_mark(record):
-                        item = item_of(record, None, True)
-                        yield item
-                        del item
-        finally:
-            self._unread.discard(name)
-            with contextlib.suppress(EndpointClosed, HeapClosed):
-                reader.close()
+            yield from self._caller.results(name)
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -340,7 +227,7 @@ class Run:
     def _leave(self, finished: bool) -> None:
         """End after the results of one port: wait, and raise what went wrong."""
         try:
-            self._unread.clear()
+            self._caller.unread.clear()
             if finished:
                 self.wait()
             else:
@@ -352,235 +239,15 @@ class Run:
         if self._done.is_set():
             self.heap.close()
 
-    # The heap ---------------------------------------------------------------------------------
-
-    def _make_heap(self) -> Heap:
-        plan = self._plan
-        if plan.name is None:
-            heap = Heap.create(None, plan.capacity, shm="memfd")
-        else:
-            heap = Heap.create(plan.name, plan.capacity)
+    def _work(self) -> None:
+        """Watch over the workers until all have ended."""
         try:
-            heap.add_static_segment("board", Board.nbytes(plan))
-            heap.add_static_segment("notes", max(8 * plan.notes_words, 8))
-            for channel, slots in self._channels():
-                heap.add_record_channel(channel, slots)
-        except BaseException:
-            if plan.name is not None:
-                heap.unlink()
-            heap.close()
-            raise
-        return heap
-
-    def _channels(self) -> Iterator[tuple[str, int]]:
-        """Yield the channels that this host has, and their slots."""
-        plan = self._plan
-        for edge in plan.edges:
-            for u in range(edge.senders):
-                for v in edge.receivers_of(u):
-                    ends = plan.host_of(edge.source, u), plan.host_of(edge.target, v)
-                    if self._host in ends:
-                        yield edge.channel(u, v), edge.slots
-        for child in self._children:
-            for name, worker in child.workers:
-                if plan.kernels[name].checkpoint:
-                    yield state_channel(name, worker), _STATE_SLOTS
-
-    # Watching ---------------------------------------------------------------------------------
-
-    def _watch(self) -> None:
-        """Start the processes and watch them until all have ended."""
-        try:
-            if self._threads:
-                self._run_threads()
-            else:
-                self._run_processes()
+            self._watch.run()
         except BaseException as error:
             self._fail(error)
-            self._kill_all()
+            self._watch.kill()
         finally:
             self._end()
-
-    def _run_threads(self) -> None:
-        threads = []
-        for child in self._children:
-            for worker in child.workers:
-                thread = threading.Thread(
-                    target=self._run_thread, args=(child, worker), daemon=True
-                )
-                thread.name = f"graph/{worker[0]}.{worker[1]}"
-                threads.append(thread)
-                thread.start()
-        begun = time.monotonic()
-        deadline: float | None = None
-        while any(thread.is_alive() for thread in threads):
-            self._wake_read.poll(0.05)
-            self._clear_wake()
-            now = time.monotonic()
-            if self._duration is not None and now - begun >= self._duration:
-                self.stop()
-            if self._board.is_aborted:
-                deadline = deadline or now + self._grace
-                if now > deadline:
-                    return  # a thread that does not end cannot be killed
-            for thread in threads:
-                if thread.is_alive():
-                    thread.join(0.01)
-                    break
-
-    def _run_thread(self, child: _Child, worker: tuple[str, int]) -> None:
-        reports = _ThreadReports(self, child)
-        try:
-            if self._init is not None and worker == child.workers[0]:
-                self._init()
-            run_workers(self._plan, self.heap, (worker,), reports)
-        except BaseException as error:
-            reports.failed(worker, error)
-
-    def _run_processes(self) -> None:
-        self._context = multiprocessing.get_context("forkserver")
-        with contextlib.suppress(ValueError):
-            self._context.set_forkserver_preload(["__main__", "ipcheap.graph.process"])
-        for child in self._children:
-            self._start(child)
-        begun: float | None = None
-        deadline: float | None = None
-        while living := [child for child in self._children if child.process or child.due]:
-            now = time.monotonic()
-            if begun is None and all(
-                len(child.begun) == len(child.workers) for child in self._children
-            ):
-                begun = now
-            if (
-                self._duration is not None
-                and begun is not None
-                and now - begun >= self._duration
-                and self._board.state == GO
-            ):
-                self.stop()
-            if self._board.is_aborted:
-                deadline = deadline or now + self._grace
-                if now >= deadline:
-                    self._kill_all()
-                for child in living:
-                    child.due = 0.0
-            self._look_at(living, self._pause(living, now, begun, deadline))
-            for child in living:
-                if child.due and child.due <= time.monotonic() and not self._board.is_aborted:
-                    child.due = 0.0
-                    self._start(child, again=True)
-
-    def _pause(
-        self, living: list[_Child], now: float, begun: float | None, deadline: float | None
-    ) -> float | None:
-        times = [child.due for child in living if child.due]
-        if deadline is not None:
-            times.append(max(deadline, now + 0.02))
-        if self._duration is not None and begun is not None and self._board.state == GO:
-            times.append(begun + self._duration)
-        return max(min(times) - now, 0.0) if times else None
-
-    def _start(self, child: _Child, again: bool = False) -> None:
-        ours, theirs = self._context.Pipe()
-        child.begun.clear()
-        name = self._plan.processes[child.number].leader
-        child.process = self._context.Process(
-            target=main,
-            name=f"graph/{name}",
-            args=(self.heap, self._load, theirs, os.getpid(), child.number, again, child.skip),
-        )
-        child.skip = ()
-        child.connection = ours
-        try:
-            child.process.start()
-        except BaseException:
-            child.process = None
-            raise
-        finally:
-            theirs.close()
-
-    def _look_at(self, living: list[_Child], pause: float | None) -> None:
-        """Wait for reports and ends of processes, and act on them."""
-        of: dict[object, _Child] = {}
-        for child in living:
-            if child.process is not None:
-                of[child.connection] = of[child.process.sentinel] = child
-        ready = connections.wait([*of, self._wake_read], pause)
-        self._clear_wake()
-        for child in {id(of[one]): of[one] for one in ready if one in of}.values():
-            self._hear(child)
-            if child.process.sentinel in ready:
-                child.process.join()
-                self._hear(child)
-                self._ended(child)
-
-    def _hear(self, child: _Child) -> None:
-        with contextlib.suppress(EOFError, OSError):
-            while child.connection.poll():
-                kind, worker, data = child.connection.recv()
-                if kind == "begun":
-                    child.begun.add(worker)
-                else:
-                    self._fail(pickle.loads(data))
-
-    def _ended(self, child: _Child) -> None:
-        """Act on the end of a process."""
-        code = child.process.exitcode
-        child.process.close()
-        child.process = None
-        child.connection.close()
-        left = [worker for worker in child.workers if not self._board.has_finished(*worker)]
-        if self._board.is_aborted or not left:
-            return
-        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit status {code}"
-        self.heap.recover()
-        progress = self._progress(left)
-        if len(child.begun) < len(left):
-            child.starts += 1
-        else:
-            child.starts = 0
-            child.deaths = child.deaths + 1 if progress == child.progress else 1
-            child.progress = progress
-        kernels = [self._plan.kernels[name] for name, _ in left]
-        names = ", ".join(f"kernel {name!r}, worker {worker}" for name, worker in left)
-        for kernel in kernels:
-            if not kernel.restartable:
-                self._fail(KernelDied(f"{names} ended {how}. {_why_not(kernel)}"))
-                return
-        if child.starts >= _STARTS:
-            self._fail(KernelDied(f"{names} ended {how} before it began, {_STARTS} times"))
-            return
-        if child.deaths >= _DEATHS:
-            if any(kernel.on_error != "skip" for kernel in kernels):
-                self._fail(PoisonRecord(f"{names} ended {how} {_DEATHS} times over one record"))
-                return
-            _log.warning(
-                "%s ended %s %d times over a record, which is left out", names, how, _DEATHS
-            )
-            child.skip = tuple(left)
-            child.deaths = 0
-        child.restarts += 1
-        idle = max(child.starts, child.deaths - 1)
-        pause = min(0.05 * 2**idle, _LONGEST_PAUSE) if idle else 0.0
-        child.due = time.monotonic() + pause or 1e-9
-
-    def _progress(self, workers: list[tuple[str, int]]) -> object:
-        """Return what changes as soon as one of the workers gets anything done."""
-        found: list[object] = []
-        for name, worker in workers:
-            for edge, sender in sum(self._plan.channels_into(name, worker), []):
-                found.append(self._counts(edge.channel(sender, worker)).freed)
-            for edge in self._plan.out_of[name]:
-                for to in edge.receivers_of(worker):
-                    found.append(self._counts(edge.channel(worker, to)).sent)
-            at, length = self._plan.areas[name, worker]
-            found.append(bytes(self._notes[8 * at : 8 * (at + length)]))
-        return found
-
-    def _counts(self, channel: str) -> Any:
-        return self.heap.channel(channel).counts()  # type: ignore[attr-defined]
-
-    # Ends -------------------------------------------------------------------------------------
 
     def _fail(self, error: BaseException) -> None:
         """Have the graph end by an error, the first one; all that wait are woken."""
@@ -589,29 +256,15 @@ class Run:
                 self._error = error
         with contextlib.suppress(HeapClosed, ValueError):
             self._board.state = ABORT
-            for channel, _ in self._channels():
+            for channel, _ in channels_of(self._plan, self._host):
                 with contextlib.suppress(ChannelNotFound):
                     self.heap.remove_channel(channel, force=True)
-        self._wake()
-
-    def _wake(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            self._wake_write.send_bytes(b"")
-
-    def _clear_wake(self) -> None:
-        while self._wake_read.poll():
-            self._wake_read.recv_bytes()
-
-    def _kill_all(self) -> None:
-        for child in self._children:
-            process = child.process
-            if process is not None and process.exitcode is None:
-                process.kill()
+        self._watch.wake()
 
     def _at_exit(self) -> None:
         """End, because the calling program does."""
         self.abort()
-        self._kill_all()
+        self._watch.kill()
         self._done.wait(self._grace)
 
     def _end(self) -> None:
@@ -625,53 +278,49 @@ class Run:
         self._done.set()
 
     def _look(self, ended: bool = False) -> tuple[GraphStatistics, Any]:
-        pids: dict[str, list[int]] = {}
-        restarts: dict[str, int] = {}
-        for child in self._children:
-            process = child.process
-            for name in {name for name, _ in child.workers}:
-                if process is not None and process.exitcode is None:
-                    pids.setdefault(name, []).append(process.pid)
-                restarts[name] = restarts.get(name, 0) + child.restarts
+        names = [name for name, kernel in self._plan.kernels.items() if not kernel.is_caller]
         return statistics_of(
             self._plan,
             self.heap,
             self._notes,
             state="ended" if ended else _NAMES[self._board.state],
             seconds=time.monotonic() - self._started,
-            pids=pids,
-            restarts=restarts,
+            pids={} if ended else {name: self._watch.pids(name) for name in names},
+            restarts={name: self._watch.restarts(name) for name in names},
             previous=self._previous,
         )
 
 
-class _ThreadReports(Reports):
-    """What a worker that is a thread of the calling program tells."""
-
-    def __init__(self, run: Run, child: _Child) -> None:
-        self._run = run
-        self._child = child
-
-    def begun(self, worker: tuple[str, int]) -> None:
-        self._child.begun.add(worker)
-
-    def failed(self, worker: tuple[str, int], error: BaseException) -> None:
-        error.add_note(f"In kernel {worker[0]!r}, worker {worker[1]}")
-        self._run._fail(error)
+def channels_of(plan: Plan, host: str) -> Iterator[tuple[str, int]]:
+    """Yield the channels that a host has, and their slots."""
+    for edge in plan.edges:
+        for u in range(edge.senders):
+            for v in edge.receivers_of(u):
+                if host in (plan.host_of(edge.source, u), plan.host_of(edge.target, v)):
+                    yield edge.channel(u, v), edge.slots
+    for process in plan.processes:
+        for name, worker in process.workers if process.host == host else ():
+            if plan.kernels[name].checkpoint:
+                yield state_channel(name, worker), STATE_SLOTS
 
 
-def _why_not(kernel: Kernel) -> str:
-    """Return why a kernel is not started again, and what would have it."""
-    anyhow = "restart=True starts it again in any case"
-    if kernel.restart is False:
-        return "It is not started again because of restart=False"
-    if kernel.form == "source":
-        return f"A source is started again if it has a parameter `resume`; {anyhow}"
-    if kernel.form == "object":
-        return f"An object is started again if it has snapshot() and restore(state); {anyhow}"
-    if kernel.form == "flow":
-        return f"A flow function is not started again, because nobody knows its state; {anyhow}"
-    return f"A kernel that changes its items is not started again; {anyhow}"
+def _heap_of(plan: Plan, host: str) -> Heap:
+    """Return the heap of a run, with all that its workers look for there."""
+    if plan.name is None:
+        heap = Heap.create(None, plan.capacity, shm="memfd")
+    else:
+        heap = Heap.create(plan.name, plan.capacity)
+    try:
+        heap.add_static_segment("board", Board.nbytes(plan))
+        heap.add_static_segment("notes", max(8 * plan.notes_words, 8))
+        for channel, slots in channels_of(plan, host):
+            heap.add_record_channel(channel, slots)
+    except BaseException:
+        if plan.name is not None:
+            heap.unlink()
+        heap.close()
+        raise
+    return heap
 
 
 def start(

@@ -8,6 +8,9 @@ if TYPE_CHECKING:
     from ipcheap import Consumer, Heap, Producer, Record
 
 
+STATE_SLOTS = 4  # of a channel for two: the last state, and the one that replaces it
+
+
 def state_channel(name: str, worker: int) -> str:
     """Return the ID of the channel of a worker's snapshots."""
     return f"{name}:{worker}"

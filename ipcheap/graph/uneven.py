@@ -50,19 +50,16 @@ class UnevenWorker(Worker):
         if self._state is not None:
             self._state.close()
 
-    def _is_to_skip(self, unit: int) -> bool:
+    def _is_to_skip(self) -> bool:
         """Whether a call is to be left out; remember otherwise that it is the one in work."""
-        if self._state is None:
-            return super()._is_to_skip(unit)
-        if self._skip and self._ledger.begun == unit + 1:
-            self._skip = False
-            return True
-        self._ledger.begun = unit + 1
+        unit = self._note.units + 1
+        if self._state is None or (self._skip and self._ledger.begun == unit):
+            return super()._is_to_skip()
+        self._ledger.begun = unit
         return False
 
     def _work(self) -> None:
-        kernel, readers, writers = self._kernel, self._readers, self._writers
-        note = self._note
+        kernel, note = self._kernel, self._note
         call = self._set_up()
         if self._again:
             note = self._note = self._restore()
@@ -92,8 +89,8 @@ class UnevenWorker(Worker):
         taken: list[tuple[int, int, Record]] = []
         for entry, reader in enumerate(readers):
             while True:
-                channel, record = reader.next()
-                taken.append((entry, channel, record))
+                record = reader.next()
+                taken.append((entry, reader.channel, record))
                 if len(readers) == 1 or not reader.has_marks or not is_mark(record):
                     break
         return taken
@@ -104,10 +101,10 @@ class UnevenWorker(Worker):
         items = 0
         while items < batch:
             try:
-                channel, record = reader.next()
+                record = reader.next()
             except Ended:
                 return taken, True
-            taken.append((0, channel, record))
+            taken.append((0, reader.channel, record))
             if not reader.has_marks or not is_mark(record):
                 items += 1
         return taken, False
@@ -118,12 +115,11 @@ class UnevenWorker(Worker):
         here = self._here
         entry, channel, record = taken[0]
         reader = readers[entry]
-        here.sequence = note.units * kernel.workers + self._worker
-        here.source = reader.channels[channel][0].label
+        here._calls = note.units
         turn = note.turns
         live = [one for one in taken if not readers[one[0]].has_marks or not is_mark(one[2])]
         many = reader.has_turns and not kernel.batch and len(readers) == 1
-        if self._is_to_skip(note.units):
+        if self._is_to_skip():
             self._count_skipped()
         elif live:
             items = [item_of(one[2], self._wanted[one[0]], kernel.inplace) for one in live]
@@ -280,7 +276,8 @@ class UnevenWorker(Worker):
                     note.freed[note.channel] += 1
                     channel = note.channel - base
                 else:
-                    channel, record = reader.next()
+                    record = reader.next()
+                    channel = reader.channel
                     note.freed[base + channel] += 1
                     record.free()
                     freed[base + channel] += 1
@@ -315,12 +312,10 @@ class FlowWorker(UnevenWorker):
             return
         if not isinstance(values, Iterable):
             values = (values,)
-        turn = 0
         for value in values:
             if value is not None:
                 for number, one, _ in self._outputs(value, by_port):
-                    writers[number].put(one, turn)
-            turn += 1
+                    writers[number].put(one, 0)
         self._release()
 
     def _receiver(self, entry: int) -> Any:
@@ -337,14 +332,14 @@ class FlowWorker(UnevenWorker):
                         self._ledger.commit(note)
                     acknowledge(held.pop())
                 try:
-                    channel, record = reader.next()
+                    record = reader.next()
                 except Ended:
                     raise StopIteration from None
-                note.freed[base + channel] += 1
+                note.freed[base + reader.channel] += 1
                 held.append(record)
                 if not reader.has_marks or not is_mark(record):
-                    here.source = reader.channels[channel][0].label
-                    here.sequence = note.units * kernel.workers + self._worker
+                    here._reader = reader
+                    here._calls = note.units
                     note.units += 1
                     return item_of(record, want, kernel.inplace)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ipcheap import ChannelNotFound, EndpointClosed, HeapClosed, RecordError
@@ -19,6 +18,8 @@ from .reader import Reader
 from .writer import Writer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ipcheap import Heap, Record
 
     from .board import Board
@@ -82,6 +83,7 @@ class Worker:
                     self._heap, channels, self._worker, self._board.is_closed, self._ledger, entry
                 )
                 self._readers.append(reader)
+                self._here._reader = self._readers[0]
             for number, edge in enumerate(self._edges):
                 key = self._keys[number]
                 self._writers.append(
@@ -205,8 +207,8 @@ class Worker:
         )
         self._count_skipped()
 
-    def _is_to_skip(self, unit: int) -> bool:
-        """Whether a call is to be left out."""
+    def _is_to_skip(self) -> bool:
+        """Whether a call is to be left out: the first one."""
         skip, self._skip = self._skip, False
         return skip
 

@@ -1,0 +1,125 @@
+"""The calling program as a worker: it feeds inputs of the graph, and receives outputs."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import ipcheap
+from ipcheap import EndpointClosed, HeapClosed
+
+from .errors import GraphError, GraphStopped
+from .here import Here
+from .items import is_mark, item_of
+from .ledger import Ledger
+from .plan import CALLING
+from .reader import Ended, Reader
+from .writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ipcheap import Heap
+
+    from .board import Board
+    from .graph import Port
+    from .plan import Plan
+
+
+class Caller:
+    """The endpoints of the calling program; the thread that uses one first claims it."""
+
+    def __init__(self, plan: Plan, heap: Heap, board: Board, notes: memoryview) -> None:
+        self._plan = plan
+        self._heap = heap
+        self._board = board
+        self._notes = notes
+        self._writers: dict[str, tuple[int, list[Writer]]] = {}
+        self.unread = {kernel.name for kernel in plan.kernels.values() if kernel.form == "output"}
+
+    def input(self, node: Port) -> str:
+        """Return the name of an input; GraphError if it is none of this graph."""
+        kernel = self._plan.kernels.get(getattr(node, "kernel", ""))
+        if kernel is None or kernel.form != "input":
+            raise GraphError(f"{node!r} is no input of this graph")
+        return kernel.name
+
+    def output(self, port: Port) -> str:
+        """Return the name of what receives a port; GraphError if nothing does."""
+        ref = getattr(port, "kernel", ""), getattr(port, "port", "")
+        for kernel in self._plan.kernels.values():
+            if kernel.form == "output" and kernel.inputs[0][0] == ref:
+                return kernel.name
+        raise GraphError(f"{port!r} is no output of this graph: declare it by output() before")
+
+    def send(self, name: str, value: Any, timeout: float | None) -> None:
+        """Send an item to an input, to all that read it or to none."""
+        if self._board.is_closed(name):
+            self._close_writers(name)
+            raise GraphStopped(f"the input {name!r} is closed")
+        writers = self._claimed(name)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for writer in writers:
+            left = None if deadline is None else max(deadline - time.monotonic(), 0)
+            if not writer.has_room(value, left):
+                raise TimeoutError(f"the input {name!r} had no room within {timeout} s")
+        for writer in writers:
+            writer.put(value, 0)
+
+    def close_input(self, name: str) -> None:
+        """End an input, from any thread."""
+        self._board.close_input(name)
+        self._close_writers(name)
+
+    def close_inputs(self) -> None:
+        """End all inputs."""
+        for kernel in self._plan.kernels.values():
+            if kernel.form == "input":
+                self.close_input(kernel.name)
+
+    def results(self, name: str) -> Iterator[Any]:
+        """Yield the items of an output; each is acknowledged when the next one is requested."""
+        channels = self._plan.channels_into(name, 0)[0]
+        reader = Reader(self._heap, channels, 0, lambda _: False)
+        try:
+            while True:
+                try:
+                    record = reader.next()
+                except Ended:
+                    return
+                with record:
+                    if not reader.has_marks or not is_mark(record):
+                        yield item_of(record, None, True)
+        finally:
+            self.unread.discard(name)
+            with contextlib.suppress(EndpointClosed, HeapClosed):
+                reader.close()
+
+    def _claimed(self, name: str) -> list[Writer]:
+        """Return the writers of an input, which the first thread that sends claims."""
+        thread = threading.get_ident()
+        owner, writers = self._writers.get(name, (thread, []))
+        if owner != thread:
+            raise ipcheap.WrongThread(
+                f"the input {name!r} belongs to another thread, which uses it"
+            )
+        if name not in self._writers:
+            plan, kernel = self._plan, self._plan.kernels[name]
+            at, _ = plan.areas[name, 0]
+            ledger = Ledger(self._notes, at, plan.shape(name, 0))
+            here = Here(name, 0, 1, CALLING, self._heap, self._board)
+            writers = [
+                Writer(self._heap, edge, number, 0, ledger, here, plan.kernels[edge.target].key)
+                for number, edge in enumerate(plan.out_of[kernel.name])
+            ]
+            self._writers[name] = thread, writers
+        return writers
+
+    def _close_writers(self, name: str) -> None:
+        owner, writers = self._writers.get(name, (0, []))
+        if owner == threading.get_ident():
+            with contextlib.suppress(EndpointClosed, HeapClosed):
+                for writer in writers:
+                    writer.close()

@@ -1,0 +1,82 @@
+"""The options of a kernel, checked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .errors import GraphError
+from .names import NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .plan import Ref
+
+
+def check_counts(what: str, **counts: object) -> None:
+    """Raise GraphError unless all are numbers from 1 on."""
+    for name, count in counts.items():
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise GraphError(f"{what}: {name} must be at least 1, not {count!r}")
+
+
+def slots_of(what: str, slots: int | None, batch: Any, checkpoint: Any) -> tuple[int, int]:
+    """Return the slots of a channel and the inputs between snapshots, 0 for none."""
+    for name, count in ("batch", batch), ("checkpoint", checkpoint or 0):
+        if not isinstance(count, int) or count < 0:
+            raise GraphError(f"{what}: {name} must be a number of items, not {count!r}")
+    given = 16 if slots is None else slots
+    check_counts(what, slots=given)
+    given = 1 << (given - 1).bit_length()
+    most = max(batch, checkpoint or 0)
+    if slots is None:
+        while most > given // 2:
+            given *= 2
+    elif most > max(given // 2, 1):
+        raise GraphError(
+            f"{what}: batch and checkpoint are at most half of slots, which is "
+            f"{max(given // 2, 1)}, not {most}"
+        )
+    if checkpoint is None:
+        checkpoint = max(min(given // 2, 64), 1)
+    return given, checkpoint
+
+
+def cpus_of(what: str, cpus: Any) -> tuple[frozenset[int], ...]:
+    """Return the sets of CPUs that are dealt to the processes."""
+    if cpus is None:
+        return ()
+    sets = [cpus] if isinstance(cpus, set | frozenset) else list(cpus)
+    for one in sets:
+        if not isinstance(one, set | frozenset) or not one:
+            raise GraphError(f"{what}: cpus is a set of numbers or a list of sets, not {cpus!r}")
+    return tuple(frozenset(one) for one in sets)
+
+
+def outputs_of(what: str, outputs: Sequence[Any] | None) -> tuple[str, ...]:
+    """Return the names of the outputs."""
+    if outputs is None:
+        return ()
+    names = tuple(outputs)
+    if isinstance(outputs, str) or not names or len(set(names)) < len(names):
+        raise GraphError(f"{what}: outputs is a list of different names, not {outputs!r}")
+    for name in names:
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise GraphError(f"{what}: {name!r} is no name of an output")
+    return names
+
+
+def check_windows(
+    what: str, refs: tuple[tuple[Ref, ...], ...], window: int | None, hop: int | None, full: str
+) -> None:
+    """Raise GraphError for edges of other kinds that cannot be."""
+    if hop is not None and window is None:
+        raise GraphError(f"{what}: hop is the distance of windows: say window, too")
+    if window is None and full != "latest":
+        return
+    if len(refs) != 1 or len(refs[0]) != 1:
+        raise GraphError(f"{what}: window and full='latest' are for kernels with one input")
+    if window is not None:
+        if full == "latest":
+            raise GraphError(f"{what}: window does not go with full='latest'")
+        check_counts(what, window=window, hop=window if hop is None else hop)
