@@ -11,7 +11,7 @@ from .errors import ChannelNotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from ._arguments import ChannelId
     from ._core import CData
@@ -97,12 +97,14 @@ class Directory:
         side: int,
         timeout: float | None,
         accept: Callable[[CData], None] | None = None,
+        only: CData | None = None,
     ) -> tuple[Handle, ChannelId, CData]:
         """Claim a side of a channel of that kind for this thread; return its endpoint's arguments.
 
         Waits `timeout` seconds for the channel and the side, then raises ChannelNotFound, or
         ChannelBusy with the holder's name. ChannelTypeError for a channel of another kind. `accept`
-        may raise instead of having a side of that entry claimed.
+        may raise instead of having a side of that entry claimed. `only` is the entry of the one
+        channel that will do: ChannelNotFound as soon as that has been removed.
         """
         channel_id = _arguments.channel_id(id)
         handle, key = self.handle, key_of(channel_id)
@@ -110,11 +112,12 @@ class Directory:
         close_at_exit()
 
         def attempt() -> int:
-            code = lib.ipcheap_find_channel(handle.pointer, key, entry)
-            if code == 0 and entry.kind != kind:
+            if only is not None:
+                entry[0] = only[0]
+            elif code := int(lib.ipcheap_find_channel(handle.pointer, key, entry)):
+                return code
+            if entry.kind != kind:
                 return lib.IPCHEAP_CHANNEL_TYPE
-            if code:
-                return int(code)
             try:
                 if accept is not None:
                     accept(entry)
@@ -122,8 +125,15 @@ class Directory:
                 return lib.IPCHEAP_CHANNEL_NOT_FOUND
             return int(lib.py_claim(handle.pointer, entry, side, place))
 
-        patient = (lib.IPCHEAP_CHANNEL_NOT_FOUND, lib.IPCHEAP_CHANNEL_BUSY)
+        patient = [lib.IPCHEAP_CHANNEL_BUSY]
+        if only is None:
+            patient.append(lib.IPCHEAP_CHANNEL_NOT_FOUND)
         code = self.repeat(attempt, patient, deadline_of(timeout))
+        if code == lib.IPCHEAP_CHANNEL_NOT_FOUND and only is not None:
+            raise ChannelNotFound(
+                f"channel {channel_id!r} of {handle} has been removed; if there is another of that "
+                "ID, heap.channel() returns it"
+            )
         if code == lib.IPCHEAP_CHANNEL_BUSY:
             raise self._busy(channel_id, entry, (side,))
         self.check(code, channel_id, wanted=f"not {KINDS[kind]._noun}")
@@ -142,7 +152,7 @@ class Directory:
                 raise self._busy(channel_id, entry, tuple(_sides(entry)), others, way)
         self.check(code, channel_id)
 
-    def repeat(self, attempt: Callable[[], int], patient: tuple[int, ...], deadline: float) -> int:
+    def repeat(self, attempt: Callable[[], int], patient: Collection[int], deadline: float) -> int:
         """Try until the result is none of `patient`, or the deadline passes; return the result.
 
         It tries again whenever the directory has changed, and every LOOK_AGAIN seconds.

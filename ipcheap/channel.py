@@ -64,6 +64,11 @@ class Channel:
     def __reduce__(self) -> tuple[Any, ...]:
         return _find_again, (self._heap, self._id)
 
+    def _claim(self, side: int, timeout: float | None) -> tuple[Handle, ChannelId, CData]:
+        """Claim a side of this channel, not of another with its ID: see `Directory.claim`."""
+        entry = self._entry
+        return self._heap._directory.claim(self._id, entry.kind, side, timeout, only=entry)
+
     # What the directory needs to know of each kind.
 
     @classmethod

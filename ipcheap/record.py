@@ -98,9 +98,6 @@ class Record(RecordCore):
             raise self._other_form()
         return object_of(self._export(), self._source, codec)
 
-    def __bytes__(self) -> bytes:
-        return bytes(self.view)
-
     def __array__(
         self, dtype: numpy.typing.DTypeLike | None = None, copy: bool | None = None
     ) -> numpy.typing.NDArray[Any]:

@@ -39,12 +39,18 @@ class RecordChannel(Channel, kind=lib.IPCHEAP_RECORD_CHANNEL):
         return int(self._entry.shape)
 
     def producer(self, timeout: float | None = 0.0) -> Producer:
-        """Claim the sending side for this thread, within `timeout` s; see `Heap.producer`."""
-        return self._heap.producer(self._id, timeout)
+        """Claim the sending side for this thread, within `timeout` s; see `Heap.producer`.
+
+        ChannelNotFound as soon as this very channel has been removed.
+        """
+        return Producer(*self._claim(lib.IPCHEAP_PRODUCER, timeout))
 
     def consumer(self, timeout: float | None = 0.0) -> Consumer:
-        """Claim the receiving side for this thread, within `timeout` s; see `Heap.consumer`."""
-        return self._heap.consumer(self._id, timeout)
+        """Claim the receiving side for this thread, within `timeout` s; see `Heap.consumer`.
+
+        ChannelNotFound as soon as this very channel has been removed.
+        """
+        return Consumer(*self._claim(lib.IPCHEAP_CONSUMER, timeout))
 
     def counts(self) -> ChannelCounts:
         """Count what was sent, received and freed, without claiming a side and without a lock.

@@ -60,12 +60,18 @@ class Store(Limited, Channel, kind=lib.IPCHEAP_STORE):
         self._limits = limits_of(heap._directory.handle, channel_id, entry)
 
     def writer(self, timeout: float | None = 0.0) -> StoreWriter:
-        """Claim the writing side for this thread, within `timeout` s; see `Heap.store_writer`."""
-        return self._heap.store_writer(self._id, timeout)
+        """Claim the writing side for this thread, within `timeout` s; see `Heap.store_writer`.
+
+        ChannelNotFound as soon as this very store has been removed.
+        """
+        return StoreWriter(*self._claim(lib.IPCHEAP_WRITER, timeout), self)
 
     def reader(self, timeout: float | None = 0.0) -> StoreReader:
-        """Become a reader in this thread, within `timeout` s; see `Heap.store_reader`."""
-        return self._heap.store_reader(self._id, timeout)
+        """Become a reader in this thread, within `timeout` s; see `Heap.store_reader`.
+
+        ChannelNotFound as soon as this very store has been removed.
+        """
+        return StoreReader(*self._claim(lib.IPCHEAP_READER, timeout), self)
 
     def statistics(self) -> StoreStatistics:
         """Return what the store contains, and what has happened to its chunks.

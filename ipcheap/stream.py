@@ -135,9 +135,10 @@ class Stream(Shaped, Channel, kind=lib.IPCHEAP_STREAM):
     ) -> StreamWriter:
         """Claim the writing side for this thread, within `timeout` s; see `Heap.stream_writer`.
 
-        ChannelTypeError if its items are not of `dtype`.
+        ChannelTypeError if its items are not of `dtype`. ChannelNotFound as soon as this very
+        stream has been removed.
         """
-        return self._heap.stream_writer(self._id, timeout, dtype=dtype, mlock=mlock)
+        return self._side(StreamWriter, lib.IPCHEAP_WRITER, timeout, dtype, mlock)
 
     def reader(
         self,
@@ -148,9 +149,10 @@ class Stream(Shaped, Channel, kind=lib.IPCHEAP_STREAM):
     ) -> StreamReader:
         """Claim the reading side for this thread, within `timeout` s; see `Heap.stream_reader`.
 
-        ChannelTypeError if its items are not of `dtype`.
+        ChannelTypeError if its items are not of `dtype`. ChannelNotFound as soon as this very
+        stream has been removed.
         """
-        return self._heap.stream_reader(self._id, timeout, dtype=dtype, mlock=mlock)
+        return self._side(StreamReader, lib.IPCHEAP_READER, timeout, dtype, mlock)
 
     def __repr__(self) -> str:
         return (
@@ -158,9 +160,32 @@ class Stream(Shaped, Channel, kind=lib.IPCHEAP_STREAM):
             f"{self.itemsize} bytes>"
         )
 
+    # Inside -----------------------------------------------------------------------------------
+
+    def _side(self, kind: type[T], side: int, timeout: float | None, dtype: Any, mlock: bool) -> T:
+        self._insist_on(dtype, None if dtype is None else Items.of(dtype).description)
+        return _endpoint(kind, self._claim(side, timeout), self, mlock)
+
+    def _insist_on(self, dtype: Any, description: bytes | None) -> None:
+        """Raise ChannelTypeError if the items are not of that dtype, or have none here."""
+        if description is not None and description != self._items.description:
+            its = self._items.dtype
+            raise ChannelTypeError(f"{self!r} has items of {its!r}, not of {dtype!r}")
+        if not self._items.plain:
+            self.dtype  # noqa: B018  # raises before anything is claimed
+
     @classmethod
     def _describe(cls, entry: CData) -> str:
         return f"a stream of {entry.shape} items"
+
+
+def _endpoint(
+    kind: type[T], claimed: tuple[Handle, ChannelId, CData], stream: Stream, mlock: bool
+) -> T:
+    endpoint = kind(*claimed, stream)
+    if mlock:
+        endpoint._lock_pages()
+    return endpoint
 
 
 def _shape_of(
@@ -271,20 +296,11 @@ class StreamMethods(HeapMethods):
 
         def accept(entry: CData) -> None:
             stream = Stream(self._this_heap(), channel_id, ffi.new("ipcheap_channel *", entry[0]))
-            if wanted is not None and wanted != stream._items.description:
-                its = stream._items.dtype
-                raise ChannelTypeError(f"{stream!r} has items of {its!r}, not of {dtype!r}")
-            if not stream._items.plain:
-                stream.dtype  # noqa: B018  # raises before anything is claimed
+            stream._insist_on(dtype, wanted)
             found[:] = [stream]
 
-        handle, channel, pointer = self._directory.claim(
-            channel_id, lib.IPCHEAP_STREAM, side, timeout, accept
-        )
-        endpoint = kind(handle, channel, pointer, found[0])
-        if mlock:
-            endpoint._lock_pages()
-        return endpoint
+        claimed = self._directory.claim(channel_id, lib.IPCHEAP_STREAM, side, timeout, accept)
+        return _endpoint(kind, claimed, found[0], mlock)
 
 
 def _in_items(value: Size, what: str, itemsize: int, least: int) -> int:

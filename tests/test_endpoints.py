@@ -39,6 +39,8 @@ shared = some(lambda role: role.shared)
 waiting = some(lambda role: role.waits)
 never_waiting = some(lambda role: not role.waits)
 sending = some(lambda role: role.send_many)
+waiting_for_claims = some(lambda role: role.has_peer)
+exclusive_claims = some(lambda role: role.has_peer and not role.shared)
 with_a_peer = some(lambda role: role.has_peer)
 waiting_for_a_peer = some(lambda role: role.waits and role.has_peer)
 
@@ -154,6 +156,35 @@ def test_a_claim_waits_for_the_channel(heap: ipcheap.Heap, role: Role) -> None:
     adds_it.start()
     role.of_heap(heap, "later", peers.PATIENCE).close()
     adds_it.join()
+
+
+@waiting_for_claims
+def test_a_claim_through_a_channel_gives_up_when_that_is_removed(
+    heap: ipcheap.Heap, role: Role
+) -> None:
+    channel = heap.channel("c")
+    heap.remove_channel("c")
+    role.add(heap, "c")  # another channel
+    with pytest.raises(ipcheap.ChannelNotFound, match=r"'c' .* has been removed"):
+        role.of_channel(channel, peers.PATIENCE)
+    role.of_heap(heap, "c").close()
+
+
+@exclusive_claims
+def test_a_claim_that_waits_for_a_side_gives_up_when_the_channel_is_removed(
+    heap: ipcheap.Heap, role: Role, mine: Any
+) -> None:
+    channel = heap.channel("c")
+    began = time.monotonic()
+
+    def replace() -> None:
+        heap.remove_channel("c", force=True)
+        role.add(heap, "c")
+
+    with threads.later(replace), pytest.raises(ipcheap.ChannelNotFound, match=r"'c' .* removed"):
+        role.of_channel(channel, peers.PATIENCE)
+    assert time.monotonic() - began < peers.PATIENCE / 2
+    mine.close()
 
 
 def test_a_channel_of_another_kind_is_refused(heap: ipcheap.Heap, role: Role) -> None:

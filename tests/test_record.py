@@ -41,6 +41,36 @@ def test_a_record_is_as_long_as_asked_for(heap: ipcheap.Heap, nbytes: int) -> No
     assert heap.statistics().in_use == 0
 
 
+@pytest.mark.parametrize("nbytes", [0, 1, 64, 100_000, 1_000_000])
+def test_bytes_of_a_record_are_a_copy(heap: ipcheap.Heap, nbytes: int) -> None:
+    data = bytes(i * 7 & 255 for i in range(nbytes))
+    record = heap.allocate_record(nbytes)
+    record[:] = data
+    copy = bytes(record)
+    record[:] = bytes(nbytes)
+    assert copy == data
+    assert type(copy) is bytes
+    record.free()
+    with pytest.raises(ipcheap.RecordError, match="freed"):
+        bytes(record)
+    assert copy == data
+
+
+def test_a_record_freed_while_it_is_copied_stays_until_the_copy_is_done(heap: ipcheap.Heap) -> None:
+    """Long copies release the GIL."""
+    for _ in range(100):
+        record = heap.allocate_record(1_000_000)
+        record[:] = b"x" * 1_000_000
+        with threads.run(record.free):
+            try:
+                assert bytes(record) == b"x" * 1_000_000
+            except ipcheap.RecordError:
+                pass
+            with heap.allocate_record(1_000_000) as other:
+                other[:] = b"y" * 1_000_000
+    assert heap.statistics().in_use == 0
+
+
 @pytest.mark.parametrize("nbytes", [0, 100, 300_000])
 def test_whatever_takes_bytes_takes_a_record(
     heap: ipcheap.Heap, nbytes: int, tmp_path: Path

@@ -258,7 +258,9 @@ def test_a_claim_has_the_shape_of_the_stream_that_it_found(streams: Streams) -> 
     old = heap.add_stream("s", 100, dtype="f8")
     heap.remove_channel("s")
     heap.add_stream("s", 50, dtype="V3")
-    with old.writer() as writer:
+    with pytest.raises(ipcheap.ChannelNotFound):
+        old.writer()
+    with heap.stream_writer("s") as writer:
         assert (writer.capacity, writer.itemsize) == (50, 3)
         assert writer.write(bytes(9)) == 3
 

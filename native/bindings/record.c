@@ -58,6 +58,22 @@ static PyObject *record_view(PyObject *object, void *unused) {
     return error ? refuse(self, error, "used") : view;
 }
 
+static PyObject *record_copy(PyObject *object, PyObject *unused) {
+    (void)unused;
+    py_record *self = (py_record *)object;
+    PyObject *copy = NULL;
+    int error;
+    LOCK(object);
+    error = unusable(self);
+    if (!error) {
+        self->slices++; /* a long copy releases the GIL: the memory must stay until it is done */
+        copy = copy_out(&self->core);
+        record_unview(self);
+    }
+    UNLOCK();
+    return error ? refuse(self, error, "used") : copy;
+}
+
 static int record_get_buffer(PyObject *object, Py_buffer *view, int flags) {
     py_record *self = (py_record *)object;
     int typed = self->core.form == IPCHEAP_ARRAY && flags & PyBUF_FORMAT, error, failed = -1;
@@ -371,6 +387,7 @@ PyObject *record_type(void) {
     static PyMethodDef methods[] = {
         {"free", record_free, METH_NOARGS, free_text},
         {"keep", record_keep, METH_NOARGS, keep_text},
+        {"__bytes__", record_copy, METH_NOARGS, SIGNATURE("__bytes__($self, /)")},
         {"__enter__", record_enter, METH_NOARGS, SIGNATURE("__enter__($self, /)")},
         {"__exit__", record_exit, METH_VARARGS, SIGNATURE("__exit__($self, /, *_)")},
         {"_done_with", record_done_with, METH_NOARGS, SIGNATURE("_done_with($self, /)")},

@@ -258,7 +258,9 @@ static int64_t do_directory(struct play *p, struct user *u) {
     case 1: {
         uint32_t cursor = 0;
         int n = 0;
-        while (ipcheap_next_channel(u->heap, &cursor, &key, &channel) == 1) n++;
+        ipcheap_counts counts;
+        for (; ipcheap_next_channel(u->heap, &cursor, &key, &channel) == 1; n++)
+            ipcheap_channel_counts(u->heap, &channel, &counts); /* of whatever kind it says it is */
         return n;
     }
     case 2:
