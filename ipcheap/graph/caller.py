@@ -16,6 +16,7 @@ from .items import is_mark, item_of
 from .ledger import Ledger
 from .plan import CALLING
 from .reader import Ended, Reader
+from .worker import acknowledge
 from .writer import Writer
 
 if TYPE_CHECKING:
@@ -83,15 +84,18 @@ class Caller:
         """Yield the items of an output; each is acknowledged when the next one is requested."""
         channels = self._plan.channels_into(name, 0)[0]
         reader = Reader(self._heap, channels, 0, lambda _: False)
+        has_marks = reader.has_marks
         try:
             while True:
                 try:
-                    record = reader.next()
+                    record: Record = reader.next()
                 except Ended:
                     return
-                with record:
-                    if not reader.has_marks or not is_mark(record):
+                try:
+                    if not has_marks or not is_mark(record):
                         yield item_of(record, None, True)
+                finally:
+                    acknowledge(record)
         finally:
             self.unread.discard(name)
             with contextlib.suppress(EndpointClosed, HeapClosed):

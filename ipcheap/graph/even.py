@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from ipcheap import ChannelClosed, HeapFull, PeerDied
+
 from .items import goes_on, is_mark, item_of
 from .reader import Ended
 from .worker import Worker, acknowledge
@@ -35,21 +37,28 @@ class SourceWorker(Worker):
                 f"the source {kernel.name!r} returned {type(items).__name__}, which is no iterable"
             )
         by_port = self._by_port()
+        only = writers[0] if len(writers) == 1 and not kernel.outputs else None
         iterator = iter(items)
         try:
             for value in iterator:
                 if value is None:
                     continue
                 here._calls = position
-                for number, one, _ in self._outputs(value, by_port):
-                    writers[number].put(one, position)
+                if only is not None:
+                    only.put(value, position)
+                else:
+                    for number, one, _ in self._outputs(value, by_port):
+                        writers[number].put(one, position)
                 position += 1
-                if board.state or (writers and not any(writer.is_read for writer in writers)):
+                if board.state or (writers and not self._is_read()):
                     break
         finally:
             for closable in (iterator, items):
                 if hasattr(closable, "close"):
                     closable.close()
+
+    def _is_read(self) -> bool:
+        return any(writer.is_read for writer in self._writers)
 
 
 class EvenWorker(Worker):
@@ -71,46 +80,52 @@ class EvenWorker(Worker):
         (reader,), (want,), writers = self._readers, self._wanted, self._writers
         here, inplace, has_marks = self._here, self._kernel.inplace, reader.has_marks
         skips = self._kernel.on_error == "skip"
-        last = writers.pop() if writers else None
-        next_record = reader.next
+        # The quick way: from one sender, and bytes to one reader.
+        receive = reader.receives
+        last = writers[-1] if writers else None
+        direct = last.sends if last is not None and len(writers) == 1 and want is None else None
         while True:
             try:
-                record = next_record()
+                record = receive() if receive is not None else reader.next()
             except Ended:
-                break
+                return
+            except (ChannelClosed, PeerDied):
+                receive = None
+                continue
             here._calls = done
             item = value = None
             if self._skip and self._is_to_skip():
                 self._count_skipped()
             elif not has_marks or not is_mark(record):
-                item = item_of(record, want, inplace)
+                if want is None and record.form == "bytes":
+                    item = bytes(record)
+                else:
+                    item = item_of(record, want, inplace)
                 try:
                     value = call(item)
                 except Exception as error:
                     if not skips:
                         raise
                     self._leave_out(error)
-            gone = False
-            if value is None:
-                for writer in writers:
-                    writer.nothing(done)
-                if last is not None:
-                    last.nothing(done)
-            else:
-                for writer in writers:
-                    writer.put(value, done)
-                if last is None:
-                    pass
-                elif value is item and goes_on(value, item):
-                    gone = last.put(value, done, record)
-                else:
-                    last.put(value, done)
             done += 1
+            if direct is not None and type(value) is bytes and value and value is not item:
+                try:
+                    direct(value)
+                    record.free()
+                    continue
+                except (ChannelClosed, PeerDied, HeapFull):
+                    direct = None
+            gone = False
+            for writer in writers:
+                if value is None:
+                    writer.nothing(done)
+                elif writer is last and value is item and goes_on(value, item):
+                    gone = writer.put(value, done, record)
+                else:
+                    writer.put(value, done)
             item = value = None
             if not gone:
                 acknowledge(record)
-        if last is not None:
-            writers.append(last)
 
     def _pair(self, call: Any, done: int) -> None:
         """Call the kernel for one item of each input."""

@@ -66,6 +66,8 @@ class Reader:
         ]
         # Where everything comes from, if nothing needs to be counted.
         self._only = self.consumers[0].recv_record if len(channels) == 1 else None
+        # The same, if nothing needs to be looked at either.
+        self.receives = self._only if self._patience[0] is None else None
 
     @property
     def source(self) -> str:

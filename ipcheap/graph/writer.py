@@ -77,6 +77,11 @@ class Writer:
         self._without = self._ledger.without(self._number)
 
     @property
+    def sends(self) -> Callable[[bytes], None] | None:
+        """What sends bytes, if all go to one reader that is waited for, and nobody counts them."""
+        return None if self._only is None or self.ahead else self._only.send
+
+    @property
     def position(self) -> int:
         """How many items and marks were sent, dropped, left out or lost."""
         return self._sent + self._without
