@@ -83,20 +83,21 @@ class Caller:
     def results(self, name: str) -> Iterator[Any]:
         """Yield the items of an output; each is acknowledged when the next one is requested."""
         channels = self._plan.channels_into(name, 0)[0]
-        reader = Reader(self._heap, channels, 0, lambda _: False)
+        reader, record = Reader(self._heap, channels, 0, lambda _: False), None
         has_marks = reader.has_marks
         try:
             while True:
                 try:
-                    record: Record = reader.next()
+                    record = reader.next()
                 except Ended:
                     return
-                try:
-                    if not has_marks or not is_mark(record):
-                        yield item_of(record, None, True)
-                finally:
-                    acknowledge(record)
+                if not has_marks or not is_mark(record):
+                    yield item_of(record, None, True)
+                acknowledge(record)
+                record = None
         finally:
+            if record is not None:
+                acknowledge(record)
             self.unread.discard(name)
             with contextlib.suppress(EndpointClosed, HeapClosed):
                 reader.close()
