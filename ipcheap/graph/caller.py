@@ -99,7 +99,7 @@ class Caller:
             if record is not None:
                 acknowledge(record)
             self.unread.discard(name)
-            with contextlib.suppress(EndpointClosed, HeapClosed):
+            with contextlib.suppress(EndpointClosed, HeapClosed, ipcheap.WrongThread):
                 reader.close()
 
     def _claimed(self, name: str) -> list[Writer]:

@@ -316,17 +316,19 @@ class Graph:
     def results(self, port: Port, **how: Any) -> Iterator[Any]:
         """Start the graph, yield what a port gives, and raise what went wrong, if anything did.
 
-        Each item is acknowledged when the next one is requested. Leaving the loop early aborts the
-        graph. The arguments are those of `start`.
+        The graph starts when the first item is requested. Each item is acknowledged when the next
+        one is requested. Leaving the loop early aborts the graph. The arguments are those of
+        `start`.
         """
-        run = self._reading(port).start(**how)
-        return results_of(run, port)
+        graph = self._reading(port)
+        return results_of(lambda: graph.start(**how), port)
 
     def collect(self, port: Port, **how: Any) -> list[Any]:
         """Start the graph and return the list of what a port gives; arrays are copies."""
         from .items import copied
 
-        with contextlib.closing(results_of(self._reading(port).start(**how), port)) as results:
+        graph = self._reading(port)
+        with contextlib.closing(results_of(lambda: graph.start(**how), port)) as results:
             return [copied(item) for item in results]
 
     def _reading(self, port: Port) -> Graph:
@@ -387,8 +389,9 @@ class Graph:
         return kernel
 
 
-def results_of(run: Run, port: Port) -> Generator[Any]:
-    """Yield what a port of a run gives, and end the run."""
+def results_of(start: Callable[[], Run], port: Port) -> Generator[Any]:
+    """Start a run, yield what one of its ports gives, and end it."""
+    run = start()
     finished = False
     try:
         yield from run.results(port)

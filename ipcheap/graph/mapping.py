@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from .graph import Node
+    from .runner import Run
 
 
 def map(  # like the built-in
@@ -39,7 +40,9 @@ def map(  # like the built-in
 def _mapped(
     graph: Graph, fed: Node, node: Node, iterables: tuple[Any, ...], runner: str
 ) -> Iterator[Any]:
-    run = graph.start(runner=runner)
-    items = zip(*iterables, strict=False) if len(iterables) > 1 else iterables[0]
-    run.feed(fed, items)
-    yield from results_of(run, node)
+    def start() -> Run:
+        run = graph.start(runner=runner)
+        run.feed(fed, zip(*iterables, strict=False) if len(iterables) > 1 else iterables[0])
+        return run
+
+    return results_of(start, node)

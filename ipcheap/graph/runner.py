@@ -55,21 +55,26 @@ class Run:
         self._done = threading.Event()
         self._lock = threading.Lock()
         self.heap = _heap_of(plan, host)
-        self._board = Board(self.heap.channel("board"), plan)  # type: ignore[arg-type]
-        self._notes = self.heap.channel("notes").view  # type: ignore[attr-defined]
-        self._caller = Caller(plan, self.heap, self._board, self._notes)
-        self._watch = (Threads if threads else Processes)(
-            plan,
-            self.heap,
-            self._board,
-            self._notes,
-            host,
-            duration=duration,
-            grace=grace,
-            init=init,
-            stop=self.stop,
-            fail=self._fail,
-        )
+        try:
+            self._board = Board(self.heap.channel("board"), plan)  # type: ignore[arg-type]
+            self._notes = self.heap.channel("notes").view  # type: ignore[attr-defined]
+            self._caller = Caller(plan, self.heap, self._board, self._notes)
+            self._watch = (Threads if threads else Processes)(
+                plan,
+                self.heap,
+                self._board,
+                self._notes,
+                host,
+                duration=duration,
+                grace=grace,
+                init=init,
+                stop=self.stop,
+                fail=self._fail,
+            )
+        except BaseException:
+            self.heap.unlink()
+            self.heap.close()
+            raise
         # Before multiprocessing waits for its children.
         self._exit = multiprocessing.util.Finalize(None, self._at_exit, exitpriority=20)
         self._thread = threading.Thread(target=self._work, name="graph", daemon=True)
