@@ -171,8 +171,7 @@ enum { FROM = 1, ONTO = 2, RING = 8 };
 
 /* Passes on what comes, one after the other, until it is killed. */
 static void pass_on(ipcheap_heap *heap) {
-    ipcheap_channel from = record_channel(heap, FROM, RING),
-                    to = record_channel(heap, ONTO, RING);
+    ipcheap_channel from = record_channel(heap, FROM, RING), to = record_channel(heap, ONTO, RING);
     ipcheap_endpoint *in = claim(heap, &from, IPCHEAP_CONSUMER);
     ipcheap_endpoint *out = claim(heap, &to, IPCHEAP_PRODUCER);
     ipcheap_record record;
