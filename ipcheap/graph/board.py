@@ -16,7 +16,7 @@ class Board:
     """What all workers look at."""
 
     def __init__(self, segment: StaticSegment, plan: Plan) -> None:
-        self._bytes = segment.view
+        self.bytes = segment.view
         names = [kernel.name for kernel in plan.kernels.values() if kernel.form == "input"]
         self._inputs = {name: 1 + n for n, name in enumerate(names)}
         workers = [worker for process in plan.processes for worker in process.workers]
@@ -31,30 +31,30 @@ class Board:
     @property
     def state(self) -> int:
         """GO, DRAIN or ABORT."""
-        return self._bytes[0]
+        return self.bytes[0]
 
     @state.setter
     def state(self, state: int) -> None:
-        if self._bytes[0] != ABORT:
-            self._bytes[0] = state
+        if self.bytes[0] != ABORT:
+            self.bytes[0] = state
 
     @property
     def is_aborted(self) -> bool:
         """Whether the graph ends without working off what is under way."""
-        return self._bytes[0] == ABORT
+        return self.bytes[0] == ABORT
 
     def close_input(self, name: str) -> None:
         """Say that an input gets no more items."""
-        self._bytes[self._inputs[name]] = 1
+        self.bytes[self._inputs[name]] = 1
 
     def is_closed(self, name: str) -> bool:
         """Whether an input gets no more items."""
-        return bool(self._bytes[self._inputs[name]] or self._bytes[0])
+        return bool(self.bytes[self._inputs[name]] or self.bytes[0])
 
     def finish(self, name: str, worker: int) -> None:
         """Say that a worker has ended."""
-        self._bytes[self._workers[name, worker]] = 1
+        self.bytes[self._workers[name, worker]] = 1
 
     def has_finished(self, name: str, worker: int) -> bool:
         """Whether a worker has ended."""
-        return bool(self._bytes[self._workers[name, worker]])
+        return bool(self.bytes[self._workers[name, worker]])

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import ipcheap
-from ipcheap import EndpointClosed, HeapClosed
+from ipcheap import ChannelClosed, EndpointClosed, HeapClosed, PeerDied
 
 from .errors import GraphError, GraphStopped
 from .here import Here
@@ -84,14 +84,19 @@ class Caller:
         """Yield the items of an output; each is acknowledged when the next one is requested."""
         channels = self._plan.channels_into(name, 0)[0]
         reader, record = Reader(self._heap, channels, 0, lambda _: False), None
-        has_marks = reader.has_marks
+        has_marks, receive = reader.has_marks, reader.receives
         try:
             while True:
                 try:
-                    record = reader.next()
+                    record = receive() if receive is not None else reader.next()
                 except Ended:
                     return
-                if not has_marks or not is_mark(record):
+                except (ChannelClosed, PeerDied):
+                    receive = None
+                    continue
+                if not has_marks and record.form == "bytes":
+                    yield bytes(record)
+                elif not has_marks or not is_mark(record):
                     yield item_of(record, None, True)
                 acknowledge(record)
                 record = None

@@ -38,27 +38,27 @@ class SourceWorker(Worker):
             )
         by_port = self._by_port()
         only = writers[0] if len(writers) == 1 and not kernel.outputs else None
+        state = board.bytes  # its first one is not 0 from the moment on when sources are to end
         iterator = iter(items)
         try:
             for value in iterator:
                 if value is None:
                     continue
                 here._calls = position
+                position += 1
                 if only is not None:
                     only.put(value, position)
+                    is_read = only.is_read
                 else:
                     for number, one, _ in self._outputs(value, by_port):
                         writers[number].put(one, position)
-                position += 1
-                if board.state or (writers and not self._is_read()):
+                    is_read = not writers or any(writer.is_read for writer in writers)
+                if state[0] or not is_read:
                     break
         finally:
             for closable in (iterator, items):
                 if hasattr(closable, "close"):
                     closable.close()
-
-    def _is_read(self) -> bool:
-        return any(writer.is_read for writer in self._writers)
 
 
 class EvenWorker(Worker):

@@ -45,6 +45,7 @@ class Writer:
     ) -> None:
         self.edge = edge
         self.ahead = 0
+        self.is_read = True  # whether anybody receives what is sent
         self._number = number
         self._worker = worker
         self._ledger = ledger
@@ -85,11 +86,6 @@ class Writer:
     def position(self) -> int:
         """How many items and marks were sent, dropped, left out or lost."""
         return self._sent + self._without
-
-    @property
-    def is_read(self) -> bool:
-        """Whether anybody receives what is sent."""
-        return len(self._ended) < len(self.producers)
 
     def put(self, value: Any, turn: int, record: Record | None = None) -> bool:
         """Send an item of a turn of this worker, by `record` if that holds it already.
@@ -228,6 +224,7 @@ class Writer:
     def _end(self, to: int) -> None:
         self._ended.add(to)
         self._only = None
+        self.is_read = len(self._ended) < len(self.producers)
 
     def _lose(self) -> bool:
         self._ledger.lose(self._number)
