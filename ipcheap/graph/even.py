@@ -50,8 +50,12 @@ class SourceWorker(Worker):
                     only.put(value, position)
                     is_read = only.is_read
                 else:
+                    left = list(writers)
                     for number, one, _ in self._outputs(value, by_port):
                         writers[number].put(one, position)
+                        left.remove(writers[number])
+                    for writer in left:
+                        writer.nothing(position)  # each edge counts each item
                     is_read = not writers or any(writer.is_read for writer in writers)
                 if state[0] or not is_read:
                     break

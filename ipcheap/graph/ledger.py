@@ -9,8 +9,8 @@ All are 64-bit words, each written by one store:
                   dropped: items that found no room, also counted in `without`
     of each input that takes what comes first
                   picked: how many records it has taken, and the channels of the last ones
-    two notes     flags, units, turns, forward; records freed of each channel; turns taken of each
-                  input; position of each edge, and that at a forward
+    two notes     flags, units, turns, forward, before; records freed of each channel; turns taken
+                  of each input; position of each edge
 
 A note is written beside the valid one, and made valid by the store of the selector.
 """
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _SKIPPED, _BEGUN = 1, 2
 _EDGES = 3
 FORWARD, FINISHED = 1, 2
+HEAD = 5  # words of a note before those of channels, inputs and edges
 
 
 @dataclass
@@ -36,25 +37,28 @@ class Note:
 
     `units` counts calls of the kernel, `turns` those that the outputs tell of. `freed` counts the
     records of each channel that are done, `taken` the turns of each input, and `out` the positions
-    of each edge. With the flag FORWARD, the input from channel `channel` goes on as the last
-    output of the unit, on edge `edge`; `at` holds the positions before that.
+    of each edge.
+
+    With the flag FORWARD, only the last output of a unit is missing: the input from channel
+    `channel`, which is to go on on edge `edge`. The note holds if that input has left its channel,
+    of which `before` records were done before. Otherwise the other note holds.
     """
 
     freed: list[int]
     taken: list[int]
     out: list[int]
-    at: list[int]
     flags: int = 0
     units: int = 0
     turns: int = 0
     edge: int = 0
     channel: int = 0
+    before: int = 0
 
     def words(self) -> list[int]:
         """Return the words of it."""
         forward = self.edge << 32 | self.channel
-        head = [self.flags, self.units, self.turns, forward]
-        return [*head, *self.freed, *self.taken, *self.out, *self.at]
+        head = [self.flags, self.units, self.turns, forward, self.before]
+        return [*head, *self.freed, *self.taken, *self.out]
 
 
 class Ledger:
@@ -146,6 +150,10 @@ class Ledger:
         self._pack.pack_into(self._bytes, 8 * at, *note.words())
         self._words[0] = other
 
+    def withdraw(self) -> None:
+        """Make the note before the valid one valid again."""
+        self._words[0] = 1 - (self._words[0] & 1)
+
     def note(self) -> Note:
         """Return the valid note."""
         shape = self._shape
@@ -156,9 +164,9 @@ class Ledger:
 
 def note_of(words: list[int], shape: Shape) -> Note:
     """Return the note of its words."""
-    lengths = sum(shape.channels), len(shape.channels), shape.edges, shape.edges
-    ends = list(itertools.accumulate(lengths, initial=4))
-    freed, taken, out, at = (words[a:b] for a, b in itertools.pairwise(ends))
-    flags, units, turns, forward = words[:4]
+    lengths = sum(shape.channels), len(shape.channels), shape.edges
+    ends = list(itertools.accumulate(lengths, initial=HEAD))
+    freed, taken, out = (words[a:b] for a, b in itertools.pairwise(ends))
+    flags, units, turns, forward, before = words[:HEAD]
     edge, channel = divmod(forward, 1 << 32)
-    return Note(freed, taken, out, at, flags, units, turns, edge, channel)
+    return Note(freed, taken, out, flags, units, turns, edge, channel, before)

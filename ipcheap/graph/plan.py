@@ -9,7 +9,10 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from ipcheap import Record  # noqa: TC001
+
 from .errors import GraphError
+from .ledger import HEAD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -175,24 +178,35 @@ class Plan:
 
     def _add(self, kernel: Kernel) -> None:
         inputs = list(kernel.inputs)
-        merged = list(kernel.merged)
-        if kernel.workers > 1 and (len(inputs) > 1 or kernel.batch):
-            for n, refs in enumerate(inputs):
-                # Items of several workers: one worker in front counts them, or neither pairs nor
-                # batches would be the same for any number of workers.
-                several = len(refs) > 1 or self.kernels[refs[0][0]].workers > 1
-                in_order = len(inputs) > 1 or (kernel.ordered and not kernel.key and not merged[n])
-                if several and in_order:
-                    counter = self._counter(kernel, n)
-                    self._add(counter)
-                    inputs[n], merged[n] = ((counter.name, ""),), False
-            kernel = replace(kernel, inputs=tuple(inputs), merged=tuple(merged))
+        merged = [one and len(refs) > 1 for refs, one in zip(inputs, kernel.merged, strict=True)]
+        for n, refs in enumerate(inputs):
+            if self._needs_counter(kernel, refs, merged[n]):
+                counter = self._counter(kernel, n)
+                self._add(counter)
+                inputs[n], merged[n] = ((counter.name, ""),), False
+        kernel = replace(kernel, inputs=tuple(inputs), merged=tuple(merged))
         self.kernels[kernel.name] = kernel
         self.out_of[kernel.name] = []
         self.into[kernel.name] = [
             [self._edge(kernel, n, ref, several=merged[n]) for ref in refs]
             for n, refs in enumerate(inputs)
         ]
+
+    def _needs_counter(self, kernel: Kernel, refs: tuple[Ref, ...], merged: bool) -> bool:
+        """Whether one worker is to count the items of an input, in front of a kernel.
+
+        Otherwise the pairs or batches of several workers would not be those of one. Batches never
+        meet marks: a batch holds its items, and any number of marks between them would not fit
+        into a ring.
+        """
+        source = self.kernels[refs[0][0]]
+        if len(refs) == 1 and source.workers == 1:
+            return False
+        if len(kernel.inputs) > 1:
+            return kernel.workers > 1
+        if not kernel.batch or not kernel.ordered or kernel.key or merged:
+            return False
+        return kernel.workers > 1 or not (kernel.full == "drop" or self._is_scattered(source))
 
     def _counter(self, kernel: Kernel, n: int) -> Kernel:
         name = f"{kernel.name[:14]}-in{n}"
@@ -211,7 +225,7 @@ class Plan:
         elif (
             several
             or (senders > 1 and self._is_scattered(source))
-            or (not target.ordered and senders * receivers > 1)
+            or (not target.ordered and senders * receivers > 1 and len(target.inputs) == 1)
         ):
             deal = "free"
         elif target.full == "drop" and senders > 1:
@@ -362,7 +376,7 @@ class Shape:
     @property
     def note(self) -> int:
         """The words of a note."""
-        return 4 + sum(self.channels) + len(self.channels) + 2 * self.edges
+        return HEAD + sum(self.channels) + len(self.channels) + self.edges
 
     @property
     def words(self) -> int:
@@ -370,6 +384,6 @@ class Shape:
         return 3 + 3 * self.edges + sum(1 + log for log in self.logs) + 2 * self.note
 
 
-def passed_on(item: Any) -> Any:
+def passed_on(item: Record) -> Record:
     """Return what it is given: the kernel that counts items in front of another one."""
     return item

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import ipcheap
@@ -12,7 +13,7 @@ from .items import is_mark
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ipcheap import Consumer, Heap, Record
+    from ipcheap import Consumer, Heap, Producer, Record
 
     from .ledger import Ledger
     from .plan import Edge
@@ -23,6 +24,15 @@ _DEAD = 0.02  # seconds between looks at a channel whose sender died, while othe
 
 class Ended(Exception):
     """There are no more items."""
+
+
+def wait_for_peer(endpoint: Consumer | Producer) -> None:
+    """Wait for the worker that is started again on the other side, or that the graph is aborted.
+
+    That worker may end before this one looks, so it is not waited for indefinitely.
+    """
+    with contextlib.suppress(TimeoutError):
+        endpoint.wait_peer(_LOOK)
 
 
 class Reader:
@@ -50,6 +60,7 @@ class Reader:
         self.is_ordered = edge.deal == "order"
         self.has_marks = edge.turns != "item"
         self.has_turns = edge.turns == "many"
+        self.most_held = max(edge.slots // 2, 1)  # records of a channel that are never detached
         self._edge = edge
         self._worker = worker
         self._is_closed = is_closed
@@ -120,7 +131,7 @@ class Reader:
             except ChannelClosed:
                 raise Ended from None
             except PeerDied:
-                consumer.wait_peer()  # its worker is started again, or the graph is aborted
+                wait_for_peer(consumer)
             except TimeoutError:
                 if self._is_closed(self.channels[channel][0].source):
                     record = consumer.try_recv_record()
@@ -161,5 +172,5 @@ class Reader:
                 if living:
                     ipcheap.wait(living, patience)
                 else:
-                    self.consumers[dead[0]].wait_peer()
+                    wait_for_peer(self.consumers[dead[0]])
         raise Ended

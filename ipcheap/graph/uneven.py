@@ -35,8 +35,11 @@ class UnevenWorker(Worker):
         for count in self._shape.channels:
             self._bases.append(number)
             number += count
+        # Whether a turn is any number of calls, and ends with a mark.
+        edges_in = plan.into[kernel.name]
+        self._has_turns = len(edges_in) == 1 and edges_in[0][0].turns == "many" and not kernel.batch
         edges = len(self._edges)
-        self._note = Note([0] * number, [0] * len(self._bases), [0] * edges, [0] * edges)
+        self._note = Note([0] * number, [0] * len(self._bases), [0] * edges)
 
     def claim(self) -> None:
         """Claim the channels, also that of the snapshots; Aborted if the graph has ended."""
@@ -88,39 +91,60 @@ class UnevenWorker(Worker):
         readers = self._readers
         taken: list[tuple[int, int, Record]] = []
         for entry, reader in enumerate(readers):
+            marks = 0
             while True:
                 record = reader.next()
                 taken.append((entry, reader.channel, record))
                 if len(readers) == 1 or not reader.has_marks or not is_mark(record):
                     break
+                marks += 1
+                if marks == reader.most_held:
+                    self._pass_marks(entry, taken[-marks:])
+                    del taken[-marks:]
+                    marks = 0
         return taken
+
+    def _pass_marks(self, entry: int, marks: list[tuple[int, int, Record]]) -> None:
+        """Commit marks before an item: more of them than a ring has slots may follow."""
+        note = self._note
+        for _, channel, record in marks:
+            note.freed[self._bases[entry] + channel] += 1
+            self._held.append(record)
+        note.taken[entry] = self._readers[entry].taken
+        self._commit()
 
     def _take_batch(self, batch: int) -> tuple[list[tuple[int, int, Record]], bool]:
         reader = self._readers[0]
         taken: list[tuple[int, int, Record]] = []
-        items = 0
-        while items < batch:
+        while len(taken) < batch:
             try:
                 record = reader.next()
             except Ended:
                 return taken, True
             taken.append((0, reader.channel, record))
-            if not reader.has_marks or not is_mark(record):
-                items += 1
         return taken, False
 
     def _unit(self, call: Any, taken: list[tuple[int, int, Record]]) -> None:
         """Call the kernel once, send what it gives, and commit that."""
         kernel, readers, writers, note = self._kernel, self._readers, self._writers, self._note
-        here = self._here
-        entry, channel, record = taken[0]
-        reader = readers[entry]
-        here._calls = note.units
+        self._here._calls = note.units
         turn = note.turns
         live = [one for one in taken if not readers[one[0]].has_marks or not is_mark(one[2])]
-        many = reader.has_turns and not kernel.batch and len(readers) == 1
-        if self._is_to_skip():
+        ends_turn = not (self._has_turns and live)
+        skipped = self._is_to_skip()
+        # From here on the note tells of this unit as if it were complete. It is committed when
+        # that is so, or when only an input has yet to go on.
+        note.units += 1
+        note.turns += ends_turn
+        note.flags = 0
+        for entry, channel, _ in taken:
+            note.freed[self._bases[entry] + channel] += 1
+        for entry, reader in enumerate(readers):
+            note.taken[entry] = reader.taken
+        if skipped:
             self._count_skipped()
+            for writer in writers:
+                writer.ahead = 0  # what the call had sent before the process died
         elif live:
             items = [item_of(one[2], self._wanted[one[0]], kernel.inplace) for one in live]
             try:
@@ -130,22 +154,15 @@ class UnevenWorker(Worker):
                     raise
                 self._leave_out(error)
             items.clear()
-        if not many or len(live) < len(taken):
+        if ends_turn:
             for writer in writers:
                 if writer.edge.turns == "many":
                     writer.mark(turn)
-            note.turns += 1
-        note.units += 1
-        note.flags = 0
-        for entry, channel, record in taken:
-            note.freed[self._bases[entry] + channel] += 1
-            if record is not self._gone:
-                self._held.append(record)
+        self._held.extend(record for _, _, record in taken if record is not self._gone)
         self._gone = None
-        del record
         taken.clear()
         live.clear()
-        if self._state is None or len(self._held) >= kernel.checkpoint:
+        if self._state is None or skipped or len(self._held) >= kernel.checkpoint:
             self._commit()
 
     def _call(
@@ -166,42 +183,55 @@ class UnevenWorker(Worker):
             values = value if forms.is_generator_result(value) else (value,)
         by_port = self._by_port()
         may_go_on = not kernel.batch and self._state is None
-        waiting: list[tuple[int, Any]] = []  # an input that was given, if it is the last output
+        waiting: tuple[int, Any] | None = None  # an input that was given, if it is the last output
         for value in values:
-            for number, one in waiting:
-                writers[number].put(one, turn)
-            waiting.clear()
+            if waiting is not None:
+                writers[waiting[0]].put(waiting[1], turn)
+                waiting = None
             if value is None:
                 continue
             for number, one, is_last in self._outputs(value, by_port):
                 if is_last and may_go_on and any(one is item for item in items):
-                    waiting.append((number, one))
+                    waiting = number, one
                 else:
                     writers[number].put(one, turn)
-        for number, one in waiting:
-            n = next(n for n, item in enumerate(items) if item is one)
-            record = taken[n][2]
-            if writers[number].ahead or not goes_on(one, items[n]):
-                writers[number].put(one, turn)
-                continue
-            note = self._note
-            note.flags, note.edge = FORWARD, number
-            note.channel = self._bases[taken[n][0]] + taken[n][1]
-            note.at = [writer.position for writer in writers]
-            self._ledger.commit(note)
-            if writers[number].put(one, turn, record):
-                self._gone = record
+        if waiting is None:
+            return
+        number, one = waiting
+        n = next(n for n, item in enumerate(items) if item is one)
+        if writers[number].ahead or not goes_on(one, items[n]):
+            writers[number].put(one, turn)
+        else:
+            entry, channel, record = taken[n]
+            self._send_on(number, one, turn, self._bases[entry] + channel, record)
+
+    def _send_on(self, number: int, item: Any, turn: int, channel: int, record: Record) -> None:
+        """Send an input as the last output of a unit.
+
+        That frees it. Whether it did tells the next worker which of the two notes is valid: that
+        of this unit, or the one before.
+        """
+        note = self._note
+        note.flags = FORWARD
+        note.edge, note.channel = number, channel
+        note.before = self._count_freed()[channel]
+        note.out = [writer.position for writer in self._writers]
+        self._ledger.commit(note)
+        note.flags = 0
+        if self._writers[number].put(item, turn, record):
+            self._gone = record
+        else:
+            self._ledger.withdraw()
 
     def _commit(self) -> None:
         """Make all that was done so far done for good, and free its inputs."""
         note, state = self._note, self._state
-        for entry, reader in enumerate(self._readers):
-            note.taken[entry] = reader.taken
         note.out = [writer.position for writer in self._writers]
         for writer in self._writers:
             writer.ahead = 0
         if state is not None:
-            state.put(pickle.dumps((note.words(), self._object.snapshot()), 5))
+            data = pickle.dumps((note.words(), self._object.snapshot()), 5)
+            self._here._room(lambda: state.put(data))
         else:
             self._ledger.commit(note)
         self._release()
@@ -227,25 +257,28 @@ class UnevenWorker(Worker):
             note.turns += 1
         note.flags = FINISHED
         self._commit()
+        if self._state is not None:
+            self._ledger.commit(note)  # for a next worker that finds no snapshot any more
+
+    # After a kill -----------------------------------------------------------------------------
 
     def _restore(self) -> Note:
         """Return where the worker before this one was, and take back what it left half done."""
-        if self._state is not None:
-            data = self._state.get()
-            if data is None:
-                words = [0] * self._shape.note
-            else:
-                words, state = pickle.loads(data)
-                self._object.restore(state)
+        note = self._ledger.note()
+        data = self._state.get() if self._state is not None else None
+        if data is not None:
+            words, state = pickle.loads(data)
+            self._object.restore(state)
             note = note_of(words, self._shape)
-        else:
-            note = self._ledger.note()
         for writer in self._writers:
             writer.resume()
-        freed = [count for entry in range(len(self._readers)) for count in self._freed(entry)]
-        if note.flags & FORWARD and freed[note.channel] > note.freed[note.channel]:
-            self._complete(note, freed)
-        note.flags &= FINISHED
+        freed = self._count_freed()
+        if note.flags & FORWARD:
+            if freed[note.channel] > note.before:
+                self._complete(note)
+            else:
+                self._ledger.withdraw()
+                note = self._ledger.note()
         for entry, reader in enumerate(self._readers):
             base = self._bases[entry]
             numbers = range(base, base + len(reader.channels))
@@ -257,41 +290,20 @@ class UnevenWorker(Worker):
             writer.ahead = writer.position - note.out[number]
         return note
 
-    def _complete(self, note: Note, freed: list[int]) -> None:
+    def _complete(self, note: Note) -> None:
         """Complete a unit whose last output has been sent, and was its input."""
-        turn = note.turns
-        ends_turn = not (len(self._readers) == 1 and self._readers[0].has_turns)
-        for number, writer in enumerate(self._writers):
-            sent = writer.position - note.at[number] - (number == note.edge)
-            if ends_turn and writer.edge.turns == "many" and sent < 1:
-                writer.mark(turn)
-        for entry, reader in enumerate(self._readers):
-            base = self._bases[entry]
-            if len(self._readers) > 1:
-                # One record of each input: that of a turn, or whose channel is logged.
-                reader.resume(
-                    note.taken[entry], sum(note.freed[base : base + len(reader.channels)])
-                )
-                if base <= note.channel < base + len(reader.channels):
-                    note.freed[note.channel] += 1
-                    channel = note.channel - base
-                else:
-                    record = reader.next()
-                    channel = reader.channel
-                    note.freed[base + channel] += 1
-                    record.free()
-                    freed[base + channel] += 1
-                    note.taken[entry] = reader.taken
-                    continue
-            else:
-                note.freed[note.channel] += 1
-            if reader.is_ordered and not reader.has_turns:
-                note.taken[entry] += 1
-        note.units += 1
-        note.turns += ends_turn
+        if not self._has_turns:
+            for number, writer in enumerate(self._writers):
+                sent = writer.position - note.out[number] - (number == note.edge)
+                if writer.edge.turns == "many" and not sent:
+                    writer.mark(note.turns - 1)
         note.flags = 0
         note.out = [writer.position for writer in self._writers]
         self._ledger.commit(note)
+
+    def _count_freed(self) -> list[int]:
+        """Return how many records of each channel are done, of all inputs."""
+        return [count for entry in range(len(self._readers)) for count in self._freed(entry)]
 
 
 class FlowWorker(UnevenWorker):
@@ -327,15 +339,15 @@ class FlowWorker(UnevenWorker):
         def receive() -> Any:
             while True:
                 if held:
+                    note.freed[base + reader.channel] += 1
+                    note.taken[entry] = reader.taken
                     if kernel.restartable:
-                        note.taken[entry] = reader.taken
                         self._ledger.commit(note)
                     acknowledge(held.pop())
                 try:
                     record = reader.next()
                 except Ended:
                     raise StopIteration from None
-                note.freed[base + reader.channel] += 1
                 held.append(record)
                 if not reader.has_marks or not is_mark(record):
                     here._reader = reader

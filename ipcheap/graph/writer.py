@@ -11,6 +11,7 @@ import ipcheap
 from ipcheap import ChannelClosed, HeapFull, PeerDied
 
 from .items import send
+from .reader import wait_for_peer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -181,7 +182,7 @@ class Writer:
             try:
                 sending(producer, None)
             except PeerDied:
-                producer.wait_peer()  # its worker is started again, or the graph is aborted
+                wait_for_peer(producer)
             else:
                 return
 
