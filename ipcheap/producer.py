@@ -9,7 +9,7 @@ from ._native import address
 from ._types import ProducerCore
 from .errors import RecordError
 from .objects import PICKLE
-from .record import OF_THE_RECORD, Record, allocate_array, allocate_packed
+from .record import OF_THE_RECORD, Record, allocate_array, allocate_described, allocate_packed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,6 +65,15 @@ class Producer(RecordEndpoint, ProducerCore):
         Python objects.
         """
         return allocate_array(self._handle, shape, dtype, order)
+
+    def allocate_described(self, description: bytes, nbytes: int) -> Record:
+        """Return a new record of the form that `Record.describe()` returned, also for its receiver.
+
+        Its bytes are not initialised; fill them with those of the record that was described. It is
+        how a record is carried to another heap without looking into it. HeapFull if there is no
+        room, ValueError for a description that is not one of a record of `nbytes` bytes.
+        """
+        return allocate_described(self._handle, description, nbytes)
 
     def loan(
         self,

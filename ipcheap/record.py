@@ -181,6 +181,16 @@ def allocate_array(
     return made
 
 
+def allocate_described(handle: Handle, description: bytes, nbytes: int) -> Record:
+    """Return a new record of the form that `Record.describe` has described."""
+    made = handle.allocate_described(description, nbytes)
+    if isinstance(made, Record):
+        return made
+    if made == lib.IPCHEAP_BAD_VALUE:
+        raise ValueError(f"the description is not that of a record of {nbytes} bytes")
+    raise handle.allocation_error(made, nbytes)
+
+
 def allocate_packed(handle: Handle, pieces: list[Any]) -> Record:
     """Return a new record, of the form of an object, with copies of bytes-like objects."""
     made = handle.pack(pieces)

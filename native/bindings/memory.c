@@ -1,6 +1,8 @@
 /* memory.c - the Python type of a heap, which makes records. */
 #include "types.h"
 
+#include <string.h>
+
 #include "gil.h"
 
 static PyObject *fail(PyObject *self, int error, PyObject *nbytes) {
@@ -105,6 +107,48 @@ static PyObject *memory_allocate_array(PyObject *self, PyObject *const *given, P
     return made_or_error(made, error);
 }
 
+/* Allocates a record of the form that a description says: 0, or the core's error. */
+static int allocate_described(ipcheap_heap *heap, PyObject *description, uint64_t nbytes,
+                              ipcheap_record *record) {
+    const char *text = PyBytes_AsString(description);
+    size_t length = (size_t)PyBytes_Size(description);
+    const uint32_t object_magic = PY_PIECES;
+    int error;
+    if (length <= sizeof object_magic) {
+        if (length && (length != sizeof object_magic || memcmp(text, &object_magic, length) != 0))
+            return IPCHEAP_BAD_VALUE;
+        error = keeping_allocate(heap, nbytes, record);
+        if (!error && length) record->form = IPCHEAP_OBJECT;
+        return error;
+    }
+    error = keeping_allocate_array(heap, text, length, record);
+    if (error || record->nbytes == nbytes) return error;
+    keeping_free(heap, record);
+    return IPCHEAP_BAD_VALUE;
+}
+
+/*
+ * allocate_described(description, nbytes): returns a record of the form that record_describe() has
+ * described, or the core's error as a number.
+ */
+static PyObject *memory_allocate_described(PyObject *self, PyObject *const *given,
+                                           Py_ssize_t count) {
+    py_memory *from = (py_memory *)self;
+    uint64_t nbytes;
+    if (count != 2 || !PyBytes_Check(given[0])) {
+        PyErr_SetString(PyExc_TypeError, "a description, as bytes, and a size are taken");
+        return NULL;
+    }
+    int error = size_of(given[1], &nbytes);
+    if (error == PY_RAISED) return NULL;
+    PyObject *made = record_new(from->heap, self);
+    if (!made) return NULL;
+    if (!error && !from->heap) error = IPCHEAP_HEAP_CLOSED;
+    if (!error)
+        error = allocate_described(from->heap, given[0], nbytes, &((py_record *)made)->core);
+    return made_or_error(made, error);
+}
+
 /* Returns a record with copies of a sequence of bytes-like objects, or the core's error. */
 static PyObject *memory_pack(PyObject *self, PyObject *pieces) {
     py_memory *from = (py_memory *)self;
@@ -131,6 +175,8 @@ PyObject *memory_type(void) {
          SIGNATURE("allocate_many($self, nbytes, count, /)")},
         {"allocate_array", (PyCFunction)(void (*)(void))memory_allocate_array, METH_FASTCALL,
          SIGNATURE("allocate_array($self, description, layout, /)")},
+        {"allocate_described", (PyCFunction)(void (*)(void))memory_allocate_described,
+         METH_FASTCALL, SIGNATURE("allocate_described($self, description, nbytes, /)")},
         {"pack", memory_pack, METH_O, SIGNATURE("pack($self, pieces, /)")},
         {"bind", memory_bind, METH_O, SIGNATURE("bind($self, address, /)")},
         {NULL, NULL, 0, NULL},

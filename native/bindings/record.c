@@ -318,6 +318,27 @@ static PyObject *record_keep(PyObject *object, PyObject *unused) {
     Py_RETURN_NONE;
 }
 
+/* Returns the description that memory_allocate_described() takes. */
+static PyObject *record_describe(PyObject *object, PyObject *unused) {
+    (void)unused;
+    py_record *self = (py_record *)object;
+    PyObject *made = NULL;
+    int error, object_magic = PY_PIECES;
+    LOCK(object);
+    error = unusable(self);
+    if (!error && self->core.form == IPCHEAP_ARRAY)
+        made = description_of(self->heap, &self->core, self->forks);
+    else if (!error)
+        made = PyBytes_FromStringAndSize((const char *)&object_magic,
+                                         self->core.form == IPCHEAP_OBJECT ? sizeof object_magic
+                                                                           : 0);
+    UNLOCK();
+    if (!error && (!made || PyBytes_Check(made))) return made;
+    if (!error) error = (int)PyLong_AsLong(made);
+    Py_XDECREF(made);
+    return refuse(self, error, "used");
+}
+
 /* Frees the record, unless it was freed, sent or kept. */
 static PyObject *record_done_with(PyObject *object, PyObject *unused) {
     (void)unused;
@@ -382,12 +403,18 @@ PyDoc_STRVAR(keep_text,
              "Take a received record out of its channel, so that its slot can be used again.\n\n"
              "It outlives the consumer, and the `with` block around the record.");
 
+PyDoc_STRVAR(describe_text,
+             "describe($self, /)\n--\n\n"
+             "Return what `Producer.allocate_described` needs to make a record of the same form.\n\n"
+             "The result is empty for bytes. For an array it contains the shape and dtype.");
+
 PyObject *record_type(void) {
     static PyObject *_Atomic type;
     static PyMethodDef methods[] = {
         {"free", record_free, METH_NOARGS, free_text},
         {"keep", record_keep, METH_NOARGS, keep_text},
         {"__bytes__", record_copy, METH_NOARGS, SIGNATURE("__bytes__($self, /)")},
+        {"describe", record_describe, METH_NOARGS, describe_text},
         {"__enter__", record_enter, METH_NOARGS, SIGNATURE("__enter__($self, /)")},
         {"__exit__", record_exit, METH_VARARGS, SIGNATURE("__exit__($self, /, *_)")},
         {"_done_with", record_done_with, METH_NOARGS, SIGNATURE("_done_with($self, /)")},
