@@ -204,7 +204,6 @@ class Sender(_End):
         self._to = (address, port)
         self._held: deque[Record] = deque()  # received, and not known to be in the other ring
         self._first = 0  # the position of the first of them, or of the next one
-        self._fresh = True  # nothing has been received yet
         self._count = 0  # how many the other ring has taken
         self._over = 0  # flags of an answer
 
@@ -212,7 +211,7 @@ class Sender(_End):
         if self._has_ended():
             return
         consumer = self._claim(self._heap.consumer)
-        self._first = consumer.statistics().received
+        self._first = self._channel.counts().freed
         pause = 0.0
         while True:
             before, link = self._count, None
@@ -296,10 +295,6 @@ class Sender(_End):
         room = min(MOST_RECORDS, self._channel.capacity - len(self._held))
         if not room or (record := consumer.try_recv_record()) is None:
             return []
-        if self._fresh:
-            # A killed sender may have freed one and not given its slot back; that one is skipped.
-            self._first = consumer.statistics().received - 1
-            self._fresh = False
         self._held.append(record)
         new = 1
         if room > 1 and consumer.pending:
@@ -462,27 +457,39 @@ class _Receiver(_End):
             while end < len(sizes) and sizes[end] <= _SMALL and total + sizes[end] <= INBOX:
                 total += sizes[end]
                 end += 1
-            if end == at:
-                record = self._allocate(producer, link, described[at], sizes[at])
-                with record.view as view:
-                    link.take_into(view)
-                self._put(producer.send_records, [record], producer, link)
-                at += 1
+            if end > at:
+                self._take_small(producer, link, sizes[at:end], described[at:end], total)
+                at = end
                 continue
-            data, parts, start = link.take(total), [], 0
-            for size in sizes[at:end]:
-                parts.append(data[start : start + size])
-                start += size
-            if not any(described[at:end]):
-                self._put(producer.send_many, parts, producer, link)
-            else:
-                records = []
-                for description, part in zip(described[at:end], parts, strict=True):
-                    record = self._allocate(producer, link, description, len(part))
-                    record[:] = part
-                    records.append(record)
-                self._put(producer.send_records, records, producer, link)
-            at = end
+            record = self._allocate(producer, link, described[at], sizes[at])
+            with record.view as view:
+                link.take_into(view)
+            self._put(producer.send_records, [record], producer, link)
+            at += 1
+
+    def _take_small(
+        self,
+        producer: Producer,
+        link: Incoming,
+        sizes: tuple[int, ...],
+        described: list[bytes],
+        total: int,
+    ) -> None:
+        """Move records into the ring that are received together."""
+        data, at = link.take(total), 0
+        parts: list[memoryview] = []
+        for size in sizes:
+            parts.append(data[at : at + size])
+            at += size
+        if not any(described):
+            self._put(producer.send_many, parts, producer, link)
+            return
+        records: list[Record] = []
+        for description, part in zip(described, parts, strict=True):
+            record = self._allocate(producer, link, description, len(part))
+            record[:] = part
+            records.append(record)
+        self._put(producer.send_records, records, producer, link)
 
     def _allocate(
         self, producer: Producer, link: Incoming, description: bytes, nbytes: int

@@ -350,7 +350,8 @@ class Incoming(Link):
             return sizes, None
         data = bytearray(extra)
         self.take_into(memoryview(data))
-        descriptions, at = [], 2 * count
+        descriptions: list[bytes] = []
+        at = 2 * count
         for length in struct.unpack_from(f"<{count}H", data):
             descriptions.append(bytes(data[at : at + length]))
             at += length
