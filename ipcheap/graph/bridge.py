@@ -32,6 +32,7 @@ from ipcheap import (
     PeerDied,
     Record,
     RecordChannel,
+    wait,
 )
 
 from .link import (
@@ -138,7 +139,8 @@ class _End:
     def _claim(self, claim: Callable[[str, float], Side]) -> Side:
         """Claim a side as soon as its former holder has left it."""
         while True:
-            self._bell.wait(0)
+            if self._closing:
+                raise Interrupted
             try:
                 self._side = side = claim(self._id, 0.1)
             except ChannelBusy:
@@ -202,6 +204,10 @@ class Sender(_End):
         self._hello = token + bytes([len(name)]) + name
         self._family = family_of(address)
         self._to = (address, port)
+        # A consumer that holds all slots and has a descriptor watches for a record that cannot come,
+        # and detaches its oldest record, which would not be redelivered. So with one slot there is
+        # no descriptor, and otherwise one slot is left.
+        self._window = max(1, self._channel.capacity - 1)
         self._held: deque[Record] = deque()  # received, and not known to be in the other ring
         self._first = 0  # the position of the first of them, or of the next one
         self._count = 0  # how many the other ring has taken
@@ -278,21 +284,30 @@ class Sender(_End):
                 alive = False
             if records:
                 self._send(records, link, hear)
-            if (records and len(self._held) <= self._channel.capacity // 2) or hear():
+            if (records and len(self._held) <= self._window // 2) or hear():
                 continue
             if closed and not told:
                 link.send([END])
                 told = True
             elif not records:
-                has_room = len(self._held) < self._channel.capacity
-                watched = consumer.fileno() if has_room and alive and not closed else None
-                link.wait(select.POLLIN, watched, None if alive else _PAUSE)
+                self._wait(consumer, link, alive and not closed, None if alive else _PAUSE)
         self._finish(consumer)
+
+    def _wait(
+        self, consumer: Consumer, link: Outgoing, may_come: bool, timeout: float | None
+    ) -> None:
+        """Sleep until there is an answer, or a record that there is room for."""
+        if not may_come or len(self._held) >= self._window:
+            link.wait(select.POLLIN, None, timeout)
+        elif self._channel.capacity > 1:
+            link.wait(select.POLLIN, consumer.fileno(), timeout)
+        else:
+            wait([consumer], TICK)
+            link.wait(select.POLLIN, None, 0)
 
     def _receive(self, consumer: Consumer) -> list[Record]:
         """Return the next records that the other ring has not taken; none if there are none."""
-        # A consumer that looks for more while it holds a whole ring would detach records.
-        room = min(MOST_RECORDS, self._channel.capacity - len(self._held))
+        room = min(MOST_RECORDS, self._window - len(self._held))
         if not room or (record := consumer.try_recv_record()) is None:
             return []
         self._held.append(record)

@@ -1,0 +1,99 @@
+"""A TCP proxy for tests, which cuts connections where it is told to."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FORTH, BACK = 0, 1
+
+
+class Proxy:
+    """Passes connections on to a port of this host; `port` is its own.
+
+    `cut(number, direction)` returns after how many bytes the connection of that number is cut, or
+    None. Both ends are reset then. The target may be changed while it runs.
+    """
+
+    def __init__(
+        self, target: int, cut: Callable[[int, int], int | None] = lambda number, direction: None
+    ) -> None:
+        self.target = target
+        self.cut = cut
+        self.connections = 0
+        self.passed = [0, 0]  # the bytes of the latest connection
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._server.getsockname()[1]
+        self._open: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        self.cut_all()
+        for thread in self._threads:
+            thread.join()
+
+    def cut_all(self) -> None:
+        """Cut all connections."""
+        with self._lock:
+            open_now, self._open = self._open, set()
+        self._reset(*open_now)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._server.accept()
+            except OSError:
+                return
+            try:
+                far = socket.create_connection(("127.0.0.1", self.target))
+            except OSError:
+                near.close()
+                continue
+            with self._lock:
+                self._open |= {near, far}
+            number, self.connections = self.connections, self.connections + 1
+            self.passed = [0, 0]
+            for direction, (source, sink) in enumerate(((near, far), (far, near))):
+                work = threading.Thread(target=self._pass, args=(number, direction, source, sink))
+                self._threads.append(work)
+                work.start()
+
+    def _pass(
+        self, number: int, direction: int, source: socket.socket, sink: socket.socket
+    ) -> None:
+        left = self.cut(number, direction)
+        with contextlib.suppress(OSError):
+            while left is None or left > 0:
+                data = source.recv(65536 if left is None else min(left, 65536))
+                if not data:
+                    break
+                sink.sendall(data)
+                self.passed[direction] += len(data)
+                left = None if left is None else left - len(data)
+            if left == 0:
+                self._reset(source, sink)
+            else:
+                sink.shutdown(socket.SHUT_WR)
+                return
+        self._reset(source, sink)
+
+    def _reset(self, *socks: socket.socket) -> None:
+        for sock in socks:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
