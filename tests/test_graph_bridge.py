@@ -88,6 +88,8 @@ def receive_all(heap: ipcheap.Heap, channel_id: str) -> list[bytes]:
                 found += consumer.recv_many(timeout=PATIENCE)
             except ipcheap.ChannelClosed:
                 return found
+            except ipcheap.PeerDied:
+                consumer.wait_peer(PATIENCE)
 
 
 # What crosses -------------------------------------------------------------------------------
@@ -268,3 +270,499 @@ def send_and_die(heap: ipcheap.Heap) -> None:
     for number in range(3):
         producer.send(item(number))
     peers.die()
+
+
+# Cut connections ----------------------------------------------------------------------------
+
+
+def exchange(hosts: Hosts, channel_id: str, cut: Callable[[int, int], int | None]) -> Proxy:
+    """Send six records over connections that are cut; all must arrive exactly once."""
+    hosts.add(channel_id, 4)
+    losses = Losses()
+
+    def produce() -> None:
+        with hosts.near.producer(channel_id) as producer:
+            producer.send(b"first", PATIENCE)
+            producer.send(b"", PATIENCE)
+            with producer.loan((2, 3), "<i2", PATIENCE, order="F") as array:
+                array[:] = 7
+            producer.send_object(("object", 1), PATIENCE)
+            producer.send(b"", PATIENCE)
+            producer.send(b"last", PATIENCE)
+
+    listener = Listener("127.0.0.1", TOKEN, losses)
+    with Proxy(listener.port, cut) as proxy, hosts.far.consumer(channel_id) as consumer:
+        listener.receive(hosts.far, channel_id)
+        sender = Sender(hosts.near, channel_id, "127.0.0.1", proxy.port, TOKEN, losses)
+        sender.start()
+        thread = in_thread(produce)
+        assert consumer.recv(PATIENCE) == b"first"
+        assert consumer.recv(PATIENCE) == b""
+        array = consumer.recv_array(PATIENCE)
+        assert (array.shape, array.dtype, array.flags.f_contiguous) == ((2, 3), "<i2", True)
+        assert (array == 7).all()
+        del array
+        assert consumer.recv_object(PATIENCE) == ("object", 1)
+        assert consumer.recv(PATIENCE) == b""
+        assert consumer.recv(PATIENCE) == b"last"
+        with pytest.raises(ipcheap.ChannelClosed):
+            consumer.recv(PATIENCE)
+        thread.join()
+        assert sender.join(PATIENCE)
+        assert listener.join(PATIENCE)
+    listener.close()
+    assert listener.join(PATIENCE)
+    assert losses.all == []
+    assert hosts.near.channel(channel_id).counts().freed == 6
+    assert hosts.far.channel(channel_id).counts().sent == 6
+    for heap in hosts:
+        heap.remove_channel(channel_id)
+        assert heap.statistics().in_use == 0
+    return proxy
+
+
+@pytest.mark.parametrize("direction", [FORTH, BACK])
+def test_a_connection_is_cut_after_every_byte(hosts: Hosts, direction: int) -> None:
+    at = whole = 0
+    while whole < 3:  # how much is sent depends on how many records a batch gets
+        proxy = exchange(
+            hosts, f"x{at}", lambda number, way: at if (number, way) == (0, direction) else None
+        )
+        assert proxy.connections <= 2
+        whole += proxy.connections == 1
+        at += 1
+    assert at > (200 if direction == FORTH else 16)
+
+
+@pytest.mark.parametrize("direction", [FORTH, BACK])
+def test_two_connections_are_cut_after_any_byte(hosts: Hosts, direction: int) -> None:
+    rng = random.Random(direction)
+    for turn in range(60):
+        most = 300 if direction == FORTH else 40
+        cuts = [rng.randrange(most), rng.randrange(most)]
+        exchange(
+            hosts,
+            f"x{turn}",
+            lambda number, way, cuts=cuts: (
+                cuts[number] if way == direction and number < 2 else None
+            ),
+        )
+
+
+def test_connections_are_cut_at_random_times(hosts: Hosts) -> None:
+    hosts.add("x", 64)
+    losses = Losses()
+    listener = Listener("127.0.0.1", TOKEN, losses)
+    rng = random.Random(3)
+    with Proxy(listener.port) as proxy:
+        listener.receive(hosts.far, "x")
+        sender = Sender(hosts.near, "x", "127.0.0.1", proxy.port, TOKEN, losses)
+        sender.start()
+        count = 20_000
+        source = in_thread(bridge_workers.produce, hosts.near, "x", count)
+        found: list[bytes] = []
+        reader = in_thread(lambda: found.extend(receive_all(hosts.far, "x")))
+        while reader.is_alive():
+            reader.join(rng.uniform(0, 0.05))
+            proxy.cut_all()
+        assert found == [item(number) for number in range(count)]
+        source.join()
+        assert sender.join(PATIENCE)
+        assert listener.join(PATIENCE)
+        assert proxy.connections > 3
+    listener.close()
+    assert listener.join(PATIENCE)
+    assert losses.all == []
+
+
+# Killed processes ---------------------------------------------------------------------------
+
+
+class End:
+    """A process at one end of a bridge, which is killed and started again."""
+
+    def __init__(self, start: Callable[[], peers.Peer[Any]]) -> None:
+        self.start = start
+        self.peer = start()
+        self.kills = 0
+
+    def kill(self) -> None:
+        """Kill the process, and start another one."""
+        if self.peer.alive:
+            self.peer.kill()
+        if self.peer.wait() == -signal.SIGKILL:
+            self.kills += 1
+            self.peer = self.start()
+
+
+def killing(hosts: Hosts, seed: int, whom: str, seconds: float) -> tuple[int, int]:
+    """Kill the processes at either end for a while; return how many records came, and kills."""
+    hosts.add("x", 16)
+    rng = random.Random(seed)
+    found: list[bytes] = []
+    stop = threading.Event()
+    count = 0
+
+    def produce() -> None:
+        nonlocal count
+        with hosts.near.producer("x") as producer:
+            while not stop.is_set():
+                try:
+                    producer.send(item(count), timeout=4 * PATIENCE)
+                    count += 1
+                except ipcheap.PeerDied:
+                    producer.wait_peer(PATIENCE)
+
+    with Proxy(0) as proxy, contextlib.ExitStack() as stack:
+
+        def receive() -> peers.Peer[Any]:
+            peer = peers.run(bridge_workers.receive, hosts.far, ["x"])
+            stack.enter_context(peer)
+            proxy.target = peer.hear()
+            return peer
+
+        def send() -> peers.Peer[Any]:
+            peer = peers.run(bridge_workers.send, hosts.near, ["x"], proxy.port)
+            stack.enter_context(peer)
+            peer.hear()
+            return peer
+
+        ends = {"receiver": End(receive), "sender": End(send)}
+        source = in_thread(produce)
+        reader = in_thread(lambda: found.extend(receive_all(hosts.far, "x")))
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            time.sleep(rng.uniform(0, 0.2))
+            ends[whom if whom in ends else rng.choice(list(ends))].kill()
+        stop.set()
+        source.join()
+        reader.join(4 * PATIENCE)
+        assert ends["sender"].peer.result(PATIENCE) == []
+        ends["receiver"].peer.tell("enough")
+        assert ends["receiver"].peer.result(PATIENCE) == []
+    assert found == [item(number) for number in range(count)]
+    return count, sum(end.kills for end in ends.values())
+
+
+@pytest.mark.parametrize("whom", ["sender", "receiver", "either"])
+def test_killed_ends_lose_and_repeat_nothing(hosts: Hosts, whom: str) -> None:
+    count, kills = killing(hosts, seed=len(whom), whom=whom, seconds=8)
+    assert count > 1000
+    assert kills > 3
+
+
+def test_a_sender_in_the_same_process_replaces_one_that_ended(hosts: Hosts) -> None:
+    hosts.add("x", 4)
+    hosts.near.producer("x").close()
+    losses = Losses()
+    with bridged(hosts, "x") as (sender, _):
+        assert sender.join(PATIENCE)
+        # The end is confirmed again: the process may have been killed before it knew.
+        again = Sender(hosts.near, "x", "127.0.0.1", 1, TOKEN, losses, 0.3)
+        again.start()
+        assert again.join(PATIENCE)
+    assert losses.all == []
+
+
+def test_a_receiver_finds_that_the_end_has_come(hosts: Hosts) -> None:
+    hosts.add("x", 4)
+    with hosts.near.producer("x") as producer:
+        producer.send(b"only")
+    with bridged(hosts, "x"):
+        pass
+    losses = Losses()
+    listener = Listener("127.0.0.1", TOKEN, losses, 0.3)
+    listener.receive(hosts.far, "x")
+    assert listener.join(PATIENCE)
+    with call(listener.port, "x") as sock:
+        assert answer(sock) == 1 | ENDED
+        assert sock.recv(1) == b""
+    listener.close()
+    assert listener.join(PATIENCE)
+    assert losses.all == []
+    assert receive_all(hosts.far, "x") == [b"only"]
+
+
+# Strangers, and other mistakes --------------------------------------------------------------
+
+
+def call(port: int, channel_id: str, token: bytes = TOKEN) -> socket.socket:
+    """Connect as a sending host does."""
+    sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+    sock.sendall(token + bytes([len(channel_id)]) + channel_id.encode())
+    return sock
+
+
+def answer(sock: socket.socket) -> int:
+    """Return the next answer."""
+    (word,) = struct.unpack("<Q", sock.recv(8, socket.MSG_WAITALL))
+    return int(word)
+
+
+@contextlib.contextmanager
+def listening(hosts: Hosts, patience: float = 20.0) -> Iterator[tuple[Listener, Losses]]:
+    """Receive a channel whose sending host is the test itself."""
+    hosts.add("x", 4)
+    losses = Losses()
+    listener = Listener("127.0.0.1", TOKEN, losses, patience)
+    try:
+        listener.receive(hosts.far, "x")
+        yield listener, losses
+    finally:
+        listener.close()
+        assert listener.join(PATIENCE)
+
+
+def is_closed(sock: socket.socket) -> bool:
+    """Whether the other end has closed, without a word."""
+    try:
+        return sock.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+@pytest.mark.parametrize(
+    "hello",
+    [
+        bytes(32) + b"\x01x",
+        TOKEN[:31] + b"\xff" + b"\x01x",
+        TOKEN + b"\x01y",
+        TOKEN + b"\x00",
+        TOKEN + b"\x02\xff\xfe",
+        b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n",
+        os.urandom(5000),
+    ],
+)
+def test_strangers_are_turned_away(hosts: Hosts, hello: bytes) -> None:
+    with listening(hosts) as (listener, losses):
+        with socket.create_connection(("127.0.0.1", listener.port), timeout=PATIENCE) as sock:
+            with contextlib.suppress(ConnectionError):
+                sock.sendall(hello)
+            assert is_closed(sock)
+        with call(listener.port, "x") as sock:
+            assert answer(sock) == 0
+    assert losses.all == []
+
+
+def test_a_caller_that_says_nothing_is_not_waited_for(hosts: Hosts) -> None:
+    with listening(hosts, patience=0.5) as (listener, _), contextlib.ExitStack() as stack:
+        begun = time.monotonic()
+        for said in (b"", TOKEN[:5], TOKEN, TOKEN + b"\x05x"):
+            sock = socket.create_connection(("127.0.0.1", listener.port), timeout=PATIENCE)
+            stack.enter_context(sock)
+            sock.sendall(said)
+        assert is_closed(sock)
+        assert time.monotonic() - begun < 5
+
+
+def test_many_callers_do_not_keep_the_sender_out(hosts: Hosts) -> None:
+    with listening(hosts) as (listener, _), contextlib.ExitStack() as stack:
+        for _ in range(200):
+            stack.enter_context(socket.create_connection(("127.0.0.1", listener.port)))
+        with call(listener.port, "x") as sock:
+            assert answer(sock) == 0
+        peers.until(lambda: len(listener._callers) <= 65)
+
+
+def batch(sizes: list[int], extra: bytes = b"", count: int | None = None) -> bytes:
+    """Return the head of a batch."""
+    count = len(sizes) if count is None else count
+    return struct.pack(f"<II{len(sizes)}Q", count, len(extra), *sizes) + extra
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        batch([], count=65),
+        batch([], count=0xFFFFFFFF),
+        struct.pack("<II", 1, 0xFFFFFFFF),
+        batch([1 << 40]),
+        batch([0xFFFFFFFFFFFFFFFF]),
+        batch([4], struct.pack("<H", 4) + b"what") + b"data",
+        batch([4], struct.pack("<H", 40) + b"ara1") + b"data",
+        batch([4], struct.pack("<H", 40) + bytes(40)) + b"data",
+        batch([4], b"x"),
+        batch([30000], struct.pack("<H", 1) + b"x"),
+    ],
+)
+def test_nonsense_ends_the_bridge(hosts: Hosts, said: bytes) -> None:
+    with listening(hosts) as (listener, losses), call(listener.port, "x") as sock:
+        assert answer(sock) == 0
+        sock.sendall(said)
+        assert is_closed(sock)
+        assert losses.any.wait(PATIENCE)
+        ((channel_id, error),) = losses.all
+        assert channel_id == "x"
+        assert isinstance(error, BridgeLost)
+        peers.until(lambda: "x" not in hosts.far.channels)
+
+
+def test_a_second_connection_replaces_the_first(hosts: Hosts) -> None:
+    with listening(hosts) as (listener, _), call(listener.port, "x") as first:
+        assert answer(first) == 0
+        first.sendall(batch([1, 1]) + b"a")  # the second record is on its way for ever
+        with call(listener.port, "x") as second:
+            assert answer(second) == 0
+            assert is_closed(first)
+            second.sendall(batch([1, 1]) + b"ab")
+            assert answer(second) == 2
+            second.sendall(batch([1, 1, 1]) + b"cde")  # the ring has four slots
+            assert answer(second) == 4
+            with call(listener.port, "x") as third:
+                assert answer(third) == 4
+                assert is_closed(second)
+                third.sendall(batch([0]) + batch([]))
+                with hosts.far.consumer("x") as consumer:
+                    assert consumer.recv_many(4, PATIENCE) == [b"a", b"b", b"c", b"d"]
+                    assert consumer.recv(PATIENCE) == b""
+                    with pytest.raises(ipcheap.ChannelClosed):
+                        consumer.recv(PATIENCE)
+                while (word := answer(third)) == 4:
+                    pass
+                assert word == 5
+                assert answer(third) == 5 | ENDED
+
+
+@contextlib.contextmanager
+def answering(*words: int) -> Iterator[int]:
+    """Be a receiving host that answers this; yield the port."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    sock, _ = server.accept()
+                    with sock, contextlib.suppress(OSError):
+                        sock.recv(34, socket.MSG_WAITALL)
+                        for word in words:
+                            sock.sendall(struct.pack("<Q", word))
+                            time.sleep(0.1)
+                        while sock.recv(4096):
+                            pass
+
+        thread = in_thread(serve)
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
+
+@pytest.mark.parametrize("words", [(3,), (0, 3), (2, 1), (1 | ENDED,), (1 << 61,)])
+def test_an_answer_that_cannot_be_ends_the_bridge(hosts: Hosts, words: tuple[int, ...]) -> None:
+    hosts.add("x", 4)
+    losses = Losses()
+    with hosts.near.producer("x") as producer, answering(*words) as port:
+        producer.send_many([b"a", b"b"])
+        sender = Sender(hosts.near, "x", "127.0.0.1", port, TOKEN, losses)
+        sender.start()
+        assert sender.join(PATIENCE)
+    ((_, error),) = losses.all
+    assert isinstance(error, BridgeLost)
+    assert "x" not in hosts.near.channels
+
+
+def test_a_deserted_answer_closes_the_sending_side(hosts: Hosts) -> None:
+    hosts.add("x", 4)
+    losses = Losses()
+    with hosts.near.producer("x") as producer, answering(1 | ENDED | DESERTED) as port:
+        producer.send_many([b"a", b"b", b"c"])
+        sender = Sender(hosts.near, "x", "127.0.0.1", port, TOKEN, losses)
+        sender.start()
+        assert sender.join(PATIENCE)
+        assert hosts.near.channel("x").counts().consumer == "closed"
+    assert losses.all == []
+
+
+def test_what_is_no_channel_or_address_is_refused(hosts: Hosts) -> None:
+    losses = Losses()
+    hosts.near.add_static_segment("static", 64)
+    hosts.add("x", 4)
+    with pytest.raises(ipcheap.ChannelNotFound):
+        Sender(hosts.near, "none", "127.0.0.1", 1, TOKEN, losses)
+    with pytest.raises(TypeError):
+        Sender(hosts.near, "static", "127.0.0.1", 1, TOKEN, losses)
+    with pytest.raises(ValueError, match="IP address"):
+        Sender(hosts.near, "x", "example.invalid", 1, TOKEN, losses)
+    with pytest.raises(ValueError, match="32 bytes"):
+        Listener("127.0.0.1", b"short", losses)
+    with listening(hosts) as (listener, _), pytest.raises(ValueError, match="already"):
+        listener.receive(hosts.far, "x")
+
+
+# Aborts, and lost hosts ---------------------------------------------------------------------
+
+
+def test_removed_channels_end_both_sides_quietly(hosts: Hosts) -> None:
+    hosts.add("x", 4)
+    with bridged(hosts, "x") as (_, losses):
+        with hosts.near.producer("x") as producer:
+            for number in range(8):
+                producer.send(item(number), PATIENCE)
+            for heap in hosts:
+                heap.remove_channel("x", force=True)
+    assert losses.all == []
+
+
+def test_removed_channels_end_idle_bridges(hosts: Hosts) -> None:
+    hosts.add("x", 4)
+    with bridged(hosts, "x") as (_, losses):
+        peers.until(lambda: hosts.near.channel("x").counts().consumer == "open")
+        for heap in hosts:
+            heap.remove_channel("x", force=True)
+    assert losses.all == []
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_closing_is_an_abort_and_no_end(hosts: Hosts, busy: bool) -> None:
+    hosts.add("x", 4)
+    losses = Losses()
+    listener = Listener("127.0.0.1", TOKEN, losses)
+    listener.receive(hosts.far, "x")
+    sender = Sender(hosts.near, "x", "127.0.0.1", listener.port, TOKEN, losses)
+    sender.start()
+    with hosts.far.consumer("x") as consumer, hosts.near.producer("x") as producer:
+        producer.send(b"one", PATIENCE)
+        assert consumer.recv(PATIENCE) == b"one"
+        if busy:
+            for number in range(1, 8):
+                producer.send(item(number), PATIENCE)
+        sender.close()
+        listener.close()
+        assert sender.join(PATIENCE)
+        assert listener.join(PATIENCE)
+        with pytest.raises(ipcheap.EndpointClosed):
+            while True:
+                consumer.recv(PATIENCE)
+        with pytest.raises(ipcheap.EndpointClosed):
+            producer.send(b"two", PATIENCE)
+    assert losses.all == []
+
+
+def test_a_host_that_cannot_be_reached_is_lost(hosts: Hosts) -> None:
+    hosts.add("x", 4)
+    losses = Losses()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with hosts.near.producer("x") as producer:
+        producer.send(b"one")
+        begun = time.monotonic()
+        sender = Sender(hosts.near, "x", "127.0.0.1", port, TOKEN, losses, 0.5)
+        sender.start()
+        assert sender.join(PATIENCE)
+        assert 0.4 < time.monotonic() - begun < 3
+        with pytest.raises(ipcheap.EndpointClosed):
+            producer.send(b"two")
+    ((channel_id, error),) = losses.all
+    assert channel_id == "x"
+    assert isinstance(error, BridgeLost)
+    assert "no connection to 127.0.0.1 port" in str(error)
+    assert "refused" in str(error)
+
+
+def test_a_host_that_does_not_call_is_lost(hosts: Hosts) -> None:
+    with listening(hosts, 0.5) as (listener, losses), hosts.far.consumer("x") as consumer:
+        with pytest.raises(ipcheap.EndpointClosed):
+            consumer.recv(PATIENCE)
+        assert listener.join(PATIENCE)
+    ((channel_id, error),) = losses.all
+    assert channel_id == "x"
+    assert "no connection from the sending host for 0.5 s" in str(error)

@@ -250,14 +250,11 @@ class Sender(_End):
             link.connect(self._to, left)
             link.send([self._hello])
             word = link.first_answer(left)
-        except Broken as error:
-            link.close()
-            raise Broken(f"{error}") from None
+            self._heard = time.monotonic()
+            self._confirm(word, consumer.statistics().sent)
         except BaseException:
             link.close()
             raise
-        self._heard = time.monotonic()
-        self._confirm(word, consumer.statistics().sent)
         return link
 
     def _converse(self, consumer: Consumer, link: Outgoing) -> None:
