@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
+import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import peers
 
 import ipcheap
+from ipcheap.graph import bridge
 from ipcheap.graph.bridge import Listener, Sender
 
 if TYPE_CHECKING:
@@ -110,3 +114,61 @@ def in_thread(work: Callable[..., Any], *args: Any) -> threading.Thread:
     thread = threading.Thread(target=work, args=args)
     thread.start()
     return thread
+
+
+# Killed at every call -----------------------------------------------------------------------
+
+
+def die_at(call: int | None) -> None:
+    """Have the thread of a bridge killed, with its process, before its call of that number."""
+    run = bridge._End._run
+
+    def counted(self: Any) -> None:
+        left = call
+
+        def count(frame: object, event: str, _: object) -> None:
+            nonlocal left
+            if left is not None and event in ("call", "c_call"):
+                left -= 1
+                if left < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.setprofile(count)
+        run(self)
+        sys.setprofile(None)
+
+    bridge._End._run = counted  # type: ignore[method-assign]
+
+
+def forked(name: str, channel_id: str, call: int | None, port: int | None) -> None:
+    """Be an end of a bridge in a process of its own: of the sending host if there is a port."""
+    die_at(call)
+    losses = Losses()
+    with ipcheap.Heap.attach(name) as heap:
+        if port is None:
+            listener = Listener("127.0.0.1", TOKEN, losses)
+            peers.say(listener.port)
+            listener.receive(heap, channel_id)
+            assert listener.join(peers.PATIENCE)
+            time.sleep(0.05)  # until the sending host has heard the end
+            listener.close()
+            assert listener.join(peers.PATIENCE)
+        else:
+            sender = Sender(heap, channel_id, "127.0.0.1", port, TOKEN, losses)
+            sender.start()
+            assert sender.join(peers.PATIENCE)
+    assert not losses.all, losses.all
+
+
+def fork_ends() -> None:
+    """Fork an end for each request, and say how it ended; until None comes."""
+    while (request := peers.listen(4 * peers.PATIENCE)) is not None:
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                forked(*request)
+                code = 0
+            finally:
+                os._exit(code)
+        peers.say(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import signal
@@ -21,6 +22,7 @@ from bridge_workers import TOKEN, Losses, in_thread, item
 from cutting import BACK, FORTH, Proxy
 
 import ipcheap
+from ipcheap import testing
 from ipcheap.graph import bridge
 from ipcheap.graph.bridge import Listener, Sender
 from ipcheap.graph.link import DESERTED, ENDED, BridgeLost
@@ -451,6 +453,94 @@ def test_killed_ends_lose_and_repeat_nothing(hosts: Hosts, whom: str) -> None:
     assert kills > 3
 
 
+STEP = 29  # every call takes minutes
+
+
+def fill(heap: ipcheap.Heap, channel_id: str) -> list[bytes]:
+    """Send all there is to send; return it."""
+    items = [b"", b"one", bytes(20_000), b"", b"four", b"five"]
+    with heap.producer(channel_id) as producer:
+        producer.send_many(items)
+    return items
+
+
+def test_a_sender_killed_before_any_call_is_continued() -> None:
+    kills = 0
+    with (
+        testing.temporary_heap("16MiB") as near,
+        testing.temporary_heap("16MiB") as far,
+        peers.run(bridge_workers.fork_ends) as peer,
+    ):
+        assert near.name is not None
+        losses = Losses()
+        listener = Listener("127.0.0.1", TOKEN, losses)
+        for at in itertools.count(3, STEP):
+            channel_id = f"x{at}"
+            hosts = Hosts(near, far)
+            hosts.add(channel_id, 8)
+            items = fill(near, channel_id)
+            listener.receive(far, channel_id)
+            peer.tell((near.name, channel_id, at, listener.port))
+            ended = peer.hear()
+            if ended == -signal.SIGKILL:
+                kills += 1
+                peer.tell((near.name, channel_id, None, listener.port))
+                assert peer.hear() == 0
+            assert receive_all(far, channel_id) == items
+            assert near.channel(channel_id).counts().freed == len(items)
+            for heap in hosts:
+                assert heap.check() == []
+                heap.remove_channel(channel_id)
+                assert heap.statistics().in_use == 0
+            if ended == 0:
+                break
+        listener.close()
+        assert listener.join(PATIENCE)
+        peer.tell(None)
+        peer.result()
+    assert losses.all == []
+    assert kills > 500 // STEP
+
+
+def test_a_receiver_killed_before_any_call_is_continued() -> None:
+    kills = 0
+    with (
+        testing.temporary_heap("16MiB") as near,
+        testing.temporary_heap("16MiB") as far,
+        peers.run(bridge_workers.fork_ends) as peer,
+        Proxy(0) as proxy,
+    ):
+        assert far.name is not None
+        losses = Losses()
+        for at in itertools.count(3, STEP):
+            channel_id = f"x{at}"
+            hosts = Hosts(near, far)
+            hosts.add(channel_id, 8)
+            items = fill(near, channel_id)
+            sender = Sender(near, channel_id, "127.0.0.1", proxy.port, TOKEN, losses)
+            peer.tell((far.name, channel_id, at, None))
+            proxy.target = peer.hear()
+            sender.start()
+            ended = peer.hear()
+            if ended == -signal.SIGKILL:
+                kills += 1
+                peer.tell((far.name, channel_id, None, None))
+                proxy.target = peer.hear()
+                assert peer.hear() == 0
+            assert sender.join(PATIENCE)
+            assert receive_all(far, channel_id) == items
+            for heap in hosts:
+                assert heap.check() == []
+                heap.remove_channel(channel_id)
+                assert heap.statistics().in_use == 0
+            if ended == 0:
+                break
+        peer.tell(None)
+        peer.result()
+    assert losses.all == []
+    assert kills > 500 // STEP
+
+
 def test_a_sender_in_the_same_process_replaces_one_that_ended(hosts: Hosts) -> None:
     hosts.add("x", 4)
     hosts.near.producer("x").close()
@@ -766,3 +856,97 @@ def test_a_host_that_does_not_call_is_lost(hosts: Hosts) -> None:
     ((channel_id, error),) = losses.all
     assert channel_id == "x"
     assert "no connection from the sending host for 0.5 s" in str(error)
+
+
+# Two network namespaces ---------------------------------------------------------------------
+
+
+def ip(*arguments: str) -> None:
+    """Call ip; skip the test if that is not allowed here."""
+    try:
+        subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("there is no ip command")
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"no network namespaces here: {error.stderr.strip()}")
+
+
+class Network(NamedTuple):
+    """Two network namespaces, joined by a cable."""
+
+    near: str
+    far: str
+    address: str
+
+    def plug(self, state: str) -> None:
+        """Plug the cable in ("up") or out ("down"): nobody is told anything."""
+        ip("-n", self.far, "link", "set", "cable", state)
+        if state == "up" and ":" in self.address:  # that went with the link
+            ip("-n", self.far, "addr", "replace", f"{self.address}/64", "dev", "cable", "nodad")
+
+
+@pytest.fixture(params=["10.97.13.2", "fd97:13::2"])
+def network(request: pytest.FixtureRequest) -> Iterator[Network]:
+    """Make two network namespaces."""
+    made = testing.unique_name("ipcheap")[:40]
+    near, far = f"{made}-near", f"{made}-far"
+    width = ["nodad"] if ":" in request.param else []
+    try:
+        for name in (near, far):
+            ip("netns", "add", name)
+        ip("-n", near, "link", "add", "cable", "type", "veth", "peer", "cable", "netns", far)
+        for name, last in ((near, "1"), (far, "2")):
+            net = "/64" if width else "/24"
+            ip("-n", name, "addr", "add", request.param[:-1] + last + net, "dev", "cable", *width)
+            ip("-n", name, "link", "set", "cable", "up")
+        yield Network(near, far, request.param)
+    finally:
+        for name in (near, far):
+            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+
+
+@pytest.mark.parametrize("outage", [0.0, 0.5, None])
+def test_a_bridge_between_network_namespaces(
+    hosts: Hosts, network: Network, outage: float | None
+) -> None:
+    hosts.add("x", 16)
+    patience = 2.0
+    how = {"address": network.address, "patience": patience}
+    with (
+        peers.run(
+            bridge_workers.receive, hosts.far, ["x"], namespace=network.far, **how
+        ) as receiver,
+        peers.run(
+            bridge_workers.send, hosts.near, ["x"], receiver.hear(), namespace=network.near, **how
+        ) as sender,
+        hosts.near.producer("x") as producer,
+        hosts.far.consumer("x") as consumer,
+    ):
+        for number in range(100):
+            producer.send(item(number), PATIENCE)
+            assert consumer.recv(PATIENCE) == item(number)
+        if outage != 0:
+            network.plug("down")
+            producer.send(item(100), PATIENCE)
+        if outage is None:
+            begun = time.monotonic()
+            ((_, near_lost),) = sender.result()
+            assert "no connection" in near_lost
+            receiver.tell("enough")
+            ((_, far_lost),) = receiver.result()
+            assert "no connection" in far_lost
+            assert patience - 0.5 < time.monotonic() - begun < 2 * patience
+            return
+        if outage:
+            time.sleep(outage)
+            network.plug("up")
+            assert consumer.recv(PATIENCE) == item(100)
+        for number in range(200, 300):
+            producer.send(item(number), PATIENCE)
+            assert consumer.recv(PATIENCE) == item(number)
+        producer.close()
+        with pytest.raises(ipcheap.ChannelClosed):
+            consumer.recv(PATIENCE)
+        assert sender.result() == []
+        receiver.tell("enough")
+        assert receiver.result() == []
