@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import peers
 
 import ipcheap
-from ipcheap.graph import bridge
 from ipcheap.graph.bridge import Listener, Sender
+from ipcheap.graph.bridge_end import End
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,7 +121,7 @@ def in_thread(work: Callable[..., Any], *args: Any) -> threading.Thread:
 
 def die_at(call: int | None) -> None:
     """Have the thread of a bridge killed, with its process, before its call of that number."""
-    run = bridge._End._run
+    run = End._run
 
     def counted(self: Any) -> None:
         left = call
@@ -137,7 +137,7 @@ def die_at(call: int | None) -> None:
         run(self)
         sys.setprofile(None)
 
-    bridge._End._run = counted  # type: ignore[method-assign]
+    End._run = counted  # type: ignore[method-assign]
 
 
 def forked(name: str, channel_id: str, call: int | None, port: int | None) -> None:

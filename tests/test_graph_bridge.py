@@ -23,8 +23,8 @@ from cutting import BACK, FORTH, Proxy
 
 import ipcheap
 from ipcheap import testing
-from ipcheap.graph import bridge
 from ipcheap.graph.bridge import Listener, Sender
+from ipcheap.graph.bridge_end import End
 from ipcheap.graph.link import DESERTED, ENDED, BridgeLost
 
 if TYPE_CHECKING:
@@ -192,10 +192,8 @@ def test_a_slow_reader_slows_the_source(hosts: Hosts) -> None:
 def test_a_full_ring_is_no_lost_host(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
     hosts.add("x", 2)
     broken: list[str] = []
-    broke = bridge._End._broke
-    monkeypatch.setattr(
-        bridge._End, "_broke", lambda *args: (broken.append(str(args[1])), broke(*args))
-    )
+    broke = End._broke
+    monkeypatch.setattr(End, "_broke", lambda *args: (broken.append(str(args[1])), broke(*args)))
     with bridged(hosts, "x", patience=0.8) as (_, losses):
         with hosts.near.producer("x") as producer:
             for _ in range(4):
@@ -783,12 +781,11 @@ def test_what_is_no_channel_or_address_is_refused(hosts: Hosts) -> None:
 
 def test_removed_channels_end_both_sides_quietly(hosts: Hosts) -> None:
     hosts.add("x", 4)
-    with bridged(hosts, "x") as (_, losses):
-        with hosts.near.producer("x") as producer:
-            for number in range(8):
-                producer.send(item(number), PATIENCE)
-            for heap in hosts:
-                heap.remove_channel("x", force=True)
+    with bridged(hosts, "x") as (_, losses), hosts.near.producer("x") as producer:
+        for number in range(8):
+            producer.send(item(number), PATIENCE)
+        for heap in hosts:
+            heap.remove_channel("x", force=True)
     assert losses.all == []
 
 

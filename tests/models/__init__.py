@@ -4,6 +4,6 @@ A family has MODELS, which hold; CONTROLS, each with a mistake that the explorer
 MIRRORS, which tie it to the C sources.
 """
 
-from . import bus, lock, park, revoke, ring, store, stream
+from . import bridge, bus, lock, park, revoke, ring, store, stream
 
-FAMILIES = (ring, lock, park, revoke, stream, store, bus)
+FAMILIES = (ring, lock, park, revoke, stream, store, bus, bridge)
