@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import peers
@@ -150,7 +149,8 @@ def forked(name: str, channel_id: str, call: int | None, port: int | None) -> No
             peers.say(listener.port)
             listener.receive(heap, channel_id)
             assert listener.join(peers.PATIENCE)
-            time.sleep(0.05)  # until the sending host has heard the end
+            peers.say("ended")
+            peers.listen()  # the sending host may ask once more
             listener.close()
             assert listener.join(peers.PATIENCE)
         else:

@@ -6,10 +6,7 @@ import contextlib
 import socket
 import struct
 import threading
-from typing import TYPE_CHECKING, Self
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from typing import Self
 
 FORTH, BACK = 0, 1
 
@@ -17,15 +14,13 @@ FORTH, BACK = 0, 1
 class Proxy:
     """Passes connections on to a port of this host; `port` is its own.
 
-    `cut(number, direction)` returns after how many bytes the connection of that number is cut, or
-    None. Both ends are reset then. The target may be changed while it runs.
+    `cuts` says after how many bytes a connection is cut, by its number and a direction. Both ends
+    are reset then. The target may be changed while it runs.
     """
 
-    def __init__(
-        self, target: int, cut: Callable[[int, int], int | None] = lambda number, direction: None
-    ) -> None:
+    def __init__(self, target: int, cuts: dict[tuple[int, int], int] | None = None) -> None:
         self.target = target
-        self.cut = cut
+        self.cuts = cuts or {}
         self.connections = 0
         self.passed = [0, 0]  # the bytes of the latest connection
         self._server = socket.create_server(("127.0.0.1", 0))
@@ -75,7 +70,7 @@ class Proxy:
     def _pass(
         self, number: int, direction: int, source: socket.socket, sink: socket.socket
     ) -> None:
-        left = self.cut(number, direction)
+        left = self.cuts.get((number, direction))
         with contextlib.suppress(OSError):
             while left is None or left > 0:
                 data = source.recv(65536 if left is None else min(left, 65536))

@@ -60,9 +60,9 @@ class Sender(End):
         self._hello = token + bytes([len(name)]) + name
         self._family = family_of(address)
         self._to = (address, port)
-        # A consumer that holds all slots and has a descriptor watches for a record that cannot come,
-        # and detaches its oldest record, which would not be redelivered. So with one slot there is
-        # no descriptor, and otherwise one slot is left.
+        # A consumer that holds all slots and has a descriptor watches for a record that cannot
+        # come, and detaches its oldest record, which would not be redelivered. So with one slot
+        # there is no descriptor, and otherwise one slot is left.
         self._window = max(1, self._channel.capacity - 1)
         self._held: deque[Record] = deque()  # received, and not known to be in the other ring
         self._first = 0  # the position of the first of them, or of the next one
