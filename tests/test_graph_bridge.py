@@ -691,7 +691,7 @@ def test_nonsense_ends_the_bridge(hosts: Hosts, said: bytes) -> None:
 def test_a_second_connection_replaces_the_first(hosts: Hosts) -> None:
     with listening(hosts) as (listener, _), call(listener.port, "x") as first:
         assert answer(first) == 0
-        first.sendall(batch([1, 1]) + b"a")  # the second record is on its way for ever
+        first.sendall(batch([1, 1]) + b"a")  # the second record never comes
         with call(listener.port, "x") as second:
             assert answer(second) == 0
             assert is_closed(first)

@@ -205,7 +205,7 @@ class Sender(End):
             self._first += 1
 
     def _finish(self, consumer: Consumer) -> None:
-        """Let go of what nobody will receive, after the other end has closed."""
+        """Free what nobody will receive, after the other end has closed."""
         if not self._over & DESERTED:
             try:
                 while self._receive(consumer):
