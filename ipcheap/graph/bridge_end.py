@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -89,13 +90,13 @@ class End:
     def _fail(self, error: BaseException) -> None:
         self._lost(self._id, error.with_traceback(None))  # a traceback would keep records
 
-    def _claim(self, claim: Callable[[str, float], Side]) -> Side:
+    def _claim(self, claim: Callable[[float], Side]) -> Side:
         """Claim a side as soon as its former holder has left it."""
         while True:
             if self._closing:
                 raise Interrupted
             try:
-                self._side = side = claim(self._id, 0.1)
+                self._side = side = claim(0.1)
             except ChannelBusy:
                 if time.monotonic() > self._heard + self._patience:
                     raise
@@ -118,7 +119,8 @@ class End:
         """Note that a connection is gone, and when the other host was last heard."""
         self._reason = str(error)
         if link is not None:
-            self._heard = max(self._heard, time.monotonic() - link.silence())
+            with contextlib.suppress(Broken):
+                self._heard = max(self._heard, time.monotonic() - link.silence())
 
     def _left(self, other: str) -> float:
         """Return for how many seconds a connection may still be missing; BridgeLost if for none."""

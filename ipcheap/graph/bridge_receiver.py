@@ -60,7 +60,7 @@ class Receiver(End):
         if counts.producer == "closed":  # a former receiver has got the end
             self._end(counts.sent | ENDED)
             return
-        producer = self._claim(self._heap.producer)
+        producer = self._claim(self._channel.producer)
         self._sent = producer.statistics().sent
         link: Incoming | None = None
         while not self._last:

@@ -72,7 +72,7 @@ class Sender(End):
     def _carry(self) -> None:
         if self._has_ended():
             return
-        consumer = self._claim(self._heap.consumer)
+        consumer = self._claim(self._channel.consumer)
         self._first = self._channel.counts().freed
         pause = 0.0
         while True:
