@@ -447,7 +447,7 @@ def killing(hosts: Hosts, seed: int, whom: str, seconds: float) -> tuple[int, in
 @pytest.mark.parametrize("whom", ["sender", "receiver", "either"])
 def test_killed_ends_lose_and_repeat_nothing(hosts: Hosts, whom: str) -> None:
     count, kills = killing(hosts, seed=len(whom), whom=whom, seconds=8)
-    assert count > 1000
+    assert count > 100
     assert kills > 3
 
 
