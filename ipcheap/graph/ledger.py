@@ -35,7 +35,7 @@ HEAD = 5  # words of a note before those of channels, inputs and edges
 class Note:
     """How far a worker is, as of its last commit.
 
-    `units` counts calls of the kernel, `turns` those that the outputs tell of. `freed` counts the
+    `units` counts calls of the kernel, `turns` those that its outputs show. `freed` counts the
     records of each channel that are done, `taken` the turns of each input, and `out` the positions
     of each edge.
 
@@ -77,7 +77,7 @@ class Ledger:
         self._bytes = self._words.cast("B")
 
     def close(self) -> None:
-        """Let the segment go."""
+        """Release the segment."""
         self._bytes.release()
         self._words.release()
 

@@ -87,7 +87,7 @@ class Kernel:
 class Edge:
     """What leads from one output to one input: a channel for each pair of workers.
 
-    `deal` says which worker gets a turn: "order" in rotation, "free" whoever has room, "key" by the
+    `deal` says which worker gets a turn: "order" in rotation, "free" to the one that has room, "key" by the
     key. `turns` says what a turn is on it: "item", one record; "one", one record or a mark, if
     there is none; "many", any number of records and a mark. In rotation `block` turns in a row go
     to the same worker.
@@ -229,7 +229,7 @@ class Plan:
         ):
             deal = "free"
         elif target.full == "drop" and senders > 1:
-            deal = "free"  # who waits for a turn would never get one that was dropped
+            deal = "free"  # a reader in rotation would wait for a turn that was dropped
         else:
             deal = "order"
         turns = "item"

@@ -171,7 +171,7 @@ def _wait_for_abort(heap: Heap) -> None:
 def _die_with(caller: int, connection: Connection[Any, Any]) -> None:
     """Have this process killed when the calling program has ended."""
     try:
-        # The kernel does that even while a kernel keeps the GIL, as soon as whoever started this
+        # The kernel does that even while a kernel keeps the GIL, as soon as the one that started this
         # process has ended: the calling program, or the fork server, which ends with it.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     except (OSError, AttributeError):

@@ -132,7 +132,7 @@ class UnevenWorker(Worker):
         live = [one for one in taken if not readers[one[0]].has_marks or not is_mark(one[2])]
         ends_turn = not (self._has_turns and live)
         skipped = self._is_to_skip()
-        # From here on the note tells of this unit as if it were complete. It is committed when
+        # From here on the note describes this unit as if it were complete. It is committed when
         # that is so, or when only an input has yet to go on.
         note.units += 1
         note.turns += ends_turn
