@@ -87,10 +87,10 @@ class Kernel:
 class Edge:
     """What leads from one output to one input: a channel for each pair of workers.
 
-    `deal` says which worker gets a turn: "order" in rotation, "free" to the one that has room, "key" by the
-    key. `turns` says what a turn is on it: "item", one record; "one", one record or a mark, if
-    there is none; "many", any number of records and a mark. In rotation `block` turns in a row go
-    to the same worker.
+    `deal` says which worker gets a turn: "order" in rotation, "free" the one that has room, "key"
+    by the key. `turns` says what a turn is on it: "item", one record; "one", one record or a mark,
+    if there is none; "many", any number of records and a mark. In rotation `block` turns in a row
+    go to the same worker.
     """
 
     number: int

@@ -171,8 +171,8 @@ def _wait_for_abort(heap: Heap) -> None:
 def _die_with(caller: int, connection: Connection[Any, Any]) -> None:
     """Have this process killed when the calling program has ended."""
     try:
-        # The kernel does that even while a kernel keeps the GIL, as soon as the one that started this
-        # process has ended: the calling program, or the fork server, which ends with it.
+        # Linux does that even while a kernel keeps the GIL, as soon as the fork server has ended,
+        # which ends with the calling program.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     except (OSError, AttributeError):
         pass
