@@ -117,8 +117,8 @@ class Reader:
         else:
             channel, record = self._first()
             self.channel = channel
-        if self._ledger is not None:
-            self._ledger.pick(self._entry, self.number, channel)
+            if self._ledger is not None:
+                self._ledger.pick(self._entry, self.number, channel)
         self.number += 1
         return record
 

@@ -82,6 +82,8 @@ class UnevenWorker(Worker):
         if not note.flags & FINISHED:
             self._finish()
         self._release()
+        if self._state is not None:
+            self._ledger.commit(note)  # for a next worker that finds no snapshot any more
 
     def _take(self) -> list[tuple[int, int, Record]]:
         """Return an item of each input, as (input, channel, record), and the marks before them.
@@ -257,8 +259,6 @@ class UnevenWorker(Worker):
             note.turns += 1
         note.flags = FINISHED
         self._commit()
-        if self._state is not None:
-            self._ledger.commit(note)  # for a next worker that finds no snapshot any more
 
     # After a kill -----------------------------------------------------------------------------
 
