@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from models import FAMILIES, bus, mirror, park, ring, store, stream
 from models.explorer import Model, Process, explore
+from models.graph import ties
 from models.steps import Violation, get, put
 
 if TYPE_CHECKING:
@@ -95,6 +96,33 @@ def test_the_mistake_is_found(make: Callable[[], Model]) -> None:
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
 def test_it_is_a_model_of_these_sources(family: Any) -> None:
     assert mirror.faults(family.MIRRORS) == []
+
+
+def test_the_graph_s_models_are_of_these_sources() -> None:
+    assert ties.faults() == []
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after"),
+    [
+        ("even.py", "                    acknowledge(record)\n", "                    pass\n"),
+        ("even.py", "writer.nothing(done)\n                    continue", "continue"),
+        ("ledger.py", "        self._words[at] = number + 1\n", ""),
+        ("ledger.py", "self._words[0] = other", "pass"),
+        ("uneven.py", "            self._ledger.withdraw()\n", "            pass\n"),
+        ("uneven.py", "self._ledger.commit(note)\n        self._release()", "self._release()"),
+        ("uneven.py", "            acknowledge(record)\n", "            pass\n"),
+        ("writer.py", "self._ledger.pass_by(self._number)", "pass"),
+        ("snapshots.py", "        self._take()\n\n    def", "\n    def"),
+        ("worker.py", "        self._board.finish(self._kernel.name, self._worker)\n", ""),
+    ],
+)
+def test_a_changed_step_of_a_graph_is_noticed(
+    file: str, before: str, after: str, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(ties.SOURCES, tmp_path / "graph")
+    change(copy / file, before, after)
+    assert len(ties.faults(sources=copy)) >= 1
 
 
 @pytest.fixture
