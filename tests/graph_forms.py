@@ -65,6 +65,7 @@ class Form:
 
 
 FORMS: dict[str, Form] = {}
+WRONG: dict[str, Form] = {}  # whose results depend on kills
 
 
 def form(name: str, **how: Any) -> Callable[[Callable[[Graph], None]], Callable[[Graph], None]]:
@@ -691,3 +692,11 @@ def twice_of(x: int) -> Iterator[int]:
 
 def unwrapped(x: dict[str, list[int]]) -> list[int]:
     return x["all"]
+
+
+def begins_again(g: Graph) -> None:
+    """Add a source without `resume` that is started again all the same."""
+    out(g, g.add(lambda n: iter(range(n)), name="victim", n=5, restart=True))
+
+
+WRONG["a source that begins again"] = Form(begins_again)
