@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ipcheap import graph
+from ipcheap import Record, graph
 from ipcheap.graph import Flow  # noqa: TC001
 
 if TYPE_CHECKING:
@@ -89,6 +89,11 @@ def numbers(n: int, first: int = 0, resume: int = 0) -> Iterator[int]:
 def texts(n: int, resume: int = 0) -> Iterator[bytes]:
     for i in range(resume, n):
         yield b"%d" % i
+
+
+def some_texts(n: int, resume: int = 0) -> Iterator[Any]:
+    for i in range(resume, n):
+        yield i if i % 3 == 0 else b"x" * i
 
 
 def arrays(n: int, resume: int = 0) -> Iterator[Any]:
@@ -254,6 +259,21 @@ def negated(x: Any) -> Any:
     return made
 
 
+def record(x: Record) -> Record | None:
+    return x if x.nbytes % 2 else None
+
+
+def records(x: Record) -> Iterator[Record | bytes]:
+    """Yield what it received, first and last."""
+    yield x
+    yield b"!"
+    yield x
+
+
+def records_of(xs: list[Record]) -> list[Record | None]:
+    return [x if n % 2 else None for n, x in enumerate(xs)]
+
+
 KEPT: list[Any] = []
 
 
@@ -384,6 +404,21 @@ def _(g: Graph) -> None:
 @form("function, keeps arrays")
 def _(g: Graph) -> None:
     out(g, g.add(kept, g.add(arrays, n=5), name="victim"))
+
+
+@form("function, records, two edges")
+def _(g: Graph) -> None:
+    out(g, *[g.add(record, g.add(some_texts, n=9), name="victim")] * 2)
+
+
+@form("generator, records, two edges")
+def _(g: Graph) -> None:
+    out(g, *[g.add(records, g.add(some_texts, n=4), name="victim")] * 2)
+
+
+@form("batches, records")
+def _(g: Graph) -> None:
+    out(g, *[g.add(records_of, g.add(some_texts, n=7), name="victim", batch=3)] * 2)
 
 
 @form("function, left out")

@@ -124,6 +124,8 @@ class Caller:
                 Writer(self._heap, edge, number, 0, ledger, here, plan.kernels[edge.target].key)
                 for number, edge in enumerate(plan.out_of[kernel.name])
             ]
+            for writer in writers[:-1]:
+                writer.lends = False
             self._writers[name] = thread, writers
         return writers
 

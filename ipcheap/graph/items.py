@@ -82,8 +82,16 @@ def goes_on(value: Any, item: Any) -> bool:
     return base is not None and value.nbytes == memoryview(base).nbytes
 
 
-def send(producer: Producer, value: Any, timeout: float | None) -> None:
-    """Send an item by a record of its own."""
+def apart(item: Any) -> Any:
+    """Return what to send for an item whose record stays where it is."""
+    return item_of(item, None, False) if isinstance(item, Record) else item
+
+
+def send(producer: Producer, value: Any, timeout: float | None, lends: bool = True) -> None:
+    """Send an item by a record of its own.
+
+    That of an array of `empty()`, and a record, is sent itself, unless others are to get it, too.
+    """
     kind = type(value)
     if kind is bytes:
         if value:
@@ -93,32 +101,24 @@ def send(producer: Producer, value: Any, timeout: float | None) -> None:
     elif kind is bytearray or kind is memoryview:
         send(producer, bytes(value), timeout)
     elif isinstance(value, Record):
-        if value.nbytes or value.form != "bytes":
+        if not lends:
+            send(producer, apart(value), timeout, False)
+        elif value.nbytes or value.form != "bytes":
             producer.send_record(value, timeout)
         else:
             producer.send_object(b"", timeout)
-    elif not _send_array(producer, value, timeout):
+    elif not _send_array(producer, value, timeout, lends):
         producer.send_object(value, timeout)
 
 
-def _send_array(producer: Producer, value: Any, timeout: float | None) -> bool:
+def _send_array(producer: Producer, value: Any, timeout: float | None, lends: bool) -> bool:
     """Send an array without Python objects; return False for anything else."""
     numpy = sys.modules.get("numpy")
     if numpy is None or type(value) is not numpy.ndarray or value.dtype.hasobject:
         return False
-    lent = _lent.pop(id(value), None)
-    if lent is not None:
-        record = lent[1]
-        try:
-            producer.send_record(record, timeout)
-        except BufferError:  # reported, as IPCHEAP_DEBUG asks for, of views: but it is not changed
-            pass
-        except BaseException:
-            _lent[id(value)] = lent
-            raise
-        else:
-            value.flags.writeable = False
-            return True
+    lent = _lent.get(id(value))
+    if lent is not None and lends and _send_lent(producer, value, lent[1], timeout):
+        return True
     try:
         record = producer.allocate_array(value.shape, value.dtype)
     except TypeError:
@@ -137,8 +137,24 @@ def _send_array(producer: Producer, value: Any, timeout: float | None) -> bool:
 
 # Arrays in the heap -------------------------------------------------------------------------
 
-# The records of arrays that empty() has made and that were not sent.
-_lent: dict[int, tuple[weakref.ref[Any], Record]] = {}
+# The records of arrays that empty() has made; None for those that were sent.
+_lent: dict[int, tuple[weakref.ref[Any], Record | None]] = {}
+
+
+def _send_lent(
+    producer: Producer, array: Any, record: Record | None, timeout: float | None
+) -> bool:
+    """Send an array of empty() by its own record; return False if it must be copied."""
+    if record is None:
+        raise ValueError("an array of empty() can be sent once: its receiver may have changed it")
+    try:
+        producer.send_record(record, timeout)
+    except BufferError:  # IPCHEAP_DEBUG reports views, and the array is one
+        del _lent[id(array)]
+        return False
+    array.flags.writeable = False
+    _lent[id(array)] = _lent[id(array)][0], None
+    return True
 
 
 def empty(

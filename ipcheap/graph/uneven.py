@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ipcheap import EndpointClosed, HeapClosed
 
 from . import kernels as forms
-from .items import goes_on, is_mark, item_of
+from .items import apart, goes_on, is_mark, item_of
 from .kernels import Flow
 from .ledger import FINISHED, FORWARD, Note, note_of
 from .reader import Ended
@@ -188,21 +188,23 @@ class UnevenWorker(Worker):
         waiting: tuple[int, Any] | None = None  # an input that was given, if it is the last output
         for value in values:
             if waiting is not None:
-                writers[waiting[0]].put(waiting[1], turn)
+                writers[waiting[0]].put(apart(waiting[1]), turn)
                 waiting = None
             if value is None:
                 continue
             for number, one, is_last in self._outputs(value, by_port):
-                if is_last and may_go_on and any(one is item for item in items):
+                if not any(one is item for item in items):
+                    writers[number].put(one, turn)
+                elif is_last and may_go_on:
                     waiting = number, one
                 else:
-                    writers[number].put(one, turn)
+                    writers[number].put(apart(one), turn)
         if waiting is None:
             return
         number, one = waiting
         n = next(n for n, item in enumerate(items) if item is one)
         if writers[number].ahead or not goes_on(one, items[n]):
-            writers[number].put(one, turn)
+            writers[number].put(apart(one), turn)
         else:
             entry, channel, record = taken[n]
             self._send_on(number, one, turn, self._bases[entry] + channel, record)

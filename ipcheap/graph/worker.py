@@ -89,6 +89,9 @@ class Worker:
                 self._writers.append(
                     Writer(self._heap, edge, number, self._worker, self._ledger, self._here, key)
                 )
+        for numbers in self._by_port().values():
+            for number in numbers[:-1]:
+                self._writers[number].lends = False
         for writer in self._writers:
             self._here._allocators.extend(writer.producers.values())
 

@@ -31,7 +31,8 @@ _DEAD = 0.02  # seconds between looks at a channel whose reader died, while othe
 class Writer:
     """Sends the items of one edge to the workers that are to have them.
 
-    The next `ahead` items and marks are repeated ones, which are not sent again.
+    The next `ahead` items and marks are repeated ones, which are not sent again. What has a record
+    already is sent by that if the edge `lends`; otherwise other edges get it afterwards.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Writer:
     ) -> None:
         self.edge = edge
         self.ahead = 0
+        self.lends = True
         self.is_read = True  # whether anybody receives what is sent
         self._number = number
         self._worker = worker
@@ -104,14 +106,16 @@ class Writer:
                 elif type(value) is bytes and value:
                     only.send(value)
                 else:
-                    send(only, value, None)
+                    send(only, value, None, self.lends)
             except (ChannelClosed, PeerDied, HeapFull):
                 pass  # and once more
             else:
                 self._sent += 1
                 return True
         if record is None:
-            return self._put(lambda producer, timeout: send(producer, value, timeout), value, turn)
+            return self._put(
+                lambda producer, timeout: send(producer, value, timeout, self.lends), value, turn
+            )
         return self._put(
             lambda producer, timeout: producer.send_record(record, timeout), value, turn
         )
