@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 import shutil
@@ -43,13 +44,13 @@ def run(*command: str | Path, **environment: str) -> str:
     return result.stdout
 
 
-def test_word_count_counts_words(tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", ["word_count.py", "word_count_graph.py"])
+def test_word_count_counts_words(program: str, tmp_path: Path) -> None:
     text = b"".join(b"%d some words and_more " % n for n in range(20_000))
     for name in ("a", "b"):
         (tmp_path / name).write_bytes(text)
-    output = run(
-        sys.executable, EXAMPLES / "word_count" / "word_count.py", tmp_path / "a", tmp_path / "b"
-    )
+    script = EXAMPLES / "word_count" / program
+    output = run(sys.executable, script, tmp_path / "a", tmp_path / "b")
     counted = {word: int(n.replace(",", "")) for word, n in map(str.split, output.splitlines())}
     expected = Counter(re.findall(r"\w+", text.decode()))
     assert len(counted) == 20
@@ -83,8 +84,23 @@ def test_frames_are_forwarded() -> None:
     assert 1 <= int(found[1]) <= 4 + 4 + 3  # two channels, and one in the hands of each process
 
 
-def test_sensors_wait_for_some_and_not_for_others() -> None:
-    lines = sorted(run_example("sensors/sensors.py", "500"))
+def test_frames_are_forwarded_in_a_graph() -> None:
+    first, second = run_example("frames/frames_graph.py", "60")
+    assert first == "60 pictures of 6.2 MB, 20 of them picked"
+    assert re.fullmatch(r"\d+ pictures/s, with the start of all processes", second)
+
+
+def test_a_graph_in_a_file_runs() -> None:
+    graph = EXAMPLES / "frames" / "frames.toml"
+    command = (sys.executable, "-W", "error", "-m", "ipcheap.graph", graph)
+    output = run(*command, "--set", "camera.pictures=30", "--json")
+    edges = json.loads(output.splitlines()[-1])["edges"]
+    assert [(edge["source"], edge["sent"]) for edge in edges] == [("camera", 30), ("pick", 10)]
+
+
+@pytest.mark.parametrize("program", ["sensors", "sensors_graph"])
+def test_sensors_wait_for_some_and_not_for_others(program: str) -> None:
+    lines = sorted(run_example(f"sensors/{program}.py", "500"))
     assert lines[:2] == ["alarm: 5 too loud, first 0", "log: 500 readings"]
     found = re.fullmatch(r"plot: (\d+) readings up to the last one seen, (\d+) of .*", lines[2])
     assert found is not None
@@ -152,8 +168,9 @@ def test_a_dashboard_ends_with_the_newest_values_and_all_alarms() -> None:
     assert lines[end + 4 :] == ["step 14: 89.6 °C", "step 76: 89.0 °C"]
 
 
-def test_workers_are_used_again_for_every_epoch() -> None:
-    *epochs, last = run_example("workers/loader.py", "--epochs", "3", "--workers", "3")
+@pytest.mark.parametrize("program", ["loader", "loader_graph"])
+def test_workers_are_used_again_for_every_epoch(program: str) -> None:
+    *epochs, last = run_example(f"workers/{program}.py", "--epochs", "3", "--workers", "3")
     assert [line.split(" in ")[0] for line in epochs] == [
         f"epoch {n}: 500 samples" for n in range(3)
     ]

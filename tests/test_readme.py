@@ -42,7 +42,7 @@ HEAP_NAME = re.compile(r'(?:Heap\.(?:create|open|attach)|ipcheap\.unlink)\(f?"([
 LINK = re.compile(r"\]\(\s*([^)\s]+)\s*\)")
 # Languages that are run, compiled or only shown, and directives that include other files.
 FENCE_WORD = re.compile(
-    r"```(python|c|console|sh|cmake|\{(toctree|eval-rst|literalinclude.*|include.*)\}.*)"
+    r"```(python|c|console|sh|cmake|toml|\{(toctree|eval-rst|literalinclude.*|include.*)\}.*)"
 )
 LIMIT = 100.0
 
