@@ -139,8 +139,12 @@ def setup(app: Sphinx) -> None:
 _elsewhere = "|".join(name for name in dir(builtins) if not name.startswith("_"))
 nitpick_ignore_regex = [
     ("py:(class|exc|obj|data)", rf"({_elsewhere}|None|Ellipsis|optional)"),
-    ("py:.*", r"(numpy|collections|contextlib|threading|typing|types|multiprocessing|os)\..*"),
+    (
+        "py:.*",
+        r"(numpy|collections|contextlib|threading|typing|types|multiprocessing|os|pathlib)\..*",
+    ),
     ("py:class", "Shape"),  # an int, or a tuple of them
+    ("py:.*", r"ipcheap\.graph\.kernels\.T"),
     ("py:.*", r"(ipcheap\.testing\.)?(_P|_R|W)(\.args|\.kwargs)?"),
     ("c:identifier", r"u?int\d+_t|size_t"),
 ]

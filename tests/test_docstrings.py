@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import ipcheap
-from ipcheap import pytest_plugin, sizes, testing
+from ipcheap import graph, pytest_plugin, sizes, testing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,6 +51,7 @@ def public(thing: Any) -> Iterator[tuple[str, Any]]:
 def everything() -> Iterator[tuple[str, Any, str]]:
     """Yield everything public: its name, itself, and the docstring of the class that it is in."""
     things = {f"ipcheap.{name}": getattr(ipcheap, name) for name in ipcheap.__all__}
+    things |= {f"graph.{name}": getattr(graph, name) for name in graph.__all__}
     things |= {f"testing.{name}": getattr(testing, name) for name in testing.__all__}
     things |= {"sizes.parse": sizes.parse, "sizes.show": sizes.show}
     for name, thing in things.items():
@@ -83,7 +84,7 @@ def test_it_says_what_it_is(thing: Any, of: str) -> None:
 @pytest.mark.parametrize(("thing", "of"), CASES)
 def test_the_names_in_it_exist(thing: Any, of: str) -> None:
     for name in set(CAMEL.findall(thing.__doc__ or "")) - WORDS:
-        places = (ipcheap, testing, builtins, threading)
+        places = (ipcheap, graph, testing, builtins, threading)
         assert any(hasattr(place, name) for place in places), name
 
 
@@ -98,10 +99,10 @@ def test_it_says_in_what_its_arguments_are_measured(thing: Any, of: str) -> None
 
 
 def test_all_of_it_is_in_the_reference() -> None:
-    written = set(
-        re.findall(r"^\.\. auto(?:class|function|exception):: (\w+)", text(), re.MULTILINE)
-    )
-    assert written == set(ipcheap.__all__) - {"__version__"}
+    names = r"^\.\. auto(?:class|function|exception):: ([\w.]+)"
+    written = re.findall(names, text(), re.MULTILINE)
+    of_graphs = {f"ipcheap.graph.{name}" for name in graph.__all__}
+    assert set(written) == set(ipcheap.__all__) - {"__version__"} | of_graphs
     for module in (testing, pytest_plugin, sizes):
         assert f".. automodule:: {module.__name__}" in text()
 
@@ -149,6 +150,14 @@ def test_the_example_of_the_package_runs(tmp_path: Path, heap_name: str) -> None
             process.kill()
     assert [process.returncode for process in running] == [0, 0], outputs
     assert outputs == ["", "0.0\n"]
+
+
+def test_the_example_of_graphs_runs(tmp_path: Path) -> None:
+    (code,) = code_of(graph)
+    process = run_code(tmp_path / "example.py", code)
+    output, _ = process.communicate(timeout=testing.PATIENCE)
+    assert process.returncode == 0, output
+    assert output.split() == [f"{n}.0" for n in range(100)]
 
 
 def test_the_example_of_testing_runs(tmp_path: Path) -> None:
