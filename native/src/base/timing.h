@@ -25,6 +25,8 @@
 #define MOST_SPINS 2000
 /* The same while other threads of its process use the heap, which want the core. */
 #define SPINS_IN_COMPANY 60
+/* A thread looks which cores it may run on each time that it has slept this often. */
+#define CORE_LOOKS 16
 /* Never less than this, so that a wait that got shorter is noticed. */
 #define FEWEST_SPINS 20
 /* ipcheap_spin() looks this often: a microsecond or two. */

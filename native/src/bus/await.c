@@ -7,6 +7,8 @@ static _Thread_local uint32_t spins __attribute__((tls_model("initial-exec")));
 static _Thread_local uint32_t sleeps __attribute__((tls_model("initial-exec")));
 
 bool writer_spin(struct poster *p, const struct waiting *w) {
+    struct bus_listener *l = listener_at(&p->bus, w->number);
+    if (l && participant_shares_core(p->me, listener_holder(l))) return w->over(w->context);
     uint32_t most = spins < FEWEST_SPINS ? FEWEST_SPINS : spins;
     if (++sleeps % PROBE_EVERY == 0) most = MOST_SPINS;
     bool company = get(&p->me->heap->members_here) > 1;
@@ -38,6 +40,7 @@ int writer_sleep(struct poster *p, const struct waiting *w, int64_t deadline, in
     int64_t left = os_remaining(deadline);
     if (left == 0) return IPCHEAP_TIMED_OUT;
     if (w->cancelled && *w->cancelled) return IPCHEAP_INTERRUPTED;
+    participant_note_core(p->me);
     int64_t span = (int64_t)least((uint64_t)left, (uint64_t)*nap);
     int result = os_futex_wait(&l->turns, seen, span);
     if (result == IPCHEAP_INTERRUPTED) return result;

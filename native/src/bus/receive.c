@@ -162,6 +162,7 @@ static int __attribute__((noinline)) describe_any(struct listener *e, const stru
         memo_note(e, &place);
     }
     if (size_bytes(size) > room) return channel_poison(heap, e->base.channel);
+    e->base.heard = get(&envelope->sender);
     record_fill(e, m, offset, size, record);
     return 0;
 }
@@ -173,6 +174,7 @@ static inline int describe(struct listener *e, const struct message *m, ipcheap_
     const struct envelope *envelope = at_offset(e->base.heap, m->block + room);
     uint64_t size = get(&envelope->size);
     if (UNLIKELY(size_bytes(size) > room)) return channel_poison(e->base.heap, e->base.channel);
+    e->base.heard = get(&envelope->sender);
     record_fill(e, m, m->block, size, record);
     return 0;
 }

@@ -37,7 +37,8 @@ struct ipcheap_endpoint {
     uint32_t idle;                  /* tries in a row that found nothing */
     int depth;                      /* of ipcheap_endpoint_enter(), by its own thread */
     enum side_state found, ends_as; /* how its side was before the claim, and will be at the end */
-    _Atomic int use;                /* endpoint_use: it is closed once, by whichever thread */
+    uint64_t heard;  /* open_to_all: tag of the participant that posted what came last; 0: none */
+    _Atomic int use; /* endpoint_use: it is closed once, by whichever thread */
     struct patience patience;
     struct own_bell *bell;         /* once its descriptor was asked for: bell.h */
     struct bell_pull pull;         /* the way to the peer's bell */

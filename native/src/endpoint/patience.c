@@ -16,11 +16,10 @@ static bool has_company(const ipcheap_heap *heap) { return get(&heap->members_he
 
 /* Are both sides confined to the same core? Then the other one cannot go on while this one spins. */
 static bool shares_its_core(const ipcheap_endpoint *e) {
-    uint32_t core = get(&e->me->record->core);
-    if (LIKELY(core == 0)) return false;
-    struct participant_slot *peer = participant_record(
-        e->heap, get_acquire(&e->peer->holder)); /* with claim() */
-    return !peer || get(&peer->core) == core;
+    if (LIKELY(get(&e->me->record->core) == 0)) return false;
+    if (e->kind->open_to_all) return e->heard && participant_shares_core(e->me, e->heard);
+    uint64_t peer = get_acquire(&e->peer->holder); /* with claim() */
+    return !participant_record(e->heap, peer) || participant_shares_core(e->me, peer);
 }
 
 /* Returns how often to look before sleeping, this time. */
@@ -114,7 +113,8 @@ void endpoint_learn(ipcheap_endpoint *e, int64_t slept) {
 int ipcheap_spin(ipcheap_endpoint *e) {
     int error = endpoint_check(e);
     if (error) return error;
-    for (int i = 0; i < FEW_SPINS && !e->patience.doze; i++) {
+    int most = e->patience.doze || shares_its_core(e) ? 0 : FEW_SPINS;
+    for (int i = 0; i < most; i++) {
         if (e->kind->has_some(e)) return 0;
         os_pause();
     }

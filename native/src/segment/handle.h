@@ -42,6 +42,7 @@ struct participant {
     bool vacant;                     /* its thread has ended, and the next one continues it */
     bool succeeds_dead;              /* the slot's last occupant is still to be recovered */
     _Atomic uint8_t attention;       /* participant_attention; not 0: a free takes the slow path */
+    uint32_t core_looks;             /* calls of participant_note_core() */
     struct participant_memory *memory; /* the memory layer's; NULL while it has nothing there */
     struct ipcheap_endpoint *endpoints;
     int64_t held;                   /* records owned outright, as counted by its own thread ... */

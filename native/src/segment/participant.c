@@ -17,6 +17,17 @@ struct participant_slot *participant_record(ipcheap_heap *heap, uint64_t tag) {
     return slot_exists(heap, slot) ? slot_at(heap, slot) : NULL;
 }
 
+bool participant_shares_core(const struct participant *me, uint64_t tag) {
+    uint32_t core = get(&me->record->core);
+    const struct participant_slot *other = core ? participant_record(me->heap, tag) : NULL;
+    return other && get(&other->core) == core;
+}
+
+void participant_note_core(struct participant *me) {
+    if (me->core_looks++ % CORE_LOOKS) return; /* a system call */
+    put(&me->record->core, os_only_core());
+}
+
 /*
  * True if the occupant of a slot has crashed and its core dump is not complete. Until then, it keeps
  * its byte. Its number belongs to another process only if it is dead already.

@@ -42,6 +42,10 @@ bool participant_settled(ipcheap_heap *heap, uint32_t slot);
 
 /* Returns the slot that a tag or a holder names; NULL for one that was never used. */
 struct participant_slot *participant_record(ipcheap_heap *heap, uint64_t tag);
+/* True if a participant, and the one that a tag names, are confined to the same core. */
+bool participant_shares_core(const struct participant *me, uint64_t tag);
+/* Notes which core the caller is confined to: now and then, because it may change meanwhile. */
+void participant_note_core(struct participant *me);
 /* True if the occupant of a slot with that generation is alive. */
 bool participant_alive(ipcheap_heap *heap, uint32_t slot, uint32_t generation);
 /* Gets the generation of a slot's present or last occupant; false if there is no such slot. */
