@@ -3,6 +3,7 @@
 #include "gil.h"
 
 #include <structmember.h>
+#include <time.h>
 
 typedef struct py_consumer {
     py_endpoint side;
@@ -44,6 +45,69 @@ static void take_back(py_consumer *self, const ipcheap_record *record) {
     self->waits = 1;
 }
 
+/* Waiting -------------------------------------------------------------------------------- */
+
+/* How long a call waits here. Longer waits are Python's: there, signal handlers run in between. */
+#define LONGEST_LOOK (INT64_C(500) * 1000 * 1000)
+
+/* The wait of a call that has found nothing. */
+struct wait {
+    PyObject *timeout; /* of the call; borrowed */
+    int64_t most;  /* ns that it may wait here; 0: it is for Python to say what the timeout is */
+    int64_t begin; /* 0: it has not waited yet */
+};
+
+static int64_t now(void) {
+    struct timespec at;
+    clock_gettime(CLOCK_MONOTONIC, &at);
+    return (int64_t)at.tv_sec * 1000000000 + at.tv_nsec;
+}
+
+static struct wait wait_of(PyObject *timeout) {
+    struct wait wait = {or_none(timeout), LONGEST_LOOK, 0};
+    if (wait.timeout == Py_None) return wait;
+    int plain = PyFloat_CheckExact(wait.timeout) || PyLong_CheckExact(wait.timeout);
+    double seconds = plain ? PyFloat_AsDouble(wait.timeout) : 0;
+    if (PyErr_Occurred()) PyErr_Clear(); /* a number beyond all: it is -1 */
+    if (!(seconds > 0))
+        wait.most = 0;
+    else if (seconds < 0.5)
+        wait.most = (int64_t)(seconds * 1e9);
+    return wait;
+}
+
+/* Waits until there may be something to receive: true if so; false if Python has to go on. */
+static int wait_here(const py_consumer *self, struct wait *wait) {
+    if (!wait->most) return 0;
+    int64_t at = now();
+    if (!wait->begin) wait->begin = at;
+    int64_t left = wait->most - (at - wait->begin);
+    if (left <= 0) return 0;
+    PyThreadState *state = PyEval_SaveThread();
+    int error = ipcheap_wait(self->side.endpoint, left);
+    PyEval_RestoreThread(state);
+    return !error;
+}
+
+/*
+ * Has Python wait, or raise, after the error of an attempt. Its method takes the error, the limit unless
+ * that is NULL, and what is left of the timeout.
+ */
+static PyObject *wait_there(PyObject *self, const char *method, int error, const Py_ssize_t *limit,
+                            const struct wait *wait) {
+    PyObject *left = Py_NewRef(wait->timeout);
+    if (wait->begin && left != Py_None) {
+        double most = PyFloat_AsDouble(left), used = (double)(now() - wait->begin) / 1e9;
+        Py_DECREF(left);
+        left = PyFloat_FromDouble(most > used ? most - used : 0);
+        if (!left) return NULL;
+    }
+    PyObject *result = limit ? PyObject_CallMethod(self, method, "inO", error, *limit, left)
+                             : PyObject_CallMethod(self, method, "iO", error, left);
+    Py_DECREF(left);
+    return result;
+}
+
 /* After an exception: 0 if memory ran out and there are items to return first, or PY_RAISED. */
 static int what_there_is(PyObject *list) {
     if (!list || PyList_Size(list) == 0 || !PyErr_ExceptionMatches(PyExc_MemoryError))
@@ -65,9 +129,13 @@ static PyObject *receive_list(PyObject *self, PyObject *const *arguments, filler
     PyObject *list = NULL;
     int error = limit < 1 ? IPCHEAP_BAD_VALUE : fill(self, &list, limit);
     if (error == 0) return list;
+    struct wait wait = wait_of(arguments[1]);
+    while (error == IPCHEAP_WOULD_BLOCK && wait_here((py_consumer *)self, &wait))
+        error = fill(self, &list, limit);
+    if (error == 0) return list;
     Py_XDECREF(list);
     if (error == PY_RAISED) return NULL;
-    return PyObject_CallMethod(self, otherwise, "inO", error, limit, or_none(arguments[1]));
+    return wait_there(self, otherwise, error, &limit, &wait);
 }
 
 /* For callers that do their own waiting: fills their list up to a limit; 0 or an error. */
@@ -103,7 +171,11 @@ static PyObject *consumer_recv_record(PyObject *self, PyObject *const *given, Py
     if (arguments_of(given, count, names, timeout_only, 0, &timeout)) return NULL;
     PyObject *made = receive((py_consumer *)self, 1, &error);
     if (made || !error) return made;
-    return PyObject_CallMethod(self, "_receive_when_ready", "iO", error, or_none(timeout));
+    struct wait wait = wait_of(timeout);
+    while (error == IPCHEAP_WOULD_BLOCK && wait_here((py_consumer *)self, &wait))
+        made = receive((py_consumer *)self, 0, &error);
+    if (made || !error) return made;
+    return wait_there(self, "_receive_when_ready", error, NULL, &wait);
 }
 
 static PyObject *consumer_try_recv_record(PyObject *self, PyObject *unused) {
@@ -252,7 +324,11 @@ static PyObject *consumer_recv(PyObject *self, PyObject *const *given, Py_ssize_
     if (arguments_of(given, count, names, timeout_only, 0, &timeout)) return NULL;
     PyObject *bytes = receive_bytes((py_consumer *)self, 1, &error);
     if (bytes || !error) return bytes;
-    return PyObject_CallMethod(self, "_receive_later", "iO", error, or_none(timeout));
+    struct wait wait = wait_of(timeout);
+    while (error == IPCHEAP_WOULD_BLOCK && wait_here((py_consumer *)self, &wait))
+        bytes = receive_bytes((py_consumer *)self, 0, &error);
+    if (bytes || !error) return bytes;
+    return wait_there(self, "_receive_later", error, NULL, &wait);
 }
 
 static PyObject *consumer_attempt_bytes(PyObject *self, PyObject *unused) {
