@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .array import Layout
     from .chunk import Chunk
     from .record import Record, Source
+    from .results import BroadcastReport
 
     Key: TypeAlias = int | str | bytes
     T = TypeVar("T")
@@ -135,7 +136,7 @@ if TYPE_CHECKING:
         def _try_broadcast(
             self, address: int, what: Any, is_record: bool, timeout_ns: int, /
         ) -> int: ...
-        def _broadcast_now(self, what: Any, is_record: bool, /) -> tuple[int, int] | int: ...
+        def _broadcast_now(self, what: Any, is_record: bool, /) -> BroadcastReport | int: ...
 
     class Window:
         """A window of a stream. Calls `_open_later()`, `_aopen()` and `_nothing()`."""

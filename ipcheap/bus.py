@@ -485,8 +485,8 @@ class Bus(Channel, BusCore, kind=lib.IPCHEAP_BUS):
     ) -> BroadcastReport:
         if timeout is None:
             code = self._broadcast_now(what, is_record)
-            if isinstance(code, tuple):
-                return _all_released(*code)
+            if not isinstance(code, int):
+                return code
             if code > 0:  # its address: it has posted, and the wait is over
                 broadcast = ffi.cast("ipcheap_broadcast *", code)
                 try:
@@ -596,12 +596,6 @@ class Bus(Channel, BusCore, kind=lib.IPCHEAP_BUS):
 def _span(deadline: float) -> int:
     """Return the nanoseconds until a deadline; -1 for none."""
     return -1 if deadline == _FOREVER else _timing.in_nanoseconds(_timing.time_left(deadline))
-
-
-def _all_released(position: int, listeners: int) -> BroadcastReport:
-    from .results import BroadcastReport
-
-    return BroadcastReport(position, listeners, listeners, 0)
 
 
 def _report(handle: Handle, broadcast: CData) -> BroadcastReport:

@@ -2,6 +2,8 @@
 #include "gil.h"
 #include "types.h"
 
+#include <stdatomic.h>
+
 #include "endpoint.h"
 #include "segment/sleep.h"
 
@@ -265,22 +267,60 @@ static int await_all(ipcheap_broadcast *broadcast) {
     return 0;
 }
 
+/* Returns the class of reports, a borrowed reference; it is imported when it is first needed. */
+static PyObject *report_class(void) {
+    static PyObject *_Atomic class;
+    PyObject *known = class;
+    if (known) return known;
+    PyObject *results = PyImport_ImportModule("ipcheap.results");
+    PyObject *found = results ? PyObject_GetAttrString(results, "BroadcastReport") : NULL;
+    Py_XDECREF(results);
+    if (!found || atomic_compare_exchange_strong(&class, &known, found)) return found;
+    Py_DECREF(found); /* another thread was faster */
+    return known;
+}
+
+/* Sets a field; its name is kept for the next time: interning it takes longer than all the rest. */
+static int set_field(PyObject *fields, PyObject *_Atomic *name, const char *text, PyObject *value) {
+    if (!*name) *name = PyUnicode_InternFromString(text);
+    int error = *name && value ? PyDict_SetItem(fields, *name, value) : -1;
+    Py_XDECREF(value);
+    return error;
+}
+
+/* Returns a BroadcastReport of listeners that have all released. Its class would take ten times as long. */
+static PyObject *report_new(const ipcheap_broadcast_report *report) {
+    static PyObject *_Atomic position, *_Atomic listeners, *_Atomic released, *_Atomic gone,
+        *_Atomic slow;
+    PyObject *class = report_class();
+    PyObject *made = class ? PyType_GenericAlloc((PyTypeObject *)class, 0) : NULL;
+    PyObject *fields = made ? PyDict_New() : NULL;
+    unsigned long long count = report->listeners, at = report->position;
+    if (!fields || set_field(fields, &position, "position", PyLong_FromUnsignedLongLong(at)) ||
+        set_field(fields, &listeners, "listeners", PyLong_FromUnsignedLongLong(count)) ||
+        set_field(fields, &released, "released", PyLong_FromUnsignedLongLong(count)) ||
+        set_field(fields, &gone, "gone", PyLong_FromLong(0)) ||
+        set_field(fields, &slow, "slow", PyTuple_New(0)) ||
+        PyObject_GenericSetDict(made, fields, NULL) != 0)
+        Py_CLEAR(made);
+    Py_XDECREF(fields);
+    return made;
+}
+
 /*
- * _broadcast_now(object, is_record): the short way of a broadcast without a timeout. Returns its position
- * and to how many it was owed if all of these have released it; otherwise the address of the broadcast,
- * which has posted and need not wait, or the error of one that has not posted.
+ * _broadcast_now(object, is_record): the short way of a broadcast without a timeout. Returns its report if
+ * all to whom it was owed have released it; otherwise the address of the broadcast, which has posted and
+ * need not wait, or the error of one that has not posted.
  */
-static PyObject *bus_broadcast_now(PyObject *object, PyObject *arguments) {
+static PyObject *bus_broadcast_now(PyObject *object, PyObject *const *given, Py_ssize_t count) {
     py_bus *self = (py_bus *)object;
-    PyObject *what;
-    int is_record;
     ipcheap_broadcast *broadcast;
     ipcheap_broadcast_report report;
-    if (!PyArg_ParseTuple(arguments, "Op", &what, &is_record)) return NULL;
+    if (count != 2) return PyErr_Format(PyExc_TypeError, "2 arguments, not %zd", count);
     int error = heap_of(self) ? ipcheap_broadcast_begin(heap_of(self), &self->channel, &broadcast)
                               : IPCHEAP_HEAP_CLOSED;
     if (error) return PyLong_FromLong(error);
-    error = try_broadcast(self, broadcast, what, is_record, -1);
+    error = try_broadcast(self, broadcast, given[0], given[1] == Py_True, -1);
     if (error) {
         ipcheap_broadcast_end(broadcast);
         return PyLong_FromLong(error);
@@ -292,8 +332,7 @@ static PyObject *bus_broadcast_now(PyObject *object, PyObject *arguments) {
     ipcheap_broadcast_describe(broadcast, &report);
     if (report.released != report.listeners) return PyLong_FromVoidPtr(broadcast);
     ipcheap_broadcast_end(broadcast);
-    return Py_BuildValue("(KK)", (unsigned long long)report.position,
-                         (unsigned long long)report.listeners);
+    return report_new(&report);
 }
 
 /* The type ------------------------------------------------------------------------------- */
@@ -352,7 +391,7 @@ PyObject *bus_type(void) {
         {"_attempt_bytes", bus_attempt_bytes, METH_O, SIGNATURE("_attempt_bytes($self, data, /)")},
         {"_try_broadcast", bus_try_broadcast, METH_VARARGS,
          SIGNATURE("_try_broadcast($self, address, what, is_record, timeout_ns, /)")},
-        {"_broadcast_now", bus_broadcast_now, METH_VARARGS,
+        {"_broadcast_now", (PyCFunction)(void (*)(void))bus_broadcast_now, METH_FASTCALL,
          SIGNATURE("_broadcast_now($self, what, is_record, /)")},
         {NULL, NULL, 0, NULL},
     };
