@@ -446,6 +446,8 @@ static int await_one(struct ipcheap_broadcast *b, struct poster *p, struct owed 
     for (;;) {
         error = os_remaining(deadline) ? writer_sleep(p, &w, deadline, &nap) : IPCHEAP_TIMED_OUT;
         if (owed->debt != OWED) return 0;
+        /* What woke it up comes first: whether it is alive takes system calls. */
+        if (!error && await_look(p, &context, &error)) return 0;
         if (is_dead(p, owed)) owed->debt = GONE;
         if (owed->debt != OWED) return 0;
         if (error) return error;

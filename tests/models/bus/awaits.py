@@ -89,6 +89,8 @@ def await_one(bus: Bus, n: str, position: int, hurried: bool, late: bool) -> Ste
             if result == TIMED_OUT:
                 late = True
                 yield now("is late", is_late, bus, position)
+            elif debt == OWED:
+                debt = yield from is_settled(bus, n, position)
         if debt == OWED and not (yield from is_alive(n)):
             return GONE, late
         if result == TIMED_OUT:
