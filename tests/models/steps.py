@@ -134,6 +134,13 @@ def os_futex_wait_any(
     return Step("sleep any", tuple(name for name, _ in words), words, timed)
 
 
+def os_futex_wait_as(
+    name: Name, value: Any, *, timed: Callable[[View], bool] | None = None
+) -> Step:
+    """Do what `os_futex_wait` does; a closing thread's wake-up is not modelled."""
+    return os_futex_wait(name, value, timed=timed)
+
+
 def os_futex_wake(name: Name) -> Step:
     """Wake any one process that sleeps on the word."""
     return Step("wake", name)

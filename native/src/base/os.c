@@ -217,6 +217,14 @@ int os_futex_wait(const shared32 *word, uint32_t expected, int64_t timeout_ns) {
     return 0; /* EAGAIN: the word had changed already */
 }
 
+int os_futex_wait_as(const shared32 *word, uint32_t expected, uint32_t as, int64_t timeout_ns) {
+    struct timespec until = timespec_of(os_deadline(timeout_ns));
+    if (syscall(SYS_futex, word, FUTEX_WAIT_BITSET, expected, &until, NULL, as) == 0) return 0;
+    if (errno == ETIMEDOUT) return IPCHEAP_TIMED_OUT;
+    if (errno == EINTR) return IPCHEAP_INTERRUPTED;
+    return 0; /* EAGAIN: the word had changed already */
+}
+
 int os_futex_wait_any(const struct awaited *words, size_t count, int64_t timeout_ns) {
     if (count == 1) return os_futex_wait(words->word, words->expected, timeout_ns);
     struct futex_waitv list[FUTEX_WORDS];
@@ -237,6 +245,10 @@ int os_futex_wait_any(const struct awaited *words, size_t count, int64_t timeout
 int os_futex_wake(const shared32 *word, int count) {
     long woken = syscall(SYS_futex, word, FUTEX_WAKE, count, NULL, NULL, 0);
     return woken < 0 ? 0 : (int)woken;
+}
+
+void os_futex_wake_as(const shared32 *word, uint32_t as) {
+    syscall(SYS_futex, word, FUTEX_WAKE_BITSET, INT32_MAX, NULL, NULL, as);
 }
 
 bool os_membarrier_register(void) {

@@ -72,6 +72,9 @@ int os_choice(struct choice *choice);
 /* Sleeping on a shared word -------------------------------------------------------- */
 int os_futex_wait(const shared32 *word, uint32_t expected, int64_t timeout_ns);
 int os_futex_wake(const shared32 *word, int count);
+/* Sleeps as some bits, and wakes all that sleep as one of them; os_futex_wake() wakes anybody. */
+int os_futex_wait_as(const shared32 *word, uint32_t expected, uint32_t as, int64_t timeout_ns);
+void os_futex_wake_as(const shared32 *word, uint32_t as);
 #define FUTEX_WORDS 128
 struct awaited {
     const shared32 *word;

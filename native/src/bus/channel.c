@@ -225,6 +225,7 @@ const struct kind bus_kind = {
     .ready = ready,
     .before_waiting = listener_before_waiting,
     .sleep = listener_park,
+    .rouse = listener_rouse,
     .has_peer = has_peer,
     .open_to_all = true,
     .configure = configure,

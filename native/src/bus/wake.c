@@ -3,6 +3,7 @@
 #include <limits.h>
 
 #include "bus/broadcast.h"
+#include "channel/side.h"
 #include "endpoint/bell.h"
 #include "endpoint/park.h"
 
@@ -74,6 +75,23 @@ void listener_before_waiting(ipcheap_endpoint *endpoint) {
     arm(&e->bus, SLEEPERS_OTHERS);
 }
 
+/* Each listener sleeps as one of these; another thread that closes it wakes few others with it. */
+static uint32_t sleeps_as(const struct listener *e) { return UINT32_C(1) << (e->number % 32); }
+
+static int sleep_here(struct listener *e, uint32_t seen, int64_t left) {
+    int64_t span = sleep_begin(&e->base, left);
+    /* Not beside the seat: to sleep on two words takes half as long again as waking up does. */
+    int result = os_futex_wait_as(&e->bus.root->wake, seen, sleeps_as(e), span);
+    side_wakes(own_side(&e->base));
+    return result;
+}
+
+void listener_rouse(ipcheap_endpoint *endpoint) {
+    struct listener *e = listener_of(endpoint);
+    put_add(&e->bus.root->wake, 1);
+    os_futex_wake_as(&e->bus.root->wake, sleeps_as(e));
+}
+
 int listener_park(ipcheap_endpoint *endpoint, int64_t deadline) {
     struct listener *e = listener_of(endpoint);
     const struct kind *kind = endpoint->kind;
@@ -87,7 +105,7 @@ int listener_park(ipcheap_endpoint *endpoint, int64_t deadline) {
         int64_t left = os_remaining(deadline);
         int result = 0;
         if (!kind->ready(endpoint) && !endpoint_is_closing(endpoint) && left > 0)
-            result = sleep_once(endpoint, &e->bus.root->wake, seen, left);
+            result = sleep_here(e, seen, left);
         put(word, AWAKE);
         if (kind->ready(endpoint)) return 0;
         if (endpoint_is_closing(endpoint)) return IPCHEAP_ENDPOINT_CLOSED;

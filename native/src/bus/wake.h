@@ -40,8 +40,9 @@ static inline void listener_tell(const struct bus *bus, struct bus_listener *l, 
 /* Asks a listener to wake the caller: returns the value of `turns` to sleep on. */
 uint32_t listener_expect(const struct bus *bus, struct bus_listener *l, uint32_t what);
 
-/* kind.before_waiting and kind.sleep of a listener. */
+/* kind.before_waiting, kind.sleep and kind.rouse of a listener. */
 void listener_before_waiting(ipcheap_endpoint *endpoint);
 int listener_park(ipcheap_endpoint *endpoint, int64_t deadline);
+void listener_rouse(ipcheap_endpoint *endpoint);
 
 #endif

@@ -135,6 +135,8 @@ struct kind {
     bool (*want)(ipcheap_endpoint *e);
     /* Sleeps until it is ready: 0, TIMED_OUT, INTERRUPTED or an error. NULL: on its seat. */
     int (*sleep)(ipcheap_endpoint *e, int64_t deadline);
+    /* Wakes its own thread from that, for one that closes it. NULL: that sleeps on its seat as well. */
+    void (*rouse)(ipcheap_endpoint *e);
     /* True if a living participant is on the other side. NULL: by the seat of that side. */
     bool (*has_peer)(const ipcheap_endpoint *e);
     /* True if any participant may post, so that a poller looks when any process closes the heap. */

@@ -175,6 +175,7 @@ static bool start_closing(ipcheap_endpoint *e) {
     if (use & ENDPOINT_CLOSING) return false;
     if (!(use & ENDPOINT_INSIDE)) return true;
     unpark(e->heap, e->seat, NULL); /* it looks at `use` again: pairs with park() */
+    if (e->kind->rouse) e->kind->rouse(e);
     return false;
 }
 

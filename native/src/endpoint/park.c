@@ -23,10 +23,7 @@ int park(ipcheap_endpoint *e, bool (*ready)(const ipcheap_endpoint *), int64_t d
         if (!ready(e) && !endpoint_is_closing(e) && left > 0) {
             /* Here, because a new holder of the other side must find the way free or wake us. */
             e->kind->before_waiting(e);
-            put(&side->parks, get(&side->parks) + 1);
-            side_sleeps(e->heap, side);
-            put(&e->me->record->core, os_only_core()); /* it may have been confined meanwhile */
-            int64_t span = (int64_t)least((uint64_t)left, LOOK_AFTER_PEER);
+            int64_t span = sleep_begin(e, left);
             result = os_futex_wait(word, PARKED_HERE, span);
         }
         side_wakes(side);
@@ -42,14 +39,18 @@ int park(ipcheap_endpoint *e, bool (*ready)(const ipcheap_endpoint *), int64_t d
     }
 }
 
-int sleep_once(ipcheap_endpoint *e, const shared32 *word, uint32_t seen, int64_t left) {
+int64_t sleep_begin(ipcheap_endpoint *e, int64_t left) {
     struct side *side = own_side(e);
-    struct awaited words[2] = {{word, seen}, {&e->seat->parked, PARKED_HERE}};
     put(&side->parks, get(&side->parks) + 1);
     side_sleeps(e->heap, side);
-    put(&e->me->record->core, os_only_core()); /* it may have been confined meanwhile */
-    int64_t span = (int64_t)least((uint64_t)left, LOOK_AFTER_PEER);
+    participant_note_core(e->me);
+    return (int64_t)least((uint64_t)left, LOOK_AFTER_PEER);
+}
+
+int sleep_once(ipcheap_endpoint *e, const shared32 *word, uint32_t seen, int64_t left) {
+    struct awaited words[2] = {{word, seen}, {&e->seat->parked, PARKED_HERE}};
+    int64_t span = sleep_begin(e, left);
     int result = os_futex_wait_any(words, 2, span);
-    side_wakes(side);
+    side_wakes(own_side(e));
     return result;
 }

@@ -13,5 +13,7 @@ int park(ipcheap_endpoint *e, bool (*ready)(const ipcheap_endpoint *), int64_t d
  * and on the seat, through which a thread that closes the endpoint wakes it. The caller has parked.
  */
 int sleep_once(ipcheap_endpoint *e, const shared32 *word, uint32_t seen, int64_t left);
+/* Before such a sleep, of any kind: returns for how long to sleep. After it comes side_wakes(). */
+int64_t sleep_begin(ipcheap_endpoint *e, int64_t left);
 
 #endif

@@ -34,7 +34,7 @@ from .recover import is_unposted, payload_undo
 from .removal import channel_drop_if_done, clean_up, removing, touches
 from .setups import begun, log
 from .waiters import parks, polls, waiting
-from .wake import FLAGS, arm, may_stop, ready, sleep_once, wake_polled
+from .wake import FLAGS, arm, may_stop, ready, sleep_here, wake_polled
 from .words import (
     AGAIN,
     CLOSED,
@@ -350,7 +350,7 @@ def park_by(*, looks: bool = True, first: bool = True) -> Any:
             if not first:
                 seen = yield get_acquire(("wake",))
             if not there:
-                yield from sleep_once(bus, seen)
+                yield from sleep_here(bus, seen)
             yield put(("parked", X, bus.me), AWAKE)
             if (yield from ready(bus, p)):
                 return True

@@ -12,7 +12,7 @@ from ..steps import (
     full_fence,
     get,
     get_acquire,
-    os_futex_wait_any,
+    os_futex_wait_as,
     os_futex_wake,
     os_membarrier,
     put,
@@ -135,10 +135,9 @@ def somebody_died(view: View) -> bool:
     return not all(view[name] for name in view.names("alive"))
 
 
-def sleep_once(bus: Bus, seen: int) -> Steps:
+def sleep_here(bus: Bus, seen: int) -> Steps:
     """Sleep; in C for half a second at most, which would hide a lost wake-up among the living."""
-    words = ((("wake",), seen), (("parked", X, bus.me), PARKED_HERE))
-    return (yield os_futex_wait_any(words, timed=somebody_died))
+    return (yield os_futex_wait_as(("wake",), seen, timed=somebody_died))
 
 
 @replaceable
@@ -152,7 +151,7 @@ def listener_park(bus: Bus, p: int) -> Steps:
         yield from arm(bus, HERE)
         result = ""
         if not (yield from ready(bus, p)):
-            result = yield from sleep_once(bus, seen)
+            result = yield from sleep_here(bus, seen)
         yield put(("parked", X, bus.me), AWAKE)
         if (yield from ready(bus, p)):
             return True
@@ -171,12 +170,7 @@ MIRRORS = (
     Mirror(WAKE, listener_expect),
     Mirror(WAKE, arm),
     Mirror(WAKE, listener_before_waiting),
-    Mirror(
-        "endpoint/park.c",
-        sleep_once,
-        ignored=frozenset({"parks", "core"}),
-        calls=frozenset({"os_futex_wait_any"}),
-    ),
+    Mirror(WAKE, sleep_here, calls=frozenset({"os_futex_wait_as"})),
     Mirror(
         WAKE,
         listener_park,
