@@ -44,23 +44,27 @@ static bool is_active(const struct bus *bus, uint32_t number) {
     return bits >> (number & 63) & 1;
 }
 
-bool listener_step(struct bus *bus, struct listener_walk *walk) {
+bool listener_look(const struct bus *bus, struct listener_walk *walk) {
     uint32_t used = listeners_used(bus);
     while (walk->next < used) {
-        uint32_t number = walk->next;
-        /* Pairs with listener_take(). */
-        uint64_t bits = get_acquire(&bus->root->active[number / 64]) >> (number & 63);
-        if (!bits) {
-            walk->next = (number / 64 + 1) * 64;
-            continue;
-        }
-        number += (uint32_t)__builtin_ctzll(bits);
-        walk->next = number + 1;
-        walk->number = number;
-        walk->listener = listener_at(bus, number);
-        if (number < used && walk->listener) return true;
+        uint32_t base = walk->base = walk->next / 64 * 64;
+        uint64_t all = get_acquire(&bus->root->active[base / 64]); /* pairs with listener_take() */
+        if (used - base < 64) all &= (UINT64_C(1) << (used - base)) - 1;
+        walk->bits = all & UINT64_MAX << (walk->next & 63);
+        if (walk->bits) return true;
+        walk->next = base + 64;
     }
     return false;
+}
+
+bool listener_group(struct bus *bus, struct listener_walk *walk, uint32_t number) {
+    uint32_t within, group = group_of(number, &within);
+    struct bus_listener *l = listener_at(bus, number);
+    if (!l) return false;
+    walk->group = l - within;
+    walk->from = number - within;
+    walk->length = FIRST_LISTENERS << group;
+    return true;
 }
 
 bool listener_is_alive(const struct bus *bus, const struct bus_listener *l) {
@@ -228,12 +232,8 @@ int listener_make_table(struct participant *me, struct bus *bus, uint32_t number
     return error;
 }
 
-struct held_walk held_walk_of(const struct bus_listener *l) {
-    return (struct held_walk){.used = get_acquire(&l->used)}; /* pairs with word_take() */
-}
-
-bool held_step(const struct bus *bus, uint32_t number, struct bus_listener *l,
-               struct held_walk *walk) {
+bool held_step_on(const struct bus *bus, uint32_t number, struct bus_listener *l,
+                  struct held_walk *walk) {
     shared64 *words = NULL;
     uint32_t loaded = HOLD_TABLES, within;
     while (walk->next < walk->used) {

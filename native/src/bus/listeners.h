@@ -64,13 +64,34 @@ static inline bool bus_has_listeners(const struct bus *bus) {
     return false;
 }
 
-/* Steps through the registered listeners. */
+/* Steps through the registered listeners: a few instructions for each, because there may be thousands. */
 struct listener_walk {
     uint32_t next;
     uint32_t number; /* out */
     struct bus_listener *listener;
+    /* What is known already: those of 64 that are still to come, and the records of a group. */
+    uint64_t bits;
+    uint32_t base, from, length;
+    struct bus_listener *group;
 };
-bool listener_step(struct bus *bus, struct listener_walk *walk);
+/* Finds the next of them that are registered; false if there are none. */
+bool listener_look(const struct bus *bus, struct listener_walk *walk);
+/* Finds the group of a record; false if there is none. */
+bool listener_group(struct bus *bus, struct listener_walk *walk, uint32_t number);
+
+static inline bool listener_step(struct bus *bus, struct listener_walk *walk) {
+    for (;;) {
+        if (UNLIKELY(!walk->bits) && !listener_look(bus, walk)) return false;
+        uint32_t number = walk->base + (uint32_t)__builtin_ctzll(walk->bits);
+        walk->bits &= walk->bits - 1;
+        walk->next = number + 1;
+        if (UNLIKELY(number - walk->from >= walk->length) && !listener_group(bus, walk, number))
+            continue;
+        walk->number = number;
+        walk->listener = walk->group + (number - walk->from);
+        return true;
+    }
+}
 
 /* Steps through the hold words of one listener that are not 0. */
 struct held_walk {
@@ -79,9 +100,16 @@ struct held_walk {
     uint64_t hold; /* its value, */
     shared64 *at;  /* and where it is */
 };
-struct held_walk held_walk_of(const struct bus_listener *l);
-bool held_step(const struct bus *bus, uint32_t number, struct bus_listener *l,
-               struct held_walk *walk);
+static inline struct held_walk held_walk_of(const struct bus_listener *l) {
+    return (struct held_walk){.used = get_acquire(&l->used)}; /* pairs with word_take() */
+}
+bool held_step_on(const struct bus *bus, uint32_t number, struct bus_listener *l,
+                  struct held_walk *walk);
+/* Without a call for a listener that has held nothing yet. */
+static inline bool held_step(const struct bus *bus, uint32_t number, struct bus_listener *l,
+                             struct held_walk *walk) {
+    return walk->next < walk->used && held_step_on(bus, number, l, walk);
+}
 
 static inline bool listener_is_open(const struct bus_listener *l) {
     return side_state(get_acquire(&l->seat.holder)) == SIDE_OPEN && /* with listener_take() */

@@ -214,14 +214,15 @@ static bool pass_all(struct poster *p, uint64_t need) {
 
 /* Returns how far the floor may be raised for a post at q; less than `need` if it may not. */
 static uint64_t floor_for(struct bus *bus, uint64_t q, uint64_t need) {
-    struct survey s = bus_survey(bus);
+    uint64_t more = need + (bus->mask + 1) / 8;
+    struct survey s = bus_survey(bus, more);
     /* The history as it is now, unless its oldest message stands in the place of the post. */
     uint64_t most = greatest(bus_history_from(bus, q), need), all = least(survey_all(&s), most);
     if (all >= need) return all;
     if (s.counted < need) return 0;
     /* Some lose messages: one that was passed no more than it must, lossy ones few at a time. */
     if (s.passed < need) return need;
-    return least(least(least(s.counted, s.passed), most), need + (bus->mask + 1) / 8);
+    return least(least(least(s.counted, s.passed), most), more);
 }
 
 /* Makes room at position q; false if the blocker that is noted then is in the way. */

@@ -515,7 +515,7 @@ int message_lends(const ipcheap_record *record, uint64_t *tag) {
     *tag = m.apart ? payload_tag(bus, m.block) : message_tag(bus, m.position);
     /* Nobody can receive it any more, and nobody else holds it: so it will stay. */
     uint64_t end = bus_end(bus);
-    struct survey s = bus_survey(bus);
+    struct survey s = bus_survey(bus, UINT64_MAX);
     uint64_t most = least(least(survey_all(&s), end), bus_history_from(bus, end));
     if (most <= m.position) return 2;
     floor_raise(bus, most);

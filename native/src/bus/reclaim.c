@@ -7,19 +7,24 @@
 #include "segment/clock.h"
 #include "segment/lock.h"
 
-#define BATCH 256 /* positions that one look at the holds is for */
+#define LOOK 4096 /* positions that one look at the holds is for */
+#define BATCH 256 /* of these, as many as are freed without asking for memory again */
 /* How long after a membarrier was refused every listener has seen header->fences. */
 #define FENCES_SEEN (10 * MILLISECOND)
 
 /* The floor ------------------------------------------------------------------------------------ */
 
-struct survey bus_survey(struct bus *bus) {
-    struct survey s = {UINT64_MAX, UINT64_MAX, UINT64_MAX};
+struct survey bus_survey(struct bus *bus, uint64_t near) {
+    struct survey s = {UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX};
     struct listener_walk walk = {0};
     while (listener_step(bus, &walk)) {
         const struct bus_listener *l = walk.listener;
-        if (get(&l->flags) & LISTENER_CLOSED) continue;
         uint64_t cursor = get_acquire(&l->side.position); /* pairs with move_past() */
+        if (cursor >= near) {
+            s.far = least(s.far, cursor);
+            continue;
+        }
+        if (get(&l->flags) & LISTENER_CLOSED) continue;
         if (listener_is_lossy(bus, l))
             s.lossy = least(s.lossy, cursor);
         else if (get(&l->passed) == cursor + 1)
@@ -80,11 +85,11 @@ bool message_is_held(struct bus *bus, const struct message *m, const shared64 *b
     return false;
 }
 
-/* Notes which of the messages from `from` on are held; at most BATCH. */
+/* Notes which of the messages from `from` on are held; at most LOOK. */
 static void look_at_holds(struct bus *bus, uint64_t from, uint64_t count,
-                          uint64_t held[BATCH / 64]) {
+                          uint64_t held[LOOK / 64]) {
     struct listener_walk walk = {0};
-    for (uint64_t i = 0; i < BATCH / 64; i++) held[i] = 0;
+    for (uint64_t i = 0; i < (count + 63) / 64; i++) held[i] = 0;
     while (listener_step(bus, &walk)) {
         struct held_walk holds = held_walk_of(walk.listener);
         while (held_step(bus, walk.number, walk.listener, &holds)) {
@@ -161,10 +166,9 @@ static void freeing_end(struct participant *me, bool locked) {
     if (locked) heap_unlock(me);
 }
 
-/* Reclaims what stands at these positions and is not held; they are settled. */
-static void sweep_batch(struct participant *me, struct bus *bus, uint64_t from, uint64_t count) {
-    uint64_t held[BATCH / 64];
-    look_at_holds(bus, from, count, held);
+/* Reclaims what stands at these positions and is not held. */
+static void sweep_batch(struct participant *me, struct bus *bus, uint64_t from, uint64_t count,
+                        const uint64_t *held) {
     for (uint64_t i = 0; i < count; i++) {
         uint64_t position = from + i;
         if (UNLIKELY(held[i / 64] >> (i & 63) & 1)) continue;
@@ -188,13 +192,17 @@ int bus_sweep(struct participant *me, struct bus *bus) {
     if (to - from > bus->mask + 1) from = to - bus->mask - 1;
     settle_floor(bus); /* the floor that `to` is, or a later one */
     while (from < to) {
-        uint64_t count = least(to - from, BATCH);
-        bool locked;
-        int error = freeing_begin(me, 2 * count, &locked); /* payloads and blocks */
-        if (error) return error;
-        sweep_batch(me, bus, from, count);
-        freeing_end(me, locked);
-        from += count;
+        uint64_t held[LOOK / 64], look = least(to - from, LOOK);
+        look_at_holds(bus, from, look, held);
+        for (uint64_t done = 0; done < look; done += BATCH) {
+            uint64_t count = least(look - done, BATCH);
+            bool locked;
+            int error = freeing_begin(me, 2 * count, &locked); /* payloads and blocks */
+            if (error) return error;
+            sweep_batch(me, bus, from + done, count, &held[done / 64]);
+            freeing_end(me, locked);
+        }
+        from += look;
     }
     uint64_t seen = get(&root->swept);
     while (seen < to && !put_if(&root->swept, &seen, to)) {} /* pairs with the acquire above */
@@ -203,7 +211,7 @@ int bus_sweep(struct participant *me, struct bus *bus) {
 
 int bus_tidy(struct participant *me, struct bus *bus) {
     uint64_t end = bus_end(bus); /* before the cursors */
-    struct survey s = bus_survey(bus);
+    struct survey s = bus_survey(bus, UINT64_MAX);
     floor_raise(bus, least(least(survey_all(&s), end), bus_history_from(bus, end)));
     return bus_sweep(me, bus);
 }

@@ -25,15 +25,19 @@
 struct survey {
     uint64_t counted; /* the least cursor of those that make writers wait, */
     uint64_t passed;  /* of those that were passed, */
-    uint64_t lossy;   /* and of those that never make anybody wait */
+    uint64_t lossy;   /* and of those that never make anybody wait; all these are before `near`; */
+    uint64_t far;     /* of any other */
 };
 
-/* Looks at all listeners; UINT64_MAX where there are none. What was posted is read before. */
-struct survey bus_survey(struct bus *bus);
+/*
+ * Looks at all listeners; UINT64_MAX where there are none. What was posted is read before. How those are
+ * whose cursors are at `near` or beyond is left open: that takes another cache line of each.
+ */
+struct survey bus_survey(struct bus *bus, uint64_t near);
 
 /* Returns up to where nobody has anything left to receive. */
 static inline uint64_t survey_all(const struct survey *s) {
-    return least(least(s->counted, s->passed), s->lossy);
+    return least(least(s->counted, s->passed), least(s->lossy, s->far));
 }
 
 /* Raises the floor to a position, unless it is there already. */

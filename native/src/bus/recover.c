@@ -196,7 +196,7 @@ static bool is_intended(ipcheap_heap *heap, uint64_t block) {
 static bool is_needed(struct bus *bus, uint64_t position, uint64_t block) {
     uint64_t end = bus_end(bus);
     position = end - ((end - position) & POSITION_MASK);
-    struct survey s = bus_survey(bus);
+    struct survey s = bus_survey(bus, UINT64_MAX);
     uint64_t word = get_acquire(bus_slot(bus, position)); /* pairs with post_once() */
     bool stands = slot_laps_past(bus, position, word) == 0 && ring_offset(word) == block;
     uint64_t from = greatest(get(&bus->root->floor),
@@ -227,7 +227,7 @@ void bus_reclaim(struct participant *me, uint32_t index) {
     if (!bus_view(me->heap, index, &bus)) return;
     uint64_t before = bus_stay(me, &bus);
     uint64_t end = bus_end(&bus); /* before the cursors */
-    struct survey s = bus_survey(&bus);
+    struct survey s = bus_survey(&bus, UINT64_MAX);
     /* What only lossy listeners still have to receive is given up. */
     floor_raise(&bus, least(least(s.counted, s.passed), least(end, bus_history_from(&bus, end))));
     bus_sweep(me, &bus);

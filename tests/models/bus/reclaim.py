@@ -202,8 +202,7 @@ def message_let_go(bus: Bus, m: Message) -> Steps:
     yield put(("letting", bus.me), NONE)
 
 
-def sweep_batch(bus: Bus, first: int, count: int) -> Steps:
-    held = yield from look_at_holds(bus, first, count)
+def sweep_batch(bus: Bus, first: int, count: int, held: tuple[int, ...]) -> Steps:
     for position in range(first, first + count):
         if position in held:
             continue
@@ -221,7 +220,8 @@ def bus_sweep(bus: Bus) -> Steps:
         return
     first = max(first, to - bus.capacity)
     yield from settle_floor(bus)
-    yield from sweep_batch(bus, first, to - first)
+    held = yield from look_at_holds(bus, first, to - first)
+    yield from sweep_batch(bus, first, to - first, held)
     seen = yield get(("swept",))
     while seen < to:
         found = yield put_if(("swept",), seen, to)
