@@ -30,26 +30,26 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
-import importlib.util
 import inspect
 import multiprocessing
 import os
 import pickle
 import secrets
 import signal
-import sys
 import time
 import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, Self, TypeVar
 
 import ipcheap
 
+from .places import found_at
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from multiprocessing.connection import Connection
-    from types import ModuleType
+
+    from ipcheap.graph import Node, Run
+    from ipcheap.graph.murder import Murder
 
 __all__ = [
     "PATIENCE",
@@ -57,9 +57,10 @@ __all__ = [
     "Peer",
     "call",
     "die",
-    "found_at",
+    "feed",
     "heaps_left",
     "listen",
+    "murder",
     "no_leaks",
     "run",
     "run_by",
@@ -288,6 +289,57 @@ def until(condition: Callable[[], _R], timeout: float = PATIENCE) -> _R:
         time.sleep(0.002)
 
 
+# Graphs ---------------------------------------------------------------------------------
+
+
+def feed(
+    kernel: Any,
+    *inputs: Iterable[Any],
+    batch: int = 0,
+    inplace: bool = False,
+    params: Mapping[str, Any] | None = None,
+    **parameters: Any,
+) -> list[Any]:
+    """Return what a kernel of a graph gives for some items, without a heap and without processes.
+
+    The kernel has any form that `Graph.add` takes, and `batch`, `inplace` and the parameters are
+    those of `Graph.add`. Each of `inputs` has the items of one input, a source has none; the
+    shortest ends them all. An output of None is left out, and several outputs are the dicts that
+    the kernel gives. An object is set up, finished and torn down; an instance is used itself.
+    Arrays that it receives are read-only, as in a graph. `graph.here()` is None.
+
+        assert testing.feed(brightness, [black, white]) == [0.0, 255.0]
+
+    GraphError if the kernel cannot be called like that, or takes records.
+    """
+    from .graph.feeding import fed
+
+    return fed(kernel, inputs, batch, inplace, {**(params or {}), **parameters})
+
+
+def murder(
+    run: Run,
+    seed: int = 0,
+    every: tuple[float, float] = (0.1, 0.4),
+    kernels: Sequence[Node | str] | None = None,
+) -> Murder:
+    """Return a context manager that kills processes of a graph's run at random, and counts them.
+
+    A thread kills one after a pause, whose least and greatest number of seconds is `every`, until
+    the block or the run ends. `kills` counts them. `kernels` are nodes or names; None is all of
+    them. A process is killed when it has begun, and only once until it has worked on, so that no
+    record is taken for the cause. Pauses and order are those of `seed`. ValueError for
+    runner="threads".
+
+        with graph.start() as run, testing.murder(run) as killer:
+            assert list(run.results(port)) == expected
+        assert killer.kills
+    """
+    from .graph.murder import Murder
+
+    return Murder(run, seed, every, kernels)
+
+
 # In the peer ----------------------------------------------------------------------------
 
 _parent: Connection[Any, Any] | None = None  # the connection to the process that started this one
@@ -323,42 +375,6 @@ def die(signum: int = signal.SIGKILL) -> NoReturn:
     os.kill(os.getpid(), signum)
     signal.pause()
     raise AssertionError("still alive")
-
-
-def _is_of(module: ModuleType | None, file: str) -> bool:
-    return module is not None and getattr(module, "__file__", None) == file
-
-
-def _module(name: str, file: str) -> ModuleType:
-    """Return the module of that file: the one of that name if it is of the same file here."""
-    for known in (name, "__mp_main__", Path(file).stem):
-        module = sys.modules.get(known)
-        if module is not None and _is_of(module, file):
-            return module
-    # pytest gives test files names by which no other process can import them.
-    with contextlib.suppress(ImportError, ValueError):
-        spec = importlib.util.find_spec(name)
-        if spec is not None and spec.origin == file:
-            return importlib.import_module(name)
-    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{file} is not a module", path=file)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def found_at(module: str, file: str, name: str) -> Any:
-    """Return what `name` is in a module, which need not be importable by its name here.
-
-    The module is that of `file`: the one that has been imported already, as the main program or
-    under any name, or else a new one.
-    """
-    found: Any = _module(module, file)
-    for part in name.split("."):
-        found = getattr(found, part)
-    return found
 
 
 def _peer_main(

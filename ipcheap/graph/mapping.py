@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from . import kernels as forms
 from .graph import Graph, results_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
     from .graph import Node
     from .runner import Run
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def map(  # like the built-in
     function: Callable[..., Any], *iterables: Any, runner: str = "processes", **options: Any
-) -> Iterator[Any]:
+) -> Generator[Any]:
     """Yield `function` of the items of one or several iterables, computed by several processes.
 
     Like the built-in, in order, and it ends with the first iterable to end. At most `slots` items a
@@ -31,15 +32,18 @@ def map(  # like the built-in
     slots = options.get("slots", 16)
     several = len(iterables) > 1
     fed = graph.input("items", slots=slots)
-    call = forms.Spread(function) if several else function
-    node = graph.add(call, fed, name=forms.name_of(function), **options)
+    if several:
+        call: Any = forms.Spread(function)
+    else:  # a class is a function here, as in map(str, numbers)
+        call = functools.partial(function) if isinstance(function, type) else function
+    node = graph.add(call, fed, **options)
     graph.output(node, slots=slots)
     return _mapped(graph, fed, node, iterables, runner)
 
 
 def _mapped(
     graph: Graph, fed: Node, node: Node, iterables: tuple[Any, ...], runner: str
-) -> Iterator[Any]:
+) -> Generator[Any]:
     def start() -> Run:
         run = graph.start(runner=runner)
         run.feed(fed, zip(*iterables, strict=False) if len(iterables) > 1 else iterables[0])

@@ -6,14 +6,13 @@ a script and of a test work as well. Others are pickled by value if `cloudpickle
 
 from __future__ import annotations
 
-import inspect
 import io
 import pickle
 import sys
 from types import FunctionType
 from typing import Any
 
-from ipcheap import testing
+from ipcheap import places
 
 from .errors import GraphError
 
@@ -29,11 +28,9 @@ def where(thing: Any) -> tuple[str, str, str] | None:
         found = getattr(found, part, None)
     if found is not thing:
         return None
-    try:
-        file = inspect.getfile(thing)
-    except (TypeError, OSError):
-        return None
-    return str(module), file, name
+    # Not that of the code: a decorated function has another, and in a notebook there is none.
+    file = getattr(home, "__file__", None)
+    return (str(module), file, name) if isinstance(file, str) else None
 
 
 class _Pickler(pickle.Pickler):
@@ -45,7 +42,7 @@ class _Pickler(pickle.Pickler):
         place = where(obj)
         if place is not None:
             if place[1].endswith(".py") and place[0].partition(".")[0] != "ipcheap":
-                return testing.found_at, place
+                return places.found_at, place
             return NotImplemented
         home = sys.modules.get(getattr(obj, "__module__", ""))
         if (
@@ -55,7 +52,7 @@ class _Pickler(pickle.Pickler):
         ):
             return NotImplemented  # of an extension module
         try:
-            import cloudpickle  # type: ignore[import-not-found,unused-ignore]
+            import cloudpickle  # type: ignore[import-not-found,import-untyped,unused-ignore]
         except ModuleNotFoundError:
             raise GraphError(
                 f"{obj.__qualname__} cannot be found by name in another process, because it is "

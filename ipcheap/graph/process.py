@@ -85,12 +85,13 @@ def run_workers(
             worker.run()
             worker.close()
         except Aborted:
-            pass
+            worker.leave()
         except BaseException as error:
             report.failed((name, number), error)
             # Its endpoints stay open until all channels are removed: no reader sees an end.
             while not board.is_aborted:
                 time.sleep(_LOOK)
+            worker.leave()
 
     left = [one for one in which if not board.has_finished(*one)]
     threads = [
@@ -130,7 +131,7 @@ class Reports:
         what = f"kernel {name!r}, worker {number}" if name else "a process of the graph"
         trace = "".join(traceback.format_exception(error))
         error.add_note(f"In {what}, process {os.getpid()}:\n{trace}")
-        self._send(("failed", worker, portable(error, trace)))
+        self._send(("failed", worker, portable(error)))
 
     def _send(self, report: tuple[str, tuple[str, int], bytes | None]) -> None:
         with self._lock:
@@ -140,7 +141,7 @@ class Reports:
                 pass  # the program that started this is gone, and this process goes, too
 
 
-def portable(error: BaseException, trace: str) -> bytes:
+def portable(error: BaseException) -> bytes:
     """Return an exception as bytes; RuntimeError of the same text if it does not pickle."""
     try:
         data = pickle.dumps(error, 5)
@@ -149,8 +150,8 @@ def portable(error: BaseException, trace: str) -> bytes:
     except Exception:
         pass
     text = RuntimeError(str(error))
-    text.add_note(f"It was a {type(error).__qualname__}, which does not pickle.\n{trace}")
-    for note in getattr(error, "__notes__", [])[:-1]:
+    text.add_note(f"It was a {type(error).__qualname__}, which does not pickle.")
+    for note in getattr(error, "__notes__", []):
         text.add_note(note)
     return pickle.dumps(text, 5)
 

@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from multiprocessing import connection as connections
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 from .board import GO
@@ -19,7 +20,7 @@ from .place import packed
 from .process import Reports, main, run_workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from ipcheap import Heap
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("ipcheap.graph")
 
+_PRELOADED = ["__main__", "ipcheap.graph.process", "ipcheap.graph.unmask"]
 _DEATHS = 3  # of a process over the same record: then that is the cause
 _STARTS = 5  # of a process that dies before it has claimed its channels
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds before a start, without progress
@@ -39,7 +41,8 @@ class Child:
     def __init__(self, number: int, workers: tuple[tuple[str, int], ...]) -> None:
         self.number = number
         self.workers = workers
-        self.process: Any = None
+        self.process: Any = None  # for the thread that watches; others may use the pid
+        self.pid: int | None = None
         self.connection: Any = None
         self.begun: set[tuple[str, int]] = set()
         self.restarts = 0
@@ -181,7 +184,9 @@ class Processes(Watch):
         """Start all workers and return when they have ended."""
         self._context = multiprocessing.get_context("forkserver")
         with contextlib.suppress(ValueError):
-            self._context.set_forkserver_preload(["__main__", "ipcheap.graph.process"])
+            self._context.set_forkserver_preload(_PRELOADED)
+        resource_tracker.ensure_running()  # which unblocks what is blocked now
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # see unmask.py
         for child in self._children:
             self._start(child)
         begun: float | None = None
@@ -214,16 +219,14 @@ class Processes(Watch):
     def kill(self) -> None:
         """Kill what still runs."""
         for child in self._children:
-            process = child.process
-            if process is not None and process.exitcode is None:
-                process.kill()
+            if (pid := child.pid) is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def pids(self, name: str) -> list[int]:
         """Return the ids of the living processes that run a kernel."""
         return [
-            child.process.pid
-            for child in self._children
-            if child.runs(name) and child.process is not None and child.process.exitcode is None
+            pid for child in self._children if (pid := child.pid) is not None and child.runs(name)
         ]
 
     # Inside -----------------------------------------------------------------------------------
@@ -256,6 +259,7 @@ class Processes(Watch):
             raise
         finally:
             theirs.close()
+        child.pid = child.process.pid
 
     def _look_at(self, living: list[Child], pause: float | None) -> None:
         """Wait for reports and ends of processes, and act on them."""
@@ -284,10 +288,11 @@ class Processes(Watch):
     def _ended(self, child: Child) -> None:
         """Act on the end of a process."""
         code = child.process.exitcode
+        child.pid = None
         child.process.close()
         child.process = None
         child.connection.close()
-        left = [worker for worker in child.workers if not self._board.has_finished(*worker)]
+        left = self._left(child)
         if self._board.is_aborted or not left:
             return
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit status {code}"
@@ -321,6 +326,24 @@ class Processes(Watch):
         idle = max(child.starts, child.deaths - 1)
         pause = min(_FIRST_PAUSE * 2 ** (idle - 1), _LONGEST_PAUSE) if idle else 0.0
         child.due = time.monotonic() + pause or 1e-9
+
+    def victims(self, kernels: Collection[str]) -> list[int]:
+        """Return the processes that run kernels, and have worked since one of them died last."""
+        found: list[int] = []
+        for child in self._children:
+            pid, left = child.pid, self._left(child)
+            if (
+                pid is not None
+                and len(child.begun) >= len(left) > 0
+                and any(name in kernels for name, _ in left)
+                and self._progress(left) != child.progress
+            ):
+                found.append(pid)
+        return found
+
+    def _left(self, child: Child) -> list[tuple[str, int]]:
+        """Return the workers of a process that have not finished."""
+        return [worker for worker in child.workers if not self._board.has_finished(*worker)]
 
     def _progress(self, workers: list[tuple[str, int]]) -> object:
         """Return what changes as soon as one of the workers gets anything done."""

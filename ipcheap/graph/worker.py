@@ -114,6 +114,11 @@ class Worker:
         self._board.finish(self._kernel.name, self._worker)
         self._ledger.close()
 
+    def leave(self) -> None:
+        """Give up what is claimed, after an abort."""
+        with contextlib.suppress(EndpointClosed, HeapClosed):
+            self._close()
+
     def _close(self) -> None:
         for writer in self._writers:
             writer.close()
