@@ -136,7 +136,7 @@ class Graph:
         given = {
             "processes": (processes, 1),
             "threads": (threads, 1),
-            "together": (together.name if isinstance(together, Port) else together, None),
+            "together": (together.name if isinstance(together, Node) else together, None),
             "cpus": (cpus, None),
             "on": (on, None),
             "resources": (resources, None),
@@ -156,7 +156,10 @@ class Graph:
         options = {option: value for option, (value, default) in given.items() if value != default}
         chosen = dict(params or {})
         if twice := chosen.keys() & parameters.keys():
-            raise GraphError(f"{', '.join(sorted(twice))}: given twice, in params and by keyword")
+            raise GraphError(
+                f"kernel {name or forms.name_of(kernel)!r}: {', '.join(sorted(twice))} is given "
+                "twice, in params and by keyword: leave out one"
+            )
         chosen |= parameters
         refs = tuple(self._input(entry) for entry in inputs)
         merged = tuple(not isinstance(entry, Port) for entry in inputs)
@@ -165,6 +168,10 @@ class Graph:
         name = name_for(name, forms.name_of(kernel), self._kernels)
         what = f"kernel {name!r}"
         checked.check_counts(what, processes=processes, threads=threads)
+        checked.check_switches(what, ordered=ordered, inplace=inplace)
+        if restart is not None:
+            checked.check_switches(what, restart=restart)
+        checked.check_places(what, on, resources)
         if together is not None:
             leader = self._together(what, together)
             if "processes" in options and processes != leader.processes:
@@ -173,17 +180,22 @@ class Graph:
                 raise GraphError(f"{what} runs where {leader.name!r} runs: leave out on and cpus")
             processes = leader.processes
         if processes * threads > MOST_WORKERS:
-            raise GraphError(f"{what} has more than {MOST_WORKERS} workers")
+            raise GraphError(
+                f"{what} has {processes * threads} workers, and {MOST_WORKERS} are possible: give "
+                "fewer processes or threads"
+            )
         if full not in ("wait", "drop", "latest"):
             raise GraphError(f"{what}: full is 'wait', 'drop' or 'latest', not {full!r}")
         if on_error not in ("stop", "skip"):
             raise GraphError(f"{what}: on_error is 'stop' or 'skip', not {on_error!r}")
-        if key is not None and (not callable(key) or len(refs) != 1):
+        if key is not None and (len(refs) != 1 or not callable(key)):
             raise GraphError(f"{what}: key is a function of the item of a kernel with one input")
         if batch and len(refs) != 1:
-            raise GraphError(f"{what}: batch is for kernels with one input")
+            raise GraphError(f"{what}: batch is for kernels with one input, not {len(refs)}")
         if checkpoint is not None and not snapshots:
-            raise GraphError(f"{what}: checkpoint is for objects with snapshot() and restore()")
+            raise GraphError(
+                f"{what}: checkpoint is for objects with snapshot() and restore(): leave it out"
+            )
         slots, checkpoint = checked.slots_of(what, slots, batch, checkpoint if snapshots else 0)
         checked.check_windows(what, refs, window, hop, full)
         made = Kernel(
@@ -199,7 +211,7 @@ class Graph:
             cpus=checked.cpus_of(what, cpus),
             on=(on,) if isinstance(on, str) else tuple(on or ()),
             resources=dict(resources or {}),
-            ordered=bool(ordered),
+            ordered=ordered,
             key=key,
             batch=batch,
             slots=slots,
@@ -227,15 +239,28 @@ class Graph:
     def output(self, port: Port, *, slots: int = 16) -> Port:
         """Have the calling program receive a port, by `run.results`; return the port."""
         checked.check_counts("an output", slots=slots)
-        (ref,) = self._input(port)
+        ref = self._ref(port)
         name = name_for(None, "results", self._kernels)
         self._kernels[name] = Kernel(name, None, "output", ((ref,),), (False,), slots=slots)
         return port
 
     # Looking ----------------------------------------------------------------------------------
 
+    def __getitem__(self, name: str) -> Node:
+        """Return the node of that name, as in a graph that was loaded."""
+        kernel = self._kernels.get(name)
+        if kernel is None or kernel.form == "output":
+            names = [one.name for one in self._kernels.values() if one.form != "output"]
+            raise GraphError(
+                f"the graph has no kernel {name!r}: it has {', '.join(names) or 'none'}"
+            )
+        return Node(self, name)
+
     def check(self) -> list[str]:
-        """Return a sentence for each reason why the graph cannot run; starts nothing."""
+        """Return a sentence for each reason why the graph cannot run; starts nothing.
+
+        Whether items fit into `capacity` is not among them: their sizes are not known before.
+        """
         from .checking import problems_of
 
         return problems_of(self)
@@ -307,13 +332,14 @@ class Graph:
     def run(self, *, timeout: float | None = None, **how: Any) -> GraphStatistics:
         """Start the graph, wait until it has ended, and return its statistics.
 
-        Raises what went wrong. TimeoutError after `timeout` seconds; the graph is aborted then.
-        The other arguments are those of `start`.
+        What its outputs give is discarded. Raises what went wrong. TimeoutError after `timeout`
+        seconds; the graph is aborted then. The other arguments are those of `start`. GraphError if
+        the graph has inputs, which nobody would feed.
         """
-        with self.start(**how) as run:
+        with self._unattended().start(**how) as run:
             return run.wait(timeout)
 
-    def results(self, port: Port, **how: Any) -> Iterator[Any]:
+    def results(self, port: Port, **how: Any) -> Generator[Any]:
         """Start the graph, yield what a port gives, and raise what went wrong, if anything did.
 
         The graph starts when the first item is requested. Each item is acknowledged when the next
@@ -333,7 +359,7 @@ class Graph:
 
     def _reading(self, port: Port) -> Graph:
         """Return the graph, or a copy that has an output for a port that has none."""
-        (ref,) = self._input(port)
+        ref = self._ref(port)
         if any(k.form == "output" and k.inputs[0][0] == ref for k in self._kernels.values()):
             return self
         other = Graph(self.name, capacity=self.capacity)
@@ -342,6 +368,20 @@ class Graph:
         return other
 
     # Inside -----------------------------------------------------------------------------------
+
+    def _unattended(self) -> Graph:
+        """Return the graph, or a copy without outputs; GraphError if it has inputs."""
+        found = {kernel.form: kernel.name for kernel in self._kernels.values()}
+        if "input" in found:
+            raise GraphError(
+                f"nobody would send to the input {found['input']!r}: start() the graph, and use "
+                "run.send() or run.feed()"
+            )
+        if "output" not in found:
+            return self
+        other = Graph(self.name, capacity=self.capacity)
+        other._kernels = {n: k for n, k in self._kernels.items() if k.form != "output"}
+        return other
 
     def _plan(self) -> Plan:
         return Plan(self.name, self.capacity, self._kernels)
@@ -372,9 +412,11 @@ class Graph:
             raise GraphError(f"an input is a node, a port or a list of them, not {port!r}")
         kernel = self._kernels.get(port._kernel)
         if port._graph is not self or kernel is None:
-            raise GraphError(f"{port!r} belongs to another graph")
+            raise GraphError(
+                f"{port!r} belongs to another graph: an input is a node or a port of this one"
+            )
         if kernel.form == "output":
-            raise GraphError(f"{port!r} is received by the calling program")
+            raise GraphError(f"{port!r} is what the calling program receives: no kernel reads that")
         if kernel.outputs and not port._port:
             names = " or ".join(f"[{output!r}]" for output in kernel.outputs)
             raise GraphError(f"kernel {kernel.name!r} has several outputs: choose {names}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 import typing
@@ -15,6 +16,28 @@ if typing.TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 T = TypeVar("T")
+
+# Of `Graph.add`, besides the name.
+OPTIONS = (
+    "processes",
+    "threads",
+    "together",
+    "cpus",
+    "on",
+    "resources",
+    "ordered",
+    "key",
+    "batch",
+    "slots",
+    "full",
+    "window",
+    "hop",
+    "inplace",
+    "outputs",
+    "restart",
+    "checkpoint",
+    "on_error",
+)
 
 
 class Flow(Generic[T]):
@@ -47,6 +70,7 @@ class Spread:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
+        self.__name__ = name_of(function)
 
     def __call__(self, items: Any) -> Any:
         """Call the function."""
@@ -75,25 +99,38 @@ def form_of(kernel: Any, inputs: int, params: Mapping[str, Any]) -> str:
     what = f"kernel {name_of(kernel)!r}"
     if is_object(kernel):
         if not inputs:
-            raise GraphError(f"{what} has process(), but no input")
+            raise GraphError(
+                f"{what} has process(), but no input: give a node after it, or use a source, which "
+                "is a function that yields"
+            )
         if isinstance(kernel, type):
             _bind(what, kernel, 0, params)
-            _bind(what, called(kernel), inputs + 1, {})
+            _bind(f"{what}.process", called(kernel), inputs, {}, bound=1)
         elif params:
-            raise GraphError(f"{what} is an object: it takes no parameters")
+            raise GraphError(
+                f"{what} is an object, which takes no parameters such as {next(iter(params))!r}: "
+                "give its class, or make the object with them"
+            )
         else:
-            _bind(what, kernel.process, inputs, {})
+            _bind(f"{what}.process", kernel.process, inputs, {})
         if (callable(getattr(kernel, "snapshot", None))) != (
             callable(getattr(kernel, "restore", None))
         ):
             raise GraphError(f"{what} needs both snapshot() and restore(state), or neither")
         return "object"
     if not callable(kernel):
-        raise GraphError(f"{what} is neither callable nor has it a method process")
+        raise GraphError(
+            f"{kernel!r} is no kernel: that is a function, or a class or object with a method "
+            "process"
+        )
     if isinstance(kernel, type) and inputs:
-        raise GraphError(f"{what} is a class without a method process")
+        raise GraphError(
+            f"{what} is a class without a method process, which gets the items of its inputs"
+        )
     if inspect.iscoroutinefunction(kernel) or inspect.isasyncgenfunction(kernel):
-        raise GraphError(f"{what} is async, which kernels cannot be")
+        raise GraphError(
+            f"{what} is async, which kernels cannot be: call asyncio.run() inside of it"
+        )
     _bind(what, kernel, inputs, params)
     if not inputs:
         return "source"
@@ -112,7 +149,10 @@ def _is_generator(function: Any) -> bool:
     return inspect.isgeneratorfunction(function)
 
 
-def _bind(what: str, function: Any, inputs: int, params: Mapping[str, Any]) -> None:
+def _bind(
+    what: str, function: Any, inputs: int, params: Mapping[str, Any], *, bound: int = 0
+) -> None:
+    """Raise GraphError if a function does not take so many inputs and these parameters."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
@@ -121,12 +161,19 @@ def _bind(what: str, function: Any, inputs: int, params: Mapping[str, Any]) -> N
     takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
     for name in params:
         if name not in names and not takes_any:
-            raise GraphError(f"{what} has no parameter {name!r}, and it is no option of add()")
+            near = difflib.get_close_matches(name, [*names, *OPTIONS], 1)
+            hint = f": is {near[0]!r} meant?" if near else ""
+            raise GraphError(
+                f"{what} has no parameter {name!r}, and it is no option of add(){hint}"
+            )
     try:
-        signature.bind(*[None] * inputs, **params)
+        signature.bind(*[None] * (bound + inputs), **params)
     except TypeError as error:
         plural = "" if inputs == 1 else "s"
-        raise GraphError(f"{what} with {inputs} input{plural}: {error}") from None
+        raise GraphError(
+            f"{what} with {inputs} input{plural}: {error}. It is called with an item of each "
+            "input, and with the parameters that add() is given by keyword"
+        ) from None
 
 
 def has_parameter(kernel: Any, name: str) -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .errors import GraphError
 from .names import NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from .plan import Ref
 
 
@@ -18,6 +17,29 @@ def check_counts(what: str, **counts: object) -> None:
     for name, count in counts.items():
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             raise GraphError(f"{what}: {name} must be at least 1, not {count!r}")
+
+
+def check_switches(what: str, **switches: object) -> None:
+    """Raise GraphError unless all are True or False."""
+    for name, switch in switches.items():
+        if not isinstance(switch, bool):
+            raise GraphError(f"{what}: {name} is True or False, not {switch!r}")
+
+
+def check_places(what: str, on: Any, resources: Any) -> None:
+    """Raise GraphError unless these can be hosts and what they must have."""
+    hosts = [on] if isinstance(on, str) else on
+    if hosts is not None and not (
+        isinstance(hosts, Sequence) and all(isinstance(host, str) and host for host in hosts)
+    ):
+        raise GraphError(f"{what}: on is a host or a list of hosts, not {on!r}")
+    if resources is not None and not (
+        isinstance(resources, Mapping)
+        and all(isinstance(number, int | float) for number in resources.values())
+    ):
+        raise GraphError(
+            f'{what}: resources is numbers by name, as {{"GPU": 1}}, not {resources!r}'
+        )
 
 
 def slots_of(what: str, slots: int | None, batch: Any, checkpoint: Any) -> tuple[int, int]:
@@ -34,8 +56,8 @@ def slots_of(what: str, slots: int | None, batch: Any, checkpoint: Any) -> tuple
             given *= 2
     elif most > max(given // 2, 1):
         raise GraphError(
-            f"{what}: batch and checkpoint are at most half of slots, which is "
-            f"{max(given // 2, 1)}, not {most}"
+            f"{what}: batch and checkpoint are at most half of slots, {max(given // 2, 1)}, not "
+            f"{most}: leave out slots, or give {2 * most}"
         )
     if checkpoint is None:
         checkpoint = max(min(given // 2, 64), 1)
@@ -62,7 +84,10 @@ def outputs_of(what: str, outputs: Sequence[Any] | None) -> tuple[str, ...]:
         raise GraphError(f"{what}: outputs is a list of different names, not {outputs!r}")
     for name in names:
         if not isinstance(name, str) or not NAME.fullmatch(name):
-            raise GraphError(f"{what}: {name!r} is no name of an output")
+            raise GraphError(
+                f"{what}: {name!r} is no name of an output: that has 1 to 18 of A-Z a-z 0-9 _ - "
+                "and does not begin with a digit or '-'"
+            )
     return names
 
 

@@ -12,6 +12,7 @@ from ipcheap import ChannelNotFound, EndpointClosed, Heap, HeapClosed, HeapNotFo
 
 from .board import ABORT, DRAIN, GO, Board
 from .caller import Caller
+from .data import text_of
 from .errors import GraphError, GraphStopped
 from .plan import CALLING
 from .snapshots import STATE_SLOTS, state_channel
@@ -318,6 +319,9 @@ def _heap_of(plan: Plan, host: str) -> Heap:
     try:
         heap.add_static_segment("board", Board.nbytes(plan))
         heap.add_static_segment("notes", max(8 * plan.notes_words, 8))
+        text = text_of(plan)
+        shown = heap.add_static_segment("plan", len(text))
+        shown.view[: len(text)] = text
         for channel, slots in channels_of(plan, host):
             heap.add_record_channel(channel, slots)
     except BaseException:
