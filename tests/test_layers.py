@@ -92,6 +92,8 @@ PYTHON_LAYERS: tuple[tuple[str, ...], ...] = (
     ("heap", "sync"),
     ("waiting",),
     ("__init__",),
+    ("places",),
+    ("graph",),
     ("testing", "tools"),
     ("pytest_plugin", "__main__"),
 )
@@ -105,6 +107,10 @@ APART = ("tools", "graph")
 # The one exception. What a broken heap's files are is the core's knowledge, and to remove them
 # without a race needs its locks; a user has `ipcheap doctor` and `ipcheap.unlink()`.
 ALSO = {"tools/doctor.py": {"_outside"}}
+# The tools run graphs, by public names of that subpackage.
+SEES = {"tools": {"graph"}}
+# What `python -m` runs is above all modules, also in a subpackage.
+ENTRY = "__main__.py"
 
 INCLUDE = re.compile(r"^[ \t]*#[ \t]*include\b[ \t]*(.*?)[ \t]*$", re.MULTILINE)
 QUOTED = re.compile(r"""(?:"(?P<own>[^"]+)"|<(?P<system>[^>]+)>)""")
@@ -415,7 +421,7 @@ def python_faults(package: Path, layers: tuple[tuple[str, ...], ...]) -> list[st
     found = {"_core"}
     for source in sorted(package.rglob("*.py")):
         place = source.relative_to(package)
-        module = place.parts[0].removesuffix(".py")
+        module = (ENTRY if place.name == ENTRY else place.parts[0]).removesuffix(".py")
         found.add(module)
         if module not in row_of:
             faults.append(f"{place}: {module} is not in PYTHON_LAYERS")
@@ -448,7 +454,10 @@ def apart_faults(package: Path, also: dict[str, set[str]]) -> list[str]:
     name = package.name
     for folder in APART:
         own = f"{name}.{folder}"
+        others = {f"{name}.{other}" for other in SEES.get(folder, ())}
         for source in sorted((package / folder).rglob("*.py")):
+            if source.name == ENTRY:
+                continue
             place = source.relative_to(package)
             allowed = also.get(place.as_posix(), set())
             for module, imported in whole_names(source, package):
@@ -456,7 +465,8 @@ def apart_faults(package: Path, also: dict[str, set[str]]) -> list[str]:
                     continue
                 of_own = module == name and imported == folder
                 public = module == name and (not imported.startswith("_") or imported in allowed)
-                if not (public or of_own):
+                seen = module in others and imported and not imported.startswith("_")
+                if not (public or of_own or seen):
                     faults.append(f"{place}: imports {imported or 'all'} from {module}")
             for node in ast.walk(ast.parse(source.read_text())):
                 if (
@@ -787,6 +797,9 @@ def test_the_table_of_python_modules_is_exact(tmp_path: Path) -> None:
         "import ipcheap.heap",
         "import ipcheap\nipcheap._segments",
         "def late():\n    from ipcheap import _segments",
+        "from ipcheap.graph import _layout",
+        "from ipcheap.graph.runner import Run",
+        "import ipcheap.graph",
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ipcheap._core import CData",
     ],
 )
@@ -801,9 +814,24 @@ def test_a_tool_that_uses_the_package_as_anybody_does_passes(tmp_path: Path) -> 
         "from ipcheap import Heap, _outside, sizes, tools\n"
         "from ipcheap.tools import screen\n"
         "from ipcheap.tools.screen import fail\n"
+        "from ipcheap.graph import Graph, files\n"
         "from . import screen\n"
         "from .screen import fail\n"
         "ipcheap.heaps()\n"
     )
     package = plant(tmp_path / "ipcheap", {"tools/doctor.py": lines})
     assert apart_faults(package, {"tools/doctor.py": {"_outside"}}) == []
+
+
+def test_a_graph_that_looks_inside_or_into_the_tools_is_caught(tmp_path: Path) -> None:
+    lines = "from ipcheap.tools import screen\nfrom ipcheap import _segments, Heap\n"
+    package = plant(tmp_path / "ipcheap", {"graph/plan.py": lines, "graph/__main__.py": lines})
+    assert len(apart_faults(package, {})) == 2
+
+
+def test_what_python_m_runs_is_above_all_modules(tmp_path: Path) -> None:
+    files = {"graph/__main__.py": "from ipcheap.tools import run", "tools/run.py": ""}
+    package = plant(tmp_path / "ipcheap", files)
+    assert python_faults(package, (("graph",), ("tools",), ("__main__",))) == [
+        "graph: in PYTHON_LAYERS, but there is none"
+    ]

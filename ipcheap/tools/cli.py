@@ -1,4 +1,7 @@
-"""Where the command line starts. `ipcheap bus` imports nothing that only other commands need."""
+"""Where the command line starts.
+
+`ipcheap bus` and `ipcheap run` import nothing that only other commands need.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,10 @@ def main() -> int:
         from ipcheap.tools import bus
 
         return bus.main(sys.argv[2:])
+    if sys.argv[1:2] == ["run"]:
+        from ipcheap.tools import run
+
+        return run.main(sys.argv[2:])
     from ipcheap.tools import commands
 
     return commands.main()

@@ -1,4 +1,4 @@
-"""All commands except `ipcheap bus`: a demonstration, and tools for the heaps of this machine."""
+"""All commands except `bus` and `run`: a demonstration, and tools for the heaps of this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import ipcheap
 from ipcheap import sizes
-from ipcheap.tools import completion, demo, doctor
+from ipcheap.tools import completion, demo, doctor, run
 from ipcheap.tools.screen import (
     fail,
     human_age,
@@ -251,7 +251,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     top = argparse.ArgumentParser(
         prog="ipcheap",
-        description="A demonstration, tools for heaps, and buses for the shell.",
+        description="A demonstration, tools for heaps, dataflow graphs, and buses for the shell.",
     )
     version = importlib.metadata.version("ipcheap")
     top.add_argument("--version", action="version", version=f"ipcheap {version}")
@@ -331,6 +331,9 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--json", action="store_true", help="print JSON")
     p.set_defaults(run=see_doctor)
+
+    p = commands.add_parser("run", help="run a dataflow graph that a file holds")
+    run.add_arguments(p)
 
     p = commands.add_parser("bus", help="messages to all listeners, from a shell")
     completion.add_verbs(p)
