@@ -116,6 +116,7 @@ def test_types_keep_it_unless_they_sleep() -> None:
             "ipcheap_wait(self->endpoint, 0)",
             "ipcheap_copy(heap, to, from, nbytes)",
             "ipcheap_forks()",
+            "ipcheap_clock()",
             "ipcheap_limit_lock(seconds > 0 ? (int64_t)",
             "ipcheap_limit_lock(timeout_ns)",
             "ipcheap_limit_lock(-1)",

@@ -3,7 +3,6 @@
 #include "gil.h"
 
 #include <structmember.h>
-#include <time.h>
 
 typedef struct py_consumer {
     py_endpoint side;
@@ -57,12 +56,6 @@ struct wait {
     int64_t begin; /* 0: it has not waited yet */
 };
 
-static int64_t now(void) {
-    struct timespec at;
-    clock_gettime(CLOCK_MONOTONIC, &at);
-    return (int64_t)at.tv_sec * 1000000000 + at.tv_nsec;
-}
-
 static struct wait wait_of(PyObject *timeout) {
     struct wait wait = {or_none(timeout), LONGEST_LOOK, 0};
     if (wait.timeout == Py_None) return wait;
@@ -79,7 +72,7 @@ static struct wait wait_of(PyObject *timeout) {
 /* Waits until there may be something to receive: true if so; false if Python has to go on. */
 static int wait_here(const py_consumer *self, struct wait *wait) {
     if (!wait->most) return 0;
-    int64_t at = now();
+    int64_t at = ipcheap_clock();
     if (!wait->begin) wait->begin = at;
     int64_t left = wait->most - (at - wait->begin);
     if (left <= 0) return 0;
@@ -97,7 +90,7 @@ static PyObject *wait_there(PyObject *self, const char *method, int error, const
                             const struct wait *wait) {
     PyObject *left = Py_NewRef(wait->timeout);
     if (wait->begin && left != Py_None) {
-        double most = PyFloat_AsDouble(left), used = (double)(now() - wait->begin) / 1e9;
+        double most = PyFloat_AsDouble(left), used = (double)(ipcheap_clock() - wait->begin) / 1e9;
         Py_DECREF(left);
         left = PyFloat_FromDouble(most > used ? most - used : 0);
         if (!left) return NULL;

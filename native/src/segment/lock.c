@@ -15,6 +15,8 @@ bool may_sleep(void) { return !must_not_sleep; }
 
 static _Thread_local int64_t limit __attribute__((tls_model("initial-exec"))) = INT64_MAX;
 
+int64_t ipcheap_clock(void) { return os_now(); }
+
 void ipcheap_limit_lock(int64_t timeout_ns) {
     int64_t grace =
         LOOK_AFTER_OWNER; /* a dead owner is noticed, and one that is just awake is done */

@@ -17,5 +17,7 @@ void ipcheap_allow_sleep(int allow);
  * even if the heap's lock timeout is longer; negative: no longer so.
  */
 void ipcheap_limit_lock(int64_t timeout_ns);
+/* Returns the clock by which the library waits, in ns. */
+int64_t ipcheap_clock(void);
 
 #endif
