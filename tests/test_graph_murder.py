@@ -110,7 +110,7 @@ def collected(plans: Plans, runner: str, chance: random.Random | None = None) ->
     max_examples=EXAMPLES,
     deadline=None,
     database=None,
-    phases=[Phase.generate],  # kills do not come again, so there is nothing to shrink
+    phases=[Phase.generate],  # the same kills do not recur, so there is nothing to shrink
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(st.data())
