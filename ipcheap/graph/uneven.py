@@ -39,6 +39,7 @@ class UnevenWorker(Worker):
         edges_in = plan.into[kernel.name]
         self._has_turns = len(edges_in) == 1 and edges_in[0][0].turns == "many" and not kernel.batch
         edges = len(self._edges)
+        self._freed_before: list[int] = []  # records of each channel, before the unit in work
         self._note = Note([0] * number, [0] * len(self._bases), [0] * edges)
 
     def claim(self) -> None:
@@ -139,6 +140,7 @@ class UnevenWorker(Worker):
         note.units += 1
         note.turns += ends_turn
         note.flags = 0
+        self._freed_before = note.freed.copy()
         for entry, channel, _ in taken:
             note.freed[self._bases[entry] + channel] += 1
         for entry, reader in enumerate(readers):
@@ -218,7 +220,7 @@ class UnevenWorker(Worker):
         note = self._note
         note.flags = FORWARD
         note.edge, note.channel = number, channel
-        note.before = self._count_freed()[channel]
+        note.before = self._freed_before[channel]
         note.out = [writer.position for writer in self._writers]
         self._ledger.commit(note)
         note.flags = 0

@@ -60,7 +60,7 @@ def commit_after_freeing(w: World, note: Note, state: Any, held: Any) -> Steps:
 
 
 def send_on_without_a_note(
-    w: World, note: Note, edge: int, item: Any, record: tuple[int, int]
+    _w: World, _n: Note, _f: Any, edge: int, item: Any, record: tuple[int, int]
 ) -> Steps:
     yield from forward(edge, item, *record)
     return True

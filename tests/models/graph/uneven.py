@@ -55,6 +55,7 @@ def mark(w: World, ahead: tuple[int, ...]) -> Steps:
 def _send_on(
     w: World,
     note: Note,
+    freed: tuple[int, ...],
     edge: int,
     item: Any,
     record: tuple[int, int],
@@ -63,7 +64,7 @@ def _send_on(
     withdraws: Any = withdraw,
 ) -> Steps:
     """Send an input as the last output of a unit; return whether it was sent."""
-    before = (yield from counts(w))[record[0]]
+    before = freed[record[0]]
     out = yield from positions(w)
     yield from commits(
         note._replace(flags=FORWARD, edge=edge, channel=record[0], before=before, out=out)
@@ -236,7 +237,7 @@ def _unit(
     send_on: Any = _send_on,
 ) -> Steps:
     """Call the kernel once, and send what it gives; return note, state, ahead and what is held."""
-    turns = note.turns
+    turns, freed = note.turns, note.freed
     note = after_unit(w, note, taken, readings)
     live = tuple(one for one in taken if w.records[one[0]][one[1]] != MARK)
     items = tuple(w.records[channel][index] for channel, index in live)
@@ -249,7 +250,7 @@ def _unit(
             edge, value = values[number]
             number += 1
             if value == ITSELF and number == len(values) and not ahead[edge] and not w.checkpoint:
-                if (yield from send_on(w, note, edge, items[-1], live[-1])):
+                if (yield from send_on(w, note, freed, edge, items[-1], live[-1])):
                     gone = live[-1]
             elif edge in w.ended and not ahead[edge]:
                 yield from lose(edge)
