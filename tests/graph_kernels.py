@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,11 @@ from ipcheap import graph
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+def quiet() -> None:
+    """Let processes say nothing of what they leave out."""
+    logging.disable()
 
 
 def numbers(n: int, delay: float = 0, resume: int = 0) -> Iterator[int]:

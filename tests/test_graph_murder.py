@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from graph_kernels import quiet
 from graph_plans import Plans
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -79,7 +80,8 @@ def collected(plans: Plans, runner: str, chance: random.Random | None = None) ->
     """Run a graph and return what comes out of its ports."""
     results: list[list[int]] = [[] for _ in plans.results]
     errors: list[BaseException] = []
-    with plans.graph.start(runner=runner) as run:
+    init = quiet if runner == "processes" else None
+    with plans.graph.start(runner=runner, init=init) as run:
 
         def collect(n: int) -> None:
             try:
