@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,8 @@ from ipcheap.testing import feed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from ipcheap.graph.murder import Murder
 
 
 def numbers(count: int, resume: int = 0) -> Iterator[int]:
@@ -68,6 +72,11 @@ class Sum:
 
     def restore(self, total: int) -> None:
         self.total = total
+
+
+def test_the_testing_tools_import_graphs_only_when_they_are_used() -> None:
+    code = "import sys, ipcheap.testing; sys.exit('ipcheap.graph' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
 # feed -------------------------------------------------------------------------------------
@@ -156,25 +165,40 @@ def test_what_cannot_be_fed_is_said() -> None:
 # murder -----------------------------------------------------------------------------------
 
 
+def until_killed(killer: Murder, results: Iterator[Any]) -> list[Any]:
+    """Return results until some workers were killed: a busy machine starts them slowly again."""
+    got = []
+    for item in results:
+        got.append(item)
+        if killer.kills >= 6:
+            break
+    return got
+
+
 def test_kernels_that_are_killed_give_the_same() -> None:
     graph = Graph()
     source = graph.add(numbers, count=400)
     port = graph.output(graph.add(Sum, graph.add(double, source, processes=2)))
     expected = graph.collect(port, runner="threads")
-    with graph.start() as run, testing.murder(run, seed=3, every=(0.02, 0.1)) as killer:
-        got = list(run.results(port))
+    with graph.start() as run:
+        results = run.results(port)
+        with testing.murder(run, seed=3, every=(0.02, 0.1)) as killer:
+            got = until_killed(killer, results)
+        got += results
         statistics = run.wait()
     assert got == expected
-    assert killer.kills > 0
-    assert sum(kernel.restarts for kernel in statistics.kernels.values()) > 0
+    assert sum(kernel.restarts for kernel in statistics.kernels.values()) >= 4
 
 
 def test_only_the_chosen_kernels_are_killed() -> None:
     graph = Graph()
     node = graph.add(double, graph.add(once, count=100))
     port = graph.output(node)
-    with graph.start() as run, testing.murder(run, every=(0.05, 0.1), kernels=[node]) as killer:
-        assert list(run.results(port)) == [2 * n for n in range(100)]
+    with graph.start() as run:
+        results = run.results(port)
+        with testing.murder(run, every=(0.05, 0.1), kernels=[node]) as killer:
+            got = until_killed(killer, results)
+        assert [*got, *results] == [2 * n for n in range(100)]
         kernels = run.wait().kernels
     assert killer.kills >= kernels["double"].restarts > 0
     assert kernels["once"].restarts == 0
