@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import pickle
@@ -42,7 +43,7 @@ def main(
 ) -> None:
     """Run the workers of process `number`; the main function of the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes
-    _die_with(caller, connection)
+    _die_with(caller, connection, heap)
     report = Reports(connection)
     try:
         plan, init, environment = unpacked(load)
@@ -169,27 +170,30 @@ def _wait_for_abort(heap: Heap) -> None:
         time.sleep(_LOOK)
 
 
-def _die_with(caller: int, connection: Connection[Any, Any]) -> None:
-    """Have this process killed when the calling program has ended."""
-    try:
+def _die_with(caller: int, connection: Connection[Any, Any], heap: Heap) -> None:
+    """Have this process killed when the calling program has ended.
+
+    It removes the heap first, if that has a name.
+    """
+    if heap.name is None:
         # Linux does that even while a kernel keeps the GIL, as soon as the fork server has ended,
         # which ends with the calling program.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    except (OSError, AttributeError):
-        pass
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLHUP)
     try:
-        pidfd = os.pidfd_open(caller)
+        poll.register(os.pidfd_open(caller), select.POLLIN)
     except ProcessLookupError:
         os.kill(os.getpid(), signal.SIGKILL)
     except OSError:
-        return  # an old kernel, or a sandbox
+        pass  # an old kernel, or a sandbox; the connection tells it, too
 
     def watch() -> None:
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        poll.register(connection.fileno(), select.POLLHUP)
         while not poll.poll():
             pass
+        with contextlib.suppress(Exception):  # another process may have done it
+            heap.unlink()
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="graph watch", daemon=True).start()
