@@ -98,7 +98,7 @@ class EvenWorker(Worker):
                 continue
             here._calls = done
             item = value = None
-            if self._skip and self._is_to_skip():
+            if skips and self._begins(done):
                 self._count_skipped()
             elif not has_marks or not is_mark(record):
                 if want is None and record.form == "bytes":
@@ -141,7 +141,7 @@ class EvenWorker(Worker):
                 break
             self._here._calls = done
             value, items = None, []
-            if self._skip and self._is_to_skip():
+            if kernel.on_error == "skip" and self._begins(done):
                 self._count_skipped()
             else:
                 items = [

@@ -4,7 +4,7 @@ All are 64-bit words, each written by one store:
 
     selector      which of the two notes is valid
     skipped       inputs that were left out after an error
-    begun         calls that were begun, of an object with snapshots
+    begun         calls that were begun, if one may be left out
     of each edge  without: positions that sent nothing; lost: items for a reader that had ended;
                   dropped: items that found no room, also counted in `without`
     of each input that takes what comes first
@@ -92,7 +92,7 @@ class Ledger:
 
     @property
     def begun(self) -> int:
-        """How many calls were begun, of an object with snapshots."""
+        """How many calls were begun, if one may be left out."""
         return self._words[_BEGUN]
 
     @begun.setter

@@ -54,14 +54,6 @@ class UnevenWorker(Worker):
         if self._state is not None:
             self._state.close()
 
-    def _is_to_skip(self) -> bool:
-        """Whether a call is to be left out; remember otherwise that it is the one in work."""
-        unit = self._note.units + 1
-        if self._state is None or (self._skip and self._ledger.begun == unit):
-            return super()._is_to_skip()
-        self._ledger.begun = unit
-        return False
-
     def _work(self) -> None:
         kernel, note = self._kernel, self._note
         call = self._set_up()
@@ -134,7 +126,7 @@ class UnevenWorker(Worker):
         turn = note.turns
         live = [one for one in taken if not readers[one[0]].has_marks or not is_mark(one[2])]
         ends_turn = not (self._has_turns and live)
-        skipped = self._is_to_skip()
+        skipped = kernel.on_error == "skip" and self._begins(note.units)
         # From here on the note describes this unit as if it were complete. It is committed when
         # that is so, or when only an input has yet to go on.
         note.units += 1

@@ -36,7 +36,7 @@ class Aborted(Exception):
 class Worker:
     """One worker of a run, in the thread that runs it.
 
-    `again` says that another one ran before it, and `skip` that the item which that one had in work
+    `again` says that another one ran before it, and `skip` that the call which that one had begun
     is to be left out.
     """
 
@@ -57,10 +57,11 @@ class Worker:
         self._heap = heap
         self._board = board
         self._again = again
-        self._skip = skip
         at, _ = plan.areas[kernel.name, worker]
         self._shape = plan.shape(kernel.name, worker)
         self._ledger = Ledger(notes, at, self._shape)
+        # The call that was begun last, counted from 1, if that is to be left out.
+        self._poison = self._ledger.begun if skip else 0
         host = plan.host_of(kernel.name, worker)
         self._here = Here(kernel.name, worker, kernel.workers, host, heap, board)
         self._channels = plan.channels_into(kernel.name, worker)
@@ -215,10 +216,10 @@ class Worker:
         )
         self._count_skipped()
 
-    def _is_to_skip(self) -> bool:
-        """Whether a call is to be left out: the first one."""
-        skip, self._skip = self._skip, False
-        return skip
+    def _begins(self, call: int) -> bool:
+        """Note that a call begins, if one may be left out; return whether this one is."""
+        self._ledger.begun = call + 1
+        return self._poison == call + 1
 
     def _count_skipped(self) -> None:
         self._ledger.skip()
