@@ -36,7 +36,6 @@ class SourceWorker(Worker):
             raise TypeError(
                 f"the source {kernel.name!r} returned {type(items).__name__}, which is no iterable"
             )
-        by_port = self._by_port()
         only = writers[0] if len(writers) == 1 and not kernel.outputs else None
         state = board.bytes  # its first one is not 0 from the moment on when sources are to end
         iterator = iter(items)
@@ -51,7 +50,7 @@ class SourceWorker(Worker):
                     is_read = only.is_read
                 else:
                     left = list(writers)
-                    for number, one, _ in self._outputs(value, by_port):
+                    for number, one, _ in self._outputs(value):
                         writers[number].put(one, position)
                         left.remove(writers[number])
                     for writer in left:

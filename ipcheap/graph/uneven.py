@@ -38,6 +38,7 @@ class UnevenWorker(Worker):
         # Whether a turn is any number of calls, and ends with a mark.
         edges_in = plan.into[kernel.name]
         self._has_turns = len(edges_in) == 1 and edges_in[0][0].turns == "many" and not kernel.batch
+        self._has_marks = any(edges[0].turns != "item" for edges in edges_in)
         edges = len(self._edges)
         self._freed_before: list[int] = []  # records of each channel, before the unit in work
         self._note = Note([0] * number, [0] * len(self._bases), [0] * edges)
@@ -124,7 +125,9 @@ class UnevenWorker(Worker):
         kernel, readers, writers, note = self._kernel, self._readers, self._writers, self._note
         self._here._calls = note.units
         turn = note.turns
-        live = [one for one in taken if not readers[one[0]].has_marks or not is_mark(one[2])]
+        live = taken
+        if self._has_marks:
+            live = [one for one in taken if not readers[one[0]].has_marks or not is_mark(one[2])]
         ends_turn = not (self._has_turns and live)
         skipped = kernel.on_error == "skip" and self._begins(note.units)
         # From here on the note describes this unit as if it were complete. It is committed when
@@ -154,7 +157,9 @@ class UnevenWorker(Worker):
             for writer in writers:
                 if writer.edge.turns == "many":
                     writer.mark(turn)
-        self._held.extend(record for _, _, record in taken if record is not self._gone)
+        for _, _, record in taken:
+            if record is not self._gone:
+                self._held.append(record)
         self._gone = None
         taken.clear()
         live.clear()
@@ -177,7 +182,6 @@ class UnevenWorker(Worker):
         else:
             value = call(*items)
             values = value if forms.is_generator_result(value) else (value,)
-        by_port = self._by_port()
         may_go_on = not kernel.batch and self._state is None
         waiting: tuple[int, Any] | None = None  # an input that was given, if it is the last output
         for value in values:
@@ -186,7 +190,7 @@ class UnevenWorker(Worker):
                 waiting = None
             if value is None:
                 continue
-            for number, one, is_last in self._outputs(value, by_port):
+            for number, one, is_last in self._outputs(value):
                 if not any(one is item for item in items):
                     writers[number].put(one, turn)
                 elif is_last and may_go_on:
@@ -244,10 +248,9 @@ class UnevenWorker(Worker):
         if self._object is not None and hasattr(self._object, "finish"):
             value = self._object.finish()
             values = value if forms.is_generator_result(value) else (value,)
-            by_port = self._by_port()
             for value in values:
                 if value is not None:
-                    for number, one, _ in self._outputs(value, by_port):
+                    for number, one, _ in self._outputs(value):
                         self._writers[number].put(one, note.turns)
             for writer in self._writers:
                 if writer.edge.turns == "many":
@@ -314,7 +317,6 @@ class FlowWorker(UnevenWorker):
                 writer.ahead = 0
             note.flags = 0
         flows = [Flow(self._receiver(entry)) for entry in range(len(readers))]
-        by_port = self._by_port()
         values = call(*flows)
         if values is None:
             return
@@ -322,7 +324,7 @@ class FlowWorker(UnevenWorker):
             values = (values,)
         for value in values:
             if value is not None:
-                for number, one, _ in self._outputs(value, by_port):
+                for number, one, _ in self._outputs(value):
                     writers[number].put(one, 0)
         self._release()
 

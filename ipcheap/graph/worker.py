@@ -66,6 +66,10 @@ class Worker:
         self._here = Here(kernel.name, worker, kernel.workers, host, heap, board)
         self._channels = plan.channels_into(kernel.name, worker)
         self._edges = plan.out_of[kernel.name]
+        # The numbers of the edges of each output, in the order of outputs.
+        self._by_port: dict[str, list[int]] = {port: [] for port in kernel.outputs or ("",)}
+        for number, edge in enumerate(self._edges):
+            self._by_port[edge.port].append(number)
         self._keys = [plan.kernels[edge.target].key for edge in self._edges]
         self._readers: list[Reader] = []
         self._writers: list[Writer] = []
@@ -90,7 +94,7 @@ class Worker:
                 self._writers.append(
                     Writer(self._heap, edge, number, self._worker, self._ledger, self._here, key)
                 )
-        for numbers in self._by_port().values():
+        for numbers in self._by_port.values():
             for number in numbers[:-1]:
                 self._writers[number].lends = False
         for writer in self._writers:
@@ -172,17 +176,9 @@ class Worker:
 
     # Outputs ----------------------------------------------------------------------------------
 
-    def _by_port(self) -> dict[str, list[int]]:
-        """Return the numbers of the edges of each output, in the order of outputs."""
-        by_port: dict[str, list[int]] = {port: [] for port in self._kernel.outputs or ("",)}
-        for number, edge in enumerate(self._edges):
-            by_port[edge.port].append(number)
-        return by_port
-
-    def _outputs(
-        self, value: Any, by_port: dict[str, list[int]]
-    ) -> Iterator[tuple[int, Any, bool]]:
+    def _outputs(self, value: Any) -> Iterator[tuple[int, Any, bool]]:
         """Yield which edges get what, and whether it is the last one."""
+        by_port = self._by_port
         if not self._kernel.outputs:
             numbers = by_port[""]
             for n, number in enumerate(numbers, 1):
