@@ -1,7 +1,7 @@
 """Random graphs whose processes are killed at random: the results are those of plain Python.
 
 Hypothesis makes graphs of kernels of all forms (graph_plans.py). Each runs in threads, and then in
-processes that are killed. IPCHEAP_GRAPH_EXAMPLES is how many graphs.
+processes that are killed. IPCHEAP_GRAPH_ROUNDS is how many rounds of graphs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from ipcheap.graph import Run
 
-EXAMPLES = int(os.environ.get("IPCHEAP_GRAPH_EXAMPLES", "15"))
+ROUNDS = int(os.environ.get("IPCHEAP_GRAPH_ROUNDS", "1"))
+EXAMPLES = 15  # graphs of a round
 MOST_KILLS = 12  # of a graph
 PATIENCE = 60.0  # seconds that a graph may take
 
@@ -106,7 +107,8 @@ def collected(plans: Plans, runner: str, chance: random.Random | None = None) ->
     return results
 
 
-@pytest.mark.timeout(60 + 20 * EXAMPLES)
+@pytest.mark.parametrize("_round", range(ROUNDS))
+@pytest.mark.timeout(280)
 @pytest.mark.usefixtures("patient")
 @settings(
     max_examples=EXAMPLES,
@@ -116,7 +118,9 @@ def collected(plans: Plans, runner: str, chance: random.Random | None = None) ->
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(st.data())
-def test_a_graph_gives_what_plain_python_gives_whatever_is_killed(data: st.DataObject) -> None:
+def test_a_graph_gives_what_plain_python_gives_whatever_is_killed(
+    data: st.DataObject, _round: int
+) -> None:
     plans = Plans(data)
     seed = data.draw(st.integers(0, 1 << 32), "seed")
     assert plans.faults(collected(plans, "threads")) == []
@@ -124,5 +128,5 @@ def test_a_graph_gives_what_plain_python_gives_whatever_is_killed(data: st.DataO
 
 
 def test_somebody_was_killed() -> None:
-    print(f"{EXAMPLES} graphs, {len(killed)} kills")
-    assert len(killed) >= EXAMPLES
+    print(f"{ROUNDS * EXAMPLES} graphs, {len(killed)} kills")
+    assert len(killed) >= ROUNDS * EXAMPLES
