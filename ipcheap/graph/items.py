@@ -165,7 +165,7 @@ def _send_lent(
 def empty(
     shape: int | tuple[int, ...], dtype: numpy.typing.DTypeLike = "f8", order: Any = "C"
 ) -> numpy.typing.NDArray[Any]:
-    """Return a new array of `shape` in the heap of the graph, which is sent without a copy.
+    """Return a new array of `shape` and dtype in the heap of the graph, sent without a copy.
 
     It must be returned or yielded as it is: a part of it is copied. Its items are not initialised.
     Outside of a graph it is that of `numpy.empty`, so that a kernel can be tested alone. HeapFull
