@@ -191,6 +191,7 @@ def all_claims():
     yield from of_streams()
     yield from of_stores()
     yield from of_buses()
+    yield from of_graphs()
 
 
 def of_streams():
@@ -318,6 +319,29 @@ def of_buses():
     for many in ("1", "64", "4,096"):
         what, floor = post("idle lossy", many), post("idle lossy", "0")
         yield native_ratio(f"C: {what}", what, floor, 1.1)
+
+
+def of_graphs():
+    """Return the claims about graphs."""
+    for size, title in {"64": "64 B", "64k": "64 KiB", "frames": "1080p frames"}.items():
+        name, chain = f"graph, source and kernel, {title}", f"graph-chain-{size}"
+        yield against(name, chain, "per_second", "ipcheap-by-hand", 0.9)
+        times = 3 if size == "frames" else 20
+        yield against(name, chain, "per_second", "ray-compiled", times)
+        yield against(name, chain, "per_second", "ray-actors", times)
+    for kind, title, times in (
+        ("64", "objects of 64 B", 3),
+        ("1m", "arrays of 1 MiB", 10),
+        ("frames", "1080p frames", 20),
+    ):
+        name = f"graph.map, {title}"
+        yield against(name, f"graph-map-{kind}", "per_second", "mp-pool", times)
+    start = "graph, start of four kernels, to the first result"
+    yield beside(start, "graph-start", "graph_ms", "hand_ms", 1.3)
+    replaced = "graph, a killed worker is replaced, over the start of a process"
+    yield figure(replaced, "graph-replace", "over_ms", "ms", 200)
+    look = "graph, statistics and picture of 1,000 edges, once a second"
+    yield figure(look, "graph-look", "core", "% of a core", 2)
 
 
 def close_calls(medians):

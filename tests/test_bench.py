@@ -66,6 +66,15 @@ BUSES = {  # the same for buses
     "bus-idle": ("ipcheap",),
     "bus-cold-start": ("ipcheap",),
 }
+GRAPHS = {  # the same for graphs
+    "graph-chain-64": ("ipcheap", "ipcheap-by-hand"),
+    "graph-chain-frames": ("ipcheap", "ipcheap-by-hand"),
+    "graph-map-64": ("ipcheap", "mp-pool"),
+    "graph-map-1m": ("ipcheap", "mp-pool"),
+    "graph-start": ("ipcheap",),
+    "graph-replace": ("ipcheap",),
+    "graph-look": ("ipcheap",),
+}
 COUNTED = "instructions_"  # figures that need a processor and a kernel that count them
 
 MANY_RUNS = 400  # seconds, for one that is about thirty seconds on an idle machine
@@ -164,6 +173,23 @@ def buses(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = compare(
         f"--peers={','.join(ROUNDERS)}",
         f"--only={','.join(BUSES)}",
+        "--seconds=0.005",
+        "--quick",
+        "--no-native",
+        f"--output={output}",
+        seconds=MANY_RUNS,
+    )
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of results for the workloads of graphs."""
+    output = tmp_path_factory.mktemp("graphs")
+    done = compare(
+        "--peers=ipcheap,ipcheap-by-hand,mp-pool",
+        f"--only={','.join(GRAPHS)}",
         "--seconds=0.005",
         "--quick",
         "--no-native",
@@ -329,6 +355,28 @@ def test_every_claim_about_buses_that_was_measured_has_a_verdict(buses: Path) ->
         "≤ 1.1 × post, 1 listener",
         "≤ 100 ms",
         "≤ 25 ms",
+    }
+
+
+@pytest.mark.timeout(MANY_RUNS + 60)
+def test_every_workload_of_graphs_is_done_by_the_peers_that_can(graphs: Path) -> None:
+    document = json.loads((graphs / "results.json").read_text())
+    done: dict[str, set[str]] = {}
+    for run in document["runs"]:
+        assert "error" not in run, run
+        if "figures" in run:
+            done.setdefault(run["workload"], set()).add(run["peer"])
+            for figure in document["workloads"][run["workload"]]["figures"]:
+                if figure["key"] != "over_ms":  # a difference
+                    assert run["figures"][figure["key"]] >= 0, run
+    assert done == {workload: set(peers) for workload, peers in GRAPHS.items()}
+    found = {claim["bound"] for claim in document["claims"] if claim["holds"] is not None}
+    assert found >= {
+        "≥ 0.9 × the same channels by hand",
+        "≥ 10 × multiprocessing.Pool.imap",
+        "≤ 1.3 × the same processes and channels by hand",
+        "≤ 200 ms",
+        "≤ 2 % of a core",
     }
 
 

@@ -1,8 +1,9 @@
 """The peers: one module per library, one class per way of using it.
 
 To add a peer, write a module here with a class derived from `peer.Peer`, `streams.Streams`,
-`stores.Stores` or `buses.Buses`. Add a line to `MESSAGES`, `STREAMS`, `STORES` or `BUSES`, and a
-line to the table of docs/benchmarks.md that says how the peer is driven and why.
+`stores.Stores`, `buses.Buses` or `graphs.Graphs`. Add a line to `MESSAGES`, `STREAMS`, `STORES`,
+`BUSES` or `GRAPHS`, and a line to the table of docs/benchmarks.md that says how the peer is driven
+and why.
 """
 
 from __future__ import annotations
@@ -58,8 +59,15 @@ BUSES = {
     "redis-publish": "peers.redis_buses:RedisPublish",
     "dbus": "peers.dbus_buses:Dbus",
 }
-KINDS = (MESSAGES, STREAMS, STORES, BUSES)
-KNOWN = tuple(MESSAGES | STREAMS | STORES | BUSES)
+GRAPHS = {
+    "ipcheap": "peers.ipcheap_graphs:IpcheapGraphs",
+    "ipcheap-by-hand": "peers.ipcheap_graphs:ByHand",
+    "mp-pool": "peers.mp_pool:MpPool",
+    "ray-actors": "peers.ray_graphs:RayActors",
+    "ray-compiled": "peers.ray_graphs:RayCompiled",
+}
+KINDS = (MESSAGES, STREAMS, STORES, BUSES, GRAPHS)
+KNOWN = tuple(MESSAGES | STREAMS | STORES | BUSES | GRAPHS)
 
 
 def load(key, carries=None):

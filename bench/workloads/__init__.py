@@ -10,6 +10,8 @@ from workloads import (
     event_loop,
     fan_out,
     frames,
+    graph,
+    graph_own,
     growth,
     idle,
     objects,
@@ -44,6 +46,8 @@ ALL = {
         store_own,
         bus,
         bus_own,
+        graph,
+        graph_own,
     )
     for workload in module.WORKLOADS
 }
