@@ -175,14 +175,16 @@ def _dropped(plan: Plan, notes: memoryview, number: int) -> int:
 
 def _bottleneck(plan: Plan, edges: list[EdgeStatistics]) -> str | None:
     """Return the kernel whose inputs are full while its outputs are not; the fullest of several."""
+    into: dict[str, float] = {}  # by kernel: how full the fullest edge is
+    out: dict[str, float] = {}
+    for edge in edges:
+        if edge.capacity:
+            full = (edge.pending + edge.held) / edge.capacity
+            into[edge.target] = max(full, into.get(edge.target, 0.0))
+            out[edge.source] = max(full, out.get(edge.source, 0.0))
     found, most = None, _FULL
-    for name in plan.kernels:
-        into = [edge for edge in edges if edge.target == name and edge.capacity]
-        out = [edge for edge in edges if edge.source == name and edge.capacity]
-        if not into or plan.kernels[name].is_caller:
-            continue
-        full = max((edge.pending + edge.held) / edge.capacity for edge in into)
-        after = max(((edge.pending + edge.held) / edge.capacity for edge in out), default=0.0)
-        if full >= most and after < _FULL:
+    for name, kernel in plan.kernels.items():
+        full = into.get(name, 0.0)
+        if not kernel.is_caller and full >= most and out.get(name, 0.0) < _FULL:
             found, most = name, full
     return found

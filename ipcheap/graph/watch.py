@@ -52,10 +52,6 @@ class Child:
         self.due = 0.0  # when it is to be started
         self.skip: tuple[tuple[str, int], ...] = ()
 
-    def runs(self, name: str) -> bool:
-        """Whether it runs a kernel."""
-        return any(name == kernel for kernel, _ in self.workers)
-
 
 class Watch:
     """What all runners have in common.
@@ -92,6 +88,10 @@ class Watch:
             for number, process in enumerate(plan.processes)
             if process.host == host
         ]
+        self._running: dict[str, list[Child]] = {}  # by kernel
+        for child in self._children:
+            for name in dict.fromkeys(name for name, _ in child.workers):
+                self._running.setdefault(name, []).append(child)
         self._wake_read, self._wake_write = connections.Pipe(duplex=False)
 
     @property
@@ -112,7 +112,7 @@ class Watch:
 
     def restarts(self, name: str) -> int:
         """Return how many processes of a kernel were started again."""
-        return sum(child.restarts for child in self._children if child.runs(name))
+        return sum(child.restarts for child in self._running.get(name, ()))
 
     def wake(self) -> None:
         """Have it look at the board."""
@@ -166,7 +166,7 @@ class Threads(Watch):
 
     def pids(self, name: str) -> list[int]:
         """Return the id of this process."""
-        return [os.getpid()] if any(child.runs(name) for child in self._children) else []
+        return [os.getpid()] if name in self._running else []
 
 
 class Processes(Watch):
@@ -225,9 +225,8 @@ class Processes(Watch):
 
     def pids(self, name: str) -> list[int]:
         """Return the ids of the living processes that run a kernel."""
-        return [
-            pid for child in self._children if (pid := child.pid) is not None and child.runs(name)
-        ]
+        running = self._running.get(name, ())
+        return [pid for child in running if (pid := child.pid) is not None]
 
     # Inside -----------------------------------------------------------------------------------
 
