@@ -117,9 +117,9 @@ def collected(plans: Plans, runner: str, chance: random.Random | None = None) ->
     phases=[Phase.generate],  # the same kills do not recur, so there is nothing to shrink
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
-@given(st.data())
+@given(data=st.data())
 def test_a_graph_gives_what_plain_python_gives_whatever_is_killed(
-    data: st.DataObject, _round: int
+    _round: int, data: st.DataObject
 ) -> None:
     plans = Plans(data)
     seed = data.draw(st.integers(0, 1 << 32), "seed")
