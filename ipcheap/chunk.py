@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .codec import Codec
 
 _ARRAY, _OBJECT = lib.IPCHEAP_ARRAY, lib.IPCHEAP_OBJECT
+_FORMS = {_ARRAY: "array", _OBJECT: "object"}
 
 
 def wall_clock() -> float:
@@ -60,6 +61,11 @@ class Chunk(ChunkCore):
     """
 
     __slots__ = ()
+
+    @property
+    def form(self) -> str:
+        """What it was put as: "bytes", "array" or "object"."""
+        return _FORMS.get(self._export().form, "bytes")
 
     def array(
         self, dtype: numpy.typing.DTypeLike | None = None, shape: Shape | None = None

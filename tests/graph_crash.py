@@ -36,7 +36,7 @@ from ipcheap.graph.board import Board
 from ipcheap.graph.items import copied, is_mark, item_of
 from ipcheap.graph.process import Reports, run_workers
 from ipcheap.graph.reader import Ended, Reader
-from ipcheap.graph.runner import channels_of
+from ipcheap.graph.runner import add_channels, channels_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -195,8 +195,7 @@ class Case:
         heap = Heap.create(self.heap, plan.capacity)
         heap.add_static_segment("board", Board.nbytes(plan))
         heap.add_static_segment("notes", max(8 * plan.notes_words, 8))
-        for channel, slots in channels_of(plan, ""):
-            heap.add_record_channel(channel, slots)
+        add_channels(plan, heap, "")
         for name in self.form.ended:
             (edges,) = plan.into[name]
             for edge in edges:

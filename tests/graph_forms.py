@@ -735,3 +735,116 @@ def begins_again(g: Graph) -> None:
 
 
 WRONG["a source that begins again"] = Form(begins_again)
+
+
+# Edges of other kinds -------------------------------------------------------------------------
+
+
+def ranges(n: int, resume: int = 0) -> Iterator[Any]:
+    """Yield consecutive numbers, in arrays of 0 to 4."""
+    at = sum(i % 5 for i in range(resume))
+    for i in range(resume, n):
+        yield np.arange(at, at + i % 5)
+        at += i % 5
+
+
+def parts(x: Any) -> Iterator[Any]:
+    yield x[:1]
+    yield x[1:]
+
+
+def listed_twice(x: Any) -> Iterator[list[int]]:
+    yield x.tolist()
+    yield x.tolist()
+
+
+class Sum:
+    """Adds up windows."""
+
+    total = 0
+
+    def process(self, x: Any) -> tuple[int, list[int]]:
+        self.total += int(x.sum())
+        return self.total, x.tolist()
+
+    def snapshot(self) -> int:
+        return self.total
+
+    def restore(self, state: int) -> None:
+        self.total = state
+
+
+@form("source, windows")
+def _(g: Graph) -> None:
+    node = g.add(ranges, name="victim", n=12)
+    out(g, g.add(same, node, window=3, hop=2, slots=64))
+    out(g, g.add(plus, node))
+
+
+@form("function, sends windows")
+def _(g: Graph) -> None:
+    node = g.add(negated, g.add(ranges, n=9), name="victim")
+    out(g, g.add(same, node, window=3, slots=64))
+    out(g, node)
+
+
+@form("generator, sends windows")
+def _(g: Graph) -> None:
+    node = g.add(parts, g.add(ranges, n=9), name="victim")
+    out(g, node)
+    out(g, g.add(same, node, window=3, hop=1, slots=64))
+
+
+@form("function, windows")
+def _(g: Graph) -> None:
+    node = g.add(same, g.add(ranges, n=9), name="victim", window=3, hop=2, slots=64)
+    out(g, node, node)
+
+
+@form("generator, windows of windows")
+def _(g: Graph) -> None:
+    a = g.add(ranges, n=9)
+    node = g.add(parts, a, name="victim", window=5, hop=2, slots=64)
+    out(g, g.add(same, node, window=3, slots=64))
+
+
+@form("object with snapshots, windows")
+def _(g: Graph) -> None:
+    a = g.add(ranges, n=12)
+    node = g.add(Sum, a, name="victim", window=3, hop=2, slots=64, checkpoint=3)
+    out(g, node, node)
+
+
+@form("source, latest")
+def _(g: Graph) -> None:
+    node = g.add(texts, name="victim", n=7)
+    out(g, g.add(same, node, full="latest"))
+    out(g, g.add(same, node, full="latest"))
+    out(g, node)
+
+
+@form("function, sends latest, forwards")
+def _(g: Graph) -> None:
+    node = g.add(odd_text, g.add(texts, n=7), name="victim")
+    out(g, node)
+    out(g, g.add(same, node, full="latest"))
+
+
+@form("generator, sends latest, forwards")
+def _(g: Graph) -> None:
+    node = g.add(and_on, g.add(texts, n=7), name="victim")
+    out(g, node)
+    out(g, g.add(same, node, full="latest"))
+
+
+@form("function, latest", same=at_least_once)
+def _(g: Graph) -> None:
+    node = g.add(same, g.add(texts, n=7), name="victim", full="latest")
+    out(g, node, node)
+
+
+@form("generator, latest of several", worker=1, same=at_least_once)
+def _(g: Graph) -> None:
+    a = g.add(plus, g.add(numbers, n=8), processes=2)
+    node = g.add(twice_of, a, name="victim", full="latest", processes=2)
+    out(g, node, node)

@@ -375,9 +375,9 @@ def test_a_sink_is_no_problem_and_an_empty_graph_is_one() -> None:
     assert graph.check() == []
 
 
-def test_kinds_of_edges_that_do_not_exist_yet_are_found() -> None:
-    (problem,) = problems(source, one, full="latest")
-    assert "window and full='latest' are reserved for kinds of edges that do not exist" in problem
+def test_edges_of_other_kinds_are_no_problem() -> None:
+    assert problems(source, one, full="latest") == []
+    assert problems(source, one, window=2, hop=1) == []
 
 
 @pytest.mark.parametrize("runner", ["processes", "threads"])

@@ -332,6 +332,20 @@ def test_views_and_arrays_cannot_be_made_writable(make: Callable[..., Sides]) ->
         chunk[0] = 1  # type: ignore[index]
 
 
+def test_a_chunk_knows_what_it_was_put_as(make: Callable[..., Sides]) -> None:
+    sides = make()
+    sides.writer.put("bytes", b"12")
+    sides.writer.put_object("object", [1])
+    with sides.writer.loan("array", 3, "i4"):
+        pass
+    for form in "bytes", "object", "array":
+        chunk = sides.reader[form]
+        assert chunk.form == form
+        chunk.release()
+        with pytest.raises(ipcheap.RecordError, match="released"):
+            _ = chunk.form
+
+
 def test_a_chunk_of_another_form_is_refused(make: Callable[..., Sides]) -> None:
     sides = make()
     sides.writer.put("a", b"12")

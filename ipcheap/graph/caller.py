@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import ipcheap
 from ipcheap import ChannelClosed, EndpointClosed, HeapClosed, PeerDied
 
+from .ends import writers_for
 from .errors import GraphError, GraphStopped
 from .here import Here
 from .items import is_mark, item_of
@@ -17,7 +18,6 @@ from .ledger import Ledger
 from .plan import CALLING
 from .reader import Ended, Reader
 from .worker import acknowledge
-from .writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ipcheap import Heap
 
     from .board import Board
+    from .ends import Output
     from .graph import Port
     from .plan import Plan
 
@@ -37,7 +38,7 @@ class Caller:
         self._heap = heap
         self._board = board
         self._notes = notes
-        self._writers: dict[str, tuple[int, list[Writer]]] = {}
+        self._writers: dict[str, tuple[int, list[Output]]] = {}
         self.unread = {kernel.name for kernel in plan.kernels.values() if kernel.form == "output"}
 
     def input(self, node: Port) -> str:
@@ -107,7 +108,7 @@ class Caller:
             with contextlib.suppress(EndpointClosed, HeapClosed, ipcheap.WrongThread):
                 reader.close()
 
-    def _claimed(self, name: str) -> list[Writer]:
+    def _claimed(self, name: str) -> list[Output]:
         """Return the writers of an input, which the first thread that sends claims."""
         thread = threading.get_ident()
         owner, writers = self._writers.get(name, (thread, []))
@@ -120,10 +121,9 @@ class Caller:
             at, _ = plan.areas[name, 0]
             ledger = Ledger(self._notes, at, plan.shape(name, 0))
             here = Here(name, 0, 1, CALLING, self._heap, self._board)
-            writers = [
-                Writer(self._heap, edge, number, 0, ledger, here, plan.kernels[edge.target].key)
-                for number, edge in enumerate(plan.out_of[kernel.name])
-            ]
+            edges = plan.out_of[kernel.name]
+            keys = [plan.kernels[edge.target].key for edge in edges]
+            writers = writers_for(self._heap, edges, keys, 0, ledger, here)
             for writer in writers[:-1]:
                 writer.lends = False
             self._writers[name] = thread, writers

@@ -39,11 +39,6 @@ def problems_of(graph: Graph, runner: str | None = None) -> list[str]:
             problems += _annotations(kernels, kernel)
             if runner != "threads":
                 problems += _pickling(kernel)
-            if kernel.window or kernel.full == "latest":
-                problems.append(
-                    f"kernel {kernel.name!r}: window and full='latest' are reserved for kinds of "
-                    "edges that do not exist yet: leave them out"
-                )
             if kernel.on and runner in ("processes", "threads"):
                 problems.append(
                     f"kernel {kernel.name!r} runs on {', '.join(kernel.on)}: that needs "

@@ -69,7 +69,8 @@ def _arrow(edge: Edge, statistics: EdgeStatistics | None) -> Arrow:
     if statistics is not None:
         blocked = statistics.blocked
         texts.append(f"{_rate(statistics.rate)}/s")
-        texts.append(f"{statistics.pending + statistics.held} of {statistics.capacity}")
+        if statistics.capacity:
+            texts.append(f"{statistics.pending + statistics.held} of {statistics.capacity}")
         if statistics.dropped:
             texts.append(f"{statistics.dropped} dropped")
     return Arrow(edge.source, edge.target, ", ".join(texts), style, blocked)

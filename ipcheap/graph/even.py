@@ -21,14 +21,16 @@ class SourceWorker(Worker):
     def _work(self) -> None:
         kernel, writers, board, here = self._kernel, self._writers, self._board, self._here
         position = 0
+        # An array is any number of items of a window: then a note tells how many were sent.
+        note = self._ledger.note() if any(writer.edge.window for writer in writers) else None
         params = dict(kernel.params)
         if self._again and writers:
             for writer in writers:
                 writer.resume()
             if kernel.resumes:
-                position = min(writer.position for writer in writers)
-                for writer in writers:
-                    writer.ahead = writer.position - position
+                position = note.units if note else min(writer.position for writer in writers)
+                for number, writer in enumerate(writers):
+                    writer.ahead = writer.position - (note.out[number] if note else position)
         if kernel.resumes:
             params["resume"] = position + params.get("resume", 0)
         items = kernel.call(**params)
@@ -56,6 +58,9 @@ class SourceWorker(Worker):
                     for writer in left:
                         writer.nothing(position)  # each edge counts each item
                     is_read = not writers or any(writer.is_read for writer in writers)
+                if note is not None:
+                    note.units, note.out = position, [writer.position for writer in writers]
+                    self._ledger.commit(note)
                 if state[0] or not is_read:
                     break
         finally:

@@ -196,8 +196,10 @@ class Graph:
             raise GraphError(
                 f"{what}: checkpoint is for objects with snapshot() and restore(): leave it out"
             )
-        slots, checkpoint = checked.slots_of(what, slots, batch, checkpoint if snapshots else 0)
         checked.check_windows(what, refs, window, hop, full)
+        if full == "latest" and checkpoint is None:
+            checkpoint = 1
+        slots, checkpoint = checked.slots_of(what, slots, batch, checkpoint if snapshots else 0)
         made = Kernel(
             name=name,
             call=kernel,
@@ -226,6 +228,8 @@ class Graph:
             on_error=on_error,
             options=options,
         )
+        if window is not None or full == "latest":
+            checked.check_edge(made, self._kernels[refs[0][0][0]])
         self._kernels[name] = made
         return Node(self, name)
 

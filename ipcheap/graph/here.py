@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ipcheap import Heap, Producer
 
     from .board import Board
-    from .reader import Reader
+    from .ends import Input
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ class Here:
         self.workers = workers
         self.host = host
         self.heap = heap
-        self._reader: Reader | None = None  # of the item
+        self._reader: Input | None = None  # of the item
         self._calls = 0  # before this one
         self._board = board
         self._allocators: list[Producer] = []

@@ -5,7 +5,8 @@ All are 64-bit words, each written by one store:
     selector      which of the two notes is valid
     skipped       inputs that were left out after an error
     begun         calls that were begun, if one may be left out
-    of each edge  without: positions that sent nothing; lost: items for a reader that had ended;
+    of each edge  without: positions that sent nothing, or with windows how many items of the
+                  stream were written; lost: items for a reader that had ended;
                   dropped: items that found no room, also counted in `without`
     of each input that takes what comes first
                   picked: how many records it has taken, and the channels of the last ones
@@ -114,6 +115,10 @@ class Ledger:
     def pass_by(self, edge: int) -> None:
         """Count a position of an edge without a record."""
         self._words[_EDGES + 3 * edge] += 1
+
+    def reach(self, edge: int, position: int) -> None:
+        """Note how many items of an edge with windows were written, for those who look."""
+        self._words[_EDGES + 3 * edge] = position
 
     def lose(self, edge: int) -> None:
         """Count an item for a reader that has ended."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ipcheap import Record
+
+from . import kernels as forms
 from .errors import GraphError
 from .names import NAME
 
 if TYPE_CHECKING:
-    from .plan import Ref
+    from .plan import Kernel, Ref
 
 
 def check_counts(what: str, **counts: object) -> None:
@@ -94,7 +97,7 @@ def outputs_of(what: str, outputs: Sequence[Any] | None) -> tuple[str, ...]:
 def check_windows(
     what: str, refs: tuple[tuple[Ref, ...], ...], window: int | None, hop: int | None, full: str
 ) -> None:
-    """Raise GraphError for edges of other kinds that cannot be."""
+    """Raise GraphError for options of edges of other kinds that exclude each other."""
     if hop is not None and window is None:
         raise GraphError(f"{what}: hop is the distance of windows: say window, too")
     if window is None and full != "latest":
@@ -104,4 +107,48 @@ def check_windows(
     if window is not None:
         if full == "latest":
             raise GraphError(f"{what}: window does not go with full='latest'")
+        if full == "drop":
+            raise GraphError(f"{what}: window does not go with full='drop': a stream loses nothing")
         check_counts(what, window=window, hop=window if hop is None else hop)
+        if hop is not None and hop > window:
+            raise GraphError(f"{what}: hop is at most window, which is {window}, not {hop}")
+
+
+def check_edge(kernel: Kernel, source: Kernel) -> None:
+    """Raise GraphError for a kernel whose only input cannot be an edge of another kind."""
+    what = f"kernel {kernel.name!r}"
+    option = "window" if kernel.window else "full='latest'"
+    if kernel.batch:
+        raise GraphError(f"{what}: batch does not go with {option}: collect items in the kernel")
+    if kernel.key is not None:
+        raise GraphError(f"{what}: key does not go with {option}: every worker gets all there is")
+    if forms.wanted(forms.input_hints(kernel.call, 1)[0]) is Record:
+        raise GraphError(
+            f"{what} is annotated to get a Record, which {option} has none of: annotate the array "
+            "or memoryview instead"
+        )
+    if kernel.window:
+        if kernel.workers > 1:
+            raise GraphError(
+                f"{what}: window is for a kernel with one worker, because a stream has one reader, "
+                f"not {kernel.workers}. Let it return its windows, and spread the work behind it"
+            )
+        if source.workers > 1:
+            raise GraphError(
+                f"{what}: a stream has one writer, and kernel {source.name!r} has "
+                f"{source.workers} workers: put a kernel with one worker in between, which returns "
+                "what it is given"
+            )
+        return
+    if kernel.inplace:
+        raise GraphError(
+            f"{what}: inplace does not go with full='latest', because others see the same item: "
+            "change a copy"
+        )
+    if "slots" in kernel.options:
+        raise GraphError(f"{what}: full='latest' keeps one item: leave out slots")
+    if kernel.checkpoint > 1:
+        raise GraphError(
+            f"{what}: checkpoint is 1 with full='latest', because an item that was replaced "
+            "since the last snapshot is not redelivered"
+        )

@@ -109,8 +109,23 @@ class Edge:
     hop: int = 0
     is_fed: bool = False  # by the calling program
 
+    @property
+    def is_latest(self) -> bool:
+        """Whether its readers see only the newest item."""
+        return self.full == "latest"
+
+    @property
+    def is_of_records(self) -> bool:
+        """Whether its channels are record channels."""
+        return not (self.is_latest or self.window)
+
     def channel(self, sender: int, receiver: int) -> str:
-        """Return the ID of the channel between two workers."""
+        """Return the ID of the channel between two workers.
+
+        All edges and workers that read the newest item of an output have one per sender.
+        """
+        if self.is_latest:
+            return f"{self.label}>latest:{_short(sender)}"
         pair = f"{_short(self.number)}:{_short(sender)}.{_short(receiver)}"
         return f"{self.source}>{self.target}.{pair}"
 
@@ -226,6 +241,7 @@ class Plan:
             several
             or (senders > 1 and self._is_scattered(source))
             or (not target.ordered and senders * receivers > 1 and len(target.inputs) == 1)
+            or (target.full == "latest" and senders * receivers > 1)
         ):
             deal = "free"
         elif target.full == "drop" and senders > 1:
@@ -243,7 +259,7 @@ class Plan:
             input=n,
             senders=senders,
             receivers=receivers,
-            slots=target.slots,
+            slots=_items_of(target) if target.window else target.slots,
             full=target.full,
             deal=deal,
             turns=turns,
@@ -254,9 +270,22 @@ class Plan:
         )
         if len(edge.channel(senders - 1, receivers - 1)) > _ID_BYTES:
             raise GraphError(f"the edge {edge.label} > {target.name} has too many channels")
+        if not edge.is_of_records:
+            self._insist_on_one_host(edge)
         self.edges.append(edge)
         self.out_of[source.name].append(edge)
         return edge
+
+    def _insist_on_one_host(self, edge: Edge) -> None:
+        hosts = {self.host_of(edge.source, u) for u in range(edge.senders)}
+        hosts |= {self.host_of(edge.target, v) for v in range(edge.receivers)}
+        if len(hosts) > 1:
+            what = "window" if edge.window else "full='latest'"
+            raise GraphError(
+                f"the edge {edge.label} > {edge.target} has {what} and leads to another host: such "
+                "edges stay on one. Put a kernel in front of it, on its host, that returns what it "
+                "is given"
+            )
 
     def _is_scattered(self, kernel: Kernel) -> bool:
         """Whether the turns of its workers have no common order."""
@@ -273,6 +302,9 @@ class Plan:
         """
         kernel = self.kernels[name]
         if kernel.form != "function" or kernel.batch or kernel.outputs:
+            return False
+        around = [edge for edges in [*self.into[name], self.out_of[name]] for edge in edges]
+        if any(edge.window or (edge.is_latest and edge.target == name) for edge in around):
             return False
         kinds = [edge.turns for edges in self.into[name] for edge in edges]
         return "many" not in kinds and (len(self.into[name]) == 1 or "one" not in kinds)
@@ -354,7 +386,9 @@ class Plan:
             channels=tuple(len(of) for of in channels),
             # Which channel was read when, where a next worker could not know it.
             logs=tuple(
-                1 << held.bit_length() if len(of) > 1 and of[0][0].deal != "order" else 0
+                1 << held.bit_length()
+                if len(of) > 1 and of[0][0].deal != "order" and not of[0][0].is_latest
+                else 0
                 for of in channels
             ),
         )
@@ -382,6 +416,15 @@ class Shape:
     def words(self) -> int:
         """All words."""
         return 3 + 3 * self.edges + sum(1 + log for log in self.logs) + 2 * self.note
+
+
+def _items_of(kernel: Kernel) -> int:
+    """Return for how many items the stream into a kernel has room at least.
+
+    A call waits for at most half of them: for a window, and those before it that are not done yet.
+    """
+    held = max(kernel.checkpoint - 1, 0) * kernel.hop + kernel.window
+    return max(kernel.slots, 4 * kernel.window, 2 * held)
 
 
 def passed_on(item: Record) -> Record:

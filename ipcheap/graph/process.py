@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from .board import Board
 from .even import EvenWorker, SourceWorker
+from .latest_worker import LatestFlowWorker, LatestWorker
 from .place import unpacked
 from .uneven import FlowWorker, UnevenWorker
 from .worker import Aborted, Worker
@@ -108,6 +109,8 @@ def run_workers(
 
 def _kind(plan: Plan, name: str) -> type[Worker]:
     form = plan.kernels[name].form
+    if any(edge.is_latest for edges in plan.into[name] for edge in edges):
+        return LatestFlowWorker if form == "flow" else LatestWorker
     if form == "source":
         return SourceWorker
     if form == "flow":

@@ -12,11 +12,14 @@ from .items import is_mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeAlias
 
-    from ipcheap import Consumer, Heap, Producer, Record
+    from ipcheap import Consumer, Heap, Producer, Record, StoreReader, StreamReader, StreamWriter
 
     from .ledger import Ledger
     from .plan import Edge
+
+    SidedEndpoint: TypeAlias = Consumer | Producer | StoreReader | StreamReader | StreamWriter
 
 _LOOK = 0.1  # seconds between looks for the end of what the calling program sends
 _DEAD = 0.02  # seconds between looks at a channel whose sender died, while others are waited for
@@ -26,13 +29,13 @@ class Ended(Exception):
     """There are no more items."""
 
 
-def wait_for_peer(endpoint: Consumer | Producer) -> None:
+def wait_for_peer(endpoint: SidedEndpoint, patience: float = _LOOK) -> None:
     """Wait for the worker that is started again on the other side, or that the graph is aborted.
 
     That worker may end before this one looks, so it is not waited for indefinitely.
     """
     with contextlib.suppress(TimeoutError):
-        endpoint.wait_peer(_LOOK)
+        endpoint.wait_peer(patience)
 
 
 class Reader:
@@ -61,6 +64,7 @@ class Reader:
         self.has_marks = edge.turns != "item"
         self.has_turns = edge.turns == "many"
         self.most_held = max(edge.slots // 2, 1)  # records of a channel that are never detached
+        self._heap = heap
         self._edge = edge
         self._worker = worker
         self._is_closed = is_closed
@@ -84,6 +88,13 @@ class Reader:
     def source(self) -> str:
         """The origin of the last record."""
         return self.channels[self.channel][0].label
+
+    def freed(self) -> list[int]:
+        """Return how many records of each channel are done."""
+        return [
+            self._heap.channel(edge.channel(sender, self._worker)).counts().freed  # type: ignore[attr-defined]
+            for edge, sender in self.channels
+        ]
 
     def close(self) -> None:
         """Give the channels back; what is pending in them stays."""

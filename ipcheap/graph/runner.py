@@ -262,7 +262,9 @@ class Run:
                 self._error = error
         with contextlib.suppress(HeapClosed, ValueError):
             self._board.state = ABORT
-            for channel, _ in channels_of(self._plan, self._host):
+            channels = [channel for channel, _ in channels_of(self._plan, self._host)]
+            channels += stores_of(self._plan, self._host) + streams_of(self._plan, self._host)
+            for channel in channels:
                 with contextlib.suppress(ChannelNotFound):
                     self.heap.remove_channel(channel, force=True)
         self._watch.wake()
@@ -298,8 +300,10 @@ class Run:
 
 
 def channels_of(plan: Plan, host: str) -> Iterator[tuple[str, int]]:
-    """Yield the channels that a host has, and their slots."""
+    """Yield the record channels that a host has, and their slots."""
     for edge in plan.edges:
+        if not edge.is_of_records:
+            continue
         for u in range(edge.senders):
             for v in edge.receivers_of(u):
                 if host in (plan.host_of(edge.source, u), plan.host_of(edge.target, v)):
@@ -308,6 +312,34 @@ def channels_of(plan: Plan, host: str) -> Iterator[tuple[str, int]]:
         for name, worker in process.workers if process.host == host else ():
             if plan.kernels[name].checkpoint:
                 yield state_channel(name, worker), STATE_SLOTS
+
+
+def stores_of(plan: Plan, host: str) -> list[str]:
+    """Return the stores that a host has: of each output whose newest item is read, and worker."""
+    found = {
+        edge.channel(u, 0): None
+        for edge in plan.edges
+        for u in range(edge.senders)
+        if edge.is_latest and plan.host_of(edge.source, u) == host
+    }
+    return list(found)
+
+
+def streams_of(plan: Plan, host: str) -> list[str]:
+    """Return the streams that a host has as soon as their senders have added them."""
+    return [
+        edge.channel(0, 0)
+        for edge in plan.edges
+        if edge.window and plan.host_of(edge.source, 0) == host
+    ]
+
+
+def add_channels(plan: Plan, heap: Heap, host: str) -> None:
+    """Add all channels that the workers of a host look for from the beginning."""
+    for channel, slots in channels_of(plan, host):
+        heap.add_record_channel(channel, slots)
+    for channel in stores_of(plan, host):
+        heap.add_store(channel, depth=1, garbage=0)  # what nobody holds is freed with the next put
 
 
 def _heap_of(plan: Plan, host: str) -> Heap:
@@ -322,8 +354,7 @@ def _heap_of(plan: Plan, host: str) -> Heap:
         text = text_of(plan)
         shown = heap.add_static_segment("plan", len(text))
         shown.view[: len(text)] = text
-        for channel, slots in channels_of(plan, host):
-            heap.add_record_channel(channel, slots)
+        add_channels(plan, heap, host)
     except BaseException:
         if plan.name is not None:
             heap.unlink()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ipcheap import ChannelNotFound
 
+from . import latest, windows
 from .ledger import Ledger
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ _FULL = 0.75  # of the room of a kernel's inputs: it may be what slows the graph
 class EdgeStatistics:
     """An edge: records sent, pending and held by its readers, in all its channels.
 
+    With `window=` these are items of the stream, of which those that fill no window stay pending.
+    With `full="latest"` only `sent` and `held` are counted, and `capacity` is 0.
     `capacity` is how many records it has room for, and `dropped` how many items found no room.
     `rate` is in records a second since the statistics before. `blocked` is "full" if a sender waits
     for room, "empty" if a reader waits for records, and None otherwise.
@@ -94,7 +97,17 @@ def statistics_of(
         hungry: set[int] = set()
         stuck: set[int] = set()
         fed: set[int] = set()
-        for u in range(edge.senders):
+        if edge.is_latest:
+            sent, held = latest.counts_of(heap, edge)
+        elif edge.window:
+            at = plan.out_of[edge.source].index(edge)
+            sent = _ledger(plan, notes, edge.source, 0).without(at)
+            (done,) = _ledger(plan, notes, edge.target, 0).note().freed
+            pending, capacity = windows.counts_of(heap, edge, sent, done)
+            if state != "ended":
+                stuck |= {0} if pending >= capacity else set()
+                hungry |= {0} if pending < edge.window else set()
+        for u in range(edge.senders if edge.is_of_records else 0):
             for v in edge.receivers_of(u):
                 try:
                     counts: Any = heap.channel(edge.channel(u, v)).counts()  # type: ignore[attr-defined]

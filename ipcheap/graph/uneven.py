@@ -39,6 +39,8 @@ class UnevenWorker(Worker):
         edges_in = plan.into[kernel.name]
         self._has_turns = len(edges_in) == 1 and edges_in[0][0].turns == "many" and not kernel.batch
         self._has_marks = any(edges[0].turns != "item" for edges in edges_in)
+        # Whether an input may be sent: it may not if others see it, too.
+        self._may_go_on = all(edge.is_of_records for of in self._channels for edge, _ in of)
         edges = len(self._edges)
         self._freed_before: list[int] = []  # records of each channel, before the unit in work
         self._note = Note([0] * number, [0] * len(self._bases), [0] * edges)
@@ -182,7 +184,7 @@ class UnevenWorker(Worker):
         else:
             value = call(*items)
             values = value if forms.is_generator_result(value) else (value,)
-        may_go_on = not kernel.batch and self._state is None
+        may_go_on = self._may_go_on and not kernel.batch and self._state is None
         waiting: tuple[int, Any] | None = None  # an input that was given, if it is the last output
         for value in values:
             if waiting is not None:
@@ -201,8 +203,9 @@ class UnevenWorker(Worker):
             return
         number, one = waiting
         n = next(n for n, item in enumerate(items) if item is one)
-        if writers[number].ahead or not goes_on(one, items[n]):
-            writers[number].put(apart(one), turn)
+        writer = writers[number]
+        if writer.edge.window or writer.ahead or not goes_on(one, items[n]):
+            writer.put(apart(one), turn)
         else:
             entry, channel, record = taken[n]
             self._send_on(number, one, turn, self._bases[entry] + channel, record)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from .board import GO
 from .errors import KernelDied, PoisonRecord
+from .latest import version_of
 from .place import packed
 from .process import Reports, main, run_workers
 
@@ -350,9 +351,12 @@ class Processes(Watch):
         for name, worker in workers:
             for channels in self._plan.channels_into(name, worker):
                 for edge, sender in channels:
-                    found.append(self._counts(edge.channel(sender, worker)).freed)
+                    if edge.is_of_records:
+                        found.append(self._counts(edge.channel(sender, worker)).freed)
             for edge in self._plan.out_of[name]:
-                for to in edge.receivers_of(worker):
+                if edge.is_latest:
+                    found.append(version_of(self._heap, edge.channel(worker, 0)))
+                for to in edge.receivers_of(worker) if edge.is_of_records else ():
                     found.append(self._counts(edge.channel(worker, to)).sent)
             at, length = self._plan.areas[name, worker]
             found.append(bytes(self._notes[8 * at : 8 * (at + length)]))

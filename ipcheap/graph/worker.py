@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 from ipcheap import ChannelNotFound, EndpointClosed, HeapClosed, RecordError
 
 from . import kernels as forms
+from .ends import reader_for, writers_for
 from .here import Here, settle
 from .ledger import Ledger
-from .reader import Reader
-from .writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from ipcheap import Heap, Record
 
     from .board import Board
+    from .ends import Input, Output
     from .plan import Kernel, Plan
 
 _log = logging.getLogger("ipcheap.graph")
@@ -71,8 +71,8 @@ class Worker:
         for number, edge in enumerate(self._edges):
             self._by_port[edge.port].append(number)
         self._keys = [plan.kernels[edge.target].key for edge in self._edges]
-        self._readers: list[Reader] = []
-        self._writers: list[Writer] = []
+        self._readers: list[Input] = []
+        self._writers: list[Output] = []
         self._object: Any = None
         self._made = False
         hints = forms.input_hints(kernel.call, len(kernel.inputs))
@@ -84,16 +84,14 @@ class Worker:
         """Claim the channels; Aborted if the graph has ended."""
         with aborting(self._board):
             for entry, channels in enumerate(self._channels):
-                reader = Reader(
-                    self._heap, channels, self._worker, self._board.is_closed, self._ledger, entry
+                reader = reader_for(
+                    self._heap, channels, self._worker, self._board, self._ledger, entry
                 )
                 self._readers.append(reader)
                 self._here._reader = self._readers[0]
-            for number, edge in enumerate(self._edges):
-                key = self._keys[number]
-                self._writers.append(
-                    Writer(self._heap, edge, number, self._worker, self._ledger, self._here, key)
-                )
+            self._writers = writers_for(
+                self._heap, self._edges, self._keys, self._worker, self._ledger, self._here
+            )
         for numbers in self._by_port.values():
             for number in numbers[:-1]:
                 self._writers[number].lends = False
@@ -168,11 +166,7 @@ class Worker:
 
     def _freed(self, entry: int) -> list[int]:
         """Return how many records of each channel of an input are done."""
-        worker = self._worker
-        return [
-            self._heap.channel(edge.channel(sender, worker)).counts().freed  # type: ignore[attr-defined]
-            for edge, sender in self._channels[entry]
-        ]
+        return self._readers[entry].freed()
 
     # Outputs ----------------------------------------------------------------------------------
 
