@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from .bridge_end import Lost
 
+_LOOK = 0.1  # seconds between looks whether the calling program has ended an input
+
 
 class Sender(End):
     """The end of a bridge on the sending host: in a thread of its own, the channel's consumer.
@@ -43,6 +45,9 @@ class Sender(End):
     for `patience` seconds, or its other end cannot be that of this channel, it calls `lost` with
     the channel's ID and a BridgeLost, and then removes the channel. ChannelNotFound if there is no
     such channel; if it is removed later, the thread ends.
+
+    `is_over` tells that nothing more is sent, although the producer may not close: then the channel
+    ends after what was sent before.
     """
 
     def __init__(
@@ -54,8 +59,10 @@ class Sender(End):
         token: bytes,
         lost: Lost,
         patience: float = 20.0,
+        is_over: Callable[[], bool] | None = None,
     ) -> None:
         super().__init__(heap, channel_id, lost, patience)
+        self._is_over = is_over
         name = channel_id.encode()
         self._hello = token + bytes([len(name)]) + name
         self._family = family_of(address)
@@ -129,8 +136,10 @@ class Sender(End):
                 raise Interrupted
             records: list[Record] = []
             alive = True
+            is_over = self._is_over is not None and self._is_over()
             try:
                 records = self._receive(consumer)
+                closed = closed or (is_over and not records and self._has_room)
             except ChannelClosed:
                 closed = True
             except PeerDied:  # its successor continues
@@ -143,14 +152,22 @@ class Sender(End):
                 link.send([END])
                 told = True
             elif not records:
-                self._wait(consumer, link, alive and not closed, None if alive else PAUSE)
+                pause = None if alive else PAUSE
+                if self._is_over is not None and not closed:
+                    pause = pause or _LOOK
+                self._wait(consumer, link, alive and not closed, pause)
         self._finish(consumer)
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether a record may be received beside those that are held."""
+        return len(self._held) < self._window
 
     def _wait(
         self, consumer: Consumer, link: Outgoing, may_come: bool, timeout: float | None
     ) -> None:
         """Sleep until there is an answer, or a record that there is room for."""
-        if not may_come or len(self._held) >= self._window:
+        if not may_come or not self._has_room:
             link.wait(select.POLLIN, None, timeout)
         elif self._channel.capacity > 1:
             link.wait(select.POLLIN, consumer.fileno(), timeout)
