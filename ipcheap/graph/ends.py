@@ -127,16 +127,17 @@ def reader_for(
     channels: list[tuple[Edge, int]],
     worker: int,
     board: Board,
+    is_closed: Callable[[str], bool],
     ledger: Ledger | None = None,
     entry: int = 0,
 ) -> Input:
-    """Claim the receiving end of an input."""
+    """Claim the receiving end of an input; `is_closed` is that of a Reader."""
     edge = channels[0][0]
     if edge.is_latest:
         return LatestReader(heap, channels, worker, board.is_closed)
     if edge.window:
         return WindowReader(heap, channels, worker, board)
-    return Reader(heap, channels, worker, board.is_closed, ledger, entry)
+    return Reader(heap, channels, worker, is_closed, ledger, entry)
 
 
 def writers_for(

@@ -6,9 +6,11 @@ a script and of a test work as well. Others are pickled by value if `cloudpickle
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import pickle
 import sys
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
@@ -33,13 +35,36 @@ def where(thing: Any) -> tuple[str, str, str] | None:
     return (str(module), file, name) if isinstance(file, str) else None
 
 
+def found_elsewhere(module: str, file: str, name: str) -> Any:
+    """Return what `name` is in a module, on any host: imported, or of the same file there."""
+    try:
+        found: Any = importlib.import_module(module)
+    except ImportError as error:
+        if not Path(file).exists():
+            error.add_note(f"{name} is in {file}, which this host does not have, either.")
+            raise
+        return places.found_at(module, file, name)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
 class _Pickler(pickle.Pickler):
     """Pickles functions and classes by their place."""
+
+    def __init__(self, into: io.BytesIO, elsewhere: bool) -> None:
+        super().__init__(into, 5)
+        self._elsewhere = elsewhere
 
     def reducer_override(self, obj: Any) -> Any:
         if not isinstance(obj, FunctionType | type):
             return NotImplemented
         place = where(obj)
+        if place is not None and self._elsewhere and place[1].endswith(".py"):
+            if place[0] == "__main__" and importlib.util.find_spec("cloudpickle"):
+                place = None  # the other host may not have the program
+            elif place[0].partition(".")[0] != "ipcheap":
+                return found_elsewhere, place
         if place is not None:
             if place[1].endswith(".py") and place[0].partition(".")[0] != "ipcheap":
                 return places.found_at, place
@@ -52,7 +77,7 @@ class _Pickler(pickle.Pickler):
         ):
             return NotImplemented  # of an extension module
         try:
-            import cloudpickle  # type: ignore[import-not-found,import-untyped,unused-ignore]
+            cloudpickle: Any = importlib.import_module("cloudpickle")
         except ModuleNotFoundError:
             raise GraphError(
                 f"{obj.__qualname__} cannot be found by name in another process, because it is "
@@ -62,11 +87,15 @@ class _Pickler(pickle.Pickler):
         return pickle.loads, (cloudpickle.dumps(obj),)
 
 
-def packed(thing: Any) -> bytes:
-    """Return the pickle of anything that a worker needs; GraphError if it has none."""
+def packed(thing: Any, *, elsewhere: bool = False) -> bytes:
+    """Return the pickle of anything that a worker needs; GraphError if it has none.
+
+    With `elsewhere` it is for another host: what the program itself defines is pickled by value if
+    possible, and modules are imported by name.
+    """
     into = io.BytesIO()
     try:
-        _Pickler(into, 5).dump(thing)
+        _Pickler(into, elsewhere).dump(thing)
     except GraphError:
         raise
     except Exception as error:

@@ -189,6 +189,14 @@ class Plan:
         self.processes = self._processes()
         self.areas = self._areas()
 
+    def placed(self, host: Callable[[str], str]) -> Plan:
+        """Return the plan with other names of hosts."""
+        kernels = {
+            name: replace(kernel, on=tuple(map(host, kernel.on)))
+            for name, kernel in self.kernels.items()
+        }
+        return Plan(self.name, self.capacity, kernels)
+
     # Edges ------------------------------------------------------------------------------------
 
     def _add(self, kernel: Kernel) -> None:

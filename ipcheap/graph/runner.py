@@ -16,7 +16,7 @@ from .data import text_of
 from .errors import GraphError, GraphStopped
 from .plan import CALLING
 from .snapshots import STATE_SLOTS, state_channel
-from .statistics import statistics_of
+from .statistics import observed, statistics_of
 from .watch import Processes, Threads
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from .graph import Graph, Node, Port
     from .plan import Plan
-    from .statistics import GraphStatistics
+    from .statistics import GraphStatistics, Observed
 
 _NAMES = {GO: "running", DRAIN: "draining", ABORT: "draining"}
 
@@ -69,6 +69,7 @@ class Run:
                 duration=duration,
                 grace=grace,
                 init=init,
+                begun=self._begun,
                 stop=self.stop,
                 fail=self._fail,
             )
@@ -76,6 +77,9 @@ class Run:
             self.heap.unlink()
             self.heap.close()
             raise
+        self._begin()
+
+    def _begin(self) -> None:
         # Before multiprocessing waits for its children.
         self._exit = multiprocessing.util.Finalize(None, self._at_exit, exitpriority=20)
         self._thread = threading.Thread(target=self._work, name="graph", daemon=True)
@@ -172,8 +176,9 @@ class Run:
         """Return what has passed every edge so far, and what waits; costs the workers nothing."""
         if self._final is not None:
             return self._final
+        seen = self._seen()
         with self._lock:
-            found, self._previous = self._look()
+            found, self._previous = self._look(seen)
         return found
 
     def picture(self, kind: str = "mermaid") -> str:
@@ -248,12 +253,18 @@ class Run:
     def _work(self) -> None:
         """Watch over the workers until all have ended."""
         try:
-            self._watch.run()
+            self._run()
         except BaseException as error:
             self._fail(error)
             self._watch.kill()
         finally:
             self._end()
+
+    def _run(self) -> None:
+        self._watch.run()
+
+    def _begun(self) -> None:
+        """Act on that all workers of this host have claimed their channels."""
 
     def _fail(self, error: BaseException) -> None:
         """Have the graph end by an error, the first one; all that wait are woken."""
@@ -278,24 +289,31 @@ class Run:
     def _end(self) -> None:
         """Say that the graph has ended."""
         with contextlib.suppress(Exception):
-            self._final = self._look(ended=True)[0]
+            self._final = self._look(self._seen(ended=True), ended=True)[0]
         if self._plan.name is not None:
             with contextlib.suppress(HeapNotFound):
                 self.heap.unlink()
         self._exit.cancel()
         self._done.set()
 
-    def _look(self, ended: bool = False) -> tuple[GraphStatistics, Any]:
-        names = [name for name, kernel in self._plan.kernels.items() if not kernel.is_caller]
+    def _look(self, seen: Observed, ended: bool = False) -> tuple[GraphStatistics, Any]:
         return statistics_of(
+            self._plan,
+            seen,
+            state="ended" if ended else _NAMES[self._board.state],
+            seconds=time.monotonic() - self._started,
+            previous=self._previous,
+        )
+
+    def _seen(self, ended: bool = False) -> Observed:
+        """Return what is to be seen of the run."""
+        names = [name for name, kernel in self._plan.kernels.items() if not kernel.is_caller]
+        return observed(
             self._plan,
             self.heap,
             self._notes,
-            state="ended" if ended else _NAMES[self._board.state],
-            seconds=time.monotonic() - self._started,
             pids={} if ended else {name: self._watch.pids(name) for name in names},
             restarts={name: self._watch.restarts(name) for name in names},
-            previous=self._previous,
         )
 
 

@@ -76,15 +76,110 @@ class GraphStatistics:
     bottleneck: str | None
 
 
-def statistics_of(
+@dataclass(frozen=True)
+class ChannelCounts:
+    """A channel of a host: records sent, freed, pending and held; see `counts()`."""
+
+    sent: int
+    freed: int
+    pending: int
+    held: int
+    capacity: int
+    blocked: str | None
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What is to be seen on one host; `pids` and `restarts` are by kernel."""
+
+    channels: dict[str, ChannelCounts]
+    dropped: tuple[int, ...]  # by edge
+    skipped: dict[str, int]
+    pids: dict[str, list[int]]
+    restarts: dict[str, int]
+
+
+def observed(
     plan: Plan,
     heap: Heap,
     notes: memoryview,
+    pids: dict[str, list[int]],
+    restarts: dict[str, int],
+) -> Observed:
+    """Return what is to be seen on this host."""
+    channels: dict[str, ChannelCounts] = {}
+    for edge in plan.edges:
+        for u in range(edge.senders):
+            for v in edge.receivers_of(u):
+                channel = edge.channel(u, v)
+                try:
+                    counts: Any = heap.channel(channel).counts()  # type: ignore[attr-defined]
+                except ChannelNotFound:
+                    continue
+                channels[channel] = ChannelCounts(
+                    sent=counts.sent,
+                    freed=counts.freed,
+                    pending=counts.pending,
+                    held=counts.held,
+                    capacity=counts.capacity,
+                    blocked=counts.blocked,
+                )
+    skipped = {
+        name: sum(_ledger(plan, notes, name, worker).skipped for worker in range(kernel.workers))
+        for name, kernel in plan.kernels.items()
+        if not kernel.is_caller
+    }
+    dropped = tuple(_dropped(plan, notes, number) for number in range(len(plan.edges)))
+    return Observed(channels, dropped, skipped, pids, restarts)
+
+
+def together(plan: Plan, hosts: Mapping[str, Observed]) -> Observed:
+    """Return what is to be seen on several hosts, as if they were one."""
+    channels: dict[str, ChannelCounts] = {}
+    for edge in plan.edges:
+        for u in range(edge.senders):
+            for v in edge.receivers_of(u):
+                channel = edge.channel(u, v)
+                ends = plan.host_of(edge.source, u), plan.host_of(edge.target, v)
+                found = [
+                    seen.channels[channel]
+                    for seen in (hosts.get(end) for end in ends)
+                    if seen is not None and channel in seen.channels
+                ]
+                if not found:
+                    continue
+                channels[channel] = (
+                    found[0] if ends[0] == ends[1] or len(found) == 1 else _bridged(*found)
+                )
+    every = list(hosts.values())
+    return Observed(
+        channels,
+        tuple(map(sum, zip(*(seen.dropped for seen in every), strict=True))),
+        {name: sum(seen.skipped[name] for seen in every) for name in every[0].skipped},
+        {name: [pid for seen in every for pid in seen.pids.get(name, ())] for name in plan.kernels},
+        {name: sum(seen.restarts.get(name, 0) for seen in every) for name in plan.kernels},
+    )
+
+
+def _bridged(sending: ChannelCounts, receiving: ChannelCounts) -> ChannelCounts:
+    """Return the counts of a channel that is on two hosts; the bridge holds what is under way."""
+    under_way = max(sending.sent - receiving.freed - receiving.held, receiving.pending)
+    return ChannelCounts(
+        sent=sending.sent,
+        freed=receiving.freed,
+        pending=under_way,
+        held=receiving.held,
+        capacity=sending.capacity + receiving.capacity,
+        blocked="full" if sending.blocked == "full" else receiving.blocked,
+    )
+
+
+def statistics_of(
+    plan: Plan,
+    seen: Observed,
     *,
     state: str,
     seconds: float,
-    pids: Mapping[str, list[int]],
-    restarts: Mapping[str, int],
     previous: tuple[float, list[int]] | None,
 ) -> tuple[GraphStatistics, tuple[float, list[int]]]:
     """Return the statistics of a run, and what the next ones need to tell rates."""
@@ -109,9 +204,8 @@ def statistics_of(
                 hungry |= {0} if pending < edge.window else set()
         for u in range(edge.senders if edge.is_of_records else 0):
             for v in edge.receivers_of(u):
-                try:
-                    counts: Any = heap.channel(edge.channel(u, v)).counts()  # type: ignore[attr-defined]
-                except ChannelNotFound:
+                counts = seen.channels.get(edge.channel(u, v))
+                if counts is None:
                     continue
                 sent += counts.sent
                 pending += counts.pending
@@ -138,7 +232,7 @@ def statistics_of(
                 pending=pending,
                 held=held,
                 capacity=capacity,
-                dropped=_dropped(plan, notes, number),
+                dropped=seen.dropped[number],
                 rate=max(rate, 0.0),
                 blocked="full" if stuck else "empty" if hungry else None,
             )
@@ -148,13 +242,9 @@ def statistics_of(
             name=name,
             workers=kernel.workers,
             host=plan.host_of(name, 0),
-            pids=tuple(pids.get(name, ())),
-            restarts=restarts.get(name, 0),
-            skipped=sum(
-                _ledger(plan, notes, name, worker).skipped for worker in range(kernel.workers)
-            )
-            if not kernel.is_caller
-            else 0,
+            pids=tuple(seen.pids.get(name, ())),
+            restarts=seen.restarts.get(name, 0),
+            skipped=seen.skipped.get(name, 0),
             waits=(
                 min(waits[name][0] / kernel.workers, 1.0),
                 min(waits[name][1] / kernel.workers, 1.0),

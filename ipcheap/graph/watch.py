@@ -57,7 +57,8 @@ class Child:
 class Watch:
     """What all runners have in common.
 
-    `stop` and `fail` are called from its thread. After `duration` seconds of all workers it stops
+    `begun`, `stop` and `fail` are called from its thread, `begun` when all workers have claimed
+    their channels. After `duration` seconds of all workers it stops
     the run, and `grace` seconds after an abort it waits no longer.
     """
 
@@ -72,6 +73,7 @@ class Watch:
         duration: float | None,
         grace: float,
         init: Callable[[], object] | None,
+        begun: Callable[[], None],
         stop: Callable[[], None],
         fail: Callable[[BaseException], None],
     ) -> None:
@@ -82,6 +84,7 @@ class Watch:
         self._duration = duration
         self._grace = grace
         self._init = init
+        self._begun = begun
         self._stop = stop
         self._fail = fail
         self._children = [
@@ -140,6 +143,7 @@ class Threads(Watch):
                 threads.append(thread)
                 thread.start()
         begun = time.monotonic()
+        self._begun()
         deadline: float | None = None
         while any(thread.is_alive() for thread in threads):
             self._wake_read.poll(0.05)
@@ -198,6 +202,7 @@ class Processes(Watch):
                 len(child.begun) == len(child.workers) for child in self._children
             ):
                 begun = now
+                self._begun()
             if (
                 self._duration is not None
                 and begun is not None

@@ -15,6 +15,7 @@ from . import kernels as forms
 from .ends import reader_for, writers_for
 from .here import Here, settle
 from .ledger import Ledger
+from .plan import CALLING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,10 +83,12 @@ class Worker:
 
     def claim(self) -> None:
         """Claim the channels; Aborted if the graph has ended."""
+        # Elsewhere the bridge knows, after it has brought all that was sent.
+        is_closed = self._board.is_closed if self._here.host == CALLING else _never
         with aborting(self._board):
             for entry, channels in enumerate(self._channels):
                 reader = reader_for(
-                    self._heap, channels, self._worker, self._board, self._ledger, entry
+                    self._heap, channels, self._worker, self._board, is_closed, self._ledger, entry
                 )
                 self._readers.append(reader)
                 self._here._reader = self._readers[0]
@@ -213,6 +216,10 @@ class Worker:
 
     def _count_skipped(self) -> None:
         self._ledger.skip()
+
+
+def _never(_: str) -> bool:
+    return False
 
 
 def acknowledge(record: Record) -> None:
