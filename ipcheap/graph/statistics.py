@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ipcheap import Heap
 
-    from .plan import Plan
+    from .plan import Edge, Plan
 
 _FULL = 0.75  # of the room of a kernel's inputs: it may be what slows the graph
 
@@ -109,6 +109,9 @@ def observed(
     """Return what is to be seen on this host."""
     channels: dict[str, ChannelCounts] = {}
     for edge in plan.edges:
+        if not edge.is_of_records:
+            channels[edge.channel(0, 0)] = _counts_of_other(plan, heap, notes, edge)
+            continue
         for u in range(edge.senders):
             for v in edge.receivers_of(u):
                 channel = edge.channel(u, v)
@@ -192,17 +195,7 @@ def statistics_of(
         hungry: set[int] = set()
         stuck: set[int] = set()
         fed: set[int] = set()
-        if edge.is_latest:
-            sent, held = latest.counts_of(heap, edge)
-        elif edge.window:
-            at = plan.out_of[edge.source].index(edge)
-            sent = _ledger(plan, notes, edge.source, 0).without(at)
-            (done,) = _ledger(plan, notes, edge.target, 0).note().freed
-            pending, capacity = windows.counts_of(heap, edge, sent, done)
-            if state != "ended":
-                stuck |= {0} if pending >= capacity else set()
-                hungry |= {0} if pending < edge.window else set()
-        for u in range(edge.senders if edge.is_of_records else 0):
+        for u in range(edge.senders):
             for v in edge.receivers_of(u):
                 counts = seen.channels.get(edge.channel(u, v))
                 if counts is None:
@@ -211,13 +204,16 @@ def statistics_of(
                 pending += counts.pending
                 held += counts.held
                 capacity += counts.capacity
+                if counts.blocked == "empty":
+                    hungry.add(v)
+                    continue
                 if counts.blocked == "full":
                     stuck.add(u)
-                elif counts.blocked == "empty":
-                    hungry.add(v)
                 if counts.pending or counts.held:
                     fed.add(v)
         hungry -= fed
+        if state == "ended":
+            hungry, stuck = set(), set()
         waits[edge.target][0] += len(hungry)
         waits[edge.source][1] += len(stuck)
         since, before = previous if previous is not None else (now - seconds, [0] * len(plan.edges))
@@ -260,6 +256,19 @@ def statistics_of(
         bottleneck=_bottleneck(plan, edges),
     )
     return found, (now, sents)
+
+
+def _counts_of_other(plan: Plan, heap: Heap, notes: memoryview, edge: Edge) -> ChannelCounts:
+    """Return the counts of an edge that is a store or a stream: all of it."""
+    if edge.is_latest:
+        sent, held = latest.counts_of(heap, edge)
+        return ChannelCounts(sent, sent - held, 0, held, 0, None)
+    at = plan.out_of[edge.source].index(edge)
+    sent = _ledger(plan, notes, edge.source, 0).without(at)
+    (done,) = _ledger(plan, notes, edge.target, 0).note().freed
+    pending, capacity = windows.counts_of(heap, edge, sent, done)
+    blocked = "full" if pending >= capacity else "empty" if pending < edge.window else None
+    return ChannelCounts(sent, sent - pending, pending, 0, capacity, blocked)
 
 
 def _ledger(plan: Plan, notes: memoryview, name: str, worker: int) -> Ledger:
