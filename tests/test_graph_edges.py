@@ -150,18 +150,10 @@ def killing(
 
     def work() -> None:
         watch: Any = run._watch
+        names = {node.name for node in nodes}
         while len(killed) < most and not over.wait(every * (0.5 + chance.random())):
-            with contextlib.suppress(
-                ipcheap.HeapClosed, ProcessLookupError, ValueError, AttributeError
-            ):
-                pids = [
-                    child.process.pid
-                    for child in watch._children
-                    if len(child.begun) == len(child.workers)
-                    and any(child.runs(node.name) for node in nodes)
-                    and watch._progress(child.workers) != child.progress
-                ]
-                if pids:
+            with contextlib.suppress(ipcheap.HeapClosed, ProcessLookupError):
+                if pids := watch.victims(names):
                     pid = chance.choice(pids)
                     os.kill(pid, signal.SIGKILL)
                     killed.append(pid)

@@ -195,8 +195,8 @@ def statistics_of(
         hungry: set[int] = set()
         stuck: set[int] = set()
         fed: set[int] = set()
-        for u in range(edge.senders):
-            for v in edge.receivers_of(u):
+        for u in range(edge.senders if edge.is_of_records else 1):
+            for v in edge.receivers_of(u) if edge.is_of_records else [0]:
                 counts = seen.channels.get(edge.channel(u, v))
                 if counts is None:
                     continue
