@@ -15,6 +15,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from .board import Board
+from .channels import static_segment
 from .even import EvenWorker, SourceWorker
 from .latest_worker import LatestFlowWorker, LatestWorker
 from .place import unpacked
@@ -72,8 +73,8 @@ def run_workers(
     skip: Sequence[tuple[str, int]] = (),
 ) -> None:
     """Run workers, each in a thread, until all have ended."""
-    board = Board(heap.channel("board"), plan)  # type: ignore[arg-type]
-    notes = heap.channel("notes").view  # type: ignore[attr-defined]
+    board = Board(static_segment(heap, "board"), plan)
+    notes = static_segment(heap, "notes").view
 
     def work(name: str, number: int) -> None:
         kernel = plan.kernels[name]
@@ -168,7 +169,7 @@ def _pin(plan: Plan, number: int) -> None:
 
 
 def _wait_for_abort(heap: Heap) -> None:
-    board = heap.channel("board").view  # type: ignore[attr-defined]
+    board = static_segment(heap, "board").view
     while board[0] != 2:
         time.sleep(_LOOK)
 
@@ -189,6 +190,7 @@ def _die_with(caller: int, connection: Connection[Any, Any], heap: Heap) -> None
         poll.register(os.pidfd_open(caller), select.POLLIN)
     except ProcessLookupError:
         os.kill(os.getpid(), signal.SIGKILL)
+        return
     except OSError:
         pass  # an old kernel, or a sandbox; the connection tells it, too
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import ipcheap
 from ipcheap import ChannelClosed, PeerDied
 
+from .channels import record_channel
 from .items import is_mark
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Reader:
         self._next = 0
         self._script: list[int] = []
         self.consumers: list[Consumer] = [
-            heap.channel(of.channel(sender, worker)).consumer(None)  # type: ignore[attr-defined]
+            record_channel(heap, of.channel(sender, worker)).consumer(None)
             for of, sender in channels
         ]
         # Where everything comes from, if nothing needs to be counted.

@@ -12,6 +12,7 @@ from ipcheap import ChannelNotFound, EndpointClosed, Heap, HeapClosed, HeapNotFo
 
 from .board import ABORT, DRAIN, GO, Board
 from .caller import Caller
+from .channels import static_segment
 from .data import text_of
 from .errors import GraphError, GraphStopped
 from .plan import CALLING
@@ -57,8 +58,8 @@ class Run:
         self._lock = threading.Lock()
         self.heap = _heap_of(plan, host)
         try:
-            self._board = Board(self.heap.channel("board"), plan)  # type: ignore[arg-type]
-            self._notes = self.heap.channel("notes").view  # type: ignore[attr-defined]
+            self._board = Board(static_segment(self.heap, "board"), plan)
+            self._notes = static_segment(self.heap, "notes").view
             self._caller = Caller(plan, self.heap, self._board, self._notes)
             self._watch = (Threads if threads else Processes)(
                 plan,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .channels import record_channel
+
 if TYPE_CHECKING:
-    from ipcheap import Consumer, Heap, Producer, Record
+    from ipcheap import Heap, Record
 
 
 STATE_SLOTS = 4  # of a channel for two: the last state, and the one that replaces it
@@ -20,8 +22,8 @@ class Snapshots:
     """The states of an object, on a channel of its own; the last one there is valid."""
 
     def __init__(self, heap: Heap, channel: str) -> None:
-        self._producer: Producer = heap.channel(channel).producer(None)  # type: ignore[attr-defined]
-        self._consumer: Consumer = heap.channel(channel).consumer(None)  # type: ignore[attr-defined]
+        self._producer = record_channel(heap, channel).producer(None)
+        self._consumer = record_channel(heap, channel).consumer(None)
         self._last: Record | None = None
 
     def get(self) -> bytes | None:

@@ -15,6 +15,7 @@ from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 from .board import GO
+from .channels import record_channel
 from .errors import KernelDied, PoisonRecord
 from .latest import version_of
 from .place import packed
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from ipcheap import Heap
+    from ipcheap.results import ChannelCounts
 
     from .board import Board
     from .plan import Kernel, Plan
@@ -133,7 +135,7 @@ class Threads(Watch):
 
     def run(self) -> None:
         """Start all workers and return when they have ended."""
-        threads = []
+        threads: list[threading.Thread] = []
         for child in self._children:
             for worker in child.workers:
                 thread = threading.Thread(
@@ -367,8 +369,8 @@ class Processes(Watch):
             found.append(bytes(self._notes[8 * at : 8 * (at + length)]))
         return found
 
-    def _counts(self, channel: str) -> Any:
-        return self._heap.channel(channel).counts()  # type: ignore[attr-defined]
+    def _counts(self, channel: str) -> ChannelCounts:
+        return record_channel(self._heap, channel).counts()
 
 
 class _ThreadReports(Reports):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import ipcheap
 from ipcheap import ChannelClosed, HeapFull, PeerDied
 
+from .channels import record_channel
 from .items import send
 from .reader import wait_for_peer
 
@@ -60,7 +61,7 @@ class Writer:
         self._next = 0
         self._ended: set[int] = set()
         self.producers: dict[int, Producer] = {
-            v: heap.channel(edge.channel(worker, v)).producer(None)  # type: ignore[attr-defined]
+            v: record_channel(heap, edge.channel(worker, v)).producer(None)
             for v in edge.receivers_of(worker)
         }
         self._first = next(iter(self.producers))
