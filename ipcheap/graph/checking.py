@@ -113,7 +113,7 @@ def _forms(hint: Any) -> set[str]:
     """Return the forms of an annotation, if all that it allows is known."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         found = [_forms(one) for one in typing.get_args(hint) if one is not type(None)]
-        return set().union(*found) if all(found) else set()
+        return set[str]().union(*found) if all(found) else set()
     kind = typing.get_origin(hint) or hint
     if kind in (bytes, bytearray):
         return {"bytes"}

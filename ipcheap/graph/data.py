@@ -8,7 +8,7 @@ import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from . import kernels as forms
 from .errors import GraphError
@@ -61,7 +61,9 @@ def _described(graph: Graph, kernel: Kernel) -> dict[str, Any]:
             found[option] = _path_of(f"the key of {what}", value)
         elif option == "cpus":
             is_one = isinstance(value, set | frozenset)
-            found[option] = sorted(value) if is_one else [sorted(one) for one in value]
+            found[option] = (
+                sorted(cast("set[int]", value)) if is_one else [sorted(one) for one in value]
+            )
         else:
             found[option] = _plain(what, option, value)
     return found
@@ -125,9 +127,9 @@ def _plain(what: str, where: str, value: Any) -> Any:
     """Return a value as JSON and TOML can both hold it."""
     if type(value) in (bool, int, float, str):
         return value
-    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+    if forms.is_table(value) and all(isinstance(key, str) for key in value):
         return {key: _plain(what, f"{where}.{key}", one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
+    if forms.is_list(value):
         return [_plain(what, f"{where}[{n}]", one) for n, one in enumerate(value)]
     raise GraphError(
         f"{what}: {where} is {value!r}, which a file cannot hold: give a number, a text, a bool, "
@@ -151,7 +153,7 @@ def from_dict(data: Mapping[str, Any], folder: Path | None = None) -> Graph:
     name, kernels = data.get("name"), data.get("kernels", {})
     if name is not None and not isinstance(name, str):
         raise GraphError(f"the name of a graph is a text, not {name!r}")
-    if not isinstance(kernels, Mapping):
+    if not forms.is_table(kernels):
         raise GraphError(f"kernels is a table of kernels by name, not {kernels!r}")
     graph = Graph(name, capacity=data.get("capacity", _CAPACITY))
     nodes: dict[str, Node] = {}
@@ -162,16 +164,16 @@ def from_dict(data: Mapping[str, Any], folder: Path | None = None) -> Graph:
 
 def _added(graph: Graph, nodes: dict[str, Node], name: str, data: Any, folder: Path | None) -> Node:
     what = f"kernel {name!r}"
-    if not isinstance(data, Mapping):
+    if not forms.is_table(data):
         raise GraphError(f"{what} is a table with the key 'kernel', not {data!r}")
     _known(what, data, _KERNEL)
     if "kernel" not in data:
         raise GraphError(f"{what} lacks the key 'kernel', as in kernel = \"module:name\"")
     inputs = data.get("inputs", [])
-    if not isinstance(inputs, list | tuple):
+    if not forms.is_list(inputs):
         raise GraphError(f"{what}: inputs is a list, not {inputs!r}")
     params = data.get("params", {})
-    if not isinstance(params, Mapping):
+    if not forms.is_table(params):
         raise GraphError(f"{what}: params is a table of parameters by name, not {params!r}")
     options = {option: data[option] for option in forms.OPTIONS if option in data}
     if "together" in options:
@@ -184,7 +186,7 @@ def _added(graph: Graph, nodes: dict[str, Node], name: str, data: Any, folder: P
         _imported(what, data["kernel"], folder),
         *(
             [_port(what, nodes, one) for one in entry]
-            if isinstance(entry, list | tuple)
+            if forms.is_list(entry)
             else _port(what, nodes, entry)
             for entry in inputs
         ),
@@ -217,10 +219,10 @@ def _port(what: str, nodes: dict[str, Node], dotted: Any) -> Port:
 
 
 def _cpus(what: str, cpus: Any) -> set[int] | list[set[int]]:
-    if isinstance(cpus, list | tuple):
+    if forms.is_list(cpus):
         if all(isinstance(one, int) for one in cpus):
             return set(cpus)
-        if all(isinstance(one, list | tuple) for one in cpus):
+        if all(forms.is_list(one) for one in cpus):
             return [set(one) for one in cpus]
     raise GraphError(f"{what}: cpus is a list of numbers, or a list of such lists, not {cpus!r}")
 

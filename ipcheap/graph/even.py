@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ipcheap import ChannelClosed, HeapFull, PeerDied
 
@@ -33,11 +33,12 @@ class SourceWorker(Worker):
                     writer.ahead = writer.position - (note.out[number] if note else position)
         if kernel.resumes:
             params["resume"] = position + params.get("resume", 0)
-        items = kernel.call(**params)
-        if not isinstance(items, Iterable):
+        made = kernel.call(**params)
+        if not isinstance(made, Iterable):
             raise TypeError(
-                f"the source {kernel.name!r} returned {type(items).__name__}, which is no iterable"
+                f"the source {kernel.name!r} returned {type(made).__name__}, which is no iterable"
             )
+        items = cast("Iterable[object]", made)
         only = writers[0] if len(writers) == 1 and not kernel.outputs else None
         state = board.bytes  # its first one is not 0 from the moment on when sources are to end
         iterator = iter(items)
@@ -65,8 +66,9 @@ class SourceWorker(Worker):
                     break
         finally:
             for closable in (iterator, items):
-                if hasattr(closable, "close"):
-                    closable.close()
+                close = getattr(closable, "close", None)
+                if close is not None:
+                    close()
 
 
 class EvenWorker(Worker):

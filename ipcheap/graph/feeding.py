@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from ipcheap import Record
 
@@ -50,7 +51,7 @@ def _outputs(
     elif form == "object":
         yield from _of_object(kernel, given, batch, params)
     else:
-        yield from _per_item(lambda *items: kernel(*items, **params), given, batch)
+        yield from _per_item(functools.partial(kernel, **params), given, batch)
 
 
 def _of_object(
@@ -75,7 +76,7 @@ def _per_item(call: Any, given: list[Iterator[Any]], batch: int) -> Iterator[Any
         return
     while taken := list(islice(given[0], batch)):
         value = call(taken)
-        if isinstance(value, list | tuple) and len(value) == len(taken):
+        if forms.is_list(value) and len(value) == len(taken):
             yield from value
         else:
             yield from _values(value)
@@ -99,4 +100,6 @@ def received(item: Any, wanted: type | None, inplace: bool) -> Any:
         view = item.copy() if inplace else item.view()
         view.flags.writeable = inplace
         return view
-    return bytes(item) if isinstance(item, bytearray | memoryview) else item
+    if isinstance(item, bytearray | memoryview):
+        return bytes(cast("bytearray | memoryview[int]", item))
+    return item

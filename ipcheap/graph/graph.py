@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from . import kernels as forms
 from . import options as checked
@@ -407,9 +407,10 @@ class Graph:
             return (self._ref(entry),)
         if not isinstance(entry, Sequence) or isinstance(entry, str) or not entry:
             raise GraphError(f"an input is a node, a port or a list of them, not {entry!r}")
-        if len(entry) > MOST_MERGED:
-            raise GraphError(f"an input merges at most {MOST_MERGED} ports, not {len(entry)}")
-        return tuple(self._ref(port) for port in entry)
+        ports = cast("Sequence[object]", entry)
+        if len(ports) > MOST_MERGED:
+            raise GraphError(f"an input merges at most {MOST_MERGED} ports, not {len(ports)}")
+        return tuple(self._ref(port) for port in ports)
 
     def _ref(self, port: object) -> Ref:
         if not isinstance(port, Port):

@@ -97,7 +97,7 @@ def send(producer: Producer, value: Any, timeout: float | None, lends: bool = Tr
 
     That of an array of `empty()`, and a record, is sent itself, unless others are to get it, too.
     """
-    kind = type(value)
+    kind = type(value)  # pyright: ignore[reportUnknownVariableType]
     if kind is bytes:
         if value:
             producer.send(value, timeout)

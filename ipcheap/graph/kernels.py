@@ -6,14 +6,15 @@ import difflib
 import functools
 import inspect
 import typing
-from typing import Any, Generic, TypeVar
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar, cast
 
 import ipcheap
 
 from .errors import GraphError
 
 if typing.TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Sequence
 
 T = TypeVar("T")
 
@@ -145,7 +146,8 @@ def _is_generator(function: Any) -> bool:
     if isinstance(function, Spread):
         return _is_generator(function.function)
     if not inspect.isroutine(function):
-        function = getattr(type(function), "__call__", function)  # noqa: B004
+        kind = cast("Any", type(function))
+        function = getattr(kind, "__call__", function)  # noqa: B004
     return inspect.isgeneratorfunction(function)
 
 
@@ -194,7 +196,8 @@ def hints_of(function: Any) -> dict[str, Any]:
     while isinstance(function, functools.partial):
         function = function.func
     if not inspect.isroutine(function):
-        function = getattr(type(function), "__call__", function)  # noqa: B004
+        kind = cast("Any", type(function))
+        function = getattr(kind, "__call__", function)  # noqa: B004
     try:
         hints = typing.get_type_hints(function)
     except Exception:
@@ -242,6 +245,16 @@ def wanted(hint: Any) -> type | None:
 def is_generator_result(value: Any) -> bool:
     """Whether what a kernel returned yields its outputs."""
     return inspect.isgenerator(value)
+
+
+def is_list(value: Any) -> typing.TypeGuard[Sequence[Any]]:
+    """Whether a value is a list or a tuple."""
+    return isinstance(value, list | tuple)
+
+
+def is_table(value: Any) -> typing.TypeGuard[Mapping[Any, Any]]:
+    """Whether a value is a mapping, as a table of a file."""
+    return isinstance(value, Mapping)
 
 
 def return_hint(kernel: Any) -> Any:

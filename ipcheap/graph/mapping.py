@@ -46,7 +46,7 @@ def _mapped(
 ) -> Generator[Any]:
     def start() -> Run:
         run = graph.start(runner=runner)
-        run.feed(fed, zip(*iterables, strict=False) if len(iterables) > 1 else iterables[0])
+        run.feed(fed, iterables[0] if len(iterables) == 1 else zip(*iterables, strict=False))
         return run
 
     return results_of(start, node)

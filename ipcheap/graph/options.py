@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ipcheap import Record
 
@@ -33,12 +33,16 @@ def check_places(what: str, on: Any, resources: Any) -> None:
     """Raise GraphError unless these can be hosts and what they must have."""
     hosts = [on] if isinstance(on, str) else on
     if hosts is not None and not (
-        isinstance(hosts, Sequence) and all(isinstance(host, str) and host for host in hosts)
+        isinstance(hosts, Sequence)
+        and all(isinstance(host, str) and host for host in cast("Sequence[object]", hosts))
     ):
         raise GraphError(f"{what}: on is a host or a list of hosts, not {on!r}")
     if resources is not None and not (
         isinstance(resources, Mapping)
-        and all(isinstance(number, int | float) for number in resources.values())
+        and all(
+            isinstance(number, int | float)
+            for number in cast("Mapping[object, object]", resources).values()
+        )
     ):
         raise GraphError(
             f'{what}: resources is numbers by name, as {{"GPU": 1}}, not {resources!r}'
@@ -71,7 +75,7 @@ def cpus_of(what: str, cpus: Any) -> tuple[frozenset[int], ...]:
     """Return the sets of CPUs that are dealt to the processes."""
     if cpus is None:
         return ()
-    sets = [cpus] if isinstance(cpus, set | frozenset) else list(cpus)
+    sets: list[Any] = [cpus] if isinstance(cpus, set | frozenset) else list(cpus)
     for one in sets:
         if not isinstance(one, set | frozenset) or not one:
             raise GraphError(f"{what}: cpus is a set of numbers or a list of sets, not {cpus!r}")

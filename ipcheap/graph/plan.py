@@ -39,13 +39,13 @@ class Kernel:
     form: str
     inputs: tuple[tuple[Ref, ...], ...] = ()
     merged: tuple[bool, ...] = ()
-    params: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict[str, Any])
     processes: int = 1
     threads: int = 1
     together: str | None = None
     cpus: tuple[frozenset[int], ...] = ()
     on: tuple[str, ...] = ()
-    resources: Mapping[str, float] = field(default_factory=dict)
+    resources: Mapping[str, float] = field(default_factory=dict[str, float])
     ordered: bool = True
     key: Callable[[Any], Any] | None = None
     batch: int = 0
@@ -59,7 +59,7 @@ class Kernel:
     checkpoint: int = 0  # inputs between snapshots; 0: the kernel has no snapshots
     resumes: bool = False  # a source with a parameter `resume`
     on_error: str = "stop"
-    options: Mapping[str, Any] = field(default_factory=dict)  # as they were given
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])  # as they were given
 
     @property
     def workers(self) -> int:

@@ -93,7 +93,7 @@ class Reader:
     def freed(self) -> list[int]:
         """Return how many records of each channel are done."""
         return [
-            self._heap.channel(edge.channel(sender, self._worker)).counts().freed  # type: ignore[attr-defined]
+            record_channel(self._heap, edge.channel(sender, self._worker)).counts().freed
             for edge, sender in self.channels
         ]
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ipcheap import ChannelNotFound
 
 from . import latest, windows
+from .channels import record_channel
 from .ledger import Ledger
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def observed(
             for v in edge.receivers_of(u):
                 channel = edge.channel(u, v)
                 try:
-                    counts: Any = heap.channel(channel).counts()  # type: ignore[attr-defined]
+                    counts = record_channel(heap, channel).counts()
                 except ChannelNotFound:
                     continue
                 channels[channel] = ChannelCounts(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ipcheap import EndpointClosed, HeapClosed
 
@@ -173,14 +173,11 @@ class UnevenWorker(Worker):
     ) -> None:
         """Call the kernel and send its outputs; an input may go on as the last one."""
         kernel, writers = self._kernel, self._writers
+        values: Iterable[Any]
         if kernel.batch:
             value = call(items)
-            if forms.is_generator_result(value):
-                values: Iterable[Any] = value
-            elif isinstance(value, (list, tuple)) and len(value) == len(items):
-                values = value
-            else:
-                values = (value,)
+            several = forms.is_list(value) and len(value) == len(items)
+            values = value if several or forms.is_generator_result(value) else (value,)
         else:
             value = call(*items)
             values = value if forms.is_generator_result(value) else (value,)
@@ -323,9 +320,8 @@ class FlowWorker(UnevenWorker):
         values = call(*flows)
         if values is None:
             return
-        if not isinstance(values, Iterable):
-            values = (values,)
-        for value in values:
+        outputs = cast("Iterable[object]", values) if isinstance(values, Iterable) else (values,)
+        for value in outputs:
             if value is not None:
                 for number, one, _ in self._outputs(value):
                     writers[number].put(one, 0)

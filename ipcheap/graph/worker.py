@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ipcheap import ChannelNotFound, EndpointClosed, HeapClosed, RecordError
 
@@ -154,7 +154,11 @@ class Worker:
             if not kernel.params:
                 return call
             params = kernel.params
-            return lambda *items: call(*items, **params)
+
+            def bound(*items: Any) -> Any:
+                return call(*items, **params)
+
+            return bound
         made = kernel.call(**kernel.params) if isinstance(kernel.call, type) else kernel.call
         self._object = made
         self._made = True
@@ -186,12 +190,13 @@ class Worker:
                 f"kernel {self._kernel.name!r} has several outputs: it gives dicts of them, not "
                 f"{type(value).__name__}"
             )
-        if unknown := value.keys() - by_port.keys():
+        given = cast("dict[str, Any]", value)
+        if unknown := given.keys() - by_port.keys():
             raise KeyError(f"kernel {self._kernel.name!r} has no output {unknown.pop()!r}")
         found = [
-            (number, value[port])
+            (number, given[port])
             for port, numbers in by_port.items()
-            if value.get(port) is not None
+            if given.get(port) is not None
             for number in numbers
         ]
         for n, (number, one) in enumerate(found, 1):
