@@ -24,8 +24,7 @@ from .process import Reports, main, run_workers
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from ipcheap import Heap
-    from ipcheap.results import ChannelCounts
+    from ipcheap import ChannelCounts, Heap
 
     from .board import Board
     from .plan import Kernel, Plan
