@@ -11,6 +11,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ class Caller:
                 stdout=into,
                 stderr=into,
                 pass_fds=[write],
-                env={**os.environ, "PYTHONPATH": _TESTS},
+                env={**os.environ, "PYTHONPATH": _TESTS, "RAY_AUTH_MODE": "disabled"},
             )
         os.close(write)
         self._answers: IO[bytes] = os.fdopen(read, "rb")
@@ -90,7 +91,14 @@ def _main() -> None:
     os.set_inheritable(answers.fileno(), False)
     if address == LOCAL:
         address = _start_nodes()
-    ray.init(address=address, logging_level="warning")
+    deadline = time.monotonic() + 60
+    while not ray.is_initialized():
+        try:
+            ray.init(address=address, logging_level="warning")
+        except ConnectionError:  # its node is not ready yet
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
     cases = importlib.import_module("cluster_cases")
     assert threading.current_thread() is threading.main_thread()
     while True:

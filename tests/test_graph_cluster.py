@@ -6,6 +6,7 @@ the hosts are Ray nodes of one machine, and what needs to cut or kill a host is 
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import signal
@@ -44,15 +45,18 @@ class Cluster:
         self._nodes: dict[str, Any] = {}
         self._callers: list[Caller] = []
         self.caller: Caller
-        if network is None:
+
+    def begin(self) -> None:
+        """Start the nodes and the program."""
+        if self.network is None:
             self.caller = self.program()
             return
-        here = network.hosts["here"]
+        here = self.network.hosts["here"]
         self.start("here")
         probe = f"import socket; socket.create_connection(({here.address!r}, 6379), 1)"
         deadline = time.monotonic() + 60
         while here.popen([sys.executable, "-c", probe], stderr=-3).wait():
-            assert time.monotonic() < deadline, (logs / "here.log").read_text()
+            assert time.monotonic() < deadline, (self._logs / "here.log").read_text()
             time.sleep(0.2)
         for name in _OTHERS:
             self.start(name)
@@ -138,16 +142,10 @@ class Cluster:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     logs = tmp_path_factory.mktemp("logs")
-    if why_not() is not None:
-        made = Cluster(None, logs)
-        try:
-            yield made
-        finally:
-            made.end()
-        return
-    with Network(["here", *_OTHERS]) as network:
+    with contextlib.nullcontext() if why_not() else Network(["here", *_OTHERS]) as network:
         made = Cluster(network, logs)
         try:
+            made.begin()
             yield made
         finally:
             made.end()
