@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from .agent import Agent
 from .errors import GraphError, HostLost
 from .link import TOKEN_BYTES
-from .part import PATIENCE, Part, named, version_here
+from .part import PATIENCE, Part, crossing, named, version_here
 from .place import packed
 from .plan import CALLING
 from .runner import Run
@@ -159,6 +159,13 @@ def start_cluster(
     plan, hosts = _placed(plan, _nodes(ray))
     if list(hosts) == [CALLING]:
         return Run(plan, duration=duration, grace=grace, init=init)
+    for host in hosts:
+        for _, edge, *_ in crossing(plan, host):
+            if not edge.is_of_records:
+                raise GraphError(
+                    f"the edge {edge.label} > {edge.target} joins hosts, which have no windows "
+                    "and no full='latest': put a kernel in front of it on the same host"
+                )
     agents = _Agents(ray, plan, hosts)
     try:
         agents.greet()
