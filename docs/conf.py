@@ -144,7 +144,7 @@ nitpick_ignore_regex = [
         r"(numpy|collections|contextlib|threading|typing|types|multiprocessing|os|pathlib)\..*",
     ),
     ("py:class", "Shape"),  # an int, or a tuple of them
-    ("py:.*", r"ipcheap\.graph\.kernels\.T"),
+    ("py:.*", r"ipcheap\.graph\.kernels\.T|Murder"),
     ("py:.*", r"(ipcheap\.testing\.)?(_P|_R|W)(\.args|\.kwargs)?"),
     ("c:identifier", r"u?int\d+_t|size_t"),
 ]
