@@ -16,7 +16,7 @@ class Board:
     """What all workers look at."""
 
     def __init__(self, segment: StaticSegment, plan: Plan) -> None:
-        self.bytes = segment.view
+        self.bytes: memoryview = segment.view
         names = [kernel.name for kernel in plan.kernels.values() if kernel.form == "input"]
         self._inputs = {name: 1 + n for n, name in enumerate(names)}
         workers = [worker for process in plan.processes for worker in process.workers]

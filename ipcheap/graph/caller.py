@@ -39,7 +39,9 @@ class Caller:
         self._board = board
         self._notes = notes
         self._writers: dict[str, tuple[int, list[Output]]] = {}
-        self.unread = {kernel.name for kernel in plan.kernels.values() if kernel.form == "output"}
+        self.unread: set[str] = {
+            kernel.name for kernel in plan.kernels.values() if kernel.form == "output"
+        }
 
     def input(self, node: Port) -> str:
         """Return the name of an input; GraphError if it is none of this graph."""

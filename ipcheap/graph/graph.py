@@ -78,8 +78,8 @@ class Graph:
     """
 
     def __init__(self, name: str | None = None, *, capacity: int | str = "1GiB") -> None:
-        self.name = name
-        self.capacity = capacity
+        self.name: str | None = name
+        self.capacity: int | str = capacity
         self._kernels: dict[str, Kernel] = {}
 
     # Wiring -----------------------------------------------------------------------------------
@@ -399,7 +399,8 @@ class Graph:
     def __setstate__(self, state: dict[str, Any]) -> None:
         from .place import unpacked
 
-        self.name, self.capacity = state["name"], state["capacity"]
+        self.name = state["name"]
+        self.capacity = state["capacity"]
         self._kernels = unpacked(state["kernels"])
 
     def _input(self, entry: object) -> tuple[Ref, ...]:

@@ -71,7 +71,7 @@ class Spread:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
-        self.__name__ = name_of(function)
+        self.__name__: str = name_of(function)
 
     def __call__(self, items: Any) -> Any:
         """Call the function."""

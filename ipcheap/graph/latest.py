@@ -93,9 +93,9 @@ class LatestReader:
         is_closed: Callable[[str], bool],
     ) -> None:
         self.channels = channels
-        self.channel = 0
-        self.taken = 0
-        self.seen = [0] * len(channels)
+        self.channel: int = 0
+        self.taken: int = 0
+        self.seen: list[int] = [0] * len(channels)
         self._is_closed = is_closed
         self._patience = _LOOK if channels[0][0].is_fed else None
         self._open = list(range(len(channels)))
@@ -216,7 +216,7 @@ class LatestWriter:
         is_shared: bool,
     ) -> None:
         self.edge = edge
-        self.ahead = 0
+        self.ahead: int = 0
         self.lends = True
         self._heap = heap
         self._channel = edge.channel(worker, 0)

@@ -87,18 +87,18 @@ class Layout:
             self.outputs[source].append(arrow)
             self.inputs[target].append(arrow)
 
-        self.columns = self._find_columns()
+        self.columns: list[int] = self._find_columns()
         self.members: list[list[int]] = [[] for _ in range(max(self.columns, default=-1) + 1)]
         for node, column in enumerate(self.columns):
             self.members[column].append(node)
         self._spans = [(self.columns[source] + 1, self.columns[target]) for source, target in ends]
 
-        self.hosts = list(dict.fromkeys(hosts))
+        self.hosts: list[str] = list(dict.fromkeys(hosts))
         number = {host: lane for lane, host in enumerate(self.hosts)}
-        self.lane = [number[host] for host in hosts]
+        self.lane: list[int] = [number[host] for host in hosts]
         self._lanes = [_Lane(len(self.members)) for _ in self.hosts]
 
-        self.heights = [
+        self.heights: list[int] = [
             max(_HIGH if two_lines else _LOW, len(inputs) * SLOT + 4)
             for two_lines, inputs in zip(detailed, self.inputs, strict=True)
         ]
@@ -228,13 +228,15 @@ class Layout:
         def height(lane: int, row: int) -> int:
             return begins[lane] + (used[lane] & (1 << row) - 1).bit_count() * _ROW
 
-        self.y = [height(lane, row) for lane, row in zip(self.lane, self._row, strict=True)]
-        self.track = [
+        self.y: list[int] = [
+            height(lane, row) for lane, row in zip(self.lane, self._row, strict=True)
+        ]
+        self.track: list[int] = [
             height(self.lane[source], row) if row >= 0 else 0
             for (source, _), row in zip(self.ends, self._track, strict=True)
         ]
-        self.leaves = [self.y[source] for source, _ in self.ends]
-        self.enters = [self.y[target] for _, target in self.ends]
+        self.leaves: list[int] = [self.y[source] for source, _ in self.ends]
+        self.enters: list[int] = [self.y[target] for _, target in self.ends]
         for node, (inputs, outputs) in enumerate(zip(self.inputs, self.outputs, strict=True)):
             self._spread(inputs, self.enters, 0, SLOT)
             if len(outputs) > 1:

@@ -41,7 +41,7 @@ class Murder:
         chosen = [one.name if isinstance(one, Node) else one for one in kernels or names]
         if unknown := [name for name in chosen if name not in names]:
             raise GraphError(f"{unknown[0]!r} is no kernel of this run: it has {', '.join(names)}")
-        self.kills = 0
+        self.kills: int = 0
         self._watch = watch
         self._chosen = frozenset(chosen)
         self._every = every

@@ -66,7 +66,7 @@ class Bridges:
         self._listener: Listener | None = None
         self._is_closed = False
         self._tell = lost
-        self.port = 0
+        self.port: int = 0
         into: list[str] = []
         for channel, edge, source, target in crossing(plan, host):
             self._others[channel] = target if source == host else source

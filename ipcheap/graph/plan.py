@@ -186,8 +186,8 @@ class Plan:
         self.out_of: dict[str, list[Edge]] = {}
         for kernel in kernels.values():
             self._add(kernel)
-        self.processes = self._processes()
-        self.areas = self._areas()
+        self.processes: list[Process] = self._processes()
+        self.areas: dict[tuple[str, int], tuple[int, int]] = self._areas()
 
     def placed(self, host: Callable[[str], str]) -> Plan:
         """Return the plan with other names of hosts."""

@@ -58,13 +58,14 @@ class Reader:
     ) -> None:
         edge = channels[0][0]
         self.channels = channels
-        self.channel = 0
-        self.taken = 0
-        self.number = 0  # of the next record; counted if choices are logged
-        self.is_ordered = edge.deal == "order"
-        self.has_marks = edge.turns != "item"
-        self.has_turns = edge.turns == "many"
-        self.most_held = max(edge.slots // 2, 1)  # records of a channel that are never detached
+        self.channel: int = 0
+        self.taken: int = 0
+        self.number: int = 0  # of the next record; counted if choices are logged
+        self.is_ordered: bool = edge.deal == "order"
+        self.has_marks: bool = edge.turns != "item"
+        self.has_turns: bool = edge.turns == "many"
+        # Records of a channel that are never detached.
+        self.most_held: int = max(edge.slots // 2, 1)
         self._heap = heap
         self._edge = edge
         self._worker = worker
@@ -83,7 +84,9 @@ class Reader:
         # Where everything comes from, if nothing needs to be counted.
         self._only = self.consumers[0].recv_record if len(channels) == 1 else None
         # The same, if nothing needs to be looked at either.
-        self.receives = self._only if self._patience[0] is None else None
+        self.receives: Callable[[], Record] | None = (
+            self._only if self._patience[0] is None else None
+        )
 
     @property
     def source(self) -> str:

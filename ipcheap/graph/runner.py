@@ -56,7 +56,7 @@ class Run:
         self._started = time.monotonic()
         self._done = threading.Event()
         self._lock = threading.Lock()
-        self.heap = _heap_of(plan, host)
+        self.heap: Heap = _heap_of(plan, host)
         try:
             self._board = Board(static_segment(self.heap, "board"), plan)
             self._notes = static_segment(self.heap, "notes").view

@@ -51,7 +51,7 @@ class Child:
         self.starts = 0  # in a row, that ended before all channels were claimed
         self.deaths = 0  # in a row, without progress
         self.progress: object = None
-        self.due = 0.0  # when it is to be started
+        self.due: float = 0.0  # when it is to be started
         self.skip: tuple[tuple[str, int], ...] = ()
 
 

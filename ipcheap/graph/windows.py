@@ -79,8 +79,8 @@ class WindowReader:
     ) -> None:
         ((edge, sender),) = channels
         self.channels = channels
-        self.channel = 0
-        self.taken = 0
+        self.channel: int = 0
+        self.taken: int = 0
         self._heap = heap
         self._edge = edge
         self._channel = edge.channel(sender, worker)
@@ -187,9 +187,9 @@ class WindowWriter:
         self, heap: Heap, edge: Edge, number: int, worker: int, ledger: Ledger, here: Here
     ) -> None:
         self.edge = edge
-        self.ahead = 0
+        self.ahead: int = 0
         self.lends = True  # which it never does: arrays are written
-        self.position = 0
+        self.position: int = 0
         self.producers: dict[int, Any] = {}
         self._heap = heap
         self._channel = edge.channel(worker, 0)

@@ -47,9 +47,9 @@ class Writer:
         key: Callable[[Any], Any] | None,
     ) -> None:
         self.edge = edge
-        self.ahead = 0
+        self.ahead: int = 0
         self.lends = True
-        self.is_read = True  # whether anybody receives what is sent
+        self.is_read: bool = True  # whether anybody receives what is sent
         self._number = number
         self._worker = worker
         self._ledger = ledger
