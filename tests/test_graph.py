@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 
 import ipcheap
 from ipcheap import graph as graphs
+from ipcheap import testing
 from ipcheap.graph import Flow, Graph, here
 from ipcheap.graph.writer import worker_of
 
@@ -917,6 +919,30 @@ def test_map_reads_the_iterables_no_further_than_needed() -> None:
     time.sleep(0.1)
     assert len(read) < 3 + 4 * 4
     results.close()
+
+
+def sometimes(number: int) -> int | None:
+    return number if number % 3 == 0 else None
+
+
+def killed_once(number: int, path: str) -> int:
+    if number == 70 and not Path(path).exists():
+        Path(path).touch()
+        testing.die()
+    return number
+
+
+def test_map_leaves_out_none_and_gives_every_item_once(tmp_path: Path) -> None:
+    threes = [n for n in range(200) if n % 3 == 0]
+    assert list(graphs.map(sometimes, range(200), runner="threads", processes=2)) == threes
+    assert list(graphs.map(sometimes, [1, 2] * 100, runner="threads", processes=2)) == []
+    mixed = graphs.map(double, range(50), runner="threads", processes=2, ordered=False)
+    assert sorted(mixed) == [2 * n for n in range(50)]
+    path = str(tmp_path / "killed")
+    assert list(graphs.map(killed_once, range(200), processes=2, path=path)) == [*range(200)]
+    assert Path(path).exists()
+    with pytest.raises(ValueError, match="None cannot be sent"):
+        list(graphs.map(double, [1, None], runner="threads"))
 
 
 def test_map_raises_what_the_function_or_the_iterable_raises() -> None:

@@ -85,8 +85,7 @@ class Caller:
 
     def results(self, name: str) -> Iterator[Any]:
         """Yield the items of an output; each is acknowledged when the next one is requested."""
-        channels = self._plan.channels_into(name, 0)[0]
-        reader, record = Reader(self._heap, channels, 0, lambda _: False), None
+        reader, record = self._reader(name), None
         has_marks, receive = reader.has_marks, reader.receives
         try:
             while True:
@@ -106,9 +105,29 @@ class Caller:
         finally:
             if record is not None:
                 acknowledge(record)
-            self.unread.discard(name)
-            with contextlib.suppress(EndpointClosed, HeapClosed, ipcheap.WrongThread):
-                reader.close()
+            self._leave(reader, name)
+
+    def writer(self, name: str) -> Output:
+        """Claim an input that one kernel reads."""
+        (writer,) = self._claimed(name)
+        return writer
+
+    def reader(self, node: Port) -> Reader:
+        """Claim an output."""
+        return self._reader(self.output(node))
+
+    def leave(self, reader: Reader, node: Port) -> None:
+        """Give an output back."""
+        self._leave(reader, self.output(node))
+
+    def _reader(self, name: str) -> Reader:
+        channels = self._plan.channels_into(name, 0)[0]
+        return Reader(self._heap, channels, 0, lambda _: False)
+
+    def _leave(self, reader: Reader, name: str) -> None:
+        self.unread.discard(name)
+        with contextlib.suppress(EndpointClosed, HeapClosed, ipcheap.WrongThread):
+            reader.close()
 
     def _claimed(self, name: str) -> list[Output]:
         """Return the writers of an input, which the first thread that sends claims."""

@@ -6,13 +6,13 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from . import kernels as forms
-from .graph import Graph, results_of
+from .exchange import Exchange
+from .graph import Graph
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from .graph import Node
-    from .runner import Run
 
 
 def map(  # like the built-in
@@ -21,8 +21,9 @@ def map(  # like the built-in
     """Yield `function` of the items of one or several iterables, computed by several processes.
 
     Like the built-in, in order, and it ends with the first iterable to end. At most `slots` items a
-    worker are under way, and the iterables are not read further. `options` are those of
-    `Graph.add`, as `processes=4`.
+    worker are under way, and the iterables are not read further. The iterables are read by the
+    calling thread: a result that is ready while it waits for an item comes after that. `options`
+    are those of `Graph.add`, as `processes=4`.
 
         for mean in ipcheap.graph.map(brightness, pictures, processes=4): ...
     """
@@ -38,15 +39,24 @@ def map(  # like the built-in
         call = functools.partial(function) if isinstance(function, type) else function
     node = graph.add(call, fed, **options)
     graph.output(node, slots=slots)
-    return _mapped(graph, fed, node, iterables, runner)
+    in_order = options.get("key") is None and options.get("ordered", True)
+    return _mapped(graph, fed, node, iterables, runner, in_order)
 
 
 def _mapped(
-    graph: Graph, fed: Node, node: Node, iterables: tuple[Any, ...], runner: str
+    graph: Graph, fed: Node, node: Node, iterables: tuple[Any, ...], runner: str, in_order: bool
 ) -> Generator[Any]:
-    def start() -> Run:
-        run = graph.start(runner=runner)
-        run.feed(fed, iterables[0] if len(iterables) == 1 else zip(*iterables, strict=False))
-        return run
-
-    return results_of(start, node)
+    items = iterables[0] if len(iterables) == 1 else zip(*iterables, strict=False)
+    run = graph.start(runner=runner)
+    caller, finished = run._caller, False
+    try:
+        if in_order:
+            yield from Exchange(run, caller, fed, node).results(items)
+        else:
+            run.feed(fed, items)
+            yield from run.results(node)
+        finished = True
+    finally:
+        if not finished:
+            run.abort()
+        run._leave(finished)

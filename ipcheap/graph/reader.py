@@ -112,6 +112,23 @@ class Reader:
         if self._ledger is not None:
             self._script = self._ledger.picks(self._entry, number)
 
+    @property
+    def next_consumer(self) -> Consumer:
+        """Where the next record comes from, of an input in rotation."""
+        if len(self.consumers) == 1:
+            return self.consumers[0]
+        return self.consumers[self._at[self._edge.sender_of(self._worker, self.taken)]]
+
+    def try_next(self) -> Record | None:
+        """Return the next record of an input in rotation; None if it is not there yet."""
+        try:
+            record = self.next_consumer.try_recv_record()
+        except ChannelClosed:
+            raise Ended from None
+        if record is not None and (not self.has_turns or is_mark(record)):
+            self.taken += 1
+        return record
+
     def next(self) -> Record:
         """Return the next record; `channel` is where it comes from. Ended if there is none."""
         only = self._only

@@ -121,6 +121,15 @@ class Writer:
             lambda producer, timeout: producer.send_record(record, timeout), value, turn
         )
 
+    @property
+    def next_producer(self) -> Producer:
+        """Where the next record goes, if that does not depend on it."""
+        return self.producers[self._receiver(None, self._sent)]
+
+    def count(self) -> None:
+        """Count a record that was sent by `next_producer`."""
+        self._sent += 1
+
     def has_room(self, value: Any, timeout: float | None) -> bool:
         """Wait until `put` need not wait; return whether that was within `timeout` seconds."""
         if self.edge.full == "drop":

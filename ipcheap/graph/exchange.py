@@ -1,0 +1,116 @@
+"""The calling program as the sender and the receiver of a graph, in one thread."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import ipcheap
+from ipcheap import ChannelClosed, HeapFull, PeerDied
+
+from .items import is_mark, item_of, send
+from .reader import Ended
+from .worker import acknowledge
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from ipcheap import Producer, Record
+
+    from .caller import Caller
+    from .graph import Node
+    from .reader import Reader
+    from .runner import Run
+    from .writer import Writer
+
+_END = object()
+_BURST = 0.0005  # seconds of sending in a row
+_LOOK = 0.05  # seconds between looks at a worker that is not there
+
+
+class Exchange:
+    """Sends items while there is room, and receives results while there are any.
+
+    Two threads would do the same, but each would wait for the other to give up the GIL. The input
+    is read by one kernel, which gives its results in order.
+    """
+
+    def __init__(self, run: Run, caller: Caller, fed: Node, node: Node) -> None:
+        self._run = run
+        self._caller = caller
+        self._fed = fed
+        self._node = node
+        self._iterator: Iterator[Any] = iter(())
+        self._item: Any = None  # the next one, which had no room
+        self._more = True
+
+    def results(self, items: Iterable[Any]) -> Iterator[Any]:
+        """Yield the results of items, which are requested one by one as there is room for them."""
+        run, name = self._run, self._fed.name
+        with run._explained():
+            writer: Any = self._caller.writer(name)
+            reader = self._caller.reader(self._node)
+        self._iterator, self._item, self._more = iter(items), None, True
+        record: Record | None = None
+        try:
+            while True:
+                with run._explained():
+                    try:
+                        record, absent = reader.try_next(), False
+                    except Ended:
+                        return
+                    except PeerDied:
+                        absent = True  # until it is started again
+                    if record is None:
+                        if not self._send_some(writer):
+                            self._wait(writer, reader, absent)
+                        continue
+                if not reader.has_marks or not is_mark(record):
+                    yield item_of(record, None, True)
+                acknowledge(record)
+                record = None
+        finally:
+            if record is not None:
+                acknowledge(record)
+            self._caller.leave(reader, self._node)
+
+    def _send_some(self, writer: Writer) -> bool:
+        """Send what there is room for, for a short time; return whether anything was sent."""
+        sent, until = False, time.monotonic() + _BURST
+        while self._more:
+            if self._item is None:
+                self._item = next(self._iterator, _END)
+                if self._item is None:
+                    raise ValueError("None cannot be sent: it means no item")
+                if self._item is _END:
+                    self._item, self._more = None, False
+                    self._run.close_input(self._fed)
+                    break
+            if not self._send(writer, self._item):
+                break
+            sent, self._item = True, None
+            if time.monotonic() > until:
+                break
+        return sent
+
+    def _wait(self, writer: Writer, reader: Reader, absent: bool) -> None:
+        """Wait for a result, or for room for the next item."""
+        ends: list[Any] = [] if absent else [reader.next_consumer]
+        if self._item is not None:
+            ends.append(writer.next_producer)
+        if ends:
+            ipcheap.wait(ends, _LOOK if absent or self._item is not None else None)
+        else:
+            time.sleep(_LOOK)
+
+    def _send(self, writer: Writer, item: Any) -> bool:
+        """Send an item if there is room; return whether it is done with."""
+        producer: Producer = writer.next_producer
+        try:
+            send(producer, item, 0)
+        except (TimeoutError, PeerDied, HeapFull):
+            return False
+        except ChannelClosed:
+            return True  # its reader has ended, and the results end soon
+        writer.count()
+        return True
