@@ -145,7 +145,7 @@ def by_tcp(nbytes: int, there: Host) -> float:
     """Return the records a second of a socket, by one call each; runs on the other host."""
     count = 300_000 if nbytes < 4096 else 5_000
     script = f"import graph_hosts; graph_hosts.sink({nbytes * count})"
-    with there.popen([sys.executable, "-c", script], env=_environment()) as other:
+    with there.popen([sys.executable, "-c", script]) as other:
         program = f"import graph_hosts; graph_hosts.feed({there.address!r}, {nbytes}, {count})"
         found = _HERE[0].run([sys.executable, "-c", program])
         other.wait()
@@ -172,10 +172,6 @@ def feed(address: str, nbytes: int, count: int) -> None:
 # Around them ---------------------------------------------------------------------------------
 
 _HERE: list[Host] = []
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
 
 
 def _report(way: str, nbytes: int, rates: list[float]) -> None:
@@ -207,6 +203,7 @@ def inside(address: str, ways: list[str]) -> None:
 
 def main() -> None:
     ways = sys.argv[1:] or list(WAYS)
+    os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # of the programs on the hosts
     with Network(["here", THERE]) as network, tempfile.TemporaryDirectory() as logs:
         here, there = network.hosts["here"], network.hosts[THERE]
         _HERE.append(here)
@@ -223,7 +220,7 @@ def main() -> None:
             while here.popen([sys.executable, "-c", probe], stderr=subprocess.DEVNULL).wait():
                 time.sleep(0.2)
         program = f"import graph_hosts; graph_hosts.inside('{here.address}:6379', {ways!r})"
-        with here.popen([sys.executable, "-c", program], env=_environment()) as measuring:
+        with here.popen([sys.executable, "-c", program]) as measuring:
             measuring.wait()
 
 
