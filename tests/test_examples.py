@@ -92,7 +92,7 @@ def test_frames_are_forwarded_in_a_graph() -> None:
 
 def test_a_graph_in_a_file_runs() -> None:
     graph = EXAMPLES / "frames" / "frames.toml"
-    command = (sys.executable, "-W", "error", "-m", "ipcheap.graph", graph)
+    command = (sys.executable, "-W", "error", "-P", "-m", "ipcheap.graph", graph)
     output = run(*command, "--set", "camera.pictures=30", "--json")
     edges = json.loads(output.splitlines()[-1])["edges"]
     assert [(edge["source"], edge["sent"]) for edge in edges] == [("camera", 30), ("pick", 10)]

@@ -360,7 +360,7 @@ print(graph.collect(node))
 
 def without_file(code: str) -> subprocess.CompletedProcess[str]:
     """Run code as a main program without a file, as an interactive session is."""
-    command = [sys.executable, "-W", "error", "-c", code]
+    command = [sys.executable, "-W", "error", "-P", "-c", code]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
@@ -424,12 +424,13 @@ def test_the_first_example_runs_in_a_notebook(tmp_path: Path) -> None:
     code = f'{functions}# ----\nif __name__ == "__main__":\n{main}'
     places = {"IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR"}
     done = subprocess.run(
-        [sys.executable, "-c", NOTEBOOK],
+        [sys.executable, "-P", "-c", NOTEBOOK],
         input=code,
         capture_output=True,
         text=True,
         timeout=100,
         env=os.environ | {place: str(tmp_path / place) for place in places},
+        cwd=tmp_path,  # the kernel looks for modules there
     )
     assert [float(line) for line in done.stdout.splitlines()] == EXPECTED, done.stderr
 

@@ -603,7 +603,7 @@ def test_a_picture_depends_on_its_arguments_only(kind: str) -> None:
     )
     for seed in "12":
         result = subprocess.run(
-            [sys.executable, "-X", "utf8", "-c", code],
+            [sys.executable, "-X", "utf8", "-P", "-c", code],
             env={"PYTHONHASHSEED": seed},
             capture_output=True,
             check=True,

@@ -76,7 +76,7 @@ class Sum:
 
 def test_the_testing_tools_import_graphs_only_when_they_are_used() -> None:
     code = "import sys, ipcheap.testing; sys.exit('ipcheap.graph' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-P", "-c", code], timeout=60).returncode == 0
 
 
 # feed -------------------------------------------------------------------------------------

@@ -219,6 +219,9 @@ class Run:
     def _results(self, name: str) -> Iterator[Any]:
         with self._explained():
             yield from self._caller.results(name)
+        if self._error is not None:  # the end may be that of a sender that was aborted
+            self._done.wait()
+            self._raise()
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

@@ -75,6 +75,7 @@ class UnevenWorker(Worker):
                     self._unit(call, self._take())
             except Ended:
                 break
+        self.check_aborted()
         if not note.flags & FINISHED:
             self._finish()
         self._release()
@@ -344,6 +345,7 @@ class FlowWorker(UnevenWorker):
                 try:
                     record = reader.next()
                 except Ended:
+                    self.check_aborted()
                     raise StopIteration from None
                 held.append(record)
                 if not reader.has_marks or not is_mark(record):

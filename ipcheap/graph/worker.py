@@ -131,6 +131,11 @@ class Worker:
         for reader in self._readers:
             reader.close()
 
+    def check_aborted(self) -> None:
+        """Raise Aborted if the graph was: an end may be that of a sender that has left."""
+        if self._board.is_aborted:
+            raise Aborted
+
     def _work(self) -> None:
         raise NotImplementedError
 

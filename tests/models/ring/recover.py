@@ -62,7 +62,7 @@ def recover_producer(world: World, c: Channel, ring_collect: Any = ring_collect)
         else:
             yield from block_free(intent)
     yield put(("position", c.name, PRODUCER), sent)
-    yield put(("intent", c.name), None)
+    yield put_release(("intent", c.name), None)
     yield from ring_collect(c)
 
 

@@ -31,9 +31,9 @@ RING = {("slot",): ("FULL", BLOCK), ("tag", BLOCK): HERE, ("data", BLOCK): "A"}
 
 
 @replaceable
-def store_undoes(s: Store, tag: Any, block: int, origin: Any) -> Steps:
+def store_awaits(s: Store, tag: Any, block: int, origin: Any) -> Steps:
     """Return whether the store's writer is dead and had not committed the block."""
-    state, holder = yield get(("holder", X, WRITER))
+    state, holder = yield get_acquire(("holder", X, WRITER))
     if tag[0] != STORED or state != OPEN:
         return False
     if (yield now("is it alive?", ask_alive, holder)):
@@ -45,7 +45,7 @@ def store_undoes(s: Store, tag: Any, block: int, origin: Any) -> Steps:
 
 
 def is_half_forwarded(s: Store, tag: Any, block: int, here: Any) -> Steps:
-    return (yield from store_undoes(s, tag, block, here))
+    return (yield from store_awaits(s, tag, block, here))
 
 
 @replaceable
@@ -92,7 +92,7 @@ def in_one_place(view: View) -> str | None:
 
 
 MIRRORS = (
-    Mirror("store/recover.c", store_undoes),
+    Mirror("store/recover.c", store_awaits),
     Mirror(
         "record/recover.c",
         recover_consumer,

@@ -785,7 +785,7 @@ CONTROLS: dict[str, Callable[[], Model]] = {
     "forward: taken before the commit": gives(("commit_inside", taken_before_commit)),
     "forward: its place not noted": gives(("slot_fill", slot_filled_without_origin)),
     "forward: never taken": gives(("taken", nothing), kills=0),
-    "forward: the store not asked": gives(("store_undoes", undoes_nothing), split=True),
+    "forward: the store not asked": gives(("store_awaits", undoes_nothing), split=True),
     "for another: no membarrier": one(
         ("store_reclaim", reclaim_by("settled")), tso=True, **BESIDE | {"readers": ()}
     ),
