@@ -139,6 +139,12 @@ class Cluster:
                 node.wait()
 
 
+takes_long = pytest.mark.skipif(
+    "IPCHEAP_CLUSTER_LONG" not in os.environ,
+    reason="half a minute and more each: set IPCHEAP_CLUSTER_LONG to run it",
+)
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     logs = tmp_path_factory.mktemp("logs")
@@ -424,6 +430,7 @@ def test_a_killed_agent_is_a_lost_host(cluster: Cluster, call: Callable[..., Any
 
 
 @needs_ray
+@takes_long
 def test_a_host_without_power_is_lost(cluster: Cluster, call: Callable[..., Any]) -> None:
     call("begin", 10**9)
     cluster.hosts["left"].kill()
@@ -450,6 +457,7 @@ def test_a_cut_of_a_few_seconds_changes_nothing(cluster: Cluster, call: Callable
 
 
 @needs_ray
+@takes_long
 def test_a_host_that_stays_cut_off_is_lost(cluster: Cluster, call: Callable[..., Any]) -> None:
     left = cluster.hosts["left"]
     assert cluster.network is not None
