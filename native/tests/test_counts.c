@@ -19,16 +19,15 @@ static ipcheap_counts count(ipcheap_heap *heap, const ipcheap_channel *channel) 
 static int send_number(ipcheap_heap *heap, ipcheap_endpoint *producer, uint64_t number) {
     ipcheap_record record;
     EXPECT_EQ(ipcheap_allocate(heap, sizeof number, &record), 0);
-    memcpy(record.data, &number, sizeof number);
+    /* Atomic for ThreadSanitizer, which does not see that a process between forwards the record. */
+    __atomic_store_n((uint64_t *)record.data, number, __ATOMIC_RELAXED);
     int error = ipcheap_try_send(producer, &record);
     if (error) EXPECT_EQ(ipcheap_free(heap, &record), 0);
     return error;
 }
 
 static uint64_t number_in(const ipcheap_record *record) {
-    uint64_t number;
-    memcpy(&number, record->data, sizeof number);
-    return number;
+    return __atomic_load_n((const uint64_t *)record->data, __ATOMIC_RELAXED);
 }
 
 static void a_channel_that_nobody_used_has_no_ring_and_counts_nothing(void) {
