@@ -85,7 +85,7 @@ class Caller:
 
     def results(self, name: str) -> Iterator[Any]:
         """Yield the items of an output; each is acknowledged when the next one is requested."""
-        reader, record = self._reader(name), None
+        reader, record = self.reader(name), None
         has_marks, receive = reader.has_marks, reader.receives
         try:
             while True:
@@ -105,26 +105,20 @@ class Caller:
         finally:
             if record is not None:
                 acknowledge(record)
-            self._leave(reader, name)
+            self.leave(reader, name)
 
     def writer(self, name: str) -> Output:
         """Claim an input that one kernel reads."""
         (writer,) = self._claimed(name)
         return writer
 
-    def reader(self, node: Port) -> Reader:
+    def reader(self, name: str) -> Reader:
         """Claim an output."""
-        return self._reader(self.output(node))
-
-    def leave(self, reader: Reader, node: Port) -> None:
-        """Give an output back."""
-        self._leave(reader, self.output(node))
-
-    def _reader(self, name: str) -> Reader:
         channels = self._plan.channels_into(name, 0)[0]
         return Reader(self._heap, channels, 0, lambda _: False)
 
-    def _leave(self, reader: Reader, name: str) -> None:
+    def leave(self, reader: Reader, name: str) -> None:
+        """Give an output back."""
         self.unread.discard(name)
         with contextlib.suppress(EndpointClosed, HeapClosed, ipcheap.WrongThread):
             reader.close()
@@ -145,8 +139,6 @@ class Caller:
             edges = plan.out_of[kernel.name]
             keys = [plan.kernels[edge.target].key for edge in edges]
             writers = writers_for(self._heap, edges, keys, 0, ledger, here)
-            for writer in writers[:-1]:
-                writer.lends = False
             self._writers[name] = thread, writers
         return writers
 

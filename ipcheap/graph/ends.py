@@ -160,4 +160,7 @@ def writers_for(
             found.append(WindowWriter(heap, edge, number, worker, ledger, here))
         else:
             found.append(Writer(heap, edge, number, worker, ledger, here, keys[number]))
+    last = {edge.port: number for number, edge in enumerate(edges)}
+    for number, writer in enumerate(found):
+        writer.lends = last[writer.edge.port] == number  # the others get copies before it
     return found

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from ipcheap import Producer, Record
 
-    from .caller import Caller
     from .graph import Node
     from .reader import Reader
     from .runner import Run
@@ -35,11 +34,11 @@ class Exchange:
     is read by one kernel, which gives its results in order.
     """
 
-    def __init__(self, run: Run, caller: Caller, fed: Node, node: Node) -> None:
+    def __init__(self, run: Run, fed: Node, node: Node) -> None:
         self._run = run
-        self._caller = caller
+        self._caller = run._caller
         self._fed = fed
-        self._node = node
+        self._output = self._caller.output(node)
         self._iterator: Iterator[Any] = iter(())
         self._item: Any = None  # the next one, which had no room
         self._more = True
@@ -49,7 +48,7 @@ class Exchange:
         run, name = self._run, self._fed.name
         with run._explained():
             writer: Any = self._caller.writer(name)
-            reader = self._caller.reader(self._node)
+            reader = self._caller.reader(self._output)
         self._iterator, self._item, self._more = iter(items), None, True
         record: Record | None = None
         try:
@@ -72,7 +71,7 @@ class Exchange:
         finally:
             if record is not None:
                 acknowledge(record)
-            self._caller.leave(reader, self._node)
+            self._caller.leave(reader, self._output)
 
     def _send_some(self, writer: Writer) -> bool:
         """Send what there is room for, for a short time; return whether anything was sent."""

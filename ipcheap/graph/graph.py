@@ -351,14 +351,16 @@ class Graph:
         `start`.
         """
         graph = self._reading(port)
-        return results_of(lambda: graph.start(**how), port)
+        return results_of(lambda: graph.start(**how), lambda run: run.results(port))
 
     def collect(self, port: Port, **how: Any) -> list[Any]:
         """Start the graph and return the list of what a port gives; arrays are copies."""
         from .items import copied
 
         graph = self._reading(port)
-        with contextlib.closing(results_of(lambda: graph.start(**how), port)) as results:
+        with contextlib.closing(
+            results_of(lambda: graph.start(**how), lambda run: run.results(port))
+        ) as results:
             return [copied(item) for item in results]
 
     def _reading(self, port: Port) -> Graph:
@@ -437,12 +439,12 @@ class Graph:
         return kernel
 
 
-def results_of(start: Callable[[], Run], port: Port) -> Generator[Any]:
-    """Start a run, yield what one of its ports gives, and end it."""
+def results_of(start: Callable[[], Run], results: Callable[[Run], Iterator[Any]]) -> Generator[Any]:
+    """Start a run, yield its results, and end it."""
     run = start()
     finished = False
     try:
-        yield from run.results(port)
+        yield from results(run)
         finished = True
     finally:
         if not finished:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from . import kernels as forms
 from .exchange import Exchange
-from .graph import Graph
+from .graph import Graph, results_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterator
 
     from .graph import Node
+    from .runner import Run
 
 
 def map(  # like the built-in
@@ -47,16 +48,11 @@ def _mapped(
     graph: Graph, fed: Node, node: Node, iterables: tuple[Any, ...], runner: str, in_order: bool
 ) -> Generator[Any]:
     items = iterables[0] if len(iterables) == 1 else zip(*iterables, strict=False)
-    run = graph.start(runner=runner)
-    caller, finished = run._caller, False
-    try:
+
+    def results(run: Run) -> Iterator[Any]:
         if in_order:
-            yield from Exchange(run, caller, fed, node).results(items)
-        else:
-            run.feed(fed, items)
-            yield from run.results(node)
-        finished = True
-    finally:
-        if not finished:
-            run.abort()
-        run._leave(finished)
+            return Exchange(run, fed, node).results(items)
+        run.feed(fed, items)
+        return run.results(node)
+
+    return results_of(lambda: graph.start(runner=runner), results)

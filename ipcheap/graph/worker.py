@@ -95,9 +95,6 @@ class Worker:
             self._writers = writers_for(
                 self._heap, self._edges, self._keys, self._worker, self._ledger, self._here
             )
-        for numbers in self._by_port.values():
-            for number in numbers[:-1]:
-                self._writers[number].lends = False
         for writer in self._writers:
             self._here._allocators.extend(writer.producers.values())
 
