@@ -21,6 +21,7 @@ import ipcheap
 from ipcheap import sizes
 from ipcheap.tools import completion, demo, doctor, run
 from ipcheap.tools.screen import (
+    exit_code_of,
     fail,
     human_age,
     natural,
@@ -344,15 +345,6 @@ def main() -> int:
     """Run the command line; return the exit code."""
     arguments = parser().parse_args()
     try:
-        code: int = arguments.run(arguments)
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        print("ipcheap: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # `ipcheap ls | head` closes the pipe, and Python must not write to it again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return exit_code_of(lambda: arguments.run(arguments))
     except (demo.DemoError, ipcheap.Error, OSError, ValueError) as error:
         fail(error)
-    return code

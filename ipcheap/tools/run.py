@@ -7,13 +7,12 @@ import ast
 import contextlib
 import dataclasses
 import json
-import os
 import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ipcheap.tools.screen import fail
+from ipcheap.tools.screen import exit_code_of, fail
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -96,17 +95,7 @@ def main(arguments: Sequence[str]) -> int:
     parsed = parser.parse_args(arguments)
     if parsed.address is not None and parsed.runner != "ray":
         parser.error("--address is that of a cluster: it needs --runner ray")
-    try:
-        code = run(parsed)
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        print("ipcheap: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # `ipcheap run FILE --json | head` closes the pipe, and Python must not write to it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    return code
+    return exit_code_of(lambda: run(parsed))
 
 
 # The command ----------------------------------------------------------------------------

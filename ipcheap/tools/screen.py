@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
@@ -129,3 +130,21 @@ def _plain_progress(title: str, total: int, *, by_records: bool) -> Iterator[Pro
     finally:
         sys.stderr.write("\r" + " " * 60 + "\r")
         sys.stderr.flush()
+
+
+# The end --------------------------------------------------------------------------------
+
+
+def exit_code_of(command: Callable[[], int]) -> int:
+    """Run a command and return its exit code: 130 after Ctrl-C, 1 if nobody reads its output."""
+    try:
+        code = command()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("ipcheap: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # `ipcheap ls | head` closes the pipe, and Python must not write to it again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
