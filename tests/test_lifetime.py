@@ -448,6 +448,7 @@ def test_the_interpreter_ends_quietly_whatever_lives(heap_name: str, ending: str
                 PREAMBLE + ENDINGS[ending],
                 heap_name,
             ],
+            env={**os.environ, "MALLOC_PERTURB_": "165"},  # overwrites what is freed
             capture_output=True,
             text=True,
             timeout=60,
@@ -456,6 +457,55 @@ def test_the_interpreter_ends_quietly_whatever_lives(heap_name: str, ending: str
         peers.until(lambda: heap.recover() is not None and heap.statistics().participants == 1)
         assert heap.statistics().in_use == 0
         assert heap.check() == []
+
+
+GARBAGE = {
+    "record": "heap.allocate_record(800).array('f8')",
+    "static segment": "heap.add_static_segment('s', 64)",
+    "view": "heap.add_static_segment('s', 64).view",
+    "cell": "heap.add_static_segment('s', 64).atomic(0)",
+    "lock": "ipcheap.Lock(heap.add_static_segment('s', 64), 0)",
+    "endpoints": "(producer := heap.producer('a')).send(b'x'), producer, heap.consumer('a')",
+    "message": "(i := heap.add_bus('b').listen()), heap.bus('b').post(b'x'), i.recv()",
+    "stream": "heap.add_stream('w', 4096).writer(), (r := heap.stream_reader('w')), r.peek(0)",
+    "store": "(w := heap.add_store('t').writer()), w.put(1, b'x'), heap.store_reader('t').get(1)",
+}
+CYCLE = """
+import gc, sys, ipcheap
+gc.disable()
+class Cycle: pass
+def cycle():
+    made = Cycle()
+    made.itself = made
+    heap = ipcheap.Heap.create(None, "8MiB", shm="memfd")
+    heap.add_record_channel("a", 8)
+    if sys.argv[1] == "promoted":
+        gc.collect()
+    made.things = {things}
+    return made
+kept = cycle()
+if sys.argv[1] != "exit":
+    del kept
+    gc.collect()
+"""
+
+
+@pytest.mark.parametrize("when", ["now", "promoted", "exit"])
+@pytest.mark.parametrize("what", GARBAGE)
+def test_a_heap_and_what_needs_it_may_be_garbage_together(what: str, when: str) -> None:
+    # The finalizers of a cycle are called in any order. MALLOC_PERTURB_ overwrites what is freed.
+    done = subprocess.run(
+        [
+            sys.executable,
+            *("-P", "-W", "ignore::ResourceWarning", "-X", "faulthandler"),
+            *("-c", CYCLE.format(things=GARBAGE[what]), when),
+        ],
+        env={**os.environ, "MALLOC_PERTURB_": "165"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # Debugging ---------------------------------------------------------------------------------------

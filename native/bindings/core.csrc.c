@@ -43,10 +43,6 @@ RELEASING(int, add_static_segment,
           (heap, key, nbytes, channel))
 RELEASING(int, static_ready, (ipcheap_heap *heap, const ipcheap_channel *channel, int succeeded),
           (heap, channel, succeeded))
-RELEASING(int, static_hold, (ipcheap_heap *heap, const ipcheap_channel *channel, void **data),
-          (heap, channel, data))
-RELEASING(int, static_release, (ipcheap_heap *heap, const ipcheap_channel *channel),
-          (heap, channel))
 RELEASING(int, remove_channel, (ipcheap_heap *heap, const ipcheap_key *key, int force),
           (heap, key, force))
 RELEASING(int, wait_directory, (ipcheap_heap *heap, uint32_t seen, int64_t timeout_ns),
@@ -230,6 +226,25 @@ static int py_close(ipcheap_heap *heap) {
 
 static void py_release(ipcheap_heap *heap) {
     PyThreadState *state = PyEval_SaveThread();
+    ipcheap_release(heap);
+    PyEval_RestoreThread(state);
+}
+
+/*
+ * Makes this process one of the users of a static segment, and keeps the heap mapped: if both are
+ * garbage, their finalizers are called in any order.
+ */
+static int py_static_hold(ipcheap_heap *heap, const ipcheap_channel *channel, void **data) {
+    PyThreadState *state = PyEval_SaveThread();
+    int error = ipcheap_static_hold(heap, channel, data);
+    if (!error) ipcheap_retain(heap);
+    PyEval_RestoreThread(state);
+    return error;
+}
+
+static void py_static_release(ipcheap_heap *heap, const ipcheap_channel *channel) {
+    PyThreadState *state = PyEval_SaveThread();
+    ipcheap_static_release(heap, channel);
     ipcheap_release(heap);
     PyEval_RestoreThread(state);
 }

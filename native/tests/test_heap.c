@@ -162,6 +162,26 @@ static void rebuilding_the_indices_leaves_slabs_alone(void) {
     close(fd);
 }
 
+static void a_handle_stays_until_its_last_user_releases_it(void) {
+    int fd = new_segment(16 * MIB);
+    ipcheap_heap *heap = attach(fd);
+    ipcheap_record record;
+    ipcheap_retain(heap);
+    ipcheap_retain(heap);
+    for (int i = 0; i < 2; i++) {
+        ipcheap_release(heap);
+        EXPECT_EQ(ipcheap_allocate(heap, 100, &record), 0); /* it is not even closed */
+        EXPECT_EQ(ipcheap_free(heap, &record), 0);
+    }
+    ipcheap_heap_info info;
+    EXPECT_EQ(ipcheap_read_header(fd, -1, &info), 0);
+    EXPECT_EQ(info.participants, 1);
+    ipcheap_release(heap);
+    EXPECT_EQ(ipcheap_read_header(fd, -1, &info), 0);
+    EXPECT_EQ(info.participants, 0);
+    close(fd);
+}
+
 static void the_header_of_a_file_is_read_without_attaching(void) {
     int fd = new_segment(16 * MIB);
     ipcheap_heap *heap = attach(fd);
@@ -189,6 +209,7 @@ static void the_header_of_a_file_is_read_without_attaching(void) {
 }
 
 int main(void) {
+    a_handle_stays_until_its_last_user_releases_it();
     the_header_of_a_file_is_read_without_attaching();
     rebuilding_the_indices_leaves_slabs_alone();
     a_slab_that_was_taken_leads_nowhere();

@@ -235,11 +235,17 @@ IPCHEAP_API int ipcheap_heap_file(ipcheap_heap *heap);
  * other call on an endpoint.
  */
 IPCHEAP_API int ipcheap_close(ipcheap_heap *heap);
+
 /*
  * Closes the heap, unless it is closed, and drops handle and mapping. Afterwards nothing may use
- * the handle, its endpoints or its records. Release the endpoints before.
+ * the handle, its endpoints or its records. Release the endpoints before. Has no effect as often as
+ * ipcheap_retain() has been called.
  */
 IPCHEAP_API void ipcheap_release(ipcheap_heap *heap);
+
+/* One more user of the handle: for each, one more ipcheap_release() comes before the last one. */
+IPCHEAP_API void ipcheap_retain(ipcheap_heap *heap);
+
 /*
  * Sets how long calls of this process wait for the heap lock before they return HEAP_BUSY: 10 s
  * unless set. A signal does not end that wait. Allocating and sending small records rarely needs

@@ -96,7 +96,10 @@ int ipcheap_close(ipcheap_heap *heap) {
     return 0;
 }
 
+void ipcheap_retain(ipcheap_heap *heap) { atomic_fetch_add(&heap->retained, 1); }
+
 void ipcheap_release(ipcheap_heap *heap) {
+    if (atomic_fetch_sub(&heap->retained, 1) > 0) return;
     ipcheap_close(heap);
     holds_end(heap);
     participants_forget(heap);

@@ -99,7 +99,8 @@ struct ipcheap_heap {
     struct presence *former; /* those whose descriptors were lost */
     bool sysv;
     _Atomic bool closed;
-    uint32_t sem_kind; /* as the header said when we attached */
+    _Atomic uint32_t retained; /* so many releases come before the last one */
+    uint32_t sem_kind;         /* as the header said when we attached */
     int sem_id;
     void *semaphore;
     _Atomic int64_t lock_timeout; /* any thread may set it while others wait */
