@@ -25,7 +25,7 @@ class Proxy:
         self.passed = [0, 0]  # the bytes of the latest connection
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
-        self._open: set[socket.socket] = set()
+        self._users: dict[socket.socket, int] = {}  # how many threads pass on what is there
         self._lock = threading.Lock()
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
@@ -44,8 +44,8 @@ class Proxy:
     def cut_all(self) -> None:
         """Cut all connections."""
         with self._lock:
-            open_now, self._open = self._open, set()
-        self._reset(*open_now)
+            for sock in self._users:
+                self._reset(sock)
 
     def _accept(self) -> None:
         while True:
@@ -59,7 +59,7 @@ class Proxy:
                 near.close()
                 continue
             with self._lock:
-                self._open |= {near, far}
+                self._users |= {near: 2, far: 2}
             number, self.connections = self.connections, self.connections + 1
             self.passed = [0, 0]
             for direction, (source, sink) in enumerate(((near, far), (far, near))):
@@ -71,6 +71,7 @@ class Proxy:
         self, number: int, direction: int, source: socket.socket, sink: socket.socket
     ) -> None:
         left = self.cuts.get((number, direction))
+        is_cut = True
         with contextlib.suppress(OSError):
             while left is None or left > 0:
                 data = source.recv(65536 if left is None else min(left, 65536))
@@ -79,16 +80,20 @@ class Proxy:
                 sink.sendall(data)
                 self.passed[direction] += len(data)
                 left = None if left is None else left - len(data)
-            if left == 0:
-                self._reset(source, sink)
-            else:
+            if left != 0:
                 sink.shutdown(socket.SHUT_WR)
-                return
-        self._reset(source, sink)
+                is_cut = False
+        with self._lock:
+            for sock in (source, sink):
+                if is_cut:
+                    self._reset(sock)
+                # Not while the other thread is in a call: a new connection may get the number.
+                self._users[sock] -= 1
+                if not self._users[sock]:
+                    del self._users[sock]
+                    sock.close()
 
-    def _reset(self, *socks: socket.socket) -> None:
-        for sock in socks:
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
+    def _reset(self, sock: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.shutdown(socket.SHUT_RDWR)

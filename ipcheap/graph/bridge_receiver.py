@@ -51,9 +51,9 @@ class Receiver(End):
                 answer_once(sock, self._last)
                 return
             old, self._next = self._next, sock
+            self._bell.ring()
         if old is not None:
             old.close()
-        self._bell.ring()
 
     def _carry(self) -> None:
         counts = self._channel.counts()
@@ -81,11 +81,13 @@ class Receiver(End):
     def _called(self) -> socket.socket:
         """Return the next connection; BridgeLost if none is made in time."""
         while True:
-            self._bell.clear()
-            if self._closing:
-                raise Interrupted
-            with self._lock:
+            with self._lock:  # the bell of a connection must not interrupt its own use
+                self._bell.clear()
                 sock, self._next = self._next, None
+            if self._closing:
+                if sock is not None:
+                    sock.close()
+                raise Interrupted
             if sock is not None:
                 return sock
             self._look()
