@@ -21,6 +21,7 @@ _KINDS = (
 )
 _SIMPLE = rf"[<>|][{_KINDS}]\d+(\[\w+\])?"
 _HEADER = "=IHHBB6xQ"  # an ipcheap_array_header
+_PARSED_AGAIN = 100  # attempts to parse a description beside other threads that parse
 _numpy: Any = None  # imported on first use
 
 
@@ -223,9 +224,7 @@ def _dtype_of(text: str) -> numpy.dtype[Any]:
         if re.fullmatch(_SIMPLE, text):
             dtype = _numpy.dtype(text)
         else:
-            import ast
-
-            fields = ast.literal_eval(text)
+            fields = _literal(text)
             if not isinstance(fields, list):
                 raise TypeError(text)
             dtype = _numpy.lib.format.descr_to_dtype(fields)
@@ -234,3 +233,19 @@ def _dtype_of(text: str) -> numpy.dtype[Any]:
     if dtype.hasobject:
         raise ValueError(f"shared memory cannot hold {dtype!r}")
     return dtype  # type: ignore[no-any-return]
+
+
+def _literal(text: str) -> object:
+    """Return what a literal stands for, also while other threads parse Python.
+
+    CPython before 3.13 counts how deep a tree is in one place for all threads. What it then raises
+    says nothing about the text.
+    """
+    import ast
+
+    for _ in range(_PARSED_AGAIN):
+        try:
+            return ast.literal_eval(text)
+        except SystemError:
+            pass
+    return ast.literal_eval(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import struct
 from typing import TYPE_CHECKING, Any
@@ -375,6 +376,24 @@ def test_whatever_a_peer_wrote_there_is_an_error_or_an_array() -> None:
         assert not layout.dtype.hasobject
         good += 1
     assert good >= 4
+
+
+def test_a_description_is_read_beside_other_threads_that_parse_python(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    array_module.numpy_module()
+    wrong: list[SystemError] = []
+    parse = ast.literal_eval
+
+    def disturbed(text: str) -> object:  # as CPython 3.11 is by another thread
+        if len(wrong) < 3:
+            wrong.append(SystemError("AST constructor recursion depth mismatch"))
+            raise wrong[-1]
+        return parse(text)
+
+    monkeypatch.setattr(ast, "literal_eval", disturbed)
+    assert array_module._dtype_of("[('a', '<f4')]") == np.dtype([("a", "<f4")])
+    assert len(wrong) == 3
 
 
 def spoil(heap: ipcheap.Heap, where: int) -> None:
