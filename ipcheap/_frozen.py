@@ -35,7 +35,12 @@ def _make(kind: type) -> type:
         if isinstance(default, field):
             delattr(kind, name)
 
+    every = frozenset(names)
+
     def __init__(self: Any, *values: object, **named: object) -> None:  # noqa: N807
+        if not values and named.keys() == every:
+            self.__dict__.update(named)
+            return
         given = dict(zip(names, values, strict=False))
         if len(values) > len(names) or given.keys() & named.keys():
             raise TypeError(f"{kind.__name__}() got too many values, or one of them twice")

@@ -5,6 +5,7 @@ How turns are dealt and what a mark is: docs/design/graph.md.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -182,6 +183,7 @@ class Plan:
         self.capacity = capacity
         self.kernels: dict[str, Kernel] = {}
         self.edges: list[Edge] = []
+        self._hosts: dict[tuple[str, int], str] = {}
         self.into: dict[str, list[list[Edge]]] = {}  # by kernel: of each input, its edges
         self.out_of: dict[str, list[Edge]] = {}
         for kernel in kernels.values():
@@ -284,6 +286,19 @@ class Plan:
         self.out_of[source.name].append(edge)
         return edge
 
+    @functools.cached_property
+    def routes(self) -> list[list[tuple[int, int, str]]]:
+        """By edge: sender, receiver and channel of all its channels.
+
+        A store or a stream counts as one, that of its first sender.
+        """
+        return [
+            [(u, v, edge.channel(u, v)) for u in range(edge.senders) for v in edge.receivers_of(u)]
+            if edge.is_of_records
+            else [(0, 0, edge.channel(0, 0))]
+            for edge in self.edges
+        ]
+
     def _insist_on_one_host(self, edge: Edge) -> None:
         hosts = {self.host_of(edge.source, u) for u in range(edge.senders)}
         hosts |= {self.host_of(edge.target, v) for v in range(edge.receivers)}
@@ -357,6 +372,11 @@ class Plan:
 
     def host_of(self, name: str, worker: int) -> str:
         """Return the host of a worker."""
+        if (name, worker) not in self._hosts:
+            self._hosts[name, worker] = self._find_host(name, worker)
+        return self._hosts[name, worker]
+
+    def _find_host(self, name: str, worker: int) -> str:
         kernel = self.kernels[name]
         if kernel.is_caller:
             return CALLING

@@ -17,7 +17,7 @@ from .data import text_of
 from .errors import GraphError, GraphStopped
 from .plan import CALLING
 from .snapshots import STATE_SLOTS, state_channel
-from .statistics import observed, statistics_of
+from .statistics import Gauges, statistics_of
 from .watch import Processes, Threads
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class Run:
         try:
             self._board = Board(static_segment(self.heap, "board"), plan)
             self._notes = static_segment(self.heap, "notes").view
+            self._gauges = Gauges(plan, self.heap, self._notes)
             self._caller = Caller(plan, self.heap, self._board, self._notes)
             self._watch = (Threads if threads else Processes)(
                 plan,
@@ -312,10 +313,7 @@ class Run:
     def _seen(self, ended: bool = False) -> Observed:
         """Return what is to be seen of the run."""
         names = [name for name, kernel in self._plan.kernels.items() if not kernel.is_caller]
-        return observed(
-            self._plan,
-            self.heap,
-            self._notes,
+        return self._gauges.read(
             pids={} if ended else {name: self._watch.pids(name) for name in names},
             restarts={name: self._watch.restarts(name) for name in names},
         )

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ipcheap import ChannelNotFound
+from ipcheap import ChannelCounts, ChannelNotFound
 
 from . import latest, windows
 from .channels import record_channel
@@ -15,7 +15,7 @@ from .ledger import Ledger
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ipcheap import Heap
+    from ipcheap import Heap, RecordChannel
 
     from .plan import Edge, Plan
 
@@ -78,18 +78,6 @@ class GraphStatistics:
 
 
 @dataclass(frozen=True)
-class ChannelCounts:
-    """A channel of a host: records sent, freed, pending and held; see `counts()`."""
-
-    sent: int
-    freed: int
-    pending: int
-    held: int
-    capacity: int
-    blocked: str | None
-
-
-@dataclass(frozen=True)
 class Observed:
     """What is to be seen on one host; `pids` and `restarts` are by kernel."""
 
@@ -100,61 +88,84 @@ class Observed:
     restarts: dict[str, int]
 
 
-def observed(
-    plan: Plan,
-    heap: Heap,
-    notes: memoryview,
-    pids: dict[str, list[int]],
-    restarts: dict[str, int],
-) -> Observed:
-    """Return what is to be seen on this host."""
-    channels: dict[str, ChannelCounts] = {}
-    for edge in plan.edges:
-        if not edge.is_of_records:
-            channels[edge.channel(0, 0)] = _counts_of_other(plan, heap, notes, edge)
-            continue
-        for u in range(edge.senders):
-            for v in edge.receivers_of(u):
-                channel = edge.channel(u, v)
-                try:
-                    counts = record_channel(heap, channel).counts()
-                except ChannelNotFound:
-                    continue
-                channels[channel] = ChannelCounts(
-                    sent=counts.sent,
-                    freed=counts.freed,
-                    pending=counts.pending,
-                    held=counts.held,
-                    capacity=counts.capacity,
-                    blocked=counts.blocked,
-                )
-    skipped = {
-        name: sum(_ledger(plan, notes, name, worker).skipped for worker in range(kernel.workers))
-        for name, kernel in plan.kernels.items()
-        if not kernel.is_caller
-    }
-    dropped = tuple(_dropped(plan, notes, number) for number in range(len(plan.edges)))
-    return Observed(channels, dropped, skipped, pids, restarts)
+class Gauges:
+    """What the statistics of a run are read from on one host, found once."""
+
+    def __init__(self, plan: Plan, heap: Heap, notes: memoryview) -> None:
+        self._plan = plan
+        self._heap = heap
+        self._notes = notes
+        self._records: dict[str, RecordChannel] = {}
+        self._ledgers: dict[tuple[str, int], Ledger] = {}
+
+    def read(self, pids: dict[str, list[int]], restarts: dict[str, int]) -> Observed:
+        """Return what is to be seen now."""
+        plan = self._plan
+        channels: dict[str, ChannelCounts] = {}
+        for edge, routes in zip(plan.edges, plan.routes, strict=True):
+            for _, _, channel in routes:
+                counts = self._counts(channel) if edge.is_of_records else self._other(edge)
+                if counts is not None:
+                    channels[channel] = counts
+        skipped = {
+            name: sum([self._ledger(name, worker).skipped for worker in range(kernel.workers)])
+            for name, kernel in plan.kernels.items()
+            if not kernel.is_caller
+        }
+        dropped = tuple([self._dropped(edge) if edge.full == "drop" else 0 for edge in plan.edges])
+        return Observed(channels, dropped, skipped, pids, restarts)
+
+    def _counts(self, channel: str) -> ChannelCounts | None:
+        """Return the counts of a record channel; None if this host has none of it."""
+        found = self._records.get(channel)
+        try:
+            if found is None:
+                found = self._records[channel] = record_channel(self._heap, channel)
+            return found.counts()
+        except ChannelNotFound:
+            return None
+
+    def _other(self, edge: Edge) -> ChannelCounts:
+        """Return the counts of an edge that is a store or a stream: all of it."""
+        if edge.is_latest:
+            sent, held = latest.counts_of(self._heap, edge)
+            return _counts(capacity=0, sent=sent, freed=sent - held, held=held)
+        at = self._plan.out_of[edge.source].index(edge)
+        sent = self._ledger(edge.source, 0).without(at)
+        (done,) = self._ledger(edge.target, 0).note().freed
+        pending, capacity = windows.counts_of(self._heap, edge, sent, done)
+        blocked = "full" if pending >= capacity else "empty" if pending < edge.window else None
+        freed = sent - pending
+        return _counts(capacity=capacity, sent=sent, freed=freed, pending=pending, blocked=blocked)
+
+    def _dropped(self, edge: Edge) -> int:
+        at = self._plan.out_of[edge.source].index(edge)
+        return sum(self._ledger(edge.source, u).dropped(at) for u in range(edge.senders))
+
+    def _ledger(self, name: str, worker: int) -> Ledger:
+        found = self._ledgers.get((name, worker))
+        if found is None:
+            at, shape = self._plan.areas[name, worker][0], self._plan.shape(name, worker)
+            found = self._ledgers[name, worker] = Ledger(self._notes, at, shape)
+        return found
 
 
 def together(plan: Plan, hosts: Mapping[str, Observed]) -> Observed:
     """Return what is to be seen on several hosts, as if they were one."""
     channels: dict[str, ChannelCounts] = {}
-    for edge in plan.edges:
-        for u in range(edge.senders):
-            for v in edge.receivers_of(u):
-                channel = edge.channel(u, v)
-                ends = plan.host_of(edge.source, u), plan.host_of(edge.target, v)
-                found = [
-                    seen.channels[channel]
-                    for seen in (hosts.get(end) for end in ends)
-                    if seen is not None and channel in seen.channels
-                ]
-                if not found:
-                    continue
-                channels[channel] = (
-                    found[0] if ends[0] == ends[1] or len(found) == 1 else _bridged(*found)
-                )
+    for edge, routes in zip(plan.edges, plan.routes, strict=True):
+        for u, v, channel in routes:
+            ends = plan.host_of(edge.source, u), plan.host_of(edge.target, v)
+            found = [
+                seen.channels[channel]
+                for seen in (hosts.get(end) for end in ends)
+                if seen is not None and channel in seen.channels
+            ]
+            if not found:
+                continue
+            channels[channel] = (
+                found[0] if ends[0] == ends[1] or len(found) == 1 else _bridged(*found)
+            )
     every = list(hosts.values())
     return Observed(
         channels,
@@ -165,10 +176,33 @@ def together(plan: Plan, hosts: Mapping[str, Observed]) -> Observed:
     )
 
 
+def _counts(
+    *,
+    capacity: int,
+    sent: int,
+    freed: int,
+    pending: int = 0,
+    held: int = 0,
+    blocked: str | None = None,
+) -> ChannelCounts:
+    """Return the counts of what is no single record channel."""
+    return ChannelCounts(
+        capacity=capacity,
+        sent=sent,
+        received=sent - pending,
+        freed=freed,
+        pending=pending,
+        held=held,
+        producer="open",
+        consumer="open",
+        blocked=blocked,
+    )
+
+
 def _bridged(sending: ChannelCounts, receiving: ChannelCounts) -> ChannelCounts:
     """Return the counts of a channel that is on two hosts; the bridge holds what is under way."""
     under_way = max(sending.sent - receiving.freed - receiving.held, receiving.pending)
-    return ChannelCounts(
+    return _counts(
         sent=sending.sent,
         freed=receiving.freed,
         pending=under_way,
@@ -196,22 +230,21 @@ def statistics_of(
         hungry: set[int] = set()
         stuck: set[int] = set()
         fed: set[int] = set()
-        for u in range(edge.senders if edge.is_of_records else 1):
-            for v in edge.receivers_of(u) if edge.is_of_records else [0]:
-                counts = seen.channels.get(edge.channel(u, v))
-                if counts is None:
-                    continue
-                sent += counts.sent
-                pending += counts.pending
-                held += counts.held
-                capacity += counts.capacity
-                if counts.blocked == "empty":
-                    hungry.add(v)
-                    continue
-                if counts.blocked == "full":
-                    stuck.add(u)
-                if counts.pending or counts.held:
-                    fed.add(v)
+        for u, v, channel in plan.routes[number]:
+            counts = seen.channels.get(channel)
+            if counts is None:
+                continue
+            sent += counts.sent
+            pending += counts.pending
+            held += counts.held
+            capacity += counts.capacity
+            if counts.blocked == "empty":
+                hungry.add(v)
+                continue
+            if counts.blocked == "full":
+                stuck.add(u)
+            if counts.pending or counts.held:
+                fed.add(v)
         hungry -= fed
         if state == "ended":
             hungry, stuck = set(), set()
@@ -257,33 +290,6 @@ def statistics_of(
         bottleneck=_bottleneck(plan, edges),
     )
     return found, (now, sents)
-
-
-def _counts_of_other(plan: Plan, heap: Heap, notes: memoryview, edge: Edge) -> ChannelCounts:
-    """Return the counts of an edge that is a store or a stream: all of it."""
-    if edge.is_latest:
-        sent, held = latest.counts_of(heap, edge)
-        return ChannelCounts(sent, sent - held, 0, held, 0, None)
-    at = plan.out_of[edge.source].index(edge)
-    sent = _ledger(plan, notes, edge.source, 0).without(at)
-    (done,) = _ledger(plan, notes, edge.target, 0).note().freed
-    pending, capacity = windows.counts_of(heap, edge, sent, done)
-    blocked = "full" if pending >= capacity else "empty" if pending < edge.window else None
-    return ChannelCounts(sent, sent - pending, pending, 0, capacity, blocked)
-
-
-def _ledger(plan: Plan, notes: memoryview, name: str, worker: int) -> Ledger:
-    return Ledger(notes, plan.areas[name, worker][0], plan.shape(name, worker))
-
-
-def _dropped(plan: Plan, notes: memoryview, number: int) -> int:
-    edge = plan.edges[number]
-    if edge.full != "drop":
-        return 0
-    at = plan.out_of[edge.source].index(edge)
-    return sum(
-        _ledger(plan, notes, edge.source, worker).dropped(at) for worker in range(edge.senders)
-    )
 
 
 def _bottleneck(plan: Plan, edges: list[EdgeStatistics]) -> str | None:

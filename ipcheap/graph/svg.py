@@ -12,6 +12,7 @@ its arrow enters a node. So no arrow crosses a box or a label, and no two labels
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,7 @@ def _character_width(character: str) -> int:
     return 105 if unicodedata.east_asian_width(character) in "WF" else 90
 
 
+@functools.lru_cache(4096)  # the next picture of a run has most of them again
 def _width(text: str, size: int) -> int:
     """Return how wide a text is at most, in pixels. `size` is that of its font, in pixels."""
     try:
@@ -61,6 +63,7 @@ def _short(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
+@functools.lru_cache(4096)
 def _for_xml(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 

@@ -92,9 +92,6 @@ RELEASING(int, await_releases, (ipcheap_broadcast * broadcast, int64_t timeout_n
 RELEASING(int, bus_blocker,
           (ipcheap_heap *heap, const ipcheap_channel *bus, int broadcast, ipcheap_holder *holder),
           (heap, bus, broadcast, holder))
-RELEASING(int, channel_counts,
-          (ipcheap_heap *heap, const ipcheap_channel *channel, ipcheap_counts *counts),
-          (heap, channel, counts))
 RELEASING(int, bus_describe,
           (ipcheap_heap *heap, const ipcheap_channel *bus, ipcheap_bus_statistics *statistics),
           (heap, bus, statistics))
@@ -228,6 +225,17 @@ static void py_release(ipcheap_heap *heap) {
     PyThreadState *state = PyEval_SaveThread();
     ipcheap_release(heap);
     PyEval_RestoreThread(state);
+}
+
+/* Among many threads, releasing the GIL takes longer than to count a few slots. */
+static int py_channel_counts(ipcheap_heap *heap, const ipcheap_channel *channel,
+                             ipcheap_counts *counts) {
+    const uint64_t few_slots = 4096;
+    if (channel->shape <= few_slots) return ipcheap_channel_counts(heap, channel, counts);
+    PyThreadState *state = PyEval_SaveThread();
+    int error = ipcheap_channel_counts(heap, channel, counts);
+    PyEval_RestoreThread(state);
+    return error;
 }
 
 /*
