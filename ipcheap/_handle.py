@@ -121,14 +121,19 @@ class Handle(MemoryCore):
 _attached: weakref.WeakSet[Handle] = weakref.WeakSet()
 _finalizer: Any = None  # of multiprocessing
 _hooked_at = -1  # the count of forks when it was registered
+_LONGEST_END = 1_000_000_000  # ns that the end of the process waits for such a thread
 _follows = False  # multiprocessing calls close_at_exit() at the beginning of a child
 
 
 def _close_all() -> None:
-    for handle in list(_attached):
+    handles = list(_attached)
+    for handle in handles:
         if not handle.closed:
             handle.closed = handle.ended = True
             lib.py_close(handle.pointer)
+    for handle in handles:  # daemon threads that were in calls close what they used themselves
+        if lib.py_wait_closed(handle.pointer, _LONGEST_END):
+            break
 
 
 def _begin_child(_: object) -> None:

@@ -43,6 +43,7 @@ RELEASING(int, add_static_segment,
           (heap, key, nbytes, channel))
 RELEASING(int, static_ready, (ipcheap_heap *heap, const ipcheap_channel *channel, int succeeded),
           (heap, channel, succeeded))
+RELEASING(int, wait_closed, (ipcheap_heap *heap, int64_t timeout_ns), (heap, timeout_ns))
 RELEASING(int, remove_channel, (ipcheap_heap *heap, const ipcheap_key *key, int force),
           (heap, key, force))
 RELEASING(int, wait_directory, (ipcheap_heap *heap, uint32_t seen, int64_t timeout_ns),

@@ -33,6 +33,45 @@ static bool nothing_comes(ipcheap_endpoint *consumer) {
     return ipcheap_try_receive(consumer, &record) == IPCHEAP_WOULD_BLOCK;
 }
 
+struct inside {
+    ipcheap_heap *heap;
+    const ipcheap_channel *channel;
+    atomic_int at;
+};
+
+/* Is inside its endpoint until it is told to leave. */
+static void *stay_inside(void *context) {
+    struct inside *inside = context;
+    ipcheap_endpoint *consumer = claim(inside->heap, inside->channel, IPCHEAP_CONSUMER);
+    EXPECT_EQ(ipcheap_endpoint_enter(consumer), 0);
+    inside->at = 1;
+    while (inside->at == 1) usleep(100);
+    EXPECT_EQ(ipcheap_endpoint_leave(consumer), IPCHEAP_HEAP_CLOSED);
+    return NULL;
+}
+
+static void closing_waits_for_what_other_threads_have_to_close(int fd) {
+    ipcheap_heap *heap = attach(fd), *other = attach(fd);
+    ipcheap_channel channel = record_channel(heap, 99, SLOTS);
+    ipcheap_counts counts;
+    struct inside inside = {.heap = heap, .channel = &channel};
+    pthread_t thread;
+    EXPECT_EQ(pthread_create(&thread, NULL, stay_inside, &inside), 0);
+    while (!inside.at) usleep(100);
+    EXPECT_EQ(ipcheap_close(heap), 0);
+    EXPECT_EQ(ipcheap_wait_closed(heap, 0), IPCHEAP_TIMED_OUT);
+    EXPECT_EQ(ipcheap_wait_closed(heap, 1000 * 1000), IPCHEAP_TIMED_OUT);
+    EXPECT_EQ(ipcheap_channel_counts(other, &channel, &counts), 0);
+    EXPECT_EQ(counts.consumer, IPCHEAP_SIDE_OPEN);
+    inside.at = 2;
+    EXPECT_EQ(ipcheap_wait_closed(heap, -1), 0);
+    EXPECT_EQ(ipcheap_channel_counts(other, &channel, &counts), 0);
+    EXPECT_EQ(counts.consumer, IPCHEAP_SIDE_CLOSED);
+    pthread_join(thread, NULL);
+    ipcheap_release(heap);
+    ipcheap_release(other);
+}
+
 /* A file in /dev/shm, so that bells have names. */
 static int named_segment(char path[64]) {
     snprintf(path, 64, "/dev/shm/ipcheap-test-waiting-%d", (int)getpid());
@@ -138,6 +177,7 @@ static void pipes_go_with_their_endpoints(void) {
     a_descriptor_is_readable_while_there_is_something_to_do(fd);
     EXPECT_EQ(pipes_beside(path), 0);
     a_descriptor_reports_another_process_and_its_death(fd);
+    closing_waits_for_what_other_threads_have_to_close(fd);
     EXPECT_EQ(pipes_beside(path), 0);
     ipcheap_heap *heap = attach(fd);
     waitpid(run_peer(fd, be_killed_with_a_bell), NULL, 0);

@@ -237,6 +237,13 @@ IPCHEAP_API int ipcheap_heap_file(ipcheap_heap *heap);
 IPCHEAP_API int ipcheap_close(ipcheap_heap *heap);
 
 /*
+ * After ipcheap_close(): waits until other threads that were in calls on endpoints have closed them.
+ * A process that ends before they have leaves endpoints of a dead process. TIMED_OUT if they have
+ * not within `timeout_ns`.
+ */
+IPCHEAP_API int ipcheap_wait_closed(ipcheap_heap *heap, int64_t timeout_ns);
+
+/*
  * Closes the heap, unless it is closed, and drops handle and mapping. Afterwards nothing may use
  * the handle, its endpoints or its records. Release the endpoints before. Has no effect as often as
  * ipcheap_retain() has been called.

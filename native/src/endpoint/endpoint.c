@@ -141,6 +141,7 @@ static int close_side(ipcheap_endpoint *e, struct participant *me) {
 static int finish_closing(ipcheap_endpoint *e, struct participant *me) {
     int error = close_side(e, me);
     unlink_endpoint(e);
+    atomic_fetch_sub(&e->heap->closing, 1);
     atomic_fetch_or(&e->use, ENDPOINT_CLOSED); /* our last look at it: it may be freed now */
     return error;
 }
@@ -171,8 +172,12 @@ int ipcheap_endpoint_leave(ipcheap_endpoint *e) {
 
 /* Makes the caller the one that closes it; false if another thread does. */
 static bool start_closing(ipcheap_endpoint *e) {
+    atomic_fetch_add(&e->heap->closing, 1); /* before anybody can have closed it */
     int use = atomic_fetch_or(&e->use, ENDPOINT_CLOSING);
-    if (use & ENDPOINT_CLOSING) return false;
+    if (use & ENDPOINT_CLOSING) {
+        atomic_fetch_sub(&e->heap->closing, 1);
+        return false;
+    }
     if (!(use & ENDPOINT_INSIDE)) return true;
     unpark(e->heap, e->seat, NULL); /* it looks at `use` again: pairs with park() */
     if (e->kind->rouse) e->kind->rouse(e);
@@ -208,6 +213,15 @@ static ipcheap_endpoint *next_to_close(struct participant *owner) {
 void endpoints_close(struct participant *owner, struct participant *me) {
     ipcheap_endpoint *e;
     while ((e = next_to_close(owner))) finish_closing(e, me);
+}
+
+int ipcheap_wait_closed(ipcheap_heap *heap, int64_t timeout_ns) {
+    int64_t deadline = os_deadline(timeout_ns);
+    while (heap->closing) {
+        if (!os_remaining(deadline)) return IPCHEAP_TIMED_OUT;
+        os_nap(CLOSING_NAP);
+    }
+    return 0;
 }
 
 void ipcheap_endpoint_release(ipcheap_endpoint *e) {

@@ -100,6 +100,7 @@ struct ipcheap_heap {
     bool sysv;
     _Atomic bool closed;
     _Atomic uint32_t retained; /* so many releases come before the last one */
+    _Atomic uint32_t closing;  /* endpoints that are not closed yet, and no longer usable */
     uint32_t sem_kind;         /* as the header said when we attached */
     int sem_id;
     void *semaphore;

@@ -111,6 +111,7 @@ static void after_fork_in_child(void) {
         }
         heap->members = NULL;
         heap->members_here = 0;
+        heap->closing = 0;
         child_takes_over(heap);
     }
     mine = NULL;
