@@ -40,6 +40,8 @@ class SourceWorker(Worker):
             )
         items = cast("Iterable[object]", made)
         only = writers[0] if len(writers) == 1 and not kernel.outputs else None
+        # The quick way: bytes to one reader.
+        direct = only.sends if only is not None and note is None else None
         state = board.bytes  # its first one is not 0 from the moment on when sources are to end
         iterator = iter(items)
         try:
@@ -48,6 +50,15 @@ class SourceWorker(Worker):
                     continue
                 here._calls = position
                 position += 1
+                if direct is not None and type(value) is bytes and value:
+                    try:
+                        direct(value)
+                    except (ChannelClosed, PeerDied, HeapFull):
+                        direct = None
+                    else:
+                        if state[0]:
+                            break
+                        continue
                 if only is not None:
                     only.put(value, position)
                     is_read = only.is_read

@@ -48,7 +48,7 @@ class Child:
         self.connection: Any = None
         self.begun: set[tuple[str, int]] = set()
         self.restarts = 0
-        self.starts = 0  # in a row, that ended before all channels were claimed
+        self.starts = 0  # in a row, that ended before a worker had claimed its channels
         self.deaths = 0  # in a row, without progress
         self.progress: object = None
         self.due: float = 0.0  # when it is to be started
@@ -304,7 +304,7 @@ class Processes(Watch):
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit status {code}"
         self._heap.recover()
         progress = self._progress(left)
-        if len(child.begun) < len(left):
+        if not child.begun:  # threads of one process begin one after the other
             child.starts += 1
         else:
             child.starts = 0
