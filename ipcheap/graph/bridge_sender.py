@@ -181,18 +181,24 @@ class Sender(End):
         if not room or (record := consumer.try_recv_record()) is None:
             return []
         self._held.append(record)
-        new = 1
+        new = [record]
         if room > 1 and consumer.pending:
             more = consumer.recv_records(room - 1, 0)
             self._held.extend(more)
-            new += len(more)
-        self._free()
-        size = len(self._held)
-        return [self._held[at] for at in range(max(0, size - new), size)]
+            new += more
+        if self._first < self._count:  # received again, and in the other ring already
+            self._free()
+            del new[: max(0, len(new) - len(self._held))]
+        return new
 
     def _send(self, records: list[Record], link: Outgoing, hear: Callable[[], bool]) -> None:
         """Send records in batches."""
+        if not records:
+            return
         sizes = list(map(len, records))
+        if len(records) <= MOST_RECORDS and sum(sizes) <= MOST_BYTES:
+            link.send(batch_of(records, sizes), hear)
+            return
         at = 0
         while at < len(records):
             end, total = at, 0

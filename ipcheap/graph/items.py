@@ -8,13 +8,11 @@ import sys
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from ipcheap import Record
+from ipcheap import HeapFull, Record
 
 from .here import here
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import numpy.typing
 
     from ipcheap import Producer
@@ -122,7 +120,7 @@ def _send_array(producer: Producer, value: Any, timeout: float | None, lends: bo
     if numpy is None or type(value) is not numpy.ndarray or value.dtype.hasobject:
         return False
     lent = _lent.get(id(value))
-    if lent is not None and lends and _send_lent(producer, value, lent[1], timeout):
+    if lent is not None and lends and _send_lent(producer, value, lent, timeout):
         return True
     try:
         record = producer.allocate_array(value.shape, value.dtype)
@@ -142,23 +140,35 @@ def _send_array(producer: Producer, value: Any, timeout: float | None, lends: bo
 
 # Arrays in the heap -------------------------------------------------------------------------
 
-# The records of arrays that empty() has made; None for those that were sent.
-_lent: dict[int, tuple[weakref.ref[Any], Record | None]] = {}
+
+class _Lent(weakref.ref[Any]):
+    """An array that empty() has made, and its record; None if it was sent."""
+
+    __slots__ = ("number", "record")
+
+    number: int
+    record: Record | None
 
 
-def _send_lent(
-    producer: Producer, array: Any, record: Record | None, timeout: float | None
-) -> bool:
+_lent: dict[int, _Lent] = {}  # by the id of the array
+
+
+def _forget(lent: Any, found: dict[int, _Lent] = _lent) -> None:
+    found.pop(lent.number, None)
+
+
+def _send_lent(producer: Producer, array: Any, lent: _Lent, timeout: float | None) -> bool:
     """Send an array of empty() by its own record; return False if it must be copied."""
+    record = lent.record
     if record is None:
         raise ValueError("an array of empty() can be sent once: its receiver may have changed it")
     try:
         producer.send_record(record, timeout)
     except BufferError:  # IPCHEAP_DEBUG reports views, and the array is one
-        del _lent[id(array)]
+        del _lent[lent.number]
         return False
     array.flags.writeable = False
-    _lent[id(array)] = _lent[id(array)][0], None
+    lent.record = None
     return True
 
 
@@ -176,13 +186,13 @@ def empty(
     now = here()
     if now is None or not now._allocators or _COPIES:  # a sink sends nothing
         return np.empty(shape, dtype, order)
-    made = now._room(lambda: now._allocators[0].allocate_array(shape, dtype, order=order))
+    allocate = now._allocators[0].allocate_array
+    try:
+        made = allocate(shape, dtype, order=order)
+    except HeapFull:
+        made = now._room(lambda: allocate(shape, dtype, order=order))
     array = made.array()
-    number = id(array)
-    reference = weakref.ref(array, _forgetter(number))
-    _lent[number] = reference, made
+    lent = _Lent(array, _forget)
+    lent.number, lent.record = id(array), made
+    _lent[lent.number] = lent
     return array
-
-
-def _forgetter(number: int, lent: dict[int, Any] = _lent) -> Callable[[object], None]:
-    return lambda _: lent.pop(number, None)

@@ -38,6 +38,7 @@ DESERTED = 1 << 62  # in an answer: and did so because its consumer had closed
 COUNT = DESERTED - 1
 
 INBOX = 1 << 15
+_COPIED = 512  # bytes of records that are copied sooner than named to the kernel one by one
 _MOST_DESCRIBED = 2 + (1 << 13)  # bytes of a description, with its length
 _HEAD = struct.Struct("<II")
 _ANSWER = struct.Struct("<Q")
@@ -110,14 +111,17 @@ def answer_once(sock: socket.socket, word: int) -> None:
 
 
 def batch_of(records: Sequence[Record], sizes: Sequence[int]) -> list[Buffer]:
-    """Return the buffers of a batch, in which the records are not copied."""
+    """Return the buffers of a batch, in which large records are not copied."""
     count = len(records)
     described = [record.describe() for record in records]
-    if not any(described):
-        return [struct.pack(f"<II{count}Q", count, 0, *sizes), *records]
-    lengths = struct.pack(f"<{count}H", *map(len, described))
-    extra = b"".join([lengths, *described])
-    return [struct.pack(f"<II{count}Q", count, len(extra), *sizes) + extra, *records]
+    extra = b""
+    if any(described):
+        lengths = struct.pack(f"<{count}H", *map(len, described))
+        extra = b"".join([lengths, *described])
+    head = struct.pack(f"<II{count}Q", count, len(extra), *sizes)
+    if max(sizes) <= _COPIED:
+        return [b"".join([head, extra, *records])]
+    return [head, extra, *records] if extra else [head, *records]
 
 
 class Link:
