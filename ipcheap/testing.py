@@ -38,6 +38,7 @@ import secrets
 import signal
 import time
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, Self, TypeVar
 
 import ipcheap
@@ -141,6 +142,15 @@ def no_leaks(heap: ipcheap.Heap) -> Iterator[None]:
 # Other processes ------------------------------------------------------------------------
 
 
+def _is_stopped(pid: int) -> bool:
+    """Whether all threads of a process are stopped, or it has ended."""
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if stat.read_text().rpartition(")")[2].split()[0] not in "TtZX":
+                return False
+    return True
+
+
 class Peer(Generic[_R]):
     """A function that runs in a process of its own; see `run`.
 
@@ -180,9 +190,16 @@ class Peer(Generic[_R]):
         return bool(self._process.is_alive())
 
     def kill(self, signum: int = signal.SIGKILL) -> None:
-        """Send the peer a signal, by default SIGKILL. Does nothing if the peer has ended."""
+        """Send the peer a signal, by default SIGKILL. Does nothing if the peer has ended.
+
+        After SIGSTOP it returns when all threads of the peer are stopped.
+        """
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signum)
+        if signum == signal.SIGSTOP:
+            deadline = time.monotonic() + PATIENCE
+            while not _is_stopped(self.pid) and time.monotonic() < deadline:
+                time.sleep(0.001)
 
     def tell(self, message: object) -> None:
         """Send the peer an object that pickles; its `listen()` returns it."""

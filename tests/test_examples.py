@@ -325,7 +325,7 @@ def test_a_c_listener_hears_all_of_a_python_writer(prefix: Path, tmp_path: Path)
         PATH=with_tools(),
         PYTHON=sys.executable,
     )
-    assert "writer: posted 500 frames to 1 listeners, 0 slow\n" in output
+    assert "writer: posted 500 frames to 1 listeners, 0 slow" in output
     assert "listener: 500 frames, 500 in order, the last with mean 499.0\n" in output
     assert "listener: the first frame is as it was: yes\n" in output
     assert testing.heaps_left("frames-") == []

@@ -179,6 +179,16 @@ def test_a_killed_peer_has_a_negative_exit_code() -> None:
         peer.kill()  # a second time does nothing
 
 
+def test_a_stopped_peer_is_stopped_when_the_call_returns() -> None:
+    with testing.run(testing.listen) as peer:
+        for _ in range(20):
+            peer.kill(signal.SIGSTOP)
+            stats = list(Path(f"/proc/{peer.pid}/task").glob("*/stat"))
+            assert {stat.read_text().rpartition(")")[2].split()[0] for stat in stats} == {"T"}
+            peer.kill(signal.SIGCONT)
+        peer.tell("go")
+
+
 def test_one_that_dies_by_itself_looks_killed() -> None:
     with testing.run(testing.die, signal.SIGTERM) as peer:
         assert peer.wait() == -signal.SIGTERM
