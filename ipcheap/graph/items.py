@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # With IPCHEAP_DEBUG a record that has views cannot be sent, so arrays are copied.
 _COPIES = os.environ.get("IPCHEAP_DEBUG", "") not in ("", "0")
+# What is sent as an object whatever is in it.
+_OBJECTS = frozenset((int, float, str, bool, complex, tuple, list, dict, set, frozenset))
 # Equal if they are the same, and nobody can have changed them: a record of one may go on.
 _CONSTANT = (bytes, str, int, float, bool, complex)
 
@@ -48,13 +50,13 @@ def item_of(record: Record, wanted: type | None, inplace: bool) -> Any:
     if wanted is memoryview:
         return record.view if inplace else record.view.toreadonly()
     form = record.form
-    if form == "bytes":
-        return bytes(record)
     if form == "array":
         array = record.array()
         if not inplace:
-            array.flags.writeable = False
+            array.setflags(write=False)
         return array
+    if form == "bytes":
+        return bytes(record)
     return record.object() if inplace else record.object(codec=_READ_ONLY)
 
 
@@ -96,7 +98,9 @@ def send(producer: Producer, value: Any, timeout: float | None, lends: bool = Tr
     That of an array of `empty()`, and a record, is sent itself, unless others are to get it, too.
     """
     kind = type(value)  # pyright: ignore[reportUnknownVariableType]
-    if kind is bytes:
+    if kind in _OBJECTS:
+        producer.send_object(value, timeout)
+    elif kind is bytes:
         if value:
             producer.send(value, timeout)
         else:
