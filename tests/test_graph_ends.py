@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -414,6 +415,18 @@ def test_the_exception_of_a_kernel_is_raised_with_its_place(runner: str) -> None
     if runner == "processes":
         assert re.search(r"process \d+", notes)
         assert 'raise LookupError("three")' in notes
+
+
+@BOTH
+def test_the_error_of_a_removed_channel_is_not_in_the_traceback(runner: str) -> None:
+    graph = Graph()
+    node = graph.add(fail_at_3, graph.add(numbers, count=10))
+    with pytest.raises(LookupError) as caught:
+        graph.collect(node, runner=runner)
+    assert "EndpointClosed" not in "".join(traceback.format_exception(caught.value))
+    with pytest.raises(LookupError) as caught:
+        list(graphs.map(fail_at_3, range(10), runner=runner))
+    assert "EndpointClosed" not in "".join(traceback.format_exception(caught.value))
 
 
 def raises() -> Any:

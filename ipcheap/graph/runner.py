@@ -233,7 +233,8 @@ class Run:
             if self._error is None and not isinstance(error, HeapClosed):
                 raise
             self._done.wait()
-            self._raise()
+            if self._error is not None:  # the error of the channel stays out of its traceback
+                raise self._error from self._error.__cause__
             raise GraphStopped("the graph has ended") from None
 
     def _raise(self) -> None:
