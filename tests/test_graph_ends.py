@@ -706,6 +706,43 @@ def test_a_process_that_dies_before_it_begins_is_given_up() -> None:
         graph.run(init=testing.die)
 
 
+UNGUARDED = """
+from ipcheap.graph import Graph
+
+def numbers({resume}):
+    yield from range(3)
+
+graph = Graph()
+print(graph.collect(graph.add(numbers)))
+"""
+
+
+def output_of(*arguments: str, program: str = "") -> subprocess.CompletedProcess[str]:
+    """Run Python, with a program on standard input."""
+    command = [sys.executable, *arguments]
+    return subprocess.run(
+        command, input=program, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize("resume", ["", "resume=0"])
+def test_a_program_without_a_guard_is_told_about_it(tmp_path: Path, resume: str) -> None:
+    program = tmp_path / "unguarded.py"
+    program.write_text(UNGUARDED.format(resume=resume))
+    ended = output_of(str(program))
+    assert ended.returncode == 1
+    assert "this process imports the program that started it" in ended.stderr
+    last = ended.stderr.rstrip().splitlines()[-1]
+    assert "before it began" in last
+    assert 'below `if __name__ == "__main__":`' in last
+    assert "resume" not in last
+
+
+def test_a_program_on_standard_input_is_refused() -> None:
+    ended = output_of("-", program=UNGUARDED.format(resume=""))
+    assert "the program comes from standard input" in ended.stderr.rstrip().splitlines()[-1]
+
+
 def test_an_exit_is_a_death_too() -> None:
     graph = Graph()
     graph.add(leave, graph.add(numbers, count=1), restart=False)

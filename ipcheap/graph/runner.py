@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing.util
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Self
@@ -384,6 +385,20 @@ def _heap_of(plan: Plan, host: str) -> Heap:
     return heap
 
 
+def _check_program() -> None:
+    """Raise GraphError if the processes of a graph could not import this program."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise GraphError(
+            "this process imports the program that started it, and must not start the graph again: "
+            'put what starts it below `if __name__ == "__main__":`'
+        )
+    if getattr(sys.modules.get("__main__"), "__file__", None) == "<stdin>":
+        raise GraphError(
+            "the program comes from standard input, where other processes cannot import it: save "
+            "it as a file, or use runner='threads'"
+        )
+
+
 def start(
     graph: Graph,
     *,
@@ -396,6 +411,8 @@ def start(
     """Start a graph; see `Graph.start`."""
     if runner not in ("processes", "threads", "ray"):
         raise GraphError(f"runner is 'processes', 'threads' or 'ray', not {runner!r}")
+    if runner == "processes":
+        _check_program()
     from .checking import problems_of
 
     if problems := problems_of(graph, runner=runner):

@@ -34,6 +34,10 @@ _log = logging.getLogger("ipcheap.graph")
 _PRELOADED = ["__main__", "ipcheap.graph.process", "ipcheap.graph.unmask"]
 _DEATHS = 3  # of a process over the same record: then that is the cause
 _STARTS = 5  # of a process that dies before it has claimed its channels
+_NOT_IMPORTED = (
+    "The traceback on standard error says why. A program must start its graphs below "
+    '`if __name__ == "__main__":`'
+)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds before a start, without progress
 
 
@@ -312,12 +316,15 @@ class Processes(Watch):
             child.progress = progress
         kernels = [self._plan.kernels[name] for name, _ in left]
         names = ", ".join(f"kernel {name!r}, worker {worker}" for name, worker in left)
+        early = "" if child.begun or code < 0 else f". {_NOT_IMPORTED}"
         for kernel in kernels:
             if not kernel.restartable:
-                self._fail(KernelDied(f"{names} ended {how}. {_why_not(kernel)}"))
+                when = f" before it began{early}" if early else f". {_why_not(kernel)}"
+                self._fail(KernelDied(f"{names} ended {how}{when}"))
                 return
         if child.starts >= _STARTS:
-            self._fail(KernelDied(f"{names} ended {how} before it began, {_STARTS} times"))
+            text = f"{names} ended {how} before it began, {_STARTS} times{early}"
+            self._fail(KernelDied(text))
             return
         if child.deaths >= _DEATHS:
             if any(kernel.on_error != "skip" for kernel in kernels):
