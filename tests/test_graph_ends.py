@@ -429,6 +429,19 @@ def test_the_error_of_a_removed_channel_is_not_in_the_traceback(runner: str) -> 
     assert "EndpointClosed" not in "".join(traceback.format_exception(caught.value))
 
 
+def exits(n: int) -> None:
+    sys.exit(n)
+
+
+@BOTH
+def test_sys_exit_in_a_kernel_does_not_end_the_calling_program(runner: str) -> None:
+    graph = Graph()
+    node = graph.add(exits, graph.add(numbers, count=1))
+    with pytest.raises(RuntimeError, match=r"sys\.exit\(0\) in a kernel") as caught:
+        graph.collect(node, runner=runner)
+    assert "In kernel 'exits', worker 0" in notes_of(caught.value)
+
+
 def raises() -> Any:
     raise LookupError("mine")
 

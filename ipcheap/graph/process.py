@@ -135,6 +135,7 @@ class Reports:
         name, number = worker
         what = f"kernel {name!r}, worker {number}" if name else "a process of the graph"
         trace = "".join(traceback.format_exception(error))
+        error = not_an_exit(error)
         error.add_note(f"In {what}, process {os.getpid()}:\n{trace}")
         self._send(("failed", worker, portable(error)))
 
@@ -144,6 +145,13 @@ class Reports:
                 self._connection.send(report)
             except (BrokenPipeError, ConnectionResetError):
                 pass  # the program that started this is gone, and this process goes, too
+
+
+def not_an_exit(error: BaseException) -> BaseException:
+    """Return a RuntimeError for a SystemExit, which would end the calling program silently."""
+    if not isinstance(error, SystemExit):
+        return error
+    return RuntimeError(f"sys.exit({error.code!r}) in a kernel, which ends only by returning")
 
 
 def portable(error: BaseException) -> bytes:

@@ -19,7 +19,7 @@ from .channels import record_channel
 from .errors import KernelDied, PoisonRecord
 from .latest import version_of
 from .place import packed
-from .process import Reports, main, run_workers
+from .process import Reports, main, not_an_exit, run_workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -390,6 +390,7 @@ class _ThreadReports(Reports):
         self._child.begun.add(worker)
 
     def failed(self, worker: tuple[str, int], error: BaseException) -> None:
+        error = not_an_exit(error)
         error.add_note(f"In kernel {worker[0]!r}, worker {worker[1]}")
         self._fail(error)
 
