@@ -227,6 +227,17 @@ def test_a_send_that_finds_no_room_sends_nothing() -> None:
     assert run.statistics().edges[0].sent == len(sent) + 1
 
 
+def test_an_input_is_fed_once() -> None:
+    graph = Graph()
+    node = graph.input("items")
+    port = graph.output(graph.add(same, node))
+    with graph.start(**THREADS) as run:
+        run.feed(node, range(3))
+        with pytest.raises(GraphError, match="the input 'items' is fed already: join the iter"):
+            run.feed(node, range(3))
+        assert list(run.results(port)) == [0, 1, 2]
+
+
 def test_an_input_belongs_to_one_thread() -> None:
     graph = Graph()
     node = graph.input()

@@ -39,6 +39,7 @@ class Caller:
         self._board = board
         self._notes = notes
         self._writers: dict[str, tuple[int, list[Output]]] = {}
+        self._fed: set[str] = set()
         self.unread: set[str] = {
             kernel.name for kernel in plan.kernels.values() if kernel.form == "output"
         }
@@ -49,6 +50,13 @@ class Caller:
         if kernel is None or kernel.form != "input":
             raise GraphError(f"{node!r} is no input of this graph")
         return kernel.name
+
+    def feed(self, node: Port) -> None:
+        """Note that an input is fed; GraphError if it is already, or none of this graph."""
+        name = self.input(node)
+        if name in self._fed:
+            raise GraphError(f"the input {name!r} is fed already: join the iterables into one")
+        self._fed.add(name)
 
     def output(self, port: Port) -> str:
         """Return the name of what receives a port; GraphError if nothing does."""

@@ -109,9 +109,9 @@ class Run:
     def feed(self, node: Node, iterable: Iterable[Any]) -> None:
         """Send all items of an iterable from a thread, then close the input.
 
-        An exception of the iterable fails the graph.
+        An exception of the iterable fails the graph. GraphError if the input is fed already.
         """
-        self._caller.input(node)
+        self._caller.feed(node)
 
         def work() -> None:
             try:
