@@ -193,6 +193,7 @@ def test_json_is_a_line_a_second_and_one_at_the_end(folder: Path) -> None:
         (["graph.toml:x"], "holds one graph: leave out 'x', which is for Python files"),
         (["one.py", "--set", "no.x=1"], "the graph has no kernel 'no': it has count, show"),
         (["one.py", "--set", "show.no=1"], "kernel 'show' has no parameter 'no'"),
+        (["one.py", "--set", "show.batch=1"], "no parameter 'batch', which is an option: options"),
         (["one.py", "--set", "show.n=1"], "multiple values for argument 'n'"),
         (["broken.py"], "broken.py: ZeroDivisionError: division by zero"),
         (["json.py"], "has the name of another module, 'json': rename it"),

@@ -163,6 +163,11 @@ def _bind(
     takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
     for name in params:
         if name not in names and not takes_any:
+            if name in OPTIONS:
+                raise GraphError(
+                    f"{what} has no parameter {name!r}, which is an option: options are "
+                    "arguments of add(), and stand beside params in a file"
+                )
             near = difflib.get_close_matches(name, [*names, *OPTIONS], 1)
             hint = f": is {near[0]!r} meant?" if near else ""
             raise GraphError(
