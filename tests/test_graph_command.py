@@ -180,6 +180,7 @@ def test_json_is_a_line_a_second_and_one_at_the_end(folder: Path) -> None:
             ["one.py", "--set", "show.fail_at=3"],
             "LookupError: no more, in kernel 'show', worker 0, ",
         ),
+        (["one.py", "--set", "show.fail_at=3"], " (one.py:12)"),
         (
             ["several.py"],
             r"which graph? Name one, as in several.py:NAME; it has graph, unread, fed",

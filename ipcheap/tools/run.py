@@ -7,6 +7,7 @@ import ast
 import contextlib
 import dataclasses
 import json
+import re
 import signal
 import sys
 from pathlib import Path
@@ -182,6 +183,8 @@ def _sentence(error: Exception) -> str:
     if not where:
         return text or type(error).__name__
     first = where.splitlines()[0].rstrip(":")
+    lines = re.findall(r'^  File "(.+)", line (\d+)', where, re.MULTILINE)
+    first += f" ({Path(lines[-1][0]).name}:{lines[-1][1]})" if lines else ""
     kind = type(error).__name__
     return f"{kind}: {text}, in {first[3:]}" if text else f"{kind} in {first[3:]}"
 
