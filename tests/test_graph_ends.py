@@ -708,7 +708,8 @@ def test_restart_true_starts_whatever_is_lost(tmp_path: Path) -> None:
 def test_a_record_that_kills_three_times_is_poison() -> None:
     graph = Graph()
     node = graph.add(die_at_3, graph.add(numbers, count=10), name="dies")
-    with pytest.raises(PoisonRecord, match="kernel 'dies', worker 0 ended by SIGKILL 3 times"):
+    text = "kernel 'dies', worker 0 ended by SIGKILL 3 times over one record; on_error='skip'"
+    with pytest.raises(PoisonRecord, match=text):
         graph.collect(node)
 
 

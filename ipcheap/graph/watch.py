@@ -328,7 +328,8 @@ class Processes(Watch):
             return
         if child.deaths >= _DEATHS:
             if any(kernel.on_error != "skip" for kernel in kernels):
-                self._fail(PoisonRecord(f"{names} ended {how} {_DEATHS} times over one record"))
+                text = f"{names} ended {how} {_DEATHS} times over one record"
+                self._fail(PoisonRecord(f"{text}; on_error='skip' leaves such items out"))
                 return
             _log.warning(
                 "%s ended %s %d times over a record, which is left out", names, how, _DEATHS
