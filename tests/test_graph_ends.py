@@ -814,7 +814,7 @@ def test_the_heap_of_a_named_graph_is_visible_and_removed_at_the_end(heap_name: 
             plan = json.loads(bytes(heap.channel("plan").view).rstrip(b"\0"))  # type: ignore[attr-defined]
         assert run.heap.name == heap_name
         assert run.heap.capacity == 4 << 20
-        with pytest.raises(ipcheap.HeapExists):
+        with pytest.raises(ipcheap.HeapExists, match="Give this graph another name"):
             graph.start(**THREADS)
         assert testing.heaps_left(heap_name) == [heap_name]
     assert testing.heaps_left(heap_name) == []

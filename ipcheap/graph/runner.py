@@ -9,7 +9,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Self
 
-from ipcheap import ChannelNotFound, EndpointClosed, Heap, HeapClosed, HeapNotFound
+from ipcheap import ChannelNotFound, EndpointClosed, Heap, HeapClosed, HeapExists, HeapNotFound
 
 from .board import ABORT, DRAIN, GO, Board
 from .caller import Caller
@@ -369,7 +369,14 @@ def _heap_of(plan: Plan, host: str) -> Heap:
     if plan.name is None:
         heap = Heap.create(None, plan.capacity, shm="memfd")
     else:
-        heap = Heap.create(plan.name, plan.capacity)
+        try:
+            heap = Heap.create(plan.name, plan.capacity)
+        except HeapExists:
+            raise HeapExists(
+                f"heap {plan.name!r} already exists: it is that of a graph of this name that runs, "
+                "or of another program. Give this graph another name; `ipcheap ls` shows whether "
+                "the heap is in use"
+            ) from None
     try:
         heap.add_static_segment("board", Board.nbytes(plan))
         heap.add_static_segment("notes", max(8 * plan.notes_words, 8))
