@@ -655,8 +655,9 @@ def big() -> Iterator[Array]:
 def test_an_item_larger_than_the_heap_is_heap_full(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["ipcheap.graph.here"], "_PATIENCE", 0.2)  # 30 s
     graph = Graph(capacity="1MiB")
-    with pytest.raises(ipcheap.HeapFull):
+    with pytest.raises(ipcheap.HeapFull) as caught:
         graph.collect(graph.add(several(np.zeros(1_000_000)), name="big"), **THREADS)
+    assert "Graph(capacity=...) makes it larger" in "".join(caught.value.__notes__)
 
 
 # here() -----------------------------------------------------------------------------------

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _PATIENCE = 30.0  # seconds that a worker waits for others to free memory
+_FULL = (
+    "This is the heap of the graph: Graph(capacity=...) makes it larger. Arrays that the calling "
+    "program keeps are in it, too: keep copies of them."
+)
 
 
 class Here:
@@ -66,8 +70,9 @@ class Here:
         while True:
             try:
                 return allocate()
-            except HeapFull:
+            except HeapFull as error:
                 if time.monotonic() > deadline or self._board.is_aborted:
+                    error.add_note(_FULL)
                     raise
                 time.sleep(pause)
                 pause = min(2 * pause, 0.05)
