@@ -660,6 +660,12 @@ def test_an_item_larger_than_the_heap_is_heap_full(monkeypatch: pytest.MonkeyPat
     assert "Graph(capacity=...) makes it larger" in "".join(caught.value.__notes__)
 
 
+def test_without_numpy_an_array_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    with pytest.raises(ImportError, match="arrays need NumPy: pip install numpy"):
+        graphs.empty(3)
+
+
 # here() -----------------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ipcheap import Producer
 
+NO_NUMPY = "arrays need NumPy: pip install numpy"
 # With IPCHEAP_DEBUG a record that has views cannot be sent, so arrays are copied.
 _COPIES = os.environ.get("IPCHEAP_DEBUG", "") not in ("", "0")
 # What is sent as an object whatever is in it.
@@ -185,7 +186,10 @@ def empty(
     Outside of a graph it is that of `numpy.empty`, so that a kernel can be tested alone. HeapFull
     if there is no room.
     """
-    import numpy as np
+    try:
+        import numpy as np
+    except ModuleNotFoundError:
+        raise ImportError(NO_NUMPY) from None
 
     now = here()
     if now is None or not now._allocators or _COPIES:  # a sink sends nothing

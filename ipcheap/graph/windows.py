@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import ipcheap
 from ipcheap import ChannelBusy, ChannelClosed, ChannelNotFound, EndpointClosed, PeerDied
 
-from .items import apart
+from .items import NO_NUMPY, apart
 from .reader import Ended, wait_for_peer
 
 if TYPE_CHECKING:
@@ -272,7 +272,10 @@ class WindowWriter:
 
     def _array_of(self, value: Any) -> Array:
         """Return an array of items for an array, or for a number, which is one item."""
-        import numpy as np
+        try:
+            import numpy as np
+        except ModuleNotFoundError:
+            raise ImportError(NO_NUMPY) from None
 
         value = apart(value)
         kinds: Any = (np.ndarray, np.generic, int, float, complex)
