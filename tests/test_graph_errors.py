@@ -396,6 +396,22 @@ def test_a_runner_is_one_of_three() -> None:
         graph.start(runner="fork")
 
 
+@pytest.mark.parametrize(
+    ("how", "text"),
+    [
+        ({"duration": "3"}, "duration is a number of seconds, 0 or more, not '3'"),
+        ({"duration": -1}, "duration is a number of seconds, 0 or more, not -1"),
+        ({"grace": None}, "grace is a number of seconds, 0 or more, not None"),
+        ({"init": "log"}, "init is a function without parameters, not 'log'"),
+    ],
+)
+def test_start_names_what_is_wrong(how: dict[str, Any], text: str) -> None:
+    graph = Graph()
+    graph.add(source)
+    with pytest.raises(GraphError, match=f"^{text}$"):
+        graph.start(**how)
+
+
 def test_a_picture_is_of_three_kinds() -> None:
     graph = Graph("named")
     node = graph.add(one, graph.add(source), processes=2, threads=3, batch=2, full="drop")

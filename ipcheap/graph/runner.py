@@ -392,6 +392,10 @@ def _heap_of(plan: Plan, host: str) -> Heap:
     return heap
 
 
+def _is_time(seconds: object) -> bool:
+    return isinstance(seconds, int | float) and not isinstance(seconds, bool) and seconds >= 0
+
+
 def _check_program() -> None:
     """Raise GraphError if the processes of a graph could not import this program."""
     if getattr(multiprocessing.current_process(), "_inheriting", False):
@@ -418,6 +422,11 @@ def start(
     """Start a graph; see `Graph.start`."""
     if runner not in ("processes", "threads", "ray"):
         raise GraphError(f"runner is 'processes', 'threads' or 'ray', not {runner!r}")
+    for name, seconds in (("duration", duration), ("grace", grace)):
+        if not (_is_time(seconds) or (name == "duration" and seconds is None)):
+            raise GraphError(f"{name} is a number of seconds, 0 or more, not {seconds!r}")
+    if init is not None and not callable(init):
+        raise GraphError(f"init is a function without parameters, not {init!r}")
     if runner == "processes":
         _check_program()
     from .checking import problems_of
