@@ -21,7 +21,8 @@ def map(  # like the built-in
 ) -> Generator[Any]:
     """Yield `function` of the items of one or several iterables, computed by several processes.
 
-    Like the built-in, in order, and it ends with the first iterable to end. At most `slots` items a
+    Like the built-in, in order, and it ends with the first iterable to end. A result of None is
+    left out. Arrays are views of shared memory: copy those that you keep. At most `slots` items a
     worker are under way, and the iterables are not read further. The iterables are read by the
     calling thread: a result that is ready while it waits for an item comes after that. `options`
     are those of `Graph.add`, as `processes=4`.
