@@ -742,6 +742,18 @@ print(graph.collect(graph.add(numbers)))
 """
 
 
+# What Python does from 3.13.8 on: the fork server imports the program, and forks it.
+PRELOADING = """
+from multiprocessing import spawn
+
+def preparation(name, data_of=spawn.get_preparation_data):
+    data = data_of(name)
+    return data | {"main_path": data.get("init_main_from_path")}
+
+spawn.get_preparation_data = preparation
+"""
+
+
 def output_of(*arguments: str, program: str = "") -> subprocess.CompletedProcess[str]:
     """Run Python, with a program on standard input."""
     command = [sys.executable, *arguments]
@@ -750,10 +762,13 @@ def output_of(*arguments: str, program: str = "") -> subprocess.CompletedProcess
     )
 
 
+@pytest.mark.parametrize("preloading", ["", PRELOADING], ids=["imported", "preloaded"])
 @pytest.mark.parametrize("resume", ["", "resume=0"])
-def test_a_program_without_a_guard_is_told_about_it(tmp_path: Path, resume: str) -> None:
+def test_a_program_without_a_guard_is_told_about_it(
+    tmp_path: Path, resume: str, preloading: str
+) -> None:
     program = tmp_path / "unguarded.py"
-    program.write_text(UNGUARDED.format(resume=resume))
+    program.write_text(preloading + UNGUARDED.format(resume=resume))
     ended = output_of(str(program))
     assert ended.returncode == 1
     assert "this process imports the program that started it" in ended.stderr

@@ -264,6 +264,12 @@ class Processes(Watch):
         child.connection = ours
         try:
             child.process.start()
+        except (EOFError, ConnectionError):
+            child.process = None
+            raise KernelDied(
+                f"kernel {name!r} ended before it began, with the fork server of multiprocessing. "
+                f"{_NOT_IMPORTED}"
+            ) from None
         except BaseException:
             child.process = None
             raise
