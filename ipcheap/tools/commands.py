@@ -139,7 +139,7 @@ def list_heaps(arguments: argparse.Namespace) -> int:
             "inherited" if heap.open and not heap.participants else str(heap.participants),
             f"{stat.S_IMODE(heap.mode):04o}",
             doctor.owner_of(heap),
-            human_age(time.time() - heap.created),
+            human_age(time.time() - heap.created) if heap.created else "",
             "stale" if heap.stale else "",
         )
         for heap in heaps
