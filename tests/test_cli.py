@@ -341,6 +341,22 @@ def test_a_heap_that_is_not_there_cannot_be_removed(heap_name: str) -> None:
     assert errors == f"ipcheap: there is no heap {missing!r}\n"
 
 
+@pytest.mark.parametrize("command", [("rm", "--stal"), ("rm", "--f"), ("doctor", "--rep")])
+def test_an_option_that_removes_is_written_out(heap_name: str, command: tuple[str, ...]) -> None:
+    with ipcheap.Heap.create(heap_name, "1MiB"):
+        code, _, errors = ipcheap_command(*command, heap_name)
+        assert code == 2
+        assert f"unrecognized arguments: {command[1]}" in errors
+        assert exists(heap_name)
+
+
+def test_a_half_made_heap_has_no_age(heap_name: str) -> None:
+    Path(f"/dev/shm/ipcheap.{heap_name}").touch()
+    (line,) = (n for n in ipcheap_command("ls")[1].splitlines() if n.startswith(heap_name + " "))
+    assert not re.search(r"\d+ d\b", line)
+    assert ipcheap_command("rm", heap_name)[0] == 0
+
+
 def test_rm_wants_to_know_what() -> None:
     code, output, errors = ipcheap_command("rm")
     assert (code, output) == (1, "")

@@ -302,6 +302,7 @@ def parser() -> argparse.ArgumentParser:
 
     p = commands.add_parser(
         "rm",
+        allow_abbrev=False,  # what it removes is gone
         help="remove heaps",
         description="Remove heaps. Processes that have a heap open can still use it.",
     )
@@ -315,6 +316,7 @@ def parser() -> argparse.ArgumentParser:
 
     p = commands.add_parser(
         "doctor",
+        allow_abbrev=False,
         help="find heaps that are stale, half-made or broken, and repair them",
         description="Examine heaps, by default all in /dev/shm: find dead participants, half-made "
         "and stale heaps, and check every structure.",
