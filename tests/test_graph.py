@@ -16,7 +16,7 @@ import pytest
 import ipcheap
 from ipcheap import graph as graphs
 from ipcheap import testing
-from ipcheap.graph import Flow, Graph, here
+from ipcheap.graph import Flow, Graph, GraphError, here
 from ipcheap.graph.writer import worker_of
 
 if TYPE_CHECKING:
@@ -861,6 +861,13 @@ def test_processes_are_pinned() -> None:
     dealt = graph.add(affinity, one, processes=2, cpus=[{cpus[0]}, {cpus[-1]}])
     assert graph.collect(one) == 4 * [{cpus[0]}]
     assert graph.collect(dealt) == 2 * [{cpus[0]}, {cpus[-1]}]
+
+
+def test_a_cpu_that_is_not_there_is_named() -> None:
+    graph = Graph()
+    node = graph.add(affinity, graph.add(numbers, count=4), name="pinned", cpus={1020})
+    with pytest.raises(GraphError, match=r"'pinned' cannot be pinned to the CPUs \[1020\]: .* \["):
+        graph.collect(node)
 
 
 def affinity(item: Any) -> set[int]:

@@ -149,6 +149,7 @@ def follow(graph: Graph, **options: Any) -> Any:
         (of_an_output, "the graph has no kernel 'results': it has source"),
         (lambda graph: graph["x"], "the graph has no kernel 'x': it has none"),
         # Where it runs.
+        (added(one, cpus=3), "kernel 'one': cpus is a set of numbers or a list of sets, not 3"),
         (added(one, processes=0), "kernel 'one': processes must be at least 1, not 0"),
         (added(one, threads=1.5), "kernel 'one': threads must be at least 1, not 1.5"),
         (added(one, processes=True), "processes must be at least 1, not True"),

@@ -75,7 +75,10 @@ def cpus_of(what: str, cpus: Any) -> tuple[frozenset[int], ...]:
     """Return the sets of CPUs that are dealt to the processes."""
     if cpus is None:
         return ()
-    sets: list[Any] = [cpus] if isinstance(cpus, set | frozenset) else list(cpus)
+    if isinstance(cpus, set | frozenset):
+        sets: list[Any] = [cpus]
+    else:
+        sets = list(cpus) if hasattr(cpus, "__iter__") else [cpus]
     for one in sets:
         if not isinstance(one, set | frozenset) or not one:
             raise GraphError(f"{what}: cpus is a set of numbers or a list of sets, not {cpus!r}")

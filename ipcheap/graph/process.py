@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from .board import Board
 from .channels import static_segment
+from .errors import GraphError
 from .even import EvenWorker, SourceWorker
 from .latest_worker import LatestFlowWorker, LatestWorker
 from .place import unpacked
@@ -173,7 +174,15 @@ def _pin(plan: Plan, number: int) -> None:
     process = plan.processes[number]
     sets = plan.kernels[process.leader].cpus
     if sets:
-        os.sched_setaffinity(0, sets[process.number % len(sets)])
+        cpus = sets[process.number % len(sets)]
+        try:
+            os.sched_setaffinity(0, cpus)
+        except OSError as error:
+            here = sorted(os.sched_getaffinity(0))
+            raise GraphError(
+                f"kernel {process.leader!r} cannot be pinned to the CPUs {sorted(cpus)}: "
+                f"{error.strerror}; it may use {here}"
+            ) from None
 
 
 def _wait_for_abort(heap: Heap) -> None:
