@@ -653,11 +653,19 @@ def big() -> Iterator[Array]:
 
 
 def test_an_item_larger_than_the_heap_is_heap_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["ipcheap.graph.here"], "_PATIENCE", 0.2)  # 30 s
+    monkeypatch.setattr(sys.modules["ipcheap.graph.here"], "PATIENCE", 0.2)  # 30 s
     graph = Graph(capacity="1MiB")
     with pytest.raises(ipcheap.HeapFull) as caught:
         graph.collect(graph.add(several(np.zeros(1_000_000)), name="big"), **THREADS)
     assert "Graph(capacity=...) makes it larger" in "".join(caught.value.__notes__)
+
+
+def test_map_raises_heap_full_if_an_item_never_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["ipcheap.graph.exchange"], "PATIENCE", 0.2)  # 30 s
+    items = [np.zeros(150_000_000)]  # 1.2 GB, and the heap has 1 GiB
+    with pytest.raises(ipcheap.HeapFull) as caught:
+        list(graphs.map(same, items, **THREADS))
+    assert "keep copies of them" in "".join(caught.value.__notes__)
 
 
 def test_without_numpy_an_array_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import ipcheap
 from ipcheap import ChannelClosed, HeapFull, PeerDied
 
+from .here import FULL, PATIENCE
 from .items import is_mark, item_of, send
 from .reader import Ended
 from .worker import acknowledge
@@ -42,6 +43,7 @@ class Exchange:
         self._iterator: Iterator[Any] = iter(())
         self._item: Any = None  # the next one, which had no room
         self._more = True
+        self._full_since: float | None = None  # the heap, without a result since then
 
     def results(self, items: Iterable[Any]) -> Iterator[Any]:
         """Yield the results of items, which are requested one by one as there is room for them."""
@@ -67,7 +69,7 @@ class Exchange:
                 if not reader.has_marks or not is_mark(record):
                     yield item_of(record, None, True)
                 acknowledge(record)
-                record = None
+                record, self._full_since = None, None
         finally:
             if record is not None:
                 acknowledge(record)
@@ -95,7 +97,7 @@ class Exchange:
     def _wait(self, writer: Writer, reader: Reader, absent: bool) -> None:
         """Wait for a result, or for room for the next item."""
         ends: list[Any] = [] if absent else [reader.next_consumer]
-        if self._item is not None:
+        if self._item is not None and self._full_since is None:
             ends.append(writer.next_producer)
         if ends:
             ipcheap.wait(ends, _LOOK if absent or self._item is not None else None)
@@ -107,9 +109,17 @@ class Exchange:
         producer: Producer = writer.next_producer
         try:
             send(producer, item, 0)
-        except (TimeoutError, PeerDied, HeapFull):
+        except (TimeoutError, PeerDied):
+            return False
+        except HeapFull as error:
+            now = time.monotonic()
+            self._full_since = self._full_since or now
+            if now - self._full_since > PATIENCE:
+                error.add_note(FULL)
+                raise
             return False
         except ChannelClosed:
             return True  # its reader has ended, and the results end soon
+        self._full_since = None
         writer.count()
         return True

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_PATIENCE = 30.0  # seconds that a worker waits for others to free memory
-_FULL = (
+PATIENCE = 30.0  # seconds that a worker waits for others to free memory
+FULL = (
     "This is the heap of the graph: Graph(capacity=...) makes it larger. Arrays that the calling "
     "program keeps are in it, too: keep copies of them."
 )
@@ -65,14 +65,14 @@ class Here:
 
     def _room(self, allocate: Callable[[], T]) -> T:
         """Return what `allocate` returns; wait for others to free memory if there is none."""
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + PATIENCE
         pause = 0.001
         while True:
             try:
                 return allocate()
             except HeapFull as error:
                 if time.monotonic() > deadline or self._board.is_aborted:
-                    error.add_note(_FULL)
+                    error.add_note(FULL)
                     raise
                 time.sleep(pause)
                 pause = min(2 * pause, 0.05)
