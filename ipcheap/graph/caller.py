@@ -104,8 +104,11 @@ class Caller:
                 except (ChannelClosed, PeerDied):
                     receive = None
                     continue
-                if not has_marks and record.form == "bytes":
+                form = "" if has_marks else record.form
+                if form == "bytes":
                     yield bytes(record)
+                elif form == "object":
+                    yield record.object()
                 elif not has_marks or not is_mark(record):
                     yield item_of(record, None, True)
                 acknowledge(record)

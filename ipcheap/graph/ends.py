@@ -12,7 +12,7 @@ from .writer import Writer
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ipcheap import Heap
+    from ipcheap import Heap, Producer
 
     from .board import Board
     from .here import Here
@@ -83,8 +83,8 @@ class Output(Protocol):
     producers: dict[int, Any]
 
     @property
-    def sends(self) -> Callable[[bytes], None] | None:
-        """What sends bytes, if nothing needs to be looked at."""
+    def direct(self) -> Producer | None:
+        """Where all items go, if nothing else needs to be looked at."""
         ...
 
     @property

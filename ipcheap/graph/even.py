@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ipcheap import ChannelClosed, HeapFull, PeerDied
 
-from .items import goes_on, is_mark, item_of
+from .items import goes_on, is_mark, item_of, send
 from .reader import Ended
 from .worker import Worker, acknowledge
 
@@ -40,8 +40,8 @@ class SourceWorker(Worker):
             )
         items = cast("Iterable[object]", made)
         only = writers[0] if len(writers) == 1 and not kernel.outputs else None
-        # The quick way: bytes to one reader.
-        direct = only.sends if only is not None and note is None else None
+        # The quick way: to one reader.
+        direct = only.direct if only is not None and note is None else None
         state = board.bytes  # its first one is not 0 from the moment on when sources are to end
         iterator = iter(items)
         try:
@@ -50,9 +50,9 @@ class SourceWorker(Worker):
                     continue
                 here._calls = position
                 position += 1
-                if direct is not None and type(value) is bytes and value:
+                if direct is not None:
                     try:
-                        direct(value)
+                        send(direct, value)
                     except (ChannelClosed, PeerDied, HeapFull):
                         direct = None
                     else:
@@ -101,10 +101,10 @@ class EvenWorker(Worker):
         (reader,), (want,), writers = self._readers, self._wanted, self._writers
         here, inplace, has_marks = self._here, self._kernel.inplace, reader.has_marks
         skips = self._kernel.on_error == "skip"
-        # The quick way: from one sender, and bytes to one reader.
+        # The quick way: from one sender, and to one reader.
         receive = reader.receives
         last = writers[-1] if writers else None
-        direct = last.sends if last is not None and len(writers) == 1 and want is None else None
+        direct = last.direct if last is not None and len(writers) == 1 and want is None else None
         while True:
             try:
                 record = receive() if receive is not None else reader.next()
@@ -129,9 +129,10 @@ class EvenWorker(Worker):
                         raise
                     self._leave_out(error)
             done += 1
-            if direct is not None and type(value) is bytes and value and value is not item:
+            if direct is not None and value is not None and value is not item:
                 try:
-                    direct(value)
+                    send(direct, value)
+                    item = value = None
                     record.free()
                     continue
                 except (ChannelClosed, PeerDied, HeapFull):

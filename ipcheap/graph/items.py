@@ -93,12 +93,15 @@ def apart(item: Any) -> Any:
     return item_of(item, None, False) if isinstance(item, Record) else item
 
 
-def send(producer: Producer, value: Any, timeout: float | None, lends: bool = True) -> None:
+def send(producer: Producer, value: Any, timeout: float | None = None, lends: bool = True) -> None:
     """Send an item by a record of its own.
 
     That of an array of `empty()`, and a record, is sent itself, unless others are to get it, too.
     """
     kind = type(value)  # pyright: ignore[reportUnknownVariableType]
+    lent = _lent.get(id(value))
+    if lent is not None and lends and _send_lent(producer, value, lent, timeout):
+        return
     if kind in _OBJECTS:
         producer.send_object(value, timeout)
     elif kind is bytes:
@@ -115,18 +118,15 @@ def send(producer: Producer, value: Any, timeout: float | None, lends: bool = Tr
             producer.send_record(value, timeout)
         else:
             producer.send_object(b"", timeout)
-    elif not _send_array(producer, value, timeout, lends):
+    elif not _send_array(producer, value, timeout):
         producer.send_object(value, timeout)
 
 
-def _send_array(producer: Producer, value: Any, timeout: float | None, lends: bool) -> bool:
+def _send_array(producer: Producer, value: Any, timeout: float | None) -> bool:
     """Send an array without Python objects; return False for anything else."""
     numpy = sys.modules.get("numpy")
     if numpy is None or type(value) is not numpy.ndarray or value.dtype.hasobject:
         return False
-    lent = _lent.get(id(value))
-    if lent is not None and lends and _send_lent(producer, value, lent, timeout):
-        return True
     try:
         record = producer.allocate_array(value.shape, value.dtype)
     except TypeError:
@@ -172,7 +172,7 @@ def _send_lent(producer: Producer, array: Any, lent: _Lent, timeout: float | Non
     except BufferError:  # IPCHEAP_DEBUG reports views, and the array is one
         del _lent[lent.number]
         return False
-    array.flags.writeable = False
+    array.setflags(write=False)
     lent.record = None
     return True
 
@@ -186,13 +186,12 @@ def empty(
     Outside of a graph it is that of `numpy.empty`, so that a kernel can be tested alone. HeapFull
     if there is no room.
     """
-    try:
-        import numpy as np
-    except ModuleNotFoundError:
-        raise ImportError(NO_NUMPY) from None
-
     now = here()
     if now is None or not now._allocators or _COPIES:  # a sink sends nothing
+        try:
+            import numpy as np
+        except ModuleNotFoundError:
+            raise ImportError(NO_NUMPY) from None
         return np.empty(shape, dtype, order)
     allocate = now._allocators[0].allocate_array
     try:

@@ -18,7 +18,7 @@ from .reader import Ended, wait_for_peer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ipcheap import Chunk, Heap, Record, Store, StoreReader, StoreWriter
+    from ipcheap import Chunk, Heap, Producer, Record, Store, StoreReader, StoreWriter
 
     from .here import Here
     from .ledger import Ledger
@@ -202,7 +202,7 @@ class LatestWriter:
     another edge puts the items: it only counts them.
     """
 
-    sends: Callable[[bytes], None] | None = None
+    direct: Producer | None = None
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import numpy.typing
 
-    from ipcheap import Heap, Record, Stream, StreamReader, StreamWriter
+    from ipcheap import Heap, Producer, Record, Stream, StreamReader, StreamWriter
 
     from .board import Board
     from .here import Here
@@ -181,7 +181,7 @@ class WindowWriter:
     `position` and `ahead` count the items of the stream, so that half an array is completed.
     """
 
-    sends: Callable[[bytes], None] | None = None
+    direct: Producer | None = None
 
     def __init__(
         self, heap: Heap, edge: Edge, number: int, worker: int, ledger: Ledger, here: Here

@@ -82,9 +82,9 @@ class Writer:
         self._without = self._ledger.without(self._number)
 
     @property
-    def sends(self) -> Callable[[bytes], None] | None:
-        """What sends bytes, if all go to one reader that is waited for, and nobody counts them."""
-        return None if self._only is None or self.ahead else self._only.send
+    def direct(self) -> Producer | None:
+        """Where all items go, if one reader is waited for, and nobody counts them."""
+        return None if self.ahead else self._only
 
     @property
     def position(self) -> int:

@@ -33,7 +33,7 @@ NAMES = {
     "pass_by": "pass_by",
     "withdraw": "withdraws",
 }
-EVENLY = {"next": "takes", "nothing": "nothing", "put": "puts", "direct": "puts"}
+EVENLY = {"next": "takes", "nothing": "nothing", "put": "puts", "send": "puts"}
 # What a model's function calls -> the same.
 MODEL_NAMES = {
     "commit": "commits",
@@ -121,7 +121,7 @@ TIES = (
     Tie(
         "even.py",
         "EvenWorker._map",
-        # The quick way for bytes first.
+        # The quick way first.
         ("takes", "kernel", "puts", "free", "nothing", "puts", "free"),
         EVENLY,
     ),
