@@ -64,15 +64,15 @@ class RecordChannel(Channel, kind=lib.IPCHEAP_RECORD_CHANNEL):
         if code:
             raise error(code, handle, self._id)
         return ChannelCounts(
-            capacity=int(found.capacity),
-            sent=int(found.sent),
-            received=int(found.received),
-            freed=int(found.freed),
-            pending=int(found.pending),
-            held=int(found.held),
-            producer=_STATES[int(found.producer)],
-            consumer=_STATES[int(found.consumer)],
-            blocked=_BLOCKED[int(found.blocked)],
+            capacity=found.capacity,
+            sent=found.sent,
+            received=found.received,
+            freed=found.freed,
+            pending=found.pending,
+            held=found.held,
+            producer=_STATES[found.producer],
+            consumer=_STATES[found.consumer],
+            blocked=_BLOCKED[found.blocked],
         )
 
     def __repr__(self) -> str:

@@ -44,6 +44,8 @@ class Exchange:
         self._item: Any = None  # the next one, which had no room
         self._more = True
         self._full_since: float | None = None  # the heap, without a result since then
+        # Items that are not known to be done, and how many there is room for, if not less.
+        self._under_way = self._most = 0
 
     def results(self, items: Iterable[Any]) -> Iterator[Any]:
         """Yield the results of items, which are requested one by one as there is room for them."""
@@ -52,10 +54,12 @@ class Exchange:
             writer: Any = self._caller.writer(name)
             reader = self._caller.reader(self._output)
         self._iterator, self._item, self._more = iter(items), None, True
+        edge = writer.edge
+        self._under_way, self._most = 0, edge.slots * edge.receivers
         record: Record | None = None
         try:
-            while True:
-                with run._explained():
+            with run._explained():
+                while True:
                     try:
                         record, absent = reader.try_next(), False
                     except Ended:
@@ -66,10 +70,12 @@ class Exchange:
                         if not self._send_some(writer):
                             self._wait(writer, reader, absent)
                         continue
-                if not reader.has_marks or not is_mark(record):
-                    yield item_of(record, None, True)
-                acknowledge(record)
-                record, self._full_since = None, None
+                    self._under_way -= 1
+                    if not reader.has_marks or not is_mark(record):
+                        form = record.form
+                        yield record.object() if form == "object" else item_of(record, None, True)
+                    acknowledge(record)
+                    record, self._full_since = None, None
         finally:
             if record is not None:
                 acknowledge(record)
@@ -78,7 +84,7 @@ class Exchange:
     def _send_some(self, writer: Writer) -> bool:
         """Send what there is room for, for a short time; return whether anything was sent."""
         sent, until = False, time.monotonic() + _BURST
-        while self._more:
+        while self._more and self._under_way < self._most:
             if self._item is None:
                 self._item = next(self._iterator, _END)
                 if self._item is None:
@@ -90,6 +96,7 @@ class Exchange:
             if not self._send(writer, self._item):
                 break
             sent, self._item = True, None
+            self._under_way += 1
             if time.monotonic() > until:
                 break
         return sent
@@ -97,12 +104,14 @@ class Exchange:
     def _wait(self, writer: Writer, reader: Reader, absent: bool) -> None:
         """Wait for a result, or for room for the next item."""
         ends: list[Any] = [] if absent else [reader.next_consumer]
-        if self._item is not None and self._full_since is None:
+        if self._more and self._full_since is None:
             ends.append(writer.next_producer)
         if ends:
-            ipcheap.wait(ends, _LOOK if absent or self._item is not None else None)
+            ipcheap.wait(ends, _LOOK if absent or self._more else None)
         else:
             time.sleep(_LOOK)
+        if self._under_way >= self._most:
+            self._under_way = self._most - 1  # perhaps some gave no result: try it
 
     def _send(self, writer: Writer, item: Any) -> bool:
         """Send an item if there is room; return whether it is done with."""

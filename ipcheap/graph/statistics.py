@@ -225,32 +225,13 @@ def statistics_of(
     edges: list[EdgeStatistics] = []
     waits: dict[str, list[int]] = {name: [0, 0] for name in plan.kernels}
     sents: list[int] = []
+    since, before = previous if previous is not None else (now - seconds, [0] * len(plan.edges))
     for number, edge in enumerate(plan.edges):
-        sent = pending = held = capacity = 0
-        hungry: set[int] = set()
-        stuck: set[int] = set()
-        fed: set[int] = set()
-        for u, v, channel in plan.routes[number]:
-            counts = seen.channels.get(channel)
-            if counts is None:
-                continue
-            sent += counts.sent
-            pending += counts.pending
-            held += counts.held
-            capacity += counts.capacity
-            if counts.blocked == "empty":
-                hungry.add(v)
-                continue
-            if counts.blocked == "full":
-                stuck.add(u)
-            if counts.pending or counts.held:
-                fed.add(v)
-        hungry -= fed
+        sent, pending, held, capacity, hungry, stuck = _total(plan.routes[number], seen.channels)
         if state == "ended":
-            hungry, stuck = set(), set()
-        waits[edge.target][0] += len(hungry)
-        waits[edge.source][1] += len(stuck)
-        since, before = previous if previous is not None else (now - seconds, [0] * len(plan.edges))
+            hungry = stuck = 0
+        waits[edge.target][0] += hungry
+        waits[edge.source][1] += stuck
         rate = (sent - before[number]) / (now - since) if now > since else 0.0
         sents.append(sent)
         edges.append(
@@ -290,6 +271,40 @@ def statistics_of(
         bottleneck=_bottleneck(plan, edges),
     )
     return found, (now, sents)
+
+
+def _total(
+    routes: list[tuple[int, int, str]], channels: Mapping[str, ChannelCounts]
+) -> tuple[int, int, int, int, int, int]:
+    """Return what all channels of an edge have sent, pending and held, and their capacity.
+
+    The last two are how many readers wait for items, and how many senders for room.
+    """
+    if len(routes) == 1:
+        one = channels.get(routes[0][2], _NOTHING)
+        hungry, stuck = one.blocked == "empty", one.blocked == "full"
+        return one.sent, one.pending, one.held, one.capacity, hungry, stuck
+    sent = pending = held = capacity = 0
+    waiting: set[int] = set()  # readers
+    full: set[int] = set()  # senders
+    fed: set[int] = set()
+    for u, v, channel in routes:
+        counts = channels.get(channel, _NOTHING)
+        sent += counts.sent
+        pending += counts.pending
+        held += counts.held
+        capacity += counts.capacity
+        if counts.blocked == "empty":
+            waiting.add(v)
+            continue
+        if counts.blocked == "full":
+            full.add(u)
+        if counts.pending or counts.held:
+            fed.add(v)
+    return sent, pending, held, capacity, len(waiting - fed), len(full)
+
+
+_NOTHING = _counts(capacity=0, sent=0, freed=0)  # of a channel that this host has none of
 
 
 def _bottleneck(plan: Plan, edges: list[EdgeStatistics]) -> str | None:
