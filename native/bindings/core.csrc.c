@@ -35,6 +35,7 @@ RELEASING(int, attach, (int fd, int shmid, ipcheap_heap **heap), (fd, shmid, hea
 RELEASING(int, heap_statistics, (ipcheap_heap *heap, ipcheap_statistics *statistics),
           (heap, statistics))
 RELEASING(int64_t, trim, (ipcheap_heap *heap, uint64_t keep), (heap, keep))
+RELEASING(int, observer_look, (ipcheap_observer * observer, uint32_t what), (observer, what))
 RELEASING(int, add_record_channel,
           (ipcheap_heap *heap, const ipcheap_key *key, uint64_t capacity, ipcheap_channel *channel),
           (heap, key, capacity, channel))

@@ -1481,6 +1481,135 @@ IPCHEAP_API int ipcheap_lock_release(ipcheap_heap *heap, void *lock);
 /* Returns 1 and the participant that holds the lock, or 0 if it is free. */
 IPCHEAP_API int ipcheap_lock_owner(ipcheap_heap *heap, const void *lock, ipcheap_holder *holder);
 
+/* Observing ------------------------------------------------------------------------ */
+/*
+ * An observer looks at a heap from outside. It is no participant: it stores nothing, takes no lock and
+ * no slot, maps no file, and needs read permission only. So it works on a heap that is locked,
+ * corrupt or full, or whose processes are stopped, and on a copy of a heap. A look reads each
+ * structure once, except for a bounded number of repetitions, and ends in time that grows with
+ * participants, channels and slots, and with runs and blocks if memory is asked for.
+ *
+ * While the heap moves, each number was right at some time within the look. One thread at a time may
+ * use an observer.
+ */
+typedef struct ipcheap_observer ipcheap_observer;
+
+/*
+ * Makes an observer of the heap in a file, or in the System V segment beside it; -1: there is none.
+ * The descriptor may be open for reading only; it stays the caller's, who keeps it open. It must not
+ * be a duplicate of one that a participant of this process uses: the heap would look abandoned.
+ * NOT_FORMATTED or FORMAT_MISMATCH if there is no heap, NO_MEMORY.
+ */
+IPCHEAP_API int ipcheap_observe(int fd, int shmid, ipcheap_observer **observer);
+/* Drops an observer, or NULL. */
+IPCHEAP_API void ipcheap_observer_close(ipcheap_observer *observer);
+
+enum { IPCHEAP_LOOK_MEMORY = 1 }; /* also which holder has what, by all blocks of the heap */
+/* Looks, in place of what the last look has found. NO_MEMORY if it does not fit into this process. */
+IPCHEAP_API int ipcheap_observer_look(ipcheap_observer *observer, uint32_t what);
+
+/* Keys of participants are numbers that no two of a heap share; 0 is none. */
+#define IPCHEAP_KEY_SLOT(key) ((uint32_t)((key) & 0xFFF))
+#define IPCHEAP_KEY_GENERATION(key) ((uint32_t)((key) >> 12))
+
+/* The heap as a whole. Bytes are those of whole blocks and extents. */
+typedef struct ipcheap_seen_heap {
+    uint64_t capacity, committed, identity, created_ns, recoveries;
+    uint32_t shm_kind, sem_kind;
+    uint32_t is_copy;     /* 1: a copy of a heap's file, which says nothing of who is alive */
+    uint32_t locked;      /* the heap lock is held, */
+    uint32_t contended;   /* and others wait for it */
+    uint32_t sentences;   /* how many there are, also those that were not kept */
+    uint64_t lock_holder; /* key; 0: unknown */
+    uint64_t taken_ns;    /* when the look began, since the epoch */
+    int64_t took_ns;
+    uint64_t again;                       /* how often it looked again at something that moved */
+    uint64_t owned, held, pending, fixed; /* bytes in use; `fixed`: IPCHEAP_STATIC */
+    uint64_t idle;                        /* waits in slabs and channels to be used again */
+    uint64_t unread;                      /* could not be read */
+    uint64_t free, largest_free, system;
+    uint64_t records, extents, slabs;
+} ipcheap_seen_heap;
+IPCHEAP_API void ipcheap_observer_heap(const ipcheap_observer *observer, ipcheap_seen_heap *heap);
+
+enum { IPCHEAP_SEEN_DEAD = 0, IPCHEAP_SEEN_ALIVE = 1, IPCHEAP_SEEN_UNKNOWN = 2 };
+typedef struct ipcheap_seen_participant {
+    uint64_t key;
+    uint64_t since_ns; /* when it joined, since the epoch */
+    uint32_t pid, tid; /* in its own PID namespace */
+    uint32_t state;    /* IPCHEAP_SEEN_ALIVE, ... */
+    uint32_t elsewhere;
+    char name[56]; /* with a zero at the end */
+} ipcheap_seen_participant;
+
+typedef struct ipcheap_seen_side {
+    uint64_t holder; /* key */
+    uint32_t state;  /* IPCHEAP_SIDE_NEVER, ... */
+    uint32_t
+        waiting; /* 1: it sleeps, or a poller watches for it, and there is nothing to do for it */
+    uint64_t parks, wakes;
+} ipcheap_seen_side;
+
+/* Why there is no room. */
+enum { IPCHEAP_FULL_HELD = 1, IPCHEAP_FULL_PENDING = 2 };
+typedef struct ipcheap_seen_channel {
+    ipcheap_key key;
+    uint32_t index, kind;
+    uint32_t removed, poisoned, traced;
+    uint32_t full; /* IPCHEAP_FULL_HELD: the reader has received what is in the way, ...; 0: room */
+    uint64_t capacity, nbytes; /* bytes of the users' data that are in it now */
+    /* Records; items of a stream. Store: `sent` is its version. Bus: messages. */
+    uint64_t sent, received, pending, held;
+    uint64_t received_hint; /* the consumer's position */
+    uint64_t pending_bytes, held_bytes;
+    uint64_t mean_nbytes;              /* of the last records, an item, or a live chunk */
+    uint64_t room;                     /* of a stream */
+    uint64_t chunks, dead, dead_bytes; /* of a store */
+    uint64_t passed;                   /* of a bus: how often a listener was */
+    ipcheap_seen_side sides[2];
+} ipcheap_seen_channel;
+
+/* A reader of a store, or a listener of a bus. */
+typedef struct ipcheap_seen_party {
+    uint64_t holder; /* key */
+    uint32_t channel, number;
+    uint32_t closed; /* 1: it has closed, and still holds something */
+    uint32_t waiting, lossy;
+    uint32_t passed; /* 1: writers go on without it */
+    uint32_t stalls; /* 1: writers wait for it, or have */
+    uint64_t position, pending, held, held_bytes, dead, lost, parks;
+} ipcheap_seen_party;
+
+enum { IPCHEAP_OWNED = 0, IPCHEAP_HELD = 1, IPCHEAP_PENDING = 2, IPCHEAP_STATIC = 3 };
+enum { IPCHEAP_FORM_MIXED = 254, IPCHEAP_FORM_UNKNOWN = 255 };
+/* The records that one holder has in one place. Each record in use is in exactly one holding. */
+typedef struct ipcheap_seen_holding {
+    uint64_t holder;      /* key of the participant that has them, or that is to receive them */
+    uint32_t how;         /* IPCHEAP_OWNED, ... */
+    uint32_t form;        /* IPCHEAP_PLAIN, ..., IPCHEAP_FORM_MIXED or _UNKNOWN */
+    uint32_t has_channel; /* `channel` is an index */
+    uint32_t channel;
+    uint64_t records, nbytes;
+} ipcheap_seen_holding;
+
+/* A sentence about what could not be read. */
+typedef struct ipcheap_seen_text {
+    char text[160];
+} ipcheap_seen_text;
+
+/* What the last look has found. Each returns 1 and the next one, or 0. *cursor starts at 0. */
+IPCHEAP_API int ipcheap_observer_next_participant(const ipcheap_observer *observer,
+                                                  uint64_t *cursor,
+                                                  ipcheap_seen_participant *participant);
+IPCHEAP_API int ipcheap_observer_next_channel(const ipcheap_observer *observer, uint64_t *cursor,
+                                              ipcheap_seen_channel *channel);
+IPCHEAP_API int ipcheap_observer_next_party(const ipcheap_observer *observer, uint64_t *cursor,
+                                            ipcheap_seen_party *party);
+IPCHEAP_API int ipcheap_observer_next_holding(const ipcheap_observer *observer, uint64_t *cursor,
+                                              ipcheap_seen_holding *holding);
+IPCHEAP_API int ipcheap_observer_next_text(const ipcheap_observer *observer, uint64_t *cursor,
+                                           ipcheap_seen_text *text);
+
 #ifdef __cplusplus
 }
 #endif
