@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ._segments import Segment
     from .channel import Channel
     from .record import Record
-    from .results import HeapStatistics, Participant, RecoveryReport
+    from .results import HeapStatistics, Participant, RecoveryReport, Snapshot
 
 _MOST_WITNESSED = 4096  # how many dead participants and channels a report of recovery has room for
 
@@ -274,6 +274,16 @@ class Heap(RecordMethods, StaticMethods, StreamMethods, StoreMethods, BusMethods
         return HeapStatistics(
             **{name: int(getattr(numbers, name)) for name in HeapStatistics.__match_args__}
         )
+
+    def snapshot(self, memory: bool = True) -> Snapshot:
+        """Look at this heap as an observer does; MemoryError if this process has no memory for it.
+
+        See `ipcheap.observe`. Without `memory` it does not take time for each block.
+        """
+        from .observer import observe
+
+        with observe(self) as observer:
+            return observer.snapshot(memory)
 
     def trim(self, keep: Size = 0) -> int:
         """Return free memory beyond `keep` bytes to the system; return how many bytes that were.

@@ -80,13 +80,13 @@ HEADERS_FOR_BINDINGS = frozenset({"segment/sleep.h", "store/release.h"})
 # A Python module imports modules of earlier rows only; modules of one row do not import each
 # other. Every module of the package stands here. Imports under `if TYPE_CHECKING` are not checked.
 PYTHON_LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_core", "_fork", "_frozen", "errors", "codec"),
+    ("_core", "_fork", "_frozen", "errors", "codec", "blockers"),
     ("results", "_arguments", "_types", "_native", "_kernel", "_aio", "_files", "array", "objects"),
     ("_limits",),
     ("_timing", "_failures", "sizes", "_sealed"),
     ("_handle", "_segments", "record", "_store_limits", "_participants"),
     ("_directory", "_outside", "_permissions", "_endpoint", "chunk", "message"),
-    ("channel", "producer", "_receiver", "_store_endpoint"),
+    ("channel", "producer", "_receiver", "_store_endpoint", "observer"),
     ("consumer", "listener", "store_reader", "store_writer"),
     ("_channels", "record_channel", "static", "store", "stream", "bus"),
     ("heap", "sync"),
