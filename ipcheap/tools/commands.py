@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import ipcheap
 from ipcheap import sizes
-from ipcheap.tools import completion, demo, doctor, run
+from ipcheap.tools import completion, demo, doctor, leaks, run, who
 from ipcheap.tools.screen import (
     exit_code_of,
     fail,
     human_age,
     natural,
+    positive_seconds,
     positive_size,
     print_table,
     printable,
@@ -248,6 +249,16 @@ def _tell_findings(heap: doctor.Examination) -> None:
 # The arguments --------------------------------------------------------------------------
 
 
+def _add_names_to_look_at(p: argparse.ArgumentParser) -> None:
+    names = p.add_argument(
+        "name",
+        nargs="*",
+        metavar="NAME",
+        help="a heap, the path of one or of a copy, /proc/PID/fd/N, or memfd:PID/FD",
+    )
+    completion.complete_heaps(names)
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     top = argparse.ArgumentParser(
@@ -334,6 +345,47 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--json", action="store_true", help="print JSON")
     p.set_defaults(run=see_doctor)
+
+    p = commands.add_parser(
+        "who",
+        help="which participant has what, and which waits for which",
+        description="Look at heaps from outside, by default at all that can be found: which "
+        "participant has what, and which one waits for which. Takes no part in any heap.",
+        epilog="Exits with 0 if there is nothing to worry about, with 1 if a participant waits for "
+        "one that does not move, or is dead, or something is corrupt, with 2 if a heap could not "
+        "be looked at.",
+    )
+    _add_names_to_look_at(p)
+    p.add_argument(
+        "--watch",
+        nargs="?",
+        type=positive_seconds,
+        const=1.0,
+        metavar="S",
+        help="repeat every S seconds (1)",
+    )
+    p.add_argument("--json", action="store_true", help="print JSON, one document a line")
+    p.set_defaults(run=who.run)
+
+    p = commands.add_parser(
+        "leaks",
+        help="what no participant moves",
+        description="Look at heaps from outside, by default at all that can be found: records "
+        "that nobody receives, and those of participants that are dead or stopped. Takes no part "
+        "in any heap.",
+        epilog="Exits with 0 if nothing was found, with 1 if something was, with 2 if a heap could "
+        "not be looked at.",
+    )
+    _add_names_to_look_at(p)
+    p.add_argument(
+        "--for",
+        dest="seconds",
+        type=positive_seconds,
+        metavar="S",
+        help="watch for S seconds, and show what grew",
+    )
+    p.add_argument("--json", action="store_true", help="print JSON")
+    p.set_defaults(run=leaks.run)
 
     p = commands.add_parser("run", help="run a dataflow graph that a file holds")
     run.add_arguments(p)

@@ -37,6 +37,17 @@ def natural(text: str) -> int:
     return int(text)
 
 
+def positive_seconds(text: str) -> float:
+    """Return the seconds in an argument, at least 0.1."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"not a number of seconds: {text!r}") from None
+    if not 0.1 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError("seconds must be at least 0.1")
+    return seconds
+
+
 def human_age(seconds: float) -> str:
     """Return an age as text: 12 s, 3 min, 5 h, 2 d."""
     for limit, length, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
