@@ -84,7 +84,8 @@ class _Chains:
         key = wait.for_
         while key is not None and not self._is_stuck(key):
             if key in seen:
-                return key, path[seen.index(key) :] if key == waiting.key else None
+                is_cycle = key == waiting.key and len(waiting.waits) == 1
+                return key, path if is_cycle else None
             further = self._views[key].waits
             # One that waits for several things is held up by none of them alone.
             if len(further) != 1:

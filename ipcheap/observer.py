@@ -97,6 +97,9 @@ def _open_heap(heap: Heap) -> tuple[int, int | None, str, str]:
         if heap.name is None:
             raise
         opened = _kernel.open_regular(shown, os.O_RDONLY, name)
+        if not os.path.samestat(os.fstat(opened), os.fstat(fd)):
+            os.close(opened)
+            raise _segments.not_found(name) from None
     return opened, heap._shmid, name, shown
 
 

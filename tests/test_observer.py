@@ -485,7 +485,10 @@ def test_looks_beside_traffic_raise_nothing(heap: ipcheap.Heap, looks: int) -> N
         with ipcheap.observe(heap) as observer:
             for _ in range(looks):
                 seen = observer.snapshot()
-                assert not [text for text in seen.unreadable if "channel" in text]
+                assert seen.unreadable == ()
+                assert seen.usage is not None
+                whole = seen.usage.in_use + seen.usage.idle + seen.usage.free
+                assert whole == pytest.approx(seen.capacity, rel=0.1)
                 for view in seen.channels:
                     assert isinstance(view, ipcheap.ChannelView)
                     assert view.sent >= last.get(view.id, 0)
@@ -714,3 +717,76 @@ def test_a_look_at_many_channels_takes_bounded_time(heap_name: str) -> None:
         seen = heap.snapshot()
         assert len(seen.channels) == 3000
         assert time.monotonic() - began < 5
+
+
+# Chains of waits ------------------------------------------------------------------------------
+
+
+def side(holder: str | None, waiting: bool) -> ipcheap.SideView:
+    return ipcheap.SideView("open" if holder else "never", holder, None, waiting, 0, 0)
+
+
+@st.composite
+def scenes(draw: st.DrawFn) -> ipcheap.Snapshot:
+    """Draw participants, and channels between them on which some wait."""
+    count = draw(st.integers(1, 6))
+    states = st.sampled_from(("alive", "alive", "alive", "stopped", "dead"))
+    holders = st.one_of(st.none(), st.integers(0, count - 1).map(str))
+    waits: dict[str, list[ipcheap.Wait]] = {}
+    channels = []
+    for n in range(draw(st.integers(0, 8))):
+        holder, other = draw(holders), draw(holders)
+        which = draw(st.sampled_from(("producer", "consumer", None)))
+        producer, consumer = side(holder, which == "producer"), side(other, which == "consumer")
+        mine, its = (holder, other) if which == "producer" else (other, holder)
+        if which is not None and mine is not None:
+            waits.setdefault(mine, []).append(ipcheap.Wait(n, which, None, its))
+        full = draw(st.sampled_from(("held", "pending")))
+        blocked = full if which == "producer" else None
+        channels.append(
+            ipcheap.ChannelView(
+                n, "record", 4, 0, 4, 2, 2, 2, 0, 0, None, None, producer, consumer, blocked,
+                False, False, 0,
+            )
+        )  # fmt: skip
+    participants = tuple(
+        ipcheap.ParticipantView(
+            str(n), "p", n, n, False, 0.0, draw(states), tuple(waits.get(str(n), ()))
+        )
+        for n in range(count)
+    )
+    with ipcheap.Heap.create(None, "64KiB", shm="memfd") as heap:
+        empty = heap.snapshot(memory=False)
+    return dataclasses.replace(empty, participants=participants, channels=tuple(channels))
+
+
+@settings(max_examples=300, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@given(scenes())
+def test_every_chain_of_waits_ends_and_roots_come_first(scene: ipcheap.Snapshot) -> None:
+    views = {each.key: each for each in scene.participants}
+    found = scene.blockers()
+    roots = [each.root for each in found]
+    assert roots == sorted(roots, reverse=True)
+    listed = {(each.waiting, each.channel, each.side) for each in found}
+    assert len(listed) == len(found)
+    for each in found:
+        waiting = views[str(each.waiting)]
+        assert waiting.state != "dead"
+        assert any(wait.for_ == each.blocker for wait in waiting.waits)
+        assert each.text.startswith(f"p ({waiting.pid})")
+        blocker = views.get(str(each.blocker))
+        assert (each.reason == "absent") == (blocker is None)
+        if blocker is not None and blocker.state != "alive":
+            assert each.reason == blocker.state
+            assert each.root
+        if each.reason == "cycle":
+            assert any(other.waiting == each.blocker for other in found)
+    for key, view in views.items():
+        for wait in view.waits:
+            idle = wait.side == "consumer" and wait.for_ is not None
+            if view.state == "dead":
+                assert (key, wait.channel, wait.side) not in listed
+            elif not idle:
+                assert (key, wait.channel, wait.side) in listed
+            elif views[str(wait.for_)].state == "alive" and not views[str(wait.for_)].waits:
+                assert (key, wait.channel, wait.side) not in listed

@@ -1524,7 +1524,7 @@ typedef struct ipcheap_seen_heap {
     uint64_t taken_ns;    /* when the look began, since the epoch */
     int64_t took_ns;
     uint64_t again;                       /* how often it looked again at something that moved */
-    uint64_t owned, held, pending, fixed; /* bytes in use; `fixed`: IPCHEAP_STATIC */
+    uint64_t owned, held, pending, fixed; /* bytes in use, `fixed` those of IPCHEAP_STATIC */
     uint64_t idle;                        /* waits in slabs and channels to be used again */
     uint64_t unread;                      /* could not be read */
     uint64_t free, largest_free, system;
@@ -1558,8 +1558,8 @@ typedef struct ipcheap_seen_channel {
     uint32_t removed, poisoned, traced;
     uint32_t full; /* IPCHEAP_FULL_HELD: the reader has received what is in the way, ...; 0: room */
     uint64_t capacity, nbytes; /* bytes of the users' data that are in it now */
-    /* Records; items of a stream. Store: `sent` is its version. Bus: messages. */
-    uint64_t sent, received, pending, held;
+    uint64_t sent; /* records, items of a stream or messages of a bus; the version of a store */
+    uint64_t received, pending, held;
     uint64_t received_hint; /* the consumer's position */
     uint64_t pending_bytes, held_bytes;
     uint64_t mean_nbytes;              /* of the last records, an item, or a live chunk */

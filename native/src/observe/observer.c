@@ -152,6 +152,7 @@ static void forget(ipcheap_observer *o) {
     forget_channels(o);
     o->missing = o->cut_short = o->short_of_memory = false;
     o->window.count = 0;
+    o->not_dumped = 0;
     o->heap = (ipcheap_seen_heap){0};
     memset(o->reread, 0, sizeof o->reread);
 }
@@ -214,15 +215,19 @@ uint64_t key_of_seat(ipcheap_observer *o, uint64_t holder) {
 }
 
 /* Returns whether the occupant of a slot is alive. A copy of a heap does not say. */
-static uint32_t state_of(const ipcheap_observer *o, uint32_t slot,
+static uint32_t state_of(ipcheap_observer *o, uint32_t slot,
                          const struct participant_slot *record) {
     if (o->is_copy) return IPCHEAP_SEEN_UNKNOWN;
     int locked = os_byte_locked(o->fd, slot);
     if (locked < 0) return IPCHEAP_SEEN_UNKNOWN;
     if (locked == 0) return IPCHEAP_SEEN_DEAD;
     uint64_t here = os_process_namespace();
-    bool known = here && get(&record->namespace) == here;
-    return known && process_is_dumped(get(&record->pid)) ? IPCHEAP_SEEN_DEAD : IPCHEAP_SEEN_ALIVE;
+    uint32_t pid = get(&record->pid);
+    /* Many participants may be threads of one process. */
+    if (!here || get(&record->namespace) != here || pid == o->not_dumped) return IPCHEAP_SEEN_ALIVE;
+    if (process_is_dumped(pid)) return IPCHEAP_SEEN_DEAD;
+    o->not_dumped = pid;
+    return IPCHEAP_SEEN_ALIVE;
 }
 
 /* Adds the occupant of a slot to those that were seen, unless there is none. */

@@ -87,7 +87,8 @@ struct ipcheap_observer {
     ipcheap_seen_channel *seen; /* the same */
     uint32_t entries;
     struct seen_window window;
-    uint64_t budget; /* bytes of tables that this look may still read */
+    uint64_t budget;     /* bytes of tables that this look may still read */
+    uint32_t not_dumped; /* a process that is not dumping core */
     bool short_of_memory, cut_short, missing;
 };
 
