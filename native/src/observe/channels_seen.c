@@ -24,11 +24,10 @@ struct slots_seen {
 
 /* The position that a slot was sent with last, by the lap nearest to that of `near`. */
 static int64_t position_in(const struct seen_ring *ring, uint64_t word, uint64_t i, uint64_t near) {
-    int64_t lap = (int64_t)(near >> ring->shift);
-    uint64_t apart = (ring_lap(word) - (uint64_t)lap) & LAP_MASK;
-    lap += apart <= LAP_MASK / 2 ? (int64_t)apart : (int64_t)apart - (int64_t)LAP_MASK - 1;
+    uint64_t lap = near >> ring->shift, apart = (ring_lap(word) - lap) & LAP_MASK;
+    lap += apart <= LAP_MASK / 2 ? apart : apart - LAP_MASK - 1;
     if (ring_state(word) != SLOT_FULL) lap--;
-    return lap * (int64_t)ring->count + (int64_t)i;
+    return (int64_t)(lap * ring->count + i); /* a corrupt hint may wrap around */
 }
 
 /* Completes the producer's hint from the slots: it may be a ring behind. */
@@ -44,7 +43,7 @@ static uint64_t sent_in(const struct seen_ring *ring, uint64_t hint) {
 
 static void count_slots(const struct seen_ring *ring, const uint64_t *sizes, uint64_t sent,
                         uint64_t received, struct slots_seen *s) {
-    int64_t oldest = (int64_t)sent - (int64_t)ring->count;
+    int64_t oldest = (int64_t)(sent - ring->count);
     *s = (struct slots_seen){.latest = -1};
     for (uint64_t i = 0; i < ring->count; i++) {
         uint64_t word = ring->words[i];
