@@ -70,9 +70,9 @@ class RecordChannel(Channel, kind=lib.IPCHEAP_RECORD_CHANNEL):
             freed=found.freed,
             pending=found.pending,
             held=found.held,
-            producer=_STATES[found.producer],
-            consumer=_STATES[found.consumer],
-            blocked=_BLOCKED[found.blocked],
+            producer=_STATES[int(found.producer)],
+            consumer=_STATES[int(found.consumer)],
+            blocked=_BLOCKED[int(found.blocked)],
         )
 
     def __repr__(self) -> str:
