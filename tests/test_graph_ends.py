@@ -754,11 +754,16 @@ spawn.get_preparation_data = preparation
 """
 
 
-def output_of(*arguments: str, program: str = "") -> subprocess.CompletedProcess[str]:
-    """Run Python, with a program on standard input."""
-    command = [sys.executable, *arguments]
+def output_of(folder: Path, *arguments: str, program: str = "") -> subprocess.CompletedProcess[str]:
+    """Run Python in a folder, with a program on standard input."""
     return subprocess.run(
-        command, input=program, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, *arguments],
+        input=program,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
@@ -769,7 +774,7 @@ def test_a_program_without_a_guard_is_told_about_it(
 ) -> None:
     program = tmp_path / "unguarded.py"
     program.write_text(preloading + UNGUARDED.format(resume=resume))
-    ended = output_of(str(program))
+    ended = output_of(tmp_path, str(program))
     assert ended.returncode == 1
     assert "this process imports the program that started it" in ended.stderr
     last = ended.stderr.rstrip().splitlines()[-1]
@@ -778,8 +783,8 @@ def test_a_program_without_a_guard_is_told_about_it(
     assert "resume" not in last
 
 
-def test_a_program_on_standard_input_is_refused() -> None:
-    ended = output_of("-", program=UNGUARDED.format(resume=""))
+def test_a_program_on_standard_input_is_refused(tmp_path: Path) -> None:
+    ended = output_of(tmp_path, "-", program=UNGUARDED.format(resume=""))
     assert "the program comes from standard input" in ended.stderr.rstrip().splitlines()[-1]
 
 
