@@ -47,6 +47,7 @@ static void *stay_inside(void *context) {
     inside->at = 1;
     while (inside->at == 1) usleep(100);
     EXPECT_EQ(ipcheap_endpoint_leave(consumer), IPCHEAP_HEAP_CLOSED);
+    ipcheap_endpoint_release(consumer);
     return NULL;
 }
 
