@@ -22,6 +22,8 @@ from ipcheap import testing
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 LIMIT = 100.0
 
+# Some look for heaps that another run of the same program would have.
+pytestmark = pytest.mark.xdist_group("examples")
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 
 

@@ -291,7 +291,7 @@ def test_a_heap_whose_lock_a_stopped_process_holds_is_seen(heap: ipcheap.Heap) -
         peers.until(lambda: is_stopped_with_the_lock(heap, peer))
         began = time.monotonic()
         seen = heap.snapshot()
-        assert time.monotonic() - began < 8  # who waits for the lock gives up after 10 s
+        assert time.monotonic() - began < 8  # a caller that waits for the lock gives up after 10 s
         assert seen.lock is not None
         assert seen.lock.holder == key_of(seen, peer.pid)
         assert seen.lock.state == "stopped"
