@@ -106,9 +106,6 @@ def in_bench(script: str, *arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
-pytestmark = pytest.mark.xdist_group("bench")  # what is measured is measured once
-
-
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of results: the shortest run there is, with one peer that cannot be imported."""

@@ -139,7 +139,6 @@ class Cluster:
                 node.wait()
 
 
-pytestmark = pytest.mark.xdist_group("ray")  # one cluster, not one for each worker
 takes_long = pytest.mark.skipif(
     "IPCHEAP_CLUSTER_LONG" not in os.environ,
     reason="half a minute and more each: set IPCHEAP_CLUSTER_LONG to run it",
