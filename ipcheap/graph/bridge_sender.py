@@ -193,12 +193,7 @@ class Sender(End):
 
     def _send(self, records: list[Record], link: Outgoing, hear: Callable[[], bool]) -> None:
         """Send records in batches."""
-        if not records:
-            return
         sizes = list(map(len, records))
-        if len(records) <= MOST_RECORDS and sum(sizes) <= MOST_BYTES:
-            link.send(batch_of(records, sizes), hear)
-            return
         at = 0
         while at < len(records):
             end, total = at, 0

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from ipcheap import Producer
 
-NO_NUMPY = "arrays need NumPy: pip install numpy"
 # With IPCHEAP_DEBUG a record that has views cannot be sent, so arrays are copied.
 _COPIES = os.environ.get("IPCHEAP_DEBUG", "") not in ("", "0")
 # What is sent as an object whatever is in it.
@@ -177,6 +176,15 @@ def _send_lent(producer: Producer, array: Any, lent: _Lent, timeout: float | Non
     return True
 
 
+def numpy_module() -> Any:
+    """Return NumPy; ImportError if it is not installed."""
+    try:
+        import numpy
+    except ModuleNotFoundError:
+        raise ImportError("arrays need NumPy: pip install numpy") from None
+    return numpy
+
+
 def empty(
     shape: int | tuple[int, ...], dtype: numpy.typing.DTypeLike = "f8", order: Any = "C"
 ) -> numpy.typing.NDArray[Any]:
@@ -188,11 +196,7 @@ def empty(
     """
     now = here()
     if now is None or not now._allocators or _COPIES:  # a sink sends nothing
-        try:
-            import numpy as np
-        except ModuleNotFoundError:
-            raise ImportError(NO_NUMPY) from None
-        return np.empty(shape, dtype, order)
+        return numpy_module().empty(shape, dtype, order)  # type: ignore[no-any-return]
     allocate = now._allocators[0].allocate_array
     try:
         made = allocate(shape, dtype, order=order)

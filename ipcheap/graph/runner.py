@@ -323,13 +323,10 @@ class Run:
 
 def channels_of(plan: Plan, host: str) -> Iterator[tuple[str, int]]:
     """Yield the record channels that a host has, and their slots."""
-    for edge in plan.edges:
-        if not edge.is_of_records:
-            continue
-        for u in range(edge.senders):
-            for v in edge.receivers_of(u):
-                if host in (plan.host_of(edge.source, u), plan.host_of(edge.target, v)):
-                    yield edge.channel(u, v), edge.slots
+    for edge, routes in zip(plan.edges, plan.routes, strict=True):
+        for u, v, channel in routes if edge.is_of_records else ():
+            if host in (plan.host_of(edge.source, u), plan.host_of(edge.target, v)):
+                yield channel, edge.slots
     for process in plan.processes:
         for name, worker in process.workers if process.host == host else ():
             if plan.kernels[name].checkpoint:

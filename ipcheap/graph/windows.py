@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import ipcheap
 from ipcheap import ChannelBusy, ChannelClosed, ChannelNotFound, EndpointClosed, PeerDied
 
-from .items import NO_NUMPY, apart
+from .items import apart, numpy_module
 from .reader import Ended, wait_for_peer
 
 if TYPE_CHECKING:
@@ -272,11 +272,7 @@ class WindowWriter:
 
     def _array_of(self, value: Any) -> Array:
         """Return an array of items for an array, or for a number, which is one item."""
-        try:
-            import numpy as np
-        except ModuleNotFoundError:
-            raise ImportError(NO_NUMPY) from None
-
+        np = numpy_module()
         value = apart(value)
         kinds: Any = (np.ndarray, np.generic, int, float, complex)
         if not isinstance(value, kinds):
@@ -284,7 +280,7 @@ class WindowWriter:
                 f"kernel {self.edge.target!r} takes windows of arrays, and kernel "
                 f"{self.edge.source!r} gave it {type(value).__name__}: give arrays or numbers"
             )
-        return np.atleast_1d(value)
+        return np.atleast_1d(value)  # type: ignore[no-any-return]
 
     def _begin(self, array: Array) -> StreamWriter:
         """Add the stream for items such as those of an array, and claim it."""

@@ -104,8 +104,6 @@ class Writer:
             try:
                 if record is not None:
                     only.send_record(record)
-                elif type(value) is bytes and value:
-                    only.send(value)
                 else:
                     send(only, value, None, self.lends)
             except (ChannelClosed, PeerDied, HeapFull):
