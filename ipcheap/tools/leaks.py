@@ -45,8 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
             return code
         for name, seen in last.items():
             _tell(name, seen, found[name], growth[name], arguments.seconds)
-        for name in sight.others:
-            print(f"{name}: belongs to another user; you may not read it")
+        looking.tell_others(sight)
         return code
 
 

@@ -70,7 +70,7 @@ def _named(names: list[str]) -> Sight:
 
 def _all() -> Sight:
     sight = Sight()
-    known: set[int] = set()
+    known: set[tuple[int, int]] = set()
     for name in [*_plain_names(), *_nameless()]:
         is_plain = "/" not in name
         try:
@@ -81,15 +81,13 @@ def _all() -> Sight:
             continue
         except (ipcheap.Error, OSError, ValueError):
             continue  # half-made, or no heap
-        try:
-            identity = observer.snapshot(memory=False).identity
-        except (ipcheap.Error, OSError, MemoryError):
-            identity = 0
-        if identity in known:
-            observer.close()
-            continue
-        known.add(identity)
-        sight.observers[name] = observer
+        with contextlib.suppress(OSError):
+            status = os.stat(observer.path)
+            if (status.st_dev, status.st_ino) not in known:
+                known.add((status.st_dev, status.st_ino))
+                sight.observers[name] = observer
+                continue
+        observer.close()
     return sight
 
 
@@ -220,6 +218,12 @@ def lines_about(look: Look) -> list[str]:
         for each in look.dead
     ]
     return dead + [f"corrupt: {text}" for text in look.now.unreadable]
+
+
+def tell_others(sight: Sight) -> None:
+    """Print which heaps the caller may not read."""
+    for name in sight.others:
+        print(f"{name}: belongs to another user; you may not read it")
 
 
 # JSON ---------------------------------------------------------------------------------------

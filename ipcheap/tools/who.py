@@ -49,8 +49,7 @@ def _show(sight: looking.Sight, *, as_json: bool) -> int:
         if number:
             print()
         _tell(look, blockers[look.name])
-    for name in sight.others:
-        print(f"{name}: belongs to another user; you may not read it")
+    looking.tell_others(sight)
     return code
 
 
