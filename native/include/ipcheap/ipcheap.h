@@ -1560,7 +1560,6 @@ typedef struct ipcheap_seen_channel {
     uint64_t capacity, nbytes; /* bytes of the users' data that are in it now */
     uint64_t sent; /* records, items of a stream or messages of a bus; the version of a store */
     uint64_t received, pending, held;
-    uint64_t received_hint; /* the consumer's position */
     uint64_t pending_bytes, held_bytes;
     uint64_t mean_nbytes;              /* of the last records, an item, or a live chunk */
     uint64_t room;                     /* of a stream */

@@ -119,7 +119,7 @@ static struct finding sent_record(ipcheap_observer *o, uint32_t index, uint64_t 
     word = get(&slot.word);
     if (word != ring_word(lap, SLOT_FULL, offset)) return idle;
     struct finding f = {.form = size_form(get(&slot.size)), .channel = index + 1};
-    bool held = ((channel->received_hint - 1 - position) & POSITION_MASK) < ring->count;
+    bool held = ((ring->received - 1 - position) & POSITION_MASK) < ring->count;
     f.how = held ? IPCHEAP_HELD : IPCHEAP_PENDING;
     f.holder = channel->sides[IPCHEAP_CONSUMER].holder;
     return f;

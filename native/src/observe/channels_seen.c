@@ -100,7 +100,6 @@ static void records_tell(ipcheap_seen_channel *seen, const struct slots_seen *s,
     seen->held_bytes = s->held_bytes;
     seen->nbytes = s->pending_bytes + s->held_bytes;
     seen->sent = sent;
-    seen->received_hint = received;
     seen->received = sent > s->pending ? sent - s->pending : 0;
     if (moving) seen->received = least(sent, greatest(seen->received, received));
     seen->mean_nbytes = s->sized ? s->sizes / s->sized : 0;
@@ -150,6 +149,7 @@ static void look_at_records(ipcheap_observer *o, uint32_t index, const struct ch
     if (s.wrong && !moving)
         say(o, "channel %u is corrupt: slot %llu and %llu others violate its protocol", index,
             (number)s.at, (number)s.wrong - 1);
+    ring->received = received;
     records_tell(seen, &s, sent, received, moving);
 }
 

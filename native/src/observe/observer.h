@@ -27,6 +27,7 @@ struct growing {
 struct seen_ring {
     uint64_t *words;
     uint64_t offset, count;
+    uint64_t received; /* the consumer's position */
     uint32_t shift;
 };
 
