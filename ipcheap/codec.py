@@ -10,6 +10,9 @@ class Codec(Protocol):
 
     Any object with these two methods is a codec. Both sides of a channel must use the same codec; a
     record does not say which one made it.
+
+    A class of codecs may also have a method `decode_one(piece: bytes)`: it is called instead of
+    `decode` with a copy of the only piece of a short object. A subclass does not inherit it.
     """
 
     def encode(self, obj: Any, /) -> list[Any]:

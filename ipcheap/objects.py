@@ -6,12 +6,22 @@ from ._core import lib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import pickle
     from typing import Any
 
     from .codec import Codec
 
 _HEAD = 8  # bytes: the magic and the count, each of 4
 _ALIGN = 64
+_pickle: Any = None  # imported on first use: it is slow to import, and only needed for objects
+
+
+def _pickle_module() -> Any:
+    global _pickle  # noqa: PLW0603
+    import pickle
+
+    _pickle = pickle
+    return pickle
 
 
 class PickleCodec:
@@ -23,17 +33,17 @@ class PickleCodec:
 
     def encode(self, obj: Any, /) -> list[Any]:
         """Return the pickle, followed by the buffers that it refers to."""
-        import pickle  # slow to import, and only needed for objects
-
         buffers: list[pickle.PickleBuffer] = []
-        data = pickle.dumps(obj, 5, buffer_callback=buffers.append)
-        return [data, *(buffer.raw() for buffer in buffers)]
+        data = (_pickle or _pickle_module()).dumps(obj, 5, buffer_callback=buffers.append)
+        return [data, *(buffer.raw() for buffer in buffers)] if buffers else [data]
 
     def decode(self, pieces: list[memoryview], /) -> Any:
         """Return the unpickled object, whose arrays alias the pieces."""
-        import pickle
+        return (_pickle or _pickle_module()).loads(pieces[0], buffers=pieces[1:])
 
-        return pickle.loads(pieces[0], buffers=pieces[1:])
+    def decode_one(self, piece: bytes, /) -> Any:
+        """Return the unpickled object of a single piece: nothing aliases it."""
+        return (_pickle or _pickle_module()).loads(piece)
 
 
 PICKLE = PickleCodec()

@@ -113,7 +113,11 @@ class Producer(RecordEndpoint, ProducerCore):
         `timeout` seconds for room in the ring, None indefinitely. HeapFull if there is no room for
         the copy. An exception of the codec propagates, with a note of the channel.
         """
-        record = self._encoded(obj, codec)
+        pieces = self._pieces(obj, codec)
+        unsent = self._send_packed(pieces)
+        if unsent is None:
+            return
+        record = unsent if isinstance(unsent, Record) else allocate_packed(self._handle, pieces)
         try:
             self.send_record(record, timeout)
         finally:
@@ -121,7 +125,7 @@ class Producer(RecordEndpoint, ProducerCore):
 
     async def asend_object(self, obj: Any, *, codec: Codec = PICKLE) -> None:
         """Send an object as soon as there is room: `send_object()` for asyncio."""
-        record = self._encoded(obj, codec)
+        record = allocate_packed(self._handle, self._pieces(obj, codec))
         try:
             await self.asend_record(record)
         finally:
@@ -129,13 +133,12 @@ class Producer(RecordEndpoint, ProducerCore):
 
     # Inside -------------------------------------------------------------------------------
 
-    def _encoded(self, obj: Any, codec: Codec) -> Record:
+    def _pieces(self, obj: Any, codec: Codec) -> list[Any]:
         try:
-            pieces = codec.encode(obj)
+            return codec.encode(obj)
         except Exception as error:
             error.add_note(f"The object was to be sent by {self!r}.")
             raise
-        return allocate_packed(self._handle, pieces)
 
     async def _soon(self, attempt: Callable[[], int]) -> None:
         self._turns += 1

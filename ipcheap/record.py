@@ -221,6 +221,12 @@ def array_of(block: Block | Grip, source: Source) -> numpy.typing.NDArray[Any]:
 
 def object_of(block: Block | Grip, source: Source, codec: Codec) -> Any:
     """Return the object in a record; the record is freed when nothing aliases it."""
+    if (
+        "decode_one" in type(codec).__dict__
+    ):  # not that of a base class, whose decode() it goes with
+        piece = block.short_piece()
+        if piece is not None:
+            return codec.decode_one(piece)  # type: ignore[attr-defined]
     try:
         pieces = pieces_of(memoryview(block))
     except ValueError as reason:

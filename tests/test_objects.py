@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ipcheap
+from ipcheap.objects import PICKLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -530,3 +531,36 @@ def test_pieces_may_come_in_any_sequence(line: tuple[ipcheap.Producer, ipcheap.C
     producer, consumer = line
     producer.send_object(b"c", codec=Tuples())
     assert consumer.recv_object(codec=Tuples()) == b"c"
+
+
+def test_a_short_object_is_decoded_by_the_class_that_says_how(
+    line: tuple[ipcheap.Producer, ipcheap.Consumer],
+) -> None:
+    class Forbidding(type(PICKLE)):  # type: ignore[misc]
+        def decode(self, pieces: list[memoryview], /) -> Any:
+            raise ValueError(f"no pickles here: {len(pieces)} came")
+
+    class Copying(Forbidding):
+        def decode_one(self, piece: bytes, /) -> Any:
+            return piece
+
+    producer, consumer = line
+    for codec, expected in ((PICKLE, [1]), (Copying(), pickle.dumps([1], 5))):
+        producer.send_object([1])
+        assert consumer.recv_object(codec=codec) == expected
+    producer.send_object([1])
+    with pytest.raises(ValueError, match="no pickles here"):
+        consumer.recv_object(codec=Forbidding())
+
+
+@pytest.mark.parametrize("nbytes", [0, 1, 16 * 1024 - 64, 16 * 1024, 16 * 1024 + 1, 70_000])
+def test_objects_of_any_length_arrive(
+    nbytes: int, line: tuple[ipcheap.Producer, ipcheap.Consumer]
+) -> None:
+    producer, consumer = line
+    for obj in (bytes(nbytes), "é" * nbytes):
+        producer.send_object(obj)
+        record = consumer.recv_record()
+        assert record.object() == obj
+        producer.send_record(record)
+        assert consumer.recv_object() == obj

@@ -34,6 +34,8 @@ class _ReadOnly:
     def decode(self, pieces: list[memoryview], /) -> Any:
         return pickle.loads(pieces[0], buffers=[piece.toreadonly() for piece in pieces[1:]])
 
+    decode_one = staticmethod(pickle.loads)
+
 
 _READ_ONLY: Any = _ReadOnly()
 

@@ -56,10 +56,17 @@ static PyObject *block_description(PyObject *self, PyObject *unused) {
     return description_of(of->heap, &of->core, of->forks);
 }
 
+static PyObject *block_short_piece(PyObject *self, PyObject *unused) {
+    (void)unused;
+    PyObject *piece = short_piece(&((py_block *)self)->core);
+    return piece || PyErr_Occurred() ? piece : Py_NewRef(Py_None);
+}
+
 static PyObject *block_type(void) {
     static PyObject *_Atomic type;
     static PyMethodDef methods[] = {
         {"description", block_description, METH_NOARGS, SIGNATURE("description($self, /)")},
+        {"short_piece", block_short_piece, METH_NOARGS, SIGNATURE("short_piece($self, /)")},
         {NULL, NULL, 0, NULL},
     };
     static PyGetSetDef properties[] = {

@@ -168,6 +168,20 @@ int pack(ipcheap_heap *heap, PyObject *pieces, ipcheap_record *record) {
     return error;
 }
 
+#define SHORT_PIECE ((uint64_t)16 << 10) /* up to here a copy costs less than a view */
+
+PyObject *short_piece(const ipcheap_record *record) {
+    uint32_t head[2];
+    uint64_t length;
+    const char *at = record->data;
+    if (record->form != IPCHEAP_OBJECT || record->nbytes < 64) return NULL;
+    memcpy(head, at, sizeof head);
+    memcpy(&length, at + sizeof head, sizeof length);
+    if (head[0] != PY_PIECES || head[1] != 1) return NULL;
+    if (length > SHORT_PIECE || length > record->nbytes - 64) return NULL;
+    return PyBytes_FromStringAndSize(at + 64, (Py_ssize_t)length);
+}
+
 /* Returns a copy of the record's bytes. */
 PyObject *copy_out(const ipcheap_record *record) {
     size_t nbytes = (size_t)record->nbytes;

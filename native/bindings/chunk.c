@@ -78,23 +78,34 @@ static PyObject *grip_form(PyObject *self, void *unused) {
     return PyLong_FromUnsignedLong(((py_grip *)self)->core.form);
 }
 
-/* Returns the description of the chunk's array, as bytes, or the core's error as a number. */
-static PyObject *grip_description(PyObject *self, PyObject *unused) {
-    (void)unused;
-    py_grip *of = (py_grip *)self;
-    ipcheap_record record = {
+static ipcheap_record record_of(const py_grip *of) {
+    return (ipcheap_record){
         .data = chunk_bytes(&of->core),
         .nbytes = of->core.nbytes,
         .offset = of->core.offset,
         .form = of->core.form,
     };
-    return description_of(of->heap, &record, of->forks);
+}
+
+/* Returns the description of the chunk's array, as bytes, or the core's error as a number. */
+static PyObject *grip_description(PyObject *self, PyObject *unused) {
+    (void)unused;
+    ipcheap_record record = record_of((py_grip *)self);
+    return description_of(((py_grip *)self)->heap, &record, ((py_grip *)self)->forks);
+}
+
+static PyObject *grip_short_piece(PyObject *self, PyObject *unused) {
+    (void)unused;
+    ipcheap_record record = record_of((py_grip *)self);
+    PyObject *piece = short_piece(&record);
+    return piece || PyErr_Occurred() ? piece : Py_NewRef(Py_None);
 }
 
 static PyObject *grip_type(void) {
     static PyObject *_Atomic type;
     static PyMethodDef methods[] = {
         {"description", grip_description, METH_NOARGS, SIGNATURE("description($self, /)")},
+        {"short_piece", grip_short_piece, METH_NOARGS, SIGNATURE("short_piece($self, /)")},
         {NULL, NULL, 0, NULL},
     };
     static PyGetSetDef properties[] = {

@@ -252,6 +252,35 @@ static PyObject *producer_send_many(PyObject *object, PyObject *const *given, Py
     return result;
 }
 
+/* Objects -------------------------------------------------------------------------------- */
+
+/*
+ * Packs a sequence of bytes-like objects and sends the record. Returns None if it was sent, the record
+ * if it was not, and the error as a number if there is none.
+ */
+static PyObject *producer_send_packed(PyObject *object, PyObject *pieces) {
+    py_endpoint *self = (py_endpoint *)object;
+    ipcheap_record record;
+    if (!self->endpoint) return PyLong_FromLong(IPCHEAP_ENDPOINT_CLOSED);
+    PyObject *list = PySequence_List(pieces); /* nobody else has it */
+    if (!list) return NULL;
+    int error = pack(self->heap, list, &record);
+    Py_DECREF(list);
+    if (error) return PyLong_FromLong(error);
+    error = keeping_try_send(self->endpoint, &record);
+    if (error == IPCHEAP_WOULD_BLOCK && soon(self))
+        error = keeping_try_send(self->endpoint, &record);
+    if (!error) Py_RETURN_NONE;
+    PyObject *made = record_new(self->heap, self->memory);
+    if (!made) {
+        keeping_free(self->heap, &record);
+        return NULL;
+    }
+    ((py_record *)made)->core = record;
+    if (record_announce(made) != 0) Py_CLEAR(made);
+    return made;
+}
+
 /* The type ------------------------------------------------------------------------------- */
 
 static PyObject *producer_allocate(PyObject *self, PyObject *const *given, Py_ssize_t count,
@@ -312,6 +341,7 @@ PyObject *producer_type(void) {
         {"_attempt", producer_attempt, METH_O, SIGNATURE("_attempt($self, record, /)")},
         {"_attempt_bytes", producer_attempt_bytes, METH_O,
          SIGNATURE("_attempt_bytes($self, data, /)")},
+        {"_send_packed", producer_send_packed, METH_O, SIGNATURE("_send_packed($self, pieces, /)")},
         {"_sendable", producer_sendable, METH_O, SIGNATURE("_sendable($self, record, /)")},
         {NULL, NULL, 0, NULL},
     };

@@ -147,6 +147,11 @@ void copy_bytes(ipcheap_heap *heap, void *to, const void *from, size_t nbytes);
 int copy_in(ipcheap_heap *heap, PyObject *object, ipcheap_record *record);
 PyObject *copy_out(const ipcheap_record *record);
 int pack(ipcheap_heap *heap, PyObject *pieces, ipcheap_record *record);
+/*
+ * Returns a copy of the only piece of what was packed, if it is short. NULL without an exception
+ * for any other record, and with one if there is no memory.
+ */
+PyObject *short_piece(const ipcheap_record *record);
 
 /* producer.c, consumer.c */
 PyObject *producer_type(void);
