@@ -433,7 +433,7 @@ sys.argv = ["ipcheap", "rm", "--stale"]
 sys.exit(cli.main())
 """
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+        [sys.executable, "-P", "-c", script], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
