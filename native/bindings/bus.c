@@ -294,14 +294,13 @@ static PyObject *report_new(const ipcheap_broadcast_report *report) {
         *_Atomic slow;
     PyObject *class = report_class();
     PyObject *made = class ? PyType_GenericAlloc((PyTypeObject *)class, 0) : NULL;
-    PyObject *fields = made ? PyDict_New() : NULL;
+    PyObject *fields = made ? PyObject_GenericGetDict(made, NULL) : NULL;
     unsigned long long count = report->listeners, at = report->position;
     if (!fields || set_field(fields, &position, "position", PyLong_FromUnsignedLongLong(at)) ||
         set_field(fields, &listeners, "listeners", PyLong_FromUnsignedLongLong(count)) ||
         set_field(fields, &released, "released", PyLong_FromUnsignedLongLong(count)) ||
         set_field(fields, &gone, "gone", PyLong_FromLong(0)) ||
-        set_field(fields, &slow, "slow", PyTuple_New(0)) ||
-        PyObject_GenericSetDict(made, fields, NULL) != 0)
+        set_field(fields, &slow, "slow", PyTuple_New(0)))
         Py_CLEAR(made);
     Py_XDECREF(fields);
     return made;
