@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -215,3 +217,22 @@ def test_the_error_names_the_number_of_participants() -> None:
     assert isinstance(error, ipcheap.HeapFull)
     assert "4096 participant slots" in str(error)
     assert "end threads" in str(error)
+
+
+PR_SET_NAME = 15
+
+
+def test_a_thread_with_a_name_of_its_own_is_shown_with_that_of_its_process(heap_name: str) -> None:
+    """Python names its threads from 3.14 on, and other programs always could."""
+    with open("/proc/self/comm", "rb") as file:
+        process = file.read()[:-1].decode(errors="replace")
+    with ipcheap.Heap.create(heap_name, "1MiB") as heap:
+
+        def join() -> tuple[str, int]:
+            assert ctypes.CDLL(None).prctl(PR_SET_NAME, b"its own", 0, 0, 0) == 0
+            heap.allocate_record(100).free()
+            number = threading.get_native_id()
+            (me,) = [each for each in heap.participants() if each.thread == number]
+            return me.name, me.pid
+
+        assert threads.call(join) == (process, os.getpid())

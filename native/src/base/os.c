@@ -162,10 +162,20 @@ uint64_t os_process_namespace(void) {
     return known;
 }
 
+/* A thread's own name is not the process's: Python names its threads from 3.14 on. */
 void os_process_name(char name[16]) {
     memset(name, 0, 16);
     prctl(PR_GET_NAME, name, 0, 0, 0);
     name[15] = 0;
+    if (os_process_id() == os_thread_id()) return;
+    int file = open("/proc/self/comm", O_RDONLY | O_CLOEXEC);
+    if (file < 0) return;
+    char line[17] = {0};
+    ssize_t length = read(file, line, sizeof line - 1);
+    close(file);
+    if (length <= 0) return;
+    line[length - 1] = 0; /* a newline */
+    memcpy(name, line, 16);
 }
 
 uint64_t os_random(void) {
