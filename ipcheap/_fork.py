@@ -64,6 +64,12 @@ class _Again:
         module.__spec__ = spec
 
 
+def _is_compiled(spec: ModuleSpec) -> bool:
+    """Whether a module is an extension, in a file or in the interpreter: Pythons differ."""
+    loader = spec.loader
+    return isinstance(loader, _external.ExtensionFileLoader) or loader is _importlib.BuiltinImporter
+
+
 def _drop_imports_of_lost_threads() -> None:
     locks: dict[str, Any] = _importlib._module_locks
     for name, reference in list(locks.items()):
@@ -77,7 +83,7 @@ def _drop_imports_of_lost_threads() -> None:
         spec = getattr(sys.modules.get(name), "__spec__", None)
         if spec is not None and spec._initializing:
             half = sys.modules.pop(name)
-            if not isinstance(spec.loader, _external.ExtensionFileLoader):
+            if not _is_compiled(spec):
                 _halves[name] = half
     if _halves and _Again not in sys.meta_path:
         sys.meta_path.insert(0, _Again)
