@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import typing
 from collections.abc import Iterator  # noqa: TC003  # check() reads the annotations
 from typing import TYPE_CHECKING, Any
 
@@ -270,6 +272,7 @@ def take_bytes(a: bytes) -> None: ...
 def take_view(a: memoryview) -> None: ...
 def take_float(a: float) -> None: ...
 def take_dict_or_text(a: dict[str, int] | str) -> None: ...
+def give_alias(a: Any) -> Any: ...
 def take_arrays(a: list[npt.NDArray[Any]]) -> None: ...
 def take_flow(a: Flow[bytes]) -> None: ...
 
@@ -331,6 +334,13 @@ def test_annotations_that_exclude_each_other_are_found(kernels: Any, text: str) 
 )
 def test_annotations_that_may_fit_are_no_problem(kernels: Any) -> None:
     assert problems(*kernels) == []
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the type statement is newer")
+def test_an_alias_of_a_type_is_seen_through() -> None:
+    give_alias.__annotations__["return"] = vars(typing)["TypeAliasType"]("Text", bytes)
+    (problem,) = problems(source, give_alias, take_array)
+    assert "'take_array' takes ndarray, and 'give_alias' gives bytes" in problem
 
 
 def test_a_batch_takes_what_its_list_holds() -> None:

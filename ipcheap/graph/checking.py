@@ -115,6 +115,8 @@ def _forms(hint: Any) -> set[str]:
         found = [_forms(one) for one in typing.get_args(hint) if one is not type(None)]
         return set[str]().union(*found) if all(found) else set()
     kind = typing.get_origin(hint) or hint
+    if hasattr(kind, "__value__"):  # an alias from a `type` statement, as NumPy's NDArray
+        return _forms(kind.__value__)
     if kind in (bytes, bytearray):
         return {"bytes"}
     if getattr(kind, "__module__", "") == "numpy" and kind.__name__ == "ndarray":
