@@ -38,6 +38,8 @@ FENCE = re.compile(
     r"^(?:<!-- (?P<marker>[^>]*) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
+# What formatting a traceback warns of on CPython 3.15, in each process of multiprocessing.
+NO_LOADER = "ignore:Module globals is missing a __spec__.loader:DeprecationWarning"
 HEAP_NAME = re.compile(r'(?:Heap\.(?:create|open|attach)|ipcheap\.unlink)\(f?"([\w.-]+)')
 LINK = re.compile(r"\]\(\s*([^)\s]+)\s*\)")
 # Languages that are run, compiled or only shown, and directives that include other files.
@@ -104,7 +106,7 @@ def run_together(texts: list[str], directory: Path) -> list[str]:
             script.write_text(text)
             processes.append(
                 subprocess.Popen(
-                    [sys.executable, "-W", "error", str(script)],
+                    [sys.executable, "-W", "error", "-W", NO_LOADER, str(script)],
                     cwd=directory,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
