@@ -226,7 +226,8 @@ def object_of(block: Block | Grip, source: Source, codec: Codec) -> Any:
     ):  # not that of a base class, whose decode() it goes with
         piece = block.short_piece()
         if piece is not None:
-            return codec.decode_one(piece)  # type: ignore[attr-defined]
+            decode_one: Callable[[bytes], Any] = getattr(codec, "decode_one")  # noqa: B009
+            return decode_one(piece)
     try:
         pieces = pieces_of(memoryview(block))
     except ValueError as reason:
