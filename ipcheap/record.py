@@ -221,11 +221,11 @@ def array_of(block: Block | Grip, source: Source) -> numpy.typing.NDArray[Any]:
 
 def object_of(block: Block | Grip, source: Source, codec: Codec) -> Any:
     """Return the object in a record; the record is freed when nothing aliases it."""
-    if (
-        "decode_one" in type(codec).__dict__
-    ):  # not that of a base class, whose decode() it goes with
+    # That of a base class goes with the base class's decode().
+    if "decode_one" in type(codec).__dict__:
         piece = block.short_piece()
         if piece is not None:
+            del block  # the traceback of an error would keep the record
             decode_one: Callable[[bytes], Any] = getattr(codec, "decode_one")  # noqa: B009
             return decode_one(piece)
     try:

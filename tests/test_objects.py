@@ -178,7 +178,14 @@ class Explosive:
         return explode, (np.arange(1000),)
 
 
-def explode(array: np.ndarray[Any, Any]) -> None:
+class Unreadable:
+    """An object that pickles, without arrays, and does not unpickle."""
+
+    def __reduce__(self) -> Any:
+        return explode, (range(3),)
+
+
+def explode(array: np.ndarray[Any, Any] | range) -> None:
     raise ZeroDivisionError(len(array))
 
 
@@ -206,6 +213,25 @@ def test_what_does_not_unpickle_is_done_with(
     gc.collect()
     assert consumer.recv_object() == "next"
     assert heap.statistics().records == 0
+
+
+def test_an_error_of_what_has_no_arrays_keeps_nothing(
+    heap: ipcheap.Heap, line: tuple[ipcheap.Producer, ipcheap.Consumer]
+) -> None:
+    producer, consumer = line
+    producer.send_object(Unreadable())
+    with pytest.raises(ZeroDivisionError, match="3") as raised:
+        consumer.recv_object()
+    assert consumer.statistics().held == 0
+    assert heap.statistics().records == 0
+    store = heap.add_store("store")
+    with store.writer() as writer, store.reader() as reader:
+        writer.put_object("key", Unreadable())
+        with pytest.raises(ZeroDivisionError, match="3") as raised:
+            reader.get_object("key")
+        assert reader.statistics().held == 0
+    del raised
+    heap.remove_channel("store")
 
 
 def test_an_object_without_room_is_freed_or_waits(heap: ipcheap.Heap) -> None:
