@@ -9,7 +9,14 @@ from ._native import address
 from ._types import ProducerCore
 from .errors import RecordError
 from .objects import PICKLE
-from .record import OF_THE_RECORD, Record, allocate_array, allocate_described, allocate_packed
+from .record import (
+    OF_THE_RECORD,
+    Record,
+    allocate_array,
+    allocate_described,
+    allocate_packed,
+    packed,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,7 +124,7 @@ class Producer(RecordEndpoint, ProducerCore):
         unsent = self._send_packed(pieces)
         if unsent is None:
             return
-        record = unsent if isinstance(unsent, Record) else allocate_packed(self._handle, pieces)
+        record = packed(self._handle, unsent, pieces)
         try:
             self.send_record(record, timeout)
         finally:

@@ -193,7 +193,11 @@ def allocate_described(handle: Handle, description: bytes, nbytes: int) -> Recor
 
 def allocate_packed(handle: Handle, pieces: list[Any]) -> Record:
     """Return a new record, of the form of an object, with copies of bytes-like objects."""
-    made = handle.pack(pieces)
+    return packed(handle, handle.pack(pieces), pieces)
+
+
+def packed(handle: Handle, made: Record | int, pieces: list[Any]) -> Record:
+    """Return the record that packing pieces has made; raise for an error."""
     if isinstance(made, Record):
         return made
     if made == lib.PY_OBJECTS:

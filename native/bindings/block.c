@@ -58,8 +58,7 @@ static PyObject *block_description(PyObject *self, PyObject *unused) {
 
 static PyObject *block_short_piece(PyObject *self, PyObject *unused) {
     (void)unused;
-    PyObject *piece = short_piece(&((py_block *)self)->core);
-    return piece || PyErr_Occurred() ? piece : Py_NewRef(Py_None);
+    return short_piece(&((py_block *)self)->core);
 }
 
 static PyObject *block_type(void) {

@@ -171,15 +171,16 @@ int pack(ipcheap_heap *heap, PyObject *pieces, ipcheap_record *record) {
 #define SHORT_PIECE ((uint64_t)16 << 10) /* up to here a copy costs less than a view */
 
 PyObject *short_piece(const ipcheap_record *record) {
-    uint32_t head[2];
-    uint64_t length;
-    const char *at = record->data;
-    if (record->form != IPCHEAP_OBJECT || record->nbytes < 64) return NULL;
-    memcpy(head, at, sizeof head);
-    memcpy(&length, at + sizeof head, sizeof length);
-    if (head[0] != PY_PIECES || head[1] != 1) return NULL;
-    if (length > SHORT_PIECE || length > record->nbytes - 64) return NULL;
-    return PyBytes_FromStringAndSize(at + 64, (Py_ssize_t)length);
+    const char *from = record->data;
+    uint32_t head[2] = {0};
+    uint64_t length = 0, end = sizeof head + sizeof length, at = next_piece(end);
+    if (record->form == IPCHEAP_OBJECT && record->nbytes >= at) {
+        memcpy(head, from, sizeof head);
+        memcpy(&length, from + sizeof head, sizeof length);
+    }
+    int is_one = head[0] == PY_PIECES && head[1] == 1;
+    if (!is_one || length > SHORT_PIECE || length > record->nbytes - at) Py_RETURN_NONE;
+    return PyBytes_FromStringAndSize(from + at, (Py_ssize_t)length);
 }
 
 /* Returns a copy of the record's bytes. */

@@ -90,15 +90,15 @@ static ipcheap_record record_of(const py_grip *of) {
 /* Returns the description of the chunk's array, as bytes, or the core's error as a number. */
 static PyObject *grip_description(PyObject *self, PyObject *unused) {
     (void)unused;
-    ipcheap_record record = record_of((py_grip *)self);
-    return description_of(((py_grip *)self)->heap, &record, ((py_grip *)self)->forks);
+    const py_grip *of = (py_grip *)self;
+    ipcheap_record record = record_of(of);
+    return description_of(of->heap, &record, of->forks);
 }
 
 static PyObject *grip_short_piece(PyObject *self, PyObject *unused) {
     (void)unused;
     ipcheap_record record = record_of((py_grip *)self);
-    PyObject *piece = short_piece(&record);
-    return piece || PyErr_Occurred() ? piece : Py_NewRef(Py_None);
+    return short_piece(&record);
 }
 
 static PyObject *grip_type(void) {

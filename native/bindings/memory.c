@@ -149,8 +149,7 @@ static PyObject *memory_allocate_described(PyObject *self, PyObject *const *give
     return made_or_error(made, error);
 }
 
-/* Returns a record with copies of a sequence of bytes-like objects, or the core's error. */
-static PyObject *memory_pack(PyObject *self, PyObject *pieces) {
+PyObject *memory_pack(PyObject *self, PyObject *pieces) {
     py_memory *from = (py_memory *)self;
     PyObject *list = PySequence_List(pieces); /* nobody else has it */
     PyObject *made = list ? record_new(from->heap, self) : NULL;

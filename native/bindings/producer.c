@@ -7,6 +7,12 @@ static const char *const records_and_timeout[] = {"records", "timeout", NULL};
 static const char *const data_and_timeout[] = {"data", "timeout", NULL};
 static const char *const buffers_and_timeout[] = {"buffers", "timeout", NULL};
 
+/* Returns the heap's MemoryCore, borrowed; raises if there is none. */
+static PyObject *memory_of(const py_endpoint *self) {
+    if (!self->memory) PyErr_SetString(PyExc_TypeError, "a producer is made by Heap.producer()");
+    return self->memory;
+}
+
 /* Sends some of a list from `first` on; returns how many, 0 if there was no room, or an error. */
 typedef int64_t sender(py_endpoint *self, PyObject *list, Py_ssize_t first);
 
@@ -75,13 +81,17 @@ static int try_send(py_endpoint *self, PyObject *object) {
     return error;
 }
 
+/* Tries once more after a short spin. */
+static int send_soon(py_endpoint *self, PyObject *object) {
+    int error = try_send(self, object);
+    return error == IPCHEAP_WOULD_BLOCK && soon(self) ? try_send(self, object) : error;
+}
+
 static PyObject *producer_send_record(PyObject *self, PyObject *const *given, Py_ssize_t count,
                                       PyObject *names) {
     PyObject *arguments[2];
     if (arguments_of(given, count, names, record_and_timeout, 1, arguments)) return NULL;
-    int error = try_send((py_endpoint *)self, arguments[0]);
-    if (error == IPCHEAP_WOULD_BLOCK && soon((py_endpoint *)self))
-        error = try_send((py_endpoint *)self, arguments[0]);
+    int error = send_soon((py_endpoint *)self, arguments[0]);
     if (!error) Py_RETURN_NONE;
     return PyObject_CallMethod(self, "_send_when_ready", "iOO", error, arguments[0],
                                or_none(arguments[1]));
@@ -258,27 +268,12 @@ static PyObject *producer_send_many(PyObject *object, PyObject *const *given, Py
  * Packs a sequence of bytes-like objects and sends the record. Returns None if it was sent, the record
  * if it was not, and the error as a number if there is none.
  */
-static PyObject *producer_send_packed(PyObject *object, PyObject *pieces) {
-    py_endpoint *self = (py_endpoint *)object;
-    ipcheap_record record;
-    if (!self->endpoint) return PyLong_FromLong(IPCHEAP_ENDPOINT_CLOSED);
-    PyObject *list = PySequence_List(pieces); /* nobody else has it */
-    if (!list) return NULL;
-    int error = pack(self->heap, list, &record);
-    Py_DECREF(list);
-    if (error) return PyLong_FromLong(error);
-    error = keeping_try_send(self->endpoint, &record);
-    if (error == IPCHEAP_WOULD_BLOCK && soon(self))
-        error = keeping_try_send(self->endpoint, &record);
-    if (!error) Py_RETURN_NONE;
-    PyObject *made = record_new(self->heap, self->memory);
-    if (!made) {
-        keeping_free(self->heap, &record);
-        return NULL;
-    }
-    ((py_record *)made)->core = record;
-    if (record_announce(made) != 0) Py_CLEAR(made);
-    return made;
+static PyObject *producer_send_packed(PyObject *self, PyObject *pieces) {
+    PyObject *memory = memory_of((py_endpoint *)self);
+    PyObject *made = memory ? memory_pack(memory, pieces) : NULL;
+    if (!made || !record_is(made) || send_soon((py_endpoint *)self, made) != 0) return made;
+    Py_DECREF(made);
+    Py_RETURN_NONE;
 }
 
 /* The type ------------------------------------------------------------------------------- */
@@ -288,10 +283,8 @@ static PyObject *producer_allocate(PyObject *self, PyObject *const *given, Py_ss
     static const char *const nbytes_only[] = {"nbytes", NULL};
     PyObject *nbytes;
     if (arguments_of(given, count, names, nbytes_only, 1, &nbytes)) return NULL;
-    PyObject *memory = ((py_endpoint *)self)->memory;
-    if (memory) return memory_allocate(memory, nbytes);
-    PyErr_SetString(PyExc_TypeError, "a producer is made by Heap.producer()");
-    return NULL;
+    PyObject *memory = memory_of((py_endpoint *)self);
+    return memory ? memory_allocate(memory, nbytes) : NULL;
 }
 
 PyDoc_STRVAR(allocate_text,

@@ -127,6 +127,8 @@ int slice_buffer(py_record *record, Py_buffer *view, int flags); /* of all bytes
 /* memory.c */
 PyObject *memory_type(void);
 PyObject *memory_allocate(PyObject *memory, PyObject *nbytes);
+/* Returns a record with copies of a sequence of bytes-like objects, or the core's error. */
+PyObject *memory_pack(PyObject *memory, PyObject *pieces);
 
 /* bytes.c */
 
@@ -147,10 +149,7 @@ void copy_bytes(ipcheap_heap *heap, void *to, const void *from, size_t nbytes);
 int copy_in(ipcheap_heap *heap, PyObject *object, ipcheap_record *record);
 PyObject *copy_out(const ipcheap_record *record);
 int pack(ipcheap_heap *heap, PyObject *pieces, ipcheap_record *record);
-/*
- * Returns a copy of the only piece of what was packed, if it is short. NULL without an exception
- * for any other record, and with one if there is no memory.
- */
+/* Returns a copy of the only piece of what was packed, if it is short; None for any other record. */
 PyObject *short_piece(const ipcheap_record *record);
 
 /* producer.c, consumer.c */
