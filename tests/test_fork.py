@@ -141,7 +141,10 @@ def test_a_child_forked_in_the_middle_of_an_import_can_import(
     always = [
         next(file for file in imported if file.endswith(end))
         for end in (
-            *("ipcheap/heap.py", "ipcheap/results.py", "/json/decoder.py", "ipcheap/sync.py"),
+            "ipcheap/heap.py",
+            "ipcheap/results.py",
+            "/json/decoder.py",
+            "ipcheap/sync.py",
             "/asyncio/base_tasks.py",  # imported by an extension, which some Pythons have built in
         )
     ]
