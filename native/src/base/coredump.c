@@ -1,26 +1,17 @@
 #include "base/coredump.h"
 
 #include <dirent.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/os.h"
+
 /* Flags of a thread in /proc/PID/task/TID/stat: it has left user code and does not return to it. */
 #define PF_EXITING 0x4u
 #define PF_POSTCOREDUMP 0x8u /* it waits for the end of the dump; Linux 5.16 */
 #define PF_DUMPCORE 0x200u   /* it writes the dump */
-
-/* Reads the beginning of a file, as text; returns false if there is none. */
-static bool text_of(const char *path, char *text, size_t room) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return false;
-    ssize_t got = read(fd, text, room - 1);
-    close(fd);
-    text[got > 0 ? got : 0] = 0;
-    return got > 0;
-}
 
 /* Returns what follows the name of a line of /proc/PID/status; NULL if there is no such line. */
 static const char *field_of(const char *status, const char *name) {
@@ -31,7 +22,7 @@ static const char *field_of(const char *status, const char *name) {
 /* True if /proc shows the PID namespace of this process: there, it has one number only. */
 static bool proc_is_ours(void) {
     char status[2048];
-    if (!text_of("/proc/self/status", status, sizeof status)) return false;
+    if (!os_text_of("/proc/self/status", status, sizeof status)) return false;
     const char *numbers = field_of(status, "\nNSpid:\t");
     char *end = NULL;
     return numbers && strtol(numbers, &end, 10) == getpid() && *end == '\n';
@@ -39,7 +30,7 @@ static bool proc_is_ours(void) {
 
 static bool thread_has_stopped(const char *path) {
     char stat[512];
-    if (!text_of(path, stat, sizeof stat)) return false;
+    if (!os_text_of(path, stat, sizeof stat)) return false;
     unsigned int flags = 0;
     const char *rest = strrchr(stat, ')'); /* after the name, which may be anything */
     if (!rest || sscanf(rest, ") %*c %*d %*d %*d %*d %*d %u", &flags) != 1) return false;
@@ -49,7 +40,7 @@ static bool thread_has_stopped(const char *path) {
 bool process_is_dumped(uint32_t pid) {
     char path[64], status[2048];
     snprintf(path, sizeof path, "/proc/%u/status", pid);
-    if (!text_of(path, status, sizeof status)) return false;
+    if (!os_text_of(path, status, sizeof status)) return false;
     const char *dumping = field_of(status, "\nCoreDumping:\t");
     if (!dumping || *dumping != '1' || !proc_is_ours()) return false;
     snprintf(path, sizeof path, "/proc/%u/task", pid);

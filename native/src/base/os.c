@@ -168,14 +168,19 @@ void os_process_name(char name[16]) {
     prctl(PR_GET_NAME, name, 0, 0, 0);
     name[15] = 0;
     if (os_process_id() == os_thread_id()) return;
-    int file = open("/proc/self/comm", O_RDONLY | O_CLOEXEC);
-    if (file < 0) return;
     char line[17] = {0};
-    ssize_t length = read(file, line, sizeof line - 1);
-    close(file);
-    if (length <= 0) return;
-    line[length - 1] = 0; /* a newline */
+    if (!os_text_of("/proc/self/comm", line, sizeof line)) return;
+    line[strlen(line) - 1] = 0; /* a newline */
     memcpy(name, line, 16);
+}
+
+bool os_text_of(const char *path, char *text, size_t room) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return false;
+    ssize_t got = read(fd, text, room - 1);
+    close(fd);
+    text[got > 0 ? got : 0] = 0;
+    return text[0] != 0;
 }
 
 uint64_t os_random(void) {

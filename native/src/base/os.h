@@ -53,6 +53,8 @@ uint32_t os_thread_id(void);
 /* The PID namespace of that id; 0: unknown. Remembered, because a process never changes its own. */
 uint64_t os_process_namespace(void);
 void os_process_name(char name[16]);
+/* Reads the beginning of a file, as text; returns false if there is none. */
+bool os_text_of(const char *path, char *text, size_t room);
 uint64_t os_random(void);
 uint32_t os_only_core(void); /* 1 + the only core this thread may run on; 0: several */
 
