@@ -12,7 +12,7 @@ from ._participants import participant_of
 from ._types import BusCore
 from .channel import Channel, HeapMethods
 from .errors import ChannelBusy, ChannelClosed, RecordError
-from .objects import PICKLE
+from .objects import PICKLE, encode
 from .producer import Loan, no_bytes
 from .record import OF_THE_RECORD, Record, allocate_array, allocate_packed
 
@@ -334,12 +334,7 @@ class Bus(Channel, BusCore, kind=lib.IPCHEAP_BUS):
         return error(code, self._handle(), self._id, side="bus", doing=doing, asked=asked)
 
     def _encoded(self, obj: Any, codec: Codec) -> Record:
-        try:
-            pieces = codec.encode(obj)
-        except Exception as reason:
-            reason.add_note(f"The object was to be posted on {self!r}.")
-            raise
-        return allocate_packed(self._handle(), pieces)
+        return allocate_packed(self._handle(), encode(codec, obj, "posted on", self))
 
     # Waiting for room, and for the turn.
 

@@ -49,6 +49,15 @@ class PickleCodec:
 PICKLE = PickleCodec()
 
 
+def encode(codec: Codec, obj: Any, fate: str, by: object) -> list[Any]:
+    """Return the pieces that a codec makes of an object; an error says what was to come of it."""
+    try:
+        return codec.encode(obj)
+    except Exception as error:
+        error.add_note(f"The object was to be {fate} {by!r}.")
+        raise
+
+
 def pieces_of(view: memoryview) -> list[memoryview]:
     """Return the pieces that py_pack() put into a record; ValueError if there are none."""
     magic, count = view[:_HEAD].cast("I") if len(view) >= _HEAD else (0, 0)

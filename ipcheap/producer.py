@@ -8,7 +8,7 @@ from ._endpoint import FAIR, RecordEndpoint
 from ._native import address
 from ._types import ProducerCore
 from .errors import RecordError
-from .objects import PICKLE
+from .objects import PICKLE, encode
 from .record import (
     OF_THE_RECORD,
     Record,
@@ -120,7 +120,7 @@ class Producer(RecordEndpoint, ProducerCore):
         `timeout` seconds for room in the ring, None indefinitely. HeapFull if there is no room for
         the copy. An exception of the codec propagates, with a note of the channel.
         """
-        pieces = self._pieces(obj, codec)
+        pieces = encode(codec, obj, "sent by", self)
         unsent = self._send_packed(pieces)
         if unsent is None:
             return
@@ -132,20 +132,13 @@ class Producer(RecordEndpoint, ProducerCore):
 
     async def asend_object(self, obj: Any, *, codec: Codec = PICKLE) -> None:
         """Send an object as soon as there is room: `send_object()` for asyncio."""
-        record = allocate_packed(self._handle, self._pieces(obj, codec))
+        record = allocate_packed(self._handle, encode(codec, obj, "sent by", self))
         try:
             await self.asend_record(record)
         finally:
             record._done_with()
 
     # Inside -------------------------------------------------------------------------------
-
-    def _pieces(self, obj: Any, codec: Codec) -> list[Any]:
-        try:
-            return codec.encode(obj)
-        except Exception as error:
-            error.add_note(f"The object was to be sent by {self!r}.")
-            raise
 
     async def _soon(self, attempt: Callable[[], int]) -> None:
         self._turns += 1

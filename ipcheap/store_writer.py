@@ -11,7 +11,7 @@ from ._store_limits import MOST, nanoseconds
 from ._types import StoreWriterCore
 from .array import describe
 from .errors import HeapFull, RecordError
-from .objects import PICKLE
+from .objects import PICKLE, encode
 from .record import OF_THE_RECORD, allocate_array, allocate_packed
 
 TYPE_CHECKING = False
@@ -79,11 +79,7 @@ class StoreWriter(StoreEndpoint, StoreWriterCore):
         The buffers of arrays in the object are copied once, directly into the chunk. An exception
         of the codec propagates, with a note of the store. `ttl` and errors are those of `put`.
         """
-        try:
-            pieces = codec.encode(obj)
-        except Exception as reason:
-            reason.add_note(f"The object was to be put by {self!r}.")
-            raise
+        pieces = encode(codec, obj, "put by", self)
         nbytes = sum(memoryview(piece).nbytes for piece in pieces)
         record = self._make(nbytes, lambda: allocate_packed(self._handle, pieces))
         return self._put_own(key, record, ttl)
