@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import subprocess
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+import ipcheap
 from ipcheap import testing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # What a program calls first, each of which imports something.
 PROGRAM = """
@@ -128,6 +135,18 @@ def run(more: str, **values: object) -> str:
     return done.stdout
 
 
+@pytest.fixture
+def name(heap_name: str) -> Iterator[str]:
+    """Return a name for a program that may end while a thread of it creates a heap."""
+    yield heap_name
+    folder = Path("/dev/shm")
+    for made in (*folder.glob(f"ipcheap.{heap_name}.c*"), *folder.glob(f".ipcheap.{heap_name}.c*")):
+        with contextlib.suppress(ipcheap.HeapNotFound):
+            ipcheap.unlink(
+                made.name.removeprefix(".").removeprefix("ipcheap.").removesuffix(".making")
+            )
+
+
 @pytest.fixture(scope="module")
 def imported() -> list[str]:
     """Return the files of the modules that a program's first calls import."""
@@ -136,7 +155,7 @@ def imported() -> list[str]:
 
 @pytest.mark.parametrize("turn", range(20))
 def test_a_child_forked_in_the_middle_of_an_import_can_import(
-    turn: int, heap_name: str, imported: list[str]
+    turn: int, name: str, imported: list[str]
 ) -> None:
     always = [
         next(file for file in imported if file.endswith(end))
@@ -151,9 +170,9 @@ def test_a_child_forked_in_the_middle_of_an_import_can_import(
     # Which `traceback` has imported from Python 3.14 on.
     always += [file for file in imported if file.endswith("/dataclasses.py")]
     chosen = [*always, *random.Random(0).sample(imported, 16)][turn]
-    run(IN_THE_MIDDLE, STOP_AT=chosen, NAME=heap_name, ARRAYS=False)
+    run(IN_THE_MIDDLE, STOP_AT=chosen, NAME=name, ARRAYS=False)
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_child_forked_at_a_random_moment_of_first_calls_works(seed: int, heap_name: str) -> None:
-    run(AT_RANDOM, SEED=seed, NAME=heap_name, ARRAYS=False)
+def test_a_child_forked_at_a_random_moment_of_first_calls_works(seed: int, name: str) -> None:
+    run(AT_RANDOM, SEED=seed, NAME=name, ARRAYS=False)
